@@ -1,0 +1,101 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
+PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
+CACHE := var/cache
+# What `test` runs; `test-all` runs every test there is.
+SHORT := tests/wire tests/test_readme.py tests/accounts tests/offline tests/push/api \
+	tests/e2e/test_push.py tests/e2e/test_sessions.py
+UV := $(CACHE)/uv/bin/uv
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# exec: signals go to Python itself, which ends with status 0 on Ctrl-C.
+.PHONY: run
+run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes to `manage.py imgo`
+	@$(PY) manage.py migrate --verbosity 0
+	@exec $(PY) manage.py imgo $(ARGS)
+
+.PHONY: test
+test: check ## all checks, then the tests known to pass; ARGS="..." goes to pytest
+	$(PY) -m pytest $(SHORT) $(ARGS)
+	@if [ ! -d tests/js ]; then :; \
+	elif command -v node >/dev/null; then \
+		set -x; node --test --test-reporter=spec $$(find tests/js -name '*.test.*js'); \
+	else echo "The tests in tests/js were NOT run: there is no node on PATH."; fi
+
+.PHONY: test-all
+test-all: $(VENV)/.test-stamp ## every test there is; some do not pass yet
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django's checks
+	$(PY) -m ruff format --check --quiet
+	$(PY) -m ruff check --quiet
+	$(PY) -m mypy
+	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
+	$(PY) manage.py check --fail-level WARNING
+	$(PY) manage.py makemigrations --check --dry-run
+
+.PHONY: bench
+bench: $(VENV)/.bench-stamp ## the short set of benchmarks, some minutes; ARGS="..." goes to them
+	$(PY) -m benchmarks --json var/benchmark.json --plot var/benchmark.png $(ARGS)
+
+.PHONY: bench-full
+bench-full: $(VENV)/.bench-stamp ## the large set, a quarter of an hour; writes docs/benchmark.*
+	$(PY) -m benchmarks --full --json docs/benchmark.json --plot docs/benchmark.png $(ARGS)
+
+.PHONY: format
+format: $(VENV)/.test-stamp ## format the code and fix what ruff can fix
+	$(PY) -m ruff format
+	$(PY) -m ruff check --fix
+
+.PHONY: lock
+lock: $(UV) ## write the lock files anew; LOCK_ARGS=--upgrade takes newer versions
+	$(LOCK) $(LOCK_ARGS) requirements.in --output-file requirements.txt
+	$(LOCK) $(LOCK_ARGS) requirements-dev.in --output-file requirements-dev.txt
+	$(LOCK) $(LOCK_ARGS) requirements-bench.in --output-file requirements-bench.txt
+
+.PHONY: clean
+clean: ## remove the virtual environment and all caches; the data in var/ stays
+	rm -rf $(VENV) $(CACHE)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment that could not be completed is removed: the next try begins from nothing.
+$(PY):
+	@command -v "$(PYTHON)" >/dev/null || { echo "imgo needs Python 3.11 or newer, and" \
+		"there is no $(PYTHON) on PATH: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "imgo needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1):" \
+		"make $(MAKECMDGOALS) PYTHON=/path/to/newer/python" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run-stamp: requirements.txt | $(PY)
+	@echo "Installing (first time only, about half a minute) ..."
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+# What the tests need includes what a server needs.
+$(VENV)/.test-stamp: requirements-dev.txt requirements.txt | $(PY)
+	@echo "Installing what the tests need (first time only, about a minute) ..."
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@touch $(VENV)/.run-stamp $@
+
+# What the benchmarks need includes what the tests need: their Postgres and Redis.
+$(VENV)/.bench-stamp: requirements-bench.txt $(VENV)/.test-stamp
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+$(UV):
+	@"$(PYTHON)" -m venv $(CACHE)/uv
+	@$(CACHE)/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
