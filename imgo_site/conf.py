@@ -1,0 +1,195 @@
+"""imgo's own settings: one dataclass with every name, its default, its unit and its reason.
+
+Read them as `conf.HEARTBEAT_TIMEOUT`. A value comes from the environment (`IMGO_<NAME>`, scalars
+only), else from the `IMGO` dictionary of Django's settings, else from the default below. It is
+read once, and again after Django's `setting_changed` signal.
+"""
+
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    """A dataclass field with its line for the settings table."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help_text})
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class ImgoSettings:
+    """The settings, typed. `field.metadata["help"]` is the text of the settings table."""
+
+    # Where it listens and keeps its files.
+    HOST: str = _setting("127.0.0.1", "Address that all listeners bind to.")
+    HTTP_PORT: int = _setting(8000, "HTTP, and WebSocket at `/sub`.")
+    WS_PORT: int = _setting(8090, "imgo's own WebSocket port; 0 turns it off.")
+    TCP_PORT: int = _setting(8080, "imgo's raw-TCP port; 0 turns it off.")
+    DATA_DIR: str = _setting("./var", "Where the embedded mode keeps its files.")
+    NODE_NAME: str = _setting("", "This node's name; the host name and HTTP port when empty.")
+    DEMO: str = _setting("auto", "Demo page at `/`: `on`, `off`, or `auto` (embedded mode only).")
+
+    # Who may call the API.
+    API_KEY: str = _setting("", "A bootstrap API key with every scope.")
+    LEGACY_TRUSTED_NETWORKS: list[str] = _setting(
+        [], "Networks (CIDR) whose callers need no API key on imgo's own paths."
+    )
+
+    # Who may open a session.
+    AUTHENTICATOR: str = _setting(
+        "accounts.identity.authenticate", "Dotted path: auth body and facts to an identity."
+    )
+    ROOM_AUTHORIZER: str = _setting(
+        "accounts.identity.authorize_room", "Dotted path: may this identity join this room?"
+    )
+    RECEIVER: str = _setting(
+        "push.receiver.default_receiver", "Dotted path: what answers upstream messages (op 4)."
+    )
+    ROOMS_OPEN: bool = _setting(True, "An identity that names no rooms may join any.")
+    SESSION_AUTH: bool = _setting(True, "Accept Django's session cookie from our own origin.")
+    SESSION_KEY: str = _setting(
+        "accounts.identity.user_key", "Dotted path: the subscriber key of a Django user."
+    )
+    JWT_SECRET: str = _setting("", "HS256 secret of JWTs (at least 32 bytes).")
+    JWT_PUBLIC_KEY: str = _setting("", "RS256 public key of JWTs, PEM text or a file's path.")
+    JWT_JWKS_FILE: str = _setting("", "A JWKS file with RS256 keys, chosen by `kid`.")
+    JWT_ISSUER: str = _setting("", "Required `iss` of a JWT, when set.")
+    JWT_AUDIENCE: str = _setting("", "Required `aud` of a JWT, when set.")
+    JWT_KEY_CLAIM: str = _setting("sub", "The claim that holds the subscriber key.")
+    JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms it may join.")
+    JWT_LEEWAY: int = _setting(5, "Clock difference allowed when checking times, seconds.")
+
+    # Sessions.
+    HANDSHAKE_TIMEOUT: float = _setting(5.0, "From connect to a valid auth frame, seconds.")
+    HEARTBEAT_TIMEOUT: float = _setting(300.0, "A session with no frame for this long is closed.")
+    MAX_SESSIONS_PER_KEY: int = _setting(0, "Sessions of one key across all nodes; 0: no cap.")
+    SESSION_CAP_POLICY: str = _setting(
+        "refuse", "At the cap: `refuse` the new session or `close_oldest`."
+    )
+    MAX_ROOMS_PER_SESSION: int = _setting(100, "Rooms one session may be in at once.")
+    MAX_CLIENT_BODY: int = _setting(1024, "Largest body of a client's frame, bytes (imgo's).")
+    SESSION_BYTES: int = _setting(
+        1024 * 1024, "Bytes that may wait for one session before it is closed as a slow reader."
+    )
+    SLOW_READER_TIMEOUT: float = _setting(
+        10.0, "Bytes that wait this long for a session's client close it, seconds."
+    )
+    MAX_FRAMES_PER_SECOND: int = _setting(
+        100, "Frames read from one client in a second; more wait for the next."
+    )
+    UVLOOP: bool = _setting(True, "Run on uvloop where it is installed.")
+    BATCH_MAX: int = _setting(40, "Messages to a busy room that one write carries at most.")
+    BATCH_WINDOW: float = _setting(0.02, "Longest wait of a busy room's messages, seconds.")
+    HANDOVER: bool = _setting(
+        True, "Sessions own their sockets; off: they stay in Daphne, as with TLS ended there."
+    )
+
+    # Pushing.
+    MAX_BODY: int = _setting(64 * 1024, "Largest body of a push, bytes.")
+    MAX_KEYS: int = _setting(10_000, "Keys one push may name.")
+    MAX_PUSHES: int = _setting(1_000, "Pushes in one array.")
+    MAX_REQUEST: int = _setting(16 * 1024 * 1024, "Largest body of an API request, bytes.")
+    DEDUPE_WINDOW: int = _setting(86_400, "How long a `dedupe_id` is remembered, seconds.")
+
+    # Offline messages.
+    TTL: int = _setting(86_400, "Lifetime of a pending message unless the push says, seconds.")
+    LIVE_TTL: int = _setting(
+        300, "After this many seconds a push to a room or everyone is too late to be sent."
+    )
+    MAX_TTL: int = _setting(30 * 86_400, "The longest lifetime a push may ask for, seconds.")
+    OFFLINE_MAX: int = _setting(1_000, "Pending messages a key keeps; the oldest go first.")
+    REPLAY_PAGE: int = _setting(200, "Pending messages read from the database at a time.")
+
+    # Inner workings.
+    LOADER_WINDOW: float = _setting(0.002, "Look-ups within this time become one query, seconds.")
+    DATABASE_THREADS: int = _setting(2, "Database connections of a node's loaders.")
+    GROUP_LINGER: float = _setting(5.0, "A node leaves an empty group after this pause, seconds.")
+    NODE_LEASE: float = _setting(30.0, "A node not heard of for this long is gone, seconds.")
+    LISTEN_BACKLOG: int = _setting(4096, "Connections the kernel may queue for a listener.")
+
+
+_BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off", ""), False
+)
+
+
+def _coerce(name: str, value: Any, kind: type) -> Any:
+    """`value` as `kind`; raises `ImproperlyConfigured` with what to do instead."""
+    try:
+        if isinstance(value, str) and kind is not str:
+            if kind is bool:
+                return _BOOLEANS[value.strip().lower()]
+            if kind is list:
+                return [item.strip() for item in value.split(",") if item.strip()]
+            return kind(value)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, kind) and (kind is not int or not isinstance(value, bool)):
+            return value
+    except (ValueError, KeyError):
+        pass
+    raise ImproperlyConfigured(f"IMGO setting {name}={value!r} must be of type {kind.__name__}.")
+
+
+def known_names() -> set[str]:
+    """The names of all settings."""
+    return {item.name for item in fields(ImgoSettings)}
+
+
+def load() -> ImgoSettings:
+    """Read all settings; raises `ImproperlyConfigured` when one has the wrong type."""
+    given: dict[str, Any] = dict(getattr(settings, "IMGO", {}))
+    values = {}
+    for item in fields(ImgoSettings):
+        kind = list if item.default is MISSING else type(item.default)
+        raw = os.environ.get(f"IMGO_{item.name}", given.get(item.name))
+        if raw is not None:
+            values[item.name] = _coerce(item.name, raw, kind)
+    return ImgoSettings(**values)
+
+
+class _Conf:
+    """Reads the settings on first use and keeps them until Django says that they changed."""
+
+    def __init__(self) -> None:
+        self._loaded: ImgoSettings | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._loaded is None:
+            self._loaded = load()
+        value = getattr(self._loaded, name)
+        # Kept on the object itself: the next read is a plain attribute access.
+        self.__dict__[name] = value
+        return value
+
+    def reset(self) -> None:
+        """Forget what was read."""
+        self.__dict__.clear()
+        self._loaded = None
+
+
+_conf = _Conf()
+conf = cast(ImgoSettings, _conf)
+
+
+def _on_setting_changed(*, setting: str, **_: Any) -> None:
+    if setting == "IMGO":
+        _conf.reset()
+
+
+setting_changed.connect(_on_setting_changed)
+
+
+def markdown_table() -> str:
+    """The settings as the README shows them."""
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for item in fields(ImgoSettings):
+        default = item.default if item.default is not MISSING else []
+        shown = "" if default in ("", []) else f"`{default}`"
+        lines.append(f"| `{item.name}` | {shown} | {item.metadata['help']} |")
+    return "\n".join(lines)

@@ -1,0 +1,32 @@
+"""What a subscriber key, a room name and a number from outside may look like."""
+
+import re
+
+from imgo_site.errors import BadRequest
+
+NAME_MAX = 255  # characters of a key or room: fits an indexed column
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+
+# Control characters and lone surrogates: Postgres stores neither NUL nor half a character.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def check_name(value: object, what: str) -> str:
+    """`value` if it may be a `what` ("key", "room"); raises `BadRequest`."""
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"A {what} must be a non-empty string.")
+    if len(value) > NAME_MAX:
+        raise BadRequest(f"A {what} has at most {NAME_MAX} characters.")
+    if _FORBIDDEN.search(value):
+        raise BadRequest(f"A {what} must not contain control characters.")
+    return value
+
+
+def check_number(value: object, what: str, *, lowest: int, highest: int) -> int:
+    """`value`, an int or its decimal text, if it is within the limits; raises `BadRequest`."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise BadRequest(f"{what} must be a whole number from {lowest} to {highest}.")
+    return value

@@ -1,0 +1,237 @@
+"""Django's settings, all of them from the environment.
+
+Two modes, the same code. With no environment: SQLite, an in-process channel layer, tasks run
+where they are called, one process. With `DATABASE_URL` and `REDIS_URL`: Postgres, the Redis
+pub/sub layer, Celery workers, and as many nodes and API processes as wanted.
+
+imgo's own settings are the `IMGO` dictionary; `imgo_site/conf.py` lists them with their defaults,
+and every one that is a scalar can be set in the environment as `IMGO_<NAME>`.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR", BASE_DIR / "var")).resolve()
+DATABASE_URL = os.environ.get("DATABASE_URL", "")
+REDIS_URL = os.environ.get("REDIS_URL", "")
+
+IMGO: dict[str, Any] = {}
+
+
+def _flag(name: str, default: bool = False) -> bool:
+    """The environment variable `name` as a boolean."""
+    value = os.environ.get(name, "").strip().lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"0", "false", "no", "off"}:
+        return False
+    if not value:
+        return default
+    raise ImproperlyConfigured(f"{name}={value!r}: say 1 or 0.")
+
+
+def _list(name: str, default: str = "") -> list[str]:
+    """The environment variable `name` as a comma-separated list."""
+    return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+def _secret_key() -> str:
+    """From the environment; the embedded mode makes one on its first start and keeps it."""
+    if key := os.environ.get("DJANGO_SECRET_KEY", ""):
+        return key
+    if DATABASE_URL:
+        raise ImproperlyConfigured(
+            "DJANGO_SECRET_KEY is not set. Every process of a production setup needs the same "
+            "one: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
+        )
+    path = DATA_DIR / "secret_key"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        DATA_DIR.mkdir(parents=True, exist_ok=True)
+    # Written under another name and linked: two first starts at once must agree on one key.
+    draft = DATA_DIR / f"secret_key.{os.getpid()}"
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_urlsafe(50))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text().strip()
+
+
+def _database() -> dict[str, Any]:
+    """Postgres from `DATABASE_URL`, else SQLite in the data directory."""
+    if not DATABASE_URL:
+        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": DATA_DIR / "imgo.sqlite3",
+            "OPTIONS": {
+                # IMMEDIATE: a transaction that reads and then writes waits for its turn at the
+                # start instead of failing with "database is locked" in the middle.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,  # seconds
+                # FULL: an answer of 2xx means that the message is on the disk.
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+            },
+        }
+    database: dict[str, Any] = dict(dj_database_url.parse(DATABASE_URL))
+    if database["ENGINE"] == "django.db.backends.postgresql":
+        # One small pool a process, however many threads and sockets it has.
+        options = database.setdefault("OPTIONS", {})
+        options.setdefault(
+            "pool",
+            {
+                "min_size": 1,
+                "max_size": int(os.environ.get("DATABASE_POOL_SIZE", "4")),
+                "timeout": 5,  # seconds; then the request is answered 503
+            },
+        )
+        options.setdefault("connect_timeout", 5)  # seconds
+    return database
+
+
+SECRET_KEY = _secret_key()
+DEBUG = _flag("DJANGO_DEBUG")
+ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+if _flag("DJANGO_BEHIND_TLS_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "accounts",
+    "offline",
+    "push",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "imgo_site.urls"
+ASGI_APPLICATION = "imgo_site.asgi.application"
+WSGI_APPLICATION = "imgo_site.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en"
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "static/"
+STATIC_ROOT = os.environ.get("DJANGO_STATIC_ROOT") or None
+# Static files come straight from the apps: no collectstatic step before the first start.
+WHITENOISE_USE_FINDERS = True
+
+# Bytes of a request body that are read at all; `MAX_REQUEST` of the IMGO dictionary is the limit.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
+
+if REDIS_URL:
+    CHANNEL_LAYERS: dict[str, Any] = {
+        "default": {
+            # Not the core Redis layer: that one drops messages at a capacity of 100.
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [REDIS_URL], "prefix": "imgo"},
+        }
+    }
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "push.layers.InProcessChannelLayer"}}
+
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", REDIS_URL or "memory://")
+CELERY_TASK_ALWAYS_EAGER = not REDIS_URL and "CELERY_BROKER_URL" not in os.environ
+CELERY_TASK_DEFAULT_QUEUE = "imgo.push"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+# One task in hand at a time: what waits stays in the broker, in order. In a thread, because the
+# way into a child process and back takes longer than a fan-out does (5 ms of a push's 12).
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CONCURRENCY = 1
+CELERY_WORKER_POOL = "threads"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_timeout": 10}
+# A push is answered within about two seconds also when the broker is away.
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.2}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "push.api.negotiation.JsonAlways",
+    "EXCEPTION_HANDLER": "push.api.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")},
+    "loggers": {
+        # Daphne's own lines about endpoints and reactors say nothing that ours do not.
+        "daphne": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        # A wrong Host header is a caller's mistake: answered 400, without a traceback here.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # One line a push, and in the embedded mode about a broker that there is not.
+        "celery.app.trace": {"level": "WARNING"},
+        "kombu.connection": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,12 @@
+"""Every HTTP path of the site."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("", include("push.urls")),
+]
+
+handler404 = "push.api.problems.not_found"
+handler500 = "push.api.problems.server_error"

@@ -1,0 +1,9 @@
+"""The HTTP API under a WSGI server: `gunicorn imgo_site.wsgi`. It holds no sessions."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
+
+application = get_wsgi_application()
