@@ -1,0 +1,1 @@
+"""Who may open a session and who may call the API."""

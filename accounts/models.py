@@ -1,0 +1,148 @@
+"""Stored tokens of subscribers and the API keys of callers. Only their hashes are kept."""
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+
+from imgo_site.errors import BadRequest
+from imgo_site.names import check_name
+
+TOKEN_MAX = 1024  # characters of a token that a caller chose
+NAME_MAX = 100  # characters of an API key's name
+SCOPES = {
+    "push": "push messages",
+    "read": "read keys, rooms, nodes and counts",
+    "tokens": "create, list and revoke tokens",
+    "admin": "kick sessions and remove nodes",
+}
+
+
+def digest(secret: str) -> str:
+    """The SHA-256 of a token or API key, in hex: what the database holds of it."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_rooms(rooms: object) -> None:
+    """Raises `BadRequest` unless this is None or a list of room names or patterns."""
+    if rooms is not None and not isinstance(rooms, list):
+        raise BadRequest("rooms must be a list of room names.")
+    for room in rooms or []:
+        check_name(room, "room")
+
+
+class TokenManager(models.Manager["Token"]):
+    """Makes, finds and revokes tokens."""
+
+    def issue(
+        self,
+        key: str,
+        *,
+        token: str = "",
+        expires_in: int | None = None,
+        rooms: list[str] | None = None,
+    ) -> tuple["Token", str]:
+        """Give `key` a token, replacing the one it had; returns the row and the token's text.
+
+        `token`: the text, made here when empty. `expires_in`: seconds from now, None for never.
+        `rooms`: names or `*` patterns that its sessions may join, None for the default.
+        Raises `BadRequest`.
+        """
+        check_name(key, "key")
+        text = token or secrets.token_urlsafe(24)
+        if len(text) > TOKEN_MAX or not text.isprintable():
+            raise BadRequest(f"A token has at most {TOKEN_MAX} printable characters.")
+        check_rooms(rooms)
+        try:
+            expires = None if expires_in is None else timezone.now() + timedelta(seconds=expires_in)
+        except OverflowError:
+            raise BadRequest("The time when the token expires is beyond the calendar.") from None
+        row = Token(key=key, digest=digest(text), expires_at=expires, rooms=rooms)
+        with transaction.atomic():
+            # The same text can open the sessions of one key only: the last one that got it.
+            self.filter(digest=row.digest).exclude(key=key).delete()
+            self.bulk_create(
+                [row],
+                update_conflicts=True,
+                unique_fields=["key"],
+                update_fields=["digest", "expires_at", "rooms", "created_at"],
+            )
+        return self.get(key=key), text
+
+    def by_digest(self, digests: list[str]) -> dict[str, "Token"]:
+        """The tokens with these digests, expired ones included; one query."""
+        return {token.digest: token for token in self.filter(digest__in=digests)}
+
+
+class Token(models.Model):
+    """Opens sessions of one subscriber key."""
+
+    key = models.CharField(max_length=255, unique=True)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    rooms = models.JSONField(null=True, blank=True, help_text="Rooms it may join; null: default.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    objects: ClassVar[TokenManager] = TokenManager()
+
+    def __str__(self) -> str:
+        return f"token of {self.key}"
+
+    def clean(self) -> None:
+        """Refuse names that no session could have: an error of the admin's form."""
+        try:
+            check_name(self.key, "key")
+            check_rooms(self.rooms)
+        except BadRequest as error:
+            raise ValidationError(error.message) from None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether it stopped being valid at or before `now`."""
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class ApiKeyManager(models.Manager["ApiKey"]):
+    """Makes and finds API keys."""
+
+    def issue(self, name: str, scopes: list[str]) -> tuple["ApiKey", str]:
+        """A new API key: the row, and its text, which is shown this once. Raises `BadRequest`."""
+        if unknown := sorted(set(scopes) - set(SCOPES)):
+            raise BadRequest(f"Unknown scope {unknown[0]!r}; there are: {', '.join(SCOPES)}.")
+        if not 1 <= len(name) <= NAME_MAX:
+            raise BadRequest(f"An API key's name has from 1 to {NAME_MAX} characters.")
+        text = f"imgo_{secrets.token_urlsafe(30)}"
+        row = self.create(name=name, digest=digest(text), hint=text[-4:], scopes=sorted(scopes))
+        return row, text
+
+    def active(self, text: str) -> "ApiKey | None":
+        """The API key with this text, unless it was revoked."""
+        return self.filter(digest=digest(text), revoked_at=None).first()
+
+
+class ApiKey(models.Model):
+    """Lets a caller use the API, within its scopes."""
+
+    name = models.CharField(max_length=NAME_MAX)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    hint = models.CharField(max_length=4, editable=False, help_text="Its last four characters.")
+    scopes = models.JSONField(default=list, help_text=f"Some of: {', '.join(SCOPES)}.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects: ClassVar[ApiKeyManager] = ApiKeyManager()
+
+    class Meta:
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Refuse scopes that do not exist."""
+        scopes: Any = self.scopes
+        if not isinstance(scopes, list) or set(scopes) - set(SCOPES):
+            raise ValidationError({"scopes": f"A JSON list of some of: {', '.join(SCOPES)}."})
