@@ -1,0 +1,1 @@
+"""The HTTP API: ours under /api/v1/, and imgo's own paths."""

@@ -1,0 +1,233 @@
+"""imgo's own paths: same parameters, same answers."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.http import HttpResponse, JsonResponse, QueryDict
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from accounts.authentication import LegacyAuthentication, caller
+from accounts.models import Token, digest
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, NotAuthenticated, NotFound
+from imgo_site.names import INT32_MAX, INT64_MAX, check_number
+from offline.models import Pending, PendingMessage
+from push.api.negotiation import JsonAlways
+from push.api.problems import (
+    RET_OK,
+    RET_OK_MESSAGES,
+    as_imgo_error,
+    legacy_response,
+    ret_of,
+)
+from push.api.schemas import ManyRequest, read, utf8
+from push.api.v1 import body_of
+from push.node import get_registry
+from push.services import Push, accept_push, is_json
+from push.wire import json_body
+
+# imgo put any text in front of the answer; only a plain identifier is one that runs nothing.
+CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,63}")
+# Line ends to JavaScript before 2019, though not to JSON: they can only be inside of a string.
+SCRIPT_ESCAPES = {"\u2028": "\\u2028", "\u2029": "\\u2029"}
+TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # Go's strconv.ParseBool
+
+
+def user_id(value: object) -> str:
+    """imgo's user id, a positive 64-bit number, as the key it is here. Raises `BadRequest`."""
+    return str(check_number(value, "uid", lowest=1, highest=INT64_MAX))
+
+
+class LegacyView(APIView):
+    """Answers `{"ret": 1}` and what else a view returns, or imgo's code of an error."""
+
+    authentication_classes = [LegacyAuthentication]
+    content_negotiation_class = JsonAlways
+
+    def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
+        """imgo's answer to an error; a bug becomes a 500 that is logged."""
+        known = as_imgo_error(exc)
+        if known is None:
+            raise exc
+        return legacy_response(known)
+
+
+def done(data: Mapping[str, Any] | None = None) -> JsonResponse:
+    """imgo's answer to success."""
+    return JsonResponse({"ret": RET_OK, **(data or {})})
+
+
+def raw_push(request: Request, **target: Any) -> None:
+    """Push the request's bytes as they are."""
+    body = body_of(request)
+    accept_push(Push(body, is_json=is_json(body), **target), caller(request).name)
+
+
+class PushView(LegacyView):
+    """To one user."""
+
+    scopes: ClassVar = {"POST": "push"}
+
+    def post(self, request: Request) -> JsonResponse:
+        """`?uid=`; the message is the body, raw."""
+        raw_push(request, keys=(user_id(request.query_params.get("uid")),))
+        return done()
+
+
+class PushManyView(LegacyView):
+    """One message to many users."""
+
+    scopes: ClassVar = {"POST": "push"}
+
+    def post(self, request: Request) -> JsonResponse:
+        """`{"u": [1, 2, 3], "m": {...}}`."""
+        wanted = read(utf8(body_of(request)), ManyRequest)
+        if not wanted.u:
+            raise BadRequest("'u' names no user.")
+        keys = tuple(user_id(uid) for uid in wanted.u)
+        accept_push(Push(bytes(wanted.m), keys=keys), caller(request).name)
+        return done()
+
+
+class PushRoomView(LegacyView):
+    """To a room."""
+
+    scopes: ClassVar = {"POST": "push"}
+
+    def post(self, request: Request) -> JsonResponse:
+        """`?rid=`, a 32-bit number, and `&ensure=`; the message is the body, raw."""
+        query = request.query_params
+        rid = check_number(query.get("rid"), "rid", lowest=0, highest=INT32_MAX)
+        raw_push(request, room=str(rid), ensure=query.get("ensure") in TRUE)
+        return done()
+
+
+class PushAllView(LegacyView):
+    """To everyone."""
+
+    scopes: ClassVar = {"POST": "push"}
+
+    def post(self, request: Request) -> JsonResponse:
+        """The message is the body, raw."""
+        raw_push(request, to_all=True)
+        return done()
+
+
+class CountView(LegacyView):
+    """How many sessions are where."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request) -> JsonResponse:
+        """`?type=room` or `?type=server`. Rooms that are not numbers keep their names."""
+        kind = request.query_params.get("type")
+        if kind == "room":
+            rooms = sorted(get_registry().rooms().items())
+            return done({"data": [{"RoomId": _number(r), "Count": n} for r, n in rooms]})
+        if kind == "server":
+            nodes = get_registry().nodes()
+            return done({"data": [{"Server": n.number, "Count": n.sessions} for n in nodes]})
+        raise BadRequest("type must be room or server.")
+
+
+def _number(room: str) -> int | str:
+    return int(room) if re.fullmatch("0|[1-9][0-9]{0,9}", room) else room
+
+
+class DeleteServerView(LegacyView):
+    """Forget a server."""
+
+    scopes: ClassVar = {"POST": "admin"}
+
+    def post(self, request: Request) -> JsonResponse:
+        """`?server=` its number. One that is alive comes back with its next sign of life."""
+        query = request.query_params
+        number = check_number(query.get("server"), "server", lowest=0, highest=INT32_MAX)
+        registry = get_registry()
+        for node in registry.nodes():
+            if node.number == number:
+                registry.forget_node(node.id)
+                return done()
+        raise NotFound("There is no server with this number.")
+
+
+class NewTokenView(LegacyView):
+    """Give a user a token."""
+
+    scopes: ClassVar = {"POST": "tokens"}
+
+    def post(self, request: Request) -> JsonResponse:
+        """`uid`, `token`, `expire` (seconds), as a form, in the query, or as a JSON object."""
+        values = _form_or_json(request)
+        key = user_id(values.get("uid"))
+        token = values.get("token")
+        if not isinstance(token, str) or not token:
+            raise BadRequest("token is missing.")
+        expire = check_number(values.get("expire"), "expire", lowest=1, highest=INT32_MAX)
+        Token.objects.issue(key, token=token, expires_in=expire)
+        return done()
+
+
+def _form_or_json(request: Request) -> Mapping[str, Any]:
+    """imgo reads a form; its document shows JSON, sent by curl with a form's content type."""
+    body = utf8(body_of(request))
+    if body.lstrip()[:1] == b"{":
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadRequest("The request is not valid JSON.") from None
+        return dict(value)
+    return {**request.query_params.dict(), **QueryDict(body.decode()).dict()}
+
+
+class MessagesView(LegacyView):
+    """What is pending for a user: a client's call, with its token. Reading removes nothing."""
+
+    authentication_classes = []
+    permission_classes = []
+
+    def get(self, request: Request) -> HttpResponse:
+        """`?uid=&token=&mid=`: messages with an id above `mid`; `&cb=` for JSONP."""
+        callback = request.query_params.get("cb", "")
+        if callback and not CALLBACK.fullmatch(callback):
+            raise BadRequest("cb must be a plain identifier.")
+        status = 200
+        try:
+            messages = ", ".join(map(_message, self._messages(request)))
+            answer = f'{{"ret": {RET_OK_MESSAGES}, "data": {{"msgs": [{messages}]}}}}'
+        except Exception as error:
+            known = as_imgo_error(error)
+            if known is None:
+                raise
+            answer, status = f'{{"ret": {ret_of(known)}}}', known.status
+        if not callback:
+            return HttpResponse(answer, status=status, content_type="application/json")
+        # A browser runs a script only if it came with 200: the callback must hear of errors too.
+        for mark, escaped in SCRIPT_ESCAPES.items():
+            answer = answer.replace(mark, escaped)
+        script = f"{callback}({answer})"
+        return HttpResponse(script, content_type="application/javascript; charset=utf-8")
+
+    @staticmethod
+    def _messages(request: Request) -> list[PendingMessage]:
+        query = request.query_params
+        key = user_id(query.get("uid"))
+        after = check_number(query.get("mid"), "mid", lowest=0, highest=INT64_MAX)
+        if not query.get("token"):
+            raise BadRequest("token is missing.")
+        token = Token.objects.filter(key=key, digest=digest(query["token"])).first()
+        if token is None or token.is_expired(timezone.now()):
+            raise NotAuthenticated("The token is not valid or has expired.")
+        pages = Pending.objects.page([(key, after)], conf.OFFLINE_MAX)
+        return pages[key, after]
+
+
+def _message(message: PendingMessage) -> str:
+    """One message of the answer: its body as it was pushed, as text where not all can read it."""
+    readable = message.is_json and is_json(message.body)
+    body = json_body(message.body, readable).decode()
+    return f'{{"msg": {body}, "mid": {message.id}, "gid": 0}}'

@@ -1,0 +1,120 @@
+"""Errors of the API: problem details (RFC 9457) for ours, imgo's {"ret"} on imgo's paths."""
+
+import logging
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from imgo_site.errors import (
+    BadRequest,
+    Forbidden,
+    ImgoError,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = 2  # seconds
+
+# imgo's return codes.
+RET_OK = 1
+RET_OK_MESSAGES = 0  # imgo's store answers success with 0
+RET_NO_SERVER = 1001
+RET_TOKEN = 65533
+RET_PARAMETER = 65534
+RET_INTERNAL = 65535
+
+
+def problem(error: ImgoError) -> dict[str, Any]:
+    """The problem details of an error, as a dict."""
+    return {
+        "type": "about:blank",
+        "title": error.code.replace("_", " ").capitalize(),
+        "status": error.status,
+        "code": error.code,
+        "detail": error.message,
+        "retry": error.retry,
+    }
+
+
+def as_imgo_error(error: Exception) -> ImgoError | None:
+    """What any exception of a view means to the caller; None for a bug."""
+    if isinstance(error, ImgoError):
+        return error
+    if isinstance(error, exceptions.APIException):
+        # DRF's own: what it refuses before a view of ours has its say.
+        return _with_status(
+            BadRequest(str(error.detail)), error.status_code, str(error.default_code)
+        )
+    if isinstance(error, RequestDataTooBig):
+        return TooLarge(str(error))
+    if isinstance(error, SuspiciousOperation):
+        return BadRequest(str(error))  # thousands of names in a query, for example
+    if isinstance(error, DatabaseError):
+        logger.error("the database failed for a request: %s", error)
+        return Unavailable("The database cannot be reached.")
+    return None
+
+
+def _with_status(error: ImgoError, status: int, code: str) -> ImgoError:
+    error.status, error.code = status, code
+    return error
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:  # noqa: ARG001
+    """DRF's EXCEPTION_HANDLER of our own API. A bug is not handled here: it becomes a 500."""
+    known = as_imgo_error(error)
+    if known is None:
+        return None
+    response = Response(problem(known), status=known.status, content_type=CONTENT_TYPE)
+    if known.status == NotAuthenticated.status:
+        response["WWW-Authenticate"] = "Api-Key"
+    if known.retry:
+        response["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+def ret_of(error: ImgoError) -> int:
+    """imgo's return code of an error."""
+    if isinstance(error, (NotAuthenticated, Forbidden)):
+        return RET_TOKEN
+    if isinstance(error, NotFound):
+        return RET_NO_SERVER
+    if isinstance(error, (BadRequest, TooLarge)):
+        return RET_PARAMETER
+    return RET_INTERNAL
+
+
+def legacy_response(error: ImgoError) -> JsonResponse:
+    """imgo's answer to an error. imgo said 200 to everything; old tools read `ret` alone."""
+    return JsonResponse({"ret": ret_of(error)}, status=error.status)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500: a bug, logged by Django with its traceback."""
+    if request.path.startswith("/1/"):
+        return legacy_response(ImgoError("internal error"))
+    error = ImgoError("Something went wrong on our side; it has been logged.")
+    error.code = "internal_error"
+    return JsonResponse(problem(error), status=500, content_type=CONTENT_TYPE)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
+    """Django's handler404."""
+    if request.path.startswith("/1/"):
+        return JsonResponse({"ret": RET_PARAMETER}, status=404)
+    error = NotFound(f"There is nothing at {request.path}.")
+    if request.path.startswith("/api/"):
+        return JsonResponse(problem(error), status=404, content_type=CONTENT_TYPE)
+    return HttpResponse(
+        "<!doctype html><title>Not found</title><p>There is nothing here. <a href='/'>Start</a>.",
+        status=404,
+    )

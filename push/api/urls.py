@@ -1,0 +1,27 @@
+"""Paths of the API. A key or room may contain anything, a slash too."""
+
+from django.urls import path
+
+from push.api import legacy, v1
+from push.api.stream import StreamView
+
+urlpatterns = [
+    path("api/v1/pushes", v1.PushesView.as_view()),
+    path("api/v1/pushes/stream", StreamView.as_view()),
+    path("api/v1/keys/<path:key>/sessions", v1.KeySessionsView.as_view()),
+    path("api/v1/keys/<path:key>", v1.KeyView.as_view()),
+    path("api/v1/rooms", v1.RoomsView.as_view()),
+    path("api/v1/rooms/<path:room>", v1.RoomView.as_view()),
+    path("api/v1/nodes", v1.NodesView.as_view()),
+    path("api/v1/stats", v1.StatsView.as_view()),
+    path("api/v1/tokens", v1.TokensView.as_view()),
+    path("api/v1/tokens/<path:key>", v1.TokenView.as_view()),
+    path("1/push", legacy.PushView.as_view()),
+    path("1/pushs", legacy.PushManyView.as_view()),
+    path("1/push/room", legacy.PushRoomView.as_view()),
+    path("1/push/all", legacy.PushAllView.as_view()),
+    path("1/count", legacy.CountView.as_view()),
+    path("1/server/del", legacy.DeleteServerView.as_view()),
+    path("1/admin/token/new", legacy.NewTokenView.as_view()),
+    path("1/msg/get", legacy.MessagesView.as_view()),
+]

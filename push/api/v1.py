@@ -1,0 +1,237 @@
+"""Our own API, version 1."""
+
+from typing import Any, ClassVar
+
+from msgspec import Raw
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.authentication import caller
+from accounts.models import Token
+from imgo_site.conf import conf
+from imgo_site.errors import ImgoError, NotFound, TooLarge
+from imgo_site.names import check_name, check_number
+from offline.models import Pending
+from push.api.problems import problem
+from push.api.schemas import PushRequest, TokenRequest, read, utf8
+from push.envelope import close_envelope
+from push.groups import key_group
+from push.node import get_registry
+from push.publish import publish
+from push.registry import Entry
+from push.services import Push, accept_push, accept_pushes
+from push.wire import CloseCode
+
+PAGE_MAX = 1000  # rows of one page
+
+
+def body_of(request: Request) -> bytes:
+    """The request's bytes, whatever its content type says. Raises `TooLarge`."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    too_large = length.isdigit() and int(length) > conf.MAX_REQUEST
+    data: bytes = b"" if too_large else request._request.body
+    if too_large or len(data) > conf.MAX_REQUEST:
+        raise TooLarge(f"A request has at most {conf.MAX_REQUEST} bytes.")
+    return data
+
+
+def window_of(request: Request) -> slice:
+    """The rows that `?limit=` (100) and `?offset=` (0) ask for. Raises `BadRequest`."""
+    query = request.query_params
+    limit = check_number(query.get("limit", "100"), "limit", lowest=1, highest=PAGE_MAX)
+    offset = check_number(query.get("offset", "0"), "offset", lowest=0, highest=10**9)
+    return slice(offset, offset + limit)
+
+
+def page_of(request: Request, rows: list[Any]) -> dict[str, Any]:
+    """One page of `rows`, and how many there are in all."""
+    return {"count": len(rows), "results": rows[window_of(request)]}
+
+
+class PushesView(APIView):
+    """Push: one object, or an array of them."""
+
+    scopes: ClassVar = {"POST": "push"}
+
+    def post(self, request: Request) -> Response:
+        """202 with the id, or for an array with one answer an item."""
+        data = body_of(request)
+        by = caller(request).name
+        if data.lstrip()[:1] == b"[":
+            return Response(self._accept_array(data, by), status=202)
+        push = read(data, PushRequest).as_push()
+        return Response({"id": str(accept_push(push, by))}, status=202)
+
+    @staticmethod
+    def _accept_array(data: bytes, by: str) -> list[dict[str, Any]]:
+        """Each item's id or what is wrong with it; the good ones are accepted together."""
+        items = read(utf8(data), list[Raw])
+        if len(items) > conf.MAX_PUSHES:
+            raise TooLarge(f"An array has at most {conf.MAX_PUSHES} pushes; this one {len(items)}.")
+        checked: list[Push | ImgoError] = []
+        for item in items:
+            try:
+                checked.append(read(item, PushRequest).as_push())
+            except ImgoError as error:
+                checked.append(error)
+        ids = iter(accept_pushes([item for item in checked if isinstance(item, Push)], by))
+        return [
+            {"id": str(next(ids))} if isinstance(item, Push) else {"error": problem(item)}
+            for item in checked
+        ]
+
+
+def session_json(entry: Entry) -> dict[str, Any]:
+    """A session as the API shows it."""
+    return {
+        "id": entry.id,
+        "node": entry.node,
+        "transport": entry.transport,
+        "address": entry.address,
+        "platform": entry.platform,
+        "since": entry.since,
+    }
+
+
+class KeyView(APIView):
+    """One subscriber key."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request, key: str) -> Response:  # noqa: ARG002
+        """Its sessions, and how many messages are pending for it."""
+        check_name(key, "key")
+        sessions = get_registry().sessions(key)
+        return Response(
+            {
+                "key": key,
+                "online": bool(sessions),
+                "sessions": [session_json(entry) for entry in sessions],
+                "pending": Pending.objects.unexpired(key).count(),
+            }
+        )
+
+
+class KeySessionsView(APIView):
+    """The sessions of one key."""
+
+    scopes: ClassVar = {"DELETE": "admin"}
+
+    def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
+        """Close them all, with a code that tells the clients not to come back."""
+        check_name(key, "key")
+        sessions = get_registry().sessions(key)
+        publish([close_envelope(key_group(key), [], CloseCode.KICKED)])
+        return Response({"closed": len(sessions)}, status=202)
+
+
+class RoomsView(APIView):
+    """The rooms with somebody in them."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request) -> Response:
+        """Room and number of sessions, fullest first, a page at a time."""
+        rooms = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
+        return Response(page_of(request, [{"room": room, "sessions": n} for room, n in rooms]))
+
+
+class RoomView(APIView):
+    """One room."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request, room: str) -> Response:
+        """The sessions in it, a page at a time; 404 when there are none."""
+        check_name(room, "room")
+        members = get_registry().members(room)
+        if not members:
+            raise NotFound(f"Nobody is in the room {room!r}.")
+        rows = [{"key": key, "session": session} for key, session in members]
+        return Response({"room": room, "sessions": len(rows), **page_of(request, rows)})
+
+
+class NodesView(APIView):
+    """The live nodes."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request) -> Response:  # noqa: ARG002
+        """Each with its number, name and sessions."""
+        nodes = get_registry().nodes()
+        rows = [
+            {
+                "id": n.id,
+                "number": n.number,
+                "name": n.name,
+                "since": n.since,
+                "sessions": n.sessions,
+            }
+            for n in nodes
+        ]
+        return Response({"count": len(rows), "results": rows})
+
+
+class StatsView(APIView):
+    """Totals."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request) -> Response:  # noqa: ARG002
+        """Nodes, sessions and rooms now."""
+        registry = get_registry()
+        nodes = registry.nodes()
+        sessions = sum(node.sessions for node in nodes)
+        return Response({"nodes": len(nodes), "sessions": sessions, "rooms": len(registry.rooms())})
+
+
+def token_json(token: Token) -> dict[str, Any]:
+    """A token as the API shows it: never its text."""
+    return {
+        "key": token.key,
+        "rooms": token.rooms,
+        "created_at": token.created_at,
+        "expires_at": token.expires_at,
+    }
+
+
+class TokensView(APIView):
+    """Stored tokens."""
+
+    scopes: ClassVar = {"GET": "tokens", "POST": "tokens"}
+
+    def get(self, request: Request) -> Response:
+        """The tokens in order of key, a page at a time; `?key=` for one key's."""
+        tokens = Token.objects.order_by("key")
+        if key := request.query_params.get("key"):
+            tokens = tokens.filter(key=check_name(key, "key"))
+        rows = [token_json(token) for token in tokens[window_of(request)]]
+        return Response({"count": tokens.count(), "results": rows})
+
+    def post(self, request: Request) -> Response:
+        """Give a key a token, replacing the one it had. Its text is in this answer alone."""
+        wanted = read(utf8(body_of(request)), TokenRequest)
+        token, text = Token.objects.issue(
+            wanted.key, token=wanted.token, expires_in=wanted.expires_in, rooms=wanted.rooms
+        )
+        return Response({**token_json(token), "token": text}, status=201)
+
+
+class TokenView(APIView):
+    """The token of one key."""
+
+    scopes: ClassVar = {"GET": "tokens", "DELETE": "tokens"}
+
+    def get(self, request: Request, key: str) -> Response:  # noqa: ARG002
+        """What is known of it."""
+        token = Token.objects.filter(key=check_name(key, "key")).first()
+        if token is None:
+            raise NotFound(f"The key {key!r} has no token.")
+        return Response(token_json(token))
+
+    def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
+        """Revoke it: no new session can be opened with it."""
+        if not Token.objects.filter(key=check_name(key, "key")).delete()[0]:
+            raise NotFound(f"The key {key!r} has no token.")
+        return Response(status=204)

@@ -1,0 +1,53 @@
+"""Bodies of clients' frames as Python values, and Python values as bodies of replies."""
+
+from json import dumps, loads
+from typing import Any
+
+from imgo_site.errors import BadRequest, ImgoError
+from push.wire import json_body
+
+
+def body_value(body: bytes) -> Any:
+    """The JSON value where `body` is JSON, else text, else the bytes."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return body
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def room_name(body: bytes) -> str:
+    """The room that a frame names: bare, or as a JSON string or number; "" when there is none.
+
+    Raises `BadRequest`.
+    """
+    value = body_value(body) if body else ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value in ({}, None):
+        return ""
+    if not isinstance(value, str):
+        raise BadRequest("The body must be the name of a room.")
+    return value
+
+
+def reply_body(answer: Any) -> bytes:
+    """What the receiver returned, as JSON."""
+    if answer is None:
+        return b"{}"
+    if isinstance(answer, bytes):
+        try:
+            loads(answer)
+        except ValueError:
+            return json_body(answer, is_json=False)
+        return answer
+    return dumps(answer, separators=(",", ":")).encode()
+
+
+def error_body(error: ImgoError) -> bytes:
+    """The body of a reply that says what was wrong."""
+    value = {"error": {"code": error.code, "message": error.message}}
+    return dumps(value, separators=(",", ":")).encode()

@@ -1,0 +1,371 @@
+"""WebSocket and TCP consumers: everything that happens once per session, or rarely.
+
+A consumer reads frames, lets `handshake.establish` open the session, and passes each later frame
+to the handler of its op. Handlers are class methods that get the node, the session and the frame,
+and nothing of the consumer, so that they serve a session whose consumer has ended just as well.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from json import loads
+from typing import Any, ClassVar
+
+from channels.consumer import AsyncConsumer
+from django.utils.module_loading import import_string
+
+from accounts.identity import Facts
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, ImgoError
+from imgo_site.names import INT64_MAX, check_name, check_number
+from push.bodies import body_value, error_body, reply_body, room_name
+from push.handshake import Refusal, check_room, establish
+from push.links import ResidentLink
+from push.node import Node, get_node
+from push.session import Kind, Session, encode_reply
+from push.sockets import DIRECT_LINK, SocketLink, TcpLink
+from push.wire import (
+    CloseCode,
+    Decoder,
+    Frame,
+    FrameError,
+    Op,
+    decode_binary,
+    decode_text,
+    disconnect_body,
+)
+
+logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+
+
+class Gone(Exception):
+    """The client has disconnected."""
+
+
+class SessionConsumer(AsyncConsumer):
+    """What the two transports share. A subclass says how frames come in and bytes go out."""
+
+    # Messages reach sessions through the hub; a consumer needs no channel of its own.
+    channel_layer_alias = None  # type: ignore[assignment]
+
+    kind: Kind | None = None
+    session: Session | None = None
+    node: Node
+    bad: FrameError | None = None
+    has_handed_over = False
+    link: ResidentLink | SocketLink
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection from its first event to its last."""
+        self.scope = scope
+        self.receive_event: Callable[[], Awaitable[Event]] = receive
+        self.send_event: Callable[[Event], Awaitable[None]] = send
+        direct: SocketLink | None = scope.get(DIRECT_LINK)
+        try:
+            if direct is not None:
+                self.link = direct
+                await self._serve()
+            else:
+                await self._serve_resident()
+        except Gone:
+            pass
+        except OSError as error:
+            # What an ASGI server raises when it sends to a client that has gone.
+            logger.debug("the client has gone: %s", error)
+        finally:
+            if self.session is not None and not self.has_handed_over:
+                await self.node.dismiss(self.session)
+
+    async def _serve_resident(self) -> None:
+        """Serve through the ASGI server, with a task that writes."""
+        link = self.link = ResidentLink(self.send_data, self.send_close, conf.SESSION_BYTES)
+        writer = asyncio.get_running_loop().create_task(link.run())
+        try:
+            await self._serve()
+        finally:
+            writer.cancel()
+            (outcome,) = await asyncio.gather(writer, return_exceptions=True)
+            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
+                logger.error("a session's writer failed", exc_info=outcome)
+
+    async def _serve(self) -> None:
+        await self.connect()
+        try:
+            async with asyncio.timeout(conf.HANDSHAKE_TIMEOUT):
+                auth, *behind = await self._frames_from_auth()
+            self.node = await get_node()
+            assert self.kind is not None
+            self.session = await establish(self.node, auth, self.kind, self.link, self.facts())
+        except TimeoutError:
+            await self._refuse(CloseCode.HANDSHAKE_TIMEOUT)
+        except FrameError as error:
+            await self._refuse(error.code, error.message)
+        except Refusal as refusal:
+            await self._refuse(refusal.code, refusal.reason)
+        else:
+            if isinstance(self.link, SocketLink) and self.bad is None:
+                self.link.adopt(self.node, type(self), behind)
+                self.has_handed_over = True
+            else:
+                await self._serve_session(self.session, behind)
+
+    async def _serve_session(self, session: Session, frames: list[Frame]) -> None:
+        """Handle frames until the client has gone."""
+        while True:
+            for frame in frames:
+                if not session.is_closed:
+                    await self.handle(self.node, session, frame)
+            if self.bad is not None:
+                session.disconnect(self.bad.code, self.bad.message)
+            frames = await self.frames()
+
+    async def frames(self) -> list[Frame]:
+        """The good frames of the next event; the bad one behind them is kept in `bad`."""
+        try:
+            return await self.next_frames()
+        except FrameError as error:
+            self.bad = error
+            return list(error.frames)
+
+    async def _frames_from_auth(self) -> list[Frame]:
+        """The auth frame and those that came right behind it.
+
+        Raises `Refusal` when something else comes first, `FrameError` when that is no frame.
+        """
+        while True:
+            frames = await self.frames()
+            for place, frame in enumerate(frames):
+                if frame.op == Op.AUTH:
+                    return frames[place:]
+                if frame.op != Op.HANDSHAKE:
+                    code = CloseCode.NOT_AUTHENTICATED
+                    raise Refusal(code, code.reason)
+                self._write(Op.HANDSHAKE_REPLY, frame.seq, ver=frame.ver)
+            if self.bad is not None:
+                raise self.bad
+
+    async def _refuse(self, code: CloseCode, reason: str = "") -> None:
+        """Close without a session: op 6 where frames are binary, else the close code alone."""
+        if self.kind in (Kind.TCP, Kind.BINARY):
+            self._write(Op.DISCONNECT, 0, disconnect_body(code, reason))
+        self.link.close(code, reason or code.reason)
+        while True:  # until the client has gone
+            await self.next_event()
+
+    def _write(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:
+        """Send a frame without a session."""
+        assert self.kind is not None
+        self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
+
+    # What a transport does
+
+    async def connect(self) -> None:
+        """Take the connection."""
+        raise NotImplementedError
+
+    async def next_event(self) -> Event:
+        """The next event of the ASGI server; raises `Gone` when it is the last."""
+        event = await self.receive_event()
+        if event["type"].endswith(".disconnect"):
+            raise Gone
+        return event
+
+    async def next_frames(self) -> list[Frame]:
+        """The frames of the next event. Raises `Gone` or `FrameError`."""
+        raise NotImplementedError
+
+    async def send_data(self, data: bytes) -> None:
+        """Send encoded bytes."""
+        raise NotImplementedError
+
+    async def send_close(self, code: int, reason: str) -> None:
+        """Close the connection."""
+        raise NotImplementedError
+
+    def facts(self) -> Facts:
+        """What is known of the connection."""
+        client = self.scope.get("client") or ("", 0)
+        return Facts(transport="tcp", address=client[0])
+
+    # Handlers of ops
+
+    @classmethod
+    async def handle(cls, node: Node, session: Session, frame: Frame) -> None:
+        """Pass a frame to the handler of its op; an unknown op closes the session."""
+        session.last_seen = asyncio.get_running_loop().time()
+        name = cls.handlers.get(frame.op)
+        if name is None:
+            session.disconnect(CloseCode.UNKNOWN_OP, f"unknown operation {frame.op}")
+            return
+        await getattr(cls, name)(node, session, frame)
+
+    handlers: ClassVar[dict[int, str]] = {
+        Op.HANDSHAKE: "on_handshake",
+        Op.HEARTBEAT: "on_heartbeat",
+        Op.SEND: "on_send",
+        Op.CHANGE_ROOM: "on_change_room",
+        Op.JOIN: "on_join",
+        Op.LEAVE: "on_leave",
+        Op.ACK: "on_ack",
+        Op.TEST: "on_test",
+    }
+
+    @classmethod
+    async def on_handshake(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
+        """Op 0: answered, carries nothing."""
+        session.reply(Op.HANDSHAKE_REPLY, frame.seq, ver=frame.ver)
+
+    @classmethod
+    async def on_heartbeat(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
+        """Op 2: a sign of life; its body is ignored."""
+        session.reply(Op.HEARTBEAT_REPLY, frame.seq, ver=frame.ver)
+
+    @classmethod
+    async def on_test(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
+        """Op 254: imgo's test."""
+        session.reply(Op.TEST_REPLY, frame.seq, b'{"test":"come on"}', frame.ver)
+
+    @classmethod
+    async def on_send(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
+        """Op 4: an upstream message for the `RECEIVER`, whose answer is the reply."""
+        try:
+            answer = await import_string(conf.RECEIVER)(
+                session.identity, frame.op, body_value(frame.body)
+            )
+            body = reply_body(answer)
+        except ImgoError as error:
+            body = error_body(error)
+        except Exception:
+            logger.exception("the receiver failed for an upstream message")
+            body = error_body(ImgoError("internal error"))
+        session.reply(Op.MESSAGE, frame.seq, body, frame.ver)
+
+    @classmethod
+    async def on_change_room(cls, node: Node, session: Session, frame: Frame) -> None:
+        """Op 12: leave the room of the last op 12 (or of the auth body) and join another."""
+        body = b""
+        try:
+            room = room_name(frame.body)
+            if room:
+                await cls._join(node, session, room)
+            if session.change_room and session.change_room != room:
+                await node.leave_room(session, session.change_room)
+            session.change_room = room
+        except ImgoError as error:
+            body = error_body(error)
+        session.reply(Op.CHANGE_ROOM_REPLY, frame.seq, body, frame.ver)
+
+    @classmethod
+    async def on_join(cls, node: Node, session: Session, frame: Frame) -> None:
+        """Op 18: join a room, besides those it is in."""
+        body = b""
+        try:
+            await cls._join(node, session, check_name(room_name(frame.body), "room"))
+        except ImgoError as error:
+            body = error_body(error)
+        session.reply(Op.JOIN_REPLY, frame.seq, body, frame.ver)
+
+    @classmethod
+    async def on_leave(cls, node: Node, session: Session, frame: Frame) -> None:
+        """Op 20: leave a room; leaving one that it is not in is no mistake."""
+        body = b""
+        try:
+            room = check_name(room_name(frame.body), "room")
+            if room in session.rooms:
+                await node.leave_room(session, room)
+        except ImgoError as error:
+            body = error_body(error)
+        session.reply(Op.LEAVE_REPLY, frame.seq, body, frame.ver)
+
+    @staticmethod
+    async def _join(node: Node, session: Session, room: str) -> None:
+        check_name(room, "room")
+        if room in session.rooms:
+            return
+        if len(session.rooms) >= conf.MAX_ROOMS_PER_SESSION:
+            raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
+        await check_room(session.identity, room)
+        await node.join_room(session, room)
+
+    @classmethod
+    async def on_ack(cls, node: Node, session: Session, frame: Frame) -> None:
+        """Op 22: ids of messages that the client has handled; not answered."""
+        try:
+            ids = loads(frame.body)
+            if not isinstance(ids, list):
+                raise BadRequest("The body of an ack is a list of message ids.")
+            numbers = [check_number(i, "A message id", lowest=1, highest=INT64_MAX) for i in ids]
+        except (ValueError, RecursionError, ImgoError):
+            reason = "the body of an ack must be a JSON list of message ids"
+            session.disconnect(CloseCode.BAD_FRAME, reason)
+            return
+        for number in numbers:
+            node.acknowledger.add(number, session.key)
+
+
+class WebSocketConsumer(SessionConsumer):
+    """WebSocket, text or binary: the session answers in the kind of the first message."""
+
+    async def connect(self) -> None:
+        """Accept the upgrade: who it is is settled by the auth frame."""
+        await self.next_event()
+        await self.send_event({"type": "websocket.accept"})
+
+    async def next_frames(self) -> list[Frame]:
+        """The frame of a text message, or the frames of a binary one."""
+        event = await self.next_event()
+        text = event.get("text")
+        if self.kind is None:
+            self.kind = Kind.BINARY if text is None else Kind.TEXT
+        if text is None:
+            return decode_binary(event.get("bytes") or b"", conf.MAX_CLIENT_BODY)
+        return [decode_text(text, conf.MAX_CLIENT_BODY)]
+
+    async def send_data(self, data: bytes) -> None:
+        """One WebSocket message."""
+        if self.kind is Kind.TEXT:
+            await self.send_event({"type": "websocket.send", "text": data.decode()})
+        else:
+            await self.send_event({"type": "websocket.send", "bytes": data})
+
+    async def send_close(self, code: int, reason: str) -> None:
+        """A close frame with a code, and a reason as long as a close frame may carry one."""
+        reason = reason.encode()[:120].decode(errors="ignore")
+        await self.send_event({"type": "websocket.close", "code": int(code), "reason": reason})
+
+    def facts(self) -> Facts:
+        """Address and headers of the upgrade request."""
+        client = self.scope.get("client") or ("", 0)
+        headers = {
+            name.decode("latin1").lower(): value.decode("latin1")
+            for name, value in self.scope["headers"]
+        }
+        return Facts(transport="websocket", address=client[0], headers=headers)
+
+
+class TcpConsumer(SessionConsumer):
+    """Raw TCP, the `tcp` scope of our Daphne server."""
+
+    kind = Kind.TCP
+
+    async def connect(self) -> None:
+        """The connection is there already; get ready to read frames."""
+        link = self.link
+        # The link's own, so that half a frame is not lost when the link goes on without us.
+        self.decoder = link.decoder if isinstance(link, TcpLink) else Decoder(conf.MAX_CLIENT_BODY)
+        await self.next_event()
+
+    async def next_frames(self) -> list[Frame]:
+        """The frames that the next bytes complete."""
+        event = await self.next_event()
+        return self.decoder.feed(event["bytes"])
+
+    async def send_data(self, data: bytes) -> None:
+        """Bytes onto the stream."""
+        await self.send_event({"type": "tcp.send", "bytes": data})
+
+    async def send_close(self, code: int, reason: str) -> None:  # noqa: ARG002
+        """End the stream: the reason went ahead in op 6."""
+        await self.send_event({"type": "tcp.close"})

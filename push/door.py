@@ -1,0 +1,341 @@
+"""The Daphne server with a raw-TCP listener beside its HTTP and WebSocket ones.
+
+All run on one event loop. What ours adds to Daphne: a `tcp` scope, a `send` that returns when the
+kernel has taken the bytes and raises when the client has gone, close reasons, reading that pauses
+for a client that sends faster than it is served, a deep listening backlog, and a shutdown that
+closes sessions with a reason.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+# First: it installs the asyncio reactor before anything else imports Twisted's default one.
+from daphne.server import Server
+
+# isort: split
+from daphne.ws_protocol import WebSocketProtocol
+from twisted.internet import defer, reactor
+
+from imgo_site.batching import database_threads
+from imgo_site.conf import conf
+from push import health
+from push.node import get_node, stop_node
+from push.sockets import Care, SocketLink
+from push.takeover import DirectRequest, TcpListener, scope_of
+
+logger = logging.getLogger(__name__)
+
+INBOX_MAX = 64  # events a consumer may lag behind before its socket is not read any more
+POLL_INTERVAL = 0.02  # seconds between looks at such an inbox
+CLOSE_TIMEOUT = 5.0  # seconds that a closed TCP connection may take to send what is left
+NEVER = float("inf")
+
+
+class ClientGone(OSError):
+    """Raised by `send` after the client has disconnected (ASGI 2.4)."""
+
+
+class SessionProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no types
+    """Daphne's WebSocket protocol with flow control both ways and close reasons."""
+
+    def onOpen(self) -> None:  # noqa: N802 - autobahn's name
+        """Become the transport's producer, so that it says when its buffer is empty."""
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._lost = False
+        self.transport.unregisterProducer()  # the HTTP channel that took the upgrade request
+        self.transport.registerProducer(self, True)
+        super().onOpen()
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport has bytes that the kernel did not take."""
+        self._writable.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """The kernel has everything."""
+        self._writable.set()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """The transport is closed."""
+        self._lost = True
+        self._writable.set()
+
+    async def send_now(self, message: dict[str, Any]) -> None:
+        """Send, and return when the kernel has it; raises `ClientGone` when it never will."""
+        # While this is 0 the transport pauses its producer, which is us, at the first byte that
+        # has to wait instead of after 64 KiB. It is also the size of a read: so not for longer.
+        self.transport.bufferSize = 0
+        try:
+            self.handle_reply(message)
+        finally:
+            del self.transport.bufferSize
+        await self._writable.wait()
+        if self._lost:
+            raise ClientGone("the client disconnected")
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
+        """Hand a message to the consumer; stop reading while it lags behind."""
+        super().onMessage(payload, isBinary)
+        if self.application_queue.qsize() >= INBOX_MAX:
+            self.transport.pauseProducing()
+            self._resume_later()
+
+    def _resume_later(self) -> None:
+        asyncio.get_running_loop().call_later(POLL_INTERVAL, self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        if self.application_queue.qsize() < INBOX_MAX // 2:
+            self.transport.resumeProducing()
+        else:
+            self._resume_later()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N802, N803
+        """Let a waiting `send` know, and tell the consumer."""
+        self._lost = True
+        if hasattr(self, "_writable"):
+            self._writable.set()
+        super().onClose(wasClean, code, reason)
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        """Daphne's, with what it leaves out: the reason of a close."""
+        if message["type"] == "websocket.close" and self.state == self.STATE_OPEN:
+            self.sendClose(code=message.get("code", 1000), reason=message.get("reason") or None)
+        else:
+            super().handle_reply(message)
+
+
+class TcpProtocol(asyncio.Protocol):
+    """One raw-TCP connection as an ASGI application of scope type `tcp`.
+
+    Events in: `tcp.connect`, `tcp.receive` (bytes), `tcp.disconnect`. Out: `tcp.send` (bytes),
+    which returns when the kernel has them, and `tcp.close`.
+    """
+
+    def __init__(self, server: "ImgoServer") -> None:
+        self.server = server
+        self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.transport: asyncio.Transport
+        self.is_paused = False
+        self.is_lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the application."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(0)  # `resume_writing` means: all of it is gone
+        scope = {
+            "type": "tcp",
+            "asgi": {"version": "3.0"},
+            "client": list(transport.get_extra_info("peername")[:2]),
+            "server": list(transport.get_extra_info("sockname")[:2]),
+        }
+        self.inbox.put_nowait({"type": "tcp.connect"})
+        self.server.run_tcp(self, scope)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes to the consumer; stop reading while it lags behind."""
+        self.inbox.put_nowait({"type": "tcp.receive", "bytes": data})
+        if not self.is_paused and self.inbox.qsize() >= INBOX_MAX:
+            self.is_paused = True
+            self.transport.pause_reading()
+
+    async def receive(self) -> dict[str, Any]:
+        """The application's `receive`."""
+        event = await self.inbox.get()
+        if self.is_paused and self.inbox.qsize() < INBOX_MAX // 2 and not self.is_lost:
+            self.is_paused = False
+            self.transport.resume_reading()
+        return event
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """The application's `send`. Raises `ClientGone`."""
+        if self.is_lost:
+            raise ClientGone("the client disconnected")
+        if event["type"] == "tcp.send":
+            self.transport.write(event["bytes"])
+            await self.writable.wait()
+            if self.is_lost:
+                raise ClientGone("the client disconnected")
+        elif event["type"] == "tcp.close":
+            self.transport.close()
+            # `close` waits for a peer that does not read for as long as that likes.
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.transport.abort)
+        else:
+            raise ValueError(f"unknown event type {event['type']!r}")
+
+    def pause_writing(self) -> None:
+        """The transport has bytes that the kernel did not take."""
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        """The kernel has everything."""
+        self.writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a reset is a goodbye
+        """Let a waiting `send` know, and tell the consumer."""
+        self.is_lost = True
+        self.writable.set()
+        self.inbox.put_nowait({"type": "tcp.disconnect"})
+
+
+class ImgoServer(Server):  # type: ignore[misc]
+    """Listens for HTTP, WebSocket and raw TCP, and holds this process's node."""
+
+    def __init__(self, application: Any) -> None:
+        ports = dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port)
+        host = conf.HOST.replace(":", r"\:")  # an endpoint description is split at colons
+        message_max = 8 * conf.MAX_CLIENT_BODY + 4096  # every character of a text may be escaped
+        super().__init__(
+            application,
+            endpoints=[
+                f"tcp:port={port}:interface={host}:backlog={conf.LISTEN_BACKLOG}" for port in ports
+            ],
+            # The protocol has its own heartbeat; a client that answers no ping may be alive.
+            ping_interval=NEVER,
+            websocket_timeout=-1,
+            websocket_max_message_size=message_max,
+            websocket_max_frame_size=message_max,
+            verbosity=1,
+            ready_callable=self._before_start,
+            server_name="imgo",
+        )
+        self.failure = ""
+        self.loop: asyncio.AbstractEventLoop
+        self.care: Care
+        self._listener: TcpListener | None = None
+        self._tcp: asyncio.Server | None = None
+        self._tcp_tasks: set[asyncio.Task[None]] = set()
+        self._ticking: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    def run(self) -> None:
+        """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
+        health.starting()
+        super().run()
+        database_threads.close()
+
+    def _before_start(self) -> None:
+        self.ws_factory.protocol = SessionProtocol
+        self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
+        if conf.HANDOVER:
+            self._build_http = self.http_factory.buildProtocol
+            self.http_factory.buildProtocol = self._build_direct
+        reactor.callWhenRunning(self._open)
+
+    def _build_direct(self, address: Any) -> Any:
+        """Daphne's HTTP protocol, with requests that become direct links."""
+        protocol = self._build_http(address)
+        protocol.requestFactory = DirectRequest
+        return protocol
+
+    def _open(self) -> None:
+        self.loop = asyncio.get_event_loop()
+        self.care = Care(self.loop)
+        self._opening = self.loop.create_task(self._open_rest())
+        self._ticking = self.loop.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.care.tick()
+
+    async def _open_rest(self) -> None:
+        """Start the node and the TCP listener; then everything listens."""
+        try:
+            await get_node()
+            if conf.TCP_PORT and conf.HANDOVER:
+                self._listener = TcpListener(self, self.care)
+            elif conf.TCP_PORT:
+                self._tcp = await asyncio.get_running_loop().create_server(
+                    lambda: TcpProtocol(self),
+                    conf.HOST,
+                    conf.TCP_PORT,
+                    backlog=conf.LISTEN_BACKLOG,
+                )
+            health.started()
+        except OSError as error:
+            self._fail(f"{error.strerror or error} (IMGO_TCP_PORT={conf.TCP_PORT})")
+        except Exception as error:
+            logger.exception("the node could not be started")
+            self._fail(f"the node could not be started: {error}")
+
+    def listen_error(self, failure: Any) -> None:
+        """A port cannot be listened on: say which setting to change, and stop."""
+        self._fail(f"{failure.getErrorMessage()} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
+
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self.stop()
+
+    def run_tcp(self, protocol: TcpProtocol, scope: dict[str, Any]) -> None:
+        """Run the application for a TCP connection."""
+        task = asyncio.get_running_loop().create_task(
+            self.application(scope, protocol.receive, protocol.send)
+        )
+        self._tcp_tasks.add(task)
+        task.add_done_callback(lambda done: self._tcp_done(done, protocol))
+
+    def _tcp_done(self, task: "asyncio.Task[None]", protocol: TcpProtocol) -> None:
+        self._tcp_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("Exception inside application", exc_info=error)
+        if not protocol.is_lost and not protocol.transport.is_closing():
+            protocol.transport.abort()
+
+    def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
+        """Run the application for a direct link; it ends when the session is open."""
+        application = self.application(scope_of(scope, link), link.receive, link.send)
+        task = self.loop.create_task(application)
+        self._tcp_tasks.add(task)
+        task.add_done_callback(lambda done: self._link_done(done, link))
+
+    def _link_done(self, task: "asyncio.Task[None]", link: SocketLink) -> None:
+        self._tcp_tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("Exception inside application", exc_info=error)
+            link.lose()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Daphne's `send`, but a WebSocket's waits for the kernel and tells of a client gone."""
+        if not isinstance(protocol, SessionProtocol):
+            await super().handle_reply(protocol, message)
+            return
+        details = self.connections.get(protocol)
+        if details is None or details.get("disconnected"):
+            raise ClientGone("the client disconnected")
+        if message["type"] == "websocket.send":
+            await protocol.send_now(message)
+        else:
+            protocol.handle_reply(message)
+
+    def kill_all_applications(self) -> defer.Deferred[None]:
+        """Before the reactor stops: close sessions with a reason, then end what is left."""
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut()))
+
+    async def _shut(self) -> None:
+        health.stopping()
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        if self._tcp is not None:
+            self._tcp.close()
+        if self._listener is not None:
+            self._listener.close()
+        try:
+            await stop_node()
+        except Exception:
+            logger.exception("the node did not stop cleanly")
+        left = [
+            instance
+            for details in self.connections.values()
+            if (instance := details.get("application_instance")) is not None
+        ]
+        for task in (*left, *self._tcp_tasks):
+            task.cancel()
+        if left or self._tcp_tasks:
+            await asyncio.wait([*left, *self._tcp_tasks], timeout=CLOSE_TIMEOUT)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self.care.close()

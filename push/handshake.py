@@ -1,0 +1,134 @@
+"""From an auth frame to a session: verify, count in, join, reply, replay, release.
+
+The order is the point. A session joins its groups while it holds live messages back, then reads
+what is pending, sends it, and lets go of what it held, without what it has already sent. Reading
+before joining would lose what is pushed in between.
+"""
+
+import asyncio
+import logging
+import time
+
+from django.db import Error as DatabaseError
+from django.utils.module_loading import import_string
+
+from accounts.identity import AuthBody, Facts, Identity, parse_auth_body
+from imgo_site.conf import conf
+from imgo_site.errors import (
+    BadRequest,
+    ImgoError,
+    NotAuthenticated,
+    RoomForbidden,
+    TooManySessions,
+    Unavailable,
+)
+from imgo_site.names import check_name
+from offline.pending import pending_pages
+from push.layers import LAYER_ERRORS
+from push.node import Node
+from push.registry import Entry
+from push.session import Kind, Link, Outgoing, Session
+from push.wire import CloseCode, Frame, Op
+
+logger = logging.getLogger(__name__)
+
+# Which close code tells a client about which error.
+_CODES: list[tuple[type[ImgoError], CloseCode]] = [
+    (RoomForbidden, CloseCode.ROOM_FORBIDDEN),
+    (TooManySessions, CloseCode.TOO_MANY_SESSIONS),
+    (Unavailable, CloseCode.UNAVAILABLE),
+    (NotAuthenticated, CloseCode.UNAUTHORIZED),
+    (BadRequest, CloseCode.UNAUTHORIZED),
+]
+
+
+class Refusal(Exception):
+    """Why no session was opened: a close code and a reason for the client."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts) -> Session:
+    """Open a session for an auth frame: when this returns it has been replied to and is live.
+
+    Raises `Refusal`. If it raises or is cancelled, nothing of the session is left.
+    """
+    try:
+        body = parse_auth_body(frame.body)
+        identity = await _identify(body, facts)
+        for room in body.rooms:
+            await check_room(identity, room)
+        session = Session(
+            node.new_session_id(), identity, kind, link, node.acknowledger.add, acks=body.ack
+        )
+        link.session = session
+        entry = Entry(
+            session.id,
+            session.key,
+            node.id,
+            kind.transport,
+            facts.address,
+            body.platform,
+            time.time(),
+        )
+        try:
+            await _open(node, session, entry, body, frame)
+        except BaseException:
+            await node.dismiss(session)
+            raise
+    except ImgoError as error:
+        codes = (code for kind_, code in _CODES if isinstance(error, kind_))
+        raise Refusal(next(codes, CloseCode.INTERNAL_ERROR), error.message) from None
+    except (DatabaseError, *LAYER_ERRORS) as error:
+        logger.warning("a session could not be opened: %s", error)
+        raise Refusal(CloseCode.UNAVAILABLE, CloseCode.UNAVAILABLE.reason) from error
+    except Exception as error:
+        logger.exception("a session could not be opened")
+        raise Refusal(CloseCode.INTERNAL_ERROR, CloseCode.INTERNAL_ERROR.reason) from error
+    return session
+
+
+async def _identify(body: AuthBody, facts: Facts) -> Identity:
+    identity: Identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+    check_name(identity.key, "key")
+    if identity.expires_at is not None and identity.expires_at <= time.time():
+        raise NotAuthenticated("The token is not valid or has expired.")
+    return identity
+
+
+async def check_room(identity: Identity, room: str) -> None:
+    """Raises `RoomForbidden` unless `ROOM_AUTHORIZER` lets the identity into the room."""
+    if not await import_string(conf.ROOM_AUTHORIZER)(identity, room):
+        raise RoomForbidden(f"Not allowed in the room {room!r}.")
+
+
+async def _open(node: Node, session: Session, entry: Entry, body: AuthBody, frame: Frame) -> None:
+    session.hold(conf.SESSION_BYTES)
+    session.opened = entry.since
+    session.last_seen = asyncio.get_running_loop().time()
+    session.change_room = body.change_room
+    await node.admit(session, entry, list(body.rooms))
+    session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
+    await _replay(node, session, body.since)
+    session.release()
+
+
+async def _replay(node: Node, session: Session, after: int) -> None:
+    """Send what is pending for the session's key, a page at a time, in order of id."""
+    while True:
+        page = await pending_pages.get((session.key, after)) or []
+        for pending in page:
+            if not node.acknowledger.has(pending.id, session.key):
+                if session.link.waiting:  # at the reader's pace
+                    await session.link.drained()
+                session.replay(
+                    Outgoing(pending.id, pending.op, pending.body, pending.is_json, session.key)
+                )
+        if len(page) < conf.REPLAY_PAGE or session.is_closed:
+            return
+        # The next page is read when the client has taken this one.
+        await session.link.drained()
+        after = page[-1].id

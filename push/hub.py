@@ -1,0 +1,190 @@
+"""group → sessions of this node: one channel-layer channel a node, one encoding a frame kind.
+
+The hub joins a channel-layer group when the first local session does and leaves it a while after
+the last one went. A message that comes in through the channel is encoded once for each kind of
+frame and the same bytes are written to every session of its group.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+from imgo_site.conf import conf
+from push.envelope import CLOSE, MESSAGE
+from push.groups import ALL, is_key_group, node_group
+from push.outbox import Outbox
+from push.session import Outgoing, Session
+from push.wire import CloseCode
+
+logger = logging.getLogger(__name__)
+
+FAIRNESS = 100  # messages handled before the event loop gets a turn
+DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
+RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
+
+
+class Hub:
+    """The sessions of this node by group, and the one reader of the node's channel."""
+
+    def __init__(self, layer: Any, node_id: str) -> None:
+        self.layer = layer
+        self.node_id = node_id
+        self.sessions: dict[str, Session] = {}
+        self.groups: dict[str, set[Session]] = {}
+        self.outboxes: dict[str, Outbox] = {}
+        self.drops: Counter[str] = Counter()
+        self._channel = ""
+        self._joined: dict[str, asyncio.Future[None]] = {}
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._empty_since: dict[str, float] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Get a channel, join the groups that every node is in, and begin to read."""
+        self._channel = await self.layer.new_channel("imgo")
+        await self._join_layer(ALL)
+        await self._join_layer(node_group(self.node_id))
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def stop(self) -> None:
+        """Stop reading; the sessions are closed by whoever stops the node."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        for outbox in self.outboxes.values():
+            outbox.close()
+        self.outboxes.clear()
+
+    # Membership
+
+    async def add(self, session: Session, groups: list[str]) -> None:
+        """Take a session in. When this returns, whatever is sent to its groups reaches it.
+
+        If it raises or is cancelled, call `remove`.
+        """
+        self.sessions[session.id] = session
+        self.groups.setdefault(ALL, set()).add(session)
+        await asyncio.gather(*(self.join(session, group) for group in groups))
+
+    async def join(self, session: Session, group: str) -> None:
+        """Add a session to a group, and this node to the layer's group if it is the first."""
+        self.groups.setdefault(group, set()).add(session)
+        self._empty_since.pop(group, None)
+        await self._join_layer(group)
+
+    async def _join_layer(self, group: str) -> None:
+        if leaving := self._leaving.get(group):
+            await asyncio.wait([leaving])
+        joined = self._joined.get(group)
+        if joined is None:
+            joined = asyncio.ensure_future(self.layer.group_add(group, self._channel))
+            self._joined[group] = joined
+            joined.add_done_callback(lambda done: self._on_joined(group, done))
+        # Shielded: others may be waiting for the same join.
+        await asyncio.shield(joined)
+
+    def _on_joined(self, group: str, joined: "asyncio.Future[None]") -> None:
+        if joined.cancelled() or joined.exception():
+            self._joined.pop(group, None)
+
+    def leave(self, session: Session, group: str) -> None:
+        """Take a session out of a group; the layer's group is left later, by `leave_empty`."""
+        members = self.groups.get(group)
+        if members is not None:
+            members.discard(session)
+            if not members:
+                del self.groups[group]
+                if group != ALL:
+                    self._empty_since[group] = asyncio.get_running_loop().time()
+
+    def remove(self, session: Session, groups: list[str]) -> None:
+        """Forget a session."""
+        self.sessions.pop(session.id, None)
+        for group in (ALL, *groups):
+            self.leave(session, group)
+
+    async def leave_empty(self, linger: float) -> None:
+        """Leave the layer's groups that have had no session for `linger` seconds."""
+        limit = asyncio.get_running_loop().time() - linger
+        # The dict keeps the order in which groups became empty.
+        due = []
+        for group, since in self._empty_since.items():
+            if since > limit:
+                break
+            due.append(group)
+        for group in due:
+            if self._empty_since.pop(group, None) is None or self._joined.pop(group, None) is None:
+                continue
+            leaving = asyncio.ensure_future(self.layer.group_discard(group, self._channel))
+            self._leaving[group] = leaving
+            try:
+                await leaving
+            finally:
+                del self._leaving[group]
+
+    # Messages
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                for _ in range(FAIRNESS):
+                    self.handle(await self.layer.receive(self._channel))
+                # As long as messages are there, `receive` returns without giving others a turn.
+                await asyncio.sleep(0)
+            except Exception:
+                # The one reader must outlive whatever one message or the layer does to it.
+                logger.exception("a message from the channel layer could not be handled")
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    def handle(self, message: dict[str, Any]) -> None:
+        """Deliver a message to its group, or carry out an order to close sessions."""
+        if message["type"] == MESSAGE:
+            self._deliver(message)
+        elif message["type"] == CLOSE:
+            self._close(message)
+        else:
+            logger.warning("unknown message type %r from the channel layer", message["type"])
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        group = message["group"]
+        if group not in self.groups:
+            return
+        outbox = self.outboxes.get(group)
+        if outbox is None:
+            batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
+            outbox = self.outboxes[group] = Outbox(self, group, batch_max)
+        outbox.offer(
+            Outgoing(
+                message["id"], message["op"], message["body"], message["is_json"], message["key"]
+            )
+        )
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine of an outbox, and log what it raises."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a group could not be written to", exc_info=error)
+
+    def count_drop(self, reason: str) -> None:
+        """Count a message that was not delivered, and say so now and then."""
+        self.drops[reason] += 1
+        if self.drops[reason] % DROP_LOG == 1:
+            logger.warning("messages dropped so far, %s: %d", reason, self.drops[reason])
+
+    def _close(self, message: dict[str, Any]) -> None:
+        named = message["sessions"]
+        if named:
+            sessions = [self.sessions[name] for name in named if name in self.sessions]
+        else:
+            sessions = list(self.groups.get(message["group"], ()))
+        for session in sessions:
+            session.disconnect(CloseCode(message["code"]), message["reason"])

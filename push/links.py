@@ -1,0 +1,107 @@
+"""The resident link: a session that stays in its consumer and writes through the ASGI server.
+
+Correct under any ASGI server: what is waiting is counted and bounded here, one task a session
+sends it, and a receipt is given when `send` returns. Our Daphne server's `send` returns when the
+kernel has taken the bytes (see `door.py`).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from push.session import Session
+from push.wire import CloseCode
+
+Sender = Callable[[bytes], Awaitable[None]]
+Closer = Callable[[int, str], Awaitable[None]]
+
+
+class ResidentLink:
+    """Writes go to a bounded queue that `run` empties through `send`.
+
+    Over `limit` waiting bytes the reader is too slow: what waits is dropped, the session is
+    closed with a code that tells the client to come back, and since no receipt was given for
+    what was dropped, pending messages stay pending.
+    """
+
+    __slots__ = (
+        "_close",
+        "_closing",
+        "_idle",
+        "_limit",
+        "_queue",
+        "_send",
+        "_wakeup",
+        "session",
+        "waiting",
+    )
+
+    def __init__(self, send: Sender, close: Closer, limit: int) -> None:
+        self._send = send
+        self._close = close
+        self._limit = limit
+        self._queue: deque[tuple[bytes, int]] = deque()
+        self._wakeup = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing: tuple[int, str] | None = None
+        self.waiting = 0
+        self.session: Session | None = None
+
+    wraps = False
+
+    @staticmethod
+    def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004
+        """The ASGI server frames it."""
+        return payload
+
+    def write(self, data: bytes, receipt: int = 0) -> None:
+        """Queue `data`; closes the link instead when too much is waiting already."""
+        if self._closing is not None:
+            return
+        if self.waiting and self.waiting + len(data) > self._limit:
+            self._queue.clear()
+            self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
+            return
+        self.waiting += len(data)
+        self._queue.append((data, receipt))
+        self._idle.clear()
+        self._wakeup.set()
+
+    def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
+        """Never called: there is no short way."""
+        raise NotImplementedError
+
+    def open_short_way(self) -> None:
+        """There is none through an ASGI server."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close after what is queued; only the first call counts."""
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._wakeup.set()
+
+    async def drained(self) -> None:
+        """Return when the queue is empty or the link closed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send what is queued until the link is closed. Cancel it when the client has gone."""
+        try:
+            while True:
+                while self._queue:
+                    data, receipt = self._queue.popleft()
+                    await self._send(data)
+                    self.waiting -= len(data)
+                    if receipt and self.session is not None:
+                        self.session.sent(receipt)
+                self._idle.set()
+                if self._closing is not None:
+                    await self._close(*self._closing)
+                    return
+                self._wakeup.clear()
+                await self._wakeup.wait()
+        finally:
+            self._closing = self._closing or (CloseCode.GOING_AWAY, "")
+            self._queue.clear()
+            self._idle.set()

@@ -1,0 +1,129 @@
+"""Coalescing: a quiet group gets a message at once, a busy one gets many in one write.
+
+The first message to a group is written as it comes. What comes within `BATCH_WINDOW` after it
+waits for the window's end, or for `BATCH_MAX` messages, and goes out as one packet, which costs a
+session one system call. A group that got nothing in a whole window is quiet again.
+
+A large group is written to in slices, with a turn of the event loop between them, so that
+heartbeats, connects and small pushes go on during it; what comes for it meanwhile joins the next
+batch, which keeps the order.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from imgo_site.conf import conf
+from push.session import Batch, Outgoing, Session
+
+logger = logging.getLogger(__name__)
+
+FAIRNESS = 250  # sessions written to before the event loop gets a turn
+WAITING_MAX = 10_000  # messages that may wait for one group; then the oldest are dropped
+
+
+class Owner(Protocol):
+    """What an outbox needs of its hub."""
+
+    groups: dict[str, set[Session]]
+    outboxes: "dict[str, Outbox]"
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine."""
+
+    def count_drop(self, reason: str) -> None:
+        """Count a message that was not delivered."""
+
+
+class Outbox:
+    """The messages that wait for one group, from its first message until it is quiet."""
+
+    __slots__ = ("_group", "_hub", "_is_writing", "_max", "_timer", "_waiting")
+
+    def __init__(self, hub: Owner, group: str, batch_max: int) -> None:
+        self._hub = hub
+        self._group = group
+        self._max = batch_max
+        self._waiting: deque[Outgoing] = deque()
+        self._is_writing = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def offer(self, message: Outgoing) -> None:
+        """Write the message now or soon."""
+        if len(self._waiting) >= WAITING_MAX:
+            self._waiting.popleft()
+            self._hub.count_drop("busy_group")
+        self._waiting.append(message)
+        if self._is_writing:
+            return
+        if self._timer is None or self._max == 1 or len(self._waiting) >= self._max:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what waits, one batch; then the window begins anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(conf.BATCH_WINDOW, self._window_over)
+        count = min(self._max, len(self._waiting))
+        messages = [self._waiting.popleft() for _ in range(count)]
+        message = messages[0] if count == 1 else Batch(messages)
+        sessions = tuple(self._hub.groups.get(self._group, ()))
+        if len(sessions) <= FAIRNESS:
+            write_to_all(sessions, message)
+        else:
+            self._is_writing = True
+            self._hub.run(self._write_slices(sessions, message))
+
+    async def _write_slices(self, sessions: Sequence[Session], message: Outgoing) -> None:
+        try:
+            for start in range(0, len(sessions), FAIRNESS):
+                write_to_all(sessions[start : start + FAIRNESS], message)
+                await asyncio.sleep(0)
+        finally:
+            self._is_writing = False
+        if len(self._waiting) >= self._max or self._timer is None:
+            self._write_or_end()
+
+    def _window_over(self) -> None:
+        self._timer = None
+        if not self._is_writing:
+            self._write_or_end()
+
+    def _write_or_end(self) -> None:
+        if self._waiting:
+            self._write()
+        elif self._timer is None:
+            self._hub.outboxes.pop(self._group, None)
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
+    """Write a message to many sessions: one system call for each, and little else.
+
+    A session that owns its socket and has nothing waiting (`send` is its socket's) gets the
+    shared bytes without another call of Python's; all others take the long way, `deliver`.
+    """
+    packets = message.packets
+    receipt = message.id if message.key else 0
+    for session in sessions:
+        packet = packets[session.packet_kind]
+        send: Callable[[bytes], int] | None = session.send
+        if send is None or packet is None:
+            session.deliver(message)
+            continue
+        try:
+            sent = send(packet)
+        except OSError:
+            sent = 0
+        if sent != len(packet):
+            session.link.write_rest(packet, sent, 0 if session.acks else receipt)
+        elif receipt and not session.acks:
+            session.sent(receipt)

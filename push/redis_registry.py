@@ -1,0 +1,339 @@
+"""The registry in Redis, for several nodes and for API processes without a node.
+
+Keys, all under one prefix: `node:<id>` the node's lease; `nodes` the ids of nodes; `count:<node>`
+how many sessions it has; `key:<hash>` the sessions of a subscriber key, each with the id of its
+node; `rooms:<node>` the rooms that its sessions are in; `room:<node>:<hash>` which sessions. What
+belongs to one node alone expires soon after its lease. The sessions of a key, which several nodes
+share, are checked against the leases whenever they are read.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import redis
+import redis.asyncio as aioredis
+
+from imgo_site.conf import conf
+from imgo_site.errors import TooManySessions, Unavailable
+from push.groups import key_group, room_group
+from push.registry import REFUSED, Entry, NodeEntry
+
+PREFIX = "imgo:registry:"
+KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
+KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
+CHUNK = 500  # commands in one pipeline
+
+# Counts a session in. Entries of nodes whose lease is gone are dropped first, so that a crashed
+# node does not take up a key's sessions. Returns {1, evicted entries...} or {0} when refused.
+_ADD = """
+local cap, evict = tonumber(ARGV[3]), ARGV[4] == '1'
+local evicted = {}
+if cap > 0 then
+  local alive = {}
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local entry = cjson.decode(all[i + 1])
+    if redis.call('EXISTS', ARGV[5] .. 'node:' .. entry.node) == 1 then
+      alive[#alive + 1] = {all[i], entry.since, all[i + 1]}
+    else
+      redis.call('HDEL', KEYS[1], all[i])
+    end
+  end
+  if #alive >= cap then
+    if not evict then return {0} end
+    table.sort(alive, function(a, b) return a[2] < b[2] end)
+    for i = 1, #alive - cap + 1 do
+      redis.call('HDEL', KEYS[1], alive[i][1])
+      evicted[#evicted + 1] = alive[i][3]
+    end
+  end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+return {1, unpack(evicted)}
+"""
+
+# Takes a session out of a room, and the room out of the node's rooms when it was the last one.
+_LEAVE = """
+redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HLEN', KEYS[1]) == 0 then redis.call('SREM', KEYS[2], ARGV[2]) end
+"""
+
+_encode = msgspec.json.encode
+Waiting = tuple[tuple[tuple[Any, ...], ...], "asyncio.Future[list[Any]]"]
+
+
+def _entry(text: bytes | str) -> Entry:
+    return msgspec.json.decode(text, type=Entry)
+
+
+class RedisRegistry:
+    """The registry in Redis. A node's writes raise `Unavailable` when Redis is."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._redis: aioredis.Redis | None = None
+        self._sync: redis.Redis | None = None
+        self._node: NodeEntry | None = None
+        self._renewing: Iterator[str] = iter(())
+        self._waiting: deque[Waiting] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    # What a node writes
+
+    @property
+    def _client(self) -> aioredis.Redis:
+        if self._redis is None:
+            self._redis = aioredis.Redis.from_url(
+                self._url, socket_connect_timeout=2, socket_timeout=5
+            )
+        return self._redis
+
+    async def _do(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send commands together with whatever else is waiting; returns their replies.
+
+        One connection carries everything that this node writes, in order, and a storm of connects
+        becomes a few large pipelines. Raises `Unavailable`.
+        """
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commands, future))
+        if self._sender is None:
+            self._sender = asyncio.get_running_loop().create_task(self._send_waiting())
+        return await future
+
+    async def _send_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(CHUNK, len(self._waiting)))]
+                try:
+                    replies = await self._send(batch)
+                except redis.RedisError as error:
+                    replies = [error] * sum(len(commands) for commands, _ in batch)
+                rest = iter(replies)
+                for commands, future in batch:
+                    _settle(future, [next(rest) for _ in commands])
+        finally:
+            self._sender = None
+
+    async def _send(self, batch: list[Waiting]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for commands, _ in batch:
+                for command in commands:
+                    pipe.execute_command(*command)
+            return list(await pipe.execute(raise_on_error=False))
+
+    async def start(self, node: NodeEntry) -> None:
+        """Announce the node."""
+        self._node = node
+        await self._write_lease(0)
+
+    async def stop(self) -> None:
+        """Take the node and all that it wrote out again."""
+        assert self._node is not None
+        await self._do(*_forget_commands(self._node.id))
+        await self._client.aclose()
+        self._redis = None
+
+    async def _write_lease(self, sessions: int, *, only_if_there: bool = False) -> bool:
+        assert self._node is not None
+        lease = ["PX", int(conf.NODE_LEASE * 1000)]
+        name = f"{PREFIX}node:{self._node.id}"
+        written, *_ = await self._do(
+            ("SET", name, _encode(self._node), *lease, *(["XX"] if only_if_there else [])),
+            ("SET", _count_name(self._node.id), sessions, *lease),
+            ("SADD", f"{PREFIX}nodes", self._node.id),
+        )
+        return bool(written)
+
+    async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
+        """Renew the lease and what hangs on it; if it was lost, write `entries` again."""
+        listed = list(entries)
+        if not await self._write_lease(sessions, only_if_there=True):
+            await self._write_lease(sessions)
+            for entry, rooms in listed:
+                await self._do(*_add_commands(entry), *self._join_commands(entry, rooms))
+        rooms = {room for _, rooms in listed for room in rooms}
+        names = [self._rooms_name, *(self._room_name(room) for room in rooms)]
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            await self._do(*(("EXPIRE", name, self._room_ttl) for name in chunk))
+        await self._renew_keys([entry.key for entry, _ in listed])
+
+    async def _renew_keys(self, keys: list[str]) -> None:
+        """Renew a slice of the keys: all of them have a turn long before they expire."""
+        commands = []
+        for _ in range(len(keys) // KEY_RENEWAL + 1):
+            key = next(self._renewing, None)
+            if key is None:
+                self._renewing = iter(keys)
+                break
+            commands.append(("EXPIRE", _key_name(key), KEY_TTL))
+        if commands:
+            await self._do(*commands)
+
+    async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
+        """Count a session in, or raise `TooManySessions`, or make room for it."""
+        count = ("INCR", _count_name(entry.node))
+        if not cap:
+            await self._do(*_add_commands(entry), count)
+            return []
+        arguments = (entry.id, _encode(entry), cap, int(evict), PREFIX, KEY_TTL)
+        (answer,) = await self._do(("EVAL", _ADD, 1, _key_name(entry.key), *arguments))
+        if not answer[0]:
+            raise TooManySessions(REFUSED)
+        await self._do(count)
+        return [_entry(text) for text in answer[1:]]
+
+    async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Take a session out, and out of its rooms."""
+        await self._do(
+            ("HDEL", _key_name(entry.key), entry.id),
+            ("DECR", _count_name(entry.node)),
+            *(self._leave_command(entry, room) for room in rooms),
+        )
+
+    async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Count a session into rooms."""
+        await self._do(*self._join_commands(entry, rooms))
+
+    async def leave(self, entry: Entry, room: str) -> None:
+        """Take a session out of a room."""
+        await self._do(self._leave_command(entry, room))
+
+    def _join_commands(self, entry: Entry, rooms: Iterable[str]) -> list[tuple[Any, ...]]:
+        commands: list[tuple[Any, ...]] = []
+        for room in rooms:
+            name = self._room_name(room)
+            commands += [("HSET", name, entry.id, entry.key), ("EXPIRE", name, self._room_ttl)]
+            commands += [("SADD", self._rooms_name, room)]
+        if commands:
+            commands.append(("EXPIRE", self._rooms_name, self._room_ttl))
+        return commands
+
+    def _leave_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
+        return ("EVAL", _LEAVE, 2, self._room_name(room), self._rooms_name, entry.id, room)
+
+    @property
+    def _room_ttl(self) -> int:
+        return int(conf.NODE_LEASE * 2) + 1
+
+    @property
+    def _rooms_name(self) -> str:
+        assert self._node is not None
+        return f"{PREFIX}rooms:{self._node.id}"
+
+    def _room_name(self, room: str) -> str:
+        assert self._node is not None
+        return _room_name(self._node.id, room)
+
+    # What the API reads
+
+    @property
+    def _reader(self) -> "redis.Redis":
+        if self._sync is None:
+            self._sync = redis.Redis.from_url(self._url, socket_connect_timeout=1, socket_timeout=2)
+        return self._sync
+
+    def sessions(self, key: str) -> list[Entry]:
+        """The sessions of a key on live nodes, oldest first."""
+        with _reading():
+            found = [_entry(text) for text in self._reader.hvals(_key_name(key))]
+            alive = {node.id for node in self.nodes()} if found else set()
+        return sorted((e for e in found if e.node in alive), key=lambda e: e.since)
+
+    def rooms(self) -> dict[str, int]:
+        """Every room with somebody in it, and how many sessions that is."""
+        counts: dict[str, int] = {}
+        with _reading():
+            for node in self.nodes():
+                names = [_text(room) for room in self._reader.smembers(f"{PREFIX}rooms:{node.id}")]
+                with self._reader.pipeline(transaction=False) as pipe:
+                    for name in names:
+                        pipe.hlen(_room_name(node.id, name))
+                    for name, count in zip(names, pipe.execute(), strict=True):
+                        if count:
+                            counts[name] = counts.get(name, 0) + count
+        return counts
+
+    def members(self, room: str) -> list[tuple[str, str]]:
+        """(key, session id) of the sessions in a room, in order."""
+        found: list[tuple[str, str]] = []
+        with _reading():
+            for node in self.nodes():
+                members = self._reader.hgetall(_room_name(node.id, room))
+                found += [(_text(key), _text(name)) for name, key in members.items()]
+        return sorted(found)
+
+    def nodes(self) -> list[NodeEntry]:
+        """The live nodes, in order of their numbers; ids of dead ones are dropped on the way."""
+        with _reading():
+            ids = [_text(name) for name in self._reader.smembers(f"{PREFIX}nodes")]
+            leases = self._reader.mget([f"{PREFIX}node:{name}" for name in ids]) if ids else []
+            counts = self._reader.mget([_count_name(name) for name in ids]) if ids else []
+            dead = [name for name, lease in zip(ids, leases, strict=True) if lease is None]
+            if dead:
+                self._reader.srem(f"{PREFIX}nodes", *dead)
+        nodes = [
+            replace(msgspec.json.decode(lease, type=NodeEntry), sessions=int(count or 0))
+            for lease, count in zip(leases, counts, strict=True)
+            if lease
+        ]
+        return sorted(nodes, key=lambda node: node.number)
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop a node's lease; if it is alive its next renewal writes everything again."""
+        with _reading():
+            for command in _forget_commands(node_id):
+                self._reader.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+class _reading:  # noqa: N801 - reads as a statement
+    """Turns Redis's errors into `Unavailable`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, redis.RedisError):
+            raise Unavailable(f"The registry cannot be reached: {error}") from error
+
+
+def _add_commands(entry: Entry) -> list[tuple[Any, ...]]:
+    name = _key_name(entry.key)
+    return [("HSET", name, entry.id, _encode(entry)), ("EXPIRE", name, KEY_TTL)]
+
+
+def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
+    names = [f"{PREFIX}node:{node_id}", f"{PREFIX}rooms:{node_id}", _count_name(node_id)]
+    return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id)]
+
+
+def _settle(future: "asyncio.Future[list[Any]]", replies: list[Any]) -> None:
+    """Hand the replies to who waits for them, or the first error among them."""
+    if future.done():
+        return  # its waiter was cancelled
+    for reply in replies:
+        if isinstance(reply, Exception):
+            future.set_exception(Unavailable(f"The registry cannot be reached: {reply}"))
+            return
+    future.set_result(replies)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _key_name(key: str) -> str:
+    return PREFIX + "key:" + key_group(key)
+
+
+def _count_name(node_id: str) -> str:
+    return f"{PREFIX}count:{node_id}"
+
+
+def _room_name(node_id: str, room: str) -> str:
+    return f"{PREFIX}room:{node_id}:{room_group(room)}"

@@ -1,0 +1,181 @@
+"""Who is where: key → sessions and room → sessions across all nodes.
+
+For the cap on sessions of a key, for presence and for counts; never for delivery. It is kept in
+memory in the embedded mode and in Redis otherwise, where all of it may be lost: a node that finds
+its own entry gone writes everything again. Entries are leases: those of a node that has not
+renewed its own for `NODE_LEASE` seconds count for nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from imgo_site.errors import TooManySessions
+
+REFUSED = "This key has as many sessions as it may have."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One session as the registry shows it. `since` is Unix time in seconds."""
+
+    id: str
+    key: str
+    node: str
+    transport: str
+    address: str
+    platform: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """One live node. `number` is imgo's server id."""
+
+    id: str
+    name: str
+    number: int
+    since: float
+    sessions: int = 0
+
+
+class Registry(Protocol):
+    """What a node writes (awaited on its loop) and what the API reads (from any thread)."""
+
+    async def start(self, node: NodeEntry) -> None:
+        """Announce the node."""
+
+    async def stop(self) -> None:
+        """Take the node and all that it wrote out again."""
+
+    async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
+        """Renew the lease; if it was lost, write `entries` (session, rooms) again."""
+
+    async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
+        """Count a session in.
+
+        With a `cap` above 0 and that many sessions of the key: raises `TooManySessions`, or with
+        `evict` takes the oldest out and returns them, for the caller to close.
+        """
+
+    async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Take a session out, and out of its rooms."""
+
+    async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Count a session into rooms."""
+
+    async def leave(self, entry: Entry, room: str) -> None:
+        """Take a session out of a room."""
+
+    def sessions(self, key: str) -> list[Entry]:
+        """The sessions of a key, oldest first."""
+
+    def rooms(self) -> dict[str, int]:
+        """Every room with somebody in it, and how many sessions that is."""
+
+    def members(self, room: str) -> list[tuple[str, str]]:
+        """(key, session id) of the sessions in a room, in order."""
+
+    def nodes(self) -> list[NodeEntry]:
+        """The live nodes, in order of their numbers."""
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop what a node has written; a node that is alive writes it again."""
+
+
+class MemoryRegistry:
+    """The registry of a single process: plain dicts.
+
+    The API's threads read while the loop's thread writes: each read takes one copy of a dict in
+    one step, which the interpreter does not interrupt.
+    """
+
+    def __init__(self) -> None:
+        self._node: NodeEntry | None = None
+        self._keys: dict[str, dict[str, Entry]] = {}
+        self._rooms: dict[str, dict[str, Entry]] = {}
+        self._is_forgotten = False
+
+    async def start(self, node: NodeEntry) -> None:
+        """Announce the node."""
+        self._node = node
+
+    async def stop(self) -> None:
+        """Forget everything."""
+        self._node = None
+        self._keys.clear()
+        self._rooms.clear()
+
+    async def renew(
+        self,
+        sessions: int,  # noqa: ARG002 - counted here
+        entries: Iterable[tuple[Entry, set[str]]],
+    ) -> None:
+        """Nothing here is ever lost, unless `forget_node` was called."""
+        if self._is_forgotten:
+            self._is_forgotten = False
+            for entry, rooms in entries:
+                self._keys.setdefault(entry.key, {})[entry.id] = entry
+                await self.join(entry, rooms)
+
+    async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
+        """Count a session in, or raise `TooManySessions`, or make room for it."""
+        evicted: list[Entry] = []
+        there = self._keys.get(entry.key, {})
+        if cap and len(there) >= cap:
+            if not evict:
+                raise TooManySessions(REFUSED)
+            evicted = list(there.values())[: len(there) - cap + 1]
+            for oldest in evicted:
+                del there[oldest.id]
+        self._keys.setdefault(entry.key, {})[entry.id] = entry
+        return evicted
+
+    async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Take a session out, and out of its rooms."""
+        _discard(self._keys, entry.key, entry.id)
+        for room in rooms:
+            _discard(self._rooms, room, entry.id)
+
+    async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Count a session into rooms."""
+        for room in rooms:
+            self._rooms.setdefault(room, {})[entry.id] = entry
+
+    async def leave(self, entry: Entry, room: str) -> None:
+        """Take a session out of a room."""
+        _discard(self._rooms, room, entry.id)
+
+    def sessions(self, key: str) -> list[Entry]:
+        """The sessions of a key, oldest first."""
+        return sorted(self._keys.get(key, {}).copy().values(), key=lambda entry: entry.since)
+
+    def rooms(self) -> dict[str, int]:
+        """Every room with somebody in it, and how many sessions that is."""
+        return {room: len(members) for room, members in list(self._rooms.items())}
+
+    def members(self, room: str) -> list[tuple[str, str]]:
+        """(key, session id) of the sessions in a room, in order."""
+        return sorted((entry.key, entry.id) for entry in list(self._rooms.get(room, {}).values()))
+
+    def nodes(self) -> list[NodeEntry]:
+        """The one node, if it runs in this process."""
+        if self._node is None:
+            return []
+        count = sum(len(there) for there in list(self._keys.values()))
+        return [replace(self._node, sessions=count)]
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop everything, as far as the registry goes; the next renewal writes it again."""
+        if self._node is not None and self._node.id == node_id:
+            self._keys.clear()
+            self._rooms.clear()
+            self._is_forgotten = True
+
+
+def _discard(table: dict[str, dict[str, Entry]], name: str, session_id: str) -> None:
+    there = table.get(name)
+    if there is not None:
+        there.pop(session_id, None)
+        if not there:
+            del table[name]

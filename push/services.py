@@ -1,0 +1,249 @@
+"""accept_push: the only door to pushing, for the API, for Python callers and for commands.
+
+One call is one transaction and one task, also for many pushes. The transaction stores each
+message and a pending row for every key that it is for; the task, enqueued when the transaction
+commits, fans the messages out through the channel layer. So what is answered is stored, and what
+is rolled back was never sent.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerError
+
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, TooLarge, Unavailable
+from imgo_site.names import INT32_MAX, check_name
+from offline.models import Message
+from push.models import Dedupe
+from push.tasks import fan_out
+from push.wire import Op
+
+logger = logging.getLogger(__name__)
+
+FIRST_OWN_OP = 1000  # goim's message ops start here; the ones below belong to the protocol
+DEDUPE_ATTEMPTS = 3  # a parallel push with the same dedupe id makes the first attempt fail
+CALLER_MAX = 100  # characters of a caller's name: the width of its column
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One request to deliver a message. Exactly one of `keys`, `room` and `to_all` is set.
+
+    `body`: bytes as they are sent; `is_json` says whether they are JSON text. `ttl`: seconds,
+    None for the default. `store`: keep it for keys that are not there; rooms are live only.
+    """
+
+    body: bytes
+    keys: tuple[str, ...] = ()
+    room: str = ""
+    to_all: bool = False
+    is_json: bool = True
+    op: int = Op.MESSAGE
+    ttl: int | None = None
+    store: bool = True
+    dedupe_id: str = ""
+    ensure: bool = False
+
+    def check(self) -> None:
+        """Raises `BadRequest` or `TooLarge` when this cannot be accepted."""
+        if bool(self.keys) + bool(self.room) + self.to_all != 1:
+            raise BadRequest("A push goes to one key, many keys, a room, or all: name one of them.")
+        if len(self.keys) > conf.MAX_KEYS:
+            raise TooLarge(f"A push names at most {conf.MAX_KEYS} keys; this one {len(self.keys)}.")
+        for key in self.keys:
+            check_name(key, "key")
+        if self.room:
+            check_name(self.room, "room")
+        if not self.body:
+            raise BadRequest("The body is missing.")
+        if len(self.body) > conf.MAX_BODY:
+            raise TooLarge(f"A body has at most {conf.MAX_BODY} bytes; this one {len(self.body)}.")
+        if self.op != Op.MESSAGE and not FIRST_OWN_OP <= self.op <= INT32_MAX:
+            raise BadRequest(f"op must be {int(Op.MESSAGE)}, or {FIRST_OWN_OP} or more.")
+        if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
+            raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds.")
+        if self.dedupe_id:
+            check_name(self.dedupe_id, "dedupe_id")
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether keys that do not get it now get it later."""
+        return self.store and bool(self.keys)
+
+
+def accept_push(push: Push, by: str = "") -> int:
+    """Accept one push; returns the message's id. See `accept_pushes`."""
+    return accept_pushes([push], by)[0]
+
+
+def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
+    """Accept all of these pushes or none, and return the messages' ids in their order.
+
+    `by` names the caller: dedupe ids are its own. When this returns outside of a transaction,
+    everything is committed; inside of one, when that commits. Raises `BadRequest` or `TooLarge`
+    for a push that cannot be accepted, and `Unavailable` when the database cannot be reached, or
+    when the broker cannot and nothing of it was to be stored: then nothing was accepted.
+    """
+    if len(by) > CALLER_MAX:
+        raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
+    for push in pushes:
+        push.check()
+    enqueued: list[bool] = []
+    try:
+        ids = _store_once(pushes, by, enqueued)
+    except IntegrityError:
+        raise  # a bug: what may collide was handled below
+    except DatabaseError as error:
+        logger.error("pushes were not accepted, the database failed: %s", error)
+        raise Unavailable("The database cannot be reached; nothing was accepted.") from error
+    if False in enqueued and not any(push.is_stored for push in pushes):
+        # Nobody will ever get these; their dedupe ids must be free for another try.
+        Dedupe.objects.filter(message_id__in=ids).delete()
+        Message.objects.filter(pk__in=ids).delete()
+        raise Unavailable("The task queue cannot be reached; nothing was accepted.")
+    return ids
+
+
+def _store_once(pushes: Sequence[Push], by: str, enqueued: list[bool]) -> list[int]:
+    """Store what was not pushed before under the same dedupe id; ids in the order of `pushes`."""
+    wanted = list({push.dedupe_id for push in pushes if push.dedupe_id})
+    for attempt in range(1, DEDUPE_ATTEMPTS + 1):
+        try:
+            with transaction.atomic():
+                known = Dedupe.objects.known(by, wanted)
+                fresh = _without_known(pushes, known)
+                stored = _store(fresh, by)
+                for push, message_id in zip(fresh, stored, strict=True):
+                    if push.dedupe_id:
+                        known[push.dedupe_id] = message_id
+                # In one order for all: two arrays at once must not wait for each other.
+                Dedupe.objects.bulk_create(
+                    Dedupe(by=by, dedupe_id=dedupe_id, message_id=known[dedupe_id])
+                    for dedupe_id in sorted({push.dedupe_id for push in fresh} - {""})
+                )
+                if stored:
+                    transaction.on_commit(partial(_enqueue, stored, enqueued))
+            break
+        except IntegrityError:
+            # Another push with the same dedupe id committed first; now it can be seen.
+            if not wanted or attempt == DEDUPE_ATTEMPTS:
+                raise
+    plain = iter(stored[i] for i, push in enumerate(fresh) if not push.dedupe_id)
+    return [known[push.dedupe_id] if push.dedupe_id else next(plain) for push in pushes]
+
+
+def _without_known(pushes: Sequence[Push], known: dict[str, int]) -> list[Push]:
+    """The pushes whose dedupe id is neither known nor named by an earlier one of them."""
+    seen = set(known)
+    fresh = []
+    for push in pushes:
+        if not push.dedupe_id or push.dedupe_id not in seen:
+            fresh.append(push)
+            seen.add(push.dedupe_id)
+    return fresh
+
+
+def _store(pushes: Sequence[Push], by: str) -> list[int]:
+    now = timezone.now()
+    messages = []
+    for push in pushes:
+        default = conf.TTL if push.is_stored else conf.LIVE_TTL
+        audience = "keys" if push.keys else "room" if push.room else "all"
+        messages.append(
+            Message(
+                audience=audience,
+                room=push.room,
+                keys=list(dict.fromkeys(push.keys)) if push.keys else None,
+                stored=push.is_stored,
+                op=push.op,
+                body=push.body,
+                is_json=push.is_json,
+                by=by,
+                created_at=now,
+                expires_at=now + timedelta(seconds=push.ttl or default),
+            )
+        )
+    keys = [tuple(dict.fromkeys(push.keys)) if push.is_stored else () for push in pushes]
+    return Message.objects.store(messages, keys)
+
+
+def _enqueue(ids: list[int], enqueued: list[bool]) -> None:
+    """Hand the messages to the fan-out. They are committed: a failure here must not undo that."""
+    try:
+        fan_out.delay(ids)
+        enqueued.append(True)
+    except (BrokerError, OSError) as error:
+        enqueued.append(False)
+        logger.error("the fan-out of %d messages could not be enqueued: %s", len(ids), error)
+
+
+# The Python calls
+
+
+def encode_body(body: Any) -> tuple[bytes, bool]:
+    """(bytes, is it JSON) of a body: bytes as they are, anything else as JSON.
+
+    Raises `BadRequest` for what JSON cannot express.
+    """
+    if isinstance(body, bytes):
+        return body, is_json(body)
+    try:
+        text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode(), True
+    except UnicodeEncodeError:  # half of a surrogate pair: only its escape can be sent
+        return json.dumps(body, separators=(",", ":")).encode(), True
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"The body cannot be written as JSON: {error}") from None
+
+
+def is_json(body: bytes) -> bool:
+    """Whether these bytes are JSON text that every client can read."""
+    try:
+        json.loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def push_to_key(key: str, body: Any, **options: Any) -> int:
+    """Push to every session of `key`; kept for it when there is none. Returns the id.
+
+    `body`: bytes as they are, anything else as JSON. Options: `ttl` (seconds), `store` (False:
+    only for who is connected now), `op`, `dedupe_id`, `by` (the name that dedupe ids belong to).
+    Inside a transaction nothing leaves before it commits. Raises `BadRequest`, `TooLarge`,
+    `Unavailable`.
+    """
+    return push_to_keys([key], body, **options)
+
+
+def push_to_keys(keys: Iterable[str], body: Any, **options: Any) -> int:
+    """Push one message to many keys. Like `push_to_key`."""
+    return _push(body, keys=tuple(keys), **options)
+
+
+def push_to_room(room: str, body: Any, **options: Any) -> int:
+    """Push to the sessions that are in `room` now. Like `push_to_key`, but never stored."""
+    return _push(body, room=room, **options)
+
+
+def push_to_all(body: Any, **options: Any) -> int:
+    """Push to every session that is connected now. Like `push_to_key`, but never stored."""
+    return _push(body, to_all=True, **options)
+
+
+def _push(body: Any, *, by: str = "python", **fields: Any) -> int:
+    data, json_text = encode_body(body)
+    return accept_push(Push(data, is_json=json_text, **fields), by)

@@ -1,0 +1,253 @@
+"""What a session is and does, without any I/O: that is its link's."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+from push.wire import (
+    CloseCode,
+    Op,
+    disconnect_body,
+    encode_binary,
+    encode_raw,
+    encode_text,
+    encode_text_batch,
+    json_body,
+)
+
+
+class Kind(IntEnum):
+    """How a session's frames travel."""
+
+    TCP = 0
+    BINARY = 1  # WebSocket, binary messages
+    TEXT = 2  # WebSocket, text messages
+
+    @property
+    def transport(self) -> str:
+        """The word for people: tcp or websocket."""
+        return "tcp" if self is Kind.TCP else "websocket"
+
+
+class Link(Protocol):
+    """The way out to one client. It can be replaced without touching the session."""
+
+    waiting: int  # bytes that the kernel has not taken yet
+    wraps: bool  # whether `wrap` changes a payload
+    session: "Session | None"  # whose `sent` it calls
+
+    def wrap(self, payload: bytes, is_text: bool) -> bytes:
+        """The bytes that carry one message on this transport, for `write`."""
+
+    def write(self, data: bytes, receipt: int = 0) -> None:
+        """Send `data` after what was written before; never blocks, never raises.
+
+        Once the kernel has it all, the link calls `session.sent(receipt)`, if that is not 0.
+        """
+
+    def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
+        """The first `sent` bytes of `data` were given to the socket directly: take over."""
+
+    def open_short_way(self) -> None:
+        """Set `session.send`, if the link has a socket and nothing is waiting."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what was written before, then close."""
+
+    async def drained(self) -> None:
+        """Return when nothing is waiting, or when the link is closed."""
+
+
+PACKET_KINDS = 8  # text or binary, with an id or without, wrapped or not
+
+
+class Outgoing:
+    """One message on its way out: encoded at most once for each kind of packet there is."""
+
+    __slots__ = ("_body", "_is_json", "id", "key", "op", "packets")
+
+    def __init__(self, id: int, op: int, body: bytes, is_json: bool, key: str = "") -> None:  # noqa: A002
+        self.id = id
+        self.op = op
+        self.key = key  # whose pending row it settles; "" when nothing is pending
+        self._body = body
+        self._is_json = is_json
+        self.packets: list[bytes | None] = [None] * PACKET_KINDS
+
+    def packet_for(self, session: "Session") -> bytes:
+        """The bytes for this session, which it shares with all of its kind."""
+        packet = self.packets[session.packet_kind]
+        if packet is None:
+            packet = session.link.wrap(self.frame_for(session), session.kind is Kind.TEXT)
+            self.packets[session.packet_kind] = packet
+        return packet
+
+    def frame_for(self, session: "Session") -> bytes:
+        """The frame in the session's kind."""
+        ver, message_id = (2, self.id) if session.acks else (1, 0)
+        if session.kind is Kind.TEXT:
+            body = json_body(self._body, self._is_json)
+            return encode_text(self.op, 0, body, ver, message_id)
+        return encode_binary(self.op, 0, self._body, ver, message_id)
+
+    def __len__(self) -> int:
+        """Bytes of the body."""
+        return len(self._body)
+
+
+class Batch(Outgoing):
+    """Several messages on their way out together: one packet carries them all."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: list[Outgoing]) -> None:
+        super().__init__(0, 0, b"", True)
+        self._messages = messages
+
+    def frame_for(self, session: "Session") -> bytes:
+        """An array of all, one RAW frame around all, or, on TCP, one frame after the other."""
+        frames = [message.frame_for(session) for message in self._messages]
+        if session.kind is Kind.TEXT:
+            return encode_text_batch(frames)
+        return b"".join(frames) if session.kind is Kind.TCP else encode_raw(frames)
+
+    def __len__(self) -> int:
+        """Bytes of the bodies."""
+        return sum(map(len, self._messages))
+
+
+class Session:
+    """One connected, authenticated client.
+
+    Between `hold` and `release` what is delivered waits: the session has joined its groups and
+    is being sent what was pending. `release` lets it go, without what the replay already sent.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_acknowledge",
+        "_held",
+        "_last_replayed",
+        "_replayed",
+        "_room_to_hold",
+        "acks",
+        "change_room",
+        "expires_at",
+        "id",
+        "identity",
+        "is_closed",
+        "key",
+        "kind",
+        "last_seen",
+        "link",
+        "opened",
+        "packet_kind",
+        "rooms",
+        "send",
+    )
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the word everywhere else
+        identity: Any,
+        kind: Kind,
+        link: Link,
+        acknowledge: Callable[[int, str], None],
+        *,
+        acks: bool = False,
+    ) -> None:
+        self.id = id
+        self.identity = identity
+        self.key: str = identity.key
+        self.expires_at: float | None = identity.expires_at  # Unix time, seconds
+        self.kind = kind
+        self.link = link
+        self._acknowledge = acknowledge
+        # Which of the packets of a message is this session's: see PACKET_KINDS.
+        self.packet_kind = (kind is Kind.TEXT) + 2 * acks + 4 * link.wraps
+        self.acks = acks  # it acknowledges with op 22; others by reading
+        self.rooms: set[str] = set()
+        self.change_room = ""  # the one that op 12 leaves
+        self.last_seen = 0.0  # monotonic seconds of the last frame
+        self.opened = 0.0  # Unix time, seconds
+        self.is_closed = False
+        # The socket's own, while a message may be given to it directly: see `write_to_all`.
+        self.send: Callable[[bytes], int] | None = None
+        self._held: list[Outgoing] | None = None
+        self._room_to_hold = 0
+        self._replayed: set[int] | None = None
+        self._last_replayed = 0
+
+    def deliver(self, message: Outgoing) -> None:
+        """Write a live message, or hold it while the replay is under way."""
+        if self._held is not None:
+            self._held.append(message)
+            self._room_to_hold -= len(message)
+            if self._room_to_hold < 0:
+                self._held.clear()
+                self.disconnect(CloseCode.SLOW_READER)
+        elif self._replayed is None or not message.key or message.id > self._last_replayed:
+            self._write(message)
+        # Else it was replayed, or another session of the key had it before this one came. If it
+        # was neither, it stays pending: sending it now would put it behind later ones.
+
+    def replay(self, message: Outgoing) -> None:
+        """Write a message that was pending, and remember that it was sent."""
+        if self._replayed is None:
+            self._replayed = set()
+        self._replayed.add(message.id)
+        self._last_replayed = message.id
+        self._write(message)
+
+    def _write(self, message: Outgoing) -> None:
+        # A session that acknowledges says itself what it has.
+        receipt = message.id if message.key and not self.acks else 0
+        self.link.write(message.packet_for(self), receipt)
+
+    def sent(self, message_id: int) -> None:
+        """The kernel has taken the message, which is how a session without ids acknowledges."""
+        self._acknowledge(message_id, self.key)
+
+    def hold(self, limit: int) -> None:
+        """Keep live messages back until `release`; over `limit` bytes the session is closed."""
+        self._held = []
+        self._room_to_hold = limit
+
+    def release(self) -> None:
+        """Write what was kept back, except what the replay has sent."""
+        held, self._held = self._held or [], None
+        for message in held:
+            self.deliver(message)
+        self.link.open_short_way()
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether live messages have to be looked at one by one."""
+        return self._held is not None or self._replayed is not None
+
+    def forget_replayed(self) -> None:
+        """Stop looking for live copies of replayed messages: none can come any more."""
+        if self._replayed is not None:
+            self._replayed = None
+            self.link.open_short_way()
+
+    def reply(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:
+        """Answer a frame; `body` is JSON or empty."""
+        self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
+
+    def disconnect(self, code: CloseCode, reason: str = "") -> None:
+        """Say why with op 6, then close. Further calls do nothing."""
+        if not self.is_closed:
+            self.is_closed = True
+            body = disconnect_body(code, reason)
+            self.link.write(encode_reply(self.link, self.kind, Op.DISCONNECT, 0, body=body))
+            self.link.close(code, reason or code.reason)
+
+
+def encode_reply(
+    link: Link, kind: Kind, op: Op, seq: int, *, body: bytes = b"", ver: int = 1
+) -> bytes:
+    """One frame of a session of this kind, for its link; `body` is JSON or empty."""
+    if kind is Kind.TEXT:
+        return link.wrap(encode_text(op, seq, body, ver), True)
+    return link.wrap(encode_binary(op, seq, body, ver), False)

@@ -1,0 +1,528 @@
+"""The direct link: a session that owns its socket.
+
+A socket is taken over as soon as its upgrade request was read, or its connection accepted. Until
+its session is open the link plays the ASGI server for the consumer: events in, events out. Then
+the consumer ends, and what is left of a session is this object, its socket, and its place in the
+hub. Shared bytes are sent with one system call; what comes in is decoded, heartbeats are answered,
+and any other frame goes to the consumer class's handler as a coroutine for that one frame.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from imgo_site.conf import conf
+from push.poller import READ, WRITE, Poller
+from push.session import Session
+from push.websocket import Framing, FramingPool, packet, refuse_upgrade
+from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, decode_text
+
+if TYPE_CHECKING:
+    from push.consumers import SessionConsumer
+    from push.node import Node
+
+logger = logging.getLogger(__name__)
+
+DIRECT_LINK = "imgo.link"  # the scope's entry that holds a direct link
+READ_MAX = 4_096  # bytes of one read: four of the largest frames, and no more than that at once
+INBOX_MAX = 4  # events that a consumer may lag behind before the socket is not read any more
+CLOSE_TIMEOUT = 2.0  # seconds for a peer to answer a close
+
+
+class Gone(OSError):
+    """Raised by `send` after the client has disconnected (ASGI 2.4)."""
+
+
+class Care:
+    """What all direct links of a node share: the poller, framings, and who needs looking after.
+
+    One `tick` a second serves every link that waits for time to pass: no timers of their own.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.poller = Poller(loop)
+        self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
+        self.stalled: dict[SocketLink, float] = {}  # since when bytes wait
+        self.closing: dict[SocketLink, float] = {}  # when to stop waiting for the peer
+        self.throttled: list[SocketLink] = []
+        self.dropped = 0  # sessions closed as slow readers
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, coroutine: Any) -> None:
+        """Run a coroutine, and log what it raises."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a session's handler failed", exc_info=error)
+
+    def tick(self) -> None:
+        """Close slow readers and peers that do not answer a close; read throttled ones again."""
+        now = time.monotonic()
+        for link, since in list(self.stalled.items()):
+            if now - since > conf.SLOW_READER_TIMEOUT:
+                link.give_up()
+        for link, until in list(self.closing.items()):
+            if now > until:
+                link.abort()
+        throttled, self.throttled = self.throttled, []
+        for link in throttled:
+            link.unthrottle()
+
+    def close(self) -> None:
+        """Drop what is left."""
+        for link in [*self.stalled, *self.closing]:
+            link.abort()
+        self.poller.close()
+
+
+class SocketLink:
+    """One connection: a socket, and how its frames travel."""
+
+    __slots__ = (
+        "__weakref__",
+        "_allowance",
+        "_care",
+        "_drained",
+        "_events",
+        "_handlers",
+        "_inbox",
+        "_is_busy",
+        "_is_giving_up",
+        "_is_open",
+        "_node",
+        "_queue",
+        "_second",
+        "_socket",
+        "session",
+        "waiting",
+    )
+
+    def __init__(self, care: Care, sock: socket.socket) -> None:
+        self._care = care
+        self._socket = sock
+        self._inbox: asyncio.Queue[dict[str, Any]] | None = asyncio.Queue()
+        self._queue: deque[tuple[bytes, int]] | None = None
+        self._drained: asyncio.Event | None = None
+        self._node: Node | None = None
+        self._handlers: type[SessionConsumer] | None = None
+        self._events = READ
+        self._is_open = True  # may be written to
+        self._is_busy = False  # a handler is at work
+        self._is_giving_up = False
+        self._second = 0  # the one that `_allowance` is for
+        self._allowance = 0  # frames
+        self.session: Session | None = None
+        self.waiting = 0
+        care.poller.add(sock.fileno(), self._ready)
+
+    # Out
+
+    wraps = False
+
+    @staticmethod
+    def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004 - WebSocket needs to know
+        """The bytes that carry one message on this transport."""
+        return payload
+
+    def write(self, data: bytes, receipt: int = 0) -> None:
+        """Give `data` to the kernel, or queue what it does not take."""
+        if not self.waiting and self._is_open:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.lose()
+                return
+            if sent == len(data):
+                if receipt and self.session is not None:
+                    self.session.sent(receipt)
+                return
+            data = data[sent:]
+        if self._is_open:
+            self._enqueue(data, receipt)
+
+    def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
+        """The first `sent` bytes of `data` were given to the socket directly: take over."""
+        if self._is_open:
+            self._enqueue(data[sent:], receipt)
+
+    def open_short_way(self) -> None:
+        """Let shared bytes go straight to the socket while nothing is waiting."""
+        session = self.session
+        if session is None or session.is_replaying or self.waiting:
+            return
+        if self._is_open and self._node is not None:
+            session.send = self._socket.send
+
+    def _enqueue(self, data: bytes, receipt: int) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        if not self.waiting:
+            self._close_short_way()
+            self._care.stalled[self] = time.monotonic()
+            self._watch(self._events | WRITE)
+        elif self.waiting + len(data) > conf.SESSION_BYTES and not self._is_giving_up:
+            self.give_up()
+            return
+        self.waiting += len(data)
+        self._queue.append((data, receipt))
+
+    def _close_short_way(self) -> None:
+        if self.session is not None:
+            self.session.send = None
+
+    def _flush(self) -> None:
+        """The kernel takes bytes again."""
+        queue = self._queue
+        assert queue is not None
+        while queue:
+            data, receipt = queue[0]
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.lose()
+                return
+            self.waiting -= sent
+            if sent < len(data):
+                queue[0] = (data[sent:], receipt)
+                return
+            queue.popleft()
+            self._care.stalled[self] = time.monotonic()
+            if receipt and self.session is not None:
+                self.session.sent(receipt)
+        self._queue = None
+        self._care.stalled.pop(self, None)
+        self._watch(self._events & ~WRITE)
+        self.open_short_way()
+        if self._drained is not None:
+            self._drained.set()
+        if self in self._care.closing:
+            self._finish()
+
+    async def drained(self) -> None:
+        """Return when nothing is waiting, or when the link is closed."""
+        if self.waiting and self._is_open:
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+            self._drained = None
+
+    def give_up(self) -> None:
+        """The reader is too slow: drop what waits, and end with a code that says to come back.
+
+        No receipt is given for what is dropped: pending messages stay pending.
+        """
+        self._care.dropped += 1
+        self._is_giving_up = True
+        if self._queue is not None:
+            # What is left of the message that the kernel took a part of has to come first.
+            self._queue = deque([(self._queue[0][0], 0)])
+            self.waiting = len(self._queue[0][0])
+        if self.session is not None:
+            self.session.is_closed = True
+        self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye behind what was written before; only the first call counts."""
+        if self._is_open:
+            self._goodbye(code, reason)
+            self._close_soon()
+
+    def _goodbye(self, code: int, reason: str) -> None:
+        """Write what this transport says at the end."""
+
+    def _close_soon(self) -> None:
+        """Nothing more is written; the peer has a moment to read and to answer."""
+        self._is_open = False
+        self._close_short_way()
+        self._care.stalled.pop(self, None)
+        self._care.closing[self] = time.monotonic() + CLOSE_TIMEOUT
+        if not self.waiting:
+            self._finish()
+        if self._drained is not None:
+            self._drained.set()
+
+    def _finish(self) -> None:
+        """All is sent: end our side of the stream, and wait for the peer to end its own.
+
+        Closing at once would reset a connection whose peer is still sending, and what it has not
+        read yet would be lost to it.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.lose()
+
+    def abort(self) -> None:
+        """Close without waiting any longer."""
+        self.lose()
+
+    def lose(self) -> None:
+        """The connection has ended: let go of everything."""
+        if self._socket.fileno() == -1:
+            return
+        self._care.poller.remove(self._socket.fileno())
+        self._socket.close()
+        self._is_open = False
+        self._close_short_way()
+        self._care.stalled.pop(self, None)
+        self._care.closing.pop(self, None)
+        self._queue, self.waiting = None, 0
+        if self._drained is not None:
+            self._drained.set()
+        if self._node is not None and self.session is not None:
+            self._care.run(self._node.dismiss(self.session))
+            self._node = None
+        elif self._inbox is not None:
+            self._inbox.put_nowait({"type": "tcp.disconnect"})
+
+    # In
+
+    def _watch(self, events: int) -> None:
+        if events != self._events and self._socket.fileno() != -1:
+            self._events = events
+            self._care.poller.watch(self._socket.fileno(), events)
+
+    def _pause(self) -> None:
+        self._watch(self._events & ~READ)
+
+    def _resume(self) -> None:
+        self._watch(self._events | READ)
+
+    def _ready(self, events: int) -> None:
+        """The poller's call."""
+        if events & WRITE and self._queue is not None:
+            self._flush()
+        if events & ~WRITE and self._socket.fileno() != -1:
+            try:
+                data = self._socket.recv(READ_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if data:
+                self.received(data)
+            else:
+                self.lose()
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        raise NotImplementedError
+
+    def _events_or_frames(self, events: list[dict[str, Any]]) -> None:
+        """Give events to the consumer, or, when that has ended, handle their frames."""
+        if self._inbox is None:
+            self._handle(self._frames(events))
+            return
+        for event in events:
+            self._inbox.put_nowait(event)
+        if self._inbox.qsize() >= INBOX_MAX:
+            self._pause()
+
+    def _frames(self, events: list[dict[str, Any]]) -> tuple[list[Frame], FrameError | None]:
+        """The good frames of these events, and what was wrong with the one behind them."""
+        frames: list[Frame] = []
+        for event in events:
+            try:
+                frames += self._decode(event)
+            except FrameError as error:
+                return [*frames, *error.frames], error
+        return frames, None
+
+    def _decode(self, event: dict[str, Any]) -> list[Frame]:
+        raise NotImplementedError
+
+    def _handle(self, decoded: tuple[list[Frame], FrameError | None]) -> None:
+        """Answer heartbeats here; anything rarer, and what follows it, goes to a coroutine."""
+        frames, bad = decoded
+        session = self.session
+        assert session is not None
+        if not self._is_open:
+            return
+        if frames:
+            session.last_seen = self._care.loop.time()
+            self._count(len(frames))
+        for place, frame in enumerate(frames):
+            if frame.op != Op.HEARTBEAT:
+                self._is_busy = True
+                self._pause()
+                self._care.run(self._handle_rest(frames[place:], bad))
+                return
+            session.reply(Op.HEARTBEAT_REPLY, frame.seq, ver=frame.ver)
+        if bad is not None:
+            session.disconnect(bad.code, bad.message)
+
+    async def _handle_rest(self, frames: list[Frame], bad: FrameError | None) -> None:
+        """Frames for the consumer class's handlers, in order; reading goes on behind them."""
+        session, node, handlers = self.session, self._node, self._handlers
+        if session is None or node is None or handlers is None:
+            return
+        try:
+            for frame in frames:
+                if not session.is_closed:
+                    await handlers.handle(node, session, frame)
+            if bad is not None:
+                session.disconnect(bad.code, bad.message)
+        except Exception:
+            logger.exception("a handler failed")
+            session.disconnect(CloseCode.INTERNAL_ERROR)
+        self._is_busy = False
+        if self._allowance >= 0:
+            self._resume()
+
+    def _count(self, frames: int) -> None:
+        """Frames of this second; with too many, the rest is read in the next."""
+        second = int(self._care.loop.time())
+        if second != self._second:
+            self._second, self._allowance = second, conf.MAX_FRAMES_PER_SECOND
+        self._allowance -= frames
+        if self._allowance < 0:
+            self._pause()
+            self._care.throttled.append(self)
+
+    def unthrottle(self) -> None:
+        """A new second."""
+        self._allowance = 0
+        if not self._is_busy:
+            self._resume()
+
+    # For the consumer, until the session is open
+
+    async def receive(self) -> dict[str, Any]:
+        """The ASGI application's `receive`."""
+        assert self._inbox is not None
+        event = await self._inbox.get()
+        if self._inbox.qsize() < INBOX_MAX // 2:
+            self._resume()
+        return event
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """The ASGI application's `send`. Raises `Gone`."""
+        raise NotImplementedError
+
+    def adopt(self, node: "Node", handlers: "type[SessionConsumer]", frames: list[Frame]) -> None:
+        """The session is open and the consumer ends: handle these frames and what comes next.
+
+        Raises `Gone` when the client disconnected meanwhile: then it is the consumer's to clean up.
+        """
+        if self._socket.fileno() == -1:
+            raise Gone("the client disconnected")
+        assert self._inbox is not None
+        inbox, self._inbox = self._inbox, None
+        self._node, self._handlers = node, handlers
+        left = [inbox.get_nowait() for _ in range(inbox.qsize())]
+        behind, bad = self._frames(left)
+        self._resume()
+        self.open_short_way()
+        self._handle(([*frames, *behind], bad))
+
+
+class TcpLink(SocketLink):
+    """Raw TCP: frames one after the other."""
+
+    __slots__ = ("decoder",)
+
+    def __init__(self, care: Care, sock: socket.socket) -> None:
+        super().__init__(care, sock)
+        self.decoder = Decoder(conf.MAX_CLIENT_BODY)
+        assert self._inbox is not None
+        self._inbox.put_nowait({"type": "tcp.connect"})
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client; those after a goodbye are of no interest."""
+        if self._is_open:
+            self._events_or_frames([{"type": "tcp.receive", "bytes": data}])
+
+    def _decode(self, event: dict[str, Any]) -> list[Frame]:
+        return self.decoder.feed(event["bytes"])
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """The ASGI application's `send`. Raises `Gone`."""
+        raise ValueError(f"unknown event type {event['type']!r}")
+
+
+class WebSocketLink(SocketLink):
+    """WebSocket: each frame, or several binary ones, in a message."""
+
+    __slots__ = ("_framing", "_response")
+
+    wraps = True
+
+    def __init__(self, care: Care, sock: socket.socket, response: bytes) -> None:
+        super().__init__(care, sock)
+        self._framing: Framing | None = None
+        self._response = response  # to the upgrade request, until it is sent
+        assert self._inbox is not None
+        self._inbox.put_nowait({"type": "websocket.connect"})
+
+    @staticmethod
+    def wrap(payload: bytes, is_text: bool) -> bytes:
+        """One WebSocket message."""
+        return packet(payload, is_text)
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client, those of the closing handshake included."""
+        framing = self._framing or self._care.framings.take()
+        messages = framing.feed(data)
+        out = framing.out()
+        if framing.is_idle:
+            self._care.framings.give_back(framing)
+            self._framing = None
+        else:
+            self._framing = framing
+        if messages:
+            self._events_or_frames([_event(message) for message in messages])
+        if out:
+            self.write(out)  # does nothing behind a goodbye of ours, which answered already
+        if framing.is_done and self not in self._care.closing and self._socket.fileno() != -1:
+            # Its own end of the stream, or the timeout, closes the socket: closing it while the
+            # peer is still sending would reset the connection and take our close frame along.
+            self._close_soon()
+
+    def refuse(self, response: bytes) -> None:
+        """Answer an upgrade request that cannot be accepted."""
+        self._inbox = None
+        self.write(response)
+        self._close_soon()
+
+    def _goodbye(self, code: int, reason: str) -> None:
+        framing = self._framing = self._framing or self._care.framings.take()
+        if self._response:
+            self.write(refuse_upgrade(403, "There is no WebSocket at this path.\n"))
+        else:
+            framing.close(code, reason)
+            if out := framing.out():
+                self.write(out)
+
+    def _decode(self, event: dict[str, Any]) -> list[Frame]:
+        text = event.get("text")
+        if text is None:
+            return decode_binary(event["bytes"], conf.MAX_CLIENT_BODY)
+        return [decode_text(text, conf.MAX_CLIENT_BODY)]
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """The ASGI application's `send`. Raises `Gone`."""
+        if self._socket.fileno() == -1:
+            raise Gone("the client disconnected")
+        if event["type"] == "websocket.accept":
+            response, self._response = self._response, b""
+            self.write(response)
+        elif event["type"] == "websocket.close":
+            self.close(event.get("code", 1000), event.get("reason") or "")
+        else:
+            raise ValueError(f"unknown event type {event['type']!r}")
+
+
+def _event(message: str | bytes) -> dict[str, Any]:
+    kind = "text" if isinstance(message, str) else "bytes"
+    return {"type": "websocket.receive", kind: message}

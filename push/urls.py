@@ -1,0 +1,12 @@
+"""The push app's paths: API, health, demo."""
+
+from django.urls import include, path
+
+from push import views
+
+urlpatterns = [
+    path("", views.demo, name="demo"),
+    path("demo/push", views.demo_push, name="demo-push"),
+    path("healthz", views.healthz),
+    path("", include("push.api.urls")),
+]

@@ -1,0 +1,76 @@
+"""The demo page and the health check."""
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_GET, require_POST
+
+from imgo_site.errors import Forbidden, ImgoError, NotFound
+from push import demo as demo_data
+from push import health
+from push.api.problems import CONTENT_TYPE, problem
+from push.api.schemas import PushRequest, read, utf8
+from push.routing import WEBSOCKET_PATH
+from push.services import accept_push
+
+# Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
+CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
+@require_GET
+def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+    """200 while this process can serve: in a node, once everything listens."""
+    state = health.current()
+    return JsonResponse({"status": state.value}, status=200 if state is health.State.READY else 503)
+
+
+def _check_demo(request: HttpRequest) -> None:
+    """The demo shows secrets and pushes without an API key: for whoever sits at this machine."""
+    if not demo_data.is_on():
+        raise NotFound("The demo is off; the API is under /api/v1/.")
+    if request.META.get("REMOTE_ADDR") not in LOOPBACK:
+        raise Forbidden("The demo is for a browser on the same machine.")
+
+
+@require_GET
+@ensure_csrf_cookie
+def demo(request: HttpRequest) -> HttpResponse:
+    """Two browser clients, a form to push, and the messages arriving."""
+    try:
+        _check_demo(request)
+    except ImgoError as error:
+        return HttpResponse(
+            f"imgo. {error.message}\n", status=error.status, content_type="text/plain"
+        )
+    known = demo_data.prepare()
+    config = {
+        "clients": [{"key": key, "token": token} for key, token in known["tokens"].items()],
+        "room": demo_data.ROOM,
+        "push_url": reverse("demo-push"),
+    }
+    context = {
+        "ws_path": WEBSOCKET_PATH,
+        "demo_config": config,
+        "api_key_hint": "This API key is the demo's. Your own: manage.py apikey NAME",
+        "curl": demo_data.curl_line(known["api_key"], request.build_absolute_uri("/")[:-1]),
+        "admin_url": reverse("admin:index"),
+    }
+    response = render(request, "demo.html", context)
+    response["Cache-Control"] = "no-store"
+    response["Content-Security-Policy"] = CSP
+    return response
+
+
+@require_POST
+def demo_push(request: HttpRequest) -> JsonResponse:
+    """Push for the demo page's form, which Django's CSRF token ties to this site."""
+    try:
+        _check_demo(request)
+        push = read(utf8(request.body), PushRequest).as_push()
+        if set(push.keys) - set(demo_data.KEYS) or push.room not in {"", demo_data.ROOM}:
+            raise Forbidden("The demo pushes to its own keys and room alone.")
+        return JsonResponse({"id": str(accept_push(push, "demo"))}, status=202)
+    except ImgoError as error:
+        return JsonResponse(problem(error), status=error.status, content_type=CONTENT_TYPE)

@@ -1,0 +1,40 @@
+"""Bytes ↔ frames: the protocol without I/O, from the standard library alone.
+
+- `Op`, `CloseCode`: the operations, and the one table of close codes.
+- `Frame`, `FrameError`: what is decoded, and the only thing decoding raises.
+- `Decoder` for a raw TCP stream; `decode_binary`, `decode_text` for one WebSocket message.
+- `encode_binary`, `encode_text` for one frame; `encode_raw`, `encode_text_batch` for a batch
+  of encoded frames; `json_body` for what may stand in a text frame; `disconnect_body` for the
+  body of op 6.
+
+On a FrameError: handle the good frames in its `frames`, send a DISCONNECT frame with
+`disconnect_body(error.code, error.message)`, close.
+"""
+
+from push.wire.codes import CloseCode, disconnect_body
+from push.wire.decoder import Decoder, decode_binary, decode_text
+from push.wire.encoder import (
+    encode_binary,
+    encode_raw,
+    encode_text,
+    encode_text_batch,
+    json_body,
+)
+from push.wire.frame import Frame, FrameError
+from push.wire.ops import Op
+
+__all__ = [
+    "CloseCode",
+    "Decoder",
+    "Frame",
+    "FrameError",
+    "Op",
+    "decode_binary",
+    "decode_text",
+    "disconnect_body",
+    "encode_binary",
+    "encode_raw",
+    "encode_text",
+    "encode_text_batch",
+    "json_body",
+]

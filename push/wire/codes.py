@@ -1,0 +1,62 @@
+"""The one table of close codes: what each says, and when a client may come back."""
+
+import json
+from enum import IntEnum
+from typing import Self
+
+# Clients read this range alone, so that a code added later needs no new client.
+RECONNECT_CODES = range(4000, 4500)
+
+
+class CloseCode(IntEnum):
+    """Why the server closes a session; also the WebSocket close code.
+
+    `reason` is the text for the peer, `backoff` the seconds to wait before
+    coming back, 0 for a code after which a client must not come back.
+    """
+
+    reason: str
+    backoff: int
+
+    # The defaults are for type checkers, which take CloseCode(4401) for this call.
+    def __new__(cls, code: int, reason: str = "", backoff: int = 0) -> Self:  # noqa: D102
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.reason = reason
+        member.backoff = backoff
+        return member
+
+    GOING_AWAY = 4000, "server is shutting down", 1
+    SLOW_READER = 4001, "too many bytes waiting to be read", 1
+    HEARTBEAT_TIMEOUT = 4002, "no frame within the heartbeat timeout", 1
+    HANDSHAKE_TIMEOUT = 4003, "no auth frame within the handshake timeout", 5
+    INTERNAL_ERROR = 4011, "internal error", 5
+    UNAVAILABLE = 4013, "a service the server needs is unavailable", 5
+    UNAUTHORIZED = 4401, "authentication failed", 5
+    EXPIRED = 4402, "the token expired during the session", 1
+    # Longer than the rest: coming back helps only once another session has ended.
+    TOO_MANY_SESSIONS = 4429, "too many sessions for this key", 30
+
+    BAD_FRAME = 4500, "malformed frame"
+    UNKNOWN_OP = 4501, "unknown operation"
+    FRAME_TOO_LARGE = 4502, "frame too large"
+    REPLACED = 4503, "replaced by a newer session of the same key"
+    KICKED = 4504, "closed by an administrator"
+    NOT_AUTHENTICATED = 4505, "the first frame must be auth"
+    ROOM_FORBIDDEN = 4506, "not allowed in this room"
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether the client should come back."""
+        return self in RECONNECT_CODES
+
+
+def disconnect_body(code: int, reason: str = "") -> bytes:
+    """The body of a DISCONNECT frame: compact JSON, in ASCII.
+
+    `reason` defaults to the table's; a code that is not in the table has none.
+    """
+    if not reason and code in CloseCode._value2member_map_:
+        reason = CloseCode(code).reason
+    body = {"code": int(code), "reason": reason, "reconnect": code in RECONNECT_CODES}
+    return json.dumps(body, separators=(",", ":")).encode()

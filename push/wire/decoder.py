@@ -1,0 +1,216 @@
+"""Bytes and text from a client → frames."""
+
+import json
+from typing import Any, NoReturn
+
+from push.wire.codes import CloseCode
+from push.wire.frame import (
+    BOTH_LENGTHS,
+    HEADER,
+    HEADER_SIZE,
+    HEADER_V2_SIZE,
+    MESSAGE_ID,
+    PACKAGE_LENGTH,
+    Frame,
+    FrameError,
+)
+
+INT16 = range(-(2**15), 2**15)
+INT32 = range(-(2**31), 2**31)
+
+# A text message may be longer than its body: a character may be written as six
+# (\u0041), and there are names, numbers and white space around it. Past this
+# many characters it is not worth parsing.
+TEXT_PER_BODY_BYTE = 8
+TEXT_AROUND_BODY = 1024
+
+
+class Decoder:
+    """Frames out of a raw TCP stream, however the network cut it.
+
+    One a session, so an idle one holds no buffer.
+    """
+
+    __slots__ = ("_buffer", "_max_body", "_refusal", "_wanted")
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body  # bytes
+        self._buffer: bytearray | None = None
+        # How many bytes the buffer must hold before looking at it again can help:
+        # without it, a frame that comes a byte at a time would be parsed each time.
+        self._wanted = 0
+        # Not the error itself, whose traceback would lead back here: a cycle a session.
+        self._refusal: tuple[CloseCode, str] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an unfinished frame: never more than a header and max_body."""
+        return 0 if self._buffer is None else len(self._buffer)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes.
+
+        Raises FrameError as soon as the bytes that show a bad frame are there;
+        its `frames` are the good ones before it, which nothing else will hand
+        out. After that every feed raises the same again: where the next frame starts in a
+        broken stream is anybody's guess.
+        """
+        if self._refusal is not None:
+            raise FrameError(*self._refusal)
+        if self._buffer is not None:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return []
+            data = bytes(self._buffer)
+            self._buffer = None
+        try:
+            frames, end, wanted = _scan(data, self._max_body)
+        except FrameError as error:
+            self._refusal = error.code, error.message
+            raise
+        if end < len(data):
+            self._buffer = bytearray(data[end:])
+            self._wanted = wanted
+        return frames
+
+
+def decode_binary(message: bytes, max_body: int) -> list[Frame]:
+    """The frames of one binary WebSocket message: one or more, all whole.
+
+    Raises FrameError, with the good frames before the bad one in its `frames`.
+    """
+    frames, end, _ = _scan(message, max_body)
+    if end < len(message):
+        raise FrameError(CloseCode.BAD_FRAME, "a message must hold whole frames", frames)
+    if not frames:
+        raise FrameError(CloseCode.BAD_FRAME, "empty message")
+    return frames
+
+
+def decode_text(message: str, max_body: int) -> Frame:
+    """The frame of one text WebSocket message: a JSON object.
+
+    The frame's body is compact JSON text in UTF-8, and a string keeps its
+    quotes; an absent or null body is empty. Of members with the same name the
+    last counts, as in JavaScript. Raises FrameError and nothing else.
+    """
+    if len(message) > TEXT_PER_BODY_BYTE * max_body + TEXT_AROUND_BODY:
+        raise FrameError(CloseCode.FRAME_TOO_LARGE)
+    try:
+        members = _parse_json(message)
+        content = members.get("body") if isinstance(members, dict) else None
+        body = b"" if content is None else _json_bytes(content)
+    except (ValueError, RecursionError):
+        # ValueError: not JSON, or a number that Python will not read or write.
+        # RecursionError: the parser and the writer both recurse.
+        raise FrameError(CloseCode.BAD_FRAME, "malformed JSON") from None
+    if not isinstance(members, dict):
+        raise FrameError(CloseCode.BAD_FRAME, "a text frame must be a JSON object")
+    if len(body) > max_body:
+        raise FrameError(CloseCode.FRAME_TOO_LARGE)
+    return Frame(
+        _integer(members.get("ver", 1), INT16, "ver must be an int16"),
+        _integer(members.get("op"), INT32, "op must be an int32"),
+        _integer(members.get("seq", 0), INT32, "seq must be an int32"),
+        body,
+    )
+
+
+def _scan(data: bytes, max_body: int) -> tuple[list[Frame], int, int]:
+    """The whole frames at the start of `data`, and where the first unfinished one
+    begins, and how many bytes that one needs before more can be said of it."""
+    frames: list[Frame] = []
+    start, size, longest = 0, len(data), HEADER_SIZE + max_body
+    try:
+        while size - start >= HEADER_SIZE:
+            length, header_length, ver, op, seq = HEADER.unpack_from(data, start)
+            # What nearly every frame is, told without a call.
+            if header_length != HEADER_SIZE or not HEADER_SIZE <= length <= longest:
+                _check_lengths(length, header_length, max_body)
+            end = start + length
+            if end > size:
+                return frames, start, length
+            message_id = 0 if header_length == HEADER_SIZE else _message_id(data, start)
+            body = data[start + header_length : end]
+            frames.append(Frame(ver, op, seq, body, message_id))
+            start = end
+        return frames, start, _wanted(data, start, max_body) if start < size else 0
+    except FrameError as error:
+        error.frames = frames
+        raise
+
+
+def _wanted(data: bytes, start: int, max_body: int) -> int:
+    """How many bytes a frame with part of a header needs before more can be said of it.
+
+    Checks what is there, so that a bad length is refused before its frame is waited for.
+    """
+    have = len(data) - start
+    if have < PACKAGE_LENGTH.size:
+        return PACKAGE_LENGTH.size
+    (length,) = PACKAGE_LENGTH.unpack_from(data, start)
+    _check_package_length(length, max_body)
+    if have < BOTH_LENGTHS.size:
+        return BOTH_LENGTHS.size
+    length, header_length = BOTH_LENGTHS.unpack_from(data, start)
+    _check_lengths(length, header_length, max_body)
+    return int(length)
+
+
+def _check_package_length(length: int, max_body: int) -> None:
+    """Raise FrameError when no header could make this package length right."""
+    if length < HEADER_SIZE:
+        raise FrameError(CloseCode.BAD_FRAME, "package length is smaller than the header")
+    if length > HEADER_V2_SIZE + max_body:
+        raise FrameError(CloseCode.FRAME_TOO_LARGE)
+
+
+def _check_lengths(length: int, header_length: int, max_body: int) -> None:
+    """Raise FrameError unless both lengths are right."""
+    _check_package_length(length, max_body)
+    if header_length not in (HEADER_SIZE, HEADER_V2_SIZE):
+        raise FrameError(CloseCode.BAD_FRAME, "header length must be 16 or 24")
+    if length < header_length:
+        raise FrameError(CloseCode.BAD_FRAME, "package length is smaller than the header")
+    if length - header_length > max_body:
+        raise FrameError(CloseCode.FRAME_TOO_LARGE)
+
+
+def _message_id(data: bytes, start: int) -> int:
+    (message_id,) = MESSAGE_ID.unpack_from(data, start + HEADER_SIZE)
+    if message_id < 0:
+        raise FrameError(CloseCode.BAD_FRAME, "message id is negative")
+    return int(message_id)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Python's parser takes NaN and Infinity, which are not JSON."""
+    raise ValueError(name)
+
+
+# Made once: json.loads and json.dumps make a new one for each call with options.
+_parse_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
+# 1e999 is JSON, but parses to infinity: allow_nan=False refuses to write that.
+# What was parsed holds no cycles.
+_write_json = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+_write_ascii_json = json.JSONEncoder(
+    allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+
+
+def _json_bytes(content: Any) -> bytes:
+    """Compact JSON in UTF-8. Raises ValueError and RecursionError."""
+    try:
+        return _write_json(content).encode()
+    except UnicodeEncodeError:
+        # A surrogate without its other half has no UTF-8: it can only stay escaped.
+        return _write_ascii_json(content).encode()
+
+
+def _integer(value: object, allowed: range, message: str) -> int:
+    # Not isinstance: true is an int to Python, and not to JSON.
+    if type(value) is not int or value not in allowed:
+        raise FrameError(CloseCode.BAD_FRAME, message)
+    return value

@@ -1,0 +1,35 @@
+"""The operations a frame may carry."""
+
+from enum import IntEnum
+
+
+class Op(IntEnum):
+    """Numbers from goim, which clients already speak; 18 to 22 are ours.
+
+    A reply's number is its request's plus one, except that SEND is answered
+    with MESSAGE and that ACK has no answer.
+    """
+
+    HANDSHAKE = 0
+    HANDSHAKE_REPLY = 1
+    HEARTBEAT = 2
+    HEARTBEAT_REPLY = 3
+    SEND = 4
+    MESSAGE = 5
+    DISCONNECT = 6
+    AUTH = 7
+    AUTH_REPLY = 8
+    RAW = 9
+    CHANGE_ROOM = 12
+    CHANGE_ROOM_REPLY = 13
+    SUB = 14
+    SUB_REPLY = 15
+    UNSUB = 16
+    UNSUB_REPLY = 17
+    JOIN = 18
+    JOIN_REPLY = 19
+    LEAVE = 20
+    LEAVE_REPLY = 21
+    ACK = 22
+    TEST = 254
+    TEST_REPLY = 255
