@@ -1,0 +1,457 @@
+"""The processes of one installation: start, look at, signal and stop them, and watch their logs."""
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import psycopg
+import redis
+from psycopg import sql
+
+from tests.services import LAUNCHER, PORTS, Redis, ServiceError, redis_programs
+
+from .polling import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOST = "127.0.0.1"
+UP_TIMEOUT = 60.0  # seconds until a started process serves; a busy machine needs a few
+DOWN_TIMEOUT = 10.0  # seconds from SIGTERM to the end: what is promised
+LOG_TAIL = 4000  # characters of a log that a failure shows
+SECRET_MIN = 8  # bytes; what is shorter may be in a log by chance
+# Only what the machine needs: a developer's own IMGO_* or DATABASE_URL must not get in.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
+
+Environment = dict[str, str]
+
+
+def base_environment() -> Environment:
+    """What every process gets, with what `E2E_ENVIRONMENT` adds for this test run."""
+    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    words = shlex.split(os.environ.get("E2E_ENVIRONMENT", ""))
+    return {**kept, "PYTHONUNBUFFERED": "1", **dict(word.split("=", 1) for word in words)}
+
+
+_given_ports: set[int] = set()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on and that were not given before.
+
+    They are outside of the range that the ports of clients come from, for a client could take
+    one before the server does, or while the server is away.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            if port not in _given_ports:
+                _given_ports.add(port)
+                found.append(port)
+    return found
+
+
+class Logs:
+    """All that our processes log: no traceback may be in it, no token and no message body."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, int] = {}
+        self._secrets: set[bytes] = set()
+
+    def watch(self, *paths: Path) -> None:
+        """Look into these files too, from their beginning."""
+        for path in paths:
+            self._seen.setdefault(path, 0)
+
+    def forbid(self, secret: str | bytes) -> None:
+        """From now on this must be in no log."""
+        data = secret.encode() if isinstance(secret, str) else secret
+        if len(data) >= SECRET_MIN:
+            self._secrets.add(data)
+
+    def complaints(self) -> list[str]:
+        """What is wrong with the lines that came since the last call."""
+        found = []
+        for path, start in self._seen.items():
+            with path.open("rb") as file:
+                file.seek(start)
+                data = file.read()
+            self._seen[path] = start + len(data)
+            if b"Traceback" in data:
+                found.append(f"{path.name} has a traceback:\n{data.decode(errors='replace')}")
+            if path.suffix == ".log":  # the demo's greeting on stdout shows its secrets on purpose
+                found += [f"{path.name} shows {s!r}" for s in self._secrets if s in data]
+        return found
+
+
+logs = Logs()
+
+
+class Process:
+    """One process of ours: `start` returns when it serves, `stop` wants an orderly end.
+
+    Its standard error is the log; what it prints goes into a file of its own.
+    """
+
+    def __init__(self, home: Path, name: str, command: Sequence[str], environment: Environment):
+        self.name = name
+        self.environment = environment
+        self.log = home / f"{name}.log"
+        self.out = home / f"{name}.out"
+        self._home = home
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        # SIGTERM when the tests die, however that happens: nothing of ours is left behind.
+        words = (os.getpid(), -1, -1, int(signal.SIGTERM))
+        orphan = ("-I", "-S", "-c", LAUNCHER, *map(str, words))
+        with self.log.open("ab") as log, self.out.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, *orphan, sys.executable, *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                cwd=ROOT,
+                env=self.environment,
+                start_new_session=True,  # a Ctrl-C in the terminal is for the tests
+            )
+        logs.watch(self.log, self.out)
+
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        raise NotImplementedError
+
+    def wait_until_ready(self) -> None:
+        """Fails, with the end of the log, when it ends before or does not come up."""
+
+        def is_up() -> bool:
+            if self.status is not None:
+                raise AssertionError(f"{self.name} ended with {self.status}.\n{self.tail()}")
+            return self.is_ready()
+
+        try:
+            wait_until(is_up, UP_TIMEOUT)
+        except AssertionError as error:
+            self.kill()
+            raise AssertionError(f"{self.name} does not serve: {error}\n{self.tail()}") from None
+
+    def start(self) -> None:
+        """Start it; when this returns it serves."""
+        self.launch()
+        self.wait_until_ready()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, None while it runs."""
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.poll()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def has_ended(self) -> bool:
+        """Whether it was started and has ended."""
+        return self.status is not None
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None, f"{self.name} was not started"
+        self._process.send_signal(number)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It does nothing meanwhile, and its children neither."""
+        os.killpg(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if self.is_running:
+                os.killpg(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it and its children at once, if it runs."""
+        if self.is_running:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Have it end in order; fails when it does not within the promised time."""
+        self.signal(signal.SIGTERM)
+        self.wait_until_ended()
+
+    def wait_until_ended(self) -> None:
+        """After a SIGTERM: fails unless it ends in order and within the promised time."""
+        try:
+            wait_until(self.has_ended, DOWN_TIMEOUT)
+        except AssertionError:
+            self.kill()
+            raise AssertionError(f"{self.name} did not stop.\n{self.tail()}") from None
+        assert self.status == 0, f"{self.name} stopped with {self.status}.\n{self.tail()}"
+
+    def wait(self) -> int:
+        """Its exit status, when it has ended by itself."""
+        wait_until(self.has_ended, UP_TIMEOUT)
+        assert self.status is not None
+        return self.status
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return f"The end of {self.log}:\n{self.log.read_text(errors='replace')[-LOG_TAIL:]}"
+
+
+class HttpProcess(Process):
+    """A process that answers /healthz."""
+
+    def __init__(
+        self, home: Path, name: str, command: Sequence[str], environment: Environment, port: int
+    ) -> None:
+        super().__init__(home, name, command, environment)
+        self.http_port = port
+        self.url = f"http://{HOST}:{port}"
+
+    def is_ready(self) -> bool:
+        """Whether the health check says so."""
+        try:
+            answer = httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False)
+        except httpx.TransportError:
+            return False
+        return answer.status_code == 200
+
+
+class Node(HttpProcess):
+    """A node: `manage.py imgo`."""
+
+    def __init__(self, home: Path, name: str, environment: Environment) -> None:
+        port, self.ws_port, self.tcp_port = free_ports(3)
+        ports = {
+            "IMGO_HTTP_PORT": str(port),
+            "IMGO_WS_PORT": str(self.ws_port),
+            "IMGO_TCP_PORT": str(self.tcp_port),
+        }
+        super().__init__(home, name, ["manage.py", "imgo"], {**environment, **ports}, port)
+
+
+class Gunicorn(HttpProcess):
+    """A process for the API alone."""
+
+    def __init__(self, home: Path, name: str, environment: Environment) -> None:
+        (port,) = free_ports(1)
+        options = ("--bind", f"{HOST}:{port}", "--workers", "1", "--threads", "8")
+        options += ("--no-control-socket",)
+        super().__init__(
+            home, name, ["-m", "gunicorn", "imgo_site.wsgi", *options], environment, port
+        )
+
+
+class Worker(Process):
+    """A Celery worker with one child, which keeps the order."""
+
+    def __init__(self, home: Path, name: str, environment: Environment) -> None:
+        command = ["-m", "celery", "-A", "imgo_site", "worker", "-c", "1"]
+        super().__init__(home, name, command, environment)
+
+    def is_ready(self) -> bool:
+        """Whether somebody waits for tasks."""
+        with redis.Redis.from_url(self.environment["REDIS_URL"], socket_timeout=5) as client:
+            return any(row["cmd"] == "brpop" for row in client.client_list())
+
+
+def manage(environment: Environment, *arguments: str) -> str:
+    """Run `manage.py`; what it prints, without the line end."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=UP_TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, f"manage.py {arguments}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+class System:
+    """One installation: nodes, and where its API is called. A context manager that stops it."""
+
+    def __init__(self, home: Path, settings: Environment) -> None:
+        self.home = home
+        self.api_key = secrets.token_urlsafe(24)
+        logs.forbid(self.api_key)
+        self.environment = {
+            **base_environment(),
+            "IMGO_API_KEY": self.api_key,
+            "IMGO_DATA_DIR": str(home / "data"),
+            **settings,
+        }
+        self.nodes: list[Node] = []
+        self.processes: list[Process] = []
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start everything at once; when this returns all of it serves."""
+        for process in self.processes:
+            process.launch()
+        for process in self.processes:
+            process.wait_until_ready()
+
+    def stop(self) -> None:
+        """Have everything end in order; what does not, or was not clean, fails.
+
+        Those that a test has ended itself are its own affair.
+        """
+        errors = []
+        running = [process for process in self.processes if process.is_running]
+        for process in running:
+            process.signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait_until_ended()
+            except AssertionError as error:
+                errors.append(str(error))
+        self.clean_up()
+        assert not errors, "\n".join(errors)
+
+    def clean_up(self) -> None:
+        """Remove what is left when no process runs any more."""
+
+    def __enter__(self) -> "System":
+        try:
+            self.start()
+        except BaseException:
+            for process in self.processes:
+                process.kill()
+            self.clean_up()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Embedded(System):
+    """One node with SQLite and nothing beside it."""
+
+    def __init__(self, home: Path, template: Path, **settings: str) -> None:
+        super().__init__(home, settings)
+        shutil.copytree(template, home / "data")
+        self.nodes = [Node(home, "embedded", self.environment)]
+        self.processes = [*self.nodes]
+
+    @staticmethod
+    def make_template(home: Path) -> Path:
+        """A migrated data directory that each installation gets a copy of."""
+        manage({**base_environment(), "IMGO_DATA_DIR": str(home)}, "migrate", "--verbosity", "0")
+        (home / "secret_key").unlink()  # each makes its own
+        return home
+
+    @property
+    def api_url(self) -> str:
+        """The node's own port."""
+        return self.nodes[0].url
+
+    def demo(self) -> dict[str, str]:
+        """The demo's secrets."""
+        found: dict[str, str] = json.loads((self.home / "data" / "demo.json").read_text())
+        return found
+
+
+class Cluster(System):
+    """Nodes, a worker and an API process around a database and a Redis of their own."""
+
+    def __init__(self, home: Path, template: "Database", nodes: int = 2, **settings: str) -> None:
+        self.database = template.copy()
+        self.redis = _start_redis(home)
+        shared = {
+            "DATABASE_URL": self.database.url,
+            "REDIS_URL": self.redis.url,
+            "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+            "DJANGO_ALLOWED_HOSTS": f"localhost,{HOST}",
+        }
+        super().__init__(home, {**shared, **settings})
+        self.worker = Worker(home, "worker", self.environment)
+        self.gunicorn = Gunicorn(home, "gunicorn", self.environment)
+        self.nodes = [Node(home, f"node{number}", self.environment) for number in range(nodes)]
+        self.processes = [*self.nodes, self.worker, self.gunicorn]
+
+    @property
+    def api_url(self) -> str:
+        """The API process's port."""
+        return self.gunicorn.url
+
+    def clean_up(self) -> None:
+        """Drop the database, end Redis."""
+        self.database.drop()
+        self.redis.remove()
+
+
+def _start_redis(home: Path) -> Redis:
+    """A Redis of our own: messages cross the database numbers of one server."""
+    errors = []
+    for program in redis_programs():
+        try:
+            server = Redis(home, program)
+            server.start()
+        except ServiceError as error:
+            errors.append(str(error))
+        else:
+            return server
+    raise AssertionError("\n".join(errors) or "no redis-server: install requirements-dev.txt")
+
+
+class Database:
+    """A database of our own on the tests' Postgres server."""
+
+    def __init__(self, server_url: str, template: str = "template1") -> None:
+        self.name = f"imgo_e2e_{secrets.token_hex(4)}"
+        self.url = urlunsplit(urlsplit(server_url)._replace(path=f"/{self.name}"))
+        self._server_url = server_url
+        self._execute("CREATE DATABASE {} TEMPLATE {}", self.name, template)
+
+    def migrate(self) -> None:
+        """Make the tables."""
+        secret = {"DATABASE_URL": self.url, "DJANGO_SECRET_KEY": secrets.token_urlsafe(50)}
+        manage({**base_environment(), **secret}, "migrate", "--verbosity", "0")
+
+    def copy(self) -> "Database":
+        """Another database with the same tables."""
+        return Database(self._server_url, self.name)
+
+    def drop(self) -> None:
+        """Remove it, whoever is connected."""
+        self._execute("DROP DATABASE {} WITH (FORCE)", self.name)
+
+    def _execute(self, statement: str, *names: str) -> None:
+        with psycopg.connect(self._server_url, autocommit=True, connect_timeout=10) as connection:
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def names_setting(text: str, setting: str) -> bool:
+    """Whether a message to the operator names a setting."""
+    return re.search(rf"\b{setting}\b", text) is not None

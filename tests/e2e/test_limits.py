@@ -1,0 +1,184 @@
+"""The subscriber cap on all nodes together, kicks, tokens that change, and session timeouts."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from .clients import AUTH, HEARTBEAT, JOIN
+from .harness import Embedded, System
+from .world import World, new_key
+
+HEARTBEAT_TIMED_OUT, HANDSHAKE_TIMED_OUT = 4002, 4003
+UNAUTHORIZED, EXPIRED, TOO_MANY_SESSIONS = 4401, 4402, 4429
+REPLACED, KICKED = 4503, 4504
+
+Enter = Callable[[System], Awaitable[World]]
+
+
+@pytest.fixture(scope="module")
+def impatient(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
+    """A node with short timeouts."""
+    with make_embedded(IMGO_HANDSHAKE_TIMEOUT="0.5", IMGO_HEARTBEAT_TIMEOUT="2") as system:
+        yield system
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [("embedded", "close_oldest"), ("cluster", "refuse"), ("cluster", "close_oldest")],
+)
+async def test_the_cap_counts_the_sessions_of_all_nodes(
+    request: pytest.FixtureRequest,
+    own_system: Callable[[System], System],
+    enter: Enter,
+    policy: str,
+    kind: str,
+) -> None:
+    make = request.getfixturevalue(f"make_{kind}")
+    settings = {"IMGO_MAX_SESSIONS_PER_KEY": "2", "IMGO_SESSION_CAP_POLICY": policy}
+    world = await enter(own_system(make(**settings)))
+    key = new_key()
+    first = await world.session(key, "text", node=0)
+    second = await world.session(key, "tcp", node=1)
+    token = await world.token(key)
+    for transport in ("binary", "tcp", "text"):
+        third = await world.connect(transport, node=1)
+        if policy == "refuse":
+            ending = await third.refused(token)
+            assert (ending.code, ending.frames) == (TOO_MANY_SESSIONS, [])
+        else:
+            await third.auth(token)
+            ending = await first.ended()
+            assert (ending.code, ending.reconnect) == (REPLACED, False)
+            first, second = second, third
+        assert await world.api.sessions(key) == 2
+    await world.session(new_key())  # others are not concerned
+    await world.api.push({"key": key}, b'"for two"')
+    assert await first.receive_bodies(1) == [b'"for two"']
+    assert await second.receive_bodies(1) == [b'"for two"']
+    if policy == "refuse":
+        await first.close()
+        await world.wait_for_sessions(key, 1)
+        await world.session(key, "binary", node=1)
+
+
+async def test_a_kick_closes_every_session_of_the_key(world: World, transport: str) -> None:
+    key = new_key()
+    clients = [await world.session(key, transport, node) for node in range(2)]
+    bystander = await world.session(new_key(), transport)
+    answer = await world.api.http.delete(f"/api/v1/keys/{key}/sessions")
+    assert (answer.status_code, answer.json()) == (202, {"closed": 2})
+    for client in clients:
+        ending = await client.ended()
+        assert (ending.code, ending.reconnect) == (KICKED, False)
+    await world.wait_for_sessions(key, 0)
+    await bystander.heartbeat()
+
+
+async def test_a_new_token_replaces_the_old_one(world: World, transport: str) -> None:
+    key = new_key()
+    old = await world.api.make_token(key)
+    await (await world.connect(transport)).auth(old)
+    new = await world.api.make_token(key)
+    ending = await (await world.connect(transport)).refused(old)
+    assert ending.code == UNAUTHORIZED
+    await (await world.connect(transport)).auth(new)
+
+
+async def test_a_revoked_token_opens_nothing(world: World) -> None:
+    key = new_key()
+    token = await world.api.make_token(key)
+    answer = await world.api.http.delete(f"/api/v1/tokens/{key}")
+    assert answer.status_code == 204
+    ending = await (await world.connect()).refused(token)
+    assert ending.code == UNAUTHORIZED
+
+
+async def test_a_session_ends_when_its_token_expires(
+    impatient: System, enter: Enter, transport: str
+) -> None:
+    world = await enter(impatient)
+    token = await world.api.make_token(new_key(), expires_in=1)
+    client = await world.connect(transport)
+    await client.auth(token)
+    ending = await client.ended()
+    assert (ending.code, ending.frames, ending.reconnect) == (EXPIRED, [], True)
+
+
+async def test_a_client_that_does_not_authenticate_is_closed(
+    impatient: System, enter: Enter, transport: str
+) -> None:
+    world = await enter(impatient)
+    start = time.monotonic()
+    client = await world.connect(transport)
+    ending = await client.ended()
+    assert (ending.code, ending.frames) == (HANDSHAKE_TIMED_OUT, [])
+    assert 0.4 < time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0\0\x20\0\x10\0\1\0\0\0\7\0\0\0\1half"])
+async def test_half_an_auth_frame_is_not_enough(
+    impatient: System, enter: Enter, sent: bytes
+) -> None:
+    world = await enter(impatient)
+    client = await world.connect("tcp")
+    await client.send_raw(sent)
+    assert (await client.ended()).code == HANDSHAKE_TIMED_OUT
+
+
+async def test_half_an_upgrade_request_is_closed(impatient: System, enter: Enter) -> None:
+    world = await enter(impatient)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.node().http_port)
+    try:
+        writer.write(b"GET /sub HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso")
+        async with asyncio.timeout(10):
+            await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_silent_session_is_closed_and_one_with_heartbeats_is_not(
+    impatient: System, enter: Enter, transport: str
+) -> None:
+    world = await enter(impatient)
+    start = time.monotonic()
+    silent = await world.session(new_key(), transport)
+    lively = await world.session(new_key(), transport)
+    ending = asyncio.create_task(silent.ended())
+    while not ending.done():
+        await lively.heartbeat()
+        await asyncio.sleep(0.1)  # the pace of its heartbeats
+    assert ((await ending).code, (await ending).reconnect) == (HEARTBEAT_TIMED_OUT, True)
+    assert 1.9 < time.monotonic() - start < 6
+    await lively.heartbeat()
+
+
+async def test_any_frame_is_a_sign_of_life(impatient: System, enter: Enter) -> None:
+    world = await enter(impatient)
+    silent = await world.session(new_key())
+    lively = await world.session(new_key())
+    ending = asyncio.create_task(silent.ended())
+    while not ending.done():
+        assert (await lively.ask(JOIN, "a room")).op == JOIN + 1
+        await asyncio.sleep(0.1)  # the pace of its frames
+    assert (await ending).code == HEARTBEAT_TIMED_OUT
+    assert (await lively.ask(HEARTBEAT)).op == HEARTBEAT + 1
+
+
+async def test_a_push_is_no_sign_of_life(impatient: System, enter: Enter) -> None:
+    world = await enter(impatient)
+    key = new_key()
+    client = await world.session(key)
+    ending = asyncio.create_task(client.ended())
+    while not ending.done():
+        await world.api.push({"key": key}, b'"still there?"', store="never")
+    assert (await ending).code == HEARTBEAT_TIMED_OUT
+
+
+async def test_a_second_auth_is_refused(world: World, transport: str) -> None:
+    key = new_key()
+    client = await world.session(key, transport)
+    await client.send(AUTH, await world.token(key))
+    assert (await client.ended()).reconnect is False

@@ -1,0 +1,27 @@
+"""A pytest plugin that is loaded first: gives the tests their Postgres and Redis.
+
+Django reads its settings from the environment as soon as pytest-django is loaded, so the servers
+must run before that. `pyproject.toml` names this module with `-p`.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.services import start_services
+
+SECRET_KEY = "a secret key for tests only, of a proper length, as the checks like them"
+
+home = Path(tempfile.mkdtemp(prefix="imgo-tests-"))
+atexit.register(shutil.rmtree, home, ignore_errors=True)
+services = start_services(home)
+
+os.environ.update(
+    DATABASE_URL=services.database_url,
+    REDIS_URL=services.redis_url,
+    DJANGO_SECRET_KEY=SECRET_KEY,
+    DJANGO_ALLOWED_HOSTS="testserver,localhost,127.0.0.1",
+    IMGO_DATA_DIR=str(home / "data"),
+)

@@ -1,0 +1,136 @@
+"""Django's settings from the environment: the secret key's file, flags, the two modes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from imgo_site import settings as module
+
+ROOT = Path(module.__file__).resolve().parent.parent
+SERVICES = {"DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SECRET_KEY"}
+
+
+def start(code: str, **environment: str) -> subprocess.Popen:
+    """A Python process with nothing in the environment that sets a service."""
+    kept = {name: value for name, value in os.environ.items() if name not in SERVICES}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=kept | environment,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch):
+    """The data directory of an embedded setup, not made yet."""
+    directory = tmp_path / "data"
+    monkeypatch.setattr(module, "DATA_DIR", directory)
+    monkeypatch.setattr(module, "DATABASE_URL", "")
+    monkeypatch.delenv("DJANGO_SECRET_KEY")
+    return directory
+
+
+def test_the_first_start_makes_a_secret_key_and_keeps_it(embedded):
+    key = module._secret_key()
+    assert len(key) >= 50
+    assert module._secret_key() == key
+    assert [path.name for path in embedded.iterdir()] == ["secret_key"]
+
+
+def test_nobody_else_can_read_the_secret_key(embedded):
+    module._secret_key()
+    assert (embedded / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_setups_have_different_secret_keys(embedded, monkeypatch, tmp_path):
+    first = module._secret_key()
+    monkeypatch.setattr(module, "DATA_DIR", tmp_path / "other")
+    assert module._secret_key() != first
+
+
+def test_the_environment_names_the_secret_key(embedded, monkeypatch):
+    monkeypatch.setenv("DJANGO_SECRET_KEY", "given")
+    assert module._secret_key() == "given"
+    assert not embedded.exists()
+
+
+def test_production_does_not_make_up_a_secret_key(embedded, monkeypatch):
+    monkeypatch.setattr(module, "DATABASE_URL", "postgres://db/imgo")
+    with pytest.raises(ImproperlyConfigured, match="DJANGO_SECRET_KEY"):
+        module._secret_key()
+
+
+def test_first_starts_at_once_agree_on_one_secret_key(tmp_path):
+    code = "from imgo_site import settings; print(settings.SECRET_KEY)"
+    processes = [start(code, IMGO_DATA_DIR=str(tmp_path)) for _ in range(4)]
+    keys = {finish(process) for process in processes}
+    assert len(keys) == 1
+    assert keys == {((tmp_path / "secret_key").read_text() + "\n", "")}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), (" Yes ", True), ("off", False), ("0", False), ("", False)]
+)
+def test_a_flag_is_read(monkeypatch, text, value):
+    monkeypatch.setenv("IMGO_TEST_FLAG", text)
+    assert module._flag("IMGO_TEST_FLAG") is value
+
+
+def test_a_flag_that_is_neither_is_an_error(monkeypatch):
+    monkeypatch.setenv("IMGO_TEST_FLAG", "maybe")
+    with pytest.raises(ImproperlyConfigured, match="IMGO_TEST_FLAG='maybe'"):
+        module._flag("IMGO_TEST_FLAG")
+
+
+def test_no_flag_is_its_default(monkeypatch):
+    monkeypatch.delenv("IMGO_TEST_FLAG", raising=False)
+    assert module._flag("IMGO_TEST_FLAG", default=True)
+
+
+SHOW = """
+from imgo_site import settings as s
+print(s.DATABASES["default"]["ENGINE"].rsplit(".", 1)[1], s.CHANNEL_LAYERS["default"]["BACKEND"],
+      s.CELERY_TASK_ALWAYS_EAGER, s.DEBUG, s.ALLOWED_HOSTS)
+"""
+
+
+def test_with_no_environment_everything_is_in_one_process(tmp_path):
+    out, error = finish(start(SHOW, IMGO_DATA_DIR=str(tmp_path), DJANGO_ALLOWED_HOSTS=""))
+    assert error == ""
+    assert out == "sqlite3 push.layers.InProcessChannelLayer True False []\n"
+
+
+def test_with_the_services_nothing_is_kept_in_the_process(tmp_path):
+    out, error = finish(
+        start(
+            SHOW,
+            DATABASE_URL="postgres://db/imgo",
+            REDIS_URL="redis://cache",
+            DJANGO_SECRET_KEY="given",
+            DJANGO_ALLOWED_HOSTS="push.example",
+        )
+    )
+    assert error == ""
+    layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    assert out == f"postgresql {layer} False False ['push.example']\n"
+
+
+def test_an_embedded_server_takes_requests_for_this_machine_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("DJANGO_ALLOWED_HOSTS")
+    out, error = finish(start(SHOW, IMGO_DATA_DIR=str(tmp_path)))
+    assert error == ""
+    assert out.endswith("['localhost', '127.0.0.1', '[::1]']\n")

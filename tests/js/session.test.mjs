@@ -1,0 +1,313 @@
+// How a session begins, ends and comes back.
+import assert from "node:assert/strict";
+import { describe, mock, test } from "node:test";
+
+import { settled } from "./fake-socket.mjs";
+import { Socket, clients, make, makeOpen, tick } from "./harness.mjs";
+
+describe("auth", () => {
+  const authBody = (options) => {
+    make(options).client.connect();
+    Socket.last.open();
+    return Socket.last.sent[0];
+  };
+
+  test("a bare token is sent when no rooms are asked for", () => {
+    const frame = authBody({});
+    assert.deepEqual({ ...frame, seq: 1 }, { ver: 1, op: 7, seq: 1, body: "abc" });
+    assert.ok(frame.seq >= 1);
+  });
+
+  test("rooms are sent along in an object", () => {
+    assert.deepEqual(authBody({ rooms: ["a", "b"] }).body, { token: "abc", rooms: ["a", "b"] });
+  });
+
+  test("without a token an object is sent", () => {
+    assert.deepEqual(authBody({ token: undefined }).body, {});
+    assert.deepEqual(authBody({ token: "" }).body, {});
+    assert.deepEqual(authBody({ token: undefined, rooms: ["a"] }).body, { rooms: ["a"] });
+  });
+
+  test("the reply opens the session", () => {
+    const { client, log } = make();
+    client.connect();
+    assert.equal(client.state, "connecting");
+    Socket.last.open();
+    assert.deepEqual(log.of("open"), []);
+    Socket.last.receive({ op: 8, seq: 1 });
+    assert.equal(client.state, "open");
+    assert.deepEqual(log, [
+      ["state", "connecting"],
+      ["state", "open"],
+      ["open", { body: {} }],
+    ]);
+  });
+
+  test("a refusal is a close with the server's reason, and is tried again", () => {
+    const { client, log } = make();
+    client.connect();
+    Socket.last.open();
+    Socket.last.drop(4401, "token expired");
+    assert.deepEqual(log.of("close"), [
+      { code: 4401, reason: "token expired", willReconnect: true, delay: 500 },
+    ]);
+    assert.equal(client.state, "waiting");
+  });
+
+  test("an async token function is asked for every attempt", async () => {
+    let asked = 0;
+    const { client } = make({ token: async () => `token${++asked}` });
+    client.connect();
+    await settled();
+    Socket.last.accept();
+    Socket.last.drop();
+    tick(500);
+    await settled();
+    Socket.last.open();
+    assert.equal(Socket.last.sent[0].body, "token2");
+  });
+
+  for (const [what, token] of [
+    ["throws", () => { throw new Error("no token today"); }],
+    ["rejects", () => Promise.reject(new Error("no token today"))],
+    ["rejects with nothing", () => Promise.reject()],
+    ["returns what is not a string", () => 42],
+  ]) {
+    test(`a token function that ${what} is reported and asked again after a pause`, async () => {
+      const asked = mock.fn(token);
+      const { client, log } = make({ token: asked });
+      client.connect();
+      await settled();
+      assert.equal(log.of("error").length, 1);
+      assert.ok(log.of("error")[0] instanceof Error);
+      assert.equal(client.state, "waiting");
+      assert.equal(Socket.sockets.length, 0);
+      for (const pause of [500, 500, 500]) {
+        const before = asked.mock.callCount();
+        tick(pause - 1);
+        await settled();
+        assert.equal(asked.mock.callCount(), before);
+        tick(1);
+        await settled();
+        assert.equal(asked.mock.callCount(), before + 1);
+      }
+    });
+  }
+
+  test("a token that never comes ends the attempt, and is ignored when it comes late", async () => {
+    const answers = [];
+    const { client, log } = make({ token: () => new Promise((done) => answers.push(done)) });
+    client.connect();
+    tick(15_000);
+    assert.equal(log.of("close")[0].reason, "no session in time");
+    tick(500);
+    answers[0]("late");
+    await settled();
+    assert.equal(Socket.sockets.length, 0);
+    answers[1]("good");
+    await settled();
+    Socket.last.open();
+    assert.equal(Socket.last.sent[0].body, "good");
+  });
+
+  test("closing while the token is under way makes no socket", async () => {
+    let answer;
+    const { client } = make({ token: () => new Promise((done) => (answer = done)) });
+    client.connect();
+    client.close();
+    answer("abc");
+    await settled();
+    assert.equal(Socket.sockets.length, 0);
+    assert.equal(client.state, "closed");
+  });
+
+  test("a server that never answers the auth frame is left", () => {
+    const { client, log } = make();
+    client.connect();
+    const socket = Socket.last;
+    socket.open();
+    tick(15_000);
+    assert.equal(client.state, "waiting");
+    assert.equal(log.of("close")[0].code, 1006);
+    assert.ok(socket.closed && socket.isDetached);
+  });
+});
+
+describe("coming back", () => {
+  const lose = (code) => {
+    const { client, log, socket } = makeOpen();
+    socket.drop(code, "because");
+    return { client, log, close: log.of("close")[0] };
+  };
+
+  for (const code of [1000, 1001, 1006, 1011, 1015, 3000, 4000, 4401, 4499]) {
+    test(`after ${code} it does`, () => {
+      const { client, close } = lose(code);
+      assert.deepEqual(close, { code, reason: "because", willReconnect: true, delay: 500 });
+      tick(500);
+      assert.equal(client.state, "connecting");
+      assert.equal(Socket.sockets.length, 2);
+    });
+  }
+
+  for (const code of [4500, 4506, 4999]) {
+    test(`after ${code} it does not`, () => {
+      const { client, close } = lose(code);
+      assert.deepEqual(close, { code, reason: "because", willReconnect: false, delay: 0 });
+      tick(1e6);
+      assert.equal(client.state, "closed");
+      assert.equal(Socket.sockets.length, 1);
+      client.connect();
+      assert.equal(Socket.sockets.length, 2);
+    });
+  }
+
+  test("after close() it does not, and connect() starts anew", () => {
+    const { client, log, socket } = makeOpen({ rooms: ["a"] });
+    client.close();
+    client.close();
+    assert.equal(log.of("close").length, 1);
+    assert.equal(log.of("close")[0].willReconnect, false);
+    assert.ok(socket.closed && socket.isDetached);
+    tick(1e6);
+    assert.equal(Socket.sockets.length, 1);
+    client.connect();
+    Socket.last.accept();
+    assert.deepEqual(Socket.last.sent[0].body.rooms, ["a"]);
+    Socket.last.drop();
+    assert.equal(client.state, "waiting");
+  });
+
+  test("close() ends the pause before an attempt", () => {
+    const { client, socket } = makeOpen();
+    socket.drop();
+    client.close();
+    tick(1e6);
+    assert.equal(Socket.sockets.length, 1);
+  });
+
+  test("connect() skips the pause, and does nothing while connecting or open", () => {
+    const { client, socket } = makeOpen();
+    client.connect();
+    socket.drop();
+    client.connect().connect();
+    assert.equal(Socket.sockets.length, 2);
+    tick(14_999);
+    assert.equal(Socket.sockets.length, 2);
+  });
+
+  test("pauses are drawn between min and a ceiling that doubles up to max", () => {
+    for (const [random, expected] of [
+      [0, [500, 500, 500, 500, 500, 500, 500, 500]],
+      [0.5, [750, 1250, 2250, 4250, 8250, 15250, 15250, 15250]],
+      [1, [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]],
+    ]) {
+      const { client, log } = make({ random: () => random });
+      client.connect();
+      for (const delay of expected) {
+        const { length } = Socket.sockets;
+        Socket.last.drop();
+        tick(delay - 1);
+        assert.equal(Socket.sockets.length, length);
+        tick(1);
+        assert.equal(Socket.sockets.length, length + 1);
+      }
+      assert.deepEqual(log.of("close").map(({ delay }) => delay), expected);
+      client.close();
+    }
+  });
+
+  test("a session of some length resets the back-off, a short one does not", () => {
+    const { client, log } = make({ random: () => 1 });
+    client.connect();
+    const lengths = [[0, 1000], [29_999, 2000], [0, 4000], [30_000, 1000], [0, 2000]];
+    for (const [length, delay] of lengths) {
+      Socket.last.accept();
+      tick(length);
+      Socket.last.drop();
+      assert.equal(log.of("close").at(-1).delay, delay);
+      tick(delay);
+    }
+  });
+
+  test("op 6 gives code and reason when the close does not", () => {
+    const { log, socket } = makeOpen();
+    const said = { code: 4504, reason: "closed by an administrator" };
+    socket.receive({ op: 6, body: { ...said, reconnect: false } });
+    socket.drop(1006);
+    assert.deepEqual(log.of("close"), [{ ...said, willReconnect: false, delay: 0 }]);
+  });
+
+  test("a close code of the server's own wins over op 6", () => {
+    const { client, log, socket } = makeOpen();
+    socket.receive({ op: 6, body: { code: 4000, reason: "x", reconnect: true } });
+    socket.drop(4503, "replaced");
+    assert.equal(log.of("close")[0].code, 4503);
+    assert.equal(log.of("close")[0].willReconnect, false);
+    client.connect();
+    Socket.last.accept();
+    Socket.last.drop(1006);
+    assert.equal(log.of("close")[1].willReconnect, true, "that was about one session");
+  });
+
+  test("op 6 without a body, and without a close, ends the session all the same", () => {
+    const { client, log, socket } = makeOpen();
+    socket.receive({ op: 6, body: null });
+    tick(10_000);
+    assert.equal(client.state, "waiting");
+    assert.equal(log.of("close")[0].code, 1006);
+  });
+
+  test("a WebSocket that can not be made is an error, and tried again", () => {
+    class Forbidden {
+      constructor() {
+        throw new Error("SecurityError");
+      }
+    }
+    const { client, log } = make({ WebSocket: Forbidden });
+    client.connect();
+    assert.equal(log.of("error")[0].message, "SecurityError");
+    assert.equal(client.state, "waiting");
+    tick(500);
+    assert.equal(log.of("error").length, 2);
+  });
+
+  test("an error handler that closes the client is obeyed", () => {
+    const { client, log, socket } = makeOpen();
+    client.on("error", () => client.close());
+    socket.receiveRaw("garbage");
+    tick(1e6);
+    assert.equal(client.state, "closed");
+    assert.equal(Socket.sockets.length, 1);
+    assert.deepEqual(log.of("state"), ["connecting", "open", "waiting", "closed"]);
+  });
+
+  test("nothing is left behind by many reconnects", async () => {
+    const pending = new Set();
+    const { setTimeout, clearTimeout } = globalThis;
+    mock.method(globalThis, "setTimeout", (fn, ms) => {
+      const timer = setTimeout(() => { pending.delete(timer); fn(); }, ms);
+      pending.add(timer);
+      return timer;
+    });
+    mock.method(globalThis, "clearTimeout", (timer) => {
+      pending.delete(timer);
+      clearTimeout(timer);
+    });
+    const { client } = make({ rooms: ["a"] });
+    client.connect();
+    for (let round = 0; round < 200; round++) {
+      Socket.last.accept();
+      client.request(round).catch(() => {});
+      client.join(`room${round % 3}`);
+      Socket.last.drop();
+      assert.equal(pending.size, 1, "only the pause");
+      tick(500);
+    }
+    assert.equal(Socket.sockets.filter((socket) => !socket.isDetached).length, 1);
+    assert.equal(client.rooms.length, 4);
+    client.close();
+    await settled();
+    assert.equal(pending.size, 0);
+  });
+});

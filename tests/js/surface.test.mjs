@@ -1,0 +1,132 @@
+// The file, its options and its events.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { describe, mock, test } from "node:test";
+import { gzipSync } from "node:zlib";
+
+import { Imgo } from "../../push/static/push/imgo.js";
+import { settled } from "./fake-socket.mjs";
+import { Socket, URL_, clients, make, makeOpen, tick } from "./harness.mjs";
+
+const SOURCE = new URL("../../push/static/push/imgo.js", import.meta.url);
+
+test("the file is less than 5 KB gzipped and imports nothing", () => {
+  const source = readFileSync(SOURCE);
+  assert.ok(gzipSync(source).length < 5000);
+  assert.doesNotMatch(source.toString(), /^\s*import\b|\bimport\(/m);
+});
+
+describe("options", () => {
+  const urlOf = (url) => {
+    make({}, url).client.connect();
+    return Socket.last.url;
+  };
+
+  test("http becomes ws, and a relative URL belongs to the page", () => {
+    assert.equal(urlOf("https://example.test/sub"), "wss://example.test/sub");
+    assert.equal(urlOf("ws://example.test:8090/sub?x=1"), "ws://example.test:8090/sub?x=1");
+    globalThis.location = { href: "http://page.test:8000/demo/" };
+    try {
+      assert.equal(urlOf("/sub"), "ws://page.test:8000/sub");
+    } finally {
+      delete globalThis.location;
+    }
+  });
+
+  for (const [what, options] of [
+    ["a heartbeat of 0", { heartbeat: 0 }],
+    ["a heartbeat that is not a number", { heartbeat: NaN }],
+    ["a timeout that setTimeout can not do", { timeout: 2 ** 31 }],
+    ["a back-off of 0", { backoff: { min: 0 } }],
+    ["a token that is no string", { token: 42 }],
+    ["a room without a name", { rooms: [""] }],
+  ]) {
+    test(`${what} is refused at once`, () => assert.throws(() => make(options), TypeError));
+  }
+
+  test("an URL that is none is refused at once", () => {
+    assert.throws(() => make({}, "/sub"), TypeError);
+  });
+
+  test("without any WebSocket it says what to do", () => {
+    const had = globalThis.WebSocket;
+    globalThis.WebSocket = undefined;
+    try {
+      assert.throws(() => new Imgo(URL_), /pass one as an option/);
+    } finally {
+      globalThis.WebSocket = had;
+    }
+  });
+});
+
+describe("events", () => {
+  test("a handler that throws or rejects is reported, and the others go on", async () => {
+    const { client, log, socket } = makeOpen();
+    client.on("message", () => { throw new Error("thrown"); });
+    client.on("message", async () => { throw new Error("rejected"); });
+    client.on("message", () => { throw "no Error"; });
+    const last = mock.fn();
+    client.on("message", last);
+    socket.receive({ op: 5, body: 1 }, { op: 5, body: 2 });
+    await settled();
+    assert.equal(last.mock.callCount(), 2);
+    assert.equal(client.state, "open");
+    const messages = log.of("error").map(({ message }) => message).sort();
+    const each = ["not an Error", "rejected", "thrown"];
+    assert.deepEqual(messages, each.flatMap((message) => [message, message]));
+  });
+
+  for (const event of ["state", "open", "close"]) {
+    test(`a ${event} handler that throws breaks nothing`, () => {
+      const { client, log } = make();
+      client.on(event, () => { throw new Error(event); });
+      client.connect();
+      Socket.last.accept();
+      Socket.last.drop();
+      tick(500);
+      Socket.last.accept();
+      assert.equal(client.state, "open");
+      assert.ok(log.of("error").length >= 1);
+    });
+  }
+
+  test("an error handler that throws is reported on the console, once", () => {
+    const console_ = mock.method(console, "error", () => {});
+    const { client, socket } = makeOpen();
+    client.on("error", () => { throw new Error("again"); });
+    socket.receiveRaw("garbage");
+    assert.equal(console_.mock.callCount(), 1);
+    assert.equal(client.state, "waiting");
+  });
+
+  test("an error without a handler is reported on the console", () => {
+    const console_ = mock.method(console, "error", () => {});
+    const client = new Imgo(URL_, { WebSocket: Socket });
+    clients.push(client);
+    client.connect();
+    Socket.last.receiveRaw("garbage");
+    assert.equal(console_.mock.callCount(), 1);
+  });
+
+  test("all handlers see events in the same order, whatever one of them does", () => {
+    const client = new Imgo(URL_, { WebSocket: Socket });
+    clients.push(client);
+    const seen = [];
+    client.on("state", (state) => state === "waiting" && client.connect());
+    client.on("state", (state) => seen.push(state));
+    client.connect();
+    Socket.last.accept();
+    Socket.last.drop();
+    assert.deepEqual(seen, ["connecting", "open", "waiting", "connecting"]);
+  });
+
+  test("off ends it, and an unknown event is a mistake", () => {
+    const { client, socket } = makeOpen();
+    const handler = mock.fn();
+    client.on("message", handler).off("message", handler);
+    socket.receive({ op: 5 });
+    assert.equal(handler.mock.callCount(), 0);
+    assert.throws(() => client.on("mesage", handler), TypeError);
+    assert.throws(() => client.off("mesage", handler), TypeError);
+  });
+});

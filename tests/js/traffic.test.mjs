@@ -1,0 +1,267 @@
+// What travels in an open session: messages, requests, rooms, garbage.
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+
+import { settled } from "./fake-socket.mjs";
+import { Socket, make, makeOpen, tick, withCode } from "./harness.mjs";
+
+const refusal = { error: { code: "room_forbidden", message: "not yours" } };
+
+describe("messages", () => {
+  test("a push is a message with body, op, id and frame", () => {
+    const { log, socket } = makeOpen();
+    socket.receive({ op: 5, body: { text: "hi" }, ver: 2, id: "17" });
+    const frame = { ver: 2, op: 5, seq: 0, body: { text: "hi" }, id: "17" };
+    assert.deepEqual(log.of("message"), [{ body: { text: "hi" }, op: 5, id: "17", frame }]);
+  });
+
+  test("a batch arrives in order, ops from 1000 on are messages, others are not", () => {
+    const { log, socket } = makeOpen();
+    const pushes = [{ op: 5, body: 1 }, { op: 1000, body: 2 }, { op: 5, body: null }];
+    socket.receive(pushes[0], { op: 3 }, pushes[1], { op: 255 }, pushes[2]);
+    assert.deepEqual(log.of("message").map(({ body }) => body), [1, 2, null]);
+    assert.deepEqual(log.of("error"), []);
+  });
+
+  test("messages in the same batch as the auth reply arrive after open", () => {
+    const { client, log } = make();
+    client.connect();
+    Socket.last.open();
+    Socket.last.receive({ op: 8, seq: 1 }, { op: 5, body: "replayed" });
+    assert.deepEqual(log.map(([event]) => event), ["state", "state", "open", "message"]);
+  });
+
+  test("a handler that closes the session gets no more of the batch", () => {
+    const { client, log, socket } = makeOpen();
+    client.on("message", () => client.close());
+    socket.receive({ op: 5, body: 1 }, { op: 5, body: 2 });
+    assert.deepEqual(log.of("message").map(({ body }) => body), [1]);
+  });
+});
+
+describe("requests", () => {
+  test("the frame of op 5 with the same seq settles the request and is no message", async () => {
+    const { client, log, socket } = makeOpen();
+    const answer = client.request({ q: 1 });
+    const { seq, body } = socket.lastOf(4);
+    assert.deepEqual(body, { q: 1 });
+    socket.receive({ op: 5, seq: 0, body: "push" }, { op: 5, seq, body: "answer" });
+    assert.equal(await answer, "answer");
+    assert.deepEqual(log.of("message").map((message) => message.body), ["push"]);
+  });
+
+  test("answers may come in any order", async () => {
+    const { client, socket } = makeOpen();
+    const answers = Promise.all([client.request(1), client.request(2)]);
+    const [first, second] = socket.sent.filter(({ op }) => op === 4);
+    assert.notEqual(first.seq, second.seq);
+    socket.receive({ op: 5, seq: second.seq, body: "two" }, { op: 5, seq: first.seq, body: "one" });
+    assert.deepEqual(await answers, ["one", "two"]);
+  });
+
+  test("an answer that looks like a refusal is the receiver's own business", async () => {
+    const { client, socket } = makeOpen();
+    const answer = client.request();
+    assert.deepEqual(socket.lastOf(4).body, {});
+    socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: { error: { code: "x" } } });
+    assert.deepEqual(await answer, { error: { code: "x" } });
+  });
+
+  test("no answer in time rejects; a late one is a message", async () => {
+    const { client, log, socket } = makeOpen({ timeout: 50 });
+    const answer = client.request("q");
+    tick(50);
+    await assert.rejects(answer, withCode("timeout"));
+    socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: "late" });
+    assert.equal(log.of("message")[0].body, "late");
+  });
+
+  test("the end of the session rejects, and so does asking without one", async () => {
+    const { client, socket } = makeOpen();
+    const answer = client.request("q");
+    socket.drop();
+    await assert.rejects(answer, withCode("closed"));
+    await assert.rejects(client.request("q"), withCode("closed"));
+    client.close();
+    await assert.rejects(client.request("q"), withCode("closed"));
+  });
+
+  test("a body that is not JSON rejects and sends nothing", async () => {
+    const { client, socket } = makeOpen();
+    await assert.rejects(client.request(1n), TypeError);
+    assert.equal(socket.lastOf(4), undefined);
+  });
+
+  test("an answer of the wrong op settles nothing", async () => {
+    const { client, log, socket } = makeOpen();
+    const joining = client.join("a");
+    const { seq } = socket.lastOf(18);
+    socket.receive({ op: 13, seq, body: refusal }, { op: 5, seq, body: refusal });
+    socket.receive({ op: 19, seq });
+    assert.equal(await joining, true);
+    assert.equal(log.of("message").length, 1);
+  });
+});
+
+describe("rooms", () => {
+  const answer = (socket, op, body = {}) =>
+    socket.receive({ op: op + 1, seq: socket.lastOf(op).seq, body });
+  const reconnect = (socket) => {
+    socket.drop();
+    tick(30_000);
+    Socket.last.open();
+    return Socket.last;
+  };
+  const roomsOf = (socket) => socket.sent[0].body.rooms;
+
+  test("joined rooms are asked for again after a reconnect, left ones are not", async () => {
+    const { client, socket } = makeOpen({ rooms: ["a", "b"] });
+    const joining = client.join("c");
+    assert.equal(socket.lastOf(18).body, "c");
+    answer(socket, 18);
+    assert.equal(await joining, true);
+    const leaving = client.leave("a");
+    assert.equal(socket.lastOf(20).body, "a");
+    answer(socket, 20);
+    assert.equal(await leaving, true);
+    assert.deepEqual(client.rooms, ["b", "c"]);
+    assert.deepEqual(roomsOf(reconnect(socket)), ["b", "c"]);
+  });
+
+  test("a refused join rejects with the server's code and is forgotten", async () => {
+    const { client, socket } = makeOpen({ rooms: ["a"] });
+    const joining = client.join("secret");
+    answer(socket, 18, refusal);
+    await assert.rejects(joining, (error) => {
+      return error.code === "room_forbidden" && error.message === "not yours";
+    });
+    assert.deepEqual(client.rooms, ["a"]);
+  });
+
+  test("a join that the connection did not outlive is made good by the next session", async () => {
+    const { client, socket } = makeOpen();
+    const joining = client.join("a");
+    const next = reconnect(socket);
+    assert.equal(await joining, false);
+    assert.deepEqual(roomsOf(next), ["a"]);
+  });
+
+  test("a join without an answer rejects, but the room stays wanted", async () => {
+    const { client } = makeOpen({ timeout: 50 });
+    const joining = client.join("a");
+    tick(50);
+    await assert.rejects(joining, withCode("timeout"));
+    assert.deepEqual(client.rooms, ["a"]);
+  });
+
+  test("rooms can be chosen before there is a session", async () => {
+    const { client } = make({ rooms: ["a"] });
+    assert.equal(await client.join("b"), false);
+    assert.equal(await client.leave("a"), false);
+    client.connect();
+    Socket.last.open();
+    assert.deepEqual(roomsOf(Socket.last), ["b"]);
+  });
+
+  test("rooms changed while the auth frame is under way are joined and left after it", () => {
+    const { client } = make({ rooms: ["a", "b"] });
+    client.connect();
+    const socket = Socket.last;
+    socket.open();
+    client.leave("a");
+    client.join("c");
+    assert.equal(socket.sent.length, 1);
+    socket.receive({ op: 8, seq: 1 });
+    assert.equal(socket.lastOf(20).body, "a");
+    assert.equal(socket.lastOf(18).body, "c");
+    assert.deepEqual(client.rooms, ["b", "c"]);
+  });
+
+  test("such a late join that is refused is an error event", async () => {
+    const { client, log } = make();
+    client.connect();
+    Socket.last.open();
+    client.join("secret");
+    Socket.last.receive({ op: 8, seq: 1 });
+    answer(Socket.last, 18, refusal);
+    await settled();
+    assert.equal(log.of("error")[0].code, "room_forbidden");
+    assert.deepEqual(client.rooms, []);
+  });
+
+  test("changeRoom leaves the room that the session began with, then the last one", async () => {
+    const { client, socket } = makeOpen({ rooms: ["a"] });
+    const first = client.changeRoom("b");
+    assert.equal(socket.lastOf(12).body, "b");
+    answer(socket, 12);
+    assert.equal(await first, true);
+    assert.deepEqual(client.rooms, ["b"]);
+    const second = client.changeRoom();
+    assert.equal(socket.lastOf(12).body, "");
+    answer(socket, 12);
+    await second;
+    assert.deepEqual(client.rooms, []);
+    assert.equal(reconnect(socket).sent[0].body, "abc");
+  });
+
+  test("a refused changeRoom leaves the client where it was", async () => {
+    const { client, socket } = makeOpen({ rooms: ["a"] });
+    const changing = client.changeRoom("secret");
+    answer(socket, 12, refusal);
+    await assert.rejects(changing, withCode("room_forbidden"));
+    assert.deepEqual(client.rooms, ["a"]);
+  });
+
+  test("an overtaken refusal of changeRoom does not undo the newer one", async () => {
+    const { client, socket } = makeOpen({ rooms: ["a"] });
+    const refused = client.changeRoom("secret");
+    const { seq } = socket.lastOf(12);
+    const changed = client.changeRoom("c");
+    socket.receive({ op: 13, seq, body: refusal });
+    answer(socket, 12);
+    await assert.rejects(refused, withCode("room_forbidden"));
+    assert.equal(await changed, true);
+    assert.deepEqual(client.rooms, ["c"]);
+  });
+
+  test("with several rooms the next session is told which of them changeRoom leaves", () => {
+    const { client, socket } = makeOpen({ rooms: ["a", "b"] });
+    client.changeRoom("c");
+    answer(socket, 12);
+    assert.deepEqual(client.rooms, ["a", "b", "c"]);
+    const next = reconnect(socket);
+    next.receive({ op: 8, seq: next.sent[0].seq });
+    assert.equal(next.lastOf(12).body, "c");
+  });
+
+  test("a room that is no name rejects", async () => {
+    const { client } = makeOpen();
+    await assert.rejects(client.join(""), TypeError);
+    await assert.rejects(client.leave(7), TypeError);
+    await assert.rejects(client.changeRoom({}), TypeError);
+  });
+});
+
+describe("garbage", () => {
+  for (const [what, data] of [
+    ["no JSON", "hello"],
+    ["an object", '{"op":5}'],
+    ["null", "null"],
+    ["a list of what is no frame", '[{"op":5},null]'],
+    ["a frame without an op", "[{}]"],
+    ["an op that is no integer", '[{"op":"5"}]'],
+    ["binary", new TextEncoder().encode("[]").buffer],
+  ]) {
+    test(`${what} is an error, and the socket is closed and replaced`, () => {
+      const { client, log, socket } = makeOpen();
+      socket.receiveRaw(data);
+      assert.deepEqual(log.of("error").map(({ code }) => code), ["protocol"]);
+      assert.deepEqual(log.of("message"), []);
+      assert.equal(log.of("close")[0].code, 1002);
+      assert.ok(socket.closed && socket.isDetached);
+      tick(500);
+      assert.equal(Socket.sockets.length, 2);
+      assert.equal(client.state, "connecting");
+    });
+  }
+});

@@ -1,0 +1,39 @@
+"""What happens between two queries of one call."""
+
+import threading
+
+import pytest
+from django.db import connection
+
+from offline.models import Pending
+from tests import call_and_close
+
+from .conftest import owed
+
+
+@pytest.fixture
+def between(transactional_db):
+    """Calls a function, on a connection of its own, just before this connection's n-th query."""
+
+    def call_before(query: int, function, *args):
+        seen = []
+
+        def watch(execute, sql, *rest):
+            seen.append(sql)
+            if len(seen) == query:
+                thread = threading.Thread(target=call_and_close, args=(function, *args))
+                thread.start()
+                thread.join()
+            return execute(sql, *rest)
+
+        return connection.execute_wrapper(watch)
+
+    return call_before
+
+
+def test_trim_of_what_is_acknowledged_meanwhile(store, between):
+    ids = [store("a") for _ in range(4)]
+    kept = [store("b") for _ in range(4)]
+    with between(2, Pending.objects.acknowledge, [(one, "a") for one in ids]):
+        Pending.objects.trim(["a", "b"], 3)
+    assert owed() == [(one, "b") for one in kept[1:]]

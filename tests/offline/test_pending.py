@@ -1,0 +1,188 @@
+"""The batched loader of pending messages, and the batched acknowledger."""
+
+import asyncio
+
+import pytest
+from django.db import connection
+
+from offline import pending
+from offline.pending import Acknowledger, pending_pages
+from tests import eventually, in_thread
+
+from .conftest import owed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+async def acknowledger():
+    made = Acknowledger()
+    made.start()
+    yield made
+    await made.stop()
+
+
+async def nothing_is_owed() -> bool:
+    return not await in_thread(owed)
+
+
+class Table:
+    """The table of what is pending; every query of it fails while it is away."""
+
+    is_away = False
+
+    async def take_away(self) -> None:
+        await in_thread(self._rename, "offline_pending", "elsewhere")
+        self.is_away = True
+
+    async def bring_back(self) -> None:
+        if self.is_away:
+            await in_thread(self._rename, "elsewhere", "offline_pending")
+            self.is_away = False
+
+    @staticmethod
+    def _rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+@pytest.fixture
+async def table(monkeypatch):
+    monkeypatch.setattr(pending, "RETRY_INTERVAL", 0.01)
+    found = Table()
+    yield found
+    await found.bring_back()
+
+
+async def test_the_pages_of_a_storm_are_one_query(store, thread_queries):
+    ids = {key: await in_thread(store, key) for key in ("a", "b", "c")}
+    queries = await thread_queries()
+    pages = await asyncio.gather(*(pending_pages.get((key, 0)) for key in [*ids, "d"]))
+    assert [[m.id for m in page] for page in pages] == [*([i] for i in ids.values()), []]
+    assert len(queries) == 1
+
+
+async def test_a_page_has_the_size_that_is_set(store, imgo):
+    imgo(REPLAY_PAGE=2)
+    ids = [await in_thread(store, "a") for _ in range(3)]
+    assert [m.id for m in await pending_pages.get(("a", 0))] == ids[:2]
+    assert [m.id for m in await pending_pages.get(("a", ids[1]))] == ids[2:]
+
+
+async def test_what_is_added_is_acknowledged(store, acknowledger):
+    one, two = await in_thread(store, "a", "b"), await in_thread(store, "a")
+    acknowledger.add(one, "a")
+    acknowledger.add(two, "a")
+    await eventually(lambda: not acknowledger.has(two, "a"))
+    assert await in_thread(owed) == [(one, "b")]
+
+
+async def test_what_comes_together_is_written_together(store, acknowledger, thread_queries):
+    ids = [await in_thread(store, "a") for _ in range(20)]
+    queries = await thread_queries()
+    for one in ids:
+        acknowledger.add(one, "a")
+    await eventually(nothing_is_owed)
+    assert len(queries) == 1
+
+
+async def test_a_large_backlog_is_written_in_bounded_batches(
+    store, acknowledger, thread_queries, monkeypatch
+):
+    monkeypatch.setattr(pending, "FLUSH_SIZE", 5)
+    ids = [await in_thread(store, "a") for _ in range(12)]
+    queries = await thread_queries()
+    for one in ids:
+        acknowledger.add(one, "a")
+    await eventually(nothing_is_owed)
+    await eventually(lambda: not acknowledger.has(ids[-1], "a"))
+    assert len(queries) == 3
+
+
+async def test_a_delivery_is_known_until_it_is_written(acknowledger, table):
+    await table.take_away()
+    acknowledger.add(7, "a")
+    acknowledger.add(7, "a")
+    assert acknowledger.has(7, "a")
+    assert not acknowledger.has(7, "b")
+    assert not acknowledger.has(8, "a")
+    await table.bring_back()
+    await eventually(lambda: not acknowledger.has(7, "a"))
+
+
+async def test_a_failure_of_the_database_loses_nothing(store, acknowledger, table, caplog):
+    ids = [await in_thread(store, "a") for _ in range(3)]
+    await table.take_away()
+    for one in ids:
+        acknowledger.add(one, "a")
+    await eventually(lambda: "the database failed" in caplog.text)
+    assert all(acknowledger.has(one, "a") for one in ids)
+    await table.bring_back()
+    await eventually(nothing_is_owed)
+    later = await in_thread(store, "a")
+    acknowledger.add(later, "a")
+    await eventually(nothing_is_owed)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_stop_writes_the_rest(store, monkeypatch):
+    monkeypatch.setattr(pending, "FLUSH_SIZE", 2)
+    ids = [await in_thread(store, "a") for _ in range(5)]
+    acknowledger = Acknowledger()
+    acknowledger.start()
+    for one in ids:
+        acknowledger.add(one, "a")
+    await acknowledger.stop()
+    assert await nothing_is_owed()
+    assert not any(acknowledger.has(one, "a") for one in ids)
+
+
+async def test_stop_in_the_middle_of_a_batch_writes_that_too(store):
+    ids = [await in_thread(store, "a") for _ in range(3)]
+    acknowledger = Acknowledger()
+    acknowledger.start()
+    acknowledger.add(ids[0], "a")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the writer has begun
+    acknowledger.add(ids[1], "a")
+    acknowledger.add(ids[2], "a")
+    await acknowledger.stop()
+    assert await nothing_is_owed()
+
+
+async def test_stop_ends_when_the_database_is_away(table, caplog):
+    await table.take_away()
+    acknowledger = Acknowledger()
+    acknowledger.add(1, "a")
+    acknowledger.add(2, "a")
+    await acknowledger.stop()
+    assert "2 acknowledgements were not written" in caplog.text
+
+
+async def test_stop_without_start_writes(store):
+    one = await in_thread(store, "a")
+    acknowledger = Acknowledger()
+    acknowledger.add(one, "a")
+    await acknowledger.stop()
+    assert await nothing_is_owed()
+
+
+async def test_beyond_its_bound_the_oldest_is_forgotten(store, monkeypatch):
+    monkeypatch.setattr(pending, "BACKLOG_MAX", 3)
+    ids = [await in_thread(store, "a") for _ in range(5)]
+    acknowledger = Acknowledger()
+    for one in ids:
+        acknowledger.add(one, "a")
+    assert [acknowledger.has(one, "a") for one in ids] == [False, False, True, True, True]
+    await acknowledger.stop()
+    # Forgotten is delivered again, not lost.
+    assert [i for i, _ in await in_thread(owed)] == ids[:2]
+
+
+async def test_the_database_is_not_asked_while_nothing_is_added(acknowledger, thread_queries):
+    queries = await thread_queries()
+    acknowledger.add(1, "a")
+    await eventually(lambda: not acknowledger.has(1, "a"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(queries) == 1

@@ -1,0 +1,110 @@
+"""Every path and method of the API: closed without a key, without the scope, open with it."""
+
+import pytest
+from django.urls import URLPattern
+from rest_framework.test import APIClient
+
+from accounts.models import SCOPES
+from push.api import legacy, urls
+
+METHODS = ("get", "post", "put", "patch", "delete")
+# A client's call, with its own token instead of an API key.
+OPEN = {legacy.MessagesView}
+
+
+def endpoints() -> list:
+    """(path, method, scope) of everything that a view can do."""
+    found = []
+    for pattern in urls.urlpatterns:
+        assert isinstance(pattern, URLPattern)
+        view = pattern.callback.cls
+        path = "/" + str(pattern.pattern).replace("<path:key>", "u1").replace("<path:room>", "r1")
+        if view not in OPEN:
+            found += [
+                pytest.param(path, method, view.scopes[method.upper()], id=f"{method} {path}")
+                for method in METHODS
+                if hasattr(view, method)
+            ]
+    return found
+
+
+ENDPOINTS = endpoints()
+every_endpoint = pytest.mark.parametrize(("path", "method", "scope"), ENDPOINTS)
+
+
+def status(client: APIClient, method: str, path: str) -> int:
+    return getattr(client, method)(path).status_code
+
+
+def test_the_walk_finds_the_endpoints():
+    ids = {param.id for param in ENDPOINTS}
+    assert {"post /1/push", "post /api/v1/pushes", "delete /api/v1/tokens/u1"} <= ids
+    assert len(ids) == len(ENDPOINTS) >= 18
+
+
+@every_endpoint
+@pytest.mark.django_db
+def test_no_key_is_401(path, method, scope):
+    client = APIClient()
+    assert status(client, method, path) == 401
+    assert status(client, method, f"{path}?apikey=") == 401
+
+
+@every_endpoint
+@pytest.mark.django_db
+def test_a_wrong_key_is_401(path, method, scope):
+    assert status(APIClient(), method, f"{path}?apikey=wrong") == 401
+
+
+@every_endpoint
+def test_a_key_without_scopes_is_403(caller, path, method, scope):
+    assert status(caller(), method, path) == 403
+
+
+@every_endpoint
+def test_the_other_scopes_together_are_403(caller, path, method, scope):
+    assert status(caller(*set(SCOPES) - {scope}), method, path) == 403
+
+
+@every_endpoint
+def test_the_scope_alone_opens_it(caller, nodes, path, method, scope):
+    assert status(caller(scope), method, path) not in {401, 403, 405, 500}
+
+
+@every_endpoint
+@pytest.mark.django_db
+def test_a_trusted_network_opens_imgos_paths_alone(nodes, imgo, path, method, scope):
+    imgo(LEGACY_TRUSTED_NETWORKS=["192.0.2.0/24"])
+    client = APIClient(REMOTE_ADDR="192.0.2.7")
+    if path.startswith("/1/"):
+        assert status(client, method, path) not in {401, 403, 405, 500}
+        assert status(client, method, f"{path}?apikey=wrong") == 401
+    else:
+        assert status(client, method, path) == 401
+
+
+@pytest.mark.parametrize("path", sorted({param.values[0] for param in ENDPOINTS}))
+def test_what_a_view_cannot_do_is_405_for_whoever_asks(api, path):
+    can = {param.values[1] for param in ENDPOINTS if param.values[0] == path}
+    for method in set(METHODS) - can:
+        answer = getattr(api, method)(path)
+        assert answer.status_code == 405
+        assert set(answer["Allow"].split(", ")) >= {name.upper() for name in can}
+    assert status(api, "trace", path) == 405
+    assert api.generic("BREW", path).status_code == 405
+
+
+@pytest.mark.parametrize("path", sorted({param.values[0] for param in ENDPOINTS}))
+@pytest.mark.django_db
+def test_options_tell_strangers_nothing(path):
+    assert status(APIClient(), "options", path) == 401
+
+
+def test_a_refused_push_is_not_accepted(caller, db):
+    from offline.models import Message
+
+    body = '{"to": {"key": "a"}, "body": 1}'
+    for client in (APIClient(), caller("read", "tokens", "admin")):
+        client.post("/api/v1/pushes", body, content_type="application/json")
+        client.post("/1/push?uid=1", body, content_type="application/json")
+    assert not Message.objects.exists()

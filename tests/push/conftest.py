@@ -1,0 +1,78 @@
+"""What the tests of push/ share: listening to groups of the real channel layer, and a node."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from channels.layers import get_channel_layer
+
+from push.node import Node, get_node, stop_node
+from push.redis_registry import RedisRegistry
+from push.registry import MemoryRegistry, Registry
+from push.services import Push, accept_push
+from push.tasks import fan_out
+
+Message = dict[str, Any]
+
+
+@pytest.fixture
+async def listen() -> AsyncIterator[Callable[..., Any]]:
+    """Joins groups: `heard = await listen("g1", "g2")`; then `await heard()` gives what has been
+    sent to them up to now, in order."""
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+
+    async def join(*groups: str) -> Callable[[], Awaitable[list[Message]]]:
+        for group in groups:
+            await layer.group_add(group, channel)
+
+        async def heard() -> list[Message]:
+            await layer.send(channel, {"type": "end"})
+            found = []
+            while (message := await asyncio.wait_for(layer.receive(channel), 10))["type"] != "end":
+                found.append(message)
+            return found
+
+        return heard
+
+    yield join
+    await layer.flush()
+
+
+@pytest.fixture
+def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
+    """Sets the layer and the registry of a mode; the database is Postgres in both."""
+
+    def set_mode(name: str) -> None:
+        if name == "embedded":
+            settings.CHANNEL_LAYERS = {"default": {"BACKEND": "push.layers.InProcessChannelLayer"}}
+            registry: Registry = MemoryRegistry()
+        else:
+            registry = RedisRegistry(settings.REDIS_URL)
+        for module in ("node", "api.v1", "api.legacy"):
+            monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
+
+    return set_mode
+
+
+@pytest.fixture(params=["embedded", "production"])
+def mode(request, mode_of) -> str:
+    """Either mode."""
+    mode_of(request.param)
+    return request.param
+
+
+@pytest.fixture
+async def node(mode, transactional_db) -> AsyncIterator[Node]:
+    """This process's node."""
+    found = await get_node()
+    yield found
+    await stop_node()
+
+
+def push_now(push: Push) -> int:
+    """Accept a push and fan it out, as the API and a worker do."""
+    one = accept_push(push)
+    fan_out([one])
+    return one

@@ -1,0 +1,84 @@
+"""Sessions over a link that keeps what is written to it, and readers of what was written."""
+
+import json
+from typing import Any
+
+from accounts.identity import Identity
+from push.session import Kind, Outgoing, Session
+from push.wire import Frame, decode_binary
+
+MAX_BODY = 10**6  # bytes
+
+
+class KeptLink:
+    """A link whose client reads everything at once, or, when it is `slow`, nothing."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.session: Session | None = None
+        self.slow = False
+        self.written: list[bytes] = []
+        self.receipts: list[int] = []
+        self.closed: list[tuple[int, str]] = []
+
+    wraps = False
+
+    @staticmethod
+    def wrap(payload: bytes, is_text: bool) -> bytes:
+        return payload
+
+    def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
+        raise AssertionError("there is no short way")
+
+    def open_short_way(self) -> None:
+        pass
+
+    def write(self, data: bytes, receipt: int = 0) -> None:
+        if not self.closed:
+            self.written.append(data)
+            self.receipts.append(receipt)
+            if receipt and not self.slow and self.session is not None:
+                self.session.sent(receipt)
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+    async def drained(self) -> None:
+        return None
+
+
+def make_session(
+    name: str = "s1",
+    *,
+    kind: Kind = Kind.TCP,
+    acks: bool = False,
+    key: str = "u1",
+    acknowledged: list[tuple[int, str]] | None = None,
+) -> Session:
+    """A session of `key` that puts what it has been sent into `acknowledged`."""
+    into = [] if acknowledged is None else acknowledged
+    link = KeptLink()
+    session = Session(
+        name, Identity(key), kind, link, lambda one, of: into.append((one, of)), acks=acks
+    )
+    link.session = session
+    return session
+
+
+def message(id: int, key: str = "u1", body: bytes = b'{"n":1}', **fields: Any) -> Outgoing:  # noqa: A002
+    return Outgoing(id, fields.get("op", 5), body, fields.get("is_json", True), key)
+
+
+def read(kind: Kind, data: bytes) -> list[Frame]:
+    """The frames in what was written for a session of this kind, bodies of text as JSON text."""
+    if kind is not Kind.TEXT:
+        return decode_binary(data, MAX_BODY)
+    return [
+        Frame(o["ver"], o["op"], o["seq"], json.dumps(o["body"]).encode(), int(o.get("id", 0)))
+        for o in json.loads(data)
+    ]
+
+
+def frames(session: Session) -> list[Frame]:
+    """Every frame that was written to the session, in order."""
+    return [frame for data in session.link.written for frame in read(session.kind, data)]

@@ -1,0 +1,316 @@
+"""establish: what a new session is sent, in which order, who is refused, what a failure leaves."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from accounts.identity import Facts, Identity
+from accounts.models import Token
+from imgo_site.errors import NotAuthenticated
+from offline.models import Pending
+from push.handshake import Refusal, establish
+from push.services import Push, accept_push
+from push.session import Kind, Session
+from push.wire import CloseCode, Frame, Op
+from tests import eventually, in_thread
+
+from .conftest import push_now
+from .sessions import KeptLink, frames
+
+FACTS = Facts("tcp", "192.0.2.1")
+
+
+async def trust(body, facts) -> Identity:
+    """An AUTHENTICATOR: the token is the key; "key*" names the rooms it may join."""
+    key, *rooms = body.token.split("|")
+    if key == "nobody":
+        raise NotAuthenticated("who?")
+    if key == "bug":
+        raise LookupError("a bug")
+    if key == "expired":
+        return Identity("u1", expires_at=1.0)
+    return Identity(key, tuple(rooms) or None)
+
+
+async def never(identity, room) -> bool:
+    """A ROOM_AUTHORIZER."""
+    return room == "open"
+
+
+@pytest.fixture(autouse=True)
+def _trusting(imgo):
+    imgo(AUTHENTICATOR="tests.push.test_handshake.trust")
+
+
+async def open_session(
+    node, token: str = "u1", *, kind: Kind = Kind.TCP, link: Any = None, **body: Any
+) -> Session:
+    data = json.dumps({"token": token, "ack": True, **body}).encode()
+    frame = Frame(1, Op.AUTH, 77, data)
+    return await establish(node, frame, kind, link or KeptLink(), FACTS)
+
+
+def sent(session: Session) -> list[int]:
+    """The ids of messages in the order in which they were sent; 0 stands for the auth reply."""
+    return [frame.id for frame in frames(session)]
+
+
+async def store(*bodies: bytes, key: str = "u1") -> list[int]:
+    return [await in_thread(accept_push, Push(body, keys=(key,))) for body in bodies]
+
+
+async def refusal(node, *args: Any, **body: Any) -> Refusal:
+    """How the session is refused, after which nothing of it is left."""
+    with pytest.raises(Refusal) as found:
+        await open_session(node, *args, **body)
+    assert (node.hub.sessions, node.entries) == ({}, {})
+    assert not any(node.hub.groups.values())
+    assert await in_thread(node.registry.sessions, "u1") == []
+    assert await in_thread(node.registry.rooms) == {}
+    return found.value
+
+
+# Opening
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_a_new_session_is_told_so_with_its_seq(node, kind):
+    session = await open_session(node, kind=kind)
+    (frame,) = frames(session)
+    assert (frame.ver, frame.op, frame.seq) == (1, Op.AUTH_REPLY, 77)
+    assert node.hub.sessions == {session.id: session}
+    assert not session.is_closed
+
+
+async def test_what_is_known_of_the_session(node):
+    session = await open_session(node, rooms=["a", "b"], platform="web")
+    assert (session.key, session.rooms, session.acks) == ("u1", {"a", "b"}, True)
+    (entry,) = await in_thread(node.registry.sessions, "u1")
+    assert (entry.id, entry.node, entry.transport) == (session.id, node.id, "tcp")
+    assert (entry.address, entry.platform, entry.since) == ("192.0.2.1", "web", session.opened)
+    assert await in_thread(node.registry.rooms) == {"a": 1, "b": 1}
+
+
+async def test_a_bare_token_asks_for_no_ids(node):
+    frame = Frame(1, Op.AUTH, 1, b"u1")
+    session = await establish(node, frame, Kind.TCP, KeptLink(), FACTS)
+    assert not session.acks
+
+
+async def test_the_room_that_op_12_leaves(node):
+    assert (await open_session(node, room_id="a")).change_room == "a"
+
+
+# Replaying
+
+
+async def test_what_was_pending_comes_after_the_reply_in_order(node):
+    ids = await store(b"1", b"2", b"3")
+    await store(b"4", key="u2")
+    session = await open_session(node)
+    assert sent(session) == [0, *ids]
+    live = await in_thread(push_now, Push(b"5", keys=("u1",)))
+    await eventually(lambda: live in sent(session))
+    assert sent(session) == [0, *ids, live]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+async def test_any_number_of_pages_is_replayed(node, imgo, count):
+    imgo(REPLAY_PAGE=2)
+    ids = await store(*[b"1"] * count)
+    assert sent(await open_session(node)) == [0, *ids]
+
+
+async def test_a_session_may_say_what_it_has_seen(node):
+    ids = await store(b"1", b"2", b"3")
+    assert sent(await open_session(node, since=str(ids[1]))) == [0, ids[2]]
+    assert sent(await open_session(node, since=ids[0])) == [0, *ids[1:]]
+
+
+async def test_what_was_acknowledged_a_moment_ago_is_not_replayed(node):
+    ids = await store(b"1", b"2")
+    await node.acknowledger.stop()  # as when the database is slow
+    node.acknowledger.add(ids[0], "u1")
+    assert sent(await open_session(node)) == [0, ids[1]]
+
+
+async def test_who_cannot_acknowledge_has_what_it_was_sent(node, imgo):
+    imgo(REPLAY_PAGE=2)
+    await store(*[b"1"] * 5)
+    await open_session(node, ack=False)
+
+    async def nothing_is_pending() -> bool:
+        return not await in_thread(Pending.objects.exists)
+
+    await eventually(nothing_is_pending)
+
+
+async def test_who_acknowledges_is_sent_it_again_until_then(node):
+    ids = await store(b"1", b"2")
+    for _ in range(2):
+        assert sent(await open_session(node)) == [0, *ids]
+
+
+async def test_the_next_page_waits_for_the_client(node, imgo):
+    imgo(REPLAY_PAGE=2)
+    ids = await store(*[b"1"] * 3)
+
+    class SlowLink(KeptLink):
+        async def drained(self) -> None:
+            await has_read.wait()
+
+    has_read, link = asyncio.Event(), SlowLink()
+    opening = asyncio.create_task(open_session(node, link=link))
+    await eventually(lambda: len(link.written) == 3)
+    assert not opening.done()
+    has_read.set()
+    assert sent(await opening) == [0, *ids]
+
+
+async def test_what_is_live_during_the_replay_comes_after_it(node, imgo):
+    imgo(REPLAY_PAGE=2)
+    ids = await store(*[b"1"] * 3)
+
+    class SlowLink(KeptLink):
+        async def drained(self) -> None:
+            if live:  # the second page is full too
+                return
+            live.append(await in_thread(push_now, Push(b"2", keys=("u1",))))
+            live.append(await in_thread(push_now, Push(b"3", room="a")))
+            # It has come through the layer when this has.
+            other = await open_session(node, "u2", rooms=["a"])
+            last = await in_thread(push_now, Push(b"4", room="a"))
+            await eventually(lambda: last in sent(other))
+            live.append(last)
+
+    live: list[int] = []
+    session = await open_session(node, link=SlowLink(), rooms=["a"])
+    stored, *rooms = live
+    assert sent(session) == [0, *ids, stored, *rooms]
+
+
+async def test_a_push_that_races_the_connect_is_received_once_and_in_order(node):
+    for n in range(25):
+        key = f"racer{n}"
+        first = await store(b"0", key=key)
+
+        async def push_three(key: str = key) -> list[int]:
+            return [await in_thread(push_now, Push(b"1", keys=(key,))) for _ in range(3)]
+
+        ids, session = await asyncio.gather(push_three(), open_session(node, key))
+        expected = [*first, *ids]
+        await eventually(lambda s=session, last=ids[-1]: last in sent(s))
+        assert sent(session) == [0, *expected]
+
+
+# Refusing
+
+
+@pytest.mark.parametrize(
+    ("token", "body", "code"),
+    [
+        ("nobody", {}, CloseCode.UNAUTHORIZED),
+        ("expired", {}, CloseCode.UNAUTHORIZED),
+        ("a\0", {}, CloseCode.UNAUTHORIZED),
+        ("", {}, CloseCode.UNAUTHORIZED),
+        ("u1", {"since": "x"}, CloseCode.UNAUTHORIZED),
+        ("u1", {"rooms": [1]}, CloseCode.UNAUTHORIZED),
+        ("u1|a", {"rooms": ["a", "b"]}, CloseCode.ROOM_FORBIDDEN),
+        ("u1|a", {"room_id": "b"}, CloseCode.ROOM_FORBIDDEN),
+    ],
+)
+async def test_a_refusal_has_its_code(node, token, body, code, caplog):
+    found = await refusal(node, token, **body)
+    assert found.code == code
+    assert found.reason
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_a_body_that_is_not_text_is_refused(node):
+    with pytest.raises(Refusal) as found:
+        await establish(node, Frame(1, Op.AUTH, 1, b"\xff"), Kind.TCP, KeptLink(), FACTS)
+    assert found.value.code == CloseCode.UNAUTHORIZED
+
+
+async def test_a_room_is_up_to_the_authorizer(node, imgo):
+    imgo(
+        AUTHENTICATOR="tests.push.test_handshake.trust",
+        ROOM_AUTHORIZER="tests.push.test_handshake.never",
+    )
+    assert (await refusal(node, rooms=["closed"])).code == CloseCode.ROOM_FORBIDDEN
+    assert (await open_session(node, rooms=["open"])).rooms == {"open"}
+
+
+async def test_too_many_sessions_are_refused(node, imgo):
+    imgo(MAX_SESSIONS_PER_KEY=1)
+    first = await open_session(node)
+    with pytest.raises(Refusal) as found:
+        await open_session(node)
+    assert found.value.code == CloseCode.TOO_MANY_SESSIONS
+    assert list(node.hub.sessions.values()) == [first]
+
+
+async def test_a_bug_is_logged_and_not_told(node, caplog):
+    found = await refusal(node, "bug")
+    assert (found.code, found.reason) == (CloseCode.INTERNAL_ERROR, "internal error")
+    assert "LookupError" in caplog.text
+
+
+async def test_the_default_authenticator_knows_stored_tokens(node, imgo):
+    imgo(AUTHENTICATOR="accounts.identity.authenticate")
+    await in_thread(Token.objects.issue, "u1", token="t", rooms=["a"])
+    assert (await open_session(node, "t", rooms=["a"])).key == "u1"
+    with pytest.raises(Refusal) as found:
+        await open_session(node, "t", rooms=["b"])
+    assert found.value.code == CloseCode.ROOM_FORBIDDEN
+
+
+async def test_without_the_database_the_client_may_come_back(node):
+    """Its tables are away; that is the same to a session."""
+    await in_thread(_rename, "offline_pending", "elsewhere")
+    try:
+        found = await refusal(node)
+    finally:
+        await in_thread(_rename, "elsewhere", "offline_pending")
+    assert found.code == CloseCode.UNAVAILABLE
+    assert found.code.reconnect
+    await open_session(node)
+
+
+def _rename(old: str, new: str) -> None:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+async def test_a_layer_that_is_away_is_unavailable(node, monkeypatch):
+    async def fail(*_: Any) -> None:
+        raise OSError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.hub, "layer", type("Away", (), {"group_add": fail})())
+        assert (await refusal(node)).code == CloseCode.UNAVAILABLE
+    await open_session(node)
+
+
+async def test_a_client_that_goes_during_its_opening_leaves_nothing(node, imgo):
+    imgo(REPLAY_PAGE=1)
+    await store(b"1", b"2")
+
+    class StuckLink(KeptLink):
+        async def drained(self) -> None:
+            await asyncio.Event().wait()
+
+    link = StuckLink()
+    opening = asyncio.create_task(open_session(node, link=link, rooms=["a"]))
+    await eventually(lambda: len(link.written) == 2)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert (node.hub.sessions, node.entries) == ({}, {})
+    assert await in_thread(node.registry.sessions, "u1") == []
+    assert await in_thread(node.registry.rooms) == {}
+    assert await in_thread(Pending.objects.count) == 2

@@ -1,0 +1,218 @@
+"""Coalescing: a quiet group gets a message at once, a busy one gets many in one write."""
+
+import asyncio
+
+import pytest
+
+from push import outbox as module
+from push.hub import Hub
+from push.layers import InProcessChannelLayer
+from push.outbox import Outbox, write_to_all
+from push.session import Kind, Session
+from tests import eventually
+
+from .sessions import frames, make_session, message
+
+GROUP = "r.1"
+
+
+@pytest.fixture
+def hub():
+    return Hub(InProcessChannelLayer(), "n1")
+
+
+@pytest.fixture
+def sessions(hub) -> list[Session]:
+    """Five sessions in the group."""
+    found = [make_session(f"s{n}", acks=True) for n in range(5)]
+    hub.groups[GROUP] = set(found)
+    return found
+
+
+@pytest.fixture
+def outbox(hub) -> Outbox:
+    found = Outbox(hub, GROUP, 3)
+    hub.outboxes[GROUP] = found
+    yield found
+    found.close()
+
+
+def ids(session: Session) -> list[int]:
+    return [frame.id for frame in frames(session)]
+
+
+def writes(session: Session) -> int:
+    return len(session.link.written)
+
+
+async def test_a_quiet_group_gets_its_message_at_once(outbox, sessions):
+    outbox.offer(message(1))
+    assert [ids(session) for session in sessions] == [[1]] * 5
+
+
+async def test_a_busy_group_gets_its_messages_together_after_the_window(outbox, sessions, imgo):
+    imgo(BATCH_WINDOW=0.02)
+    outbox.offer(message(1))
+    outbox.offer(message(2))
+    outbox.offer(message(3))
+    assert ids(sessions[0]) == [1]
+    await eventually(lambda: writes(sessions[0]) == 2)
+    assert [ids(session) for session in sessions] == [[1, 2, 3]] * 5
+
+
+async def test_a_full_batch_does_not_wait_for_the_window(outbox, sessions, imgo):
+    imgo(BATCH_WINDOW=3600.0)
+    for n in range(1, 9):
+        outbox.offer(message(n))
+    assert ids(sessions[0]) == [1, 2, 3, 4, 5, 6, 7]
+    assert writes(sessions[0]) == 3
+    outbox.close()
+
+
+async def test_a_key_is_never_given_two_messages_in_one_write(hub, sessions, imgo):
+    imgo(BATCH_WINDOW=3600.0)
+    outbox = Outbox(hub, GROUP, 1)
+    for n in range(1, 6):
+        outbox.offer(message(n))
+    assert ids(sessions[0]) == [1, 2, 3, 4, 5]
+    assert writes(sessions[0]) == 5
+    outbox.close()
+
+
+async def test_a_group_that_is_quiet_again_costs_nothing(hub, outbox, sessions, imgo):
+    imgo(BATCH_WINDOW=0.005)
+    outbox.offer(message(1))
+    outbox.offer(message(2))
+    assert hub.outboxes == {GROUP: outbox}
+    await eventually(lambda: hub.outboxes == {})
+    assert ids(sessions[0]) == [1, 2]
+
+
+@pytest.fixture
+def crowd(hub) -> list[Session]:
+    """More sessions in the group than one slice."""
+    found = [make_session(f"s{n}", acks=True) for n in range(2 * module.FAIRNESS + 1)]
+    hub.groups[GROUP] = set(found)
+    return found
+
+
+async def test_others_get_a_turn_while_a_large_group_is_written_to(outbox, crowd):
+    outbox.offer(message(1))
+    seen = []
+    while len(seen) < 2 or seen[-1] < len(crowd):
+        seen.append(sum(map(writes, crowd)))
+        await asyncio.sleep(0)
+    assert any(0 < count < len(crowd) for count in seen)
+
+
+async def test_what_comes_while_a_large_group_is_written_to_comes_behind(outbox, crowd, imgo):
+    imgo(BATCH_WINDOW=0.005)
+    for n in range(1, 12):
+        outbox.offer(message(n))
+        if n % 4 == 0:
+            await asyncio.sleep(0)
+    await eventually(lambda: all(len(ids(session)) == 11 for session in crowd))
+    assert all(ids(session) == list(range(1, 12)) for session in crowd)
+
+
+async def test_a_group_that_cannot_follow_drops_the_oldest_and_counts_them(
+    hub, outbox, crowd, imgo, monkeypatch
+):
+    imgo(BATCH_WINDOW=0.005)
+    monkeypatch.setattr(module, "WAITING_MAX", 4)
+    outbox.offer(message(1))  # being written to the first slice
+    for n in range(2, 8):
+        outbox.offer(message(n))
+    assert hub.drops == {"busy_group": 2}
+    await eventually(lambda: all(ids(session) == [1, 4, 5, 6, 7] for session in crowd))
+
+
+async def test_a_closed_outbox_forgets_what_waits(hub, outbox, sessions, imgo):
+    imgo(BATCH_WINDOW=0.005)
+    other = Outbox(hub, "r.2", 3)
+    hub.groups["r.2"] = {witness := make_session("s9", acks=True)}
+    for box in (outbox, other):  # one after the other, so that the other's window is the last
+        box.offer(message(1))
+        box.offer(message(2))
+    outbox.close()
+    await eventually(lambda: ids(witness) == [1, 2])
+    assert ids(sessions[0]) == [1]
+
+
+async def test_everything_arrives_once_and_in_order_whenever_it_is_offered(outbox, sessions, imgo):
+    imgo(BATCH_WINDOW=0.001)
+    for n in range(1, 301):
+        outbox.offer(message(n))
+        if n % 7 == 0:
+            await asyncio.sleep(0.0005 * (n % 4))
+    await eventually(lambda: len(ids(sessions[0])) == 300)
+    assert all(ids(session) == list(range(1, 301)) for session in sessions)
+    assert writes(sessions[0]) < 300
+
+
+# The short way
+
+
+class Socket:
+    """Takes at most `room` bytes, and then raises."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.got = b""
+
+    def send(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        taken = data[: self.room]
+        self.room -= len(taken)
+        self.got += taken
+        return len(taken)
+
+
+def with_socket(name: str, room: int, got: list, **options) -> tuple[Session, Socket, list]:
+    session = make_session(name, acknowledged=got, **options)
+    sock, rest = Socket(room), []
+    session.send = sock.send
+    session.link.write_rest = lambda data, sent, receipt: rest.append((data[sent:], receipt))
+    return session, sock, rest
+
+
+def test_the_short_way_gives_the_bytes_to_the_socket():
+    got: list = []
+    # The first of a kind has the message encoded.
+    encoder = make_session("s0")
+    session, sock, rest = with_socket("s1", 10**6, got)
+    one = message(7)
+    write_to_all([encoder, session], one)
+    assert sock.got == encoder.link.written[0]
+    assert (rest, got, session.link.written) == ([], [(7, "u1")], [])
+
+
+def test_who_acknowledges_itself_is_not_acknowledged_for():
+    got: list = []
+    encoder = make_session("s0", acks=True)
+    session, sock, _ = with_socket("s1", 10**6, got, acks=True)
+    write_to_all([encoder, session], message(7))
+    assert (sock.got, got) == (encoder.link.written[0], [])
+
+
+@pytest.mark.parametrize("room", [0, 5])
+@pytest.mark.parametrize(("acks", "receipt"), [(False, 7), (True, 0)])
+def test_what_the_socket_does_not_take_is_the_links(room, acks, receipt):
+    got: list = []
+    encoder = make_session("s0", acks=acks)
+    session, sock, rest = with_socket("s1", room, got, acks=acks)
+    write_to_all([encoder, session], message(7))
+    data = encoder.link.written[0]
+    assert sock.got == data[:room]
+    assert rest == [(data[room:], receipt)]
+    assert got == []
+
+
+def test_the_long_way_and_the_short_way_write_the_same():
+    for kind in Kind:
+        got: list = []
+        plain = [make_session(f"s{n}", kind=kind) for n in range(2)]
+        session, sock, _ = with_socket("s9", 10**6, got, kind=kind)
+        write_to_all([*plain, session], message(7))
+        assert {plain[0].link.written[0], plain[1].link.written[0], sock.got} == {sock.got}

@@ -1,0 +1,43 @@
+"""What the README says about settings and files is true."""
+
+import re
+from pathlib import Path
+
+from django.core.management import get_commands
+
+from imgo_site.conf import markdown_table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_settings_table_is_the_one_the_code_gives():
+    assert markdown_table() in (ROOT / "README.md").read_text()
+
+
+def test_links_between_the_pages_lead_somewhere():
+    targets = [
+        (page.name, page.parent / link)
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    ]
+    assert len(targets) > 5
+    assert [name for name in targets if not name[1].exists()] == []
+
+
+def test_management_commands_that_are_named_exist():
+    named = {
+        command
+        for page in PAGES
+        for command in re.findall(r"manage\.py ([a-z_]+)", page.read_text())
+    }
+    assert {"imgo", "migrate", "token", "apikey"} <= named
+    assert named <= set(get_commands())
+
+
+def test_make_targets_that_are_named_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    code = re.compile(r"(?:^|`)make ([a-z]+)", re.MULTILINE)
+    named = {target for page in PAGES for target in code.findall(page.read_text())}
+    assert {"run", "test", "check", "format", "lock"} <= named
+    assert named <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
