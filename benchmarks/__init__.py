@@ -1,0 +1,1 @@
+"""The load generator and the scenarios behind `make bench`; run it as `python -m benchmarks`."""

@@ -1,0 +1,81 @@
+"""What a run found, for people and for programs: a table and a JSON file."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bench import STARVED, Row
+
+BUSY = 4  # the part of the cores that others may use before a table says so
+PLAIN_WIDTH = 150  # columns of a table that goes into a file or a pipe
+
+
+def console() -> Console:
+    """Where everything is printed."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def number(value: float) -> str:
+    """Three significant digits, or whole numbers in thousands."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def table(rows: list[Row]) -> Table:
+    """One line for each thing that was measured."""
+    found = Table(title="imgo benchmarks", title_justify="left", expand=True)
+    for name in ("scenario", "what was measured", "value", "ratio", "target", "reached"):
+        found.add_column(name, justify="right" if name in {"value", "ratio"} else "left")
+    last = ""
+    for row in rows:
+        if last and row.scenario != last:
+            found.add_section()
+        found.add_row(row.scenario if row.scenario != last else "", *_cells(row))
+        last = row.scenario
+    return found
+
+
+def _cells(row: Row) -> list[str]:
+    what = f"{row.what}\n[dim]{row.note}[/dim]" if row.note else row.what
+    target = str(row.target) if row.target else ""
+    if row.value is None:
+        return [what, "[yellow]not measured[/yellow]", "", target, ""]
+    ratio = f"{row.ratio:.2f} × {row.ratio_of}" if row.ratio is not None else ""
+    reached = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[row.reached]
+    return [what, f"{number(row.value)} {row.unit}", ratio, target, reached]
+
+
+def remarks(generators: dict[str, float], load: float, cores: int) -> list[str]:
+    """What to know about the table."""
+    lines = ["CPU s: seconds of the server process's CPU. Floor, stock and server: in this run."]
+    if load > cores / BUSY:
+        lines.append(
+            f"The machine had other work when this began (load {load:.1f} on {cores} cores): "
+            "milliseconds and figures by the clock suffer most."
+        )
+    if generators:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in generators.items())
+        lines.append(f"The busiest load generator process used, of one core: {shares}.")
+    starved = [name for name, share in generators.items() if share > STARVED]
+    if starved:
+        lines.append(f"The generator may have been the bottleneck in: {', '.join(starved)}.")
+    return lines
+
+
+def as_json(
+    path: Path, rows: list[Row], facts: dict[str, Any], generators: dict[str, float]
+) -> None:
+    """Everything that was measured."""
+    document = facts | {
+        "generator_share_of_a_core": generators,
+        "rows": [
+            asdict(row) | {"target": str(row.target) if row.target else "", "reached": row.reached}
+            for row in rows
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
