@@ -32,6 +32,7 @@ class DatabaseThreads:
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
+        self._threads = 0  # of the executor
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Call `function(*args)` on a database thread.
@@ -40,9 +41,8 @@ class DatabaseThreads:
         repeat. Raises what the last call raises. A cancelled waiter does not stop the call.
         """
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(
-                conf.DATABASE_THREADS, thread_name_prefix="imgo-database"
-            )
+            self._threads = conf.DATABASE_THREADS
+            self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="imgo-database")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, _call, function, *args)
 
@@ -50,8 +50,8 @@ class DatabaseThreads:
         """Wait for the calls under way, close the connections and let the threads go."""
         if self._executor is not None:
             # Each waits for the others, so that each thread gets one.
-            together = threading.Barrier(conf.DATABASE_THREADS)
-            for _ in range(conf.DATABASE_THREADS):
+            together = threading.Barrier(self._threads)
+            for _ in range(self._threads):
                 self._executor.submit(_close, together)
             self._executor.shutdown()
             self._executor = None

@@ -189,6 +189,12 @@ class PendingManager(models.Manager["Pending"]):
                 deleted += cursor.rowcount
         return deleted
 
+    def among(self, pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
+        """Those of these (message id, key) that are pending."""
+        wanted = set(pairs)
+        rows = self.filter(message__in={i for i, _ in wanted}, key__in={key for _, key in wanted})
+        return wanted & set(rows.values_list("message_id", "key"))
+
     def keys_of(self, message_ids: Iterable[int]) -> dict[int, list[str]]:
         """The keys that each message is still pending for."""
         keys: dict[int, list[str]] = {}

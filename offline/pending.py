@@ -25,6 +25,14 @@ def _fetch(wanted: list[tuple[str, int]]) -> dict[tuple[str, int], list[PendingM
 pending_pages: BatchLoader[tuple[str, int], list[PendingMessage]] = BatchLoader(_fetch)
 
 
+def _fetch_owed(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], bool]:
+    return dict.fromkeys(Pending.objects.among(pairs), True)
+
+
+# get((message id, key)) → True while the message is pending for the key, else None.
+owed: BatchLoader[tuple[int, str], bool] = BatchLoader(_fetch_owed)
+
+
 class Acknowledger:
     """Takes delivered (message id, key) pairs and deletes their pending rows in batches.
 

@@ -19,9 +19,9 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
 from push.bodies import body_value, error_body, reply_body, room_name
-from push.handshake import Refusal, check_room, establish
+from push.handshake import Refusal, check_room, establish, ready_node
 from push.links import ResidentLink
-from push.node import Node, get_node
+from push.node import Node
 from push.session import Kind, Session, encode_reply
 from push.sockets import DIRECT_LINK, SocketLink, TcpLink
 from push.wire import (
@@ -95,7 +95,7 @@ class SessionConsumer(AsyncConsumer):
         try:
             async with asyncio.timeout(conf.HANDSHAKE_TIMEOUT):
                 auth, *behind = await self._frames_from_auth()
-            self.node = await get_node()
+            self.node = await ready_node()
             assert self.kind is not None
             self.session = await establish(self.node, auth, self.kind, self.link, self.facts())
         except TimeoutError:

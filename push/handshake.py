@@ -8,6 +8,8 @@ before joining would lose what is pushed in between.
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
@@ -25,7 +27,7 @@ from imgo_site.errors import (
 from imgo_site.names import check_name
 from offline.pending import pending_pages
 from push.layers import LAYER_ERRORS
-from push.node import Node
+from push.node import Node, get_node
 from push.registry import Entry
 from push.session import Kind, Link, Outgoing, Session
 from push.wire import CloseCode, Frame, Op
@@ -51,19 +53,23 @@ class Refusal(Exception):
         self.reason = reason
 
 
+async def ready_node() -> Node:
+    """This process's node, which the first session starts. Raises `Refusal`."""
+    with _refusing():
+        return await get_node()
+
+
 async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts) -> Session:
     """Open a session for an auth frame: when this returns it has been replied to and is live.
 
     Raises `Refusal`. If it raises or is cancelled, nothing of the session is left.
     """
-    try:
+    with _refusing():
         body = parse_auth_body(frame.body)
         identity = await _identify(body, facts)
         for room in body.rooms:
             await check_room(identity, room)
-        session = Session(
-            node.new_session_id(), identity, kind, link, node.acknowledger.add, acks=body.ack
-        )
+        session = Session(node.new_session_id(), identity, kind, link, node, acks=body.ack)
         link.session = session
         entry = Entry(
             session.id,
@@ -79,8 +85,16 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
         except BaseException:
             await node.dismiss(session)
             raise
+        return session
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Make a `Refusal` of whatever is in the way of a session."""
+    try:
+        yield
     except ImgoError as error:
-        codes = (code for kind_, code in _CODES if isinstance(error, kind_))
+        codes = (code for kind, code in _CODES if isinstance(error, kind))
         raise Refusal(next(codes, CloseCode.INTERNAL_ERROR), error.message) from None
     except (DatabaseError, *LAYER_ERRORS) as error:
         logger.warning("a session could not be opened: %s", error)
@@ -88,7 +102,6 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
     except Exception as error:
         logger.exception("a session could not be opened")
         raise Refusal(CloseCode.INTERNAL_ERROR, CloseCode.INTERNAL_ERROR.reason) from error
-    return session
 
 
 async def _identify(body: AuthBody, facts: Facts) -> Identity:

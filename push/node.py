@@ -22,7 +22,7 @@ from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.models import Message
-from offline.pending import Acknowledger
+from offline.pending import Acknowledger, owed
 from push import publish
 from push.groups import key_group, room_group
 from push.hub import Hub
@@ -30,7 +30,7 @@ from push.layers import LAYER_ERRORS
 from push.models import Dedupe
 from push.models import Node as NodeRow
 from push.registry import Entry, MemoryRegistry, NodeEntry, Registry
-from push.session import Session
+from push.session import Outgoing, Session
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,10 @@ class Node:
         self.hub = Hub(get_channel_layer(), self.id)
         self.registry = get_registry()
         self.acknowledger = Acknowledger()
+        self.acknowledge = self.acknowledger.add
         self.entries: dict[str, Entry] = {}
         self._counter = 0
+        self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -68,7 +70,11 @@ class Node:
         publish.use_loop(asyncio.get_running_loop())
         row = await database_threads.run(NodeRow.objects.announce, self.name)
         await self.registry.start(NodeEntry(self.id, self.name, row.pk, time.time()))
-        await self.hub.start()
+        try:
+            await self.hub.start()
+        except BaseException:
+            await self._leave_registry()
+            raise
         self.acknowledger.start()
         loop = asyncio.get_running_loop()
         for care, every in (
@@ -81,6 +87,7 @@ class Node:
 
     async def stop(self) -> None:
         """Close every session with a reconnect code, and leave the registry."""
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -90,13 +97,18 @@ class Node:
         drained = [asyncio.ensure_future(session.link.drained()) for session in sessions]
         if drained:
             await asyncio.wait(drained, timeout=5)
+        await asyncio.gather(*(self.dismiss(session) for session in sessions))
         await self.hub.stop()
         await self.acknowledger.stop()
+        await self._leave_registry()
+        publish.use_loop(None)
+
+    async def _leave_registry(self) -> None:
+        self.entries.clear()  # whoever is left goes with the node
         try:
             await self.registry.stop()
         except Exception as error:  # noqa: BLE001 - its lease ends by itself
             logger.warning("the node could not leave the registry: %s", error)
-        publish.use_loop(None)
 
     def new_session_id(self) -> str:
         """An id that no other session of any node has."""
@@ -110,6 +122,8 @@ class Node:
 
         Whatever happens, `dismiss` undoes it.
         """
+        if self._is_stopping:
+            raise Unavailable("The server is stopping; come back in a moment.")
         evict = conf.SESSION_CAP_POLICY == "close_oldest"
         evicted = await self.registry.add(entry, conf.MAX_SESSIONS_PER_KEY, evict=evict)
         self.entries[session.id] = entry
@@ -151,6 +165,20 @@ class Node:
         session.rooms.discard(room)
         self.hub.leave(session, room_group(room))
         await self.registry.leave(self.entries[session.id], room)
+
+    def deliver_late(self, session: Session, message: Outgoing) -> None:
+        """See `Session.deliver`: send it if it is still pending, or was so a moment ago."""
+        if self.acknowledger.has(message.id, session.key):
+            session.replay(message)
+        else:
+            self.hub.run(self._deliver_if_owed(session, message))
+
+    async def _deliver_if_owed(self, session: Session, message: Outgoing) -> None:
+        try:
+            if await owed.get((message.id, session.key)):
+                session.replay(message)
+        except DatabaseError as error:
+            logger.warning("message %d waits for its key's next session: %s", message.id, error)
 
     # Care
 

@@ -97,24 +97,27 @@ def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
         raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
     for push in pushes:
         push.check()
-    enqueued: list[bool] = []
+    failed: list[int] = []
     try:
-        ids = _store_once(pushes, by, enqueued)
+        ids = _store_once(pushes, by, failed)
     except IntegrityError:
         raise  # a bug: what may collide was handled below
     except DatabaseError as error:
         logger.error("pushes were not accepted, the database failed: %s", error)
         raise Unavailable("The database cannot be reached; nothing was accepted.") from error
-    if False in enqueued and not any(push.is_stored for push in pushes):
+    if failed and not any(push.is_stored for push in pushes):
         # Nobody will ever get these; their dedupe ids must be free for another try.
-        Dedupe.objects.filter(message_id__in=ids).delete()
-        Message.objects.filter(pk__in=ids).delete()
+        Dedupe.objects.filter(message_id__in=failed).delete()
+        Message.objects.filter(pk__in=failed).delete()
         raise Unavailable("The task queue cannot be reached; nothing was accepted.")
     return ids
 
 
-def _store_once(pushes: Sequence[Push], by: str, enqueued: list[bool]) -> list[int]:
-    """Store what was not pushed before under the same dedupe id; ids in the order of `pushes`."""
+def _store_once(pushes: Sequence[Push], by: str, failed: list[int]) -> list[int]:
+    """Store what was not pushed before under the same dedupe id; ids in the order of `pushes`.
+
+    Those that could not be enqueued are added to `failed`.
+    """
     wanted = list({push.dedupe_id for push in pushes if push.dedupe_id})
     for attempt in range(1, DEDUPE_ATTEMPTS + 1):
         try:
@@ -131,7 +134,7 @@ def _store_once(pushes: Sequence[Push], by: str, enqueued: list[bool]) -> list[i
                     for dedupe_id in sorted({push.dedupe_id for push in fresh} - {""})
                 )
                 if stored:
-                    transaction.on_commit(partial(_enqueue, stored, enqueued))
+                    transaction.on_commit(partial(_enqueue, stored, failed))
             break
         except IntegrityError:
             # Another push with the same dedupe id committed first; now it can be seen.
@@ -176,13 +179,12 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
     return Message.objects.store(messages, keys)
 
 
-def _enqueue(ids: list[int], enqueued: list[bool]) -> None:
+def _enqueue(ids: list[int], failed: list[int]) -> None:
     """Hand the messages to the fan-out. They are committed: a failure here must not undo that."""
     try:
         fan_out.delay(ids)
-        enqueued.append(True)
     except (BrokerError, OSError) as error:
-        enqueued.append(False)
+        failed += ids
         logger.error("the fan-out of %d messages could not be enqueued: %s", len(ids), error)
 
 

@@ -58,6 +58,16 @@ class Link(Protocol):
         """Return when nothing is waiting, or when the link is closed."""
 
 
+class Keeper(Protocol):
+    """What sessions need of their node."""
+
+    def acknowledge(self, message_id: int, key: str) -> None:
+        """A session of `key` has the message."""
+
+    def deliver_late(self, session: "Session", message: "Outgoing") -> None:
+        """Find out whether a message that the replay has overtaken is still to be sent."""
+
+
 PACKET_KINDS = 8  # text or binary, with an id or without, wrapped or not
 
 
@@ -125,8 +135,8 @@ class Session:
 
     __slots__ = (
         "__weakref__",
-        "_acknowledge",
         "_held",
+        "_keeper",
         "_last_replayed",
         "_replayed",
         "_room_to_hold",
@@ -152,7 +162,7 @@ class Session:
         identity: Any,
         kind: Kind,
         link: Link,
-        acknowledge: Callable[[int, str], None],
+        keeper: Keeper,
         *,
         acks: bool = False,
     ) -> None:
@@ -162,7 +172,7 @@ class Session:
         self.expires_at: float | None = identity.expires_at  # Unix time, seconds
         self.kind = kind
         self.link = link
-        self._acknowledge = acknowledge
+        self._keeper = keeper
         # Which of the packets of a message is this session's: see PACKET_KINDS.
         self.packet_kind = (kind is Kind.TEXT) + 2 * acks + 4 * link.wraps
         self.acks = acks  # it acknowledges with op 22; others by reading
@@ -188,16 +198,19 @@ class Session:
                 self.disconnect(CloseCode.SLOW_READER)
         elif self._replayed is None or not message.key or message.id > self._last_replayed:
             self._write(message)
-        # Else it was replayed, or another session of the key had it before this one came. If it
-        # was neither, it stays pending: sending it now would put it behind later ones.
+        elif message.id not in self._replayed:
+            # Another session of the key had it before this one came, and then it would be out of
+            # order here; or it was stored only after what is pending was read.
+            self._keeper.deliver_late(self, message)
 
     def replay(self, message: Outgoing) -> None:
         """Write a message that was pending, and remember that it was sent."""
         if self._replayed is None:
             self._replayed = set()
-        self._replayed.add(message.id)
-        self._last_replayed = message.id
-        self._write(message)
+        if message.id not in self._replayed:
+            self._replayed.add(message.id)
+            self._last_replayed = max(message.id, self._last_replayed)
+            self._write(message)
 
     def _write(self, message: Outgoing) -> None:
         # A session that acknowledges says itself what it has.
@@ -206,7 +219,7 @@ class Session:
 
     def sent(self, message_id: int) -> None:
         """The kernel has taken the message, which is how a session without ids acknowledges."""
-        self._acknowledge(message_id, self.key)
+        self._keeper.acknowledge(message_id, self.key)
 
     def hold(self, limit: int) -> None:
         """Keep live messages back until `release`; over `limit` bytes the session is closed."""

@@ -31,13 +31,9 @@ def imgo(settings) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_database_threads(settings) -> Iterator[None]:
+def _no_database_threads() -> Iterator[None]:
     """The threads of the loaders keep connections, and a connection to a test database that is
-    to be emptied or removed is in the way.
-
-    With `settings`, so that this comes before the test's settings end: the threads are as many as
-    they say.
-    """
+    to be emptied or removed is in the way."""
     yield
     database_threads.close()
 

@@ -186,3 +186,11 @@ async def test_threads_work_again_after_close(fetch):
     threads.close()
     assert await threads.run(len, "abc") == 3
     threads.close()
+
+
+async def test_close_ends_whatever_the_settings_have_become(fetch, imgo):
+    imgo(DATABASE_THREADS=1)
+    threads = DatabaseThreads()
+    await threads.run(len, "ab")
+    imgo(DATABASE_THREADS=2)
+    threads.close()

@@ -47,6 +47,20 @@ class KeptLink:
         return None
 
 
+class KeptKeeper:
+    """A keeper that notes what it is told."""
+
+    def __init__(self, acknowledged: list[tuple[int, str]]) -> None:
+        self.acknowledged = acknowledged
+        self.late: list[int] = []
+
+    def acknowledge(self, message_id: int, key: str) -> None:
+        self.acknowledged.append((message_id, key))
+
+    def deliver_late(self, session: Session, message: Outgoing) -> None:
+        self.late.append(message.id)
+
+
 def make_session(
     name: str = "s1",
     *,
@@ -54,13 +68,13 @@ def make_session(
     acks: bool = False,
     key: str = "u1",
     acknowledged: list[tuple[int, str]] | None = None,
+    keeper: KeptKeeper | None = None,
 ) -> Session:
     """A session of `key` that puts what it has been sent into `acknowledged`."""
-    into = [] if acknowledged is None else acknowledged
     link = KeptLink()
-    session = Session(
-        name, Identity(key), kind, link, lambda one, of: into.append((one, of)), acks=acks
-    )
+    if keeper is None:
+        keeper = KeptKeeper([] if acknowledged is None else acknowledged)
+    session = Session(name, Identity(key), kind, link, keeper, acks=acks)
     link.session = session
     return session
 

@@ -5,19 +5,21 @@ import json
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from accounts.identity import Facts, Identity
 from accounts.models import Token
 from imgo_site.errors import NotAuthenticated
 from offline.models import Pending
-from push.handshake import Refusal, establish
+from offline.pending import owed
+from push.handshake import Refusal, establish, ready_node
 from push.services import Push, accept_push
 from push.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
 from tests import eventually, in_thread
 
 from .conftest import push_now
-from .sessions import KeptLink, frames
+from .sessions import KeptLink, frames, message
 
 FACTS = Facts("tcp", "192.0.2.1")
 
@@ -134,6 +136,53 @@ async def test_what_was_acknowledged_a_moment_ago_is_not_replayed(node):
     await node.acknowledger.stop()  # as when the database is slow
     node.acknowledger.add(ids[0], "u1")
     assert sent(await open_session(node)) == [0, ids[1]]
+
+
+# What the replay has overtaken
+
+
+async def overtaken(node) -> tuple[Session, list[int]]:
+    """A session that was replayed the second of two messages; the first was not to be seen."""
+    ids = await store(b"1", b"2")
+    session = await open_session(node, since=str(ids[0]))
+    assert sent(session) == [0, ids[1]]
+    return session, ids
+
+
+async def test_what_was_stored_behind_the_replays_back_is_sent(node):
+    session, ids = await overtaken(node)
+    session.deliver(message(ids[0]))
+    await eventually(lambda: sent(session) == [0, ids[1], ids[0]])
+
+
+async def test_what_another_session_had_before_is_not_sent(node):
+    session, ids = await overtaken(node)
+    await in_thread(Pending.objects.acknowledge, [(ids[0], "u1")])
+    session.deliver(message(ids[0]))
+    session.deliver(message(ids[1] + 1))
+    await owed.get((ids[0], "u1"))  # asked behind it
+    assert sent(session) == [0, ids[1], ids[1] + 1]
+
+
+async def test_what_another_session_had_just_now_is_sent(node):
+    session, ids = await overtaken(node)
+    await node.acknowledger.stop()  # as when the database is slow
+    node.acknowledger.add(ids[0], "u1")
+    session.deliver(message(ids[0]))
+    assert sent(session) == [0, ids[1], ids[0]]
+
+
+async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
+    node, monkeypatch, caplog
+):
+    async def away(pair):
+        raise OperationalError("away")
+
+    session, ids = await overtaken(node)
+    monkeypatch.setattr(owed, "get", away)
+    session.deliver(message(ids[0]))
+    await eventually(lambda: "waits for its key's next session" in caplog.text)
+    assert sent(session) == [0, ids[1]]
 
 
 async def test_who_cannot_acknowledge_has_what_it_was_sent(node, imgo):
@@ -314,3 +363,9 @@ async def test_a_client_that_goes_during_its_opening_leaves_nothing(node, imgo):
     assert await in_thread(node.registry.sessions, "u1") == []
     assert await in_thread(node.registry.rooms) == {}
     assert await in_thread(Pending.objects.count) == 2
+
+
+async def test_a_node_that_cannot_start_refuses(database_down, mode):
+    with pytest.raises(Refusal) as found:
+        await ready_node()
+    assert found.value.code == CloseCode.UNAVAILABLE

@@ -11,6 +11,7 @@ from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Message, Pending
 from push import node as module
 from push.groups import key_group, room_group
+from push.hub import Hub
 from push.models import Dedupe
 from push.models import Node as NodeRow
 from push.node import get_node, is_running, stop_node
@@ -246,6 +247,30 @@ async def test_a_stopped_node_sends_its_sessions_elsewhere(transactional_db, mod
     assert [closed(session) for session in sessions] == [[CloseCode.GOING_AWAY]] * 3
     assert await in_thread(registry.nodes) == []
     assert await in_thread(registry.sessions, "u1") == []
+
+
+async def test_who_comes_to_a_stopped_node_is_refused_and_the_registry_stays_as_it_is(
+    transactional_db, mode, redis_client
+):
+    node = await get_node()
+    session = await admit(node, "u1", "a")
+    await stop_node()
+    with pytest.raises(Unavailable):
+        await admit(node, "u2")
+    await node.dismiss(session)  # its connection ends only now
+    assert not redis_client.keys("imgo:registry:count:*")
+
+
+async def test_a_start_that_failed_half_way_leaves_no_node_behind(
+    transactional_db, mode, monkeypatch
+):
+    async def fail(hub) -> None:
+        raise OSError("no layer")
+
+    monkeypatch.setattr(Hub, "start", fail)
+    with pytest.raises(OSError, match="no layer"):
+        await get_node()
+    assert await in_thread(module.get_registry().nodes) == []
 
 
 async def test_a_stopping_node_writes_what_was_acknowledged(transactional_db, mode):

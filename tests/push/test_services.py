@@ -386,6 +386,7 @@ def test_what_was_accepted_before_the_broker_went_stays_accepted(known, broker_d
     again = Push(b"1", room="r", dedupe_id="known")
     with pytest.raises(Unavailable):
         accept_pushes([again, Push(b"2", room="r", dedupe_id="new")])
+    assert list(Message.objects.values_list("pk", flat=True)) == [known]
     assert accept_push(again) == known
     broker_down()  # it is back
     assert accept_push(again) == known

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from push.session import Batch, Kind
 from push.wire import CloseCode, Op
 
-from .sessions import frames, make_session, message, read
+from .sessions import KeptKeeper, frames, make_session, message, read
 
 kinds = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name.lower())
 
@@ -161,16 +161,21 @@ def test_in_any_interleaving_each_is_sent_once_and_what_was_pending_first(pendin
     assert ids(session) == sorted(pending | live)
 
 
-def test_what_is_older_than_the_replay_and_was_not_in_it_stays_pending():
-    got = []
-    session = make_session(acknowledged=got)
+def test_whether_to_send_what_the_replay_has_overtaken_is_asked():
+    keeper = KeptKeeper([])
+    session = make_session(keeper=keeper)
     session.hold(10_000)
     session.deliver(message(1))
-    session.replay(message(2))
+    session.replay(message(3))
     session.release()
-    session.deliver(message(1))
-    assert got == [(2, "u1")]
-    assert len(session.link.written) == 1
+    session.deliver(message(2))
+    assert keeper.late == [1, 2]
+    session.replay(message(2))  # the answer
+    session.deliver(message(2))
+    session.replay(message(2))
+    session.deliver(message(4))
+    assert keeper.acknowledged == [(3, "u1"), (2, "u1"), (4, "u1")]
+    assert keeper.late == [1, 2]
 
 
 def test_to_a_room_nothing_is_older_than_the_replay():

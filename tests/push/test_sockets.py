@@ -19,7 +19,7 @@ from push.sockets import Care, Gone, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
 
-from .sessions import message, read
+from .sessions import KeptKeeper, message, read
 
 BIG = b"x" * 100_000
 
@@ -99,10 +99,8 @@ def adopt(link: SocketLink, node, acknowledged=None, *, acks: bool = False) -> S
     from push.session import Kind
 
     kind = Kind.BINARY if link.wraps else Kind.TCP
-    into = [] if acknowledged is None else acknowledged
-    session = Session(
-        "s1", Identity("u1"), kind, link, lambda one, key: into.append(one), acks=acks
-    )
+    keeper = KeptKeeper([] if acknowledged is None else acknowledged)
+    session = Session("s1", Identity("u1"), kind, link, keeper, acks=acks)
     link.session = session
     if link._inbox.qsize() and link._inbox._queue[0]["type"].endswith(".connect"):
         link._inbox.get_nowait()  # the consumer's
@@ -124,7 +122,7 @@ def is_lost(session: Session) -> bool:
 
 async def test_what_the_kernel_takes_is_acknowledged_at_once(session, peer, acknowledged):
     session.deliver(message(7))
-    assert (session.link.waiting, acknowledged) == (0, [7])
+    assert (session.link.waiting, acknowledged) == (0, [(7, "u1")])
     await peer.read()
     assert [frame.op for frame in read(session.kind, peer.got)] == [Op.MESSAGE]
 
@@ -140,7 +138,7 @@ async def test_what_it_does_not_take_waits_and_is_acknowledged_when_it_has(
     size = 3 * (16 + len(BIG)) + 16 + 7
     got = await peer.read_until(size)
     assert [len(frame.body) for frame in read(session.kind, got)] == [len(BIG)] * 3 + [7]
-    await eventually(lambda: acknowledged == [1, 2, 3, 4])
+    await eventually(lambda: [one for one, _ in acknowledged] == [1, 2, 3, 4])
     assert session.link.waiting == 0
 
 
