@@ -7,9 +7,6 @@ PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
 CACHE := var/cache
-# What `test` runs; `test-all` runs every test there is.
-SHORT := tests/wire tests/test_readme.py tests/accounts tests/offline tests/push/api \
-	tests/e2e/test_push.py tests/e2e/test_sessions.py
 UV := $(CACHE)/uv/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -27,16 +24,9 @@ run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes
 	@exec $(PY) manage.py imgo $(ARGS)
 
 .PHONY: test
-test: check ## all checks, then the tests known to pass; ARGS="..." goes to pytest
-	$(PY) -m pytest $(SHORT) $(ARGS)
-	@if [ ! -d tests/js ]; then :; \
-	elif command -v node >/dev/null; then \
-		set -x; node --test --test-reporter=spec $$(find tests/js -name '*.test.*js'); \
-	else echo "The tests in tests/js were NOT run: there is no node on PATH."; fi
-
-.PHONY: test-all
-test-all: $(VENV)/.test-stamp ## every test there is; some do not pass yet
+test: check ## all checks, then all tests; ARGS="..." goes to pytest
 	$(PY) -m pytest $(ARGS)
+	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
 
 .PHONY: check
 check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django's checks

@@ -7,12 +7,16 @@ must run before that. `pyproject.toml` names this module with `-p`.
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
 from tests.services import start_services
 
 SECRET_KEY = "a secret key for tests only, of a proper length, as the checks like them"
+
+# Who was started in the background of a script ignores this, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 home = Path(tempfile.mkdtemp(prefix="imgo-tests-"))
 atexit.register(shutil.rmtree, home, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Sessions that acknowledge: ids in their frames, pending until op 22, delivered again until then."""
+"""Sessions that acknowledge: ids in their frames, pending and delivered again until op 22."""
 
 import struct
 
@@ -28,7 +28,7 @@ async def test_the_id_is_a_json_string_in_text(world: World) -> None:
     client = await world.session(key, "text", ack=True)
     number = await world.api.push({"key": key}, b"{}")
     text = await client.receive_raw()
-    assert text == '[{"ver":2,"op":5,"seq":0,"id":"%d","body":{}}]' % number
+    assert text == f'[{{"ver":2,"op":5,"seq":0,"id":"{number}","body":{{}}}}]'
     assert parse_text(text) == [Frame(2, MESSAGE, 0, b"{}", number)]
 
 

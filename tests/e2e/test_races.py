@@ -38,10 +38,7 @@ class Receipts:
 
 async def push_all(world: World, key: str) -> list[int]:
     """Push the numbers, some at once and some one by one, while the client comes and goes."""
-    ids = []
-    for number in range(PUSHES):
-        ids.append(await world.api.push({"key": key}, {"n": number, "to": key}))
-    return ids
+    return [await world.api.push({"key": key}, {"n": n, "to": key}) for n in range(PUSHES)]
 
 
 async def read_to_the_end(client: Client, receipts: Receipts) -> None:

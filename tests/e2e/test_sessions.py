@@ -91,22 +91,23 @@ async def test_a_handshake_frame_before_auth_is_answered(world: World, transport
 
 
 @pytest.mark.parametrize(
-    ("op", "reply_op", "body", "expected"),
+    ("ops", "body", "expected"),
     [
-        (HANDSHAKE, HANDSHAKE_REPLY, b"", {}),
-        (HEARTBEAT, HEARTBEAT_REPLY, b"", {}),
-        (HEARTBEAT, HEARTBEAT_REPLY, "the token once more", {}),
-        (SEND, MESSAGE, {"upstream": [1, 2]}, {}),
-        (CHANGE_ROOM, CHANGE_ROOM_REPLY, "a room", {}),
-        (CHANGE_ROOM, CHANGE_ROOM_REPLY, b"", {}),
-        (JOIN, JOIN_REPLY, "a room", {}),
-        (LEAVE, LEAVE_REPLY, "a room it is not in", {}),
-        (TEST, TEST_REPLY, b"", {"test": "come on"}),
+        ((HANDSHAKE, HANDSHAKE_REPLY), b"", {}),
+        ((HEARTBEAT, HEARTBEAT_REPLY), b"", {}),
+        ((HEARTBEAT, HEARTBEAT_REPLY), "the token once more", {}),
+        ((SEND, MESSAGE), {"upstream": [1, 2]}, {}),
+        ((CHANGE_ROOM, CHANGE_ROOM_REPLY), "a room", {}),
+        ((CHANGE_ROOM, CHANGE_ROOM_REPLY), b"", {}),
+        ((JOIN, JOIN_REPLY), "a room", {}),
+        ((LEAVE, LEAVE_REPLY), "a room it is not in", {}),
+        ((TEST, TEST_REPLY), b"", {"test": "come on"}),
     ],
 )
 async def test_an_op_is_answered_with_the_same_seq(
-    world: World, transport: str, op: int, reply_op: int, body: object, expected: object
+    world: World, transport: str, ops: tuple[int, int], body: object, expected: object
 ) -> None:
+    op, reply_op = ops
     client = await world.session(new_key(), transport)
     for seq in (0, 1, 2**31 - 1, -(2**31)):
         reply = await client.ask(op, body, seq)
