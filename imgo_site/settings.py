@@ -181,7 +181,7 @@ if REDIS_URL:
     CHANNEL_LAYERS: dict[str, Any] = {
         "default": {
             # Not the core Redis layer: that one drops messages at a capacity of 100.
-            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "BACKEND": "push.layers.PubSubChannelLayer",
             "CONFIG": {"hosts": [REDIS_URL], "prefix": "imgo"},
         }
     }

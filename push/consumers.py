@@ -80,7 +80,9 @@ class SessionConsumer(AsyncConsumer):
 
     async def _serve_resident(self) -> None:
         """Serve through the ASGI server, with a task that writes."""
-        link = self.link = ResidentLink(self.send_data, self.send_close, conf.SESSION_BYTES)
+        link = self.link = ResidentLink(
+            self.send_data, self.send_close, conf.SESSION_BYTES, conf.SLOW_READER_TIMEOUT
+        )
         writer = asyncio.get_running_loop().create_task(link.run())
         try:
             await self._serve()

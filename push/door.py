@@ -8,7 +8,7 @@ closes sessions with a reason.
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 # First: it installs the asyncio reactor before anything else imports Twisted's default one.
 from daphne.server import Server
@@ -39,6 +39,8 @@ class ClientGone(OSError):
 class SessionProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no types
     """Daphne's WebSocket protocol with flow control both ways and close reasons."""
 
+    maxMessagePayloadSize: int  # noqa: N815 - autobahn's
+
     def onOpen(self) -> None:  # noqa: N802 - autobahn's name
         """Become the transport's producer, so that it says when its buffer is empty."""
         self._writable = asyncio.Event()
@@ -66,9 +68,13 @@ class SessionProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no
         # While this is 0 the transport pauses its producer, which is us, at the first byte that
         # has to wait instead of after 64 KiB. It is also the size of a read: so not for longer.
         self.transport.bufferSize = 0
+        # The limit is for clients; autobahn applies it both ways.
+        limit = self.maxMessagePayloadSize
+        self.maxMessagePayloadSize = 0
         try:
             self.handle_reply(message)
         finally:
+            self.maxMessagePayloadSize = limit
             del self.transport.bufferSize
         await self._writable.wait()
         if self._lost:
@@ -123,13 +129,13 @@ class TcpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the application."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         transport.set_write_buffer_limits(0)  # `resume_writing` means: all of it is gone
         scope = {
             "type": "tcp",
             "asgi": {"version": "3.0"},
-            "client": list(transport.get_extra_info("peername")[:2]),
+            # None when the client has gone already.
+            "client": list((transport.get_extra_info("peername") or ("", 0))[:2]),
             "server": list(transport.get_extra_info("sockname")[:2]),
         }
         self.inbox.put_nowait({"type": "tcp.connect"})
@@ -152,7 +158,7 @@ class TcpProtocol(asyncio.Protocol):
 
     async def send(self, event: dict[str, Any]) -> None:
         """The application's `send`. Raises `ClientGone`."""
-        if self.is_lost:
+        if self.is_lost or self.transport.is_closing():
             raise ClientGone("the client disconnected")
         if event["type"] == "tcp.send":
             self.transport.write(event["bytes"])
@@ -219,6 +225,8 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def _before_start(self) -> None:
         self.ws_factory.protocol = SessionProtocol
+        # A close frame says why; without this autobahn cuts the connection at a client's mistake.
+        self.ws_factory.setProtocolOptions(failByDrop=False)
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
         if conf.HANDOVER:
             self._build_http = self.http_factory.buildProtocol

@@ -14,6 +14,7 @@ from typing import Any
 from imgo_site.conf import conf
 from push.envelope import CLOSE, MESSAGE
 from push.groups import ALL, is_key_group, node_group
+from push.layers import groups_add
 from push.outbox import Outbox
 from push.session import Outgoing, Session
 from push.wire import CloseCode
@@ -37,6 +38,8 @@ class Hub:
         self.drops: Counter[str] = Counter()
         self._channel = ""
         self._joined: dict[str, asyncio.Future[None]] = {}
+        self._next_batch: tuple[list[str], asyncio.Future[None]] | None = None
+        self._joiner: asyncio.Task[None] | None = None
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._empty_since: dict[str, float] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -45,8 +48,7 @@ class Hub:
     async def start(self) -> None:
         """Get a channel, join the groups that every node is in, and begin to read."""
         self._channel = await self.layer.new_channel("imgo")
-        await self._join_layer(ALL)
-        await self._join_layer(node_group(self.node_id))
+        await self._join_layer(ALL, node_group(self.node_id))
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def stop(self) -> None:
@@ -55,6 +57,8 @@ class Hub:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
+        if self._joiner is not None:
+            self._joiner.cancel()
         for outbox in self.outboxes.values():
             outbox.close()
         self.outboxes.clear()
@@ -68,28 +72,54 @@ class Hub:
         """
         self.sessions[session.id] = session
         self.groups.setdefault(ALL, set()).add(session)
-        await asyncio.gather(*(self.join(session, group) for group in groups))
+        for group in groups:
+            self._enter(session, group)
+        await self._join_layer(*groups)
 
     async def join(self, session: Session, group: str) -> None:
         """Add a session to a group, and this node to the layer's group if it is the first."""
-        self.groups.setdefault(group, set()).add(session)
-        self._empty_since.pop(group, None)
+        self._enter(session, group)
         await self._join_layer(group)
 
-    async def _join_layer(self, group: str) -> None:
-        if leaving := self._leaving.get(group):
-            await asyncio.wait([leaving])
-        joined = self._joined.get(group)
-        if joined is None:
-            joined = asyncio.ensure_future(self.layer.group_add(group, self._channel))
-            self._joined[group] = joined
-            joined.add_done_callback(lambda done: self._on_joined(group, done))
-        # Shielded: others may be waiting for the same join.
-        await asyncio.shield(joined)
+    def _enter(self, session: Session, group: str) -> None:
+        self.groups.setdefault(group, set()).add(session)
+        self._empty_since.pop(group, None)
 
-    def _on_joined(self, group: str, joined: "asyncio.Future[None]") -> None:
-        if joined.cancelled() or joined.exception():
-            self._joined.pop(group, None)
+    async def _join_layer(self, *groups: str) -> None:
+        for group in groups:
+            if leaving := self._leaving.get(group):
+                await asyncio.wait([leaving])
+        for joined in [self._joined.get(group) or self._join_soon(group) for group in groups]:
+            # Shielded: others are waiting for the same join.
+            await asyncio.shield(joined)
+
+    def _join_soon(self, group: str) -> "asyncio.Future[None]":
+        """Join with the next batch: of all who come while the batch before is on its way."""
+        loop = asyncio.get_running_loop()
+        if self._next_batch is None:
+            self._next_batch = [], loop.create_future()
+            if self._joiner is None:
+                self._joiner = loop.create_task(self._join_batches())
+        groups, joined = self._next_batch
+        groups.append(group)
+        self._joined[group] = joined
+        return joined
+
+    async def _join_batches(self) -> None:
+        try:
+            while self._next_batch is not None:
+                (groups, joined), self._next_batch = self._next_batch, None
+                try:
+                    await groups_add(self.layer, groups, self._channel)
+                except Exception as error:  # noqa: BLE001 - it is handed to those who wait
+                    for group in groups:
+                        self._joined.pop(group, None)
+                    joined.set_exception(error)
+                    joined.exception()  # seen, should nobody be waiting any more
+                else:
+                    joined.set_result(None)
+        finally:
+            self._joiner = None
 
     def leave(self, session: Session, group: str) -> None:
         """Take a session out of a group; the layer's group is left later, by `leave_empty`."""

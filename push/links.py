@@ -19,16 +19,18 @@ Closer = Callable[[int, str], Awaitable[None]]
 class ResidentLink:
     """Writes go to a bounded queue that `run` empties through `send`.
 
-    Over `limit` waiting bytes the reader is too slow: what waits is dropped, the session is
-    closed with a code that tells the client to come back, and since no receipt was given for
-    what was dropped, pending messages stay pending.
+    Over `limit` waiting bytes, or `patience` seconds for one of them, the reader is too slow:
+    what waits is dropped, the session is closed with a code that tells the client to come back,
+    and since no receipt was given for what was dropped, pending messages stay pending.
     """
 
     __slots__ = (
         "_close",
         "_closing",
+        "_deadline",
         "_idle",
         "_limit",
+        "_patience",
         "_queue",
         "_send",
         "_wakeup",
@@ -36,10 +38,12 @@ class ResidentLink:
         "waiting",
     )
 
-    def __init__(self, send: Sender, close: Closer, limit: int) -> None:
+    def __init__(self, send: Sender, close: Closer, limit: int, patience: float) -> None:
         self._send = send
         self._close = close
         self._limit = limit
+        self._patience = patience
+        self._deadline: asyncio.Timeout | None = None  # of the send under way
         self._queue: deque[tuple[bytes, int]] = deque()
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()
@@ -60,13 +64,20 @@ class ResidentLink:
         if self._closing is not None:
             return
         if self.waiting and self.waiting + len(data) > self._limit:
-            self._queue.clear()
-            self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
+            self._give_up()
+            if self._deadline is not None:
+                self._deadline.reschedule(asyncio.get_running_loop().time())
             return
         self.waiting += len(data)
         self._queue.append((data, receipt))
         self._idle.clear()
         self._wakeup.set()
+
+    def _give_up(self) -> None:
+        self._queue.clear()
+        if self.session is not None:
+            self.session.is_closed = True
+        self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
         """Never called: there is no short way."""
@@ -90,11 +101,7 @@ class ResidentLink:
         try:
             while True:
                 while self._queue:
-                    data, receipt = self._queue.popleft()
-                    await self._send(data)
-                    self.waiting -= len(data)
-                    if receipt and self.session is not None:
-                        self.session.sent(receipt)
+                    await self._send_one(*self._queue.popleft())
                 self._idle.set()
                 if self._closing is not None:
                     await self._close(*self._closing)
@@ -105,3 +112,16 @@ class ResidentLink:
             self._closing = self._closing or (CloseCode.GOING_AWAY, "")
             self._queue.clear()
             self._idle.set()
+
+    async def _send_one(self, data: bytes, receipt: int) -> None:
+        try:
+            async with asyncio.timeout(self._patience) as self._deadline:
+                await self._send(data)
+        except TimeoutError:
+            self._give_up()
+            return
+        finally:
+            self._deadline = None
+        self.waiting -= len(data)
+        if receipt and self.session is not None:
+            self.session.sent(receipt)

@@ -68,7 +68,7 @@ class Keeper(Protocol):
         """Find out whether a message that the replay has overtaken is still to be sent."""
 
 
-PACKET_KINDS = 8  # text or binary, with an id or without, wrapped or not
+PACKET_KINDS = 12  # of each `Kind`, with an id or without, wrapped or not
 
 
 class Outgoing:
@@ -174,7 +174,7 @@ class Session:
         self.link = link
         self._keeper = keeper
         # Which of the packets of a message is this session's: see PACKET_KINDS.
-        self.packet_kind = (kind is Kind.TEXT) + 2 * acks + 4 * link.wraps
+        self.packet_kind = kind + 3 * acks + 6 * link.wraps
         self.acks = acks  # it acknowledges with op 22; others by reading
         self.rooms: set[str] = set()
         self.change_room = ""  # the one that op 12 leaves

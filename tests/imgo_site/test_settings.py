@@ -125,7 +125,7 @@ def test_with_the_services_nothing_is_kept_in_the_process(tmp_path):
         )
     )
     assert error == ""
-    layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    layer = "push.layers.PubSubChannelLayer"
     assert out == f"postgresql {layer} False False ['push.example']\n"
 
 

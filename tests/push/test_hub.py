@@ -3,14 +3,13 @@
 import asyncio
 
 import pytest
-from channels_redis.pubsub import RedisPubSubChannelLayer
 
 from offline.models import Message
 from push import hub as hub_module
 from push.envelope import as_layer_message, close_envelope, message_envelope
 from push.groups import ALL, key_group, node_group, room_group
 from push.hub import Hub
-from push.layers import InProcessChannelLayer
+from push.layers import InProcessChannelLayer, PubSubChannelLayer
 from push.session import Kind
 from push.wire import CloseCode
 from tests import eventually
@@ -242,7 +241,7 @@ async def test_leaving_what_it_is_not_in_is_no_mistake(hub, room):
 def any_layer(request, layer, settings):
     if request.param == "in process":
         return layer
-    return RedisPubSubChannelLayer(hosts=[settings.REDIS_URL], prefix="test-hub")
+    return PubSubChannelLayer(hosts=[settings.REDIS_URL], prefix="test-hub")
 
 
 @pytest.fixture

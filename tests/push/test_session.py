@@ -228,14 +228,15 @@ def test_a_message_is_encoded_once_for_all_sessions_of_a_kind(kind, acks):
     assert one.packet_for(first) is one.packet_for(second)
 
 
-def test_tcp_and_binary_websocket_share_their_bytes():
-    one = message(7)
+def test_each_kind_has_bytes_of_its_own_of_a_batch():
+    batch = Batch([message(7, ""), message(8, "")])
     sessions = [make_session(kind=kind) for kind in Kind]
     for session in sessions:
-        session.deliver(one)
+        session.deliver(batch)
     tcp, binary, text = (session.link.written[0] for session in sessions)
-    assert tcp is binary
-    assert text is not binary
+    assert [frame.op for frame in read(Kind.TCP, tcp)] == [Op.MESSAGE, Op.MESSAGE]
+    assert [frame.op for frame in read(Kind.BINARY, binary)] == [Op.RAW]
+    assert [frame.op for frame in read(Kind.TEXT, text)] == [Op.MESSAGE, Op.MESSAGE]
 
 
 # Batches
