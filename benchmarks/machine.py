@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.servers import Stack
 
 PACKAGES = (
-    *("django", "channels", "channels-redis", "daphne", "twisted", "uvloop", "celery", "redis"),
+    *("django", "channels", "channels-redis", "daphne", "twisted", "celery", "redis"),
     *("hiredis", "psycopg", "djangorestframework", "msgspec", "gunicorn", "websockets"),
 )
 

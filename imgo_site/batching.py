@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from django.db import InterfaceError, OperationalError, connection
 
@@ -90,21 +90,20 @@ class BatchLoader(Generic[K, V]):
 
     def __init__(self, fetch: Callable[[list[K]], Mapping[K, V]]) -> None:
         self._fetch = fetch
-        self._waiting: dict[K, asyncio.Future[V | None]] = {}
+        self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, key: K) -> V | None:
         """The value of `key`, or None. Waits for the batch that it becomes part of."""
         loop = asyncio.get_running_loop()
-        future = self._waiting.get(key)
-        if future is None:
-            if not self._waiting:
-                loop.call_later(conf.LOADER_WINDOW, self._flush)
-            future = self._waiting[key] = loop.create_future()
-            if len(self._waiting) >= MAX_BATCH:
-                self._flush()
-        # Shielded: one caller that goes away must not cancel the answer of the others.
-        return await asyncio.shield(future)
+        # One for each caller: who goes away must not cancel the answer of the others.
+        future: asyncio.Future[V | None] = loop.create_future()
+        if not self._waiting:
+            loop.call_later(conf.LOADER_WINDOW, self._flush)
+        self._waiting.setdefault(key, []).append(future)
+        if len(self._waiting) >= MAX_BATCH:
+            self._flush()
+        return await future
 
     def _flush(self) -> None:
         if self._waiting:
@@ -113,13 +112,24 @@ class BatchLoader(Generic[K, V]):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, batch: dict[K, asyncio.Future[V | None]]) -> None:
+    async def _answer(self, batch: dict[K, list[asyncio.Future[V | None]]]) -> None:
         try:
             found = await database_threads.run(self._fetch, list(batch))
         except Exception as error:  # noqa: BLE001 - handed to every caller of this batch
-            for future in batch.values():
-                future.set_exception(error)
-                future.exception()  # marks it as seen, should its caller have gone away
+            for futures in batch.values():
+                settle(futures, error=error)
         else:
-            for key, future in batch.items():
-                future.set_result(found.get(key))
+            for key, futures in batch.items():
+                settle(futures, found.get(key))
+
+
+def settle(
+    futures: "list[asyncio.Future[T]]", result: T | None = None, error: Exception | None = None
+) -> None:
+    """Answer those who wait, except who has gone away meanwhile."""
+    for future in futures:
+        if not future.done():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(cast("T", result))

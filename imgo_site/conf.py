@@ -82,7 +82,6 @@ class ImgoSettings:
     MAX_FRAMES_PER_SECOND: int = _setting(
         100, "Frames read from one client in a second; more wait for the next."
     )
-    UVLOOP: bool = _setting(True, "Run on uvloop where it is installed.")
     BATCH_MAX: int = _setting(40, "Messages to a busy room that one write carries at most.")
     BATCH_WINDOW: float = _setting(0.02, "Longest wait of a busy room's messages, seconds.")
     HANDOVER: bool = _setting(

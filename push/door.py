@@ -14,6 +14,7 @@ from typing import Any, cast
 from daphne.server import Server
 
 # isort: split
+from autobahn.exception import Disconnected
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 INBOX_MAX = 64  # events a consumer may lag behind before its socket is not read any more
 POLL_INTERVAL = 0.02  # seconds between looks at such an inbox
-CLOSE_TIMEOUT = 5.0  # seconds that a closed TCP connection may take to send what is left
+CLOSE_TIMEOUT = 2.0  # seconds that a closed TCP connection may take to send what is left
 NEVER = float("inf")
 
 
@@ -73,6 +74,8 @@ class SessionProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no
         self.maxMessagePayloadSize = 0
         try:
             self.handle_reply(message)
+        except Disconnected as error:
+            raise ClientGone("the client disconnected") from error
         finally:
             self.maxMessagePayloadSize = limit
             del self.transport.bufferSize
@@ -125,11 +128,12 @@ class TcpProtocol(asyncio.Protocol):
         self.writable.set()
         self.transport: asyncio.Transport
         self.is_paused = False
+        self.is_closing = False
         self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the application."""
-        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self.transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(0)  # `resume_writing` means: all of it is gone
         scope = {
             "type": "tcp",
@@ -143,6 +147,8 @@ class TcpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the consumer; stop reading while it lags behind."""
+        if self.is_closing:
+            return
         self.inbox.put_nowait({"type": "tcp.receive", "bytes": data})
         if not self.is_paused and self.inbox.qsize() >= INBOX_MAX:
             self.is_paused = True
@@ -158,7 +164,7 @@ class TcpProtocol(asyncio.Protocol):
 
     async def send(self, event: dict[str, Any]) -> None:
         """The application's `send`. Raises `ClientGone`."""
-        if self.is_lost or self.transport.is_closing():
+        if self.is_lost or self.is_closing or self.transport.is_closing():
             raise ClientGone("the client disconnected")
         if event["type"] == "tcp.send":
             self.transport.write(event["bytes"])
@@ -166,8 +172,11 @@ class TcpProtocol(asyncio.Protocol):
             if self.is_lost:
                 raise ClientGone("the client disconnected")
         elif event["type"] == "tcp.close":
-            self.transport.close()
-            # `close` waits for a peer that does not read for as long as that likes.
+            # Our end alone: closing at once would reset a connection whose peer is still sending,
+            # and what it has not read yet would be lost to it.
+            self.is_closing = True
+            self.transport.write_eof()
+            self.transport.resume_reading()
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.transport.abort)
         else:
             raise ValueError(f"unknown event type {event['type']!r}")
@@ -226,7 +235,7 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _before_start(self) -> None:
         self.ws_factory.protocol = SessionProtocol
         # A close frame says why; without this autobahn cuts the connection at a client's mistake.
-        self.ws_factory.setProtocolOptions(failByDrop=False)
+        self.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
         if conf.HANDOVER:
             self._build_http = self.http_factory.buildProtocol
@@ -290,7 +299,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._tcp_tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("Exception inside application", exc_info=error)
-        if not protocol.is_lost and not protocol.transport.is_closing():
+        if not (protocol.is_lost or protocol.is_closing or protocol.transport.is_closing()):
             protocol.transport.abort()
 
     def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
+from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push.envelope import CLOSE, MESSAGE
 from push.groups import ALL, is_key_group, node_group
-from push.layers import groups_add
+from push.layers import groups_add, groups_discard
 from push.outbox import Outbox
 from push.session import Outgoing, Session
 from push.wire import CloseCode
@@ -24,6 +25,16 @@ logger = logging.getLogger(__name__)
 FAIRNESS = 100  # messages handled before the event loop gets a turn
 DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
+
+
+class _Batch:
+    """Groups that are joined together, and who waits for that."""
+
+    __slots__ = ("groups", "waiting")
+
+    def __init__(self) -> None:
+        self.groups: list[str] = []
+        self.waiting: list[asyncio.Future[None]] = []
 
 
 class Hub:
@@ -37,8 +48,9 @@ class Hub:
         self.outboxes: dict[str, Outbox] = {}
         self.drops: Counter[str] = Counter()
         self._channel = ""
-        self._joined: dict[str, asyncio.Future[None]] = {}
-        self._next_batch: tuple[list[str], asyncio.Future[None]] | None = None
+        self._joined: set[str] = set()
+        self._joining: dict[str, _Batch] = {}
+        self._next_batch: _Batch | None = None
         self._joiner: asyncio.Task[None] | None = None
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._empty_since: dict[str, float] = {}
@@ -89,35 +101,35 @@ class Hub:
         for group in groups:
             if leaving := self._leaving.get(group):
                 await asyncio.wait([leaving])
-        for joined in [self._joined.get(group) or self._join_soon(group) for group in groups]:
-            # Shielded: others are waiting for the same join.
-            await asyncio.shield(joined)
+        missing = [group for group in groups if group not in self._joined]
+        for batch in {self._joining.get(group) or self._join_soon(group) for group in missing}:
+            joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            batch.waiting.append(joined)
+            await joined
 
-    def _join_soon(self, group: str) -> "asyncio.Future[None]":
+    def _join_soon(self, group: str) -> "_Batch":
         """Join with the next batch: of all who come while the batch before is on its way."""
-        loop = asyncio.get_running_loop()
         if self._next_batch is None:
-            self._next_batch = [], loop.create_future()
+            self._next_batch = _Batch()
             if self._joiner is None:
-                self._joiner = loop.create_task(self._join_batches())
-        groups, joined = self._next_batch
-        groups.append(group)
-        self._joined[group] = joined
-        return joined
+                self._joiner = asyncio.get_running_loop().create_task(self._join_batches())
+        self._next_batch.groups.append(group)
+        self._joining[group] = self._next_batch
+        return self._next_batch
 
     async def _join_batches(self) -> None:
         try:
             while self._next_batch is not None:
-                (groups, joined), self._next_batch = self._next_batch, None
+                batch, self._next_batch = self._next_batch, None
+                error: Exception | None = None
                 try:
-                    await groups_add(self.layer, groups, self._channel)
-                except Exception as error:  # noqa: BLE001 - it is handed to those who wait
-                    for group in groups:
-                        self._joined.pop(group, None)
-                    joined.set_exception(error)
-                    joined.exception()  # seen, should nobody be waiting any more
-                else:
-                    joined.set_result(None)
+                    await groups_add(self.layer, batch.groups, self._channel)
+                    self._joined.update(batch.groups)
+                except Exception as caught:  # noqa: BLE001 - handed to those who wait
+                    error = caught
+                for group in batch.groups:
+                    del self._joining[group]
+                settle(batch.waiting, error=error)
         finally:
             self._joiner = None
 
@@ -145,15 +157,20 @@ class Hub:
         for group, since in self._empty_since.items():
             if since > limit:
                 break
-            due.append(group)
+            if group not in self._joining:
+                due.append(group)
         for group in due:
-            if self._empty_since.pop(group, None) is None or self._joined.pop(group, None) is None:
-                continue
-            leaving = asyncio.ensure_future(self.layer.group_discard(group, self._channel))
-            self._leaving[group] = leaving
-            try:
-                await leaving
-            finally:
+            del self._empty_since[group]
+        due = [group for group in due if group in self._joined]
+        if not due:
+            return
+        self._joined.difference_update(due)
+        leaving = asyncio.ensure_future(groups_discard(self.layer, due, self._channel))
+        self._leaving.update(dict.fromkeys(due, leaving))
+        try:
+            await leaving
+        finally:
+            for group in due:
                 del self._leaving[group]
 
     # Messages

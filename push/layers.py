@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -66,8 +66,17 @@ async def groups_add(layer: Any, groups: Sequence[str], channel: str) -> None:
         await layer.group_add(group, channel)
 
 
+async def groups_discard(layer: Any, groups: Sequence[str], channel: str) -> None:
+    """Take a channel out of many groups of any layer, together where the layer can."""
+    if together := getattr(layer, "groups_discard", None):
+        await together(groups, channel)
+        return
+    for group in groups:
+        await layer.group_discard(group, channel)
+
+
 class PubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # it has no types
-    """The Redis pub/sub layer of channels_redis, with `groups_add`.
+    """The Redis pub/sub layer of channels_redis, with `groups_add` and `groups_discard`.
 
     In a storm of connects every session joins a group of its own. Here the groups of all that
     connect in the same moment are one command, and a join ends when Redis has confirmed it: what
@@ -92,12 +101,29 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
     async def groups_add(self, groups: Sequence[str], channel: str) -> None:
         """Add a channel to many groups. Raises what Redis raises, or `TimeoutError`."""
-        by_shard: dict[_Connection, list[str]] = {}
-        for group in groups:
-            name = self._get_group_channel_name(group)
+        names = [self._get_group_channel_name(group) for group in groups]
+        for name in names:
             self.groups.setdefault(name, set()).add(channel)
-            by_shard.setdefault(self._get_shard(name), []).append(name)
-        await asyncio.gather(*(shard.subscribe_all(names) for shard, names in by_shard.items()))
+        shards = self._by_shard(names).items()
+        await asyncio.gather(*(shard.subscribe_all(some) for shard, some in shards))
+
+    async def groups_discard(self, groups: Sequence[str], channel: str) -> None:
+        """Take a channel out of many groups. Raises what Redis raises."""
+        left = []
+        for name in map(self._get_group_channel_name, groups):
+            members = self.groups.get(name, set())
+            members.discard(channel)
+            if not members:
+                self.groups.pop(name, None)
+                left.append(name)
+        shards = self._by_shard(left).items()
+        await asyncio.gather(*(shard.unsubscribe_all(some) for shard, some in shards))
+
+    def _by_shard(self, names: Iterable[str]) -> "dict[_Connection, list[str]]":
+        shards: dict[_Connection, list[str]] = {}
+        for name in names:
+            shards.setdefault(self._get_shard(name), []).append(name)
+        return shards
 
 
 class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
@@ -128,6 +154,16 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
             finally:
                 self._confirmations.pop(last, None)
             self._subscribed_to.update(fresh)
+
+    async def unsubscribe_all(self, channels: Sequence[str]) -> None:
+        """Give up the subscriptions to channels."""
+        async with self._lock:
+            there = [name for name in channels if name in self._subscribed_to]
+            if there:
+                self._ensure_redis()
+                self._ensure_receiver()
+                await self._pubsub.unsubscribe(*there)
+                self._subscribed_to.difference_update(there)
 
     async def _do_receiving(self) -> None:
         while True:

@@ -66,7 +66,7 @@ class DirectRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
         path, _, query = self.uri.partition(b"?")
         scope = {
             "type": "websocket",
-            "path": unquote(path.decode("latin1")),
+            "path": unquote(path.decode("latin1")) if b"%" in path else path.decode("latin1"),
             "raw_path": path,
             "root_path": "",
             "query_string": query,

@@ -6,10 +6,11 @@ import pytest
 
 from offline.models import Message
 from push import hub as hub_module
+from push import layers
 from push.envelope import as_layer_message, close_envelope, message_envelope
 from push.groups import ALL, key_group, node_group, room_group
 from push.hub import Hub
-from push.layers import InProcessChannelLayer, PubSubChannelLayer
+from push.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
 from push.session import Kind
 from push.wire import CloseCode
 from tests import eventually
@@ -319,7 +320,7 @@ async def test_the_bytes_are_encoded_once_for_each_kind(hub):
         await hub.add(session, [ROOM])
     hub.handle(envelope(ROOM))
     written = [session.link.written[0] for session in sessions]
-    assert len({id(data) for data in written}) == len(set(written)) == 4
+    assert len({id(data) for data in written}) == len(Kind) * 2
 
 
 async def test_what_settles_a_pending_row_is_acknowledged(hub):
@@ -382,3 +383,80 @@ async def test_a_layer_that_fails_is_read_again(hub, layer, room, caplog):
     await send(layer, envelope(ROOM, 2))
     await eventually(lambda: ids(room) == [1, 2])
     assert "could not be handled" in caplog.text
+
+
+# Joining Redis together
+
+
+@pytest.fixture
+async def pubsub(settings, redis_client):
+    """The layer of production."""
+    layer = PubSubChannelLayer(hosts=[settings.REDIS_URL], prefix="test-join")
+    yield layer
+    await layer.flush()
+
+
+def subscribed(client, prefix: str = "test-join__group__") -> set[str]:
+    return {name.removeprefix(prefix) for name in client.pubsub_channels(f"{prefix}*")}
+
+
+def commands(client, name: str) -> int:
+    """How many commands of this name Redis has carried out."""
+    return client.info("commandstats").get(f"cmdstat_{name}", {}).get("calls", 0)
+
+
+async def test_the_groups_of_a_storm_are_a_few_commands(pubsub, redis_client):
+    hub = Hub(pubsub, "n1")
+    await hub.start()
+    before = commands(redis_client, "subscribe")
+    storm = [make_session(f"s{n}") for n in range(200)]
+    await asyncio.gather(*(hub.add(one, [key_group(one.id), ROOM]) for one in storm))
+    assert commands(redis_client, "subscribe") - before <= 3
+    assert {key_group(one.id) for one in storm} < subscribed(redis_client)
+    before = commands(redis_client, "unsubscribe")
+    for one in storm:
+        hub.remove(one, [key_group(one.id), ROOM])
+    await hub.leave_empty(0)
+    await eventually(lambda: subscribed(redis_client) == {ALL, node_group("n1")})
+    assert commands(redis_client, "unsubscribe") - before == 1
+    await hub.stop()
+
+
+async def test_who_has_joined_has_been_confirmed_by_redis(pubsub, redis_client):
+    channel = await pubsub.new_channel()
+    await pubsub.groups_add([f"g{n}" for n in range(50)], channel)
+    # Not a moment later: what is published from now on must come in.
+    assert subscribed(redis_client) == {f"g{n}" for n in range(50)}
+
+
+async def test_a_join_fails_while_redis_does_not_answer(settings, closed_port):
+    layer = PubSubChannelLayer(hosts=[f"redis://127.0.0.1:{closed_port}/0"], prefix="test-join")
+    with pytest.raises(LAYER_ERRORS):
+        await layer.new_channel()
+
+
+async def test_a_connection_that_was_cut_is_made_again_with_all_groups(
+    pubsub, redis_client, monkeypatch
+):
+    monkeypatch.setattr(layers, "RETRY_INTERVAL", 0.01)
+    channel = await pubsub.new_channel()
+    await pubsub.groups_add(["g1", "g2"], channel)
+    for connection in redis_client.client_list(_type="pubsub"):
+        redis_client.client_kill(connection["addr"])
+    await eventually(lambda: subscribed(redis_client) == {"g1", "g2"})
+    await pubsub.groups_add(["g3"], channel)
+    await pubsub.group_send("g3", {"type": "x"})
+    assert await asyncio.wait_for(pubsub.receive(channel), 10) == {"type": "x"}
+
+
+async def test_a_group_that_is_being_joined_is_not_left(hub, layer):
+    layer.gate.clear()
+    session = make_session("s1")
+    joining = asyncio.create_task(hub.add(session, [ROOM]))
+    await eventually(lambda: layer.calls)
+    hub.remove(session, [ROOM])
+    await hub.leave_empty(0)
+    layer.gate.set()
+    await joining
+    await hub.leave_empty(0)
+    assert layer.calls == [("add", ROOM), ("discard", ROOM)]

@@ -1,6 +1,5 @@
 """`manage.py imgo`: serve HTTP, WebSocket and raw TCP in one process."""
 
-import asyncio
 from argparse import ArgumentParser
 from typing import Any
 
@@ -30,9 +29,7 @@ class Command(BaseCommand):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
         self._greet(demo.prepare() if demo.is_on() else None)
         connection.close()
-        if conf.UVLOOP:
-            _use_uvloop()
-        # Imported late: it installs Twisted's asyncio reactor, on a loop of the policy's kind.
+        # Imported late: it installs Twisted's asyncio reactor.
         from imgo_site.asgi import application
         from push.door import ImgoServer
 
@@ -69,12 +66,3 @@ class Command(BaseCommand):
         lines += [f"Listening: {', '.join(ports)}. Ctrl-C stops it."]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
-
-
-def _use_uvloop() -> None:
-    """Make new event loops uvloop's, where that is installed (it is not for every platform)."""
-    try:
-        import uvloop
-    except ImportError:
-        return
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
