@@ -85,14 +85,17 @@ def parse_auth_body(body: bytes) -> AuthBody:
         text = body.decode()
     except UnicodeDecodeError:
         raise BadRequest("The auth body must be UTF-8 text.") from None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = text  # imgo: the token itself
-    if isinstance(value, dict):
-        return _from_object(value)
     # A token such as 12345 is valid JSON too, but what was sent is the text.
-    token = value if isinstance(value, str) else text
+    token = text
+    if text.lstrip()[:1] in ("{", '"'):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            return _from_object(value)
+        if isinstance(value, str):
+            token = value
     if len(token) > TOKEN_MAX * 4:
         raise BadRequest("The token is too long.")
     return AuthBody(token=token)
