@@ -206,7 +206,7 @@ def _calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 50, 100)
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
 
 
 class ImgoServer(Server):  # type: ignore[misc]

@@ -50,7 +50,8 @@ redis.call('EXPIRE', KEYS[2], ARGV[4])
 """
 
 # Counts a session in, under a cap. Entries of nodes whose lease is gone are dropped first, so
-# that a crashed node does not take up a key's sessions. Returns {1, evicted entries...} or {0} when refused.
+# that a crashed node does not take up a key's sessions. Returns {1, evicted entries...}, or {0}
+# when refused.
 _ADD_CAPPED = """
 local cap, evict = tonumber(ARGV[3]), ARGV[4] == '1'
 local evicted = {}

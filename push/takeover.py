@@ -59,10 +59,6 @@ class DirectRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self.clientproto.decode("latin1"),
             [(name.decode("latin1"), value.decode("latin1")) for name, value in headers],
         )
-        link = WebSocketLink(self.server.care, sock, response)
-        if not is_accepted:
-            link.refuse(response)
-            return
         path, _, query = self.uri.partition(b"?")
         scope = {
             "type": "websocket",
@@ -75,7 +71,16 @@ class DirectRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
             "server": [self.host.host, self.host.port],
             "subprotocols": [],
         }
-        self.server.run_link(link, scope)
+        server = self.server
+        # Twisted's objects hold each other: taken apart they go now, and not when the garbage
+        # collector comes by, which would be kilobytes for each session of a storm.
+        for part in (transport, channel, self):
+            part.__dict__.clear()
+        link = WebSocketLink(server.care, sock, response)
+        if not is_accepted:
+            link.refuse(response)
+            return
+        server.run_link(link, scope)
         if behind:
             link.received(behind)
 
