@@ -10,7 +10,7 @@ from benchmarks.bench import Bench, Target
 from benchmarks.client import RawClient, Refused, Stream, request
 
 KEYS = 5000  # that the pushes go to in turn: none comes near OFFLINE_MAX
-CONNECTIONS = 4  # for one push a request: as many as the API has threads
+CONNECTIONS = 8  # for one push a request: as many as the API has threads
 ARRAY = 1000  # pushes of one request
 STREAM_CHUNK = 100  # lines written at a time
 DRAIN = 30.0  # seconds that the worker gets to fan out what was accepted

@@ -234,7 +234,7 @@ class Api(Process):
     def __init__(self, stack: Stack, log: Path) -> None:
         self.port = free_port()
         command = ["-m", "gunicorn", "imgo_site.wsgi", "--bind", f"{HOST}:{self.port}"]
-        command += ["--workers", "1", "--threads", "4", "--keep-alive", "75", "--no-control-socket"]
+        command += ["--workers", "1", "--threads", "8", "--keep-alive", "75", "--no-control-socket"]
         super().__init__("the API", command, log, stack.env)
         self.wait_until(lambda: accepts(HOST, self.port))
 

@@ -9,6 +9,7 @@ is rolled back was never sent.
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -121,7 +122,7 @@ def _store_once(pushes: Sequence[Push], by: str, failed: list[int]) -> list[int]
     wanted = list({push.dedupe_id for push in pushes if push.dedupe_id})
     for attempt in range(1, DEDUPE_ATTEMPTS + 1):
         try:
-            with transaction.atomic():
+            with _transaction(wanted):
                 known = Dedupe.objects.known(by, wanted)
                 fresh = _without_known(pushes, known)
                 stored = _store(fresh, by)
@@ -129,10 +130,11 @@ def _store_once(pushes: Sequence[Push], by: str, failed: list[int]) -> list[int]
                     if push.dedupe_id:
                         known[push.dedupe_id] = message_id
                 # In one order for all: two arrays at once must not wait for each other.
-                Dedupe.objects.bulk_create(
-                    Dedupe(by=by, dedupe_id=dedupe_id, message_id=known[dedupe_id])
-                    for dedupe_id in sorted({push.dedupe_id for push in fresh} - {""})
-                )
+                if new := sorted({push.dedupe_id for push in fresh} - {""}):
+                    Dedupe.objects.bulk_create(
+                        Dedupe(by=by, dedupe_id=dedupe_id, message_id=known[dedupe_id])
+                        for dedupe_id in new
+                    )
                 if stored:
                     transaction.on_commit(partial(_enqueue, stored, failed))
             break
@@ -142,6 +144,13 @@ def _store_once(pushes: Sequence[Push], by: str, failed: list[int]) -> list[int]
                 raise
     plain = iter(stored[i] for i, push in enumerate(fresh) if not push.dedupe_id)
     return [known[push.dedupe_id] if push.dedupe_id else next(plain) for push in pushes]
+
+
+def _transaction(dedupe_ids: list[str]) -> AbstractContextManager[None]:
+    """What makes storing atomic, if it is not one statement and so is by itself."""
+    if Message.objects.is_one_statement and not dedupe_ids:
+        return nullcontext()
+    return transaction.atomic()
 
 
 def _without_known(pushes: Sequence[Push], known: dict[str, int]) -> list[Push]:

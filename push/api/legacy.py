@@ -26,8 +26,9 @@ from push.api.problems import (
 )
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
+from push.group_commit import accept_in_group
 from push.node import get_registry
-from push.services import Push, accept_push, is_json
+from push.services import Push, is_json
 from push.wire import json_body
 
 # imgo put any text in front of the answer; only a plain identifier is one that runs nothing.
@@ -64,7 +65,7 @@ def done(data: Mapping[str, Any] | None = None) -> JsonResponse:
 def raw_push(request: Request, **target: Any) -> None:
     """Push the request's bytes as they are."""
     body = body_of(request)
-    accept_push(Push(body, is_json=is_json(body), **target), caller(request).name)
+    accept_in_group(Push(body, is_json=is_json(body), **target), caller(request).name)
 
 
 class PushView(LegacyView):
@@ -89,7 +90,7 @@ class PushManyView(LegacyView):
         if not wanted.u:
             raise BadRequest("'u' names no user.")
         keys = tuple(user_id(uid) for uid in wanted.u)
-        accept_push(Push(bytes(wanted.m), keys=keys), caller(request).name)
+        accept_in_group(Push(bytes(wanted.m), keys=keys), caller(request).name)
         return done()
 
 

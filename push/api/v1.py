@@ -16,11 +16,12 @@ from offline.models import Pending
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.envelope import close_envelope
+from push.group_commit import accept_in_group
 from push.groups import key_group
 from push.node import get_registry
 from push.publish import publish
 from push.registry import Entry
-from push.services import Push, accept_push, accept_pushes
+from push.services import Push, accept_pushes
 from push.wire import CloseCode
 
 PAGE_MAX = 1000  # rows of one page
@@ -61,7 +62,7 @@ class PushesView(APIView):
         if data.lstrip()[:1] == b"[":
             return Response(self._accept_array(data, by), status=202)
         push = read(data, PushRequest).as_push()
-        return Response({"id": str(accept_push(push, by))}, status=202)
+        return Response({"id": str(accept_in_group(push, by))}, status=202)
 
     @staticmethod
     def _accept_array(data: bytes, by: str) -> list[dict[str, Any]]:

@@ -1,0 +1,131 @@
+"""Group commit: who comes together is accepted together, and fails together."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from imgo_site.errors import BadRequest, Unavailable
+from offline.models import Message, Pending
+from push import group_commit as module
+from push.group_commit import GroupCommit
+from push.services import Push, accept_pushes
+
+PATIENCE = 10  # seconds
+
+
+class Gate:
+    """`accept_pushes`, whose first call waits until the gate is opened."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[str, list[bytes]]] = []
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.error: Exception | None = None
+
+    def __call__(self, pushes: list[Push], by: str) -> list[int]:
+        self.groups.append((by, [push.body for push in pushes]))
+        self.entered.set()
+        assert self.opened.wait(PATIENCE)
+        if self.error is not None:
+            raise self.error
+        return accept_pushes(pushes, by)
+
+
+@pytest.fixture
+def gate(transactional_db, monkeypatch):
+    found = Gate()
+    monkeypatch.setattr(module, "accept_pushes", found)
+    yield found
+    found.opened.set()
+
+
+def key_push(number: int, **fields: Any) -> Push:
+    return Push(b"%d" % number, keys=(f"u{number}",), **fields)
+
+
+def accept(commit: GroupCommit, push: Push, by: str) -> int:
+    try:
+        return commit.accept(push, by)
+    finally:
+        connection.close()
+
+
+def one_and_then(gate: Gate, callers: list[str]) -> list[Any]:
+    """What becomes of a push that is under way, and of one a caller that come meanwhile."""
+    commit = GroupCommit()
+    with ThreadPoolExecutor(len(callers) + 1) as threads:
+        futures = [threads.submit(accept, commit, key_push(0), "first")]
+        assert gate.entered.wait(PATIENCE)
+        for number, by in enumerate(callers, 1):
+            futures.append(threads.submit(accept, commit, key_push(number), by))
+            while len(commit._waiting) < number:
+                assert not futures[-1].done()
+        gate.opened.set()
+        return [future.exception(PATIENCE) or future.result() for future in futures]
+
+
+def test_those_who_come_while_one_is_under_way_are_accepted_together(gate, queued):
+    ids = one_and_then(gate, ["a"] * 5)
+    assert gate.groups == [("first", [b"0"]), ("a", [b"1", b"2", b"3", b"4", b"5"])]
+    assert ids == sorted(set(ids))
+    assert queued() == [ids[:1], ids[1:]]
+    assert [bytes(Message.objects.get(pk=one).body) for one in ids] == [
+        b"%d" % number for number in range(6)
+    ]
+    assert set(Pending.objects.values_list("message_id", "key")) == {
+        (one, f"u{number}") for number, one in enumerate(ids)
+    }
+
+
+def test_each_caller_has_a_transaction_of_its_own(gate):
+    one_and_then(gate, ["a", "a", "b"])
+    assert gate.groups == [("first", [b"0"]), ("a", [b"1", b"2"]), ("b", [b"3"])]
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), LookupError("a bug")])
+def test_those_who_fail_together_each_hear_of_it(gate, error):
+    gate.error = error
+    found = one_and_then(gate, ["a"] * 3)
+    assert [(type(one), str(one)) for one in found] == [(type(error), str(error))] * 4
+    assert not Message.objects.exists()
+
+
+def test_after_a_failure_the_next_is_accepted(gate):
+    commit = GroupCommit()
+    gate.opened.set()
+    gate.error = Unavailable("away")
+    with pytest.raises(Unavailable):
+        commit.accept(key_push(1), "a")
+    gate.error = None
+    assert commit.accept(key_push(2), "a") == Message.objects.get().pk
+
+
+def test_what_cannot_be_accepted_fails_alone(gate):
+    with pytest.raises(BadRequest):
+        GroupCommit().accept(Push(b"", keys=("u1",)), "a")
+    assert gate.groups == []
+
+
+@pytest.mark.parametrize(
+    "push",
+    [
+        Push(b"1", room="r"),
+        Push(b"1", to_all=True),
+        key_push(1, store=False),
+        key_push(1, dedupe_id="once"),
+    ],
+)
+def test_what_depends_on_more_than_the_transaction_goes_alone(gate, push):
+    assert GroupCommit().accept(push, "a") == Message.objects.get().pk
+    assert gate.groups == []
+
+
+def test_a_push_inside_of_a_transaction_belongs_to_that(gate):
+    with transaction.atomic():
+        GroupCommit().accept(key_push(1), "a")
+        transaction.set_rollback(True)
+    assert gate.groups == []
+    assert not Message.objects.exists()
