@@ -13,6 +13,7 @@ from typing import Any
 
 from imgo_site.batching import settle
 from imgo_site.conf import conf
+from push import metrics
 from push.envelope import CLOSE, MESSAGE
 from push.groups import ALL, is_key_group, node_group
 from push.layers import groups_add, groups_discard
@@ -83,6 +84,7 @@ class Hub:
         If it raises or is cancelled, call `remove`.
         """
         self.sessions[session.id] = session
+        metrics.SESSIONS.set(len(self.sessions))
         self.groups.setdefault(ALL, set()).add(session)
         for group in groups:
             self._enter(session, group)
@@ -146,6 +148,7 @@ class Hub:
     def remove(self, session: Session, groups: list[str]) -> None:
         """Forget a session."""
         self.sessions.pop(session.id, None)
+        metrics.SESSIONS.set(len(self.sessions))
         for group in (ALL, *groups):
             self.leave(session, group)
 
@@ -224,6 +227,7 @@ class Hub:
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered, and say so now and then."""
         self.drops[reason] += 1
+        metrics.DROPS.labels(reason).inc()
         if self.drops[reason] % DROP_LOG == 1:
             logger.warning("messages dropped so far, %s: %d", reason, self.drops[reason])
 

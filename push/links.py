@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from push.metrics import count_close
 from push.session import Session
 from push.wire import CloseCode
 
@@ -89,6 +90,7 @@ class ResidentLink:
     def close(self, code: int, reason: str) -> None:
         """Close after what is queued; only the first call counts."""
         if self._closing is None:
+            count_close(code)
             self._closing = (code, reason)
             self._wakeup.set()
 

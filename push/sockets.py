@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
+from push.metrics import count_close
 from push.poller import READ, WRITE, Poller
 from push.session import Session
 from push.websocket import Framing, FramingPool, packet, refuse_upgrade
@@ -49,7 +50,6 @@ class Care:
         self.stalled: dict[SocketLink, float] = {}  # since when bytes wait
         self.closing: dict[SocketLink, float] = {}  # when to stop waiting for the peer
         self.throttled: list[SocketLink] = []
-        self.dropped = 0  # sessions closed as slow readers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, coroutine: Any) -> None:
@@ -256,7 +256,6 @@ class SocketLink:
 
         No receipt is given for what is dropped: pending messages stay pending.
         """
-        self._care.dropped += 1
         self._is_giving_up = True
         if self._queue is not None:
             # What is left of the message that the kernel took a part of has to come first.
@@ -269,6 +268,7 @@ class SocketLink:
     def close(self, code: int, reason: str) -> None:
         """Say goodbye behind what was written before; only the first call counts."""
         if self._is_open:
+            count_close(code)
             self._goodbye(code, reason)
             self._close_soon()
 

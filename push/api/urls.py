@@ -3,6 +3,7 @@
 from django.urls import path
 
 from push.api import legacy, v1
+from push.api.metrics import MetricsView
 from push.api.stream import StreamView
 
 urlpatterns = [
@@ -16,6 +17,7 @@ urlpatterns = [
     path("api/v1/stats", v1.StatsView.as_view()),
     path("api/v1/tokens", v1.TokensView.as_view()),
     path("api/v1/tokens/<path:key>", v1.TokenView.as_view()),
+    path("metrics", MetricsView.as_view()),
     path("1/push", legacy.PushView.as_view()),
     path("1/pushs", legacy.PushManyView.as_view()),
     path("1/push/room", legacy.PushRoomView.as_view()),

@@ -1,4 +1,4 @@
-"""The demo page and the health check: for whom they are, and for whom not."""
+"""The demo page, the health check and the metrics: for whom they are, and for whom not."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ from django.test import Client
 
 from accounts.models import ApiKey, Token, digest
 from offline.models import Message
-from push import demo, health
+from push import demo, health, metrics
+from push.wire import CloseCode
 
 pytestmark = pytest.mark.django_db
 
@@ -228,3 +229,23 @@ def test_an_unknown_page_is_not_found(client):
     answer = client.get("/nothing<script>")
     assert answer.status_code == 404
     assert b"<script>" not in answer.content
+
+
+# Metrics
+
+
+def test_what_is_counted_is_shown_to_who_may_read(caller):
+    metrics.count_close(CloseCode.KICKED)
+    metrics.count_close(1002)
+    answer = caller("read").get("/metrics")
+    assert answer.status_code == 200
+    assert answer["Content-Type"].startswith("text/plain")
+    lines = answer.content.decode().splitlines()
+    assert any(line.startswith('imgo_closes_total{reason="kicked"} ') for line in lines)
+    assert any(line.startswith('imgo_closes_total{reason="1002"} ') for line in lines)
+    assert any(line.startswith("imgo_sessions ") for line in lines)
+
+
+def test_what_is_counted_is_not_shown_to_others(caller, client):
+    assert client.get("/metrics").status_code == 401
+    assert caller("push").get("/metrics").status_code == 403

@@ -1,0 +1,19 @@
+"""`GET /metrics`: what this process counts, in Prometheus's text format."""
+
+from typing import ClassVar
+
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from push import metrics
+
+
+class MetricsView(APIView):
+    """The counters of this process, for an API key that may read."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
+        """Prometheus's text format, whatever is asked for."""
+        return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)
