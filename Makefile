@@ -42,8 +42,9 @@ bench: $(VENV)/.bench-stamp ## the short set of benchmarks, some minutes; ARGS="
 	$(PY) -m benchmarks --json var/benchmark.json --plot var/benchmark.png $(ARGS)
 
 .PHONY: bench-full
-bench-full: $(VENV)/.bench-stamp ## the large set, a quarter of an hour; writes docs/benchmark.*
-	$(PY) -m benchmarks --full --json docs/benchmark.json --plot docs/benchmark.png $(ARGS)
+bench-full: $(VENV)/.bench-stamp ## the large set, a quarter of an hour; writes docs/benchmark.* and the README
+	$(PY) -m benchmarks --full --json docs/benchmark.json --plot docs/benchmark.png \
+		--page README.md $(ARGS)
 
 .PHONY: format
 format: $(VENV)/.test-stamp ## format the code and fix what ruff can fix

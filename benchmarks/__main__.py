@@ -1,6 +1,7 @@
 """`python -m benchmarks`: run the scenarios, print one table, write JSON and a plot."""
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 
-from benchmarks import connect, fanout, growth, ingest, latency, memory, replay, report
+from benchmarks import connect, fanout, growth, ingest, latency, markdown, memory, replay, report
 from benchmarks.bench import Bench
 from benchmarks.machine import facts
 from benchmarks.servers import Stack
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, default=Path("var/benchmark.json"))
     parser.add_argument("--plot", type=Path, help="a PNG file")
+    parser.add_argument("--page", type=Path, help="a Markdown file whose table is to be replaced")
     return parser.parse_args()
 
 
@@ -91,6 +93,9 @@ def _run(bench: Bench, name: str) -> int:
 def _write(console: Console, options: Any, bench: Bench, known: dict[str, Any]) -> None:
     report.as_json(options.json, bench.rows, known, bench.generators)
     console.print(f"Everything measured, and on what: {options.json}")
+    if options.page:
+        markdown.write_into(options.page, json.loads(options.json.read_text()))
+        console.print(f"Table: {options.page}")
     if options.plot:
         from benchmarks.plot import draw
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bench import STARVED, Row
+from benchmarks.markdown import number
 
 BUSY = 4  # the part of the cores that others may use before a table says so
 PLAIN_WIDTH = 150  # columns of a table that goes into a file or a pipe
@@ -18,11 +19,6 @@ def console() -> Console:
     """Where everything is printed."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
-
-
-def number(value: float) -> str:
-    """Three significant digits, or whole numbers in thousands."""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def table(rows: list[Row]) -> Table:

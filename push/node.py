@@ -167,15 +167,15 @@ class Node:
         await self.registry.leave(self.entries[session.id], room)
 
     def deliver_late(self, session: Session, message: Outgoing) -> None:
-        """See `Session.deliver`: send it if it is still pending, or was so a moment ago."""
-        if self.acknowledger.has(message.id, session.key):
-            session.replay(message)
-        else:
-            self.hub.run(self._deliver_if_owed(session, message))
+        """See `Session.deliver`: send it if nobody of its key has had it."""
+        self.hub.run(self._deliver_if_owed(session, message))
 
     async def _deliver_if_owed(self, session: Session, message: Outgoing) -> None:
+        pair = (message.id, session.key)
         try:
-            if await owed.get((message.id, session.key)):
+            is_owed = not self.acknowledger.has(*pair) and await owed.get(pair)
+            # It may have been acknowledged while the database was asked.
+            if is_owed and not self.acknowledger.has(*pair):
                 session.replay(message)
         except DatabaseError as error:
             logger.warning("message %d waits for its key's next session: %s", message.id, error)

@@ -1,10 +1,12 @@
 """What the README says about settings and files is true."""
 
+import json
 import re
 from pathlib import Path
 
 from django.core.management import get_commands
 
+from benchmarks import markdown
 from imgo_site.conf import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,6 +15,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def test_settings_table_is_the_one_the_code_gives():
     assert markdown_table() in (ROOT / "README.md").read_text()
+
+
+def test_benchmark_table_is_the_one_that_was_measured():
+    measured = json.loads((ROOT / "docs" / "benchmark.json").read_text())
+    assert markdown.table(measured) in (ROOT / "README.md").read_text()
 
 
 def test_links_between_the_pages_lead_somewhere():

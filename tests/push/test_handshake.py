@@ -164,12 +164,32 @@ async def test_what_another_session_had_before_is_not_sent(node):
     assert sent(session) == [0, ids[1], ids[1] + 1]
 
 
-async def test_what_another_session_had_just_now_is_sent(node):
+async def test_what_another_session_had_just_now_is_not_sent(node):
     session, ids = await overtaken(node)
     await node.acknowledger.stop()  # as when the database is slow
     node.acknowledger.add(ids[0], "u1")
     session.deliver(message(ids[0]))
-    assert sent(session) == [0, ids[1], ids[0]]
+    await owed.get((ids[0], "u1"))  # asked behind it
+    assert sent(session) == [0, ids[1]]
+
+
+async def test_what_another_session_has_while_that_is_asked_is_not_sent(node, monkeypatch):
+    session, ids = await overtaken(node)
+    await node.acknowledger.stop()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(pair) -> bool:
+        asked.set()
+        await answer.wait()
+        return True
+
+    monkeypatch.setattr(owed, "get", slow)
+    session.deliver(message(ids[0]))
+    await asked.wait()
+    node.acknowledger.add(ids[0], "u1")
+    answer.set()
+    await eventually(lambda: not node.hub._tasks)
+    assert sent(session) == [0, ids[1]]
 
 
 async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
