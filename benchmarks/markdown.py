@@ -20,7 +20,7 @@ def table(document: dict[str, Any]) -> str:
         value = "not measured" if row["value"] is None else f"{number(row['value'])} {row['unit']}"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} × {row['ratio_of']}"
         reached = {None: "", True: "yes", False: "**no**"}[row["reached"]]
-        what = f"{row['scenario']}: {row['what']}"
+        what = f"{row['scenario']}: {row['what']}" + (f" ({row['note']})" if row["note"] else "")
         cells.append(f"| {what} | {value} | {ratio} | {row['target']} | {reached} |")
     return (
         f"Measured on {document['date'][:10]}, in one run (`{document['set']}` set), with"
