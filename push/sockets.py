@@ -514,6 +514,9 @@ class WebSocketLink(SocketLink):
             self._framing = None
         else:
             self._framing = framing
+        if out and framing.is_open:  # pongs, to pings that may have come inside of a message
+            self.write(out)
+            out = b""
         if messages:
             self._events_or_frames([_event(message) for message in messages])
         if out:

@@ -410,6 +410,24 @@ async def test_a_websocket_ping_is_answered_and_a_close_too(web, peer, node):
     await eventually(lambda: node.dismissed == [web])
 
 
+async def test_a_ping_inside_of_a_message_is_answered_before_the_message(web, peer):
+    heartbeat = encode_binary(Op.HEARTBEAT, 7)
+    peer.socket.sendall(
+        masked(Opcode.BINARY, heartbeat[:5], fin=False)
+        + masked(Opcode.PING, b"hi")
+        + masked(Opcode.CONT, heartbeat[5:])
+    )
+    got = await peer.read_until(4 + 18)
+    assert (got[:4], got[4:6]) == (b"\x8a\x02hi", b"\x82\x10")
+
+
+async def test_what_came_before_a_broken_frame_is_answered_before_the_close(web, peer):
+    heartbeat = masked(Opcode.BINARY, encode_binary(Op.HEARTBEAT, 7))
+    peer.socket.sendall(heartbeat + b"\x83\x80" + bytes(4))
+    got = await peer.read_to_the_end()
+    assert (got[:2], got[18], got[20:22]) == (b"\x82\x10", 0x88, (1002).to_bytes(2, "big"))
+
+
 async def test_a_websocket_is_closed_with_its_code(web, peer, node):
     web.disconnect(CloseCode.KICKED)
     client = Protocol(CLIENT)
