@@ -102,6 +102,14 @@ class Process:
             if pipe is not None:
                 pipe.close()
 
+    def kill(self) -> None:
+        """End it and what it started at once."""
+        atexit.unregister(self.stop)
+        for pid in proc.tree(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.popen.wait()
+
 
 def accepts(host: str, port: int) -> bool:
     """Whether somebody listens there."""

@@ -55,7 +55,7 @@ def _first(make: Any, home: Path, programs: list[Path]) -> Any:
 class Node(Process):
     """A node and where it listens."""
 
-    def __init__(self, stack: "Stack", number: int) -> None:
+    def __init__(self, stack: "Stack", number: int, settings: dict[str, str]) -> None:
         self.port, self.tcp_port = free_port(), free_port()
         env = stack.env | {
             "IMGO_HOST": HOST,
@@ -65,6 +65,7 @@ class Node(Process):
             "IMGO_NODE_NAME": f"bench-{number}",
             "PGAPPNAME": f"bench-node-{number}",
         }
+        env |= settings
         self.application = env["PGAPPNAME"]  # in pg_stat_activity
         title = f"node {number}"
         super().__init__(title, ["manage.py", "imgo"], stack.home / f"node-{number}.log", env)
@@ -155,10 +156,10 @@ class Stack:
     def _add(self, process: Process) -> None:
         self.processes.append(process)
 
-    def node(self) -> Node:
-        """Start a node."""
+    def node(self, **settings: str) -> Node:
+        """Start a node, with these environment variables besides."""
         self._count += 1
-        node = Node(self, self._count)
+        node = Node(self, self._count, settings)
         self._add(node)
         return node
 

@@ -23,6 +23,7 @@ from push.groups import key_group, room_group
 from push.registry import REFUSED, Entry, NodeEntry
 
 PREFIX = "imgo:registry:"
+CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
 KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
 CHUNK = 500  # commands in one pipeline
@@ -111,7 +112,7 @@ class RedisRegistry:
     def _client(self) -> aioredis.Redis:
         if self._redis is None:
             self._redis = aioredis.Redis.from_url(
-                self._url, socket_connect_timeout=2, socket_timeout=5
+                self._url, socket_connect_timeout=2, socket_timeout=5, client_name=CLIENT_NAME
             )
         return self._redis
 
@@ -252,7 +253,9 @@ class RedisRegistry:
     @property
     def _reader(self) -> "redis.Redis":
         if self._sync is None:
-            self._sync = redis.Redis.from_url(self._url, socket_connect_timeout=1, socket_timeout=2)
+            self._sync = redis.Redis.from_url(
+                self._url, socket_connect_timeout=1, socket_timeout=2, client_name=CLIENT_NAME
+            )
         return self._sync
 
     def sessions(self, key: str) -> list[Entry]:
