@@ -5,17 +5,21 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from .clients import AUTH, HEARTBEAT, HEARTBEAT_REPLY, Client, Closed, pack
+from .harness import System
 from .polling import eventually
 from .world import World, new_key
 
 AT_ONCE = 1.0  # seconds
+FLOOD = 10_000  # frames
+ALLOWED = 100  # frames of one client in a second, the setting
+READ = 4096 // 16  # heartbeats in what the server reads at once
 BAD_FRAME, TOO_LARGE, NOT_AUTHENTICATED = 4500, 4502, 4505
 NOT_UTF8, MESSAGE_TOO_BIG = 1007, 1009  # RFC 6455
 BODY_MAX = 1024  # bytes; the default
@@ -62,6 +66,9 @@ BAD_TEXT = {
     "a large body": (DEEP % json.dumps("x" * BODY_MAX), TOO_LARGE),
     "a large message": (DEEP % json.dumps("x" * 10_000), TOO_LARGE),
 }
+
+
+Enter = Callable[[System], Awaitable[World]]
 
 
 class Witness:
@@ -368,3 +375,42 @@ async def test_a_flood_of_bad_connections_leaves_no_session(world: World) -> Non
         return (await world.api.get("/api/v1/stats"))["sessions"] == stats["sessions"]
 
     await eventually(is_as_before)
+
+
+@asynccontextmanager
+async def flood(client: Client) -> AsyncIterator[list[int]]:
+    """The client sends far more frames than it may, and takes the answers: their seqs so far."""
+    answered: list[int] = []
+
+    async def take() -> None:
+        while True:
+            answered.append((await client.receive(60)).seq)
+
+    frames = b"".join(pack(HEARTBEAT, seq, b"") for seq in range(FLOOD))
+    tasks = [asyncio.create_task(client.send_raw(frames)), asyncio.create_task(take())]
+    try:
+        yield answered
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_flood_of_frames_disturbs_nobody(world: World, witness: Witness) -> None:
+    async with flood(await world.session(new_key(), "tcp")) as answered:
+        await eventually(lambda: answered)
+        for _ in range(20):
+            await witness.still_receives()
+    assert answered == list(range(len(answered)))
+
+
+async def test_a_flood_of_frames_is_read_at_the_pace_that_is_allowed(
+    embedded: System, enter: Enter
+) -> None:
+    world = await enter(embedded)
+    start = time.monotonic()
+    async with flood(await world.session(new_key(), "tcp")) as answered:
+        await eventually(lambda: len(answered) > 3 * ALLOWED, timeout=30)
+        seconds = time.monotonic() - start
+        # What one read brings over the limit is answered too.
+        assert len(answered) < (seconds + 2) * (ALLOWED + READ)
