@@ -21,7 +21,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from benchmarks import proc
 from benchmarks.processes import ROOT, Process, StartError, accepts, free_port
 from benchmarks.stock.consumers import GROUP
-from tests.services import Postgres, ServiceError, postgres_programs, redis_programs
+from tests.services import Postgres, postgres_programs, redis_programs, start_first
 from tests.services import Redis as RedisServer
 
 API_KEY = "imgo_benchmarks-know-this-key-and-so-may-everybody"
@@ -40,20 +40,6 @@ class DurablePostgres(Postgres):
         command = list(super()._command())
         changes = {"fsync=off": "fsync=on", "max_connections=100": "max_connections=200"}
         return [changes.get(str(word), word) for word in command]
-
-
-def _first(make: Any, home: Path, programs: list[Path]) -> Any:
-    """A server from the first of `programs` that works. Raises `StartError`."""
-    errors = []
-    for path in programs:
-        try:
-            server = make(home, path)
-            server.start()
-        except ServiceError as error:
-            errors.append(str(error))
-        else:
-            return server
-    raise StartError("\n".join(errors) or "Neither PostgreSQL nor Redis: see tests/services.py.")
 
 
 class Node(Process):
@@ -104,8 +90,8 @@ class Stack:
 
     def __enter__(self) -> "Stack":
         try:
-            self.postgres: Postgres = _first(DurablePostgres, self.home, postgres_programs())
-            self.redis_server: RedisServer = _first(RedisServer, self.home, redis_programs())
+            self.postgres: Postgres = start_first(DurablePostgres, self.home, postgres_programs())
+            self.redis_server: RedisServer = start_first(RedisServer, self.home, redis_programs())
             self.env = self._environment()
             self.run("manage.py", "migrate", "--verbosity", "0")
         except BaseException:

@@ -3,32 +3,36 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PATIENCE = 10.0  # seconds until a condition that did not come true is a failure
-POLL_INTERVAL = 0.005  # seconds
+POLL_INTERVAL = 0.01  # seconds between two looks
 
 
-def wait_until(condition: Callable[[], Any]) -> Any:
-    """Return the first true value of `condition()`."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not true within {PATIENCE} s: {condition}"
+def wait_until(check: Callable[[], T], timeout: float = PATIENCE) -> T:
+    """The first true answer of `check`; an AssertionError when there is none in time."""
+    deadline = time.monotonic() + timeout
+    while not (answer := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {answer!r} after {timeout:g} s: {check}")
         time.sleep(POLL_INTERVAL)
-    return value
+    return answer
 
 
-async def eventually(condition: Callable[[], Any]) -> Any:
-    """Return the first true value of `condition()`, which may be a coroutine function."""
-    deadline = time.monotonic() + PATIENCE
+async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE) -> T:
+    """The same for coroutines: other tasks run on, and `check` may be one."""
+    deadline = time.monotonic() + timeout
     while True:
-        value = condition()
-        if inspect.isawaitable(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not true within {PATIENCE} s: {condition}"
+        answer = check()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {answer!r} after {timeout:g} s: {check}")
         await asyncio.sleep(POLL_INTERVAL)
 
 

@@ -297,8 +297,8 @@ def start_services(base: Path) -> Services:
     """
     database_url = os.environ.get("DATABASE_URL", "")
     redis_url = os.environ.get("REDIS_URL", "")
-    postgres = None if database_url else _start_first(Postgres, base, postgres_programs())
-    own_redis = None if redis_url else _start_first(Redis, base, redis_programs())
+    postgres = None if database_url else start_first(Postgres, base, postgres_programs())
+    own_redis = None if redis_url else start_first(Redis, base, redis_programs())
     return Services(
         database_url=postgres.url if postgres else database_url,
         redis_url=own_redis.url if own_redis else redis_url,
@@ -331,7 +331,7 @@ def redis_programs() -> list[Path]:
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
-def _start_first(
+def start_first(
     make: Callable[[Path, Path], AnyServer], base: Path, programs: Sequence[Path]
 ) -> AnyServer:
     """A server from the first of `programs` that work."""

@@ -20,9 +20,8 @@ import psycopg
 import redis
 from psycopg import sql
 
-from tests.services import LAUNCHER, PORTS, Redis, ServiceError, redis_programs
-
-from .polling import wait_until
+from tests import wait_until
+from tests.services import LAUNCHER, PORTS, Redis, redis_programs, start_first
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
@@ -387,7 +386,8 @@ class Cluster(System):
 
     def __init__(self, home: Path, template: "Database", nodes: int = 2, **settings: str) -> None:
         self.database = template.copy()
-        self.redis = _start_redis(home)
+        # Its own: messages cross the database numbers of one server.
+        self.redis = start_first(Redis, home, redis_programs())
         shared = {
             "DATABASE_URL": self.database.url,
             "REDIS_URL": self.redis.url,
@@ -409,20 +409,6 @@ class Cluster(System):
         """Drop the database, end Redis."""
         self.database.drop()
         self.redis.remove()
-
-
-def _start_redis(home: Path) -> Redis:
-    """A Redis of our own: messages cross the database numbers of one server."""
-    errors = []
-    for program in redis_programs():
-        try:
-            server = Redis(home, program)
-            server.start()
-        except ServiceError as error:
-            errors.append(str(error))
-        else:
-            return server
-    raise AssertionError("\n".join(errors) or "no redis-server: install requirements-dev.txt")
 
 
 class Database:

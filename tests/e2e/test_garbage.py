@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests import eventually
+
 from .clients import AUTH, HEARTBEAT, HEARTBEAT_REPLY, Client, Closed, pack
 from .harness import System
-from .polling import eventually
 from .world import World, new_key
 
 AT_ONCE = 1.0  # seconds

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import eventually, wait_until
+
 from .harness import Logs
-from .polling import eventually, wait_until
 
 
 def test_a_traceback_is_found_once(tmp_path: Path) -> None:

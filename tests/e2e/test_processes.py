@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests import eventually
+
 from .clients import TRANSPORTS
 from .harness import HOST, Cluster, Embedded, System, names_setting
-from .polling import eventually
 from .world import World, new_key
 
 GOING_AWAY = 4000

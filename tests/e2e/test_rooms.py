@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from tests import eventually
+
 from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY
-from .polling import eventually
 from .world import World, new_key, new_room
 
 ROOM_FORBIDDEN = 4506

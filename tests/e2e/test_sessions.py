@@ -5,6 +5,8 @@ import struct
 import pytest
 import websockets
 
+from tests import eventually
+
 from .clients import (
     AUTH,
     AUTH_REPLY,
@@ -25,7 +27,6 @@ from .clients import (
     TEST_REPLY,
     Ending,
 )
-from .polling import eventually
 from .world import World, new_key, new_room
 
 UNAUTHORIZED, NOT_AUTHENTICATED, UNKNOWN_OP = 4401, 4505, 4501

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests import eventually
+
 from .clients import HEARTBEAT
 from .harness import Embedded, System
-from .polling import eventually
 from .world import World, new_key
 
 BUDGET = 64 * 1024  # bytes

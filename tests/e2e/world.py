@@ -4,9 +4,10 @@ import asyncio
 import secrets
 from typing import Any, Self
 
+from tests import eventually
+
 from .clients import Client, Publisher, open_client
 from .harness import Node, System
-from .polling import eventually
 
 
 def new_key() -> str:
