@@ -22,6 +22,7 @@ from twisted.internet import defer, reactor
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from push import health
+from push.background import Background
 from push.node import get_node, stop_node
 from push.sockets import Care, SocketLink
 from push.takeover import DirectRequest, TcpListener, scope_of
@@ -235,7 +236,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.care: Care
         self._listener: TcpListener | None = None
         self._tcp: asyncio.Server | None = None
-        self._tcp_tasks: set[asyncio.Task[None]] = set()
+        self._applications = Background("Exception inside application")
         self._ticking: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
 
@@ -303,30 +304,24 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def run_tcp(self, protocol: TcpProtocol, scope: dict[str, Any]) -> None:
         """Run the application for a TCP connection."""
-        task = asyncio.get_running_loop().create_task(
-            self.application(scope, protocol.receive, protocol.send)
-        )
-        self._tcp_tasks.add(task)
-        task.add_done_callback(lambda done: self._tcp_done(done, protocol))
+        application = self.application(scope, protocol.receive, protocol.send)
+        task = self._applications.run(application)
+        task.add_done_callback(lambda _: self._tcp_done(protocol))
 
-    def _tcp_done(self, task: "asyncio.Task[None]", protocol: TcpProtocol) -> None:
-        self._tcp_tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("Exception inside application", exc_info=error)
+    @staticmethod
+    def _tcp_done(protocol: TcpProtocol) -> None:
         if not (protocol.is_lost or protocol.is_closing or protocol.transport.is_closing()):
             protocol.transport.abort()
 
     def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
         """Run the application for a direct link; it ends when the session is open."""
         application = self.application(scope_of(scope, link), link.receive, link.send)
-        task = self.loop.create_task(application)
-        self._tcp_tasks.add(task)
+        task = self._applications.run(application)
         task.add_done_callback(lambda done: self._link_done(done, link))
 
-    def _link_done(self, task: "asyncio.Task[None]", link: SocketLink) -> None:
-        self._tcp_tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("Exception inside application", exc_info=error)
+    @staticmethod
+    def _link_done(task: "asyncio.Task[None]", link: SocketLink) -> None:
+        if not task.cancelled() and task.exception() is not None:
             link.lose()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
@@ -363,10 +358,10 @@ class ImgoServer(Server):  # type: ignore[misc]
             for details in self.connections.values()
             if (instance := details.get("application_instance")) is not None
         ]
-        for task in (*left, *self._tcp_tasks):
+        for task in (*left, *self._applications.tasks):
             task.cancel()
-        if left or self._tcp_tasks:
-            await asyncio.wait([*left, *self._tcp_tasks], timeout=CLOSE_TIMEOUT)
+        if left or self._applications.tasks:
+            await asyncio.wait([*left, *self._applications.tasks], timeout=CLOSE_TIMEOUT)
         if self._ticking is not None:
             self._ticking.cancel()
         self.care.close()

@@ -8,12 +8,12 @@ frame and the same bytes are written to every session of its group.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine
 from typing import Any
 
 from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
+from push.background import Background
 from push.envelope import CLOSE, MESSAGE
 from push.groups import ALL, is_key_group, node_group
 from push.layers import groups_add, groups_discard
@@ -56,7 +56,7 @@ class Hub:
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._empty_since: dict[str, float] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.background = Background("a delivery failed")
 
     async def start(self) -> None:
         """Get a channel, join the groups that every node is in, and begin to read."""
@@ -212,17 +212,6 @@ class Hub:
                 message["id"], message["op"], message["body"], message["is_json"], message["key"]
             )
         )
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine of an outbox, and log what it raises."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a group could not be written to", exc_info=error)
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered, and say so now and then."""

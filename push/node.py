@@ -24,7 +24,8 @@ from imgo_site.errors import Unavailable
 from offline.models import Message
 from offline.pending import Acknowledger, owed
 from push import publish
-from push.groups import key_group, room_group
+from push.envelope import close_envelope
+from push.groups import key_group, node_group, room_group
 from push.hub import Hub
 from push.layers import LAYER_ERRORS
 from push.models import Dedupe
@@ -136,9 +137,6 @@ class Node:
             await self.registry.join(entry, rooms)
 
     async def _close_elsewhere(self, entry: Entry) -> None:
-        from push.envelope import close_envelope
-        from push.groups import node_group
-
         order = close_envelope(node_group(entry.node), [entry.id], CloseCode.REPLACED)
         await publish.send([order])
 
@@ -168,7 +166,7 @@ class Node:
 
     def deliver_late(self, session: Session, message: Outgoing) -> None:
         """See `Session.deliver`: send it if nobody of its key has had it."""
-        self.hub.run(self._deliver_if_owed(session, message))
+        self.hub.background.run(self._deliver_if_owed(session, message))
 
     async def _deliver_if_owed(self, session: Session, message: Outgoing) -> None:
         pair = (message.id, session.key)

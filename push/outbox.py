@@ -12,10 +12,11 @@ batch, which keeps the order.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from imgo_site.conf import conf
+from push.background import Background
 from push.session import Batch, Outgoing, Session
 
 logger = logging.getLogger(__name__)
@@ -29,9 +30,7 @@ class Owner(Protocol):
 
     groups: dict[str, set[Session]]
     outboxes: "dict[str, Outbox]"
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine."""
+    background: Background
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered."""
@@ -75,7 +74,7 @@ class Outbox:
             write_to_all(sessions, message)
         else:
             self._is_writing = True
-            self._hub.run(self._write_slices(sessions, message))
+            self._hub.background.run(self._write_slices(sessions, message))
 
     async def _write_slices(self, sessions: Sequence[Session], message: Outgoing) -> None:
         try:

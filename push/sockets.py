@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
+from push.background import Background
 from push.metrics import count_close
 from push.poller import READ, WRITE, Poller
 from push.session import Session
@@ -50,18 +51,7 @@ class Care:
         self.stalled: dict[SocketLink, float] = {}  # since when bytes wait
         self.closing: dict[SocketLink, float] = {}  # when to stop waiting for the peer
         self.throttled: list[SocketLink] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def run(self, coroutine: Any) -> None:
-        """Run a coroutine, and log what it raises."""
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a session's handler failed", exc_info=error)
+        self.background = Background("a session's handler failed")
 
     def tick(self) -> None:
         """Close slow readers and peers that do not answer a close; read throttled ones again."""
@@ -315,7 +305,7 @@ class SocketLink:
         if self._drained is not None:
             self._drained.set()
         if self._node is not None and self.session is not None:
-            self._care.run(self._node.dismiss(self.session))
+            self._care.background.run(self._node.dismiss(self.session))
             self._node = None
         elif self._inbox is not None:
             self._inbox.put_nowait({"type": "tcp.disconnect"})
@@ -390,7 +380,7 @@ class SocketLink:
             if frame.op != Op.HEARTBEAT:
                 self._is_busy = True
                 self._pause()
-                self._care.run(self._handle_rest(frames[place:], bad))
+                self._care.background.run(self._handle_rest(frames[place:], bad))
                 return
             session.reply(Op.HEARTBEAT_REPLY, frame.seq, ver=frame.ver)
         if bad is not None:

@@ -199,7 +199,9 @@ class SocketClient(Client):
     async def leave(self) -> None:
         self._writer.close()
         await asyncio.wait({self._server}, timeout=PATIENCE)
-        await eventually(lambda: self._link._socket.fileno() == -1 and not self._care._tasks)
+        await eventually(
+            lambda: self._link._socket.fileno() == -1 and not self._care.background.tasks
+        )
 
 
 @pytest.fixture(params=NAMES)

@@ -188,7 +188,7 @@ async def test_what_another_session_has_while_that_is_asked_is_not_sent(node, mo
     await asked.wait()
     node.acknowledger.add(ids[0], "u1")
     answer.set()
-    await eventually(lambda: not node.hub._tasks)
+    await eventually(lambda: not node.hub.background.tasks)
     assert sent(session) == [0, ids[1]]
 
 
