@@ -41,13 +41,15 @@ class Identity:
     """Who a session belongs to.
 
     `rooms`: names or `*` patterns that it may join; None leaves that to `ROOMS_OPEN`.
-    `expires_at`: Unix time in seconds when the session must end; None: never.
+    `expires_at`: Unix time in seconds when the session must end; None: never. `proof`: what it
+    was verified by, to look at again while the session is open.
     """
 
     key: str
     rooms: tuple[str, ...] | None = None
     expires_at: float | None = None
     source: str = "token"
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,12 @@ async def _from_stored_token(text: str) -> Identity:
         raise NotAuthenticated(REFUSED)
     rooms = None if token.rooms is None else tuple(token.rooms)
     expires = token.expires_at.timestamp() if token.expires_at else None
-    return Identity(token.key, rooms, expires, "token")
+    return Identity(token.key, rooms, expires, "token", proof_of(token.digest))
+
+
+def proof_of(token_digest: str) -> bytes:
+    """Enough of a stored token's digest to see that it has been replaced."""
+    return bytes.fromhex(token_digest)[:16]
 
 
 def is_own_origin(headers: Mapping[str, str]) -> bool:
@@ -201,7 +208,7 @@ async def _from_session(facts: Facts) -> Identity:
     if user is None:
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
     key: str = import_string(conf.SESSION_KEY)(user)
-    return Identity(check_name(key, "key"), None, expires, "session")
+    return Identity(check_name(key, "key"), None, expires, "session", cookie.value.encode())
 
 
 def _session_user(session_key: str) -> tuple[AbstractBaseUser | None, float | None]:

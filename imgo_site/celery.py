@@ -1,11 +1,21 @@
-"""The Celery application: `celery -A imgo_site worker`."""
+"""The Celery application: `celery -A imgo_site worker`, or `manage.py workers`."""
 
 import os
+from typing import Any
 
 from celery import Celery
+from kombu import Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
 app = Celery("imgo")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@app.on_after_configure.connect
+def declare_queues(sender: Celery, **_: Any) -> None:
+    """One queue a partition: a worker that is told of none takes tasks from all of them."""
+    from imgo_site.conf import conf
+
+    sender.conf.task_queues = [Queue(f"imgo.push.{n}") for n in range(conf.PARTITIONS)]

@@ -94,6 +94,9 @@ class ImgoSettings:
     MAX_PUSHES: int = _setting(1_000, "Pushes in one array.")
     MAX_REQUEST: int = _setting(16 * 1024 * 1024, "Largest body of an API request, bytes.")
     DEDUPE_WINDOW: int = _setting(86_400, "How long a `dedupe_id` is remembered, seconds.")
+    PARTITIONS: int = _setting(
+        4, "Queues that pushes are spread over by key or room; `manage.py workers` serves each."
+    )
 
     # Offline messages.
     TTL: int = _setting(86_400, "Lifetime of a pending message unless the push says, seconds.")
@@ -102,6 +105,9 @@ class ImgoSettings:
     )
     MAX_TTL: int = _setting(30 * 86_400, "The longest lifetime a push may ask for, seconds.")
     OFFLINE_MAX: int = _setting(1_000, "Pending messages a key keeps; the oldest go first.")
+    RECORD_KEEP: int = _setting(
+        86_400, "How long it can be told what became of a push, seconds; at least its lifetime."
+    )
     REPLAY_PAGE: int = _setting(200, "Pending messages read from the database at a time.")
 
     # Inner workings.
@@ -109,6 +115,21 @@ class ImgoSettings:
     DATABASE_THREADS: int = _setting(2, "Database connections of a node's loaders.")
     GROUP_LINGER: float = _setting(5.0, "A node leaves an empty group after this pause, seconds.")
     NODE_LEASE: float = _setting(30.0, "A node not heard of for this long is gone, seconds.")
+    DRAIN_SECONDS: float = _setting(
+        5.0, "A node that ends closes its sessions spread over this time, seconds."
+    )
+    REVALIDATE_INTERVAL: float = _setting(
+        30.0, "Each session's token or login is looked at again this often, seconds; 0: never."
+    )
+    SWEEP_AFTER: float = _setting(
+        5.0, "A message whose task was lost is fanned out by a node after this, seconds."
+    )
+    AUDIT_INTERVAL: float = _setting(
+        60.0, "A node looks for what is pending for each of its keys this often, seconds."
+    )
+    CANARY_INTERVAL: float = _setting(
+        10.0, "Canary tasks are sent to the workers this often; deaf after three, seconds."
+    )
     LISTEN_BACKLOG: int = _setting(4096, "Connections the kernel may queue for a listener.")
 
 

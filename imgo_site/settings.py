@@ -190,19 +190,32 @@ else:
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", REDIS_URL or "memory://")
 CELERY_TASK_ALWAYS_EAGER = not REDIS_URL and "CELERY_BROKER_URL" not in os.environ
-CELERY_TASK_DEFAULT_QUEUE = "imgo.push"
+CELERY_TASK_DEFAULT_QUEUE = "imgo.push.0"  # imgo_site/celery.py declares those of all partitions
 CELERY_TASK_IGNORE_RESULT = True
+# A task is acknowledged when it has run, so that one whose worker died runs again. It may run
+# twice: it only says that there is something to do.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
-# One task in hand at a time: what waits stays in the broker, in order. In a thread, because the
-# way into a child process and back takes longer than a fan-out does (5 ms of a push's 12).
+# One task in hand at a time: what waits stays in the broker, for any other worker. In a thread,
+# because the way into a child process and back takes longer than a fan-out (5 ms of a push's 12).
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CONCURRENCY = 1
 CELERY_WORKER_POOL = "threads"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_timeout": 10}
-# A push is answered within about two seconds also when the broker is away.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 2,
+    "socket_timeout": 10,
+}
+if CELERY_BROKER_URL.startswith(("redis", "sentinel")):
+    # What a killed worker had in hand is given to another after 20 s, looked for every 5 s; by
+    # default that is after an hour, every 100 s. A drain that takes longer is only woken again.
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {
+        "visibility_timeout": 20,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+    }
+# Nobody waits for the broker: the waker tries again by itself.
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.2}
 
 REST_FRAMEWORK = {

@@ -304,7 +304,7 @@ class SessionConsumer(AsyncConsumer):
             session.disconnect(CloseCode.BAD_FRAME, reason)
             return
         for number in numbers:
-            node.acknowledger.add(number, session.key)
+            node.acknowledger.acknowledged(number, session.key, session.id)
 
 
 class WebSocketConsumer(SessionConsumer):

@@ -1,4 +1,4 @@
-"""What crosses the channel layer: a message for a group, or an order to close sessions.
+"""What crosses the channel layer: a message for a group, an order to close sessions, an echo.
 
 The layer serialises with msgpack, so an envelope is a dict of plain values; `group` is in it
 because the layer does not say which group a message came through.
@@ -10,10 +10,11 @@ from offline.models import Message
 
 MESSAGE = "imgo.message"
 CLOSE = "imgo.close"
+ECHO = "imgo.echo"
 
 
 class Envelope(TypedDict, total=False):
-    """One of the two. `sessions` empty: all sessions of the group."""
+    """One of the three. `sessions` empty: all sessions of the group."""
 
     type: str
     group: str
@@ -23,6 +24,7 @@ class Envelope(TypedDict, total=False):
     body: bytes
     is_json: bool
     key: str  # whose pending row this delivery settles; "" when nothing is pending
+    ensure: bool  # it waits for room instead of being dropped
     # CLOSE
     sessions: list[str]
     code: int
@@ -39,12 +41,18 @@ def message_envelope(group: str, message: Message, key: str = "") -> Envelope:
         body=bytes(message.body),
         is_json=message.is_json,
         key=key,
+        ensure=message.ensure,
     )
 
 
 def close_envelope(group: str, sessions: list[str], code: int, reason: str = "") -> Envelope:
     """An order to close these sessions of `group`, or all of them when none is named."""
     return Envelope(type=CLOSE, group=group, sessions=sessions, code=code, reason=reason)
+
+
+def echo_envelope(group: str) -> Envelope:
+    """What a node sends to itself, to know that the layer still carries."""
+    return Envelope(type=ECHO, group=group)
 
 
 def as_layer_message(envelope: Envelope) -> dict[str, Any]:

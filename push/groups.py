@@ -5,6 +5,7 @@ so their names are hashed; 128 bits make a collision of two names out of the que
 """
 
 from hashlib import blake2b
+from zlib import crc32
 
 ALL = "all"
 
@@ -22,6 +23,13 @@ def room_group(room: str) -> str:
 def node_group(node_id: str) -> str:
     """The group that only one node is in: for orders to it."""
     return f"n.{node_id}"
+
+
+def partition_of(name: str, partitions: int) -> int:
+    """Which of the partitions a key or a room belongs to."""
+    if partitions == 1:
+        return 0
+    return crc32(name.encode("utf-8", "surrogatepass")) % partitions
 
 
 def is_key_group(group: str) -> bool:

@@ -25,7 +25,8 @@ from imgo_site.errors import (
     Unavailable,
 )
 from imgo_site.names import check_name
-from offline.pending import pending_pages
+from offline.pending import history_pages, pending_pages
+from push.groups import key_group
 from push.layers import LAYER_ERRORS
 from push.node import Node, get_node
 from push.registry import Entry
@@ -129,14 +130,22 @@ async def _open(node: Node, session: Session, entry: Entry, body: AuthBody, fram
     session.release()
 
 
-async def _replay(node: Node, session: Session, after: int) -> None:
-    """Send what is pending for the session's key, a page at a time, in order of id."""
+async def _replay(node: Node, session: Session, since: int) -> None:
+    """Send what is pending for the session's key, a page at a time, in order of id.
+
+    With `since`, only above that id, and with what other sessions of the key have had.
+    """
+    after, group = 0, key_group(session.key)
     while True:
-        page = await pending_pages.get((session.key, after)) or []
+        if since:
+            page = await history_pages.get((session.key, after, since)) or []
+        else:
+            page = await pending_pages.get((session.key, after)) or []
         for pending in page:
-            if not node.acknowledger.has(pending.id, session.key):
+            if since or not node.acknowledger.has(pending.id, session.key):
                 if session.link.waiting:  # at the reader's pace
                     await session.link.drained()
+                node.hub.replayed.add(pending.id, group)
                 session.replay(
                     Outgoing(pending.id, pending.op, pending.body, pending.is_json, session.key)
                 )

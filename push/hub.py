@@ -8,13 +8,14 @@ frame and the same bytes are written to every session of its group.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
 from push.background import Background
-from push.envelope import CLOSE, MESSAGE
+from push.envelope import CLOSE, ECHO, MESSAGE
 from push.groups import ALL, is_key_group, node_group
 from push.layers import groups_add, groups_discard
 from push.outbox import Outbox
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 FAIRNESS = 100  # messages handled before the event loop gets a turn
 DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
+RECENT_MAX = 20_000  # messages of keys whose second copies are dropped
+HELD_MAX = 1_000  # messages kept back for one group
 
 
 class _Batch:
@@ -36,6 +39,31 @@ class _Batch:
     def __init__(self) -> None:
         self.groups: list[str] = []
         self.waiting: list[asyncio.Future[None]] = []
+
+
+class Recent:
+    """The last messages of groups: the last `RECENT_MAX`, and up to as many before them."""
+
+    __slots__ = ("_new", "_old")
+
+    def __init__(self) -> None:
+        self._new: set[int] = set()
+        self._old: set[int] = set()
+
+    def add(self, message_id: int, group: str) -> bool:
+        """Remember a message of a group; False when it is known."""
+        mark = hash((message_id, group))  # of 64 bits: none of the few is another one's
+        if mark in self._new or mark in self._old:
+            return False
+        self._new.add(mark)
+        if len(self._new) >= RECENT_MAX:
+            self._old, self._new = self._new, set()
+        return True
+
+    def has(self, message_id: int, group: str) -> bool:
+        """Whether it is one of them."""
+        mark = hash((message_id, group))
+        return mark in self._new or mark in self._old
 
 
 class Hub:
@@ -57,6 +85,12 @@ class Hub:
         self._empty_since: dict[str, float] = {}
         self._reader: asyncio.Task[None] | None = None
         self.background = Background("a delivery failed")
+
+        # What a second copy is dropped for, and what only a look for lost messages leaves out.
+        self.delivered = Recent()
+        self.replayed = Recent()
+        self._held: dict[str, list[Outgoing]] = {}
+        self.last_echo = 0.0  # monotonic seconds
 
     async def start(self) -> None:
         """Get a channel, join the groups that every node is in, and begin to read."""
@@ -182,7 +216,10 @@ class Hub:
         while True:
             try:
                 for _ in range(FAIRNESS):
-                    self.handle(await self.layer.receive(self._channel))
+                    message = await self.layer.receive(self._channel)
+                    if message.get("ensure"):
+                        await self._room_for(message["group"])
+                    self.handle(message)
                 # As long as messages are there, `receive` returns without giving others a turn.
                 await asyncio.sleep(0)
             except Exception:
@@ -190,12 +227,19 @@ class Hub:
                 logger.exception("a message from the channel layer could not be handled")
                 await asyncio.sleep(RETRY_INTERVAL)
 
+    async def _room_for(self, group: str) -> None:
+        """Wait until a group's outbox has room; what is behind in the layer waits along."""
+        while (outbox := self.outboxes.get(group)) is not None and outbox.is_full:
+            await asyncio.sleep(conf.BATCH_WINDOW)
+
     def handle(self, message: dict[str, Any]) -> None:
         """Deliver a message to its group, or carry out an order to close sessions."""
         if message["type"] == MESSAGE:
             self._deliver(message)
         elif message["type"] == CLOSE:
             self._close(message)
+        elif message["type"] == ECHO:
+            self.last_echo = asyncio.get_running_loop().time()
         else:
             logger.warning("unknown message type %r from the channel layer", message["type"])
 
@@ -203,15 +247,43 @@ class Hub:
         group = message["group"]
         if group not in self.groups:
             return
+        outgoing = Outgoing(
+            message["id"],
+            message["op"],
+            message["body"],
+            message["is_json"],
+            message["key"],
+            ensure=message.get("ensure", False),
+        )
+        if self._held and (held := self._held.get(group)) is not None:
+            if len(held) < HELD_MAX:
+                held.append(outgoing)
+            return  # what is too much is pending, and found by the next audit
+        self.deliver(group, outgoing)
+
+    def deliver(self, group: str, message: Outgoing) -> None:
+        """Give a message to all sessions of a group, unless it is a second copy."""
+        if message.key and not self.delivered.add(message.id, group):
+            return
         outbox = self.outboxes.get(group)
         if outbox is None:
             batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
             outbox = self.outboxes[group] = Outbox(self, group, batch_max)
-        outbox.offer(
-            Outgoing(
-                message["id"], message["op"], message["body"], message["is_json"], message["key"]
-            )
-        )
+        outbox.offer(message)
+
+    # Recovery: see `recovery.py`
+
+    def hold(self, groups: Iterable[str]) -> None:
+        """Keep back what comes for these groups until `release`."""
+        for group in groups:
+            if group in self.groups:
+                self._held.setdefault(group, [])
+
+    def release(self, groups: Iterable[str]) -> None:
+        """Deliver what was kept back for these groups."""
+        for group in groups:
+            for message in self._held.pop(group, ()):
+                self.deliver(group, message)
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered, and say so now and then."""

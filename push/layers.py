@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -14,6 +14,7 @@ from channels_redis.pubsub import (
 )
 from channels_redis.utils import decode_hosts
 from redis import RedisError
+from redis.asyncio.client import PubSub
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull)
 NEVER = float("inf")  # the time when a message expires
 CAPACITY = 1_000_000  # messages a hub may lag behind; the layer drops at 100 by default
 CONFIRM_TIMEOUT = 5.0  # seconds for Redis to confirm a subscription
+PIPELINE_MAX = 500  # messages in one pipeline
 RETRY_INTERVAL = 1.0  # seconds until a connection that failed is read again
 
 
@@ -75,13 +77,49 @@ async def groups_discard(layer: Any, groups: Sequence[str], channel: str) -> Non
         await layer.group_discard(group, channel)
 
 
+def on_reconnect(layer: Any, lost: Callable[[], None], regained: Callable[[], None]) -> None:
+    """Have a layer that can lose its connection say so. For the running loop."""
+    if tell := getattr(layer, "on_reconnect", None):
+        tell(lost, regained)
+
+
+async def reconnect(layer: Any) -> None:
+    """Have a layer that can lose its connection make it anew."""
+    if again := getattr(layer, "reconnect", None):
+        await again()
+
+
+async def groups_send(layer: Any, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Send messages to their groups, in order, together where the layer can."""
+    if together := getattr(layer, "groups_send", None):
+        await together(messages)
+        return
+    for group, message in messages:
+        await layer.group_send(group, message)
+
+
 class PubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # it has no types
     """The Redis pub/sub layer of channels_redis, with `groups_add` and `groups_discard`.
 
     In a storm of connects every session joins a group of its own. Here the groups of all that
     connect in the same moment are one command, and a join ends when Redis has confirmed it: what
-    is published from then on comes in.
+    is published from then on comes in. Many messages are sent in pipelines. And it says when a
+    connection had to be made again, for pub/sub keeps nothing for who was away.
     """
+
+    def on_reconnect(self, lost: Callable[[], None], regained: Callable[[], None]) -> None:
+        """Call `lost` before the first message that comes after a gap, and `regained` when all
+        groups are subscribed to again. For the running loop."""
+        layer = self._get_layer()
+        layer.lost, layer.regained = lost, regained
+
+    async def reconnect(self) -> None:
+        """Take the connections of the running loop for dead, and make them again."""
+        await self._get_layer().reconnect()
+
+    async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Send messages to their groups, in order. Raises what Redis raises."""
+        await self._get_layer().groups_send(messages)
 
     def _get_layer(self) -> "_LoopLayer":
         loop = asyncio.get_running_loop()
@@ -98,6 +136,23 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
     def __init__(self, hosts: Any = None, **options: Any) -> None:
         super().__init__(hosts, **options)
         self._shards: list[_Connection] = [_Connection(host, self) for host in decode_hosts(hosts)]
+        self.lost: Callable[[], None] = _nothing
+        self.regained: Callable[[], None] = _nothing
+
+    async def reconnect(self) -> None:
+        """Break the connections; their readers make them again."""
+        for shard in self._shards:
+            await shard.disconnect()
+
+    async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Send messages to their groups, in order for each group. Raises what Redis raises."""
+        serialize = self.channel_layer.serialize
+        by_shard: dict[_Connection, list[tuple[str, bytes]]] = {}
+        for group, message in messages:
+            name = self._get_group_channel_name(group)
+            by_shard.setdefault(self._get_shard(name), []).append((name, serialize(message)))
+        for shard, some in by_shard.items():
+            await shard.publish_all(some)
 
     async def groups_add(self, groups: Sequence[str], channel: str) -> None:
         """Add a channel to many groups. Raises what Redis raises, or `TimeoutError`."""
@@ -132,6 +187,33 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
     def __init__(self, host: Any, layer: _LoopLayer) -> None:
         super().__init__(host, layer)
         self._confirmations: dict[bytes, asyncio.Future[None]] = {}
+        self._last_again = b""  # of the channels that are subscribed to again
+
+    def _ensure_redis(self) -> None:
+        if self._redis is None:
+            super()._ensure_redis()
+            self._pubsub = _PubSub(self._redis.connection_pool, self._connected)
+
+    def _connected(self, again: list[bytes]) -> None:
+        """A connection was made; `again` are the channels that it subscribes to, in order."""
+        if again:
+            self._last_again = again[-1]
+            self.channel_layer.lost()
+
+    async def disconnect(self) -> None:
+        """Break the connection that is read, for the reader to make it again."""
+        if self._pubsub is not None and self._pubsub.connection is not None:
+            await self._pubsub.connection.disconnect(nowait=True)
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish messages, in order, many with one way to Redis and back."""
+        async with self._lock:
+            self._ensure_redis()
+            for start in range(0, len(messages), PIPELINE_MAX):
+                pipe = self._redis.pipeline(transaction=False)
+                for name, data in messages[start : start + PIPELINE_MAX]:
+                    pipe.publish(name, data)
+                await pipe.execute()
 
     async def subscribe(self, channel: str) -> None:
         await self.subscribe_all([channel])
@@ -175,10 +257,34 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
                 if reply is not None and bytes(reply[0]) == b"message":
                     self._receive_message({"channel": reply[1], "data": reply[2]})
                     continue
-                confirmed = self._confirmations.get(reply[1]) if reply is not None else None
-                if confirmed is not None and not confirmed.done():
-                    confirmed.set_result(None)
+                if reply is not None:
+                    self._confirmed(reply[1])
                 await self._pubsub.handle_message(reply)
             except Exception as error:  # noqa: BLE001 - the reader must outlive any of them
                 logger.warning("the connection to Redis failed, connecting again: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
+
+    def _confirmed(self, name: bytes) -> None:
+        """Redis has confirmed a subscription."""
+        confirmed = self._confirmations.get(name)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+        if name == self._last_again:
+            self._last_again = b""
+            self.channel_layer.regained()
+
+
+class _PubSub(PubSub):
+    """redis-py's, which subscribes again when it had to connect again, and says so."""
+
+    def __init__(self, pool: Any, connected: Callable[[list[bytes]], None]) -> None:
+        super().__init__(pool)
+        self._connected = connected
+
+    async def on_connect(self, connection: Any) -> None:
+        self._connected(list(self.channels))
+        await super().on_connect(connection)
+
+
+def _nothing() -> None:
+    pass

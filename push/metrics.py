@@ -9,6 +9,10 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 SESSIONS = Gauge("imgo_sessions", "Open sessions of this node.")
 CLOSES = Counter("imgo_closes", "Connections that the server closed, by reason.", ["reason"])
 DROPS = Counter("imgo_drops", "Messages that were not delivered, by reason.", ["reason"])
+RECOVERED = Counter("imgo_recovered", "Messages found pending that had passed by this node.")
+SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their task was lost.")
+LAYER_RECONNECTS = Counter("imgo_layer_reconnects", "Connections to the layer, made anew.", ["why"])
+PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
 
 
 def count_close(code: int) -> None:

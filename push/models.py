@@ -1,12 +1,15 @@
-"""Nodes that have run, and the dedupe ids of pushes."""
+"""Nodes that have run, dedupe ids, what one node does for all, and canaries of the workers."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NodeManager(models.Manager["Node"]):
@@ -41,14 +44,14 @@ class DedupeManager(models.Manager["Dedupe"]):
         """
         if not dedupe_ids:
             return {}
-        limit = timezone.now() - timedelta(seconds=conf.DEDUPE_WINDOW)
+        limit = Now() - timedelta(seconds=conf.DEDUPE_WINDOW)
         rows = self.filter(by=by, dedupe_id__in=dedupe_ids)
         rows.filter(created_at__lte=limit).delete()
         return dict(rows.values_list("dedupe_id", "message_id"))
 
     def forget(self) -> int:
         """Delete what is older than the window; returns how many."""
-        limit = timezone.now() - timedelta(seconds=conf.DEDUPE_WINDOW)
+        limit = Now() - timedelta(seconds=conf.DEDUPE_WINDOW)
         return self.filter(created_at__lte=limit).delete()[0]
 
 
@@ -58,7 +61,7 @@ class Dedupe(models.Model):
     by = models.CharField(max_length=100)
     dedupe_id = models.CharField(max_length=255)
     message_id = models.BigIntegerField()
-    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
 
     objects: ClassVar[DedupeManager] = DedupeManager()
 
@@ -69,3 +72,78 @@ class Dedupe(models.Model):
 
     def __str__(self) -> str:
         return f"{self.by}: {self.dedupe_id}"
+
+
+class DutyManager(models.Manager["Duty"]):
+    """Sees to it that of all nodes one does what is to be done once."""
+
+    def claim(self, name: str, seconds: float) -> bool:
+        """Whether it is this caller who does it now; for `seconds` nobody else will."""
+        self.bulk_create([Duty(name=name, until=EPOCH)], ignore_conflicts=True)
+        now_on = self.filter(name=name, until__lte=Now())
+        return now_on.update(until=Now() + timedelta(seconds=seconds)) == 1
+
+
+class Duty(models.Model):
+    """Something that one node does for all, and until when it has been done."""
+
+    name = models.CharField(max_length=40, primary_key=True)
+    until = models.DateTimeField()
+    result = models.JSONField(null=True)  # what it found, for those that tell
+
+    objects: ClassVar[DutyManager] = DutyManager()
+
+    class Meta:
+        verbose_name_plural = "duties"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CanaryManager(models.Manager["Canary"]):
+    """Asks the workers for a sign of life, and says who gives none."""
+
+    def due(self, partitions: int, interval: float) -> list[int]:
+        """The partitions that a canary is to be sent to now; they are taken as sent."""
+        rows = [Canary(partition=n, sent_at=EPOCH) for n in range(partitions)]
+        self.bulk_create(rows, ignore_conflicts=True)
+        self.filter(partition__gte=partitions).delete()
+        now = Now()
+        due = []
+        for partition in range(partitions):
+            row = self.filter(partition=partition, sent_at__lte=now - timedelta(seconds=interval))
+            if row.update(sent_at=now):
+                due.append(partition)
+        return due
+
+    def heard(self, partition: int) -> None:
+        """Somebody took a canary from this partition's queue."""
+        self.filter(partition=partition).update(heard_at=Now())
+
+    def silence(self) -> dict[int, float]:
+        """For each partition: seconds since a worker was last heard of.
+
+        While all is well that is the interval at most; it grows when nobody takes tasks.
+        """
+        rows = self.annotate(now=Now())
+        return {
+            row.partition: (row.now - (row.heard_at or row.first_at)).total_seconds()
+            for row in rows.order_by("partition")
+        }
+
+
+class Canary(models.Model):
+    """When a sign of life was asked for in one partition's queue, and when it came."""
+
+    partition = models.IntegerField(primary_key=True)
+    first_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField()
+    heard_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[CanaryManager] = CanaryManager()
+
+    class Meta:
+        verbose_name_plural = "canaries"
+
+    def __str__(self) -> str:
+        return f"partition {self.partition}"

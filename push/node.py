@@ -9,46 +9,31 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
-from datetime import timedelta
-from functools import lru_cache
-from typing import Any
 
 from channels.layers import get_channel_layer
-from django.conf import settings
 from django.db import Error as DatabaseError
 
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
-from offline.models import Message
 from offline.pending import Acknowledger, owed
-from push import publish
+from push import metrics, publish
 from push.envelope import close_envelope
 from push.groups import key_group, node_group, room_group
 from push.hub import Hub
-from push.layers import LAYER_ERRORS
-from push.models import Dedupe
+from push.layers import on_reconnect
 from push.models import Node as NodeRow
-from push.registry import Entry, MemoryRegistry, NodeEntry, Registry
+from push.recovery import recover
+from push.registry import Entry, NodeEntry, get_registry
 from push.session import Outgoing, Session
+from push.upkeep import Upkeep
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between two rounds of care
-EXPIRE_EVERY = 60.0  # seconds between deletions of expired messages
-REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may be on its way
-
-
-@lru_cache(maxsize=1)
-def get_registry() -> Registry:
-    """The registry of this setup: Redis's with `REDIS_URL`, else this process's own."""
-    if settings.REDIS_URL:
-        from push.redis_registry import RedisRegistry
-
-        return RedisRegistry(settings.REDIS_URL)
-    return MemoryRegistry()
+CLOSE_SPACING = 0.5  # seconds between two sessions that a node that ends closes, at most
+DRAINED_TIMEOUT = 5.0  # seconds that the last writes of closed sessions may take
+GAP_MARGIN = 2.0  # seconds added to the time that a node may have heard nothing
 
 
 class Node:
@@ -60,11 +45,10 @@ class Node:
         self.hub = Hub(get_channel_layer(), self.id)
         self.registry = get_registry()
         self.acknowledger = Acknowledger()
-        self.acknowledge = self.acknowledger.add
+        self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
         self._counter = 0
         self._is_stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Announce the node and begin to receive and to care. Raises what a part raises."""
@@ -76,33 +60,45 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
+        on_reconnect(self.hub.layer, self._lost, self._regained)
         self.acknowledger.start()
-        loop = asyncio.get_running_loop()
-        for care, every in (
-            (self._close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
-            (self._leave_groups, TICK),
-            (self._renew, conf.NODE_LEASE / 3),
-            (self._expire, EXPIRE_EVERY),
-        ):
-            self._tasks.append(loop.create_task(_repeat(care, every)))
+        self.upkeep.start()
 
     async def stop(self) -> None:
-        """Close every session with a reconnect code, and leave the registry."""
+        """Close the sessions one after the other, with a reconnect code, and leave the registry.
+
+        Spread over `DRAIN_SECONDS`, so that they do not all come back in the same moment.
+        """
         self._is_stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         sessions = list(self.hub.sessions.values())
-        for session in sessions:
+        spacing = min(CLOSE_SPACING, conf.DRAIN_SECONDS / max(1, len(sessions)))
+        begin = time.monotonic()
+        for place, session in enumerate(sessions, 1):
             session.disconnect(CloseCode.GOING_AWAY)
+            await asyncio.sleep(max(0.0, begin + place * spacing - time.monotonic()))
+        await self.upkeep.stop()
         drained = [asyncio.ensure_future(session.link.drained()) for session in sessions]
         if drained:
-            await asyncio.wait(drained, timeout=5)
+            await asyncio.wait(drained, timeout=DRAINED_TIMEOUT)
         await asyncio.gather(*(self.dismiss(session) for session in sessions))
         await self.hub.stop()
         await self.acknowledger.stop()
         await self._leave_registry()
         publish.use_loop(None)
+
+    def _lost(self) -> None:
+        """Messages may have passed by: until it is known which, what comes is kept back."""
+        metrics.LAYER_RECONNECTS.labels("lost").inc()
+        self.hub.hold(key_group(session.key) for session in self.hub.sessions.values())
+
+    def _regained(self) -> None:
+        """The groups are joined again: find out what has passed by."""
+        gap = asyncio.get_running_loop().time() - self.hub.last_echo + GAP_MARGIN
+        keys = list({session.key for session in self.hub.sessions.values()})
+        self.hub.background.run(self._recover(keys, gap))
+
+    async def _recover(self, keys: list[str], gap: float) -> None:
+        await recover(self.hub, self.acknowledger, keys, gap)
 
     async def _leave_registry(self) -> None:
         self.entries.clear()  # whoever is left goes with the node
@@ -178,53 +174,12 @@ class Node:
         except DatabaseError as error:
             logger.warning("message %d waits for its key's next session: %s", message.id, error)
 
-    # Care
-
-    async def _close_silent(self) -> None:
-        """Close sessions without a sign of life, and those whose identity has expired.
-
-        One sweep over all sessions instead of one timer handle for each.
-        """
-        oldest = asyncio.get_running_loop().time() - conf.HEARTBEAT_TIMEOUT
-        now = time.time()
-        for session in list(self.hub.sessions.values()):
-            if session.last_seen < oldest:
-                session.disconnect(CloseCode.HEARTBEAT_TIMEOUT)
-            elif session.expires_at is not None and session.expires_at <= now:
-                session.disconnect(CloseCode.EXPIRED)
-            elif session.opened < now - REPLAY_MEMORY:
-                session.forget_replayed()
-
-    async def _leave_groups(self) -> None:
-        await self.hub.leave_empty(conf.GROUP_LINGER)
-
-    async def _renew(self) -> None:
-        sessions = self.hub.sessions
-        entries = [
-            (entry, sessions[name].rooms)
-            for name, entry in self.entries.items()
-            if name in sessions
-        ]
-        await self.registry.renew(len(sessions), entries)
-        await database_threads.run(NodeRow.objects.announce, self.name)
-
-    async def _expire(self) -> None:
-        # In batches: others get their turn at the database in between.
-        while await database_threads.run(Message.objects.expire, timedelta(0)):
-            pass
-        await database_threads.run(Dedupe.objects.forget)
-
-
-async def _repeat(care: Callable[[], Coroutine[Any, Any, None]], every: float) -> None:
-    """Call `care` again and again; a failure is logged and tried again next time."""
-    while True:
-        await asyncio.sleep(every)
-        try:
-            await care()
-        except (DatabaseError, Unavailable, *LAYER_ERRORS) as error:
-            logger.warning("%s: %s; trying again in %g s", care.__name__, error, every)
-        except Exception:
-            logger.exception("%s failed", care.__name__)
+    def delivered(self, message_id: int, session: Session) -> None:
+        """The kernel has taken a stored message for a session."""
+        if session.acks:
+            self.acknowledger.sent(message_id, session.key, session.id)
+        else:
+            self.acknowledger.received(message_id, session.key, session.id)
 
 
 _starting: asyncio.Task[Node] | None = None

@@ -49,11 +49,19 @@ class Outbox:
         self._is_writing = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether one more message means that another has to go."""
+        return len(self._waiting) >= WAITING_MAX
+
     def offer(self, message: Outgoing) -> None:
         """Write the message now or soon."""
-        if len(self._waiting) >= WAITING_MAX:
-            self._waiting.popleft()
+        if self.is_full:
+            # The oldest goes; before one that was to be ensured, the new one does.
             self._hub.count_drop("busy_group")
+            if self._waiting[0].ensure:
+                return
+            self._waiting.popleft()
         self._waiting.append(message)
         if self._is_writing:
             return
@@ -123,6 +131,6 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
         except OSError:
             sent = 0
         if sent != len(packet):
-            session.link.write_rest(packet, sent, 0 if session.acks else receipt)
-        elif receipt and not session.acks:
+            session.link.write_rest(packet, sent, receipt)
+        elif receipt:
             session.sent(receipt)

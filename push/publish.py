@@ -14,7 +14,7 @@ from channels.layers import get_channel_layer
 
 from imgo_site.errors import Unavailable
 from push.envelope import Envelope, as_layer_message
-from push.layers import LAYER_ERRORS
+from push.layers import LAYER_ERRORS, groups_send
 
 TIMEOUT = 30.0  # seconds for one call; a task that takes longer is tried again
 
@@ -45,8 +45,8 @@ async def send(envelopes: Iterable[Envelope]) -> None:
     """Send each envelope to its group, in order. Raises what the layer raises."""
     layer = get_channel_layer()
     assert layer is not None, "CHANNEL_LAYERS has no default layer"
-    for envelope in envelopes:
-        await layer.group_send(envelope["group"], as_layer_message(envelope))
+    pairs = [(envelope["group"], as_layer_message(envelope)) for envelope in envelopes]
+    await groups_send(layer, pairs)
 
 
 def publish(envelopes: list[Envelope]) -> None:
@@ -55,6 +55,8 @@ def publish(envelopes: list[Envelope]) -> None:
     Raises `Unavailable` when the layer cannot be reached or does not answer in time; some may
     have been sent then. Call it from any thread but the event loop's own.
     """
+    if not envelopes:
+        return
     future = asyncio.run_coroutine_threadsafe(send(envelopes), _publishing_loop())
     try:
         future.result(TIMEOUT)

@@ -8,7 +8,10 @@ renewed its own for `NODE_LEASE` seconds count for nothing.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
+
+from django.conf import settings
 
 from imgo_site.errors import TooManySessions
 
@@ -179,3 +182,13 @@ def _discard(table: dict[str, dict[str, Entry]], name: str, session_id: str) -> 
         there.pop(session_id, None)
         if not there:
             del table[name]
+
+
+@lru_cache(maxsize=1)
+def get_registry() -> Registry:
+    """The registry of this setup: Redis's with `REDIS_URL`, else this process's own."""
+    if settings.REDIS_URL:
+        from push.redis_registry import RedisRegistry
+
+        return RedisRegistry(settings.REDIS_URL)
+    return MemoryRegistry()

@@ -1,9 +1,8 @@
 """accept_push: the only door to pushing, for the API, for Python callers and for commands.
 
-One call is one transaction and one task, also for many pushes. The transaction stores each
-message and a pending row for every key that it is for; the task, enqueued when the transaction
-commits, fans the messages out through the channel layer. So what is answered is stored, and what
-is rolled back was never sent.
+One call is one transaction, also for many pushes. It stores each message, a pending row for every
+key that it is for, and an outbox row for every partition that has to fan it out; when it commits,
+those partitions are woken. So what is answered is stored, and what is rolled back was never sent.
 """
 
 import json
@@ -11,21 +10,20 @@ import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from django.db import Error as DatabaseError
 from django.db import IntegrityError, transaction
-from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerError
 
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
 from imgo_site.names import INT32_MAX, check_name
-from offline.models import Message
+from offline.models import Message, NewMessage
+from push import metrics
+from push.groups import partition_of
 from push.models import Dedupe
-from push.tasks import fan_out
+from push.waker import wake
 from push.wire import Op
 
 logger = logging.getLogger(__name__)
@@ -91,34 +89,24 @@ def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
 
     `by` names the caller: dedupe ids are its own. When this returns outside of a transaction,
     everything is committed; inside of one, when that commits. Raises `BadRequest` or `TooLarge`
-    for a push that cannot be accepted, and `Unavailable` when the database cannot be reached, or
-    when the broker cannot and nothing of it was to be stored: then nothing was accepted.
+    for a push that cannot be accepted, and `Unavailable` when the database cannot be reached:
+    then nothing was accepted.
     """
     if len(by) > CALLER_MAX:
         raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
     for push in pushes:
         push.check()
-    failed: list[int] = []
     try:
-        ids = _store_once(pushes, by, failed)
+        return _store_once(pushes, by)
     except IntegrityError:
         raise  # a bug: what may collide was handled below
     except DatabaseError as error:
         logger.error("pushes were not accepted, the database failed: %s", error)
         raise Unavailable("The database cannot be reached; nothing was accepted.") from error
-    if failed and not any(push.is_stored for push in pushes):
-        # Nobody will ever get these; their dedupe ids must be free for another try.
-        Dedupe.objects.filter(message_id__in=failed).delete()
-        Message.objects.filter(pk__in=failed).delete()
-        raise Unavailable("The task queue cannot be reached; nothing was accepted.")
-    return ids
 
 
-def _store_once(pushes: Sequence[Push], by: str, failed: list[int]) -> list[int]:
-    """Store what was not pushed before under the same dedupe id; ids in the order of `pushes`.
-
-    Those that could not be enqueued are added to `failed`.
-    """
+def _store_once(pushes: Sequence[Push], by: str) -> list[int]:
+    """Store what was not pushed before under the same dedupe id; ids in the order of `pushes`."""
     wanted = list({push.dedupe_id for push in pushes if push.dedupe_id})
     for attempt in range(1, DEDUPE_ATTEMPTS + 1):
         try:
@@ -135,8 +123,6 @@ def _store_once(pushes: Sequence[Push], by: str, failed: list[int]) -> list[int]
                         Dedupe(by=by, dedupe_id=dedupe_id, message_id=known[dedupe_id])
                         for dedupe_id in new
                     )
-                if stored:
-                    transaction.on_commit(partial(_enqueue, stored, failed))
             break
         except IntegrityError:
             # Another push with the same dedupe id committed first; now it can be seen.
@@ -165,36 +151,35 @@ def _without_known(pushes: Sequence[Push], known: dict[str, int]) -> list[Push]:
 
 
 def _store(pushes: Sequence[Push], by: str) -> list[int]:
-    now = timezone.now()
+    """Store pushes; when that is committed, their partitions are woken."""
+    if not pushes:
+        return []
+    count = conf.PARTITIONS
     messages = []
     for push in pushes:
-        default = conf.TTL if push.is_stored else conf.LIVE_TTL
-        audience = "keys" if push.keys else "room" if push.room else "all"
+        keys = tuple(dict.fromkeys(push.keys))
+        names = keys or (push.room,)  # "" for everyone
         messages.append(
-            Message(
-                audience=audience,
+            NewMessage(
+                body=push.body,
+                ttl=push.ttl or (conf.TTL if push.is_stored else conf.LIVE_TTL),
+                audience="keys" if keys else "room" if push.room else "all",
+                keys=keys,
                 room=push.room,
-                keys=list(dict.fromkeys(push.keys)) if push.keys else None,
                 stored=push.is_stored,
                 op=push.op,
-                body=push.body,
                 is_json=push.is_json,
                 by=by,
-                created_at=now,
-                expires_at=now + timedelta(seconds=push.ttl or default),
+                ensure=push.ensure,
+                partitions=tuple({partition_of(name, count) for name in names}),
             )
         )
-    keys = [tuple(dict.fromkeys(push.keys)) if push.is_stored else () for push in pushes]
-    return Message.objects.store(messages, keys)
-
-
-def _enqueue(ids: list[int], failed: list[int]) -> None:
-    """Hand the messages to the fan-out. They are committed: a failure here must not undo that."""
-    try:
-        fan_out.delay(ids)
-    except (BrokerError, OSError) as error:
-        failed += ids
-        logger.error("the fan-out of %d messages could not be enqueued: %s", len(ids), error)
+    ids = Message.objects.store(messages, count)
+    due = {partition for message in messages for partition in message.partitions}
+    transaction.on_commit(partial(wake, due))
+    for push in pushes:
+        metrics.PUSHES.labels("key" if push.keys else "room" if push.room else "all").inc()
+    return ids
 
 
 # The Python calls

@@ -61,8 +61,8 @@ class Link(Protocol):
 class Keeper(Protocol):
     """What sessions need of their node."""
 
-    def acknowledge(self, message_id: int, key: str) -> None:
-        """A session of `key` has the message."""
+    def delivered(self, message_id: int, session: "Session") -> None:
+        """The kernel has taken a stored message for a session."""
 
     def deliver_late(self, session: "Session", message: "Outgoing") -> None:
         """Find out whether a message that the replay has overtaken is still to be sent."""
@@ -74,12 +74,22 @@ PACKET_KINDS = 12  # of each `Kind`, with an id or without, wrapped or not
 class Outgoing:
     """One message on its way out: encoded at most once for each kind of packet there is."""
 
-    __slots__ = ("_body", "_is_json", "id", "key", "op", "packets")
+    __slots__ = ("_body", "_is_json", "ensure", "id", "key", "op", "packets")
 
-    def __init__(self, id: int, op: int, body: bytes, is_json: bool, key: str = "") -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the word everywhere else
+        op: int,
+        body: bytes,
+        is_json: bool,
+        key: str = "",
+        *,
+        ensure: bool = False,
+    ) -> None:
         self.id = id
         self.op = op
         self.key = key  # whose pending row it settles; "" when nothing is pending
+        self.ensure = ensure  # it waits for room instead of being dropped
         self._body = body
         self._is_json = is_json
         self.packets: list[bytes | None] = [None] * PACKET_KINDS
@@ -213,13 +223,11 @@ class Session:
             self._write(message)
 
     def _write(self, message: Outgoing) -> None:
-        # A session that acknowledges says itself what it has.
-        receipt = message.id if message.key and not self.acks else 0
-        self.link.write(message.packet_for(self), receipt)
+        self.link.write(message.packet_for(self), message.id if message.key else 0)
 
     def sent(self, message_id: int) -> None:
         """The kernel has taken the message, which is how a session without ids acknowledges."""
-        self._keeper.acknowledge(message_id, self.key)
+        self._keeper.delivered(message_id, self)
 
     def hold(self, limit: int) -> None:
         """Keep live messages back until `release`; over `limit` bytes the session is closed."""

@@ -27,7 +27,7 @@ from push.api.problems import (
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
 from push.group_commit import accept_in_group
-from push.node import get_registry
+from push.registry import get_registry
 from push.services import Push, is_json
 from push.wire import json_body
 

@@ -18,7 +18,7 @@ from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.envelope import close_envelope
 from push.group_commit import accept_in_group
 from push.groups import key_group
-from push.node import get_registry
+from push.registry import get_registry
 from push.publish import publish
 from push.registry import Entry
 from push.services import Push, accept_pushes

@@ -34,6 +34,7 @@ class CloseCode(IntEnum):
     UNAVAILABLE = 4013, "a service the server needs is unavailable", 5
     UNAUTHORIZED = 4401, "authentication failed", 5
     EXPIRED = 4402, "the token expired during the session", 1
+    REVOKED = 4403, "the token was revoked, or the login has ended", 5
     # Longer than the rest: coming back helps only once another session has ended.
     TOO_MANY_SESSIONS = 4429, "too many sessions for this key", 30
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 from django.db import connection
 
+from offline.events import RECEIVED, Event, Receipt
 from offline.models import Pending
 from tests import call_and_close
 
@@ -31,9 +32,14 @@ def between(transactional_db):
     return call_before
 
 
+def acknowledge(*pairs: tuple[int, str]) -> None:
+    Event.objects.record([Receipt(i, key, RECEIVED, "s") for i, key in pairs])
+
+
 def test_trim_of_what_is_acknowledged_meanwhile(store, between):
     ids = [store("a") for _ in range(4)]
-    kept = [store("b") for _ in range(4)]
-    with between(2, Pending.objects.acknowledge, [(one, "a") for one in ids]):
-        Pending.objects.trim(["a", "b"], 3)
-    assert owed() == [(one, "b") for one in kept[1:]]
+    with between(2, acknowledge, *((one, "a") for one in ids)):
+        Pending.objects.trim("a", 3)
+    assert owed() == []
+    kinds = Event.objects.values_list("kind", flat=True)
+    assert list(kinds) == ["received"] * 4

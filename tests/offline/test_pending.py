@@ -71,8 +71,8 @@ async def test_a_page_has_the_size_that_is_set(store, imgo):
 
 async def test_what_is_added_is_acknowledged(store, acknowledger):
     one, two = await in_thread(store, "a", "b"), await in_thread(store, "a")
-    acknowledger.add(one, "a")
-    acknowledger.add(two, "a")
+    acknowledger.received(one, "a", "s1")
+    acknowledger.received(two, "a", "s1")
     await eventually(lambda: not acknowledger.has(two, "a"))
     assert await in_thread(owed) == [(one, "b")]
 
@@ -81,7 +81,7 @@ async def test_what_comes_together_is_written_together(store, acknowledger, thre
     ids = [await in_thread(store, "a") for _ in range(20)]
     queries = await thread_queries()
     for one in ids:
-        acknowledger.add(one, "a")
+        acknowledger.received(one, "a", "s1")
     await eventually(nothing_is_owed)
     assert len(queries) == 1
 
@@ -93,7 +93,7 @@ async def test_a_large_backlog_is_written_in_bounded_batches(
     ids = [await in_thread(store, "a") for _ in range(12)]
     queries = await thread_queries()
     for one in ids:
-        acknowledger.add(one, "a")
+        acknowledger.received(one, "a", "s1")
     await eventually(nothing_is_owed)
     await eventually(lambda: not acknowledger.has(ids[-1], "a"))
     assert len(queries) == 3
@@ -101,8 +101,8 @@ async def test_a_large_backlog_is_written_in_bounded_batches(
 
 async def test_a_delivery_is_known_until_it_is_written(acknowledger, table):
     await table.take_away()
-    acknowledger.add(7, "a")
-    acknowledger.add(7, "a")
+    acknowledger.received(7, "a", "s1")
+    acknowledger.received(7, "a", "s1")
     assert acknowledger.has(7, "a")
     assert not acknowledger.has(7, "b")
     assert not acknowledger.has(8, "a")
@@ -114,13 +114,13 @@ async def test_a_failure_of_the_database_loses_nothing(store, acknowledger, tabl
     ids = [await in_thread(store, "a") for _ in range(3)]
     await table.take_away()
     for one in ids:
-        acknowledger.add(one, "a")
+        acknowledger.received(one, "a", "s1")
     await eventually(lambda: "the database failed" in caplog.text)
     assert all(acknowledger.has(one, "a") for one in ids)
     await table.bring_back()
     await eventually(nothing_is_owed)
     later = await in_thread(store, "a")
-    acknowledger.add(later, "a")
+    acknowledger.received(later, "a", "s1")
     await eventually(nothing_is_owed)
     assert not any(record.exc_info for record in caplog.records)
 
@@ -131,7 +131,7 @@ async def test_stop_writes_the_rest(store, monkeypatch):
     acknowledger = Acknowledger()
     acknowledger.start()
     for one in ids:
-        acknowledger.add(one, "a")
+        acknowledger.received(one, "a", "s1")
     await acknowledger.stop()
     assert await nothing_is_owed()
     assert not any(acknowledger.has(one, "a") for one in ids)
@@ -141,11 +141,11 @@ async def test_stop_in_the_middle_of_a_batch_writes_that_too(store):
     ids = [await in_thread(store, "a") for _ in range(3)]
     acknowledger = Acknowledger()
     acknowledger.start()
-    acknowledger.add(ids[0], "a")
+    acknowledger.received(ids[0], "a", "s1")
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # the writer has begun
-    acknowledger.add(ids[1], "a")
-    acknowledger.add(ids[2], "a")
+    acknowledger.received(ids[1], "a", "s1")
+    acknowledger.received(ids[2], "a", "s1")
     await acknowledger.stop()
     assert await nothing_is_owed()
 
@@ -153,16 +153,16 @@ async def test_stop_in_the_middle_of_a_batch_writes_that_too(store):
 async def test_stop_ends_when_the_database_is_away(table, caplog):
     await table.take_away()
     acknowledger = Acknowledger()
-    acknowledger.add(1, "a")
-    acknowledger.add(2, "a")
+    acknowledger.received(1, "a", "s1")
+    acknowledger.received(2, "a", "s1")
     await acknowledger.stop()
-    assert "2 acknowledgements were not written" in caplog.text
+    assert "2 receipts were not written" in caplog.text
 
 
 async def test_stop_without_start_writes(store):
     one = await in_thread(store, "a")
     acknowledger = Acknowledger()
-    acknowledger.add(one, "a")
+    acknowledger.received(one, "a", "s1")
     await acknowledger.stop()
     assert await nothing_is_owed()
 
@@ -172,7 +172,7 @@ async def test_beyond_its_bound_the_oldest_is_forgotten(store, monkeypatch):
     ids = [await in_thread(store, "a") for _ in range(5)]
     acknowledger = Acknowledger()
     for one in ids:
-        acknowledger.add(one, "a")
+        acknowledger.received(one, "a", "s1")
     assert [acknowledger.has(one, "a") for one in ids] == [False, False, True, True, True]
     await acknowledger.stop()
     # Forgotten is delivered again, not lost.
@@ -181,7 +181,7 @@ async def test_beyond_its_bound_the_oldest_is_forgotten(store, monkeypatch):
 
 async def test_the_database_is_not_asked_while_nothing_is_added(acknowledger, thread_queries):
     queries = await thread_queries()
-    acknowledger.add(1, "a")
+    acknowledger.received(1, "a", "s1")
     await eventually(lambda: not acknowledger.has(1, "a"))
     for _ in range(20):
         await asyncio.sleep(0)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from channels.layers import get_channel_layer
 
+from imgo_site.conf import conf
+from push.fanout import drain
 from push.node import Node, get_node, stop_node
 from push.redis_registry import RedisRegistry
 from push.registry import MemoryRegistry, Registry
 from push.services import Push, accept_push
-from push.tasks import fan_out
 
 Message = dict[str, Any]
 
@@ -50,7 +51,7 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
             registry: Registry = MemoryRegistry()
         else:
             registry = RedisRegistry(settings.REDIS_URL)
-        for module in ("node", "api.v1", "api.legacy"):
+        for module in ("node", "fanout", "api.v1", "api.legacy"):
             monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
     return set_mode
@@ -74,5 +75,6 @@ async def node(mode, transactional_db) -> AsyncIterator[Node]:
 def push_now(push: Push) -> int:
     """Accept a push and fan it out, as the API and a worker do."""
     one = accept_push(push)
-    fan_out([one])
+    for partition in range(conf.PARTITIONS):
+        drain(partition)
     return one

@@ -54,8 +54,9 @@ class KeptKeeper:
         self.acknowledged = acknowledged
         self.late: list[int] = []
 
-    def acknowledge(self, message_id: int, key: str) -> None:
-        self.acknowledged.append((message_id, key))
+    def delivered(self, message_id: int, session: Session) -> None:
+        if not session.acks:
+            self.acknowledged.append((message_id, session.key))
 
     def deliver_late(self, session: Session, message: Outgoing) -> None:
         self.late.append(message.id)

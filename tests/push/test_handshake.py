@@ -134,7 +134,7 @@ async def test_a_session_may_say_what_it_has_seen(node):
 async def test_what_was_acknowledged_a_moment_ago_is_not_replayed(node):
     ids = await store(b"1", b"2")
     await node.acknowledger.stop()  # as when the database is slow
-    node.acknowledger.add(ids[0], "u1")
+    node.acknowledger.received(ids[0], "u1", "s1")
     assert sent(await open_session(node)) == [0, ids[1]]
 
 
@@ -167,7 +167,7 @@ async def test_what_another_session_had_before_is_not_sent(node):
 async def test_what_another_session_had_just_now_is_not_sent(node):
     session, ids = await overtaken(node)
     await node.acknowledger.stop()  # as when the database is slow
-    node.acknowledger.add(ids[0], "u1")
+    node.acknowledger.received(ids[0], "u1", "s1")
     session.deliver(message(ids[0]))
     await owed.get((ids[0], "u1"))  # asked behind it
     assert sent(session) == [0, ids[1]]
@@ -186,7 +186,7 @@ async def test_what_another_session_has_while_that_is_asked_is_not_sent(node, mo
     monkeypatch.setattr(owed, "get", slow)
     session.deliver(message(ids[0]))
     await asked.wait()
-    node.acknowledger.add(ids[0], "u1")
+    node.acknowledger.received(ids[0], "u1", "s1")
     answer.set()
     await eventually(lambda: not node.hub.background.tasks)
     assert sent(session) == [0, ids[1]]

@@ -276,7 +276,7 @@ async def test_a_start_that_failed_half_way_leaves_no_node_behind(
 async def test_a_stopping_node_writes_what_was_acknowledged(transactional_db, mode):
     node = await get_node()
     one = await in_thread(accept_push, Push(b"1", keys=("u1",)))
-    node.acknowledger.add(one, "u1")
+    node.acknowledger.received(one, "u1", "s1")
     await stop_node()
     assert not await in_thread(Pending.objects.exists)
 

@@ -1,0 +1,121 @@
+"""The balance: accepted = received + acknowledged + expired + dropped + pending, for what is kept.
+
+Counted are (message, key) pairs of stored messages. Each slice of ids is one statement, which sees
+one moment: while everything goes on, nothing is between two accounts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from django.db import connection
+from django.db.models import Max, Min
+
+from offline.messages import Message
+
+SLICE = 10_000  # messages of one statement
+
+
+@dataclass
+class Balance:
+    """Counts of (message, key). `settled`: by kind, or `dropped:<reason>`."""
+
+    accepted: int = 0
+    pending: int = 0
+    settled: Counter[str] = field(default_factory=Counter)
+    messages: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Accepted, and nobody knows what became of it; negative: more ends than beginnings."""
+        return self.accepted - self.pending - self.settled.total()
+
+    def add(self, other: "Balance") -> None:
+        """Take another slice in."""
+        self.accepted += other.accepted
+        self.pending += other.pending
+        self.settled += other.settled
+        self.messages += other.messages
+
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """For JSON."""
+        return {
+            "messages": self.messages,
+            "accepted": self.accepted,
+            "pending": self.pending,
+            "settled": dict(sorted(self.settled.items())),
+            "missing": self.missing,
+        }
+
+
+def bounds(latest: int = 0) -> tuple[int, int]:
+    """(id before the first, last id) of all messages, or of about the `latest` ones."""
+    found = Message.objects.aggregate(first=Min("pk"), last=Max("pk"))
+    last = found["last"] or 0
+    first = (found["first"] or 1) - 1
+    return max(first, last - latest) if latest else first, last
+
+
+def slices(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The (id before, last id) of each slice from `first` to `last`."""
+    for start in range(first, last, SLICE):
+        yield start, min(start + SLICE, last)
+
+
+def of_slice(first: int, last: int) -> Balance:
+    """The balance of the messages with `first` < id <= `last`."""
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, [first, last, first, last, first, last])
+        balance = Balance()
+        for what, count, pairs in cursor.fetchall():
+            if what == "accepted":
+                balance.messages, balance.accepted = count, int(pairs)
+            elif what == "pending":
+                balance.pending = count
+            else:
+                balance.settled[what] += count
+        return balance
+
+
+def of_latest(latest: int) -> Balance:
+    """The balance of about the `latest` messages."""
+    total = Balance()
+    for first, last in slices(*bounds(latest)):
+        total.add(of_slice(first, last))
+    return total
+
+
+def unbalanced(first: int, last: int) -> list[tuple[int, int, int]]:
+    """(message id, accepted, accounted for) of those messages where the two differ."""
+    with connection.cursor() as cursor:
+        cursor.execute(_UNBALANCED, [first, last])
+        return [(int(i), int(accepted), int(found)) for i, accepted, found in cursor.fetchall()]
+
+
+# What is being forgotten at this moment is left out: its events go first.
+_COUNT = """
+    WITH kept AS (
+        SELECT id, recipients FROM offline_message
+        WHERE id > %s AND id <= %s AND stored AND keep_until > CURRENT_TIMESTAMP
+    )
+    SELECT 'accepted' AS what, count(*), coalesce(sum(recipients), 0) FROM kept
+    UNION ALL
+    SELECT 'pending', count(*), 0 FROM offline_pending p JOIN kept ON kept.id = p.message_id
+    WHERE p.message_id > %s AND p.message_id <= %s
+    UNION ALL
+    SELECT CASE WHEN e.reason = '' THEN e.kind ELSE e.kind || ':' || e.reason END, count(*), 0
+    FROM offline_event e JOIN kept ON kept.id = e.message_id
+    WHERE e.message_id > %s AND e.message_id <= %s AND e.kind <> 'sent'
+    GROUP BY 1
+"""
+_UNBALANCED = """
+    SELECT id, recipients, found FROM (
+        SELECT m.id, m.recipients,
+               (SELECT count(*) FROM offline_pending p WHERE p.message_id = m.id)
+               + (SELECT count(*) FROM offline_event e
+                  WHERE e.message_id = m.id AND e.kind <> 'sent') AS found
+        FROM offline_message m
+        WHERE m.id > %s AND m.id <= %s AND m.stored AND m.keep_until > CURRENT_TIMESTAMP
+    ) AS counted
+    WHERE recipients <> found ORDER BY id
+"""

@@ -1,0 +1,125 @@
+"""The outbox: messages that are committed and not fanned out yet.
+
+A row is written in the transaction that stores its message, and deleted when the message has been
+sent to its groups. Tasks only say that there is something to do: whoever drains a partition sends
+all that is there, in order of id, and so makes good for whatever was lost before.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Lock
+from typing import ClassVar
+
+from django.db import connection, models, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from offline.messages import Message
+
+ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
+ERROR_MAX = 500  # characters kept of an error
+LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
+LOCK_WAIT = "10s"  # for another drain of the same partition to end
+IDLE_MAX = "60s"  # a drain whose process hangs this long gives its lock back
+
+_locks: dict[int, Lock] = {}  # where the database has none
+
+
+class Busy(Exception):
+    """Another process drains the partition."""
+
+
+class OutboxManager(models.Manager["Outbox"]):
+    """What is to be fanned out, by partition."""
+
+    @contextmanager
+    def draining(self, partition: int, *, wait: bool) -> Iterator[None]:
+        """Have a partition to oneself: what is read inside, nobody else is sending.
+
+        Raises `Busy` when somebody else has it, with `wait` only after a while.
+        """
+        if connection.vendor != "postgresql":
+            lock = _locks.setdefault(partition, Lock())
+            if not lock.acquire(blocking=wait):
+                raise Busy
+            try:
+                yield
+            finally:
+                lock.release()
+            return
+        with transaction.atomic(), connection.cursor() as cursor:
+            # It is held as long as the transaction, and the transaction as long as the process.
+            cursor.execute(
+                f"SET LOCAL lock_timeout = '{LOCK_WAIT}'; "
+                f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}'"
+            )
+            names = [LOCK_CLASS, partition]
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", names)
+            if not cursor.fetchone()[0]:
+                if not wait:
+                    raise Busy
+                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", names)
+            yield
+
+    def page(self, partition: int, after: int, size: int) -> list["Outbox"]:
+        """The first rows of a partition behind the message `after`, with their messages.
+
+        `is_late` says of each whether its message has expired.
+        """
+        rows = self.filter(partition=partition, parked_at=None, message__gt=after)
+        late = models.Case(models.When(message__expires_at__lte=Now(), then=True), default=False)
+        found = rows.select_related("message").annotate(is_late=late)
+        return list(found.order_by("message_id")[:size])
+
+    def done(self, rows: "list[Outbox]") -> None:
+        """These were sent, or need not be."""
+        self.filter(pk__in=[row.pk for row in rows]).delete()
+
+    def failed(self, row: "Outbox", error: Exception) -> bool:
+        """This one could not be sent; after `ATTEMPTS_MAX` times it is parked: True."""
+        parks = row.attempts + 1 >= ATTEMPTS_MAX
+        self.filter(pk=row.pk).update(
+            attempts=F("attempts") + 1,
+            error=f"{type(error).__name__}: {error}"[:ERROR_MAX],
+            parked_at=timezone.now() if parks else None,
+        )
+        return parks
+
+    def overdue(self, age: float) -> list[int]:
+        """The partitions that have something to send for more than `age` seconds."""
+        old = self.filter(parked_at=None, created_at__lt=Now() - timedelta(seconds=age))
+        return sorted(set(old.order_by().values_list("partition", flat=True).distinct()))
+
+
+class Outbox(models.Model):
+    """A message that has to be fanned out to one partition's keys, to a room, or to everyone."""
+
+    message = models.ForeignKey(
+        Message, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    partition = models.IntegerField()
+    partitions = models.IntegerField(help_text="How many there were when it was accepted.")
+    created_at = models.DateTimeField(default=timezone.now)
+    attempts = models.IntegerField(default=0)
+    error = models.CharField(max_length=ERROR_MAX, blank=True)
+    parked_at = models.DateTimeField(null=True, blank=True)
+
+    is_late: bool  # by `page`
+
+    objects: ClassVar[OutboxManager] = OutboxManager()
+
+    class Meta:
+        app_label = "offline"
+        verbose_name_plural = "outbox"
+        indexes: ClassVar = [
+            models.Index(
+                fields=["partition", "message"],
+                name="outbox_to_send",
+                condition=models.Q(parked_at=None),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} to partition {self.partition}"

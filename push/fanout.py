@@ -1,0 +1,124 @@
+"""Fan-out: from a partition's outbox through the channel layer, in order of id.
+
+Whoever has noticed that there is something to do drains the partition: a worker that was woken by
+a task, or a node's sweep. Only one does at a time.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from imgo_site.conf import conf
+from imgo_site.errors import Unavailable
+from offline.models import Message, Outbox, Pending
+from push import metrics
+from push.envelope import Envelope, message_envelope
+from push.groups import ALL, key_group, partition_of, room_group
+from push.registry import get_registry
+from push.publish import publish
+
+logger = logging.getLogger(__name__)
+
+PAGE = 200  # messages read at a time
+PUBLISH_MAX = 5_000  # envelopes handed to the layer at a time
+ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be on its way to a key that is online
+
+
+def drain(partition: int, *, wait: bool = True) -> int:
+    """Send all that a partition's outbox holds; returns how many messages that were.
+
+    Raises `Busy` when somebody else is at it (with `wait`, for long), `Unavailable` when the
+    layer is away, and what the database raises; what was not sent stays in the outbox.
+    """
+    count = after = 0
+    stored: set[str] = set()
+    while True:
+        with Outbox.objects.draining(partition, wait=wait):
+            rows = Outbox.objects.page(partition, after, PAGE)
+            _send(rows)
+        count += len(rows)
+        for row in rows:
+            if row.message.stored:
+                stored.update(_keys_of(row))
+        if len(rows) < PAGE:
+            break
+        after = rows[-1].message_id  # what could not be sent stays behind
+    trim(stored)
+    return count
+
+
+def _send(rows: Sequence[Outbox]) -> None:
+    done: list[Outbox] = []
+    batch: list[Envelope] = []
+    for row in rows:
+        if row.is_late:
+            metrics.DROPS.labels("too_late").inc()
+            done.append(row)
+            continue
+        batch += envelopes_of(row)
+        done.append(row)
+        if len(batch) >= PUBLISH_MAX:
+            _publish_or_isolate(done, batch)
+            done, batch = [], []
+    _publish_or_isolate(done, batch)
+
+
+def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope]) -> None:
+    """Publish; if that fails because of one message, the others must not suffer for it."""
+    try:
+        publish(envelopes)
+    except Unavailable:
+        raise
+    except Exception as error:
+        if len(rows) > 1:
+            for row in rows:
+                _publish_or_isolate([row], [] if row.is_late else envelopes_of(row))
+            return
+        logger.exception("message %d cannot be fanned out", rows[0].message_id)
+        if Outbox.objects.failed(rows[0], error):
+            metrics.DROPS.labels("parked").inc()
+            logger.error("message %d is parked: it was tried often enough", rows[0].message_id)
+    else:
+        Outbox.objects.done(rows)
+
+
+def envelopes_of(row: Outbox) -> list[Envelope]:
+    """One envelope for each group of this partition that the message goes to.
+
+    All keys of it, those too that have acknowledged it already: one device may have been
+    replayed it before this runs, and the others have it to come.
+    """
+    message = row.message
+    if message.audience == Message.Audience.ROOM:
+        return [message_envelope(room_group(message.room), message)]
+    if message.audience == Message.Audience.ALL:
+        return [message_envelope(ALL, message)]
+    settles = message.stored
+    return [message_envelope(key_group(k), message, k if settles else "") for k in _keys_of(row)]
+
+
+def _keys_of(row: Outbox) -> list[str]:
+    keys: list[str] = row.message.keys or []
+    if row.partitions == 1:
+        return keys
+    return [key for key in keys if partition_of(key, row.partitions) == row.partition]
+
+
+def trim(keys: set[str]) -> None:
+    """Drop the oldest of what is pending for those keys that have more than `OFFLINE_MAX`.
+
+    What is on its way to sessions that are there does not count at once: a burst is pending for
+    the moment that its acknowledgements take.
+    """
+    for key, count in Pending.objects.crowded(keys, conf.OFFLINE_MAX).items():
+        limit = conf.OFFLINE_MAX
+        if count <= limit * ONLINE_FACTOR and _may_be_online(key):
+            continue
+        dropped = Pending.objects.trim(key, limit)
+        metrics.DROPS.labels("offline_max").inc(dropped)
+
+
+def _may_be_online(key: str) -> bool:
+    try:
+        return bool(get_registry().sessions(key))
+    except Unavailable:
+        return True

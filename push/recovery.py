@@ -1,0 +1,81 @@
+"""What a node does when messages may have passed it by: read what is pending for its own keys.
+
+Like a connecting session, only for all sessions of a key at once: keep back what comes in, read
+what is pending, deliver it in order, then let go of what was kept back, without second copies.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from django.db import Error as DatabaseError
+
+from imgo_site.batching import database_threads
+from imgo_site.conf import conf
+from offline.pending import Acknowledger
+from offline.pendings import Page, Pending, PendingMessage
+from push import metrics
+from push.groups import key_group
+from push.hub import Hub
+from push.session import Outgoing
+
+logger = logging.getLogger(__name__)
+
+SLICE = 250  # keys of one query
+RETRY_INTERVAL = 1.0  # seconds until a database that failed is asked again
+
+
+async def recover(
+    hub: Hub, acknowledger: Acknowledger, keys: Sequence[str], missed: float = 0.0
+) -> int:
+    """Deliver what is pending for keys that have sessions here; returns how many that were.
+
+    `missed`: seconds for which this node may have heard nothing; then also what sessions of the
+    same keys on other nodes have had in that time. While the database is away, it waits.
+    """
+    count = 0
+    for start in range(0, len(keys), SLICE):
+        some = keys[start : start + SLICE]
+        groups = [key_group(key) for key in some]
+        hub.hold(groups)
+        try:
+            count += await _recover_slice(hub, acknowledger, some, missed)
+        finally:
+            hub.release(groups)
+    if count:
+        metrics.RECOVERED.inc(count)
+        logger.info("%d messages that had passed by were delivered", count)
+    return count
+
+
+async def _recover_slice(
+    hub: Hub, acknowledger: Acknowledger, keys: Sequence[str], missed: float
+) -> int:
+    count = 0
+    wanted: list[Page] = [(key, 0) for key in keys]
+    while wanted:
+        pages = await _read(wanted, missed)
+        wanted = []
+        for (key, _), page in pages.items():
+            group = key_group(key)
+            for found in page:
+                known = hub.delivered.has(found.id, group) or hub.replayed.has(found.id, group)
+                if not known and not acknowledger.has(found.id, key) and group in hub.groups:
+                    hub.deliver(
+                        group, Outgoing(found.id, found.op, found.body, found.is_json, key)
+                    )
+                    count += 1
+            if len(page) == conf.REPLAY_PAGE:
+                wanted.append((key, page[-1].id))
+    return count
+
+
+async def _read(wanted: list[Page], missed: float) -> dict[Page, list[PendingMessage]]:
+    while True:
+        try:
+            return await database_threads.run(
+                Pending.objects.missed, wanted, conf.REPLAY_PAGE, missed
+            )
+        except DatabaseError as error:
+            logger.warning("what is pending cannot be read, trying again: %s", error)
+            await asyncio.sleep(RETRY_INTERVAL)

@@ -1,0 +1,231 @@
+"""What a node does again and again: for its sessions, for its groups, and for all nodes together.
+
+One round serves all sessions, instead of a timer for each. What is to be done once, however many
+nodes there are, is a duty that one of them claims in the database.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, TypeVar
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from kombu.exceptions import OperationalError as BrokerError
+
+from accounts.revalidation import revoked
+from imgo_site.batching import database_threads
+from imgo_site.conf import conf
+from imgo_site.errors import Unavailable
+from offline import balance
+from offline.models import Message, Outbox, Pending
+from offline.outbox import Busy
+from push import metrics, publish
+from push.envelope import echo_envelope
+from push.fanout import drain
+from push.groups import node_group
+from push.layers import LAYER_ERRORS, reconnect
+from push.models import Canary, Dedupe, Duty
+from push.models import Node as NodeRow
+from push.recovery import recover
+from push.session import Session
+from push.tasks import canary, queue_of
+from push.wire import CloseCode
+
+if TYPE_CHECKING:
+    from push.node import Node
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TICK = 1.0  # seconds between two rounds of what is most urgent
+REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may be on its way
+ECHO_EVERY = 5.0  # seconds
+ECHO_TIMEOUT = 15.0  # seconds without an echo until the layer's connection is taken for dead
+PRUNE_EVERY = 30.0  # seconds between deletions of what is over
+BALANCE_EVERY = 60.0  # seconds
+BALANCE_LATEST = 100_000  # messages that the balance of the metrics is about
+
+
+class Upkeep:
+    """The rounds of one node."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._hub = node.hub
+        self._tasks: list[asyncio.Task[None]] = []
+        self._to_audit: list[str] = []
+        self._audit_size = 0
+        self._to_revalidate: list[Session] = []
+        self._revalidate_size = 0
+
+    def start(self) -> None:
+        """Begin; needs a running loop."""
+        loop = asyncio.get_running_loop()
+        self._hub.last_echo = loop.time()
+        rounds = [
+            (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
+            (self.leave_groups, TICK),
+            (self.renew, conf.NODE_LEASE / 3),
+            (self.sweep, max(TICK, conf.SWEEP_AFTER / 2)),
+            (self.audit, TICK),
+            (self.echo, ECHO_EVERY),
+            (self.prune, PRUNE_EVERY),
+            (self.balance, BALANCE_EVERY / 2),
+        ]
+        if conf.REVALIDATE_INTERVAL:
+            rounds.append((self.revalidate, TICK))
+        if not settings.CELERY_TASK_ALWAYS_EAGER:
+            rounds.append((self.send_canaries, conf.CANARY_INTERVAL / 2))
+        self._tasks = [loop.create_task(_repeat(one, every)) for one, every in rounds]
+
+    async def stop(self) -> None:
+        """End all rounds."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # For its sessions
+
+    async def close_silent(self) -> None:
+        """Close sessions without a sign of life, and those whose identity has expired."""
+        oldest = asyncio.get_running_loop().time() - conf.HEARTBEAT_TIMEOUT
+        now = time.time()
+        for session in list(self._hub.sessions.values()):
+            if session.last_seen < oldest:
+                session.disconnect(CloseCode.HEARTBEAT_TIMEOUT)
+            elif session.expires_at is not None and session.expires_at <= now:
+                session.disconnect(CloseCode.EXPIRED)
+            elif session.opened < now - REPLAY_MEMORY:
+                session.forget_replayed()
+
+    async def revalidate(self) -> None:
+        """Look at a slice of the identities again, and close those that no longer stand."""
+        if not self._to_revalidate:
+            self._to_revalidate = list(self._hub.sessions.values())
+            self._revalidate_size = _slice_of(len(self._to_revalidate), conf.REVALIDATE_INTERVAL)
+        some = _take(self._to_revalidate, self._revalidate_size)
+        looked_at = [s.identity for s in some if not s.is_closed]
+        if looked_at:
+            gone = {id(one) for one in await database_threads.run(revoked, looked_at)}
+            for session in some:
+                if id(session.identity) in gone:
+                    session.disconnect(CloseCode.REVOKED)
+
+    async def audit(self) -> None:
+        """Look for what is pending for a slice of the keys, whatever the reason may be."""
+        if not self._to_audit:
+            self._to_audit = list({s.key for s in self._hub.sessions.values()})
+            self._audit_size = _slice_of(len(self._to_audit), conf.AUDIT_INTERVAL)
+        some = _take(self._to_audit, self._audit_size)
+        if some:
+            await recover(self._hub, self._node.acknowledger, some)
+
+    # For its place among the others
+
+    async def leave_groups(self) -> None:
+        """Leave the layer's groups that have been empty for a while."""
+        await self._hub.leave_empty(conf.GROUP_LINGER)
+
+    async def renew(self) -> None:
+        """Renew the lease."""
+        node, sessions = self._node, self._hub.sessions
+        entries = [
+            (entry, sessions[name].rooms)
+            for name, entry in node.entries.items()
+            if name in sessions
+        ]
+        await node.registry.renew(len(sessions), entries)
+        await database_threads.run(NodeRow.objects.announce, node.name)
+
+    async def echo(self) -> None:
+        """Send a message to this node itself; when none comes back, connect to the layer anew."""
+        now = asyncio.get_running_loop().time()
+        if now - self._hub.last_echo > ECHO_TIMEOUT:
+            logger.warning("the channel layer is silent, connecting to it again")
+            metrics.LAYER_RECONNECTS.labels("silent").inc()
+            self._hub.last_echo = now
+            await reconnect(self._hub.layer)
+        async with asyncio.timeout(ECHO_EVERY):
+            await publish.send([echo_envelope(node_group(self._hub.node_id))])
+
+    # For all nodes
+
+    async def sweep(self) -> None:
+        """Fan out what should have been long ago: its task was lost, or nobody takes tasks."""
+        for partition in await database_threads.run(Outbox.objects.overdue, conf.SWEEP_AFTER):
+            try:
+                count = await database_threads.run(_drain_now, partition)
+            except Busy:
+                continue  # somebody is at it
+            if count:
+                metrics.SWEPT.inc(count)
+                logger.warning("a sweep sent %d messages of partition %d", count, partition)
+
+    async def send_canaries(self) -> None:
+        """Ask the workers for a sign of life."""
+        due = await database_threads.run(
+            Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL
+        )
+        if due:
+            await asyncio.to_thread(_send_canaries, due)
+
+    async def prune(self) -> None:
+        """Settle what has expired, and forget what is past its time, in batches."""
+        if await database_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
+            while count := await database_threads.run(Pending.objects.expire):
+                metrics.DROPS.labels("expired").inc(count)
+            while await database_threads.run(Message.objects.prune):
+                pass
+            await database_threads.run(Dedupe.objects.forget)
+
+    async def balance(self) -> None:
+        """Strike the balance of the latest messages, for the metrics of all."""
+        if await database_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
+            await database_threads.run(_strike_balance)
+
+
+def _slice_of(count: int, interval: float) -> int:
+    """How many of `count` a round takes so that all have a turn within `interval` seconds."""
+    return -(-count // max(1, int(interval / TICK)))
+
+
+def _take(left: list[T], count: int) -> list[T]:
+    """Take the last `count` out of a list."""
+    some = left[-count:] if count else []
+    del left[len(left) - len(some) :]
+    return some
+
+
+def _drain_now(partition: int) -> int:
+    return drain(partition, wait=False)
+
+
+def _send_canaries(partitions: list[int]) -> None:
+    try:
+        for n in partitions:
+            canary.apply_async((n,), queue=queue_of(n), expires=conf.CANARY_INTERVAL)
+    except (BrokerError, OSError) as error:
+        logger.warning("the broker cannot be reached for a canary: %s", error)
+
+
+def _strike_balance() -> None:
+    found = balance.of_latest(BALANCE_LATEST)
+    Duty.objects.filter(name="balance").update(result=found.as_dict())
+    if found.missing:
+        logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)
+
+
+async def _repeat(care: Callable[[], Coroutine[None, None, None]], every: float) -> None:
+    """Call `care` again and again; a failure is logged and tried again next time."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await care()
+        except (DatabaseError, Unavailable, *LAYER_ERRORS) as error:
+            name = getattr(care, "__name__", "")
+            logger.warning("%s: %s; trying again in %g s", name, error, every)
+        except Exception:
+            logger.exception("%s failed", getattr(care, "__name__", ""))

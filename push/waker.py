@@ -1,0 +1,83 @@
+"""Wakes the workers when something was committed, without making anybody wait for the broker.
+
+A push is accepted when its transaction is committed. That there is something to do in a partition
+goes to the broker from a thread: however many pushes come while it is busy, or while the broker is
+away, it is one task for each partition. What a process that dies has not said, a node's sweep
+finds.
+"""
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Iterable
+
+from django.conf import settings
+from kombu.exceptions import OperationalError as BrokerError
+
+from push.tasks import fan_out, queue_of
+
+logger = logging.getLogger(__name__)
+
+RETRY_INTERVAL = 1.0  # seconds until a broker that failed is tried again
+EXIT_TIMEOUT = 2.0  # seconds that the end of a process waits for what is left to say
+
+
+class Waker:
+    """One thread of a process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._waiting: set[int] = set()
+        self._is_busy = False
+        self._pid = 0
+
+    def wake(self, partitions: Iterable[int]) -> None:
+        """There is something in the outboxes of these partitions."""
+        if settings.CELERY_TASK_ALWAYS_EAGER:
+            for partition in sorted(partitions):
+                fan_out.delay(partition)
+            return
+        with self._condition:
+            if self._pid != os.getpid():  # the first time, or the first after a fork
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="imgo-waker", daemon=True).start()
+                atexit.register(self.flush)
+            self._waiting.update(partitions)
+            self._condition.notify_all()
+
+    def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
+        """Wait until everything was said; False when it was not in time."""
+        with self._condition:
+            return self._condition.wait_for(lambda: not self._waiting and not self._is_busy, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._is_busy = False
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._waiting)
+                todo, self._waiting = self._waiting, set()
+                self._is_busy = True
+            left = self._say(todo)
+            if left:
+                with self._condition:
+                    self._waiting |= left
+                    self._condition.wait(RETRY_INTERVAL)
+
+    @staticmethod
+    def _say(partitions: set[int]) -> set[int]:
+        """Enqueue a task for each; returns those for which that failed."""
+        left = set(partitions)
+        try:
+            for partition in sorted(partitions):
+                fan_out.apply_async((partition,), queue=queue_of(partition))
+                left.discard(partition)
+        except (BrokerError, OSError) as error:
+            logger.warning("the workers cannot be woken, a node's sweep sends: %s", error)
+        except Exception:
+            logger.exception("the workers cannot be woken, a node's sweep sends")
+        return left
+
+
+wake = (waker := Waker()).wake
