@@ -7,7 +7,7 @@ all that is there, in order of id, and so makes good for whatever was lost befor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Lock
 from typing import ClassVar
 
@@ -64,13 +64,9 @@ class OutboxManager(models.Manager["Outbox"]):
             yield
 
     def page(self, partition: int, after: int, size: int) -> list["Outbox"]:
-        """The first rows of a partition behind the message `after`, with their messages.
-
-        `is_late` says of each whether its message has expired.
-        """
+        """The first rows of a partition behind the message `after`, with their messages."""
         rows = self.filter(partition=partition, parked_at=None, message__gt=after)
-        late = models.Case(models.When(message__expires_at__lte=Now(), then=True), default=False)
-        found = rows.select_related("message").annotate(is_late=late)
+        found = rows.select_related("message").annotate(now=Now())
         return list(found.order_by("message_id")[:size])
 
     def done(self, rows: "list[Outbox]") -> None:
@@ -106,8 +102,6 @@ class Outbox(models.Model):
     error = models.CharField(max_length=ERROR_MAX, blank=True)
     parked_at = models.DateTimeField(null=True, blank=True)
 
-    is_late: bool  # by `page`
-
     objects: ClassVar[OutboxManager] = OutboxManager()
 
     class Meta:
@@ -123,3 +117,9 @@ class Outbox(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.message_id} to partition {self.partition}"
+
+    @property
+    def is_late(self) -> bool:
+        """Of a row of a `page`: whether its message had expired by the database's time."""
+        now: datetime = self.now  # type: ignore[attr-defined]  # annotated
+        return self.message.expires_at <= now

@@ -122,4 +122,6 @@ class Acknowledger:
 
 def _record(batch: list[tuple[int, str, str, str, float]]) -> None:
     now = time.monotonic()
-    Event.objects.record([Receipt(*rest, now - at) for *rest, at in batch])
+    Event.objects.record(
+        [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
+    )

@@ -148,7 +148,9 @@ def _pages(
         return found
     asks = list(found)
     marks = ", ".join(["(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint))"] * len(asks))
-    values = [v for place, (key, *ids) in enumerate(asks) for v in (place, key, ids[0], ids[-1])]
+    values: list[str | int] = []
+    for place, (key, *ids) in enumerate(asks):
+        values += [place, key, ids[0], ids[-1]]
     # The database's time where there is more than one process: their clocks may differ.
     if connection.vendor == "postgresql":
         now = "statement_timestamp()"

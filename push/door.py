@@ -239,6 +239,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._applications = Background("Exception inside application")
         self._ticking: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._ports: list[Any] = []  # Twisted's, that are listened on
 
     def run(self) -> None:
         """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
@@ -294,6 +295,11 @@ class ImgoServer(Server):  # type: ignore[misc]
             logger.exception("the node could not be started")
             self._fail(f"the node could not be started: {error}")
 
+    def listen_success(self, port: Any) -> None:
+        """A port is listened on."""
+        self._ports.append(port)
+        super().listen_success(port)
+
     def listen_error(self, failure: Any) -> None:
         """A port cannot be listened on: say which setting to change, and stop."""
         self._fail(f"{failure.getErrorMessage()} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
@@ -343,6 +349,8 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     async def _shut(self) -> None:
         health.stopping()
+        for port in self._ports:
+            port.stopListening()
         if self._opening is not None:
             await asyncio.wait([self._opening])
         if self._tcp is not None:

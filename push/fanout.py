@@ -13,8 +13,8 @@ from offline.models import Message, Outbox, Pending
 from push import metrics
 from push.envelope import Envelope, message_envelope
 from push.groups import ALL, key_group, partition_of, room_group
-from push.registry import get_registry
 from push.publish import publish
+from push.registry import get_registry
 
 logger = logging.getLogger(__name__)
 

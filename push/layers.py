@@ -186,13 +186,16 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
 
     def __init__(self, host: Any, layer: _LoopLayer) -> None:
         super().__init__(host, layer)
+        self._redis: Any = None
+        self._pubsub: Any = None
         self._confirmations: dict[bytes, asyncio.Future[None]] = {}
         self._last_again = b""  # of the channels that are subscribed to again
 
     def _ensure_redis(self) -> None:
         if self._redis is None:
             super()._ensure_redis()
-            self._pubsub = _PubSub(self._redis.connection_pool, self._connected)
+            pool: Any = self._redis.connection_pool  # type: ignore[attr-defined]  # made above
+            self._pubsub = _PubSub(pool, self._connected)
 
     def _connected(self, again: list[bytes]) -> None:
         """A connection was made; `again` are the channels that it subscribes to, in order."""

@@ -120,12 +120,14 @@ class CanaryManager(models.Manager["Canary"]):
         """Somebody took a canary from this partition's queue."""
         self.filter(partition=partition).update(heard_at=Now())
 
-    def silence(self) -> dict[int, float]:
+    def silence(self, asked_within: float) -> dict[int, float]:
         """For each partition: seconds since a worker was last heard of.
 
-        While all is well that is the interval at most; it grows when nobody takes tasks.
+        While all is well that is the interval at most; it grows when nobody takes tasks. Those
+        that nobody has been asked about for `asked_within` seconds are left out.
         """
-        rows = self.annotate(now=Now())
+        limit = timedelta(seconds=asked_within)
+        rows = self.annotate(now=Now()).filter(sent_at__gt=Now() - limit)
         return {
             row.partition: (row.now - (row.heard_at or row.first_at)).total_seconds()
             for row in rows.order_by("partition")

@@ -61,9 +61,7 @@ async def _recover_slice(
             for found in page:
                 known = hub.delivered.has(found.id, group) or hub.replayed.has(found.id, group)
                 if not known and not acknowledger.has(found.id, key) and group in hub.groups:
-                    hub.deliver(
-                        group, Outgoing(found.id, found.op, found.body, found.is_json, key)
-                    )
+                    hub.deliver(group, Outgoing(found.id, found.op, found.body, found.is_json, key))
                     count += 1
             if len(page) == conf.REPLAY_PAGE:
                 wanted.append((key, page[-1].id))

@@ -166,9 +166,7 @@ class Upkeep:
 
     async def send_canaries(self) -> None:
         """Ask the workers for a sign of life."""
-        due = await database_threads.run(
-            Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL
-        )
+        due = await database_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
         if due:
             await asyncio.to_thread(_send_canaries, due)
 

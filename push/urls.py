@@ -8,5 +8,6 @@ urlpatterns = [
     path("", views.demo, name="demo"),
     path("demo/push", views.demo_push, name="demo-push"),
     path("healthz", views.healthz),
+    path("readyz", views.readyz),
     path("", include("push.api.urls")),
 ]

@@ -8,7 +8,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
-from push import health
+from push import health, vitals
 from push.api.problems import CONTENT_TYPE, problem
 from push.api.schemas import PushRequest, read, utf8
 from push.routing import WEBSOCKET_PATH
@@ -24,6 +24,13 @@ def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
     """200 while this process can serve: in a node, once everything listens."""
     state = health.current()
     return JsonResponse({"status": state.value}, status=200 if state is health.State.READY else 503)
+
+
+@require_GET
+def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+    """200 while this process can do its job; `degraded` says what is slower than it should be."""
+    is_ready, found = vitals.report()
+    return JsonResponse(found, status=200 if is_ready else 503)
 
 
 def _check_demo(request: HttpRequest) -> None:

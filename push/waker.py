@@ -49,7 +49,9 @@ class Waker:
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
         """Wait until everything was said; False when it was not in time."""
         with self._condition:
-            return self._condition.wait_for(lambda: not self._waiting and not self._is_busy, timeout)
+            return self._condition.wait_for(
+                lambda: not self._waiting and not self._is_busy, timeout
+            )
 
     def _run(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from push import metrics
+from push.vitals import refresh_metrics
 
 
 class MetricsView(APIView):
@@ -16,4 +17,5 @@ class MetricsView(APIView):
 
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
         """Prometheus's text format, whatever is asked for."""
+        refresh_metrics()
         return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)

@@ -9,6 +9,7 @@ from push.api.stream import StreamView
 urlpatterns = [
     path("api/v1/pushes", v1.PushesView.as_view()),
     path("api/v1/pushes/stream", StreamView.as_view()),
+    path("api/v1/pushes/<str:message_id>", v1.PushView.as_view()),
     path("api/v1/keys/<path:key>/sessions", v1.KeySessionsView.as_view()),
     path("api/v1/keys/<path:key>", v1.KeyView.as_view()),
     path("api/v1/rooms", v1.RoomsView.as_view()),

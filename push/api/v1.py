@@ -11,16 +11,16 @@ from accounts.authentication import caller
 from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, NotFound, TooLarge
-from imgo_site.names import check_name, check_number
+from imgo_site.names import INT64_MAX, check_name, check_number
 from offline.models import Pending
+from push import records
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.envelope import close_envelope
 from push.group_commit import accept_in_group
 from push.groups import key_group
-from push.registry import get_registry
 from push.publish import publish
-from push.registry import Entry
+from push.registry import Entry, get_registry
 from push.services import Push, accept_pushes
 from push.wire import CloseCode
 
@@ -81,6 +81,23 @@ class PushesView(APIView):
             {"id": str(next(ids))} if isinstance(item, Push) else {"error": problem(item)}
             for item in checked
         ]
+
+
+class PushView(APIView):
+    """One push."""
+
+    scopes: ClassVar = {"GET": "read"}
+
+    def get(self, request: Request, message_id: str) -> Response:
+        """What became of it, for each key, a page of keys at a time."""
+        number = check_number(message_id, "A push's id", lowest=1, highest=INT64_MAX)
+        message = records.find(number)
+        if message is None:
+            raise NotFound(
+                f"There is no record of push {number}: it was never accepted, or longer ago than "
+                f"records are kept ({conf.RECORD_KEEP} s)."
+            )
+        return Response(records.as_dict(message, window_of(request)))
 
 
 def session_json(entry: Entry) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Why a key did not get a message, in plain words: from the records, the registry, the workers."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from accounts.models import Token
+from imgo_site.conf import conf
+from imgo_site.errors import Unavailable
+from offline.models import Message, Pending
+from push import records, vitals
+from push.records import Delivery
+from push.registry import Entry, get_registry
+
+
+def of_message(key: str, message_id: int) -> list[str]:
+    """What became of one message for a key; the last sentences are about what hinders it."""
+    message = records.find(message_id)
+    if message is None:
+        return [
+            f"There is no record of message {message_id}: it was never accepted, or longer ago "
+            f"than records are kept (RECORD_KEEP, {conf.RECORD_KEEP} s)."
+        ]
+    return [_acceptance(message), *_body(key, message)]
+
+
+def _acceptance(message: Message) -> str:
+    target = {
+        Message.Audience.KEYS: f"{len(message.keys or [])} key(s)",
+        Message.Audience.ROOM: f"the room {message.room!r}",
+        Message.Audience.ALL: "everyone",
+    }[Message.Audience(message.audience)]
+    by = f" by {message.by!r}" if message.by else ""
+    return f"Message {message.pk} was accepted{by} for {target} at {_time(message.created_at)}."
+
+
+def _body(key: str, message: Message) -> Iterator[str]:
+    if message.audience != Message.Audience.KEYS:
+        yield "Such messages go to who is connected at that moment, and are not recorded by key."
+        yield from _hindrances(message)
+        return
+    if key not in (message.keys or []):
+        yield f"It was not pushed to {key!r}."
+        return
+    (delivery,) = records.deliveries(message, [key])
+    yield from _sent(delivery)
+    yield _end(delivery, message)
+    if delivery.state in {"pending", "live"}:
+        yield from _hindrances(message)
+        yield from _presence(key, delivery)
+
+
+def _sent(delivery: Delivery) -> Iterator[str]:
+    for session, at in delivery.sent:
+        yield f"It was sent to session {session} at {_time(at)}."
+
+
+def _end(delivery: Delivery, message: Message) -> str:
+    at = _time(delivery.at) if delivery.at else ""
+    sentences = {
+        "acknowledged client": f"The client of session {delivery.session} acknowledged it at {at}.",
+        "acknowledged kernel": (
+            f"Session {delivery.session} cannot acknowledge; the kernel had taken all of it at "
+            f"{at}, which counts as delivered."
+        ),
+        "expired": f"It expired at {at}, before a session of the key had it.",
+        "dropped offline_max": (
+            f"It was dropped at {at}: the key had more than OFFLINE_MAX ({conf.OFFLINE_MAX}) "
+            "pending messages, and the oldest go first."
+        ),
+        "live": "It was not to be stored: only sessions that were connected then could get it.",
+        "pending": f"It is pending, and will be until it expires at {_time(message.expires_at)}.",
+    }
+    state = f"{delivery.state} {delivery.how}{delivery.reason}".strip()
+    return sentences.get(state, f"It was {state} at {at}.")
+
+
+def _hindrances(message: Message) -> Iterator[str]:
+    """What stands in the way between the outbox and the nodes."""
+    way = records.fan_out(message)
+    if way["state"] == "parked":
+        yield f"Its fan-out failed again and again and is parked: {way['error']}"
+    elif way["state"] == "waiting":
+        yield f"It has not been fanned out yet (partitions {way['partitions']})."
+        deaf = [n for n in vitals.deaf_workers() if n in way["partitions"]]
+        if deaf:
+            yield (
+                f"No worker takes tasks for partition {deaf[0]}; a node sends what is overdue "
+                f"after SWEEP_AFTER ({conf.SWEEP_AFTER:g} s)."
+            )
+
+
+def _presence(key: str, delivery: Delivery) -> Iterator[str]:
+    try:
+        sessions = get_registry().sessions(key)
+    except Unavailable as error:
+        yield f"Whether the key is connected is not known: {error.message}"
+        return
+    if not sessions:
+        yield "No session of the key is connected now; the next that connects gets it."
+        yield from _token(key)
+    sent_to = {name for name, _ in delivery.sent}
+    for entry in sessions:
+        state = "was sent it and has not acknowledged it" if entry.id in sent_to else "is connected"
+        yield f"{_session(entry)} {state}."
+
+
+def _session(entry: Entry) -> str:
+    since = datetime.fromtimestamp(entry.since, tz=timezone.get_current_timezone())
+    return (
+        f"Session {entry.id} ({entry.transport} from {entry.address} on node {entry.node}, "
+        f"since {_time(since)})"
+    )
+
+
+def _token(key: str) -> Iterator[str]:
+    token = Token.objects.filter(key=key).first()
+    if token is None:
+        yield "The key has no stored token (a JWT or a login may still let it in)."
+    elif token.is_expired(timezone.now()):
+        yield f"The key's stored token expired at {_time(token.expires_at)}."
+
+
+def of_key(key: str, limit: int) -> list[str]:
+    """How a key stands: its sessions, what is pending, and its last messages, one line each."""
+    pending = f"{Pending.objects.unexpired(key).count()} pending message(s)."
+    try:
+        sessions = get_registry().sessions(key)
+        lines = [f"{key!r} has {len(sessions)} session(s) and {pending}"]
+        lines += [f"  {_session(entry)}" for entry in sessions]
+        lines += [] if sessions else _token(key)
+    except Unavailable as error:
+        lines = [f"Whether {key!r} is connected is not known: {error.message}", f"It has {pending}"]
+    latest = records.latest_of(key, limit)
+    if not latest:
+        lines.append("There is no record of a message to it.")
+    for message in latest:
+        (delivery,) = records.deliveries(message, [key])
+        lines.append(f"{message.pk}  {_time(message.created_at)}  {_end(delivery, message)}")
+    deaf = vitals.deaf_workers()
+    if deaf:
+        lines.append(f"No worker takes tasks for partition(s) {', '.join(map(str, deaf))}.")
+    return lines
+
+
+def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
+    """The same as data."""
+    if message_id is not None:
+        message = records.find(message_id)
+        asked = [] if message is None else [message]
+        lines = of_message(key, message_id)
+    else:
+        asked, lines = records.latest_of(key, limit), of_key(key, limit)
+    return {
+        "key": key,
+        "explanation": lines,
+        "messages": [
+            {
+                "id": str(message.pk),
+                "created_at": message.created_at,
+                "fan_out": records.fan_out(message),
+                **records.deliveries(message, [key])[0].as_dict(),
+            }
+            for message in asked
+            if key in (message.keys or [])
+        ],
+    }
+
+
+def _time(moment: datetime | None) -> str:
+    return "" if moment is None else timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S.%f %Z")

@@ -1,0 +1,57 @@
+"""`manage.py workers`: one Celery worker for each partition, kept running."""
+
+import re
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from imgo_site.conf import conf
+from push.workers import Supervisor
+
+
+class Command(BaseCommand):
+    """Run the workers."""
+
+    help = (
+        "Run one Celery worker for each of the PARTITIONS, and start those again that end or take "
+        "no tasks. SIGTERM lets each finish its task. On several machines, give each some."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Which partitions."""
+        parser.add_argument("--partitions", default="", help="such as 0-3 or 0,2; all by default")
+        parser.add_argument("--log-level", default="INFO", help="of the workers (INFO)")
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+        """Run until stopped."""
+        if settings.CELERY_TASK_ALWAYS_EAGER:
+            raise CommandError(
+                "There is nothing to do: without REDIS_URL or CELERY_BROKER_URL the server itself "
+                "does what workers do."
+            )
+        partitions = _partitions(options["partitions"])
+        names = ", ".join(map(str, partitions))
+        self.stdout.write(f"Workers for partitions {names} of {conf.PARTITIONS}. Ctrl-C stops.")
+        self.stdout.flush()
+        Supervisor(partitions, options["log_level"]).run()
+        self.stdout.write("The workers have stopped.")
+
+
+def _partitions(text: str) -> list[int]:
+    """The partitions that `0-3,5` names, in order."""
+    if not text:
+        return list(range(conf.PARTITIONS))
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
+        if match is None:
+            raise CommandError(f"--partitions {text!r}: say something like 0-3 or 0,2.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found.update(range(first, last + 1))
+    if wrong := [n for n in found if n >= conf.PARTITIONS]:
+        raise CommandError(
+            f"There is no partition {wrong[0]}: PARTITIONS is {conf.PARTITIONS}, counted from 0."
+        )
+    return sorted(found)

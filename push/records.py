@@ -1,0 +1,122 @@
+"""The record of a push: what became of it, for each key. Read here, written by `offline`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count
+from django.db.models.functions import Now
+
+from offline.models import Event, Message, Outbox, Pending
+
+
+@dataclass
+class Delivery:
+    """What became of a message for one key.
+
+    `state`: pending, acknowledged, expired, dropped, or live when it was not to be stored.
+    `how`: of an acknowledgement, `client`, or `kernel` for a client that cannot acknowledge.
+    """
+
+    key: str
+    state: str = "live"
+    at: datetime | None = None
+    session: str = ""
+    how: str = ""
+    reason: str = ""
+    sent: list[tuple[str, datetime]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what is empty is left out."""
+        found: dict[str, Any] = {"key": self.key, "state": self.state, "at": self.at}
+        found |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
+        return {**found, "sent": [{"session": name, "at": at} for name, at in self.sent]}
+
+
+def find(message_id: int) -> Message | None:
+    """The message, while its record is kept; without its body. `is_over`: it has expired."""
+    rows = Message.objects.filter(pk=message_id).defer("body")
+    return rows.annotate(now=Now()).first()
+
+
+def deliveries(message: Message, keys: Sequence[str]) -> list[Delivery]:
+    """What became of a message for some of the keys that it was pushed to."""
+    found = {key: Delivery(key) for key in keys}
+    for key in Pending.objects.filter(message=message, key__in=keys).values_list("key", flat=True):
+        is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
+        found[key].state = "expired" if is_over else "pending"
+        found[key].at = message.expires_at if is_over else message.created_at
+    for event in Event.objects.filter(message=message, key__in=keys).order_by("at", "pk"):
+        _add(found[event.key], event)
+    return list(found.values())
+
+
+def _add(delivery: Delivery, event: Event) -> None:
+    kind = event.kind
+    if kind in {Event.Kind.SENT, Event.Kind.RECEIVED}:
+        delivery.sent.append((event.session, event.at))
+    if kind == Event.Kind.SENT:
+        return
+    delivery.at, delivery.session, delivery.reason = event.at, event.session, event.reason
+    delivery.state = kind
+    if kind in {Event.Kind.RECEIVED, Event.Kind.ACKNOWLEDGED}:
+        delivery.state = "acknowledged"
+        delivery.how = "kernel" if kind == Event.Kind.RECEIVED else "client"
+
+
+def totals(message: Message) -> dict[str, int]:
+    """How many keys of a stored message are in which state."""
+    counts = {"acknowledged": 0, "pending": 0, "expired": 0, "dropped": 0}
+    is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
+    counts["expired" if is_over else "pending"] += Pending.objects.filter(message=message).count()
+    ends = Event.objects.filter(message=message).exclude(kind=Event.Kind.SENT)
+    for kind, count in ends.values_list("kind").annotate(Count("pk")):
+        is_read = kind in {Event.Kind.RECEIVED, Event.Kind.ACKNOWLEDGED}
+        counts["acknowledged" if is_read else kind] += count
+    return counts
+
+
+def fan_out(message: Message) -> dict[str, Any]:
+    """Whether it was sent to who is connected: `done`, `waiting` or `parked`, and why."""
+    rows = list(Outbox.objects.filter(message=message).order_by("partition"))
+    if not rows:
+        return {"state": "done"}
+    partitions = [row.partition for row in rows]
+    parked = [row for row in rows if row.parked_at is not None]
+    found: dict[str, Any] = {"state": "parked" if parked else "waiting", "partitions": partitions}
+    if error := next((row.error for row in rows if row.error), ""):
+        found["error"] = error
+    return found
+
+
+def as_dict(message: Message, window: slice) -> dict[str, Any]:
+    """The whole record for JSON, with one page of the keys in the order they were pushed to."""
+    keys: list[str] = message.keys or []
+    found: dict[str, Any] = {
+        "id": str(message.pk),
+        "target": message.audience,
+        "by": message.by,
+        "op": message.op,
+        "stored": message.stored,
+        "created_at": message.created_at,
+        "expires_at": message.expires_at,
+        "fan_out": fan_out(message),
+    }
+    if message.audience == Message.Audience.ROOM:
+        found["room"] = message.room
+    if message.audience == Message.Audience.KEYS:
+        rows = [delivery.as_dict() for delivery in deliveries(message, keys[window])]
+        found["totals"] = totals(message) if message.stored else {}
+        found |= {"count": len(keys), "results": rows}
+    return found
+
+
+def latest_of(key: str, limit: int) -> list[Message]:
+    """The last messages that were pushed to a key and of which something is recorded."""
+    pending = Pending.objects.filter(key=key).order_by("-message_id")
+    events = Event.objects.filter(key=key).order_by("-message_id")
+    ids: set[int] = set(pending.values_list("message_id", flat=True)[:limit])
+    ids |= set(events.values_list("message_id", flat=True).distinct()[:limit])
+    rows = Message.objects.filter(pk__in=ids).defer("body").annotate(now=Now())
+    return list(rows.order_by("-pk")[:limit])

@@ -1,0 +1,100 @@
+"""Whether the parts do their work: the database, the layer, the workers, the outbox."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db.models import Count, Min, Q
+from django.db.models.functions import Now
+
+from imgo_site.conf import conf
+from imgo_site.errors import Unavailable
+from offline.models import Outbox
+from push import health, metrics
+from push.models import Canary, Duty
+from push.registry import get_registry
+
+DEAF_AFTER = 3  # canary intervals
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The outbox: messages not fanned out yet, the oldest's age in seconds, and those parked."""
+
+    count: int
+    oldest: float
+    parked: int
+
+
+def deaf_workers() -> list[int]:
+    """The partitions from whose queues nobody has taken a canary for too long."""
+    limit = DEAF_AFTER * conf.CANARY_INTERVAL
+    return [n for n, seconds in Canary.objects.silence(limit).items() if seconds > limit]
+
+
+def outbox() -> Waiting:
+    """How much waits to be fanned out."""
+    waiting = Q(parked_at=None)
+    found = Outbox.objects.aggregate(
+        count=Count("pk", filter=waiting),
+        oldest=Min("created_at", filter=waiting),
+        parked=Count("pk", filter=~waiting),
+        now=Now(),
+    )
+    age = (found["now"] - found["oldest"]).total_seconds() if found["oldest"] else 0.0
+    return Waiting(found["count"], max(0.0, age), found["parked"])
+
+
+def report() -> tuple[bool, dict[str, Any]]:
+    """(can this process do its job?, what was found) for `/readyz`.
+
+    Deaf workers do not make it unready: nodes send what is overdue, only later.
+    """
+    checks: dict[str, Any] = {"process": health.current().value}
+    is_ready = health.current() is health.State.READY
+    try:
+        deaf = deaf_workers()
+        checks["database"] = "ok"
+        if settings.CELERY_TASK_ALWAYS_EAGER:
+            checks["workers"] = "in this process"
+        else:
+            names = ", ".join(map(str, deaf))
+            checks["workers"] = f"nobody takes tasks for partition {names}" if deaf else "ok"
+        if parked := outbox().parked:
+            checks["outbox"] = f"{parked} messages are parked"
+    except DatabaseError:
+        checks["database"], is_ready = "cannot be reached", False
+    try:
+        get_registry().nodes()
+        checks["layer"] = "ok"
+    except Unavailable:
+        checks["layer"], is_ready = "cannot be reached", False
+    fine = {"ok", "in this process"}
+    is_fine = is_ready and all(value in fine for value in checks.values())
+    status = "ok" if is_fine else "degraded" if is_ready else "unavailable"
+    return is_ready, {"status": status, "checks": checks}
+
+
+def refresh_metrics() -> None:
+    """Bring the gauges that are about the whole installation up to date. Never raises."""
+    try:
+        limit = DEAF_AFTER * conf.CANARY_INTERVAL
+        for partition, seconds in Canary.objects.silence(limit).items():
+            metrics.WORKER_SILENCE.labels(str(partition)).set(seconds)
+            metrics.WORKER_DEAF.labels(str(partition)).set(seconds > limit)
+        waiting = outbox()
+        metrics.OUTBOX.set(waiting.count)
+        metrics.OUTBOX_AGE.set(waiting.oldest)
+        metrics.OUTBOX_PARKED.set(waiting.parked)
+        row = Duty.objects.filter(name="balance").first()
+        if row is not None and row.result:
+            settled = row.result["settled"]
+            for name in ("accepted", "pending", "missing"):
+                metrics.BALANCE.labels(name, "").set(row.result[name])
+            for name, count in settled.items():
+                kind, _, reason = name.partition(":")
+                metrics.BALANCE.labels(kind, reason).set(count)
+        metrics.DATABASE_UP.set(1)
+    except DatabaseError:
+        metrics.DATABASE_UP.set(0)
