@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models import ExpressionWrapper
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.errors import BadRequest
@@ -35,6 +37,11 @@ def check_rooms(rooms: object) -> None:
         check_name(room, "room")
 
 
+def _from_now(seconds: int) -> Any:
+    """So many seconds from now by the database's time, which all processes share."""
+    return ExpressionWrapper(Now() + timedelta(seconds=seconds), models.DateTimeField())
+
+
 class TokenManager(models.Manager["Token"]):
     """Makes, finds and revokes tokens."""
 
@@ -58,9 +65,11 @@ class TokenManager(models.Manager["Token"]):
             raise BadRequest(f"A token has at most {TOKEN_MAX} printable characters.")
         check_rooms(rooms)
         try:
-            expires = None if expires_in is None else timezone.now() + timedelta(seconds=expires_in)
+            if expires_in is not None:
+                _ = timezone.now() + timedelta(seconds=expires_in)
         except OverflowError:
             raise BadRequest("The time when the token expires is beyond the calendar.") from None
+        expires = None if expires_in is None else _from_now(expires_in)
         row = Token(key=key, digest=digest(text), expires_at=expires, rooms=rooms)
         with transaction.atomic():
             # The same text can open the sessions of one key only: the last one that got it.
@@ -75,7 +84,8 @@ class TokenManager(models.Manager["Token"]):
 
     def by_digest(self, digests: list[str]) -> dict[str, "Token"]:
         """The tokens with these digests, expired ones included; one query."""
-        return {token.digest: token for token in self.filter(digest__in=digests)}
+        rows = self.filter(digest__in=digests).annotate(now=Now())
+        return {token.digest: token for token in rows}
 
 
 class Token(models.Model):

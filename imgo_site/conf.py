@@ -55,6 +55,9 @@ class ImgoSettings:
     SESSION_KEY: str = _setting(
         "accounts.identity.user_key", "Dotted path: the subscriber key of a Django user."
     )
+    AUTH_FAILURES: int = _setting(
+        100, "Refused tokens of one address in a minute; more are slowed down. 0: no limit."
+    )
     JWT_SECRET: str = _setting("", "HS256 secret of JWTs (at least 32 bytes).")
     JWT_PUBLIC_KEY: str = _setting("", "RS256 public key of JWTs, PEM text or a file's path.")
     JWT_JWKS_FILE: str = _setting("", "A JWKS file with RS256 keys, chosen by `kid`.")

@@ -66,6 +66,14 @@ class TooManySessions(ImgoError):
     retry = True
 
 
+class TooManyAttempts(ImgoError):
+    """Too many attempts to authenticate have failed."""
+
+    code = "too_many_attempts"
+    status = 429
+    retry = True
+
+
 class Unavailable(ImgoError):
     """A service that is needed cannot be reached; nothing was accepted."""
 

@@ -9,9 +9,10 @@ from django.utils import timezone
 from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
+from offline import records
 from offline.models import Message, Pending
-from push import records, vitals
-from push.records import Delivery
+from offline.records import Delivery
+from push import vitals
 from push.registry import Entry, get_registry
 
 
@@ -170,4 +171,6 @@ def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
 
 
 def _time(moment: datetime | None) -> str:
-    return "" if moment is None else timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S.%f %Z")
+    if moment is None:
+        return ""
+    return timezone.localtime(moment).isoformat(sep=" ", timespec="milliseconds")

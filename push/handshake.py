@@ -21,12 +21,14 @@ from imgo_site.errors import (
     ImgoError,
     NotAuthenticated,
     RoomForbidden,
+    TooManyAttempts,
     TooManySessions,
     Unavailable,
 )
 from imgo_site.names import check_name
 from offline.pending import history_pages, pending_pages
 from push.groups import key_group
+from push.guard import guard
 from push.layers import LAYER_ERRORS
 from push.node import Node, get_node
 from push.registry import Entry
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 _CODES: list[tuple[type[ImgoError], CloseCode]] = [
     (RoomForbidden, CloseCode.ROOM_FORBIDDEN),
     (TooManySessions, CloseCode.TOO_MANY_SESSIONS),
+    (TooManyAttempts, CloseCode.TOO_MANY_ATTEMPTS),
     (Unavailable, CloseCode.UNAVAILABLE),
     (NotAuthenticated, CloseCode.UNAUTHORIZED),
     (BadRequest, CloseCode.UNAUTHORIZED),
@@ -106,7 +109,12 @@ def _refusing() -> Iterator[None]:
 
 
 async def _identify(body: AuthBody, facts: Facts) -> Identity:
-    identity: Identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+    await guard.admit(facts.address)
+    try:
+        identity: Identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+    except NotAuthenticated:
+        guard.failed(facts.address)
+        raise
     check_name(identity.key, "key")
     if identity.expires_at is not None and identity.expires_at <= time.time():
         raise NotAuthenticated("The token is not valid or has expired.")

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db.models import Count, Min, Q
+from django.db.models import Count, DurationField, ExpressionWrapper, Min, Q
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
@@ -38,12 +38,13 @@ def outbox() -> Waiting:
     waiting = Q(parked_at=None)
     found = Outbox.objects.aggregate(
         count=Count("pk", filter=waiting),
-        oldest=Min("created_at", filter=waiting),
+        age=ExpressionWrapper(
+            Now() - Min("created_at", filter=waiting), output_field=DurationField()
+        ),
         parked=Count("pk", filter=~waiting),
-        now=Now(),
     )
-    age = (found["now"] - found["oldest"]).total_seconds() if found["oldest"] else 0.0
-    return Waiting(found["count"], max(0.0, age), found["parked"])
+    oldest = found["age"].total_seconds() if found["age"] else 0.0
+    return Waiting(found["count"], max(0.0, oldest), found["parked"])
 
 
 def report() -> tuple[bool, dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.http import HttpResponse, JsonResponse, QueryDict
-from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -220,8 +219,8 @@ class MessagesView(LegacyView):
         after = check_number(query.get("mid"), "mid", lowest=0, highest=INT64_MAX)
         if not query.get("token"):
             raise BadRequest("token is missing.")
-        token = Token.objects.filter(key=key, digest=digest(query["token"])).first()
-        if token is None or token.is_expired(timezone.now()):
+        token = Token.objects.by_digest([name := digest(query["token"])]).get(name)
+        if token is None or token.key != key or token.is_expired(token.now):  # type: ignore[attr-defined]
             raise NotAuthenticated("The token is not valid or has expired.")
         pages = Pending.objects.page([(key, after)], conf.OFFLINE_MAX)
         return pages[key, after]

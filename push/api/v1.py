@@ -12,8 +12,8 @@ from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, NotFound, TooLarge
 from imgo_site.names import INT64_MAX, check_name, check_number
+from offline import records
 from offline.models import Pending
-from push import records
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.envelope import close_envelope

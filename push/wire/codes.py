@@ -35,6 +35,7 @@ class CloseCode(IntEnum):
     UNAUTHORIZED = 4401, "authentication failed", 5
     EXPIRED = 4402, "the token expired during the session", 1
     REVOKED = 4403, "the token was revoked, or the login has ended", 5
+    TOO_MANY_ATTEMPTS = 4428, "too many attempts to authenticate", 60
     # Longer than the rest: coming back helps only once another session has ended.
     TOO_MANY_SESSIONS = 4429, "too many sessions for this key", 30
 

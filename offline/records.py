@@ -1,4 +1,4 @@
-"""The record of a push: what became of it, for each key. Read here, written by `offline`."""
+"""The record of a push: what became of it, for each key. For the API, the admin and `explain`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
