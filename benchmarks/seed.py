@@ -5,7 +5,6 @@ servers' environment.
 """
 
 import sys
-from datetime import timedelta
 
 import django
 
@@ -24,25 +23,14 @@ def tokens(first: int, count: int) -> None:
 def pending(first: int, keys: int, messages: int, body: str) -> None:
     """For each of `keys` keys, from number `first` on, so many messages."""
     from django.db import transaction
-    from django.utils import timezone
 
-    from offline.models import Message
+    from offline.models import Message, NewMessage, Outbox
 
-    now = timezone.now()
     for key in range(first, first + keys):
-        rows = [
-            Message(
-                audience="keys",
-                stored=True,
-                body=body.encode(),
-                by="bench",
-                created_at=now,
-                expires_at=now + timedelta(days=1),
-            )
-            for _ in range(messages)
-        ]
+        new = NewMessage(body.encode(), 86_400, keys=(f"bench-{key}",), by="bench")
         with transaction.atomic():
-            Message.objects.store(rows, [(f"bench-{key}",)] * messages)
+            Message.objects.store([new] * messages)
+    Outbox.objects.all().delete()  # as if fanned out long ago, to nobody
 
 
 def main() -> None:

@@ -49,17 +49,17 @@ async def send(envelopes: Iterable[Envelope]) -> None:
     await groups_send(layer, pairs)
 
 
-def publish(envelopes: list[Envelope]) -> None:
+def publish(envelopes: list[Envelope], timeout: float = TIMEOUT) -> None:
     """Send each envelope to its group, in order, and wait until the layer has them.
 
-    Raises `Unavailable` when the layer cannot be reached or does not answer in time; some may
-    have been sent then. Call it from any thread but the event loop's own.
+    `timeout`: seconds. Raises `Unavailable` when the layer cannot be reached or does not answer in
+    time; some may have been sent then. Call it from any thread but the event loop's own.
     """
     if not envelopes:
         return
     future = asyncio.run_coroutine_threadsafe(send(envelopes), _publishing_loop())
     try:
-        future.result(TIMEOUT)
+        future.result(timeout)
     except LAYER_ERRORS as error:
         future.cancel()
         raise Unavailable(f"The channel layer cannot be reached: {error}") from error

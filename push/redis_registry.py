@@ -254,7 +254,7 @@ class RedisRegistry:
     def _reader(self) -> "redis.Redis":
         if self._sync is None:
             self._sync = redis.Redis.from_url(
-                self._url, socket_connect_timeout=1, socket_timeout=2, client_name=CLIENT_NAME
+                self._url, socket_connect_timeout=1, socket_timeout=1.5, client_name=CLIENT_NAME
             )
         return self._sync
 

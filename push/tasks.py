@@ -8,6 +8,8 @@ from offline.outbox import Busy
 from push.fanout import drain
 from push.models import Canary
 
+PARTITION_MAX = 2**31 - 1  # the width of its column
+
 
 def queue_of(partition: int) -> str:
     """The name of a partition's queue."""
@@ -23,8 +25,11 @@ def queue_of(partition: int) -> str:
     retry_backoff_max=10,
 )
 def fan_out(partition: int) -> None:
-    """Send what a partition's outbox holds."""
-    drain(partition)
+    """Send what a partition's outbox holds. Raises `ValueError` for what is no partition."""
+    number = int(partition)  # whatever the broker brings
+    if not 0 <= number <= PARTITION_MAX:
+        raise ValueError(f"{partition!r} is not a partition")
+    drain(number)
 
 
 @shared_task(name="push.canary")

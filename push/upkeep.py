@@ -224,6 +224,6 @@ async def _repeat(care: Callable[[], Coroutine[None, None, None]], every: float)
             await care()
         except (DatabaseError, Unavailable, *LAYER_ERRORS) as error:
             name = getattr(care, "__name__", "")
-            logger.warning("%s: %s; trying again in %g s", name, error, every)
+            logger.warning("%s: %s; trying again in %g s", name, str(error) or repr(error), every)
         except Exception:
             logger.exception("%s failed", getattr(care, "__name__", ""))

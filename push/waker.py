@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 
 from django.conf import settings
@@ -19,6 +20,7 @@ from push.tasks import fan_out, queue_of
 
 logger = logging.getLogger(__name__)
 
+PAUSE = 0.003  # seconds from one round to the next: what comes meanwhile shares its tasks
 RETRY_INTERVAL = 1.0  # seconds until a broker that failed is tried again
 EXIT_TIMEOUT = 2.0  # seconds that the end of a process waits for what is left to say
 
@@ -62,10 +64,9 @@ class Waker:
                 todo, self._waiting = self._waiting, set()
                 self._is_busy = True
             left = self._say(todo)
-            if left:
-                with self._condition:
-                    self._waiting |= left
-                    self._condition.wait(RETRY_INTERVAL)
+            with self._condition:
+                self._waiting |= left
+            time.sleep(RETRY_INTERVAL if left else PAUSE)
 
     @staticmethod
     def _say(partitions: set[int]) -> set[int]:

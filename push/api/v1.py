@@ -24,6 +24,7 @@ from push.registry import Entry, get_registry
 from push.services import Push, accept_pushes
 from push.wire import CloseCode
 
+LAYER_TIMEOUT = 1.5  # seconds that a caller waits for the channel layer
 PAGE_MAX = 1000  # rows of one page
 
 
@@ -140,7 +141,7 @@ class KeySessionsView(APIView):
         """Close them all, with a code that tells the clients not to come back."""
         check_name(key, "key")
         sessions = get_registry().sessions(key)
-        publish([close_envelope(key_group(key), [], CloseCode.KICKED)])
+        publish([close_envelope(key_group(key), [], CloseCode.KICKED)], LAYER_TIMEOUT)
         return Response({"closed": len(sessions)}, status=202)
 
 
