@@ -1,12 +1,18 @@
 """The Celery application: `celery -A imgo_site worker`, or `manage.py workers`."""
 
 import os
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from kombu import Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
+
+# It asks, whenever a connection was lost, to choose what happens to tasks under way. They go on:
+# run twice they do no harm, and in a thread they cannot be ended.
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker")
 
 app = Celery("imgo")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -96,9 +96,18 @@ class Node:
         gap = asyncio.get_running_loop().time() - self.hub.last_echo + GAP_MARGIN
         keys = list({session.key for session in self.hub.sessions.values()})
         self.hub.background.run(self._recover(keys, gap))
+        self.hub.background.run(self._return_to_registry())
 
     async def _recover(self, keys: list[str], gap: float) -> None:
         await recover(self.hub, self.acknowledger, keys, gap)
+
+    async def _return_to_registry(self) -> None:
+        """Where the layer's connection was lost, the registry's may be, and all it knew."""
+        try:
+            await self.registry.reconnect()
+            await self.upkeep.renew()
+        except (Unavailable, DatabaseError) as error:
+            logger.warning("the registry will be written with the next renewal: %s", error)
 
     async def _leave_registry(self) -> None:
         self.entries.clear()  # whoever is left goes with the node

@@ -161,6 +161,10 @@ class RedisRegistry:
         await self._client.aclose()
         self._redis = None
 
+    async def reconnect(self) -> None:
+        """Drop connections that may be dead; the next command makes a new one."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+
     async def _write_lease(self, sessions: int, *, only_if_there: bool = False) -> bool:
         assert self._node is not None
         lease = ["PX", int(conf.NODE_LEASE * 1000)]

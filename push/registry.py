@@ -51,6 +51,9 @@ class Registry(Protocol):
     async def stop(self) -> None:
         """Take the node and all that it wrote out again."""
 
+    async def reconnect(self) -> None:
+        """Drop connections that may be dead."""
+
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease; if it was lost, write `entries` (session, rooms) again."""
 
@@ -108,6 +111,9 @@ class MemoryRegistry:
         self._node = None
         self._keys.clear()
         self._rooms.clear()
+
+    async def reconnect(self) -> None:
+        """There are none."""
 
     async def renew(
         self,
