@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
+from django.conf import settings
 from django.utils import timezone
 
 from accounts.models import Token
@@ -93,13 +95,25 @@ def _hindrances(message: Message) -> Iterator[str]:
             )
 
 
-def _presence(key: str, delivery: Delivery) -> Iterator[str]:
+def _connected(key: str) -> tuple[list[Entry], str]:
+    """(its sessions, why they are not known)."""
+    registry = get_registry()
     try:
-        sessions = get_registry().sessions(key)
+        if not settings.REDIS_URL and not registry.nodes():
+            return [], (
+                "without REDIS_URL only the server's own process knows: "
+                f"GET /api/v1/keys/{quote(key, safe='')}"
+            )
+        return registry.sessions(key), ""
     except Unavailable as error:
-        yield f"Whether the key is connected is not known: {error.message}"
-        return
-    if not sessions:
+        return [], error.message
+
+
+def _presence(key: str, delivery: Delivery) -> Iterator[str]:
+    sessions, unknown = _connected(key)
+    if unknown:
+        yield f"Whether the key is connected is not known here; {unknown}"
+    elif not sessions:
         yield "No session of the key is connected now; the next that connects gets it."
         yield from _token(key)
     sent_to = {name for name, _ in delivery.sent}
@@ -127,13 +141,14 @@ def _token(key: str) -> Iterator[str]:
 def of_key(key: str, limit: int) -> list[str]:
     """How a key stands: its sessions, what is pending, and its last messages, one line each."""
     pending = f"{Pending.objects.unexpired(key).count()} pending message(s)."
-    try:
-        sessions = get_registry().sessions(key)
+    sessions, unknown = _connected(key)
+    if unknown:
+        lines = [f"{key!r} has {pending}", f"Whether it is connected is not known here; {unknown}"]
+    else:
         lines = [f"{key!r} has {len(sessions)} session(s) and {pending}"]
-        lines += [f"  {_session(entry)}" for entry in sessions]
-        lines += [] if sessions else _token(key)
-    except Unavailable as error:
-        lines = [f"Whether {key!r} is connected is not known: {error.message}", f"It has {pending}"]
+    lines += [f"  {_session(entry)}" for entry in sessions]
+    if not sessions:
+        lines += _token(key)
     latest = records.latest_of(key, limit)
     if not latest:
         lines.append("There is no record of a message to it.")

@@ -65,6 +65,7 @@ class Worker:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self.started = time.monotonic()  # it gets its time anew
 
     def ask_to_stop(self) -> None:
         """Have it finish its task and end."""

@@ -3,11 +3,14 @@
 import asyncio
 import secrets
 from typing import Any, Self
+from zlib import crc32
 
 from tests import eventually
 
 from .clients import Client, Publisher, open_client
 from .harness import Node, System
+
+PARTITIONS = 4  # the default
 
 
 def new_key() -> str:
@@ -60,11 +63,15 @@ class World:
 
     async def settle(self) -> None:
         """Wait until what was pushed so far has been sent to whoever is there."""
-        key = new_key()
-        witness = await self.session(key)
-        await self.api.push({"key": key}, b'"settled"')
-        await witness.receive_bodies(1)
-        await witness.close()
+        keys: dict[int, str] = {}
+        while len(keys) < PARTITIONS:  # one of each partition, for each is sent on its own
+            key = new_key()
+            keys[crc32(key.encode()) % PARTITIONS] = key
+        witnesses = [await self.session(key) for key in keys.values()]
+        await self.api.push({"keys": list(keys.values())}, b'"settled"')
+        for witness in witnesses:
+            await witness.receive_bodies(1)
+            await witness.close()
 
     async def wait_for_sessions(self, key: str, count: int, timeout: float = 10) -> None:
         """Wait until the key has as many sessions."""

@@ -1,0 +1,176 @@
+"""What became of a push: over the API and from the commands, in each installation."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests import eventually
+
+from .clients import HEARTBEAT
+from .harness import ROOT, Cluster, manage
+from .world import World, new_key, new_room
+
+
+async def record(world: World, number: int, **query: Any) -> Any:
+    """The record of a push."""
+    return await world.api.get(f"/api/v1/pushes/{number}", **query)
+
+
+async def wait_for(world: World, number: int, **totals: int) -> Any:
+    """The record, as soon as so many keys are in those states."""
+    found: dict[str, Any] = {}
+
+    async def is_so() -> bool:
+        found.update(await record(world, number))
+        return all(found["totals"][state] == count for state, count in totals.items())
+
+    await eventually(is_so)
+    return found
+
+
+async def test_a_record_says_of_each_key_what_became_of_it(world: World) -> None:
+    reading, acking, away = new_key(), new_key(), new_key()
+    plain = await world.session(reading, "tcp")
+    client = await world.session(acking, "text", node=1, ack=True)
+    number = await world.api.push({"keys": [reading, acking, away]}, b'"for three"')
+    message = await client.receive()
+    await plain.receive()
+    found = await wait_for(world, number, acknowledged=1, pending=2)
+    assert (found["id"], found["target"], found["stored"]) == (str(number), "keys", True)
+    by_key = {row["key"]: row for row in found["results"]}
+    assert [row["key"] for row in found["results"]] == [reading, acking, away]
+    assert (by_key[reading]["state"], by_key[reading]["how"]) == ("acknowledged", "kernel")
+    assert by_key[acking]["state"] == "pending"
+    assert len(by_key[acking]["sent"]) == 1
+    assert (by_key[away]["state"], by_key[away]["sent"]) == ("pending", [])
+
+    await client.ack(message)
+    found = await wait_for(world, number, acknowledged=2, pending=1)
+    by_key = {row["key"]: row for row in found["results"]}
+    (session,) = (await world.api.key(acking))["sessions"]
+    assert by_key[acking]["how"] == "client"
+    assert by_key[acking]["session"] == session["id"] == by_key[acking]["sent"][0]["session"]
+    assert found["created_at"] <= by_key[acking]["sent"][0]["at"] <= by_key[acking]["at"]
+    assert found["fan_out"] == {"state": "done"}
+
+
+async def test_keys_come_a_page_at_a_time(world: World) -> None:
+    keys = [new_key() for _ in range(5)]
+    number = await world.api.push({"keys": keys}, b'"for five"')
+    found = await record(world, number, limit=2, offset=3)
+    assert (found["count"], [row["key"] for row in found["results"]]) == (5, keys[3:])
+
+
+async def test_every_device_that_was_sent_it_is_named(world: World) -> None:
+    key = new_key()
+    devices = [await world.session(key, name, node) for node, name in enumerate(("tcp", "binary"))]
+    number = await world.api.push({"key": key}, b'"for both devices"')
+    for device in devices:
+        await device.receive()
+    sessions = {row["id"] for row in (await world.api.key(key))["sessions"]}
+
+    async def both() -> bool:
+        (row,) = (await record(world, number))["results"]
+        return {sent["session"] for sent in row["sent"]} == sessions
+
+    await eventually(both)
+
+
+async def test_what_expired_says_so(world: World) -> None:
+    number = await world.api.push({"key": new_key()}, b'"too late"', ttl=1)
+    found = await wait_for(world, number, expired=1, pending=0)
+    assert found["results"][0]["state"] == "expired"
+
+
+async def test_live_pushes_have_a_record_without_deliveries(world: World) -> None:
+    room = new_room()
+    number = await world.api.push({"room": room}, b'"live"')
+    found = await record(world, number)
+    assert (found["target"], found["room"], found["stored"]) == ("room", room, False)
+    number = await world.api.push({"key": new_key()}, b'"only now"', store="never")
+    assert (await record(world, number))["results"][0]["state"] == "live"
+
+
+async def test_an_unknown_id_is_a_clear_answer(world: World) -> None:
+    for number, status in (("999999999", 404), ("0", 400), ("x", 400), (str(2**63), 400)):
+        answer = await world.api.http.get(f"/api/v1/pushes/{number}")
+        assert answer.status_code == status, answer.text
+        assert answer.json()["detail"]
+
+
+def explain(world: World, *arguments: str) -> str:
+    return manage(world.system.environment, "explain", *arguments)
+
+
+async def test_explain_says_why_in_plain_words(world: World) -> None:
+    key, other = new_key(), new_key()
+    await world.token(key)
+    waiting = await world.api.push({"key": key}, b'"waiting"')
+    await world.settle()
+    text = explain(world, key, str(waiting))
+    assert "It is pending" in text
+    knows = isinstance(world.system, Cluster)
+    nobody = "No session of the key is connected now" if knows else "GET /api/v1/keys/"
+    assert nobody in text
+    assert f"It was not pushed to {other!r}." in explain(world, other, str(waiting))
+    assert "There is no record of message 999999999" in explain(world, key, "999999999")
+
+    client = await world.session(key, "text", ack=True)
+    message = await client.receive()
+    assert (await client.ask(HEARTBEAT)).op == HEARTBEAT + 1
+    await wait_for(world, waiting, pending=1)
+    text = explain(world, key, str(waiting))
+    assert "It was sent to session" in text
+    assert ("was sent it and has not acknowledged it" in text) is knows
+    await client.ack(message)
+    await wait_for(world, waiting, acknowledged=1)
+    assert "acknowledged it at" in explain(world, key, str(waiting))
+
+    data = json.loads(explain(world, key, "--json"))
+    assert [row["id"] for row in data["messages"]] == [str(waiting)]
+    assert data["messages"][0]["state"] == "acknowledged"
+    count = "has 1 session(s) and 0" if knows else "has 0"
+    assert f"{count} pending message(s)" in data["explanation"][0]
+
+
+def run(world: World, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `manage.py`, whatever comes of it."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=world.system.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_mistakes_of_who_asks_are_answered_with_what_to_do(world: World) -> None:
+    for arguments, message in (
+        (("explain", "u1", "x"), "A push's id must be a whole number"),
+        (("explain", ""), "key"),
+        (("explain", "u1", "--last", "0"), "--last must be"),
+        (("conserve", "--latest", "-1"), "--latest must be 0 or more"),
+    ):
+        done = run(world, *arguments)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+async def test_everything_is_accounted_for(world: World) -> None:
+    key = new_key()
+    client = await world.session(key, "tcp")
+    for n in range(3):
+        await world.api.push({"keys": [key, new_key()]}, n)
+    await client.receive_bodies(3)
+    await world.wait_for_pending(key, 0)
+    done = run(world, "conserve")
+    assert (done.returncode, "Everything is accounted for." in done.stdout) == (0, True), done
+    found = json.loads(run(world, "conserve", "--json").stdout)
+    settled = sum(found["settled"].values())
+    assert found["accepted"] == found["pending"] + settled
+    assert (found["missing"], found["unbalanced"]) == (0, [])
+    assert found["settled"]["received"] >= 3
