@@ -31,7 +31,8 @@ async def recover(
     """Deliver what is pending for keys that have sessions here; returns how many that were.
 
     `missed`: seconds for which this node may have heard nothing; then also what sessions of the
-    same keys on other nodes have had in that time. While the database is away, it waits.
+    same keys on other nodes have had in that time, and while the database is away, it waits: what
+    came later must not be delivered before that. Without it, raises what the database raises.
     """
     count = 0
     for start in range(0, len(keys), SLICE):
@@ -75,5 +76,7 @@ async def _read(wanted: list[Page], missed: float) -> dict[Page, list[PendingMes
                 Pending.objects.missed, wanted, conf.REPLAY_PAGE, missed
             )
         except DatabaseError as error:
+            if not missed:
+                raise  # an audit: nothing is known to be amiss, and what comes need not wait
             logger.warning("what is pending cannot be read, trying again: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
