@@ -60,6 +60,12 @@ class Recent:
             self._old, self._new = self._new, set()
         return True
 
+    def forget(self, message_id: int, group: str) -> None:
+        """It was not delivered after all."""
+        mark = hash((message_id, group))
+        self._new.discard(mark)
+        self._old.discard(mark)
+
     def has(self, message_id: int, group: str) -> bool:
         """Whether it is one of them."""
         mark = hash((message_id, group))

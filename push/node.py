@@ -181,7 +181,8 @@ class Node:
             if is_owed and not self.acknowledger.has(*pair):
                 session.replay(message)
         except DatabaseError as error:
-            logger.warning("message %d waits for its key's next session: %s", message.id, error)
+            logger.warning("message %d waits for the next audit: %s", message.id, error)
+            self.hub.delivered.forget(message.id, key_group(session.key))
 
     def delivered(self, message_id: int, session: Session) -> None:
         """The kernel has taken a stored message for a session."""

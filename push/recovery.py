@@ -40,13 +40,19 @@ async def recover(
         groups = [key_group(key) for key in some]
         hub.hold(groups)
         try:
-            count += await _recover_slice(hub, acknowledger, some, missed)
+            # A session that is connecting reads what is pending itself, at its client's pace.
+            settled = [key for key in some if not _is_connecting(hub, key)]
+            count += await _recover_slice(hub, acknowledger, settled, missed)
         finally:
             hub.release(groups)
     if count:
         metrics.RECOVERED.inc(count)
         logger.info("%d messages that had passed by were delivered", count)
     return count
+
+
+def _is_connecting(hub: Hub, key: str) -> bool:
+    return any(session.is_held for session in hub.groups.get(key_group(key), ()))
 
 
 async def _recover_slice(

@@ -242,6 +242,11 @@ class Session:
         self.link.open_short_way()
 
     @property
+    def is_held(self) -> bool:
+        """Whether it is between `hold` and `release`."""
+        return self._held is not None
+
+    @property
     def is_replaying(self) -> bool:
         """Whether live messages have to be looked at one by one."""
         return self._held is not None or self._replayed is not None
