@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import ClassVar
 
-from django.db import connection, models, transaction
+from django.db import OperationalError, connection, models, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -51,16 +51,23 @@ class OutboxManager(models.Manager["Outbox"]):
             return
         with transaction.atomic(), connection.cursor() as cursor:
             # It is held as long as the transaction, and the transaction as long as the process.
+            name = f"{LOCK_CLASS}, {int(partition)}"
             cursor.execute(
                 f"SET LOCAL lock_timeout = '{LOCK_WAIT}'; "
-                f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}'"
+                f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}'; "
+                f"SELECT pg_try_advisory_xact_lock({name})"
             )
-            names = [LOCK_CLASS, partition]
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", names)
+            while cursor.nextset():
+                pass
             if not cursor.fetchone()[0]:
                 if not wait:
                     raise Busy
-                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", names)
+                try:
+                    cursor.execute(f"SELECT pg_advisory_xact_lock({name})")
+                except OperationalError as error:
+                    if type(error.__cause__).__name__ == "LockNotAvailable":  # psycopg's
+                        raise Busy from error
+                    raise
             yield
 
     def page(self, partition: int, after: int, size: int) -> list["Outbox"]:
