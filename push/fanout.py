@@ -34,8 +34,7 @@ def drain(partition: int, *, wait: bool = True) -> int:
     while True:
         with Outbox.objects.draining(partition, wait=wait):
             rows = Outbox.objects.page(partition, after, PAGE)
-            _send(rows)
-        count += len(rows)
+            count += _send(rows)
         for row in rows:
             if row.message.stored:
                 stored.update(_keys_of(row))
@@ -46,7 +45,9 @@ def drain(partition: int, *, wait: bool = True) -> int:
     return count
 
 
-def _send(rows: Sequence[Outbox]) -> None:
+def _send(rows: Sequence[Outbox]) -> int:
+    """Send what is not too late; returns how many messages were sent."""
+    count = 0
     done: list[Outbox] = []
     batch: list[Envelope] = []
     for row in rows:
@@ -57,28 +58,31 @@ def _send(rows: Sequence[Outbox]) -> None:
         batch += envelopes_of(row)
         done.append(row)
         if len(batch) >= PUBLISH_MAX:
-            _publish_or_isolate(done, batch)
+            count += _publish_or_isolate(done, batch)
             done, batch = [], []
-    _publish_or_isolate(done, batch)
+    return count + _publish_or_isolate(done, batch)
 
 
-def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope]) -> None:
-    """Publish; if that fails because of one message, the others must not suffer for it."""
+def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope]) -> int:
+    """Publish; if that fails because of one message, the others must not suffer for it.
+
+    Returns how many messages were sent.
+    """
     try:
         publish(envelopes)
     except Unavailable:
         raise
     except Exception as error:
         if len(rows) > 1:
-            for row in rows:
-                _publish_or_isolate([row], [] if row.is_late else envelopes_of(row))
-            return
+            alone = [(row, [] if row.is_late else envelopes_of(row)) for row in rows]
+            return sum(_publish_or_isolate([row], its) for row, its in alone)
         logger.exception("message %d cannot be fanned out", rows[0].message_id)
         if Outbox.objects.failed(rows[0], error):
             metrics.DROPS.labels("parked").inc()
             logger.error("message %d is parked: it was tried often enough", rows[0].message_id)
-    else:
-        Outbox.objects.done(rows)
+        return 0
+    Outbox.objects.done(rows)
+    return sum(not row.is_late for row in rows)
 
 
 def envelopes_of(row: Outbox) -> list[Envelope]:

@@ -1,4 +1,4 @@
-"""Group commit: requests that push at the same time share one transaction and one task.
+"""Group commit: requests that push at the same time share one transaction.
 
 The first becomes the leader of a group of its own. Those that come while its transaction is under
 way wait, and are the next group, led by the first of them. Nobody waits for company: alone, a
@@ -41,9 +41,9 @@ class GroupCommit:
 
     def accept(self, push: Push, by: str = "") -> int:
         """`accept_push`, together with those of other threads. Raises what that raises."""
-        if not push.is_stored or push.dedupe_id or connection.in_atomic_block:
-            # Whether it is accepted depends on more than the transaction: on the broker, on
-            # other pushes, on a transaction around it.
+        if push.dedupe_id or connection.in_atomic_block:
+            # Whether it is accepted depends on more than the transaction of a group: on other
+            # pushes, on a transaction around it.
             return accept_push(push, by)
         push.check()
         mine = _Waiting(push, by)

@@ -41,6 +41,16 @@ class _Batch:
         self.waiting: list[asyncio.Future[None]] = []
 
 
+class _Held:
+    """What is kept back for one group, and for how many."""
+
+    __slots__ = ("count", "messages")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.messages: list[Outgoing] = []
+
+
 class Recent:
     """The last messages of groups: the last `RECENT_MAX`, and up to as many before them."""
 
@@ -95,7 +105,7 @@ class Hub:
         # What a second copy is dropped for, and what only a look for lost messages leaves out.
         self.delivered = Recent()
         self.replayed = Recent()
-        self._held: dict[str, list[Outgoing]] = {}
+        self._held: dict[str, _Held] = {}
         self.last_echo = 0.0  # monotonic seconds
 
     async def start(self) -> None:
@@ -112,6 +122,8 @@ class Hub:
             self._reader = None
         if self._joiner is not None:
             self._joiner.cancel()
+        for task in self.background.tasks:
+            task.cancel()
         for outbox in self.outboxes.values():
             outbox.close()
         self.outboxes.clear()
@@ -182,6 +194,7 @@ class Hub:
             members.discard(session)
             if not members:
                 del self.groups[group]
+                self._held.pop(group, None)  # whoever comes next reads what is pending
                 if group != ALL:
                     self._empty_since[group] = asyncio.get_running_loop().time()
 
@@ -263,8 +276,8 @@ class Hub:
             ensure=message.get("ensure", False),
         )
         if self._held and (held := self._held.get(group)) is not None:
-            if len(held) < HELD_MAX:
-                held.append(outgoing)
+            if len(held.messages) < HELD_MAX:
+                held.messages.append(outgoing)
             return  # what is too much is pending, and found by the next audit
         self.deliver(group, outgoing)
 
@@ -281,16 +294,21 @@ class Hub:
     # Recovery: see `recovery.py`
 
     def hold(self, groups: Iterable[str]) -> None:
-        """Keep back what comes for these groups until `release`."""
+        """Keep back what comes for these groups, until as many calls of `release`."""
         for group in groups:
             if group in self.groups:
-                self._held.setdefault(group, [])
+                self._held.setdefault(group, _Held()).count += 1
 
     def release(self, groups: Iterable[str]) -> None:
-        """Deliver what was kept back for these groups."""
+        """Deliver what was kept back for these groups, unless another still holds it."""
         for group in groups:
-            for message in self._held.pop(group, ()):
-                self.deliver(group, message)
+            held = self._held.get(group)
+            if held is not None:
+                held.count -= 1
+                if not held.count:
+                    del self._held[group]
+                    for message in held.messages:
+                        self.deliver(group, message)
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered, and say so now and then."""

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 CLOSE_SPACING = 0.5  # seconds between two sessions that a node that ends closes, at most
 DRAINED_TIMEOUT = 5.0  # seconds that the last writes of closed sessions may take
+RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 GAP_MARGIN = 2.0  # seconds added to the time that a node may have heard nothing
 
 
@@ -47,6 +48,7 @@ class Node:
         self.acknowledger = Acknowledger()
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
+        self._held: set[str] = set()  # groups, while messages may be passing by
         self._counter = 0
         self._is_stopping = False
 
@@ -89,17 +91,26 @@ class Node:
     def _lost(self) -> None:
         """Messages may have passed by: until it is known which, what comes is kept back."""
         metrics.LAYER_RECONNECTS.labels("lost").inc()
-        self.hub.hold(key_group(session.key) for session in self.hub.sessions.values())
+        groups = {key_group(session.key) for session in self.hub.sessions.values()}
+        self.hub.hold(groups - self._held)
+        self._held |= groups
 
     def _regained(self) -> None:
         """The groups are joined again: find out what has passed by."""
         gap = asyncio.get_running_loop().time() - self.hub.last_echo + GAP_MARGIN
         keys = list({session.key for session in self.hub.sessions.values()})
-        self.hub.background.run(self._recover(keys, gap))
+        held, self._held = self._held, set()
+        self.hub.background.run(self._recover(keys, gap, held))
         self.hub.background.run(self._return_to_registry())
 
-    async def _recover(self, keys: list[str], gap: float) -> None:
-        await recover(self.hub, self.acknowledger, keys, gap)
+    async def _recover(self, keys: list[str], gap: float, held: set[str]) -> None:
+        for start in range(0, len(keys), RECOVERED_TOGETHER):
+            some = keys[start : start + RECOVERED_TOGETHER]
+            await recover(self.hub, self.acknowledger, some, gap)
+            done = held & {key_group(key) for key in some}
+            self.hub.release(done)
+            held -= done
+        self.hub.release(held)  # of keys that have gone meanwhile
 
     async def _return_to_registry(self) -> None:
         """Where the layer's connection was lost, the registry's may be, and all it knew."""

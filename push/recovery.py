@@ -40,19 +40,13 @@ async def recover(
         groups = [key_group(key) for key in some]
         hub.hold(groups)
         try:
-            # A session that is connecting reads what is pending itself, at its client's pace.
-            settled = [key for key in some if not _is_connecting(hub, key)]
-            count += await _recover_slice(hub, acknowledger, settled, missed)
+            count += await _recover_slice(hub, acknowledger, some, missed)
         finally:
             hub.release(groups)
     if count:
         metrics.RECOVERED.inc(count)
         logger.info("%d messages that had passed by were delivered", count)
     return count
-
-
-def _is_connecting(hub: Hub, key: str) -> bool:
-    return any(session.is_held for session in hub.groups.get(key_group(key), ()))
 
 
 async def _recover_slice(
@@ -64,15 +58,27 @@ async def _recover_slice(
         pages = await _read(wanted, missed)
         wanted = []
         for (key, _), page in pages.items():
-            group = key_group(key)
             for found in page:
-                known = hub.delivered.has(found.id, group) or hub.replayed.has(found.id, group)
-                if not known and not acknowledger.has(found.id, key) and group in hub.groups:
-                    hub.deliver(group, Outgoing(found.id, found.op, found.body, found.is_json, key))
-                    count += 1
+                if not acknowledger.has(found.id, key):
+                    count += _deliver(hub, key, found)
             if len(page) == conf.REPLAY_PAGE:
                 wanted.append((key, page[-1].id))
     return count
+
+
+def _deliver(hub: Hub, key: str, found: PendingMessage) -> bool:
+    """Deliver a message to the open sessions of a key, if it is new to this node."""
+    group = key_group(key)
+    if hub.delivered.has(found.id, group) or hub.replayed.has(found.id, group):
+        return False
+    # A session that is connecting reads what is pending itself, at its client's pace.
+    is_open = [session for session in hub.groups.get(group, ()) if not session.is_held]
+    if is_open:
+        hub.delivered.add(found.id, group)
+        message = Outgoing(found.id, found.op, found.body, found.is_json, key)
+        for session in is_open:
+            session.deliver(message)
+    return bool(is_open)
 
 
 async def _read(wanted: list[Page], missed: float) -> dict[Page, list[PendingMessage]]:

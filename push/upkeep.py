@@ -56,6 +56,7 @@ class Upkeep:
         self._node = node
         self._hub = node.hub
         self._tasks: list[asyncio.Task[None]] = []
+        self._reconnected = 0.0  # monotonic seconds
         self._to_audit: list[str] = []
         self._audit_size = 0
         self._to_revalidate: list[Session] = []
@@ -143,10 +144,10 @@ class Upkeep:
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""
         now = asyncio.get_running_loop().time()
-        if now - self._hub.last_echo > ECHO_TIMEOUT:
+        if now - max(self._hub.last_echo, self._reconnected) > ECHO_TIMEOUT:
             logger.warning("the channel layer is silent, connecting to it again")
             metrics.LAYER_RECONNECTS.labels("silent").inc()
-            self._hub.last_echo = now
+            self._reconnected = now
             await reconnect(self._hub.layer)
         async with asyncio.timeout(ECHO_EVERY):
             await publish.send([echo_envelope(node_group(self._hub.node_id))])

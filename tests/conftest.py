@@ -1,7 +1,7 @@
 """What tests of more than one app need: settings for one test, the services, and their absence."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from queue import Empty
 from typing import Any
 
@@ -14,6 +14,10 @@ from rest_framework.test import APIClient
 from accounts.models import SCOPES, ApiKey
 from imgo_site.batching import database_threads
 from imgo_site.celery import app as celery_app
+from imgo_site.conf import conf
+from push.tasks import queue_of
+from push.waker import waker
+from tests import PATIENCE, in_thread
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,23 +72,49 @@ def redis_client(settings) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def queued(redis_client) -> Callable[[], list[list[int]]]:
-    """Takes the tasks that wait in the broker out, and returns the message ids of each."""
+def tasks(redis_client) -> Callable[[], list[tuple[str, int]]]:
+    """Takes the tasks that wait in the broker out: the name of each, and its partition.
 
-    def take() -> list[list[int]]:
+    What this process has to say to the broker is said before.
+    """
+
+    def take() -> list[tuple[str, int]]:
+        assert waker.flush(PATIENCE)
         found = []
-        with (
-            celery_app.connection_for_read() as broker,
-            broker.SimpleQueue(celery_app.conf.task_default_queue) as queue,
-        ):
-            while True:
-                try:
-                    message = queue.get_nowait()
-                except Empty:
-                    return found
-                args, *_ = message.payload
-                found += args
-                message.ack()
+        with celery_app.connection_for_read() as broker:
+            for partition in range(conf.PARTITIONS):
+                for message in _all_of(broker, queue_of(partition)):
+                    (named,), *_ = message.payload
+                    assert named == partition
+                    found.append((message.headers["task"], partition))
+        return found
+
+    take()  # what earlier tests have left
+    return take
+
+
+def _all_of(broker: Any, name: str) -> Iterator[Any]:
+    with broker.SimpleQueue(name) as queue:
+        while True:
+            try:
+                message = queue.get_nowait()
+            except Empty:
+                return
+            message.ack()
+            yield message
+
+
+@pytest.fixture
+def queued(tasks) -> Callable[[], set[int]]:
+    """Takes the tasks that wait in the broker out, and returns the partitions that they wake.
+
+    How many there are of each depends on how busy the waker was.
+    """
+
+    def take() -> set[int]:
+        found = tasks()
+        assert {name for name, _ in found} <= {"push.fan_out"}
+        return {partition for _, partition in found}
 
     return take
 
@@ -103,10 +133,13 @@ def closed_port() -> Iterator[int]:
 @pytest.fixture
 def broker_down(closed_port, monkeypatch) -> Iterator[Callable[[], None]]:
     """The broker cannot be reached; call it to bring the broker back."""
+    assert waker.flush(PATIENCE)
+    monkeypatch.setattr("push.waker.RETRY_INTERVAL", 0.02)
     with monkeypatch.context() as patch:
         patch.setenv("CELERY_BROKER_WRITE_URL", f"redis://127.0.0.1:{closed_port}/0")
         patch.setattr(celery_app.amqp, "_producer_pool", None)
         yield patch.undo
+    assert waker.flush(PATIENCE)  # before the next test
 
 
 @pytest.fixture
@@ -125,6 +158,34 @@ def database_down(transactional_db, closed_port, monkeypatch) -> Iterator[Callab
 
         yield back
         back()
+
+
+class PendingTable:
+    """The table of what is pending; every query of it fails while it is away."""
+
+    is_away = False
+
+    async def take_away(self) -> None:
+        await in_thread(self._rename, "offline_pending", "elsewhere")
+        self.is_away = True
+
+    async def bring_back(self) -> None:
+        if self.is_away:
+            await in_thread(self._rename, "elsewhere", "offline_pending")
+            self.is_away = False
+
+    @staticmethod
+    def _rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+@pytest.fixture
+async def pending_table(transactional_db) -> AsyncIterator[PendingTable]:
+    """Can be taken away and brought back."""
+    found = PendingTable()
+    yield found
+    await found.bring_back()
 
 
 @pytest.fixture

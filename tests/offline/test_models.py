@@ -245,8 +245,11 @@ def test_history_has_what_others_of_the_key_have_had(store):
     received((ids[1], "a"), (ids[2], "a"))
     found = Pending.objects.history([("a", 0, ids[0]), ("b", 0, 1), ("b", ids[2], 0)], 10)
     got = {ask: [message.id for message in some] for ask, some in found.items()}
-    assert got == {("a", 0, ids[0]): ids[1:], ("b", 0, 1): ids[1:] if ids[0] == 1 else ids,
-                   ("b", ids[2], 0): ids[3:]}
+    assert got == {
+        ("a", 0, ids[0]): ids[1:],
+        ("b", 0, 1): ids[1:] if ids[0] == 1 else ids,
+        ("b", ids[2], 0): ids[3:],
+    }
 
 
 def test_history_leaves_out_what_has_expired_or_was_dropped(store):

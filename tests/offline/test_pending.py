@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from django.db import connection
 
 from offline import pending
 from offline.pending import Acknowledger, pending_pages
@@ -26,32 +25,10 @@ async def nothing_is_owed() -> bool:
     return not await in_thread(owed)
 
 
-class Table:
-    """The table of what is pending; every query of it fails while it is away."""
-
-    is_away = False
-
-    async def take_away(self) -> None:
-        await in_thread(self._rename, "offline_pending", "elsewhere")
-        self.is_away = True
-
-    async def bring_back(self) -> None:
-        if self.is_away:
-            await in_thread(self._rename, "elsewhere", "offline_pending")
-            self.is_away = False
-
-    @staticmethod
-    def _rename(old: str, new: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
-
-
 @pytest.fixture
-async def table(monkeypatch):
+def table(pending_table, monkeypatch):
     monkeypatch.setattr(pending, "RETRY_INTERVAL", 0.01)
-    found = Table()
-    yield found
-    await found.bring_back()
+    return pending_table
 
 
 async def test_the_pages_of_a_storm_are_one_query(store, thread_queries):

@@ -65,10 +65,27 @@ def mode(request, mode_of) -> str:
 
 
 @pytest.fixture
-async def node(mode, transactional_db) -> AsyncIterator[Node]:
+def _stops_at_once(imgo) -> None:
+    """A node that stops does not spread what it closes."""
+    imgo(DRAIN_SECONDS=0.0)
+
+
+@pytest.fixture
+async def node(mode, transactional_db, _stops_at_once) -> AsyncIterator[Node]:
     """This process's node."""
     found = await get_node()
     yield found
+    await stop_node()
+
+
+@pytest.fixture
+async def production_node(
+    mode_of, transactional_db, monkeypatch, _stops_at_once
+) -> AsyncIterator[Node]:
+    """This process's node, which listens to Redis, and connects again without a pause."""
+    monkeypatch.setattr("push.layers.RETRY_INTERVAL", 0.01)
+    mode_of("production")
+    yield await get_node()
     await stop_node()
 
 

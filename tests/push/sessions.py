@@ -1,9 +1,13 @@
 """Sessions over a link that keeps what is written to it, and readers of what was written."""
 
+import asyncio
 import json
+import time
 from typing import Any
 
 from accounts.identity import Identity
+from push.node import Node
+from push.registry import Entry
 from push.session import Kind, Outgoing, Session
 from push.wire import Frame, decode_binary
 
@@ -97,3 +101,27 @@ def read(kind: Kind, data: bytes) -> list[Frame]:
 def frames(session: Session) -> list[Frame]:
     """Every frame that was written to the session, in order."""
     return [frame for data in session.link.written for frame in read(session.kind, data)]
+
+
+def ids(session: Session) -> list[int]:
+    """The ids of all messages that were written to the session, in order."""
+    return [frame.id for frame in frames(session)]
+
+
+def closed(session: Session) -> list[int]:
+    """The codes that the session was closed with."""
+    return [code for code, _ in session.link.closed]
+
+
+async def admit(node: Node, key: str = "u1", *rooms: str, **options: Any) -> Session:
+    """A session of `key` that is counted in; it acknowledges itself."""
+    session = make_session(node.new_session_id(), key=key, acks=True, **options)
+    session.last_seen = asyncio.get_running_loop().time()
+    session.opened = time.time()
+    entry = Entry(session.id, key, node.id, "tcp", "192.0.2.1", "", session.opened)
+    try:
+        await node.admit(session, entry, list(rooms))
+    except BaseException:
+        await node.dismiss(session)
+        raise
+    return session

@@ -67,11 +67,10 @@ def one_and_then(gate: Gate, callers: list[str]) -> list[Any]:
         return [future.exception(PATIENCE) or future.result() for future in futures]
 
 
-def test_those_who_come_while_one_is_under_way_are_accepted_together(gate, queued):
+def test_those_who_come_while_one_is_under_way_are_accepted_together(gate):
     ids = one_and_then(gate, ["a"] * 5)
     assert gate.groups == [("first", [b"0"]), ("a", [b"1", b"2", b"3", b"4", b"5"])]
     assert ids == sorted(set(ids))
-    assert queued() == [ids[:1], ids[1:]]
     assert [bytes(Message.objects.get(pk=one).body) for one in ids] == [
         b"%d" % number for number in range(6)
     ]
@@ -109,16 +108,8 @@ def test_what_cannot_be_accepted_fails_alone(gate):
     assert gate.groups == []
 
 
-@pytest.mark.parametrize(
-    "push",
-    [
-        Push(b"1", room="r"),
-        Push(b"1", to_all=True),
-        key_push(1, store=False),
-        key_push(1, dedupe_id="once"),
-    ],
-)
-def test_what_depends_on_more_than_the_transaction_goes_alone(gate, push):
+def test_a_push_with_a_dedupe_id_goes_alone(gate):
+    push = key_push(1, dedupe_id="once")
     assert GroupCommit().accept(push, "a") == Message.objects.get().pk
     assert gate.groups == []
 

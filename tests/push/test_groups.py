@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offline.models import Message
-from push.envelope import close_envelope, message_envelope
+from push.envelope import close_envelope, echo_envelope, message_envelope
 from push.groups import ALL, key_group, node_group, room_group
 
 ALLOWED = re.compile(r"[A-Za-z0-9\-_.]{1,99}")
@@ -42,7 +42,9 @@ def test_envelopes_are_plain_values():
         "body": b"\0\xff",
         "is_json": False,
         "key": "u1",
+        "ensure": False,
     }
+    assert echo_envelope("g") == {"type": "imgo.echo", "group": "g"}
     assert close_envelope("g", ["s1"], 4504) == {
         "type": "imgo.close",
         "group": "g",

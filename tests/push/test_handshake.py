@@ -10,6 +10,7 @@ from django.db import OperationalError
 from accounts.identity import Facts, Identity
 from accounts.models import Token
 from imgo_site.errors import NotAuthenticated
+from offline.events import RECEIVED, Event, Receipt
 from offline.models import Pending
 from offline.pending import owed
 from push.handshake import Refusal, establish, ready_node
@@ -157,7 +158,7 @@ async def test_what_was_stored_behind_the_replays_back_is_sent(node):
 
 async def test_what_another_session_had_before_is_not_sent(node):
     session, ids = await overtaken(node)
-    await in_thread(Pending.objects.acknowledge, [(ids[0], "u1")])
+    await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1")])
     session.deliver(message(ids[0]))
     session.deliver(message(ids[1] + 1))
     await owed.get((ids[0], "u1"))  # asked behind it
@@ -201,7 +202,7 @@ async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
     session, ids = await overtaken(node)
     monkeypatch.setattr(owed, "get", away)
     session.deliver(message(ids[0]))
-    await eventually(lambda: "waits for its key's next session" in caplog.text)
+    await eventually(lambda: "waits for the next audit" in caplog.text)
     assert sent(session) == [0, ids[1]]
 
 

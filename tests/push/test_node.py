@@ -1,53 +1,25 @@
-"""A node: who is counted in and out, what it looks after, how it starts and stops."""
+"""A node: who is counted in and out, how it starts and stops, what it does after a gap."""
 
 import asyncio
-import time
-from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 
 from imgo_site.errors import TooManySessions, Unavailable
-from offline.models import Message, Pending
+from offline.models import Pending
 from push import node as module
-from push.groups import key_group, room_group
 from push.hub import Hub
-from push.models import Dedupe
 from push.models import Node as NodeRow
 from push.node import get_node, is_running, stop_node
-from push.registry import Entry
 from push.services import Push, accept_push
-from push.session import Session
 from push.wire import CloseCode
 from tests import eventually, in_thread
 
 from .conftest import push_now
-from .sessions import frames, make_session, message
-
-
-async def admit(node, key: str = "u1", *rooms: str, **options) -> Session:
-    session = make_session(node.new_session_id(), key=key, acks=True, **options)
-    session.last_seen = asyncio.get_running_loop().time()
-    session.opened = time.time()
-    entry = Entry(session.id, key, node.id, "tcp", "192.0.2.1", "", session.opened)
-    try:
-        await node.admit(session, entry, list(rooms))
-    except BaseException:
-        await node.dismiss(session)
-        raise
-    return session
+from .sessions import admit, closed, ids
 
 
 async def sessions_of(node, key: str) -> list[str]:
     return [entry.id for entry in await in_thread(node.registry.sessions, key)]
-
-
-def closed(session: Session) -> list[int]:
-    return [code for code, _ in session.link.closed]
-
-
-def ids(session: Session) -> list[int]:
-    return [frame.id for frame in frames(session)]
 
 
 # Sessions
@@ -113,96 +85,6 @@ def test_ids_of_sessions_are_their_own(transactional_db, mode):
     nodes = [module.Node() for _ in range(3)]
     found = [node.new_session_id() for node in nodes for _ in range(50)]
     assert len(set(found)) == 150
-
-
-# Care
-
-
-async def test_a_silent_session_is_closed(node, imgo):
-    imgo(HEARTBEAT_TIMEOUT=60.0)
-    silent, alive = await admit(node), await admit(node)
-    silent.last_seen -= 61
-    await node._close_silent()
-    assert (closed(silent), closed(alive)) == ([CloseCode.HEARTBEAT_TIMEOUT], [])
-
-
-async def test_a_session_ends_with_its_identity(node):
-    ended, later = await admit(node), await admit(node)
-    ended.expires_at = time.time() - 0.1
-    later.expires_at = time.time() + 60
-    await node._close_silent()
-    assert (closed(ended), closed(later)) == ([CloseCode.EXPIRED], [])
-
-
-async def test_the_memory_of_a_replay_is_kept_for_a_while_only(node):
-    session = await admit(node)
-    session.replay(message(1))
-    await node._close_silent()
-    session.deliver(message(1))
-    assert ids(session) == [1]
-    session.opened -= module.REPLAY_MEMORY + 1
-    await node._close_silent()
-    session.deliver(message(1))
-    assert ids(session) == [1, 1]
-
-
-async def test_what_the_registry_lost_is_written_again(node, mode, redis_client):
-    session = await admit(node, "u1", "a")
-    redis_client.flushdb()
-    await in_thread(node.registry.forget_node, node.id)
-    await node._renew()
-    assert await sessions_of(node, "u1") == [session.id]
-    assert await in_thread(node.registry.rooms) == {"a": 1}
-    (seen,) = await in_thread(node.registry.nodes)
-    assert (seen.id, seen.name, seen.sessions) == (node.id, node.name, 1)
-
-
-async def test_a_renewal_is_a_sign_of_life_in_the_database(node):
-    row = await in_thread(NodeRow.objects.get)
-    await node._renew()
-    again = await in_thread(NodeRow.objects.get)
-    assert (again.pk, again.name) == (row.pk, node.name)
-    assert again.last_seen > row.last_seen
-
-
-async def test_what_is_past_its_time_is_deleted(node, imgo):
-    def make() -> None:
-        old = accept_push(Push(b"1", keys=("u1",), dedupe_id="old"))
-        accept_push(Push(b"1", keys=("u1",), dedupe_id="new"))
-        Message.objects.filter(pk=old).update(expires_at=timezone.now())
-        Dedupe.objects.filter(message_id=old).update(created_at=timezone.now() - timedelta(days=2))
-
-    await in_thread(make)
-    await node._expire()
-    assert await in_thread(Message.objects.count) == 1
-    assert (await in_thread(Dedupe.objects.get)).dedupe_id == "new"
-
-
-async def test_an_empty_group_is_left_after_its_linger(node, imgo):
-    imgo(GROUP_LINGER=0.0)
-    session = await admit(node, "u1", "a")
-    await node.dismiss(session)
-    await node._leave_groups()
-    assert room_group("a") not in node.hub._joined
-    assert key_group("u1") not in node.hub._joined
-
-
-async def test_care_goes_on_after_a_failure(caplog):
-    calls = []
-
-    async def care() -> None:
-        calls.append(1)
-        if len(calls) == 1:
-            raise Unavailable("away")
-        if len(calls) == 2:
-            raise LookupError("a bug")
-
-    task = asyncio.create_task(module._repeat(care, 0.001))
-    await eventually(lambda: len(calls) >= 4)
-    task.cancel()
-    away, bug = [r for r in caplog.records if r.name == "push.node"]
-    assert (away.levelname, away.exc_info) == ("WARNING", None)
-    assert bug.exc_info[0] is LookupError
 
 
 # Starting and stopping

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 import push as push_package
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
-from offline.models import Message, Pending
+from offline.models import Message, Outbox, Pending
 from push import push_to_all, push_to_key, push_to_keys, push_to_room
+from push.groups import partition_of
 from push.models import Dedupe
 from push.services import Push, accept_push, accept_pushes, encode_body, is_json
 from push.wire import Op, encode_text
-from tests import call_and_close
+from tests import call_and_close, wait_until
 
 
 def to(*keys: str, **fields) -> Push:
@@ -26,6 +28,20 @@ def to(*keys: str, **fields) -> Push:
 
 def owed() -> list[tuple[int, str]]:
     return sorted(Pending.objects.values_list("message_id", "key"))
+
+
+def waiting() -> list[tuple[int, int]]:
+    """(message id, partition) of all that is to be fanned out."""
+    return sorted(Outbox.objects.values_list("message_id", "partition"))
+
+
+def elsewhere(function):
+    """What `function` returns on a connection of its own: it sees what is committed."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call_and_close, function).result()
+
+
+A, R, ALL = (partition_of(name, 4) for name in ("a", "r", ""))
 
 
 # What is refused
@@ -158,16 +174,34 @@ def test_ids_are_in_the_order_of_the_pushes():
 def test_no_pushes_are_no_ids(queued, django_capture_on_commit_callbacks):
     with django_capture_on_commit_callbacks(execute=True):
         assert accept_pushes([]) == []
-    assert queued() == []
+    assert queued() == set()
 
 
-# What is enqueued, and when
+# What is to be fanned out, and when the workers hear of it
+
+
+@pytest.mark.django_db
+@pytest.mark.any_database
+def test_a_push_waits_in_the_outbox_of_each_of_its_partitions(imgo):
+    keys = [f"k{n}" for n in range(50)]
+    ids = accept_pushes([to(*keys), to("a"), Push(b"1", room="r"), Push(b"1", to_all=True)])
+    assert waiting() == [
+        *((ids[0], partition) for partition in range(4)),
+        (ids[1], A),
+        (ids[2], R),
+        (ids[3], ALL),
+    ]
+    assert set(Outbox.objects.values_list("partitions", flat=True)) == {4}
+    imgo(PARTITIONS=1)
+    last = accept_push(to(*keys))
+    assert waiting()[-1] == (last, 0)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_when_it_returns_it_is_committed_and_enqueued(queued):
+def test_when_it_returns_it_is_committed_and_its_partitions_are_woken(queued):
     ids = accept_pushes([to("a"), Push(b"1", room="r")])
-    assert queued() == [ids]
+    assert elsewhere(waiting) == [(ids[0], A), (ids[1], R)]
+    assert queued() == {A, R}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -175,8 +209,10 @@ def test_inside_a_transaction_nothing_leaves_before_the_commit(queued):
     with transaction.atomic():
         first = push_to_key("a", 1)
         second = push_to_room("r", 2)
-        assert queued() == []
-    assert queued() == [[first], [second]]
+        assert queued() == set()
+        assert elsewhere(waiting) == []
+    assert queued() == {A, R}
+    assert waiting() == [(first, A), (second, R)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -184,11 +220,13 @@ def test_what_is_rolled_back_was_never_pushed(queued):
     with transaction.atomic():
         push_to_key("a", 1, dedupe_id="d")
         transaction.set_rollback(True)
-    assert queued() == []
+    assert queued() == set()
     assert not Message.objects.exists()
     assert not Dedupe.objects.exists()
+    assert waiting() == []
     again = push_to_key("a", 1, dedupe_id="d")
-    assert queued() == [[again]]
+    assert queued() == {A}
+    assert waiting() == [(again, A)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -197,13 +235,13 @@ def test_a_push_that_fails_does_not_spoil_the_transaction_around_it(queued):
         with pytest.raises(BadRequest):
             push_to_key("a\0", 1)
         kept = push_to_key("a", 1)
-    assert queued() == [[kept]]
+    assert waiting() == [(kept, A)]
+    assert queued() == {A}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pushes_are_one_transaction(django_assert_max_num_queries):
-    # BEGIN, messages, pending rows, COMMIT; two each for the limits of statements.
-    with django_assert_max_num_queries(8):
+def test_many_pushes_are_one_statement(django_assert_num_queries):
+    with django_assert_num_queries(1):
         accept_pushes([to(f"k{n}") for n in range(400)])
 
 
@@ -219,11 +257,12 @@ def test_the_same_dedupe_id_is_the_same_push():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_repeated_push_is_not_enqueued(queued):
+def test_a_repeated_push_is_not_fanned_out_again(queued):
     first = accept_push(to("a", dedupe_id="d"))
-    assert queued() == [[first]]
+    assert queued() == {A}
     accept_push(to("a", dedupe_id="d"))
-    assert queued() == []
+    assert queued() == set()
+    assert waiting() == [(first, A)]
 
 
 @pytest.mark.django_db
@@ -302,11 +341,11 @@ def in_parallel(count: int, accept) -> list:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_at_once_with_the_same_dedupe_id_are_one_push(queued):
+def test_fifty_at_once_with_the_same_dedupe_id_are_one_push():
     ids = in_parallel(50, lambda _: accept_push(to("a", dedupe_id="d"), "shop"))
     assert len(set(ids)) == 1
     assert owed() == [(ids[0], "a")]
-    assert queued() == [[ids[0]]]
+    assert waiting() == [(ids[0], A)]
 
 
 @pytest.fixture
@@ -342,55 +381,40 @@ def test_arrays_at_once_with_the_same_dedupe_ids_in_any_order(slow_inserts):
 def test_without_the_database_nothing_is_accepted(database_down, queued):
     with pytest.raises(Unavailable):
         accept_push(to("a", dedupe_id="d"))
-    assert queued() == []
+    assert queued() == set()
     database_down()
     assert not Message.objects.exists()
     one = accept_push(to("a", dedupe_id="d"))
-    assert queued() == [[one]]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_without_the_broker_a_stored_push_is_accepted(broker_down, queued, caplog):
-    one = accept_push(to("a"))
-    assert owed() == [(one, "a")]
-    assert "could not be enqueued" in caplog.text
-    assert queued() == []
+    assert queued() == {A}
+    assert waiting() == [(one, A)]
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    "push", [Push(b"1", room="r"), Push(b"1", to_all=True), to("a", store=False)]
+    "push", [to("a"), to("a", store=False), Push(b"1", room="r"), Push(b"1", to_all=True)]
 )
-def test_without_the_broker_a_live_push_is_not_accepted(broker_down, push):
-    with pytest.raises(Unavailable):
-        accept_push(push)
+def test_without_the_broker_a_push_is_accepted_and_waits(broker_down, push):
+    one = accept_push(push)
+    (row,) = waiting()
+    assert row[0] == one
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_refused_live_push_can_be_tried_again_with_its_dedupe_id(broker_down, queued):
+def test_when_the_broker_is_back_the_workers_hear_of_what_waits(broker_down, queued, caplog):
+    accept_push(to("a"))
+    wait_until(lambda: "the workers cannot be woken" in caplog.text)
+    broker_down()  # it is back
+    assert queued() == {A}
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_the_broker_a_repeated_push_has_the_first_id(broker_down):
     push = Push(b"1", room="r", dedupe_id="d")
-    with pytest.raises(Unavailable):
-        accept_push(push)
-    broker_down()  # it is back
-    again = accept_push(push)
-    assert queued() == [[again]]
-
-
-@pytest.fixture
-def known(transactional_db) -> int:
-    """A push to a room that was accepted while the broker was there."""
-    return accept_push(Push(b"1", room="r", dedupe_id="known"))
-
-
-def test_what_was_accepted_before_the_broker_went_stays_accepted(known, broker_down, queued):
-    again = Push(b"1", room="r", dedupe_id="known")
-    with pytest.raises(Unavailable):
-        accept_pushes([again, Push(b"2", room="r", dedupe_id="new")])
-    assert list(Message.objects.values_list("pk", flat=True)) == [known]
-    assert accept_push(again) == known
-    broker_down()  # it is back
-    assert accept_push(again) == known
-    assert queued() == []
+    first = accept_push(push)
+    again, other = accept_pushes([push, Push(b"2", room="r", dedupe_id="new")])
+    assert again == first
+    assert waiting() == [(first, R), (other, R)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -398,6 +422,7 @@ def test_without_the_broker_the_transaction_around_a_push_still_commits(broker_d
     with transaction.atomic():
         one = push_to_key("a", 1)
     assert owed() == [(one, "a")]
+    assert waiting() == [(one, A)]
 
 
 # The Python calls

@@ -24,6 +24,8 @@ def test_the_table_holds_the_agreed_numbers():
         "UNAVAILABLE": 4013,
         "UNAUTHORIZED": 4401,
         "EXPIRED": 4402,
+        "REVOKED": 4403,
+        "TOO_MANY_ATTEMPTS": 4428,
         "TOO_MANY_SESSIONS": 4429,
         "BAD_FRAME": 4500,
         "UNKNOWN_OP": 4501,

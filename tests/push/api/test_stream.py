@@ -12,8 +12,10 @@ import pytest
 from django.test import RequestFactory
 
 from imgo_site.wsgi import application
-from offline.models import Message, Pending
+from offline.models import Message, Outbox, Pending
 from push.api import stream
+from push.groups import partition_of
+from push.services import Push, accept_pushes
 
 PATH = "/api/v1/pushes/stream"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -101,7 +103,7 @@ def test_every_line_is_answered_in_order(post, queued):
     found = post(b"".join(line(f"u{n}") for n in range(5)))
     ids = list(Message.objects.order_by("pk").values_list("pk", flat=True))
     assert found == [{"id": str(one)} for one in ids]
-    assert [one for group in queued() for one in group] == ids
+    assert queued() == {partition_of(f"u{n}", 4) for n in range(5)}
     assert set(Message.objects.values_list("by", flat=True)) == {"IMGO_API_KEY"}
 
 
@@ -172,13 +174,20 @@ def test_a_line_is_answered_while_the_stream_is_open(ask):
     assert request.rest() == []
 
 
-def test_a_fast_feeder_is_answered_in_groups(post, queued, monkeypatch):
+def test_a_fast_feeder_is_answered_in_groups(post, monkeypatch):
+    groups = []
+
+    def accept(pushes: list[Push], by: str) -> list[int]:
+        groups.append(len(pushes))
+        return accept_pushes(pushes, by)
+
     monkeypatch.setattr(stream, "GROUP_MAX", 50)
+    monkeypatch.setattr(stream, "accept_pushes", accept)
     found = post(b"".join(line(f"u{n}") for n in range(120)))
     assert len(found) == 120
-    groups = queued()
-    assert sum(map(len, groups)) == 120
-    assert max(map(len, groups)) <= 50
+    assert sum(groups) == 120
+    assert 3 <= len(groups) < 120
+    assert max(groups) <= 50
 
 
 def test_a_feeder_that_breaks_off_has_what_was_answered(ask, caplog):
@@ -215,14 +224,9 @@ def test_without_the_database_each_line_is_unavailable(database_down, post):
     assert [one["error"]["retry"] for one in found] == [True, False, True]
 
 
-def test_without_the_broker_stored_pushes_are_accepted(broker_down, post):
-    found = post(line())
-    assert found == [{"id": str(Pending.objects.get().message_id)}]
-
-
-def test_without_the_broker_pushes_to_a_room_are_not(broker_down, post):
-    (found,) = post(b'{"to": {"room": "r"}, "body": 1}')
-    assert found["error"]["code"] == "unavailable"
+@pytest.mark.parametrize("push", [line(), b'{"to": {"room": "r"}, "body": 1}'])
+def test_without_the_broker_pushes_are_accepted_and_wait(broker_down, post, push):
+    assert post(push) == [{"id": str(Outbox.objects.get().message_id)}]
 
 
 def test_the_answer_is_not_kept_by_a_proxy(ask):

@@ -1,0 +1,300 @@
+"""Recovery: what has passed a node by is delivered, in order and once."""
+
+import asyncio
+
+import pytest
+from django.db import DatabaseError
+
+from offline.events import RECEIVED, Event, Receipt
+from offline.models import Message, Outbox, Pending
+from push import metrics
+from push import recovery as module
+from push.envelope import as_layer_message, message_envelope
+from push.groups import key_group
+from push.hub import HELD_MAX
+from push.recovery import recover
+from push.services import Push, accept_pushes
+from tests import eventually, in_thread
+
+from .conftest import push_now
+from .sessions import admit, frames, ids, message
+
+U1 = key_group("u1")
+
+
+@pytest.fixture
+async def node(node):
+    """A node that looks for nothing by itself."""
+    await node.upkeep.stop()
+    return node
+
+
+async def missed(count: int, key: str = "u1") -> list[int]:
+    """Messages that no node was told of."""
+    pushes = [Push(b"%d" % n, keys=(key,)) for n in range(count)]
+    found = await in_thread(accept_pushes, pushes)
+    await in_thread(Outbox.objects.all().delete)
+    return found
+
+
+async def arrives(node, message_id: int, key: str = "u1") -> None:
+    """A message comes in from the layer."""
+    row = await in_thread(Message.objects.get, pk=message_id)
+    node.hub.handle(as_layer_message(message_envelope(key_group(key), row, key)))
+
+
+async def had(message_id: int, key: str = "u1", *, age: float) -> None:
+    """A session of another node has had the message so many seconds ago."""
+    receipt = Receipt(message_id, key, RECEIVED, "other-1", age)
+    assert await in_thread(Event.objects.record, [receipt]) == 1
+
+
+async def run(node, *keys: str, gap: float = 0.0) -> int:
+    return await recover(node.hub, node.acknowledger, keys or ("u1",), gap)
+
+
+# In order and once
+
+
+async def test_what_is_pending_comes_before_what_was_held_back_and_nothing_twice(node):
+    session = await admit(node)
+    found = await missed(4)
+    node.hub.hold([U1])
+    await arrives(node, found[2])
+    await arrives(node, found[3])
+    assert ids(session) == []
+    assert await run(node) == 4
+    node.hub.release([U1])
+    assert ids(session) == found
+    await arrives(node, found[0])  # from the layer, late
+    later = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    await eventually(lambda: later in ids(session))
+    assert ids(session) == [*found, later]
+
+
+async def test_what_comes_while_it_is_read_follows(node, monkeypatch):
+    session = await admit(node)
+    found = await missed(3)
+    read = Pending.objects.missed
+
+    def slowly(*args):
+        pages = read(*args)
+        asyncio.run_coroutine_threadsafe(arrives(node, found[2]), loop).result(10)
+        asyncio.run_coroutine_threadsafe(arrives(node, later), loop).result(10)
+        return pages
+
+    (later,) = await missed(1)
+    await had(later, age=100.0)  # what is read does not have it
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Pending.objects, "missed", slowly)
+    await run(node)
+    assert ids(session) == [*found, later]
+
+
+async def test_every_session_of_a_key_has_it_and_no_other(node):
+    first, second, other = await admit(node), await admit(node), await admit(node, "u2")
+    found = await missed(2)
+    before = metrics.RECOVERED._value.get()
+    assert await run(node, "u1", "u2") == 2
+    assert (ids(first), ids(second), ids(other)) == (found, found, [])
+    assert metrics.RECOVERED._value.get() - before == 2
+    assert [frame.body for frame in frames(first)] == [b"0", b"1"]
+
+
+async def test_what_was_delivered_is_not_delivered_again(node):
+    session = await admit(node)
+    one = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    await eventually(lambda: ids(session))
+    assert await run(node) == 0
+    assert await run(node, gap=60.0) == 0
+    assert ids(session) == [one]
+
+
+async def test_what_was_replayed_is_not_delivered_again(node):
+    session = await admit(node)
+    (one,) = await missed(1)
+    node.hub.replayed.add(one, U1)
+    assert await run(node) == 0
+    assert ids(session) == []
+
+
+async def test_what_was_acknowledged_a_moment_ago_is_not_delivered_again(node):
+    session = await admit(node)
+    one, two = await missed(2)
+    await node.acknowledger.stop()  # as when the database is slow
+    node.acknowledger.acknowledged(one, "u1", session.id)
+    assert await run(node) == 1
+    assert ids(session) == [two]
+
+
+async def test_pages_and_slices_are_put_together(node, imgo, monkeypatch):
+    imgo(REPLAY_PAGE=2)
+    monkeypatch.setattr(module, "SLICE", 2)
+    sessions = {key: await admit(node, key) for key in ("u1", "u2", "u3", "u4", "u5")}
+    found = {key: await missed(5, key) for key in sessions}
+    assert await run(node, *sessions) == 25
+    assert {key: ids(session) for key, session in sessions.items()} == found
+
+
+async def test_what_is_pending_for_who_is_not_there_stays(node):
+    found = await missed(2)
+    assert await run(node) == 0
+    assert await in_thread(Pending.objects.count) == len(found)
+
+
+# After a gap
+
+
+async def test_what_others_had_in_the_gap_comes_too(node):
+    session = await admit(node)
+    long_ago, lately, waiting = await missed(3)
+    await had(long_ago, age=60.0)
+    await had(lately, age=5.0)
+    assert await run(node, gap=10.0) == 2
+    assert ids(session) == [lately, waiting]
+
+
+async def test_without_a_gap_what_others_had_does_not_come(node):
+    session = await admit(node)
+    (one,) = await missed(1)
+    await had(one, age=0.0)
+    assert await run(node) == 0
+    assert ids(session) == []
+
+
+async def test_a_node_whose_connection_breaks_delivers_what_passed_it_by(
+    production_node, redis_client
+):
+    node = production_node
+    session, other = await admit(node), await admit(node, "u2")
+    first = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    await eventually(lambda: ids(session) == [first])
+    redis_client.client_kill_filter(_type="pubsub")
+    passed = [await in_thread(push_now, Push(b"1", keys=("u1", "u2"))) for _ in range(5)]
+    await had(passed[1], age=0.0)  # by another node, which was there
+    await eventually(lambda: ids(session)[-1:] == passed[-1:])
+    assert ids(session) == [first, *passed]
+    await eventually(lambda: ids(other)[-1:] == passed[-1:])
+    assert ids(other) == passed
+    later = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    await eventually(lambda: later in ids(session))
+    assert ids(session) == [first, *passed, later]
+
+
+async def test_a_session_that_connects_is_left_to_its_own_replay(node):
+    connecting = await admit(node)
+    connecting.hold(10**6)
+    (one,) = await missed(1)
+    await run(node, gap=10.0)
+    connecting.replay(message(one))
+    connecting.release()
+    assert ids(connecting) == [one]
+
+
+async def test_a_session_that_connects_keeps_nothing_from_the_others_of_its_key(node):
+    session, connecting = await admit(node), await admit(node)
+    connecting.hold(10**6)
+    lately, waiting = await missed(2)
+    await had(lately, age=5.0)
+    await run(node, gap=10.0)
+    assert ids(session) == [lately, waiting]
+
+
+# What is away
+
+
+@pytest.fixture
+def table(pending_table, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.01)
+    return pending_table
+
+
+async def test_while_the_database_is_away_it_waits_and_holds_back(node, table, caplog):
+    session = await admit(node)
+    found = await missed(2)
+    await table.take_away()
+    recovering = asyncio.create_task(run(node, gap=1.0))
+    await eventually(lambda: "cannot be read, trying again" in caplog.text)
+    await arrives(node, found[1])
+    assert ids(session) == []
+    await table.bring_back()
+    assert await recovering == 2
+    assert ids(session) == found
+
+
+async def test_without_a_gap_nothing_has_to_wait_for_the_database(node, table):
+    session = await admit(node)
+    (one,) = await missed(1)
+    await table.take_away()
+    with pytest.raises(DatabaseError):
+        await run(node)
+    await arrives(node, one)
+    assert ids(session) == [one]
+
+
+async def test_who_is_cancelled_lets_go(node, table, caplog):
+    session = await admit(node)
+    (one,) = await missed(1)
+    await table.take_away()
+    recovering = asyncio.create_task(run(node, gap=1.0))
+    await eventually(lambda: "cannot be read" in caplog.text)
+    await arrives(node, one)
+    recovering.cancel()
+    await asyncio.gather(recovering, return_exceptions=True)
+    assert ids(session) == [one]
+
+
+# Holding back
+
+
+async def test_only_what_is_held_is_held(node):
+    session, other = await admit(node, "u1", "r"), await admit(node, "u2")
+    node.hub.hold([U1, key_group("nobody")])
+    await in_thread(push_now, Push(b"1", keys=("u1",)))
+    to_other = await in_thread(push_now, Push(b"1", keys=("u2",)))
+    to_room = await in_thread(push_now, Push(b"1", room="r"))
+    await eventually(lambda: ids(session) and ids(other))
+    assert (ids(session), ids(other)) == ([to_room], [to_other])
+
+
+async def test_more_than_is_held_back_is_pending_and_found(node):
+    session = await admit(node)
+    found = await missed(HELD_MAX + 2)
+    node.hub.hold([U1])
+    for one in found:
+        node.hub.handle(
+            {
+                "type": "imgo.message",
+                "group": U1,
+                "id": one,
+                "op": 5,
+                "body": b"1",
+                "is_json": True,
+                "key": "u1",
+                "ensure": False,
+            }
+        )
+    node.hub.release([U1])
+    assert ids(session) == found[:HELD_MAX]
+    assert await run(node) == 2
+    assert ids(session) == found
+
+
+async def test_a_hold_ends_with_the_last_session_of_its_key(node):
+    gone = await admit(node)
+    node.hub.hold([U1])
+    await node.dismiss(gone)
+    session = await admit(node)
+    one = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    await eventually(lambda: ids(session) == [one])
+
+
+async def test_what_two_hold_back_is_held_until_both_have_let_go(node):
+    session = await admit(node)
+    node.hub.hold([U1])  # a gap has begun
+    assert await run(node) == 0  # an audit that was under way comes to its end
+    one = (await missed(1))[0]
+    (later,) = await missed(1)
+    await arrives(node, later)
+    await run(node)
+    assert ids(session) == [one, later]

@@ -1,0 +1,389 @@
+"""The rounds of a node: for its sessions, for the layer, and for all nodes together."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from accounts.identity import Identity, proof_of
+from accounts.models import Token, digest
+from imgo_site.errors import Unavailable
+from offline.events import RECEIVED, Event, Receipt
+from offline.models import Message, Outbox, Pending
+from push import fanout, metrics
+from push import upkeep as module
+from push.groups import key_group, partition_of, room_group
+from push.models import Canary, Dedupe, Duty
+from push.models import Node as NodeRow
+from push.services import Push, accept_push, accept_pushes
+from push.wire import CloseCode
+from tests import eventually, in_thread
+
+from .sessions import admit, closed, ids, message
+
+
+@pytest.fixture
+async def node(node):
+    """A node whose rounds are done by the test."""
+    await node.upkeep.stop()
+    return node
+
+
+def value_of(counter) -> float:
+    return counter._value.get()
+
+
+async def sessions_of(node, key: str) -> list[str]:
+    return [entry.id for entry in await in_thread(node.registry.sessions, key)]
+
+
+# For its sessions
+
+
+async def test_a_silent_session_is_closed(node, imgo):
+    imgo(HEARTBEAT_TIMEOUT=60.0)
+    silent, alive = await admit(node), await admit(node)
+    silent.last_seen -= 61
+    await node.upkeep.close_silent()
+    assert (closed(silent), closed(alive)) == ([CloseCode.HEARTBEAT_TIMEOUT], [])
+
+
+async def test_a_session_ends_with_its_identity(node):
+    ended, later = await admit(node), await admit(node)
+    ended.expires_at = time.time() - 0.1
+    later.expires_at = time.time() + 60
+    await node.upkeep.close_silent()
+    assert (closed(ended), closed(later)) == ([CloseCode.EXPIRED], [])
+
+
+async def test_the_memory_of_a_replay_is_kept_for_a_while_only(node):
+    session = await admit(node)
+    session.replay(message(1))
+    await node.upkeep.close_silent()
+    session.deliver(message(1))
+    assert ids(session) == [1]
+    session.opened -= module.REPLAY_MEMORY + 1
+    await node.upkeep.close_silent()
+    session.deliver(message(1))
+    assert ids(session) == [1, 1]
+
+
+async def token_session(node, key: str):
+    """A session of `key` that was let in with a stored token."""
+    _, text = await in_thread(Token.objects.issue, key)
+    session = await admit(node, key)
+    session.identity = Identity(key, source="token", proof=proof_of(digest(text)))
+    return session
+
+
+async def test_who_has_no_token_any_more_is_closed(node, imgo):
+    imgo(REVALIDATE_INTERVAL=module.TICK)
+    revoked, replaced, stays = [await token_session(node, f"u{n}") for n in range(3)]
+    await node.upkeep.revalidate()
+    await in_thread(Token.objects.filter(key="u0").delete)
+    await in_thread(Token.objects.issue, "u1")
+    await node.upkeep.revalidate()
+    codes = [closed(session) for session in (revoked, replaced, stays)]
+    assert codes == [[CloseCode.REVOKED], [CloseCode.REVOKED], []]
+
+
+async def test_a_user_who_was_disabled_is_closed(node, imgo):
+    imgo(REVALIDATE_INTERVAL=module.TICK)
+
+    def sign_in() -> tuple[User, bytes]:
+        user, client = User.objects.create_user("ann"), Client()
+        client.force_login(user)
+        return user, client.cookies["sessionid"].value.encode()
+
+    user, cookie = await in_thread(sign_in)
+    session = await admit(node, str(user.pk))
+    session.identity = Identity(session.key, source="session", proof=cookie)
+    await node.upkeep.revalidate()
+    assert closed(session) == []
+    await in_thread(User.objects.update, is_active=False)
+    await node.upkeep.revalidate()
+    assert closed(session) == [CloseCode.REVOKED]
+
+
+async def test_all_have_their_turn_within_the_interval(node, imgo, monkeypatch):
+    imgo(REVALIDATE_INTERVAL=4 * module.TICK)
+    looked_at = []
+    monkeypatch.setattr(module, "revoked", lambda found: looked_at.append(found) or [])
+    sessions = [await admit(node, f"u{n}") for n in range(10)]
+    for _ in range(4):
+        await node.upkeep.revalidate()
+    assert [len(some) for some in looked_at] == [3, 3, 3, 1]
+    assert {one.key for some in looked_at for one in some} == {s.key for s in sessions}
+    await node.upkeep.revalidate()
+    assert len(looked_at) == 5
+
+
+async def test_an_audit_finds_what_is_pending_for_a_key_that_is_here(node, imgo):
+    imgo(AUDIT_INTERVAL=module.TICK)
+    session, other = await admit(node), await admit(node, "u2")
+    found = await in_thread(accept_pushes, [Push(b"1", keys=("u1", "absent"))] * 3)
+    await in_thread(Outbox.objects.all().delete)
+    await node.upkeep.audit()
+    assert (ids(session), ids(other)) == (found, [])
+    await node.upkeep.audit()
+    assert ids(session) == found
+
+
+async def test_an_audit_of_nobody_asks_nothing(node, thread_queries):
+    queries = await thread_queries()
+    await node.upkeep.audit()
+    await node.upkeep.revalidate()
+    assert queries == []
+
+
+# For its place among the others
+
+
+async def test_what_the_registry_lost_is_written_again(node, mode, redis_client):
+    session = await admit(node, "u1", "a")
+    redis_client.flushdb()
+    await in_thread(node.registry.forget_node, node.id)
+    await node.upkeep.renew()
+    assert await sessions_of(node, "u1") == [session.id]
+    assert await in_thread(node.registry.rooms) == {"a": 1}
+    (seen,) = await in_thread(node.registry.nodes)
+    assert (seen.id, seen.name, seen.sessions) == (node.id, node.name, 1)
+
+
+async def test_a_renewal_is_a_sign_of_life_in_the_database(node):
+    row = await in_thread(NodeRow.objects.get)
+    await node.upkeep.renew()
+    again = await in_thread(NodeRow.objects.get)
+    assert (again.pk, again.name) == (row.pk, node.name)
+    assert again.last_seen > row.last_seen
+
+
+async def test_an_empty_group_is_left_after_its_linger(node, imgo):
+    imgo(GROUP_LINGER=0.0)
+    session = await admit(node, "u1", "a")
+    await node.dismiss(session)
+    await node.upkeep.leave_groups()
+    assert room_group("a") not in node.hub._joined
+    assert key_group("u1") not in node.hub._joined
+
+
+async def test_a_node_hears_itself(node):
+    node.hub.last_echo -= module.ECHO_TIMEOUT / 2
+    before = node.hub.last_echo
+    await node.upkeep.echo()
+    await eventually(lambda: node.hub.last_echo > before)
+
+
+@pytest.fixture
+async def silent(production_node, redis_client):
+    """A node that has heard nothing for long, though its connection seems to stand."""
+    node = production_node
+    await node.upkeep.stop()
+    node.hub.last_echo = asyncio.get_running_loop().time() - 2 * module.ECHO_TIMEOUT
+    return node
+
+
+async def test_a_layer_that_is_silent_is_connected_to_again(silent, redis_client):
+    session = await admit(silent)
+    before = {client["id"] for client in redis_client.client_list(_type="pubsub")}
+    again = value_of(metrics.LAYER_RECONNECTS.labels("silent"))
+    (one,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
+    await silent.upkeep.echo()
+    await eventually(lambda: ids(session) == [one])
+    after = {client["id"] for client in redis_client.client_list(_type="pubsub")}
+    assert (len(after), after & before) == (1, set())
+    assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) - again == 1
+    await silent.upkeep.echo()  # it has been heard of: nothing more to do
+    assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) - again == 1
+
+
+async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
+    session = await admit(silent)
+    (one,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
+    receipt = Receipt(one, "u1", RECEIVED, "other-1", module.ECHO_TIMEOUT)
+    await in_thread(Event.objects.record, [receipt])
+    await silent.upkeep.echo()
+    await eventually(lambda: ids(session) == [one])
+
+
+# For all nodes
+
+
+async def test_a_sweep_sends_what_is_overdue_and_nothing_young(node, imgo):
+    imgo(PARTITIONS=8, SWEEP_AFTER=5.0)
+    names = {partition_of(f"u{n}", 8): f"u{n}" for n in range(99)}
+    sessions = [await admit(node, names[p]) for p in (2, 7)]
+    young, old = await in_thread(accept_pushes, [Push(b"1", keys=(s.key,)) for s in sessions])
+    imgo(PARTITIONS=4)  # nobody looks into the queue of partition 7 any more
+    before = value_of(metrics.SWEPT)
+    await node.upkeep.sweep()
+    assert await in_thread(Outbox.objects.count) == 2
+    since = timezone.now() - timedelta(seconds=6)
+    await in_thread(Outbox.objects.filter(message=old).update, created_at=since)
+    await node.upkeep.sweep()
+    await eventually(lambda: ids(sessions[1]) == [old])
+    assert ids(sessions[0]) == []
+    assert value_of(metrics.SWEPT) - before == 1
+    row = await in_thread(Outbox.objects.get)
+    assert row.message_id == young
+
+
+async def test_a_sweep_leaves_a_partition_to_who_is_at_it(node, imgo, monkeypatch):
+    imgo(SWEEP_AFTER=-1.0)
+    keys = {partition_of(f"u{n}", 4): f"u{n}" for n in range(99)}
+    await in_thread(accept_pushes, [Push(b"1", keys=(keys[p],)) for p in (1, 2)])
+    loop, has, may_end = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def occupy() -> None:
+        with Outbox.objects.draining(1, wait=False):
+            loop.call_soon_threadsafe(has.set)
+            asyncio.run_coroutine_threadsafe(may_end.wait(), loop).result(10)
+
+    busy = asyncio.create_task(in_thread(occupy))
+    await has.wait()
+    await node.upkeep.sweep()
+    assert (await in_thread(Outbox.objects.get)).partition == 1
+    may_end.set()
+    await busy
+    await node.upkeep.sweep()
+    assert not await in_thread(Outbox.objects.exists)
+
+
+async def test_a_message_that_cannot_be_sent_is_parked_by_sweeps(node, imgo, monkeypatch):
+    imgo(SWEEP_AFTER=-1.0)
+
+    def refuse(envelopes) -> None:
+        if envelopes:
+            raise ValueError("poison")
+
+    monkeypatch.setattr(fanout, "publish", refuse)
+    await in_thread(accept_push, Push(b"1", keys=("u1",)))
+    for _ in range(10):
+        await node.upkeep.sweep()
+    row = await in_thread(Outbox.objects.get)
+    assert (row.attempts, row.parked_at is None) == (5, False)
+
+
+async def test_canaries_are_sent_when_they_are_due_and_say_who_is_silent(node, imgo, tasks):
+    imgo(CANARY_INTERVAL=10.0)
+    await node.upkeep.send_canaries()
+    assert tasks() == [("push.canary", n) for n in range(4)]
+    await node.upkeep.send_canaries()
+    assert tasks() == []
+    past = timezone.now() - timedelta(seconds=40)
+    await in_thread(Canary.objects.update, sent_at=past, first_at=past)
+    for partition in (0, 2):
+        await in_thread(Canary.objects.heard, partition)
+    silence = await in_thread(Canary.objects.silence, 60.0)
+    assert {n: round(seconds, -1) for n, seconds in silence.items()} == {0: 0, 1: 40, 2: 0, 3: 40}
+    assert await in_thread(Canary.objects.silence, 30.0) == {}  # nobody was asked
+    imgo(PARTITIONS=2)
+    await node.upkeep.send_canaries()
+    assert tasks() == [("push.canary", 0), ("push.canary", 1)]
+    assert list(await in_thread(Canary.objects.silence, 30.0)) == [0, 1]
+
+
+async def test_without_the_broker_canaries_are_silent_and_nothing_else_fails(
+    node, broker_down, caplog
+):
+    await node.upkeep.send_canaries()
+    assert "the broker cannot be reached for a canary" in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_what_is_past_its_time_is_settled_and_forgotten(node):
+    def make() -> tuple[int, int]:
+        expired, over, _ = accept_pushes([Push(b"1", keys=("u1",))] * 3)
+        past = timezone.now() - timedelta(seconds=1)
+        Pending.objects.filter(message=expired).update(expires_at=past)
+        Message.objects.filter(pk=over).update(keep_until=past)
+        for name in ("old", "new"):
+            accept_push(Push(b"1", keys=("u2",), dedupe_id=name))
+        Dedupe.objects.filter(dedupe_id="old").update(created_at=past - timedelta(days=2))
+        return expired, over
+
+    expired, over = await in_thread(make)
+    before = value_of(metrics.DROPS.labels("expired"))
+    await node.upkeep.prune()
+    assert (await in_thread(Event.objects.get)).message_id == expired
+    assert value_of(metrics.DROPS.labels("expired")) - before == 1
+    assert not await in_thread(Message.objects.filter(pk=over).exists)
+    assert await in_thread(Message.objects.count) == 4
+    assert (await in_thread(Dedupe.objects.get)).dedupe_id == "new"
+
+
+async def test_what_one_node_prunes_another_does_not_look_at(node, thread_queries):
+    await node.upkeep.prune()
+    queries = await thread_queries()
+    await node.upkeep.prune()
+    assert {sql.split()[0] for sql in queries} <= {"INSERT", "UPDATE"}
+
+
+async def test_the_balance_is_struck_for_all(node, caplog):
+    def lose() -> None:
+        accept_pushes([Push(b"1", keys=("u1", "u2"))] * 2)
+        Pending.objects.filter(message=Message.objects.latest("pk"), key="u1").delete()
+        Duty.objects.update(until=timezone.now())
+
+    await node.upkeep.balance()
+    assert (await in_thread(Duty.objects.get, name="balance")).result["accepted"] == 0
+    assert "unaccounted for" not in caplog.text
+    await in_thread(lose)
+    await node.upkeep.balance()
+    result = (await in_thread(Duty.objects.get, name="balance")).result
+    assert (result["accepted"], result["pending"], result["missing"]) == (4, 3, 1)
+    assert "1 deliveries are unaccounted for" in caplog.text
+
+
+async def test_a_duty_is_claimed_by_one(transactional_db):
+    claims = await asyncio.gather(*(in_thread(Duty.objects.claim, "d", 60.0) for _ in range(10)))
+    assert sorted(claims) == [False] * 9 + [True]
+    assert await in_thread(Duty.objects.claim, "other", 60.0)
+    assert not await in_thread(Duty.objects.claim, "d", 60.0)
+    await in_thread(Duty.objects.filter(name="d").update, until=timezone.now())
+    assert await in_thread(Duty.objects.claim, "d", 60.0)
+
+
+# Again and again
+
+
+async def test_a_round_goes_on_after_a_failure(caplog):
+    calls = []
+
+    async def care() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise Unavailable("away")
+        if len(calls) == 2:
+            raise LookupError("a bug")
+
+    task = asyncio.create_task(module._repeat(care, 0.001))
+    await eventually(lambda: len(calls) >= 4)
+    task.cancel()
+    away, bug = [r for r in caplog.records if r.name == "push.upkeep"]
+    assert (away.levelname, away.exc_info) == ("WARNING", None)
+    assert bug.exc_info[0] is LookupError
+
+
+@pytest.mark.parametrize(
+    ("interval", "is_done"), [(30.0, True), (0.0, False)], ids=["revalidates", "never"]
+)
+async def test_the_rounds_begin_with_the_node(
+    production_node, imgo, monkeypatch, interval, is_done
+):
+    rounds = []
+
+    async def note(care, every: float) -> None:
+        rounds.append(care.__name__)
+
+    imgo(REVALIDATE_INTERVAL=interval)
+    monkeypatch.setattr(module, "_repeat", note)
+    upkeep = module.Upkeep(production_node)
+    upkeep.start()
+    await asyncio.gather(*upkeep._tasks)
+    assert ("revalidate" in rounds) == is_done
+    assert {"close_silent", "sweep", "audit", "echo", "prune", "send_canaries"} <= set(rounds)
