@@ -1,4 +1,4 @@
-"""What crosses the channel layer: a message for a group, an order to close sessions, an echo.
+"""What crosses the channel layer: a message for a group, an order, an echo.
 
 The layer serialises with msgpack, so an envelope is a dict of plain values; `group` is in it
 because the layer does not say which group a message came through.
@@ -11,10 +11,11 @@ from offline.models import Message
 MESSAGE = "imgo.message"
 CLOSE = "imgo.close"
 ECHO = "imgo.echo"
+DRAIN = "imgo.drain"
 
 
 class Envelope(TypedDict, total=False):
-    """One of the three. `sessions` empty: all sessions of the group."""
+    """One of the four. `sessions` empty: all sessions of the group."""
 
     type: str
     group: str
@@ -53,6 +54,11 @@ def close_envelope(group: str, sessions: list[str], code: int, reason: str = "")
 def echo_envelope(group: str) -> Envelope:
     """What a node sends to itself, to know that the layer still carries."""
     return Envelope(type=ECHO, group=group)
+
+
+def drain_envelope(group: str) -> Envelope:
+    """An order to a node, to take no more sessions and close those it has."""
+    return Envelope(type=DRAIN, group=group)
 
 
 def as_layer_message(envelope: Envelope) -> dict[str, Any]:

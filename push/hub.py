@@ -8,14 +8,14 @@ frame and the same bytes are written to every session of its group.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
 from push.background import Background
-from push.envelope import CLOSE, ECHO, MESSAGE
+from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE
 from push.groups import ALL, is_key_group, node_group
 from push.layers import groups_add, groups_discard
 from push.outbox import Outbox
@@ -107,6 +107,7 @@ class Hub:
         self.replayed = Recent()
         self._held: dict[str, _Held] = {}
         self.last_echo = 0.0  # monotonic seconds
+        self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
 
     async def start(self) -> None:
         """Get a channel, join the groups that every node is in, and begin to read."""
@@ -260,6 +261,8 @@ class Hub:
             self._close(message)
         elif message["type"] == ECHO:
             self.last_echo = asyncio.get_running_loop().time()
+        elif message["type"] == DRAIN:
+            self.background.run(self.on_drain())
         else:
             logger.warning("unknown message type %r from the channel layer", message["type"])
 

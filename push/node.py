@@ -17,7 +17,7 @@ from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, owed
-from push import metrics, publish
+from push import health, metrics, publish
 from push.envelope import close_envelope
 from push.groups import key_group, node_group, room_group
 from push.hub import Hub
@@ -44,6 +44,7 @@ class Node:
         self.id = secrets.token_hex(4)
         self.name = conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
         self.hub = Hub(get_channel_layer(), self.id)
+        self.hub.on_drain = self.drain
         self.registry = get_registry()
         self.acknowledger = Acknowledger()
         self.upkeep = Upkeep(self)
@@ -66,18 +67,25 @@ class Node:
         self.acknowledger.start()
         self.upkeep.start()
 
-    async def stop(self) -> None:
-        """Close the sessions one after the other, with a reconnect code, and leave the registry.
+    async def drain(self) -> None:
+        """Take no more sessions, and close those there are, one after the other.
 
-        Spread over `DRAIN_SECONDS`, so that they do not all come back in the same moment.
+        With a reconnect code, spread over `DRAIN_SECONDS`: they must not all come back in the
+        same moment.
         """
         self._is_stopping = True
+        health.stopping()
         sessions = list(self.hub.sessions.values())
         spacing = min(CLOSE_SPACING, conf.DRAIN_SECONDS / max(1, len(sessions)))
         begin = time.monotonic()
         for place, session in enumerate(sessions, 1):
             session.disconnect(CloseCode.GOING_AWAY)
             await asyncio.sleep(max(0.0, begin + place * spacing - time.monotonic()))
+
+    async def stop(self) -> None:
+        """Drain, finish what is being written, and leave the registry."""
+        sessions = list(self.hub.sessions.values())
+        await self.drain()
         await self.upkeep.stop()
         drained = [asyncio.ensure_future(session.link.drained()) for session in sessions]
         if drained:

@@ -16,15 +16,11 @@ from offline import records
 from offline.models import Pending
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
-from push.envelope import close_envelope
 from push.group_commit import accept_in_group
-from push.groups import key_group
-from push.publish import publish
+from push.operations import kick_key, revoke_token
 from push.registry import Entry, get_registry
 from push.services import Push, accept_pushes
-from push.wire import CloseCode
 
-LAYER_TIMEOUT = 1.5  # seconds that a caller waits for the channel layer
 PAGE_MAX = 1000  # rows of one page
 
 
@@ -139,10 +135,7 @@ class KeySessionsView(APIView):
 
     def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
         """Close them all, with a code that tells the clients not to come back."""
-        check_name(key, "key")
-        sessions = get_registry().sessions(key)
-        publish([close_envelope(key_group(key), [], CloseCode.KICKED)], LAYER_TIMEOUT)
-        return Response({"closed": len(sessions)}, status=202)
+        return Response({"closed": kick_key(key)}, status=202)
 
 
 class RoomsView(APIView):
@@ -250,7 +243,6 @@ class TokenView(APIView):
         return Response(token_json(token))
 
     def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
-        """Revoke it: no new session can be opened with it."""
-        if not Token.objects.filter(key=check_name(key, "key")).delete()[0]:
-            raise NotFound(f"The key {key!r} has no token.")
+        """Revoke it: no new session can be opened with it, and the key's open ones are closed."""
+        revoke_token(key)
         return Response(status=204)

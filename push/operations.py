@@ -1,0 +1,61 @@
+"""What operators do: close sessions, drain a node, revoke a token. For commands, dashboard, API.
+
+Orders travel through the channel layer to whoever holds the sessions; each raises `Unavailable`
+when the layer cannot be reached.
+"""
+
+from contextlib import suppress
+
+from accounts.models import Token
+from imgo_site.errors import BadRequest, NotFound, Unavailable
+from imgo_site.names import check_name
+from push.envelope import close_envelope, drain_envelope
+from push.groups import key_group, node_group
+from push.publish import publish
+from push.registry import get_registry
+from push.wire import CloseCode
+
+LAYER_TIMEOUT = 1.5  # seconds that a caller waits for the channel layer
+
+
+def kick_key(key: str) -> int:
+    """Close all sessions of a key, with a code after which they do not come back by themselves.
+
+    Returns how many there were. Raises `BadRequest`.
+    """
+    check_name(key, "key")
+    sessions = get_registry().sessions(key)
+    publish([close_envelope(key_group(key), [], CloseCode.KICKED)], LAYER_TIMEOUT)
+    return len(sessions)
+
+
+def kick_session(session_id: str) -> None:
+    """Close one session like that; nothing happens when there is none. Raises `BadRequest`."""
+    node_id, dash, number = session_id.partition("-")
+    if not dash or not node_id.isalnum() or not number.isdigit():
+        raise BadRequest(f"{session_id!r} is not a session's id: one looks like 5938fe7d-12.")
+    publish([close_envelope(node_group(node_id), [session_id], CloseCode.KICKED)], LAYER_TIMEOUT)
+
+
+def drain_node(name: str) -> int:
+    """Have a node, by id or name, take no more sessions and close those it has, over
+    `DRAIN_SECONDS`, with a code that says to come back.
+
+    Returns how many it has now. Raises `NotFound`.
+    """
+    for node in get_registry().nodes():
+        if name in {node.id, node.name}:
+            publish([drain_envelope(node_group(node.id))], LAYER_TIMEOUT)
+            return node.sessions
+    raise NotFound(f"There is no live node {name!r}.")
+
+
+def revoke_token(key: str) -> None:
+    """Delete a key's token, and close its sessions at once. Raises `BadRequest` or `NotFound`.
+
+    When the layer is away, the nodes notice within `REVALIDATE_INTERVAL`.
+    """
+    if not Token.objects.filter(key=check_name(key, "key")).delete()[0]:
+        raise NotFound(f"The key {key!r} has no token.")
+    with suppress(Unavailable):
+        publish([close_envelope(key_group(key), [], CloseCode.REVOKED)], LAYER_TIMEOUT)
