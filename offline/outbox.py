@@ -22,7 +22,7 @@ ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
 ERROR_MAX = 500  # characters kept of an error
 LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
 LOCK_WAIT = "10s"  # for another drain of the same partition to end
-IDLE_MAX = "60s"  # a drain whose process hangs this long gives its lock back
+IDLE_MAX = "8s"  # a drain whose process hangs this long gives its lock back
 
 _locks: dict[int, Lock] = {}  # where the database has none
 

@@ -10,6 +10,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imgo_site.conf import conf
 from offline.events import Event
 from offline.messages import CHUNK, Message
 
@@ -53,9 +54,13 @@ class PendingManager(models.Manager["Pending"]):
     def missed(
         self, wanted: Iterable[Page], size: int, age: float
     ) -> dict[Page, list[PendingMessage]]:
-        """Like `page`, with what sessions of the key have had in the last `age` seconds."""
-        source = f"{_PENDING} UNION {_HAD_LATELY}" if age else _PENDING
-        return _pages(list(wanted), size, source, age)
+        """Like `page`, with what sessions of the key have had in the last `age` seconds.
+
+        Without an age, only what has been pending for a while, and so is not just on its way.
+        """
+        if age:
+            return _pages(list(wanted), size, f"{_PENDING} UNION {_HAD_LATELY}", age)
+        return _pages(list(wanted), size, _LONG_PENDING, conf.SWEEP_AFTER)
 
     def remove(self, pairs: Sequence[tuple[int, str]]) -> int:
         """Delete the rows of these (message id, key); returns how many there were."""
@@ -125,6 +130,11 @@ class PendingManager(models.Manager["Pending"]):
 _PENDING = """
     SELECT w.place, p.message_id FROM wanted w JOIN offline_pending p USING (key)
     WHERE p.message_id > w.after AND p.message_id > w.since AND p.expires_at > {now}
+"""
+_LONG_PENDING = """
+    SELECT w.place, p.message_id FROM wanted w JOIN offline_pending p USING (key)
+    JOIN offline_message m ON m.id = p.message_id
+    WHERE p.message_id > w.after AND p.expires_at > {now} AND m.created_at < {then}
 """
 _HAD = """
     SELECT w.place, e.message_id FROM wanted w JOIN offline_event e USING (key)

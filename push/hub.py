@@ -15,7 +15,7 @@ from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
 from push.background import Background
-from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE
+from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE, as_layer_message, echo_envelope
 from push.groups import ALL, is_key_group, node_group
 from push.layers import groups_add, groups_discard
 from push.outbox import Outbox
@@ -107,6 +107,7 @@ class Hub:
         self.replayed = Recent()
         self._held: dict[str, _Held] = {}
         self.last_echo = 0.0  # monotonic seconds
+        self._echo_waiters: list[asyncio.Future[None]] = []
         self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
 
     async def start(self) -> None:
@@ -261,6 +262,8 @@ class Hub:
             self._close(message)
         elif message["type"] == ECHO:
             self.last_echo = asyncio.get_running_loop().time()
+            settle(self._echo_waiters)
+            self._echo_waiters.clear()
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
         else:
@@ -293,6 +296,19 @@ class Hub:
             batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
             outbox = self.outboxes[group] = Outbox(self, group, batch_max)
         outbox.offer(message)
+
+    async def echo(self, patience: float) -> bool:
+        """Whether the layer carries a message of this node back to it within `patience` seconds.
+
+        Raises what the layer raises, or `TimeoutError` when it does not even take it.
+        """
+        group = node_group(self.node_id)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._echo_waiters.append(waiter)
+        async with asyncio.timeout(patience):
+            await self.layer.group_send(group, as_layer_message(echo_envelope(group)))
+        await asyncio.wait([waiter], timeout=patience)
+        return waiter.done()
 
     # Recovery: see `recovery.py`
 

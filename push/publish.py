@@ -16,7 +16,7 @@ from imgo_site.errors import Unavailable
 from push.envelope import Envelope, as_layer_message
 from push.layers import LAYER_ERRORS, groups_send
 
-TIMEOUT = 30.0  # seconds for one call; a task that takes longer is tried again
+TIMEOUT = 5.0  # seconds for one call; what takes longer is sent again, later
 
 _lock = threading.Lock()
 _node_loop: asyncio.AbstractEventLoop | None = None

@@ -32,7 +32,8 @@ async def recover(
 
     `missed`: seconds for which this node may have heard nothing; then also what sessions of the
     same keys on other nodes have had in that time, and while the database is away, it waits: what
-    came later must not be delivered before that. Without it, raises what the database raises.
+    came later must not be delivered before that. Without it, what is young is left to the way that
+    it is on, and what the database raises is raised.
     """
     count = 0
     for start in range(0, len(keys), SLICE):

@@ -1,5 +1,7 @@
 """The Celery tasks of pushing, which carry no messages: they wake whoever can send them."""
 
+import logging
+
 from celery import shared_task
 from django.db import Error as DatabaseError
 
@@ -7,6 +9,8 @@ from imgo_site.errors import Unavailable
 from offline.outbox import Busy
 from push.fanout import drain
 from push.models import Canary
+
+logger = logging.getLogger(__name__)
 
 PARTITION_MAX = 2**31 - 1  # the width of its column
 
@@ -16,20 +20,25 @@ def queue_of(partition: int) -> str:
     return f"imgo.push.{partition}"
 
 
-# A task that fails for good costs seconds: a node's sweep drains what is left.
-@shared_task(
-    name="push.fan_out",
-    autoretry_for=(Unavailable, DatabaseError, Busy),
-    max_retries=3,
-    retry_backoff=1,
-    retry_backoff_max=10,
-)
+@shared_task(name="push.fan_out")
 def fan_out(partition: int) -> None:
-    """Send what a partition's outbox holds. Raises `ValueError` for what is no partition."""
+    """Send what a partition's outbox holds. Raises `ValueError` for what is no partition.
+
+    What cannot be sent now is left to the next wake, or to a node's sweep. Celery's own retries
+    are of no use here: they need the broker, which is away when the layer is.
+    """
     number = int(partition)  # whatever the broker brings
     if not 0 <= number <= PARTITION_MAX:
         raise ValueError(f"{partition!r} is not a partition")
-    drain(number)
+    for is_last in (False, True):
+        try:
+            drain(number)
+        except (Unavailable, DatabaseError, Busy) as error:
+            # The first time it may be a connection that was closed while nobody looked.
+            if is_last:
+                logger.warning("partition %d is left to a node's sweep: %s", number, error)
+        else:
+            return
 
 
 @shared_task(name="push.canary")

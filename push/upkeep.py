@@ -21,10 +21,8 @@ from imgo_site.errors import Unavailable
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import metrics, publish
-from push.envelope import echo_envelope
+from push import metrics
 from push.fanout import drain
-from push.groups import node_group
 from push.layers import LAYER_ERRORS, reconnect
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
@@ -116,12 +114,16 @@ class Upkeep:
                     session.disconnect(CloseCode.REVOKED)
 
     async def audit(self) -> None:
-        """Look for what is pending for a slice of the keys, whatever the reason may be."""
+        """Look for what is pending for a slice of the keys, whatever the reason may be.
+
+        Not while the layer does not carry: what it is about to bring would come behind what is
+        found here, and a key's sessions on other nodes would not get the same in the same order.
+        """
         if not self._to_audit:
             self._to_audit = list({s.key for s in self._hub.sessions.values()})
             self._audit_size = _slice_of(len(self._to_audit), conf.AUDIT_INTERVAL)
         some = _take(self._to_audit, self._audit_size)
-        if some:
+        if some and await self._hub.echo(TICK):
             await recover(self._hub, self._node.acknowledger, some)
 
     # For its place among the others
@@ -149,8 +151,7 @@ class Upkeep:
             metrics.LAYER_RECONNECTS.labels("silent").inc()
             self._reconnected = now
             await reconnect(self._hub.layer)
-        async with asyncio.timeout(ECHO_EVERY):
-            await publish.send([echo_envelope(node_group(self._hub.node_id))])
+        await self._hub.echo(ECHO_EVERY / 2)
 
     # For all nodes
 

@@ -261,14 +261,16 @@ def test_history_leaves_out_what_has_expired_or_was_dropped(store):
     assert [message.id for message in found["a", 0, 0]] == ids[1:]
 
 
-def test_missed_has_what_others_have_had_lately(store):
+def test_missed_has_what_others_have_had_lately(store, settings):
     old, new, waiting = [store("a") for _ in range(3)]
     Event.objects.record([Receipt(old, "a", RECEIVED, "s", age=60.0)])
     received((new, "a"))
     found = Pending.objects.missed([("a", 0)], 10, 30.0)
     assert [message.id for message in found["a", 0]] == [new, waiting]
-    found = Pending.objects.missed([("a", 0)], 10, 0.0)
-    assert [message.id for message in found["a", 0]] == [waiting]
+    for patience, expected in ((0.0, [waiting]), (60.0, [])):  # what is young may be on its way
+        settings.IMGO = {"SWEEP_AFTER": patience}
+        found = Pending.objects.missed([("a", 0)], 10, 0.0)
+        assert [message.id for message in found["a", 0]] == expected
 
 
 # Bounding

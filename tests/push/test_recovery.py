@@ -23,8 +23,9 @@ U1 = key_group("u1")
 
 
 @pytest.fixture
-async def node(node):
-    """A node that looks for nothing by itself."""
+async def node(node, imgo):
+    """A node that looks for nothing by itself, and to which nothing is too young."""
+    imgo(SWEEP_AFTER=0.0)
     await node.upkeep.stop()
     return node
 
@@ -70,6 +71,16 @@ async def test_what_is_pending_comes_before_what_was_held_back_and_nothing_twice
     later = await in_thread(push_now, Push(b"1", keys=("u1",)))
     await eventually(lambda: later in ids(session))
     assert ids(session) == [*found, later]
+
+
+async def test_what_is_young_is_left_to_the_way_that_it_is_on(node, imgo):
+    imgo(SWEEP_AFTER=60.0)
+    session = await admit(node)
+    found = await missed(2)
+    assert await run(node) == 0
+    assert ids(session) == []
+    assert await run(node, gap=1.0) == 2  # after a gap there may be no such way
+    assert ids(session) == found
 
 
 async def test_what_comes_while_it_is_read_follows(node, monkeypatch):

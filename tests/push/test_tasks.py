@@ -1,7 +1,6 @@
 """The tasks: under which name and in which queue, tried again when, and a worker's sign of life."""
 
 import pytest
-from celery.exceptions import Retry
 from django.db import OperationalError
 
 from imgo_site.celery import app
@@ -57,25 +56,40 @@ def test_the_task_drains_its_partition(imgo, redis_client):
 @pytest.mark.parametrize(
     "error", [Unavailable("away"), OperationalError("away"), Busy()], ids=lambda e: type(e).__name__
 )
-def test_a_task_that_could_not_send_is_tried_again_in_its_own_queue(monkeypatch, tasks, error):
+def test_what_cannot_be_sent_is_tried_twice_and_then_left_to_the_sweep(
+    monkeypatch, tasks, error, caplog
+):
+    drained = []
+
     def fail(partition: int) -> None:
+        drained.append(partition)
         raise error
 
     monkeypatch.setattr(module, "drain", fail)
-    with pytest.raises(Retry) as retry:
-        run_as_a_worker(3)
-    assert retry.value.exc is error
-    assert tasks() == [("push.fan_out", 3)]
+    run_as_a_worker(3)
+    assert (drained, tasks()) == ([3, 3], [])
+    assert "partition 3 is left to a node's sweep" in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
 
 
-def test_a_task_is_given_up_at_last_for_the_sweep_sends_what_is_left(monkeypatch, tasks):
-    def fail(partition: int) -> None:
-        raise Unavailable("away")
+def test_a_connection_that_was_closed_while_nobody_looked_costs_nothing(monkeypatch, caplog):
+    drained = []
 
-    monkeypatch.setattr(module, "drain", fail)
-    with pytest.raises(Unavailable):
-        run_as_a_worker(3, retries=fan_out.max_retries)
-    assert tasks() == []
+    def fail_once(partition: int) -> None:
+        drained.append(partition)
+        if len(drained) == 1:
+            raise Unavailable("Connection closed by server.")
+
+    monkeypatch.setattr(module, "drain", fail_once)
+    run_as_a_worker(3)
+    assert (drained, caplog.text) == ([3, 3], "")
+
+
+@pytest.mark.parametrize("partition", [-1, 2**31, "x", None])
+def test_what_is_no_partition_is_refused(monkeypatch, partition):
+    monkeypatch.setattr(module, "drain", pytest.fail)
+    with pytest.raises((ValueError, TypeError)):
+        run_as_a_worker(partition)
 
 
 def test_a_bug_is_not_tried_again(monkeypatch, tasks):

@@ -123,7 +123,7 @@ async def test_all_have_their_turn_within_the_interval(node, imgo, monkeypatch):
 
 
 async def test_an_audit_finds_what_is_pending_for_a_key_that_is_here(node, imgo):
-    imgo(AUDIT_INTERVAL=module.TICK)
+    imgo(AUDIT_INTERVAL=module.TICK, SWEEP_AFTER=0.0)
     session, other = await admit(node), await admit(node, "u2")
     found = await in_thread(accept_pushes, [Push(b"1", keys=("u1", "absent"))] * 3)
     await in_thread(Outbox.objects.all().delete)
@@ -131,6 +131,26 @@ async def test_an_audit_finds_what_is_pending_for_a_key_that_is_here(node, imgo)
     assert (ids(session), ids(other)) == (found, [])
     await node.upkeep.audit()
     assert ids(session) == found
+
+
+async def test_there_is_no_audit_while_the_layer_does_not_carry(node, imgo, monkeypatch):
+    """A key's sessions on other nodes would not get the same in the same order."""
+    imgo(AUDIT_INTERVAL=module.TICK, SWEEP_AFTER=0.0)
+    monkeypatch.setattr(module, "TICK", 0.1)
+    session = await admit(node)
+    await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
+    await in_thread(Outbox.objects.all().delete)
+
+    async def swallow(group: str, message: dict) -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.hub.layer, "group_send", swallow)
+        await node.upkeep.audit()
+        assert ids(session) == []
+    await node.upkeep.audit()
+    await node.upkeep.audit()
+    assert len(ids(session)) == 1
 
 
 async def test_an_audit_of_nobody_asks_nothing(node, thread_queries):
