@@ -5,18 +5,19 @@ sent to its groups. Tasks only say that there is something to do: whoever drains
 all that is there, in order of id, and so makes good for whatever was lost before.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from threading import Lock
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import OperationalError, connection, models, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from offline.messages import Message
+from offline.messages import CHUNK, Message
 
 ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
 ERROR_MAX = 500  # characters kept of an error
@@ -71,14 +72,24 @@ class OutboxManager(models.Manager["Outbox"]):
             yield
 
     def page(self, partition: int, after: int, size: int) -> list["Outbox"]:
-        """The first rows of a partition behind the message `after`, with their messages."""
-        rows = self.filter(partition=partition, parked_at=None, message__gt=after)
-        found = rows.select_related("message").annotate(now=Now())
-        return list(found.order_by("message_id")[:size])
+        """The first rows of a partition behind the message `after`, with their messages.
+
+        In SQL, because the ORM takes as long to write this query as the database to answer it.
+        """
+        now = "statement_timestamp()"
+        if connection.vendor != "postgresql":
+            now = f"'{connection.ops.adapt_datetimefield_value(timezone.now())}'"
+        with connection.cursor() as cursor:
+            cursor.execute(_PAGE.format(now=now), [partition, after, size])
+            return [_from_row(*row) for row in cursor.fetchall()]
 
     def done(self, rows: "list[Outbox]") -> None:
         """These were sent, or need not be."""
-        self.filter(pk__in=[row.pk for row in rows]).delete()
+        for start in range(0, len(rows), CHUNK):
+            ids = [row.pk for row in rows[start : start + CHUNK]]
+            with connection.cursor() as cursor:
+                marks = ", ".join(["%s"] * len(ids))
+                cursor.execute(f"DELETE FROM offline_outbox WHERE id IN ({marks})", ids)  # noqa: S608
 
     def failed(self, row: "Outbox", error: Exception) -> bool:
         """This one could not be sent; after `ATTEMPTS_MAX` times it is parked: True."""
@@ -111,6 +122,8 @@ class Outbox(models.Model):
 
     objects: ClassVar[OutboxManager] = OutboxManager()
 
+    is_late = False  # of a row of a `page`: the message had expired by the database's time
+
     class Meta:
         app_label = "offline"
         verbose_name_plural = "outbox"
@@ -125,8 +138,31 @@ class Outbox(models.Model):
     def __str__(self) -> str:
         return f"message {self.message_id} to partition {self.partition}"
 
-    @property
-    def is_late(self) -> bool:
-        """Of a row of a `page`: whether its message had expired by the database's time."""
-        now: datetime = self.now  # type: ignore[attr-defined]  # annotated
-        return self.message.expires_at <= now
+
+_PAGE = """
+    SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
+           m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure
+    FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
+    WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
+    ORDER BY o.message_id LIMIT %s
+"""
+
+
+def _from_row(
+    pk: int, partition: int, partitions: int, attempts: int, is_late: bool, *message: Any
+) -> Outbox:
+    message_id, audience, room, keys, stored, op, body, is_json, ensure = message
+    row = Outbox(pk=pk, partition=partition, partitions=partitions, attempts=attempts)
+    row.is_late = bool(is_late)
+    row.message = Message(
+        pk=message_id,
+        audience=audience,
+        room=room,
+        keys=json.loads(keys) if keys else None,
+        stored=bool(stored),
+        op=op,
+        body=bytes(body),
+        is_json=bool(is_json),
+        ensure=bool(ensure),
+    )
+    return row
