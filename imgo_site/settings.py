@@ -235,6 +235,7 @@ LOGGING = {
     "formatters": {
         "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
     },
+    "filters": {"one_line": {"()": "imgo_site.faults.OneLine"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")},
     "loggers": {
@@ -245,6 +246,8 @@ LOGGING = {
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.request": {"filters": ["one_line"]},
+        "celery.worker.consumer.consumer": {"filters": ["one_line"]},
         "kombu.connection": {"level": "ERROR"},
         "httpx": {"level": "WARNING"},
     },

@@ -1,0 +1,24 @@
+"""Faults of the network in one line: Celery logs them with the traceback of its client library.
+
+That a broker was away for a moment is no bug, and whoever is called at night should see that it
+was, not fifty lines of somebody else's code. What is not about a connection keeps its traceback.
+"""
+
+import logging
+
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+CONNECTION_ERRORS = (OSError, RedisError, OperationalError)
+
+
+class OneLine(logging.Filter):
+    """Takes the traceback off records about connections."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record passes."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, CONNECTION_ERRORS):
+            record.msg, record.args = f"{record.getMessage()}: {error}", ()
+            record.exc_info = record.exc_text = None
+        return True
