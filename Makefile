@@ -37,6 +37,10 @@ check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django'
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) manage.py makemigrations --check --dry-run
 
+.PHONY: chaos
+chaos: $(VENV)/.test-stamp ## the long test under faults, a quarter of an hour; ARGS="..." goes to it
+	$(PY) -m tests.chaos $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.bench-stamp ## the short set of benchmarks, some minutes; ARGS="..." goes to them
 	$(PY) -m benchmarks --json var/benchmark.json --plot var/benchmark.png $(ARGS)

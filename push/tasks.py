@@ -44,4 +44,7 @@ def fan_out(partition: int) -> None:
 @shared_task(name="push.canary")
 def canary(partition: int) -> None:
     """Say that somebody takes tasks from this partition's queue."""
-    Canary.objects.heard(partition)
+    try:
+        Canary.objects.heard(partition)
+    except DatabaseError as error:
+        logger.warning("a canary of partition %d could not be noted: %s", partition, error)

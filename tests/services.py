@@ -6,6 +6,7 @@ otherwise a server of our own is started, from the machine's programs or from th
 its port, and Postgres its data.
 """
 
+import asyncio
 import atexit
 import contextlib
 import importlib.util
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -102,16 +103,31 @@ class Server:
         """Whether its process runs, be it ready or not."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def state(self) -> str:
+        """The letter that the kernel gives its state: `T` is stopped."""
+        return process_state(self.pid)
+
     def start(self) -> None:
         """Start it, unless it runs; return as soon as it answers.
 
         Raises ServiceError, with the end of the server's log, when it does not come up.
         """
+        for _ in self._starting():
+            time.sleep(POLL_INTERVAL)
+
+    async def start_beside(self) -> None:
+        """The same for coroutines: other tasks run on."""
+        for _ in self._starting():
+            await asyncio.sleep(POLL_INTERVAL)
+
+    def _starting(self) -> Iterator[None]:
+        """Start it; a pause is due at each step."""
         deadline = time.monotonic() + UP_TIMEOUT
         while not self.is_running:
             logged = self.log.stat().st_size if self.log.exists() else 0
             self._process = self._launch(*self._command())
-            if self._comes_up(deadline):
+            if (yield from self._coming_up(deadline)):
                 self._has_been_up = True
                 return
             # In use is the port, or after a kill of Postgres the memory that its orphaned
@@ -120,7 +136,7 @@ class Server:
                 self.kill()
                 raise ServiceError(f"{self.title} did not start.\n{self._tail()}")
             if self._has_been_up:
-                time.sleep(POLL_INTERVAL)
+                yield
             else:
                 self.port = _free_port()
 
@@ -133,6 +149,15 @@ class Server:
             self._process.wait(DOWN_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """It does nothing meanwhile; what is connected stays connected."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End it with SIGKILL. Does nothing when it does not run."""
@@ -174,12 +199,12 @@ class Server:
                 start_new_session=True,
             )
 
-    def _comes_up(self, deadline: float) -> bool:
-        """Wait until it answers; False when it ended, or when the time is over."""
+    def _coming_up(self, deadline: float) -> Generator[None, None, bool]:
+        """A step for each time it does not answer yet; False when it ended, or time is over."""
         while self.is_running and time.monotonic() < deadline:
             if self._answers():
                 return True
-            time.sleep(POLL_INTERVAL)
+            yield
         return False
 
     def _tail(self) -> str:
@@ -345,6 +370,11 @@ def start_first(
         else:
             return server
     raise ServiceError("\n\n".join(errors) or "No programs: install requirements-dev.txt.")
+
+
+def process_state(pid: int) -> str:
+    """The letter that Linux gives the state of a process, such as `T` for stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _wheel(package: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """The processes of one installation: start, look at, signal and stop them, and watch their logs."""
 
+import asyncio
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import redis
 from psycopg import sql
 
 from tests import wait_until
-from tests.services import LAUNCHER, PORTS, Redis, redis_programs, start_first
+from tests.services import LAUNCHER, PORTS, Redis, process_state, redis_programs, start_first
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
@@ -153,6 +154,19 @@ class Process:
         self.launch()
         self.wait_until_ready()
 
+    async def start_beside(self) -> None:
+        """The same for coroutines: other tasks run on.
+
+        It is launched by the thread that calls this, whose end would be its own.
+        """
+        self.launch()
+        await asyncio.to_thread(self.wait_until_ready)
+
+    @property
+    def state(self) -> str:
+        """The letter that the kernel gives its state: `T` is stopped."""
+        return process_state(self.pid)
+
     @property
     def pid(self) -> int:
         """Its process id."""
@@ -269,6 +283,7 @@ class Worker(Process):
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         command = ["-m", "celery", "-A", "imgo_site", "worker", "-c", "1"]
+        command += ["--without-gossip", "--without-mingle"]  # as `manage.py workers` starts it
         super().__init__(home, name, command, environment)
 
     def is_ready(self) -> bool:

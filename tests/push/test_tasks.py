@@ -116,3 +116,9 @@ def test_a_canary_that_was_taken_is_a_sign_of_life_of_its_partition():
 def test_a_canary_of_a_partition_that_is_no_more_is_no_mistake():
     canary(7)
     assert not Canary.objects.exists()
+
+
+def test_a_canary_that_cannot_be_noted_is_one_line(database_down, caplog):
+    canary(1)
+    assert "a canary of partition 1 could not be noted" in caplog.text
+    assert not any(record.exc_info for record in caplog.records)

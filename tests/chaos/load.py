@@ -1,0 +1,319 @@
+"""A load on a cluster: devices that come back by themselves, pushers that try again or go on.
+
+All that happens goes into a `History`.
+"""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Self
+
+import httpx
+import websockets
+
+from tests import eventually
+from tests.e2e.clients import (
+    AUTH,
+    AUTH_REPLY,
+    DISCONNECT,
+    HEARTBEAT,
+    MESSAGE,
+    TRANSPORTS,
+    Closed,
+    open_client,
+)
+from tests.e2e.harness import Cluster, Node, logs
+
+from .history import History, Push, Session
+from .pusher import Pusher
+
+BACK_OFF = (0.2, 1.0)  # seconds until a device tries to come back
+OPEN_TIMEOUT = 10.0  # seconds for connect and auth
+HEARTBEAT_EVERY = 30.0  # seconds without a message
+ACKING_SHARE = 0.5  # of the devices acknowledge
+TWO_DEVICES_EVERY = 10  # keys
+TOKENS_AT_ONCE = 8
+# How a connection ends, or cannot be made: the peer, the network, a handshake cut off.
+LOST = (OSError, Closed, TimeoutError, asyncio.IncompleteReadError, websockets.WebSocketException)
+
+
+@dataclass(eq=False)
+class Gap:
+    """A time that a device was away, and why: a close code, or none when there was no goodbye."""
+
+    device: str
+    node: Node
+    code: int | None
+    closed: float
+    back: float = inf
+
+    @property
+    def seconds(self) -> float:
+        """How long it was away."""
+        return self.back - self.closed
+
+
+class Device:
+    """One client of a key; it comes back to any node that is up."""
+
+    def __init__(self, load: "Load", name: str, key: str, transport: str, *, acks: bool) -> None:
+        self.name = name
+        self.key = key
+        self.transport = transport
+        self.acks = acks
+        self.node: Node | None = None
+        self.session: Session | None = None
+        self.gaps: list[Gap] = []
+        self.refusals: Counter[str] = Counter()
+        self._load = load
+        self._random = random.Random(load.random.random())
+
+    async def run(self) -> None:
+        """Have session after session, until cancelled."""
+        while True:
+            try:
+                client = await self._open()
+            except LOST as error:
+                self.refusals[f"{type(error).__name__} {getattr(error, 'code', '')}"] += 1
+            else:
+                code = await self._stay(client)
+                self._ended(code)
+            await asyncio.sleep(self._random.uniform(*BACK_OFF))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has a session."""
+        return self.session is not None
+
+    async def _open(self) -> Any:
+        """A client with a session. Raises what is in `LOST`."""
+        node = self._random.choice(self._load.nodes_up() or self._load.cluster.nodes)
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            client = await open_client(node, self.transport)
+            try:
+                token = self._load.tokens[self.key]
+                await client.send(AUTH, {"token": token, "ack": True} if self.acks else token)
+                reply = await client.receive()
+                if reply.op == DISCONNECT:
+                    raise Closed(reply.value["code"], reply.value["reason"])
+                assert reply.op == AUTH_REPLY, f"instead of an auth reply: {reply}"
+            except BaseException:
+                client.abort()
+                raise
+        self.session, self.node = self._load.history.opened(self.name, self.key), node
+        if self.gaps and self.gaps[-1].back == inf:
+            self.gaps[-1].back = self.session.opened
+        return client
+
+    async def _stay(self, client: Any) -> int | None:
+        """Receive until the connection ends; returns the close code, if one was said."""
+        code = None
+        try:
+            while True:
+                try:
+                    frame = await client.receive(HEARTBEAT_EVERY)
+                except TimeoutError:
+                    with suppress(Closed):  # what has been sent before can still be read
+                        await client.send(HEARTBEAT)
+                    continue
+                if frame.op == MESSAGE:
+                    self._load.history.received(self.session, frame.body.decode(), frame.id)
+                    if self.acks:
+                        assert frame.id, f"no id in a session that acknowledges: {frame}"
+                        with suppress(Closed):
+                            await client.ack(frame)
+                elif frame.op == DISCONNECT:
+                    code = frame.value["code"]
+        except LOST as error:
+            return code or getattr(error, "code", None)
+        finally:
+            client.abort()
+
+    def _ended(self, code: int | None) -> None:
+        assert self.session is not None
+        assert self.node is not None
+        self._load.history.closed(self.session)
+        self.gaps.append(Gap(self.name, self.node, code, self.session.closed))
+        self.session = self.node = None
+
+
+@dataclass
+class Plan:
+    """How large a load is. `pause`: seconds between two calls of a pusher, on average."""
+
+    devices: int = 11
+    pushers: int = 4
+    pause: float = 0.05
+    seed: int = 0
+    through_nodes: int = 4  # every so many pushers call the nodes instead of the API process
+
+
+@dataclass
+class Load:
+    """The devices and the pushers. A context manager: all devices are there when it is entered."""
+
+    cluster: Cluster
+    plan: Plan = field(default_factory=Plan)
+    history: History = field(default_factory=History)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.plan.seed)
+        self.pause = self.plan.pause
+        self.is_pushing = False
+        self.tokens: dict[str, str] = {}
+        # In every body, and in no log.
+        self.marker = secrets.token_hex(8)
+        logs.forbid(self.marker)
+        self.devices = list(self._make_devices())
+        self._count = 0
+        self._device_tasks: list[asyncio.Task[None]] = []
+        self._push_tasks: list[asyncio.Task[None]] = []
+
+    def _make_devices(self) -> Iterator[Device]:
+        number = keys = 0
+        while number < self.plan.devices:
+            key = f"chaos-{secrets.token_hex(6)}"
+            for place in range(2 if keys % TWO_DEVICES_EVERY == 0 else 1):
+                acks = self.random.random() < ACKING_SHARE
+                transport = TRANSPORTS[number % len(TRANSPORTS)]
+                name = f"{key}/{place}/{transport}{'+ack' if acks else ''}"
+                yield Device(self, name, key, transport, acks=acks)
+                number += 1
+            keys += 1
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the devices."""
+        return list(dict.fromkeys(device.key for device in self.devices))
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The times that devices were away."""
+        return [gap for device in self.devices for gap in device.gaps]
+
+    def nodes_up(self) -> list[Node]:
+        """The nodes whose process runs."""
+        return [node for node in self.cluster.nodes if node.is_running]
+
+    def on(self, node: Node) -> list[Device]:
+        """The devices that have their session there."""
+        return [device for device in self.devices if device.node is node]
+
+    def new_push(self, numbers: dict[str, int]) -> Push:
+        """A push with a body of its own, which is about to be sent."""
+        self._count += 1
+        return self.history.attempt(f'{{"m":"{self.marker}","b":{self._count}}}', numbers)
+
+    # Begin and end
+
+    async def __aenter__(self) -> Self:
+        await self._make_tokens()
+        self._device_tasks = [asyncio.create_task(device.run()) for device in self.devices]
+        await self.all_there(30)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.is_pushing = False
+        tasks = [*self._push_tasks, *self._device_tasks]
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [e for e in results if isinstance(e, Exception)]
+        assert not errors, f"a task of the load failed: {errors!r}"
+
+    async def _make_tokens(self) -> None:
+        keys = iter(self.keys)
+        headers = {"Authorization": f"Api-Key {self.cluster.api_key}"}
+        url = f"{self.cluster.api_url}/api/v1/tokens"
+        async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as http:
+
+            async def make(mine: Iterable[str]) -> None:
+                for key in mine:
+                    answer = await http.post(url, json={"key": key})
+                    assert answer.status_code == 201, answer.text
+                    self.tokens[key] = answer.json()["token"]
+                    logs.forbid(self.tokens[key])
+
+            await asyncio.gather(*(make(keys) for _ in range(TOKENS_AT_ONCE)))
+
+    def push(self) -> None:
+        """Have the pushers begin."""
+        self.is_pushing = True
+        keys = self.keys
+        count = min(self.plan.pushers, len(keys))
+        for place in range(count):
+            through_nodes = place % self.plan.through_nodes == self.plan.through_nodes - 1
+            url = self._a_node if through_nodes else self._the_api
+            pusher = Pusher(self, keys[place::count], url)
+            self._push_tasks.append(asyncio.create_task(pusher.run()))
+
+    def _the_api(self) -> str:
+        return self.cluster.api_url
+
+    def _a_node(self) -> str:
+        return self.random.choice(self.nodes_up() or self.cluster.nodes).url
+
+    # Wait for it
+
+    def is_well(self) -> None:
+        """Raises what a task of the load has failed with."""
+        for task in (*self._device_tasks, *self._push_tasks):
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+
+    async def all_there(self, timeout: float = 15) -> None:
+        """Wait until every device has a session."""
+
+        def are_there() -> bool:
+            self.is_well()
+            return all(device.is_there for device in self.devices)
+
+        await eventually(are_there, timeout)
+
+    async def accepts(self, count: int, timeout: float = 60) -> None:
+        """Wait until so many more pushes were accepted."""
+        wanted = self.history.accepted + count
+
+        def are_accepted() -> bool:
+            self.is_well()
+            return self.history.accepted >= wanted
+
+        await eventually(are_accepted, timeout)
+
+    async def recovers(self, since: float, timeout: float = 60) -> float:
+        """Wait until a push that was accepted after `since` has arrived; seconds from then."""
+
+        def has_arrived() -> bool:
+            self.is_well()
+            return self.history.recovery(since) < inf
+
+        await eventually(has_arrived, timeout)
+        return self.history.recovery(since)
+
+    async def drain(self, timeout: float = 30, quiet: float = 1.0) -> None:
+        """Push no more, and wait until all that was accepted has arrived and nothing else comes.
+
+        Does not fail when the time is over: what is missing then is for `History.check` to tell.
+        """
+        self.is_pushing = False
+        await asyncio.gather(*self._push_tasks)
+        self._push_tasks.clear()
+        with suppress(AssertionError):
+            await self.all_there(timeout)
+        with suppress(AssertionError):
+            await eventually(lambda: not self.history.waiting, timeout)
+        with suppress(AssertionError):
+            await eventually(self._none_missing, timeout / 2)
+        await eventually(lambda: self._is_quiet(quiet), timeout)
+
+    async def _none_missing(self) -> bool:
+        await asyncio.sleep(0.2)  # a check looks at everything
+        return not self.history.check().lost
+
+    def _is_quiet(self, seconds: float) -> bool:
+        return self.history.clock() - self.history.last_receipt > seconds

@@ -1,0 +1,108 @@
+"""Pushes to some keys, one call after the other, tries again or goes on, and tells the history."""
+
+import asyncio
+import json
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import httpx
+
+from .history import Push
+
+if TYPE_CHECKING:
+    from .load import Load
+
+CALL_TIMEOUT = 10.0  # seconds for an answer of the API
+RETRY_AFTER = (0.1, 0.5)  # seconds until a push is tried again
+RETRY_FOR = 60.0  # seconds; then its outcome is what it is
+RETRIED_SHARE = 0.7  # of the pushes have a dedupe id and are tried again
+KEYS_MAX = 5  # of one push
+
+
+class Pusher:
+    """Pushes to its own keys, one call after the other: so each key has an order."""
+
+    def __init__(self, load: "Load", keys: list[str], urls: Callable[[], str]) -> None:
+        self._load = load
+        self._keys = keys
+        self._urls = urls
+        self._numbers = dict.fromkeys(keys, -1)
+        self._random = random.Random(load.random.random())
+        self._http = httpx.AsyncClient(
+            headers={"Authorization": f"Api-Key {load.cluster.api_key}"},
+            timeout=CALL_TIMEOUT,
+            trust_env=False,
+        )
+
+    async def run(self) -> None:
+        """Push until the load stops."""
+        try:
+            while self._load.is_pushing:
+                await self._push_some()
+                await asyncio.sleep(self._random.uniform(0, 2 * self._load.pause))
+        finally:
+            await self._http.aclose()
+
+    async def _push_some(self) -> None:
+        """One call: a push to a key, to some keys, or an array of pushes."""
+        kind = self._random.random()
+        if kind < 0.7 or len(self._keys) < 2:
+            groups = [[self._random.choice(self._keys)]]
+        elif kind < 0.85:
+            count = self._random.randint(2, min(KEYS_MAX, len(self._keys)))
+            groups = [self._random.sample(self._keys, count)]
+        else:  # the same key may be in it again
+            groups = [[self._random.choice(self._keys)] for _ in range(self._random.randint(2, 4))]
+        is_retried = self._random.random() < RETRIED_SHARE
+        pushes = [self._new(keys) for keys in groups]
+        items = [_item(push, is_retried) for push in pushes]
+        content = items[0] if len(items) == 1 else b"[%b]" % b",".join(items)
+        deadline = time.monotonic() + RETRY_FOR
+        while not await self._call(pushes, content) and is_retried:
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(self._random.uniform(*RETRY_AFTER))
+
+    def _new(self, keys: list[str]) -> Push:
+        for key in keys:
+            self._numbers[key] += 1
+        return self._load.new_push({key: self._numbers[key] for key in keys})
+
+    async def _call(self, pushes: list[Push], content: bytes) -> bool:
+        """Whether all of it was accepted."""
+        history, asked = self._load.history, self._load.history.clock()
+        status: int | None
+        try:
+            answer = await self._http.post(f"{self._urls()}/api/v1/pushes", content=content)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            status, said = 0, []
+        except httpx.TransportError:
+            status, said = None, []
+        else:
+            status = answer.status_code
+            said = _said(answer)
+        for place, push in enumerate(pushes):
+            one, message_id = said[place] if said else (status, 0)
+            history.answer(push, asked, one, message_id)
+        return all(push.is_accepted for push in pushes)
+
+
+def _item(push: Push, is_retried: bool) -> bytes:
+    keys = list(push.numbers)
+    to = {"keys": keys} if len(keys) > 1 else {"key": keys[0]}
+    options = {"dedupe_id": secrets.token_hex(8)} if is_retried else {}
+    return b'%b,"body":%b}' % (json.dumps({"to": to, **options})[:-1].encode(), push.body.encode())
+
+
+def _said(answer: httpx.Response) -> list[tuple[int, int]]:
+    """(status, id) for each push of an answer."""
+    if answer.status_code != 202:
+        return []
+    found = answer.json()
+    items = found if isinstance(found, list) else [found]
+    return [
+        (202, int(item["id"])) if "id" in item else (item["error"]["status"], 0) for item in items
+    ]
