@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
+PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,2)
 PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
@@ -24,8 +26,8 @@ run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes
 	@exec $(PY) manage.py imgo $(ARGS)
 
 .PHONY: test
-test: check ## all checks, then all tests; ARGS="..." goes to pytest
-	$(PY) -m pytest $(ARGS)
+test: check ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
+	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) $(ARGS)
 	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
 
 .PHONY: check

@@ -15,6 +15,7 @@ from accounts.models import SCOPES, ApiKey
 from imgo_site.batching import database_threads
 from imgo_site.celery import app as celery_app
 from imgo_site.conf import conf
+from push import health
 from push.tasks import queue_of
 from push.waker import waker
 from tests import PATIENCE, in_thread
@@ -32,6 +33,13 @@ def imgo(settings) -> Callable[..., None]:
         settings.IMGO = {**settings.IMGO, **values}
 
     return change
+
+
+@pytest.fixture(autouse=True)
+def _healthy() -> Iterator[None]:
+    """A node that was stopped in this process is no matter of the next test."""
+    yield
+    health.started()
 
 
 @pytest.fixture(autouse=True)

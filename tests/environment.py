@@ -18,6 +18,11 @@ SECRET_KEY = "a secret key for tests only, of a proper length, as the checks lik
 # Who was started in the background of a script ignores this, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# With pytest-xdist each of its processes has servers of its own: tests empty their Redis.
+if "PYTEST_XDIST_WORKER" in os.environ and os.environ.pop("TESTS_OWN_SERVERS", ""):
+    del os.environ["DATABASE_URL"], os.environ["REDIS_URL"]
+is_own = not {"DATABASE_URL", "REDIS_URL"} & os.environ.keys()
+
 home = Path(tempfile.mkdtemp(prefix="imgo-tests-"))
 atexit.register(shutil.rmtree, home, ignore_errors=True)
 services = start_services(home)
@@ -28,4 +33,5 @@ os.environ.update(
     DJANGO_SECRET_KEY=SECRET_KEY,
     DJANGO_ALLOWED_HOSTS="testserver,localhost,127.0.0.1",
     IMGO_DATA_DIR=str(home / "data"),
+    **({"TESTS_OWN_SERVERS": "1"} if is_own else {}),
 )

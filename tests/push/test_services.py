@@ -499,7 +499,7 @@ class Loop(list):
 @pytest.mark.parametrize(
     "body",
     [float("nan"), float("inf"), {1, 2}, object(), {"a": b"x"}, {(1,): 2}, Loop(), timezone.now()],
-    ids=repr,
+    ids=range(8),  # an object's address and the time would be other names every time
 )
 def test_what_json_cannot_express_is_a_bad_request(body):
     with pytest.raises(BadRequest, match="cannot be written as JSON"):
