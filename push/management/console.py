@@ -2,11 +2,12 @@
 
 import json
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import (
     BaseCommand,
     CommandError,
@@ -15,6 +16,7 @@ from django.core.management.base import (
 )
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error as DatabaseError
+from django.db import ProgrammingError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,10 +29,19 @@ from rich.progress import (
 from imgo_site.errors import ImgoError
 
 Row = Sequence[object]
+EXAMPLES = "examples:"
 
 
-class _Formatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+class _Formatter(DjangoHelpFormatter):
     """Django's order of options, and examples line by line as they were written."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+
+
+def printable(text: str) -> str:
+    """What clients and callers named must not command the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class ImgoCommand(BaseCommand):
@@ -39,13 +50,16 @@ class ImgoCommand(BaseCommand):
     Subclasses say what they do in `run`, which may raise an `ImgoError` or a database's error.
     """
 
+    # Servers run them: what they warn of is not for every push of a script.
+    requires_system_checks: list[str] | tuple[str, ...] | Literal["__all__"] = ()
+
     examples: ClassVar[Sequence[str]] = ()  # lines without "manage.py", shown by --help
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Django's, with the examples."""
         if self.examples:
             lines = (f"  manage.py {subcommand} {line}".rstrip() for line in self.examples)
-            kwargs["epilog"] = "\n".join(("examples:", *lines))
+            kwargs["epilog"] = "\n".join((EXAMPLES, *lines))
         return super().create_parser(prog_name, subcommand, formatter_class=_Formatter, **kwargs)
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
@@ -54,8 +68,10 @@ class ImgoCommand(BaseCommand):
             self.run(**options)
         except ImgoError as error:
             raise CommandError(error.message) from None
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
         except DatabaseError as error:
-            raise CommandError(f"The database cannot be reached: {error}".strip()) from None
+            raise CommandError(_of_database(error)) from None
 
     def run(self, **options: Any) -> None:
         """Do it."""
@@ -67,11 +83,18 @@ class ImgoCommand(BaseCommand):
 
     def print_table(self, header: Row, rows: Iterable[Row]) -> None:
         """Print columns that are as wide as what is in them."""
-        lines = [[str(cell) for cell in row] for row in (header, *rows)]
+        lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             self.stdout.write("  ".join(cells).rstrip())
+
+
+def _of_database(error: DatabaseError) -> str:
+    # Postgres and SQLite do not agree on the kind of this one.
+    if isinstance(error, ProgrammingError) or "no such table" in str(error):
+        return f"The database is not up to date ({error}): run 'manage.py migrate' first."
+    return f"The database cannot be reached: {error}"
 
 
 def add_json(parser: ArgumentParser) -> None:

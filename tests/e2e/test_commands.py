@@ -1,6 +1,7 @@
 """What operators type, against running installations: look, push, kick, and what cannot be."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -126,3 +127,28 @@ async def test_the_embedded_server_is_asked_with_the_key_of_the_demo(
     ((status, out, error),) = await run(world, ["sessions", key, "--json"], IMGO_API_KEY="")
     assert (status, error) == (0, "")
     assert [row["transport"] for row in json.loads(out)] == ["tcp"]
+
+
+async def test_exit_status_tells_a_mistake_from_wrong_usage(embedded: System, enter: Enter) -> None:
+    world = await enter(embedded)
+    done = await run(world, ["push", "--all", "hello"], ["push", "1"], ["explain", "nobody"])
+    assert [status for status, _, _ in done] == [1, 2, 0]
+    assert done[0][1:] == (
+        "",
+        """CommandError: The body is not JSON. Text needs quotes of its own: '"hello"'""",
+    )
+    assert done[1][1] == ""
+    assert done[1][2].startswith("usage: manage.py push")
+
+
+async def test_the_checks_of_a_deployment_find_nothing_in_a_cluster(
+    cluster: System, enter: Enter
+) -> None:
+    world = await enter(cluster)
+    command = ["check", "--deploy", "--database", "default", "--fail-level", "WARNING"]
+    ((status, out, error),) = await run(world, command, DJANGO_BEHIND_TLS_PROXY="1")
+    # Of this machine it may be true that nobody may open many files.
+    found = set(re.findall(r"\((\S+\.[A-Z]\d+)\)", error)) - {"imgo.W014"}
+    assert found == set(), error
+    assert "(2 silenced)" in out + error
+    assert status == (1 if "imgo.W014" in error else 0)

@@ -1,5 +1,6 @@
 """`manage.py imgo --processes 2`: nodes that share their ports, and what operators do with them."""
 
+import asyncio
 import json
 import os
 import signal
@@ -42,10 +43,13 @@ async def nodes(world: World) -> list[dict[str, Any]]:
 async def open_sessions(world: World) -> dict[str, Any]:
     """By key; over the same three ports."""
     keys = [new_key() for _ in range(SESSIONS)]
-    return {
-        key: await world.session(key, TRANSPORTS[n % len(TRANSPORTS)], rooms=["everyone"])
-        for n, key in enumerate(keys)
-    }
+    opened = await asyncio.gather(
+        *(
+            world.session(key, TRANSPORTS[n % len(TRANSPORTS)], rooms=["everyone"])
+            for n, key in enumerate(keys)
+        )
+    )
+    return dict(zip(keys, opened, strict=True))
 
 
 async def node_of(world: World, key: str) -> str:

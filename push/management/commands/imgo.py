@@ -24,6 +24,7 @@ class Command(ImgoCommand):
         "and the rest are set in the environment: see the README. SIGTERM or Ctrl-C closes the "
         "sessions in order, over DRAIN_SECONDS."
     )
+    requires_system_checks = "__all__"
     examples: ClassVar = ("", "--processes 4")
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """`manage.py push BODY`: push to a key, many keys, a room or everyone."""
 
 import json
+import shlex
 import sys
 from argparse import ArgumentParser
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from push.management.console import ImgoCommand, add_json
 from push.services import Push, accept_push, is_json
 from push.wire import Op
 
+SHOWN = 80  # characters of a body that was refused
 BY = "manage.py push"  # the caller's name in records, and whose dedupe ids they are
 
 
@@ -68,10 +70,8 @@ def _body(text: str) -> bytes:
     if not data:
         raise CommandError("The body is empty.")
     if not is_json(data):
-        raise CommandError(
-            "The body is not JSON. Text needs quotes of its own: "
-            f"""'{json.dumps("hello")}', and so {json.dumps(data.decode(errors="replace")[:80])}"""
-        )
+        like = shlex.quote(json.dumps(data.decode(errors="replace")[:SHOWN], ensure_ascii=False))
+        raise CommandError(f"The body is not JSON. Text needs quotes of its own: {like}")
     return data
 
 

@@ -7,18 +7,21 @@ import time
 from argparse import ArgumentParser
 from base64 import b64encode
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
+from django.core.management.base import CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Max, Q
 
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline.models import Message
-from push.management.console import ImgoCommand
+from push.management.console import ImgoCommand, printable
 
 PAGE = 500  # messages read at a time
 LATE = 10.0  # seconds that an id may be missing because its transaction has not ended yet
 GAP_MAX = 1000  # such ids that are looked for
+INTERVAL_MAX = 3600  # seconds
 SHOWN = 3  # keys of a push to many
 
 
@@ -48,27 +51,30 @@ class Command(ImgoCommand):
         for name in ("key", "room"):
             if options[name] is not None:
                 check_name(options[name], name)
-        since = options["since"]
-        if since is None:
-            start = Message.objects.aggregate(last=Max("pk"))["last"] or 0
-        else:
-            start = check_number(since, "--since", lowest=0, highest=INT64_MAX)
+        if not 0 < options["interval"] < INTERVAL_MAX:
+            raise CommandError(f"--interval must be more than 0, and less than {INTERVAL_MAX}.")
+        if options["count"] < 0:
+            raise CommandError("--count must be 0 or more.")
+        bodies = options["bodies"]
         show = _as_json if options["json"] else _as_line
-        left = options["count"]
+        found = _follow(_start(options["since"]), options["interval"], bodies=bodies)
+        wanted = (one for one in found if _is_wanted(one, options["key"], options["room"]))
         try:
-            for message in _follow(start, options["interval"], bodies=options["bodies"]):
-                if not _is_wanted(message, options["key"], options["room"]):
-                    continue
-                self.stdout.write(show(message, bodies=options["bodies"]))
+            for message in islice(wanted, options["count"] or None):
+                self.stdout.write(show(message, bodies=bodies))
                 self.stdout.flush()
-                left -= 1
-                if left == 0:
-                    return
         except KeyboardInterrupt:
             return
         except BrokenPipeError:
             # Python writes what is left at its end, and would complain once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _start(since: str | None) -> int:
+    """The id to begin behind. Raises `BadRequest`."""
+    if since is not None:
+        return check_number(since, "--since", lowest=0, highest=INT64_MAX)
+    return Message.objects.aggregate(last=Max("pk"))["last"] or 0
 
 
 def _follow(last: int, interval: float, *, bodies: bool) -> Iterator[Message]:
@@ -143,5 +149,4 @@ def _as_line(message: Message, *, bodies: bool) -> str:
         line += f"  op {message.op}"
     if bodies:
         line += "  " + bytes(message.body).decode(errors="backslashreplace")
-    # What somebody pushed must not command the terminal.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return printable(line)

@@ -20,6 +20,7 @@ class Command(ImgoCommand):
         "no tasks. SIGTERM lets each finish its task. On several machines, give each some."
     )
 
+    requires_system_checks = "__all__"
     examples: ClassVar = ("", "--partitions 0-1", "--partitions 2,3 --log-level WARNING")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
