@@ -11,11 +11,12 @@ from django.db.models import ExpressionWrapper
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from imgo_site.errors import BadRequest
+from imgo_site.errors import BadRequest, NotFound
 from imgo_site.names import check_name
 
 TOKEN_MAX = 1024  # characters of a token that a caller chose
 NAME_MAX = 100  # characters of an API key's name
+ID_DIGITS = 19  # decimal digits that a 64-bit id may not reach
 SCOPES = {
     "push": "push messages",
     "read": "read keys, rooms, nodes and counts",
@@ -127,6 +128,20 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         text = f"imgo_{secrets.token_urlsafe(30)}"
         row = self.create(name=name, digest=digest(text), hint=text[-4:], scopes=sorted(scopes))
         return row, text
+
+    def revoke(self, which: str) -> "ApiKey":
+        """Revoke the API key with this name or id. Raises `NotFound`, or `BadRequest` for a name
+        that several have.
+        """
+        found = list(self.filter(name=which, revoked_at=None)[:2])
+        if not found and which.isdecimal() and len(which) < ID_DIGITS:
+            found = list(self.filter(pk=int(which), revoked_at=None))
+        if not found:
+            raise NotFound(f"There is no API key {which!r} that could be revoked.")
+        if len(found) > 1:
+            raise BadRequest(f"Several API keys have the name {which!r}: say which, by its id.")
+        self.filter(pk=found[0].pk).update(revoked_at=Now())
+        return self.get(pk=found[0].pk)
 
     def active(self, text: str) -> "ApiKey | None":
         """The API key with this text, unless it was revoked."""

@@ -134,6 +134,9 @@ class ImgoSettings:
         10.0, "Canary tasks are sent to the workers this often; deaf after three, seconds."
     )
     LISTEN_BACKLOG: int = _setting(4096, "Connections the kernel may queue for a listener.")
+    REUSE_PORT: bool = _setting(
+        False, "Nodes of one machine share its ports; `manage.py imgo --processes` sets it."
+    )
 
 
 _BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(

@@ -36,6 +36,14 @@ def _flag(name: str, default: bool = False) -> bool:
     raise ImproperlyConfigured(f"{name}={value!r}: say 1 or 0.")
 
 
+def _seconds(name: str, default: int) -> int:
+    """The environment variable `name` as a number of seconds."""
+    value = os.environ.get(name, "").strip()
+    if value and not value.isdecimal():
+        raise ImproperlyConfigured(f"{name}={value!r}: say a number of seconds.")
+    return int(value or default)
+
+
 def _list(name: str, default: str = "") -> list[str]:
     """The environment variable `name` as a comma-separated list."""
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
@@ -107,6 +115,18 @@ CSRF_TRUSTED_ORIGINS = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
 if _flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    # A browser's pages are sent to https://. Not the API and the probes: backends and monitoring
+    # inside call nodes directly, and a POST that is redirected is lost.
+    SECURE_SSL_REDIRECT = _flag("DJANGO_SSL_REDIRECT", default=True)
+    SECURE_REDIRECT_EXEMPT = [r"^api/", r"^1/", r"^(healthz|readyz|metrics)$"]
+    # For so many seconds a browser that was here takes nothing but HTTPS from this host, and that
+    # cannot be taken back: an hour to begin with, a year (31536000) when all is well.
+    SECURE_HSTS_SECONDS = _seconds("DJANGO_HSTS_SECONDS", 3600)
+    # About hosts below this one, and for good: nobody but the domain's owner can know, so neither
+    # is on by default, and Django's checks do not ask for them.
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = _flag("DJANGO_HSTS_SUBDOMAINS")
+    SECURE_HSTS_PRELOAD = _flag("DJANGO_HSTS_PRELOAD")
+    SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 INSTALLED_APPS = [
     "django.contrib.admin",

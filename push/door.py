@@ -9,6 +9,7 @@ closes sessions with a reason.
 import asyncio
 import gc
 import logging
+from functools import partial
 from typing import Any, cast
 
 # First: it installs the asyncio reactor before anything else imports Twisted's default one.
@@ -23,9 +24,9 @@ from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from push import health
 from push.background import Background
-from push.node import get_node, stop_node
+from push.node import Node, get_node, stop_node
 from push.sockets import Care, SocketLink
-from push.takeover import DirectRequest, TcpListener, scope_of
+from push.takeover import DirectRequest, TcpListener, http_ports, listen_shared, scope_of
 
 logger = logging.getLogger(__name__)
 
@@ -214,13 +215,13 @@ class ImgoServer(Server):  # type: ignore[misc]
     """Listens for HTTP, WebSocket and raw TCP, and holds this process's node."""
 
     def __init__(self, application: Any) -> None:
-        ports = dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port)
         host = conf.HOST.replace(":", r"\:")  # an endpoint description is split at colons
         message_max = 8 * conf.MAX_CLIENT_BODY + 4096  # every character of a text may be escaped
         super().__init__(
             application,
             endpoints=[
-                f"tcp:port={port}:interface={host}:backlog={conf.LISTEN_BACKLOG}" for port in ports
+                f"tcp:port={port}:interface={host}:backlog={conf.LISTEN_BACKLOG}"
+                for port in http_ports()
             ],
             # The protocol has its own heartbeat; a client that answers no ping may be alive.
             ping_interval=NEVER,
@@ -231,6 +232,8 @@ class ImgoServer(Server):  # type: ignore[misc]
             ready_callable=self._before_start,
             server_name="imgo",
         )
+        if conf.REUSE_PORT:
+            self.endpoints: list[str] = []  # Twisted's share no ports: `listen_shared`
         self.failure = ""
         self.loop: asyncio.AbstractEventLoop
         self.care: Care
@@ -266,6 +269,12 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
         self.care = Care(self.loop)
+        if conf.REUSE_PORT:
+            try:
+                for port in listen_shared(self.http_factory):
+                    self.listen_success(port)
+            except OSError as error:
+                self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
         self._opening = self.loop.create_task(self._open_rest())
         self._ticking = self.loop.create_task(self._tick())
 
@@ -277,7 +286,10 @@ class ImgoServer(Server):  # type: ignore[misc]
     async def _open_rest(self) -> None:
         """Start the node and the TCP listener; then everything listens."""
         try:
-            await get_node()
+            node = await get_node()
+            if conf.REUSE_PORT:
+                # Whoever else listens takes what comes; here it would be refused.
+                node.hub.on_drain = partial(self._drain_shared, node)
             if conf.TCP_PORT and conf.HANDOVER:
                 self._listener = TcpListener(self, self.care)
             elif conf.TCP_PORT:
@@ -286,6 +298,7 @@ class ImgoServer(Server):  # type: ignore[misc]
                     conf.HOST,
                     conf.TCP_PORT,
                     backlog=conf.LISTEN_BACKLOG,
+                    reuse_port=conf.REUSE_PORT,
                 )
             _calm_collector()
             health.started()
@@ -347,16 +360,27 @@ class ImgoServer(Server):  # type: ignore[misc]
         """Before the reactor stops: close sessions with a reason, then end what is left."""
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut()))
 
-    async def _shut(self) -> None:
-        health.stopping()
+    async def _drain_shared(self, node: Node) -> None:
+        self._stop_listening()
+        await node.drain()
+
+    def _stop_listening(self) -> None:
         for port in self._ports:
             port.stopListening()
-        if self._opening is not None:
-            await asyncio.wait([self._opening])
+        self._ports.clear()
         if self._tcp is not None:
             self._tcp.close()
+            self._tcp = None
         if self._listener is not None:
             self._listener.close()
+            self._listener = None
+
+    async def _shut(self) -> None:
+        health.stopping()
+        self._stop_listening()
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        self._stop_listening()  # what was opened meanwhile
         try:
             await stop_node()
         except Exception:

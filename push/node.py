@@ -37,12 +37,17 @@ RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 GAP_MARGIN = 2.0  # seconds added to the time that a node may have heard nothing
 
 
+def own_name() -> str:
+    """The name of this process's node."""
+    return conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
+
+
 class Node:
     """What holds the sessions of this process."""
 
     def __init__(self) -> None:
         self.id = secrets.token_hex(4)
-        self.name = conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
+        self.name = own_name()
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain
         self.registry = get_registry()

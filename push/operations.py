@@ -43,11 +43,12 @@ def drain_node(name: str) -> int:
 
     Returns how many it has now. Raises `NotFound`.
     """
-    for node in get_registry().nodes():
-        if name in {node.id, node.name}:
-            publish([drain_envelope(node_group(node.id))], LAYER_TIMEOUT)
-            return node.sessions
-    raise NotFound(f"There is no live node {name!r}.")
+    # One that was killed is listed until its lease ends, beside its successor of the same name.
+    named = [node for node in get_registry().nodes() if name in {node.id, node.name}]
+    if not named:
+        raise NotFound(f"There is no live node {name!r}.")
+    publish([drain_envelope(node_group(node.id)) for node in named], LAYER_TIMEOUT)
+    return sum(node.sessions for node in named)
 
 
 def revoke_token(key: str) -> None:

@@ -6,14 +6,16 @@ neither autobahn nor a second HTTP parser sees it. Raw TCP connections are accep
 
 import logging
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from daphne.http_protocol import WebRequest
-from twisted.internet import tcp
+from twisted.internet import reactor, tcp
 
 from imgo_site.conf import conf
 from push.poller import READ
+from push.processes import listen
 from push.sockets import DIRECT_LINK, Care, SocketLink, TcpLink, WebSocketLink
 from push.websocket import answer_upgrade
 
@@ -98,16 +100,27 @@ def detach(transport: Any) -> socket.socket:
     return sock
 
 
+def http_ports() -> list[int]:
+    """Where HTTP and WebSocket are listened for, each port once."""
+    return list(dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port))
+
+
+def listen_shared(factory: Any) -> Iterator[Any]:
+    """Listen for HTTP and WebSocket on ports that other nodes listen on too. Raises OSError."""
+    for number in http_ports():
+        with listen(number, shared=True) as sock:
+            sock.setblocking(False)
+            # It takes a copy of the descriptor.
+            yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+
+
 class TcpListener:
     """Accepts raw TCP connections. Raises OSError when it cannot listen."""
 
     def __init__(self, server: "ImgoServer", care: Care) -> None:
         self._server = server
         self._care = care
-        family = socket.AF_INET6 if ":" in conf.HOST else socket.AF_INET
-        self._socket = socket.create_server(
-            (conf.HOST, conf.TCP_PORT), family=family, backlog=conf.LISTEN_BACKLOG
-        )
+        self._socket = listen(conf.TCP_PORT, shared=conf.REUSE_PORT)
         self._socket.setblocking(False)
         care.poller.add(self._socket.fileno(), self._accept)
 

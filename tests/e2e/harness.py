@@ -114,6 +114,10 @@ class Process:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
+    def add_arguments(self, *arguments: str) -> None:
+        """Start it with these too."""
+        self._command = [*self._command, *arguments]
+
     def launch(self) -> None:
         """Start it and do not wait."""
         # SIGTERM when the tests die, however that happens: nothing of ours is left behind.
@@ -294,17 +298,60 @@ class Worker(Process):
 
 def manage(environment: Environment, *arguments: str) -> str:
     """Run `manage.py`; what it prints, without the line end."""
-    done = subprocess.run(
+    done = try_manage(environment, *arguments)
+    assert done.returncode == 0, f"manage.py {arguments}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def try_manage(
+    environment: Environment, *arguments: str, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run `manage.py`, whatever becomes of it."""
+    return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env=environment,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=UP_TIMEOUT,
         check=False,
     )
-    assert done.returncode == 0, f"manage.py {arguments}: {done.stdout}{done.stderr}"
-    return done.stdout.strip()
+
+
+# Django's start takes most of the time of a command: many of them in one process.
+_MANAGE_MANY = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from django.core.management import execute_from_command_line
+
+for words in json.loads(sys.argv[1]):
+    status, out, error = 0, io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            execute_from_command_line(["manage.py", *words])
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, out.getvalue().strip(), error.getvalue().strip()]))
+"""
+
+
+def manage_many(
+    environment: Environment, commands: Sequence[Sequence[str]], stdin: str = ""
+) -> list[tuple[int, str, str]]:
+    """Run commands of `manage.py` one after the other: status, output and errors of each."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MANAGE_MANY, json.dumps(commands)],
+        cwd=ROOT,
+        env={**environment, "DJANGO_SETTINGS_MODULE": "imgo_site.settings"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=UP_TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 class System:

@@ -134,3 +134,68 @@ def test_an_embedded_server_takes_requests_for_this_machine_alone(tmp_path, monk
     out, error = finish(start(SHOW, IMGO_DATA_DIR=str(tmp_path)))
     assert error == ""
     assert out.endswith("['localhost', '127.0.0.1', '[::1]']\n")
+
+
+def test_seconds_are_a_number(monkeypatch):
+    monkeypatch.delenv("DJANGO_HSTS_SECONDS", raising=False)
+    assert module._seconds("DJANGO_HSTS_SECONDS", 3600) == 3600
+    monkeypatch.setenv("DJANGO_HSTS_SECONDS", "0")
+    assert module._seconds("DJANGO_HSTS_SECONDS", 3600) == 0
+    monkeypatch.setenv("DJANGO_HSTS_SECONDS", "a year")
+    with pytest.raises(ImproperlyConfigured, match="DJANGO_HSTS_SECONDS='a year'"):
+        module._seconds("DJANGO_HSTS_SECONDS", 3600)
+
+
+# What docs/deploying.md says, with a database and a Redis that nobody needs for it.
+PRODUCTION = {
+    "DATABASE_URL": "postgres://db/imgo",
+    "REDIS_URL": "redis://cache",
+    "DJANGO_SECRET_KEY": "kept-by-Somebody-0123456789-abcdefghijklmnopqrstuvwxyz",
+    "DJANGO_ALLOWED_HOSTS": "push.example.com",
+    "DJANGO_BEHIND_TLS_PROXY": "1",
+}
+CHECK = """
+from django.core.management import execute_from_command_line
+from push import files
+
+files.limits = lambda: (1024, 1_000_000)  # those of this machine are not what is tested
+execute_from_command_line(["manage.py", "check", "--deploy", "--fail-level", "WARNING"])
+"""
+
+
+def test_django_s_checks_of_a_deployment_find_nothing_in_the_documented_one():
+    out, error = finish(start(CHECK, **PRODUCTION, DJANGO_SETTINGS_MODULE="imgo_site.settings"))
+    assert error == ""
+    assert out == "System check identified no issues (2 silenced).\n"
+
+
+ANSWERS = """
+import django
+django.setup()
+from django.test import Client
+client = Client(headers={"host": "push.example.com"})
+for path in ("/healthz", "/api/v1/nothing", "/1/nothing", "/nothing"):
+    print(path, client.get(path).status_code)
+answer = client.get("/healthz", headers={"x-forwarded-proto": "https"})
+print(answer.headers["Strict-Transport-Security"])
+"""
+
+
+def test_behind_tls_browsers_are_sent_to_it_and_backends_inside_are_not():
+    out, error = finish(
+        start(
+            ANSWERS,
+            **PRODUCTION,
+            DJANGO_SETTINGS_MODULE="imgo_site.settings",
+            DJANGO_HSTS_SECONDS="60",
+            LOG_LEVEL="CRITICAL",
+        )
+    )
+    assert error == ""
+    assert out.splitlines() == [
+        "/healthz 200",
+        "/api/v1/nothing 404",
+        "/1/nothing 404",
+        "/nothing 301",
+        "max-age=60",
+    ]

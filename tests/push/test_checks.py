@@ -1,12 +1,17 @@
 """The system checks: each finds what it is for, has its id and a hint, and is else silent."""
 
 import os
+import resource
 
 import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
 
+from imgo_site.conf import ImgoSettings
 from push import checks as module
+from push import files
+from push.checks import capacity, layers, limits
+from push.models import Node
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +50,34 @@ def test_the_settings_as_they_are_need_no_word():
         ({"LEGACY_TRUSTED_NETWORKS": ["everybody"]}, ["imgo.E005", "imgo.W002"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["10.0.0.0/8", "x"]}, ["imgo.E005", "imgo.W002"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["10.0.0.0/8", "::1"]}, ["imgo.W002"]),
+        ({"LEGACY_TRUSTED_NETWORKS": ["0.0.0.0/0"]}, ["imgo.W002", "imgo.W004"]),
+        ({"LEGACY_TRUSTED_NETWORKS": ["::/0"]}, ["imgo.W002", "imgo.W004"]),
+        ({"LEGACY_TRUSTED_NETWORKS": ["8.8.8.0/24"]}, ["imgo.W002", "imgo.W004"]),
+        ({"PARTITIONS": 0}, ["imgo.E006"]),
+        ({"PARTITIONS": -1, "MAX_KEYS": 0}, ["imgo.E006", "imgo.E006"]),
+        ({"HTTP_PORT": 0}, ["imgo.E006"]),
+        ({"TCP_PORT": 65_536}, ["imgo.E006"]),
+        ({"TCP_PORT": 8000}, ["imgo.E007"]),
+        ({"TCP_PORT": 8090}, ["imgo.E007"]),
+        ({"TCP_PORT": 0, "WS_PORT": 0}, []),
+        ({"SWEEP_AFTER": float("nan")}, ["imgo.E006"]),
+        ({"AUDIT_INTERVAL": float("inf")}, ["imgo.E006"]),
+        ({"DRAIN_SECONDS": -0.1}, ["imgo.E006"]),
+        ({"DRAIN_SECONDS": 0.0, "AUTH_FAILURES": 0, "REVALIDATE_INTERVAL": 0}, []),
+        ({"TTL": 100, "MAX_TTL": 99}, ["imgo.E007"]),
+        ({"TTL": 100, "MAX_TTL": 100}, []),
+        ({"MAX_BODY": 2048, "MAX_REQUEST": 2047}, ["imgo.E007"]),
+        ({"MAX_REQUEST": 65 * 1024 * 1024}, ["imgo.E007"]),
+        ({"HEARTBEAT_TIMEOUT": 9.9}, ["imgo.W005"]),
+        ({"HEARTBEAT_TIMEOUT": 20.0, "HANDSHAKE_TIMEOUT": 20.0}, ["imgo.W005"]),
+        ({"HEARTBEAT_TIMEOUT": 20.0, "HANDSHAKE_TIMEOUT": 19.0}, []),
+        ({"NODE_LEASE": 4.9}, ["imgo.W006"]),
+        ({"NODE_LEASE": 5.0}, []),
+        ({"MAX_BODY": 600_000}, ["imgo.W010"]),
+        ({"MAX_CLIENT_BODY": 600_000}, ["imgo.W010"]),
+        ({"SESSION_BYTES": 100_000}, ["imgo.W010"]),
+        ({"DATABASE_THREADS": 4}, ["imgo.W011"]),
+        ({"DEMO": "on"}, []),
         ({"JWT_SECRET": "short"}, ["imgo.W003"]),
         ({"JWT_SECRET": "ä" * 16}, []),
         ({"JWT_SECRET": "x" * 32, "SESSION_CAP_POLICY": "close_oldest", "DEMO": "off"}, []),
@@ -71,10 +104,20 @@ def test_a_misspelt_variable_is_a_warning(monkeypatch):
     assert ("imgo.W001", "IMGO_MAX_BODDY is not a setting.", "Did you mean MAX_BODY?") in found()
 
 
-def test_every_message_has_its_own_id_or_a_hint(imgo):
-    imgo(LEGACY_TRUSTED_NETWORKS=["10.0.0.0/8"], JWT_SECRET="short")
+def test_every_message_has_a_hint(imgo):
+    imgo(
+        LEGACY_TRUSTED_NETWORKS=["0.0.0.0/0"],
+        JWT_SECRET="short",
+        PARTITIONS=0,
+        TTL=10**9,
+        HEARTBEAT_TIMEOUT=1,
+        SESSION_BYTES=2000,
+        AUTHENTICATOR="x",
+        DEMO="x",
+        NOPE=1,
+    )
+    assert len(set(ids())) == 10
     assert all(hint for _, _, hint in found())
-    assert ids() == ["imgo.W002", "imgo.W003"]
 
 
 def test_a_wrong_type_is_told_once_and_does_not_hide_unknown_names(imgo):
@@ -83,11 +126,145 @@ def test_a_wrong_type_is_told_once_and_does_not_hide_unknown_names(imgo):
 
 
 def test_every_callable_that_can_be_set_is_checked():
-    from imgo_site.conf import ImgoSettings
-
     dotted = {
         name
         for name, field in ImgoSettings.__dataclass_fields__.items()
         if isinstance(field.default, str) and field.metadata["help"].startswith("Dotted path")
     }
     assert set(module.CALLABLES) == dotted
+
+
+def test_every_number_that_can_be_set_has_a_range():
+    numbers = {
+        name
+        for name, field in ImgoSettings.__dataclass_fields__.items()
+        if type(field.default) in {int, float}
+    }
+    assert set(limits.RANGES) == numbers
+
+
+def test_the_defaults_are_within_their_ranges_and_the_ranges_say_what_they_are():
+    for name, allowed in limits.RANGES.items():
+        assert allowed.has(getattr(ImgoSettings, name))
+    assert str(limits.Range(0, 9)) == "from 0 to 9"
+    assert str(limits.TIME) == "more than 0"
+    assert str(limits.ONE) == "1 or more"
+
+
+# The channel layer
+
+PUBSUB = "push.layers.PubSubChannelLayer"
+
+
+@pytest.mark.parametrize(
+    ("layer", "redis_url", "database_url", "expected"),
+    [
+        (PUBSUB, "redis://x", "postgres://x", []),
+        (layers.IN_PROCESS, "", "", []),
+        (layers.IN_PROCESS, "", "postgres://x", ["imgo.W007"]),
+        (layers.IN_PROCESS, "redis://x", "postgres://x", ["imgo.E008"]),
+        (layers.STOCK, "", "", ["imgo.W008"]),
+        (layers.STOCK, "", "postgres://x", ["imgo.W007", "imgo.W008"]),
+        (layers.STOCK, "redis://x", "postgres://x", ["imgo.E008", "imgo.W008"]),
+        ("channels_redis.core.RedisChannelLayer", "redis://x", "postgres://x", ["imgo.W009"]),
+        ("", "redis://x", "postgres://x", ["imgo.E008"]),
+    ],
+)
+def test_a_layer_that_loses_messages_has_its_id(settings, layer, redis_url, database_url, expected):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer}} if layer else {}
+    settings.REDIS_URL, settings.DATABASE_URL = redis_url, database_url
+    assert ids() == expected
+
+
+# Strangers
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "expected"),
+    [
+        (["localhost", "127.0.0.1", "[::1]"], "127.0.0.1", []),
+        (["push.example.com"], "127.0.0.1", ["imgo.W012"]),
+        (["*"], "127.0.0.1", ["imgo.W012"]),
+        ([], "0.0.0.0", ["imgo.W012"]),
+        ([], "push.example.com", ["imgo.W012"]),
+        ([], "localhost", []),
+    ],
+)
+def test_debug_where_strangers_come_is_a_warning(settings, imgo, hosts, host, expected):
+    imgo(HOST=host)
+    settings.ALLOWED_HOSTS = hosts
+    assert ids() == []
+    settings.DEBUG = True
+    assert ids() == expected
+
+
+def test_the_demo_behind_a_proxy_is_a_warning(settings, imgo):
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert ids() == []
+    imgo(DEMO="on")
+    assert ids() == ["imgo.W013"]
+
+
+# The machine, Postgres and Redis: with --deploy
+
+
+def deploy_ids(databases: list[str] | None = None) -> list[str]:
+    found = run_checks(include_deployment_checks=True, databases=databases)
+    return sorted(m.id for m in found if m.id.startswith("imgo."))
+
+
+@pytest.fixture
+def many_files(monkeypatch):
+    monkeypatch.setattr("push.files.limits", lambda: (1024, 1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(4096, ["imgo.W014"]), (10_099, ["imgo.W014"]), (10_100, [])]
+)
+def test_too_few_open_files_are_a_warning(monkeypatch, most, expected):
+    monkeypatch.setattr("push.files.limits", lambda: (1024, most))
+    assert deploy_ids() == expected
+    assert ids() == []  # without --deploy
+
+
+def test_the_limit_of_files_is_this_process_s(monkeypatch):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] // 2, before[1]))
+        assert files.limits() == (before[1] // 2, before[1])
+        files.raise_limit()
+        assert files.limits() == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.django_db
+def test_more_connections_than_postgres_takes_are_a_warning(many_files, imgo, monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    assert deploy_ids(["default"]) == []
+    imgo(PARTITIONS=900)
+    assert deploy_ids() == []  # Postgres is not asked
+    assert deploy_ids(["default"]) == ["imgo.W015", "imgo.W016"]
+    imgo(PARTITIONS=4)
+    monkeypatch.setenv("WEB_CONCURRENCY", "100")
+    assert deploy_ids(["default"]) == ["imgo.W015"]
+
+
+@pytest.mark.django_db
+def test_what_runs_is_counted():
+    for number in range(3):
+        Node.objects.announce(f"n{number}")
+    Node.objects.filter(name="n2").update(last_seen="2020-01-01T00:00Z")
+    assert capacity.count_processes() == capacity.Processes(nodes=2, workers=4, api=2)
+    assert str(capacity.count_processes()) == "2 nodes, 4 workers and 2 API processes"
+
+
+def test_a_database_that_is_away_fails_no_check(many_files, database_down):
+    assert deploy_ids(["default"]) == ["imgo.I001"]
+    call_command("check", "--deploy", "--database", "default", "--fail-level", "ERROR")
+
+
+@pytest.mark.django_db
+def test_a_redis_that_is_away_fails_no_check(many_files, settings, closed_port):
+    settings.REDIS_URL = f"redis://127.0.0.1:{closed_port}/0"
+    assert deploy_ids(["default"]) == ["imgo.I001"]

@@ -125,3 +125,28 @@ def test_a_node_keeps_its_number():
     assert again.pk == first.pk != second.pk
     assert again.last_seen > first.first_seen == again.first_seen
     assert str(again) == "one:8000"
+
+
+# manage.py imgo --processes
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1001", "many"])
+def test_how_many_processes_is_a_sensible_number(count):
+    with pytest.raises(CommandError, match="--processes"):
+        run("imgo", f"--processes={count}")
+
+
+@pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
+def test_several_processes_need_what_they_share(settings, missing):
+    setattr(settings, missing, "")
+    with pytest.raises(CommandError, match=r"--processes needs DATABASE_URL .* and REDIS_URL"):
+        run("imgo", "--processes", "2")
+
+
+def test_a_port_in_use_is_named_before_any_node_is_started(imgo, closed_port, monkeypatch):
+    started = []
+    monkeypatch.setattr("push.processes.Supervisor", started.append)
+    imgo(HTTP_PORT=closed_port)
+    with pytest.raises(CommandError, match=rf"in use \(IMGO_HTTP_PORT={closed_port}\)"):
+        run("imgo", "--processes", "2", "--verbosity", "0")
+    assert started == []

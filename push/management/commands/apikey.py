@@ -1,32 +1,79 @@
-"""`manage.py apikey NAME`: make an API key."""
+"""`manage.py apikey NAME`: make an API key, list them, revoke one."""
 
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from accounts.models import SCOPES, ApiKey
-from imgo_site.errors import BadRequest
+from push.management.console import ImgoCommand, add_json
 
 
-class Command(BaseCommand):
-    """Make an API key."""
+class Command(ImgoCommand):
+    """Make, list and revoke API keys."""
 
-    help = "Make an API key and print it this once. Scopes: " + "; ".join(
-        f"{name}: {meaning}" for name, meaning in SCOPES.items()
+    help = (
+        "Make an API key and print it this once; or list those there are, or revoke one. Scopes: "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in SCOPES.items())
+        + "."
     )
+    examples: ClassVar = ("shop", "shop --scope push --scope read", "--list", "shop --revoke")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """A name for people, and the scopes."""
-        parser.add_argument("name", help="who will use it")
         parser.add_argument(
-            "--scope", action="append", help="may be given more than once; push when not given"
+            "name", nargs="?", help="who will use it; with --revoke its name or its id"
+        )
+        parser.add_argument("--scope", action="append", help="may be repeated; push when not given")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--list", action="store_true", help="list the API keys, never their text")
+        what.add_argument("--revoke", action="store_true", help="make it useless from now on")
+        add_json(parser)
+
+    def run(self, **options: Any) -> None:
+        """Print the key's text alone, for use in scripts."""
+        name = options["name"]
+        if options["list"]:
+            self._list(as_json=options["json"])
+        elif name is None:
+            raise CommandError("Say who will use it: apikey NAME.", returncode=2)
+        elif options["revoke"]:
+            row = ApiKey.objects.revoke(name)
+            if options["json"]:
+                self.print_json(_as_dict(row))
+            else:
+                self.stdout.write(f"The API key {row.pk} ({row.name!r}) is revoked.")
+        else:
+            row, text = ApiKey.objects.issue(name, options["scope"] or ["push"])
+            if options["json"]:
+                self.print_json({**_as_dict(row), "api_key": text})
+            else:
+                self.stdout.write(text)
+
+    def _list(self, *, as_json: bool) -> None:
+        rows = list(ApiKey.objects.order_by("pk"))
+        if as_json:
+            self.print_json([_as_dict(row) for row in rows])
+            return
+        if not rows:
+            raise CommandError("There are no API keys: 'manage.py apikey NAME' makes one.")
+        self.print_table(
+            ("id", "name", "ends in", "scopes", "made", "revoked"),
+            ((row.pk, row.name, row.hint, ",".join(row.scopes), *_times(row)) for row in rows),
         )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
-        """Print the key's text alone, for use in scripts."""
-        try:
-            _, text = ApiKey.objects.issue(options["name"], options["scope"] or ["push"])
-        except BadRequest as error:
-            raise CommandError(error.message) from None
-        self.stdout.write(text)
+
+def _times(row: ApiKey) -> tuple[str, str]:
+    revoked = f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
+    return f"{row.created_at:%Y-%m-%d %H:%M}", revoked
+
+
+def _as_dict(row: ApiKey) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "hint": row.hint,
+        "scopes": row.scopes,
+        "created_at": row.created_at,
+        "revoked_at": row.revoked_at,
+    }

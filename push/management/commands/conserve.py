@@ -1,19 +1,18 @@
 """`manage.py conserve`: is every accepted message accounted for?"""
 
-import json
 import sys
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseError
+from django.core.management.base import CommandError
 
 from offline import balance
+from push.management.console import ImgoCommand, add_json, progress_bar
 
 SHOWN = 20  # messages that do not balance
 
 
-class Command(BaseCommand):
+class Command(ImgoCommand):
     """Check the balance."""
 
     help = (
@@ -21,37 +20,32 @@ class Command(BaseCommand):
         "messages whose records are kept. Exit status 1 when something is missing."
     )
 
+    examples: ClassVar = ("", "--latest 100000 --json")
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How far back."""
         parser.add_argument("--latest", type=int, default=0, help="about so many messages; 0: all")
-        parser.add_argument("--json", action="store_true", help="print data instead of a table")
+        add_json(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def run(self, **options: Any) -> None:
         """Print the balance, and the messages that do not balance."""
         if options["latest"] < 0:
             raise CommandError("--latest must be 0 or more.")
         total, wrong = balance.Balance(), []
-        try:
-            first, last = balance.bounds(options["latest"])
+        first, last = balance.bounds(options["latest"])
+        with progress_bar("messages", last - first) as steps:
             for start, end in balance.slices(first, last):
-                found = balance.of_slice(start, end)
-                total.add(found)
+                total.add(balance.of_slice(start, end))
                 # Other accounts than those of the sums: a settled message may just be on its way.
                 wrong += balance.unbalanced(start, end)
-                self._progress(end - first, last - first)
-        except DatabaseError as error:
-            raise CommandError(f"The database cannot be reached: {error}") from None
+                steps.at(end - first)
         if options["json"]:
             rows = [{"id": str(i), "accepted": a, "found": f} for i, a, f in wrong]
-            self.stdout.write(json.dumps({**total.as_dict(), "unbalanced": rows}, indent=2))
+            self.print_json({**total.as_dict(), "unbalanced": rows})
         else:
             self._print(total, wrong)
         if total.missing or wrong:
             sys.exit(1)
-
-    def _progress(self, done: int, count: int) -> None:
-        if sys.stderr.isatty():
-            self.stderr.write(f"\r{done / max(1, count):4.0%}", ending="")
 
     def _print(self, total: balance.Balance, wrong: list[tuple[int, int, int]]) -> None:
         rows = [("accepted", total.accepted), ("pending", total.pending)]

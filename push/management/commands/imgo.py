@@ -1,43 +1,64 @@
-"""`manage.py imgo`: serve HTTP, WebSocket and raw TCP in one process."""
+"""`manage.py imgo`: serve HTTP, WebSocket and raw TCP, in one process or in several."""
 
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from imgo_site.conf import conf
-from push import demo
+from imgo_site.names import check_number
+from push import demo, files, processes
+from push.management.console import ImgoCommand
+
+PROCESSES_MAX = 1000
 
 
-class Command(BaseCommand):
+class Command(ImgoCommand):
     """Serve."""
 
-    help = "Serve HTTP, WebSocket and raw TCP: the node, and with no environment set everything."
+    help = (
+        "Serve HTTP, WebSocket and raw TCP: a node, and with no environment set everything. Ports "
+        "and the rest are set in the environment: see the README. SIGTERM or Ctrl-C closes the "
+        "sessions in order, over DRAIN_SECONDS."
+    )
     requires_system_checks = "__all__"
+    examples: ClassVar = ("", "--processes 4")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """No arguments of its own: the settings say where to listen."""
-        parser.epilog = "Ports and the rest are set in the environment: see the README."
+        """How many nodes; everything else is a setting."""
+        parser.add_argument(
+            "--processes",
+            type=int,
+            default=1,
+            metavar="N",
+            help="so many nodes that share the ports, one a core; those that end are started "
+            "again. Needs DATABASE_URL and REDIS_URL. What asks a port, /metrics for one, is "
+            "answered by any of them",
+        )
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def run(self, **options: Any) -> None:
         """Print what to open and what to type, and serve until stopped."""
+        count = check_number(options["processes"], "--processes", lowest=1, highest=PROCESSES_MAX)
+        if count > 1 and not (settings.DATABASE_URL and settings.REDIS_URL):
+            raise CommandError(
+                "--processes needs DATABASE_URL (Postgres) and REDIS_URL (Redis): without them "
+                "messages and sessions are in the memory of one process."
+            )
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
-        self._greet(demo.prepare() if demo.is_on() else None)
+        if options["verbosity"]:
+            self._greet(demo.prepare() if demo.is_on() else None)
         connection.close()
-        # Imported late: it installs Twisted's asyncio reactor.
-        from imgo_site.asgi import application
-        from push.door import ImgoServer
-
-        server = ImgoServer(application)
-        server.run()
-        if server.failure:
-            raise CommandError(f"imgo cannot serve: {server.failure}")
-        self.stdout.write("imgo has stopped.")
+        files.raise_limit()
+        failure = _serve() if count == 1 else _serve_many(count)
+        if failure:
+            raise CommandError(f"imgo cannot serve: {failure}")
+        if options["verbosity"]:
+            self.stdout.write("imgo has stopped.")
 
     def _greet(self, known: dict[str, Any] | None) -> None:
         host = "localhost" if conf.HOST in {"127.0.0.1", "0.0.0.0", "::1", "::"} else conf.HOST  # noqa: S104
@@ -66,3 +87,22 @@ class Command(BaseCommand):
         lines += [f"Listening: {', '.join(ports)}. Ctrl-C stops it."]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
+
+
+def _serve() -> str:
+    """Serve until stopped; why it could not go on, if so."""
+    # Imported late: it installs Twisted's asyncio reactor.
+    from imgo_site.asgi import application
+    from push.door import ImgoServer
+
+    server = ImgoServer(application)
+    server.run()
+    return server.failure
+
+
+def _serve_many(count: int) -> str:
+    try:
+        processes.run(count)
+    except processes.PortTaken as error:
+        return str(error)
+    return ""

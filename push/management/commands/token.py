@@ -1,31 +1,62 @@
-"""`manage.py token KEY`: give a subscriber key a token."""
+"""`manage.py token KEY`: give a subscriber key a token, or take it away."""
 
 from argparse import ArgumentParser
-from typing import Any
-
-from django.core.management.base import BaseCommand, CommandError
+from typing import Any, ClassVar
 
 from accounts.models import Token
-from imgo_site.errors import BadRequest
+from imgo_site.conf import conf
+from push.management.console import ImgoCommand, add_json
+from push.management.local_api import is_embedded
+from push.operations import revoke_token
 
 
-class Command(BaseCommand):
-    """Make a token."""
+class Command(ImgoCommand):
+    """Make or revoke a token."""
 
-    help = "Give a subscriber key a token, replacing the one it had, and print it this once."
+    help = (
+        "Give a subscriber key a token, replacing the one it had, and print it this once. "
+        "With --revoke: delete the key's token and close its sessions."
+    )
+    examples: ClassVar = ("alice", "alice --expires-in 3600 --room 'team-*'", "alice --revoke")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The key, and what its sessions may do."""
         parser.add_argument("key", help="the subscriber key")
-        parser.add_argument("--expires-in", type=int, help="seconds; for ever when not given")
-        parser.add_argument("--room", action="append", help="a room it may join; * for any part")
+        parser.add_argument(
+            "--expires-in", type=int, metavar="SECONDS", help="for ever when not given"
+        )
+        parser.add_argument(
+            "--room", action="append", help="a room it may join, * for any part; may be repeated"
+        )
+        parser.add_argument("--revoke", action="store_true", help="delete the key's token")
+        add_json(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def run(self, **options: Any) -> None:
         """Print the token's text alone, for use in scripts."""
-        try:
-            _, text = Token.objects.issue(
-                options["key"], expires_in=options["expires_in"], rooms=options["room"]
-            )
-        except BadRequest as error:
-            raise CommandError(error.message) from None
-        self.stdout.write(text)
+        if options["revoke"]:
+            self._revoke(options["key"], as_json=options["json"])
+            return
+        row, text = Token.objects.issue(
+            options["key"], expires_in=options["expires_in"], rooms=options["room"]
+        )
+        if options["json"]:
+            data = {"key": row.key, "token": text, "rooms": row.rooms}
+            self.print_json({**data, "expires_at": row.expires_at})
+        else:
+            self.stdout.write(text)
+
+    def _revoke(self, key: str, *, as_json: bool) -> None:
+        revoke_token(key)
+        if as_json:
+            self.print_json({"key": key, "revoked": True})
+        else:
+            self.stdout.write(f"The token of {key!r} is revoked; {_what_of_sessions()}.")
+
+
+def _what_of_sessions() -> str:
+    """When its open sessions are closed, at the latest."""
+    if conf.REVALIDATE_INTERVAL:
+        return f"its open sessions are closed within {conf.REVALIDATE_INTERVAL:g} s"
+    if is_embedded():
+        return "its open sessions stay, for REVALIDATE_INTERVAL is 0"
+    return "its open sessions are told to close"

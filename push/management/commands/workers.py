@@ -2,16 +2,17 @@
 
 import re
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from imgo_site.conf import conf
+from push.management.console import ImgoCommand
 from push.workers import Supervisor
 
 
-class Command(BaseCommand):
+class Command(ImgoCommand):
     """Run the workers."""
 
     help = (
@@ -19,12 +20,15 @@ class Command(BaseCommand):
         "no tasks. SIGTERM lets each finish its task. On several machines, give each some."
     )
 
+    requires_system_checks = "__all__"
+    examples: ClassVar = ("", "--partitions 0-1", "--partitions 2,3 --log-level WARNING")
+
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which partitions."""
         parser.add_argument("--partitions", default="", help="such as 0-3 or 0,2; all by default")
         parser.add_argument("--log-level", default="INFO", help="of the workers (INFO)")
 
-    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002
+    def run(self, **options: Any) -> None:
         """Run until stopped."""
         if settings.CELERY_TASK_ALWAYS_EAGER:
             raise CommandError(

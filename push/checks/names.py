@@ -1,4 +1,4 @@
-"""System checks of imgo's settings, each with an id and a hint."""
+"""Names and values: settings that there are not, wrong types, callables that are not there."""
 
 import difflib
 import os
@@ -13,7 +13,6 @@ from django.utils.module_loading import import_string
 from accounts.authentication import in_networks
 from imgo_site.conf import conf, known_names, load
 
-SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
 CALLABLES = ("AUTHENTICATOR", "ROOM_AUTHORIZER", "RECEIVER", "SESSION_KEY")
 
 
@@ -49,13 +48,15 @@ def check_values(**_: Any) -> list[CheckMessage]:
     try:
         load()
     except ImproperlyConfigured as error:
-        return [Error(str(error), id="imgo.E002")]
+        hint = "The README lists the settings with their defaults."
+        return [Error(str(error), hint=hint, id="imgo.E002")]
     messages: list[CheckMessage] = []
     for name in CALLABLES:
         try:
             import_string(getattr(conf, name))
         except ImportError as error:
-            messages.append(Error(f"IMGO setting {name}: {error}", id="imgo.E003"))
+            hint = "Say module.function, of a module that this process can import."
+            messages.append(Error(f"IMGO setting {name}: {error}", hint=hint, id="imgo.E003"))
     if conf.SESSION_CAP_POLICY not in {"refuse", "close_oldest"}:
         hint = "Say 'refuse' or 'close_oldest'."
         messages.append(Error("SESSION_CAP_POLICY is unknown.", hint=hint, id="imgo.E004"))
@@ -64,34 +65,6 @@ def check_values(**_: Any) -> list[CheckMessage]:
     try:
         in_networks("127.0.0.1", conf.LEGACY_TRUSTED_NETWORKS)
     except ValueError as error:
-        messages.append(Error(f"LEGACY_TRUSTED_NETWORKS: {error}", id="imgo.E005"))
-    return messages
-
-
-@register
-def check_security(**_: Any) -> list[CheckMessage]:
-    """W002-W003: doors that stand open, and weak secrets."""
-    messages: list[CheckMessage] = []
-    try:
-        load()
-    except ImproperlyConfigured:
-        return messages  # E002 tells
-    if conf.LEGACY_TRUSTED_NETWORKS:
-        networks = ", ".join(conf.LEGACY_TRUSTED_NETWORKS)
-        messages.append(
-            checks.Warning(
-                f"Anyone in {networks} can push without an API key on imgo's paths.",
-                hint="Give the old tools an API key (?apikey=...) and empty "
-                "LEGACY_TRUSTED_NETWORKS.",
-                id="imgo.W002",
-            )
-        )
-    if conf.JWT_SECRET and len(conf.JWT_SECRET.encode()) < SECRET_MIN:
-        messages.append(
-            checks.Warning(
-                f"JWT_SECRET is shorter than {SECRET_MIN} bytes.",
-                hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
-                id="imgo.W003",
-            )
-        )
+        hint = "Say networks such as 10.1.0.0/16 or fd00::/8, separated by commas."
+        messages.append(Error(f"LEGACY_TRUSTED_NETWORKS: {error}", hint=hint, id="imgo.E005"))
     return messages

@@ -1,0 +1,133 @@
+"""What the machine, Postgres and Redis take, against what all processes may ask of them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Info, Tags, register
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.db.models.functions import Now
+
+from imgo_site.conf import conf
+from push import files
+from push.checks.reading import with_settings
+from push.models import Node
+
+FILES_MIN = 10_000  # sessions that a node should be able to hold
+API_PROCESSES = 2  # as docs/deploying.md starts gunicorn; WEB_CONCURRENCY says otherwise
+REDIS_CONNECTIONS = 15  # of one process: counted were 11 of a worker, 8 of a node, 3 of the API
+REDIS_TIMEOUT = 2.0  # seconds
+
+
+@register(deploy=True)
+@with_settings
+def check_files() -> Iterator[CheckMessage]:
+    """W014: a node that can hold few sessions."""
+    _, most = files.limits()  # a node raises its own limit as far as it may
+    sessions = most - files.RESERVED
+    wanted = max(FILES_MIN, conf.LISTEN_BACKLOG, conf.MAX_SESSIONS_PER_KEY)
+    if sessions < wanted:
+        yield checks.Warning(
+            f"A process here may open {most} files, so a node holds about {max(0, sessions)} "
+            f"sessions; it should be able to hold {wanted}.",
+            hint="Raise the hard limit: LimitNOFILE= in systemd, --ulimit nofile= in Docker, "
+            "ulimit -Hn in a shell.",
+            id="imgo.W014",
+        )
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many processes there are, as far as this one can know."""
+
+    nodes: int
+    workers: int
+    api: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.nodes + self.workers + self.api
+
+    def __str__(self) -> str:
+        return f"{self.nodes} nodes, {self.workers} workers and {self.api} API processes"
+
+
+def count_processes() -> Processes:
+    """Nodes that were alive just now, a worker a partition, and gunicorn's. Asks the database."""
+    recently = Now() - timedelta(seconds=2 * conf.NODE_LEASE)
+    nodes = Node.objects.filter(last_seen__gt=recently).count()
+    given = os.environ.get("WEB_CONCURRENCY", "")
+    api = int(given) if given.isdecimal() else API_PROCESSES
+    return Processes(max(1, nodes), conf.PARTITIONS, api)
+
+
+@register(Tags.database, deploy=True)
+def check_connections(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """W015-W016: more connections than Postgres or Redis take; I001: they cannot be asked."""
+    if "default" not in (databases or ()):
+        return []
+    try:
+        processes = count_processes()
+        found = list(_check_postgres(processes))
+    except DatabaseError as error:
+        return [_not_checked("The database", error)]
+    return found + list(_check_redis(processes))
+
+
+def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
+    pool = connection.settings_dict.get("OPTIONS", {}).get("pool")
+    if connection.vendor != "postgresql" or not isinstance(pool, dict):
+        return
+    size = int(pool.get("max_size") or pool.get("min_size") or 4)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int,"
+            " current_setting('superuser_reserved_connections')::int"
+        )
+        most, reserved = cursor.fetchone()
+    wanted = processes.total * size
+    if wanted > most - reserved:
+        yield checks.Warning(
+            f"{processes}, each with a pool of {size}, may open {wanted} connections; Postgres "
+            f"takes {most - reserved}.",
+            hint="Raise max_connections of Postgres, lower DATABASE_POOL_SIZE, or put a pooler in "
+            "between.",
+            id="imgo.W015",
+        )
+
+
+def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
+    if not settings.REDIS_URL:
+        return
+    try:
+        with redis.Redis.from_url(
+            settings.REDIS_URL,
+            socket_connect_timeout=REDIS_TIMEOUT,
+            socket_timeout=REDIS_TIMEOUT,
+        ) as client:
+            most = client.info("clients").get("maxclients")
+    except redis.RedisError as error:
+        yield _not_checked("Redis", error)
+        return
+    wanted = processes.total * REDIS_CONNECTIONS
+    if most is not None and wanted > int(most):
+        yield checks.Warning(
+            f"{processes} may open {wanted} connections; Redis takes {most}.",
+            hint="Raise maxclients of Redis.",
+            id="imgo.W016",
+        )
+
+
+def _not_checked(what: str, error: Exception) -> CheckMessage:
+    return Info(
+        f"{what} cannot be asked how many connections it takes: {error}".strip(),
+        hint="Run the check again when it is there.",
+        id="imgo.I001",
+    )

@@ -1,0 +1,182 @@
+"""Numbers: out of their range, in contradiction to each other, or not what anybody wants."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, register
+from django.db import connection
+
+from imgo_site.conf import conf
+from push.checks.reading import with_settings
+
+PORT_MAX = 65_535
+HEARTBEAT_MIN = 10.0  # seconds; phones and proxies sleep for longer than clients think
+LEASE_MIN = 5.0  # seconds; it is renewed in every third, and a busy node may be late
+FRAME_OVERHEAD = 1024  # bytes that a body's frame may add: headers, ids, WebSocket
+TEXT_FACTOR = 2  # bytes of a text frame for one of a body: quotes and newlines are escaped
+PARTITIONS_MAX = 1_000  # each is a queue, and a process of `manage.py workers`
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `lowest` (itself only if it `includes` it) to `highest`."""
+
+    lowest: float
+    highest: float = math.inf
+    includes: bool = True
+
+    def has(self, value: float) -> bool:
+        """Whether a finite `value` is within."""
+        above = value >= self.lowest if self.includes else value > self.lowest
+        return math.isfinite(value) and above and value <= self.highest
+
+    def __str__(self) -> str:
+        least = f"{self.lowest:g} or more" if self.includes else f"more than {self.lowest:g}"
+        return least if self.highest == math.inf else f"from {self.lowest:g} to {self.highest:g}"
+
+
+ANY = Range(0)  # 0 means: none, at once, or no limit, as its text says
+ONE = Range(1)
+TIME = Range(0, includes=False)
+
+RANGES = {
+    "HTTP_PORT": Range(1, PORT_MAX),
+    "WS_PORT": Range(0, PORT_MAX),
+    "TCP_PORT": Range(0, PORT_MAX),
+    "PARTITIONS": Range(1, PARTITIONS_MAX),
+    "SESSION_BYTES": Range(FRAME_OVERHEAD),
+    **dict.fromkeys(
+        (
+            "AUTH_FAILURES",
+            "JWT_LEEWAY",
+            "MAX_SESSIONS_PER_KEY",
+            "MAX_ROOMS_PER_SESSION",
+            "BATCH_WINDOW",
+            "DEDUPE_WINDOW",
+            "RECORD_KEEP",
+            "LOADER_WINDOW",
+            "GROUP_LINGER",
+            "DRAIN_SECONDS",
+            "REVALIDATE_INTERVAL",
+        ),
+        ANY,
+    ),
+    **dict.fromkeys(
+        (
+            "MAX_CLIENT_BODY",
+            "MAX_FRAMES_PER_SECOND",
+            "BATCH_MAX",
+            "MAX_BODY",
+            "MAX_KEYS",
+            "MAX_PUSHES",
+            "MAX_REQUEST",
+            "TTL",
+            "LIVE_TTL",
+            "MAX_TTL",
+            "OFFLINE_MAX",
+            "REPLAY_PAGE",
+            "DATABASE_THREADS",
+            "LISTEN_BACKLOG",
+        ),
+        ONE,
+    ),
+    **dict.fromkeys(
+        (
+            "HANDSHAKE_TIMEOUT",
+            "HEARTBEAT_TIMEOUT",
+            "SLOW_READER_TIMEOUT",
+            "NODE_LEASE",
+            "SWEEP_AFTER",
+            "AUDIT_INTERVAL",
+            "CANARY_INTERVAL",
+        ),
+        TIME,
+    ),
+}
+
+
+@register
+@with_settings
+def check_ranges() -> Iterator[CheckMessage]:
+    """E006: a number that makes no sense."""
+    for name, allowed in RANGES.items():
+        value = getattr(conf, name)
+        if not allowed.has(value):
+            yield Error(
+                f"{name} is {value}.", hint=f"It has to be {allowed}, finite.", id="imgo.E006"
+            )
+
+
+@register
+@with_settings
+def check_pairs() -> Iterator[CheckMessage]:
+    """E007: two settings that contradict each other."""
+    upload = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    pairs = [
+        ("TTL", conf.TTL, "MAX_TTL", conf.MAX_TTL, "no push could have the lifetime it gets"),
+        ("MAX_BODY", conf.MAX_BODY, "MAX_REQUEST", conf.MAX_REQUEST, "no request could carry it"),
+    ]
+    if upload is not None:
+        name = "DATA_UPLOAD_MAX_MEMORY_SIZE"
+        pairs.append(("MAX_REQUEST", conf.MAX_REQUEST, name, upload, "Django reads no more"))
+    for low, low_value, high, high_value, why in pairs:
+        if low_value > high_value:
+            yield Error(
+                f"{low} ({low_value}) is more than {high} ({high_value}): {why}.",
+                hint=f"Lower {low}, or raise {high}.",
+                id="imgo.E007",
+            )
+    if conf.TCP_PORT and conf.TCP_PORT in {conf.HTTP_PORT, conf.WS_PORT}:
+        yield Error(
+            f"TCP_PORT is {conf.TCP_PORT}, and so is HTTP_PORT or WS_PORT.",
+            hint="Raw TCP needs a port of its own; 0 turns it off.",
+            id="imgo.E007",
+        )
+
+
+@register
+@with_settings
+def check_times() -> Iterator[CheckMessage]:
+    """W005: sessions closed too early; W006: nodes given up too early."""
+    heartbeat, handshake = conf.HEARTBEAT_TIMEOUT, conf.HANDSHAKE_TIMEOUT
+    if heartbeat <= handshake or heartbeat < HEARTBEAT_MIN:
+        yield checks.Warning(
+            f"HEARTBEAT_TIMEOUT is {heartbeat:g} s: sessions are closed that are alive.",
+            hint=f"Make it more than HANDSHAKE_TIMEOUT ({handshake:g} s), {HEARTBEAT_MIN:g} s or "
+            "more, and twice the pause between your clients' heartbeats.",
+            id="imgo.W005",
+        )
+    if conf.NODE_LEASE < LEASE_MIN:
+        yield checks.Warning(
+            f"NODE_LEASE is {conf.NODE_LEASE:g} s, renewed every {conf.NODE_LEASE / 3:.2g} s: a "
+            "node that is busy for a moment counts as gone, with its sessions and rooms.",
+            hint=f"Make it {LEASE_MIN:g} s or more; the default is 30.",
+            id="imgo.W006",
+        )
+
+
+@register
+@with_settings
+def check_frames() -> Iterator[CheckMessage]:
+    """W010: messages that close the session they are for; W011: loaders that starve the API."""
+    for name in ("MAX_BODY", "MAX_CLIENT_BODY"):
+        largest = TEXT_FACTOR * getattr(conf, name) + FRAME_OVERHEAD
+        if largest > conf.SESSION_BYTES:
+            yield checks.Warning(
+                f"{name} ({getattr(conf, name)} bytes) may make frames of {largest} bytes, and a "
+                f"session is closed when {conf.SESSION_BYTES} bytes (SESSION_BYTES) wait for it.",
+                hint=f"Lower {name}, or raise SESSION_BYTES to several times {largest}.",
+                id="imgo.W010",
+            )
+    pool = connection.settings_dict.get("OPTIONS", {}).get("pool")
+    size = pool.get("max_size") if isinstance(pool, dict) else None
+    if size is not None and size <= conf.DATABASE_THREADS:
+        yield checks.Warning(
+            f"DATABASE_THREADS is {conf.DATABASE_THREADS}, and the pool has {size} connections: "
+            "in a storm of connects the API gets none.",
+            hint="Make DATABASE_POOL_SIZE larger than DATABASE_THREADS.",
+            id="imgo.W011",
+        )

@@ -1,0 +1,83 @@
+"""Doors that stand open, and weak secrets."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, register
+
+from imgo_site.conf import conf
+from push.checks.reading import with_settings
+
+SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
+
+
+@register
+@with_settings
+def check_networks() -> Iterator[CheckMessage]:
+    """W002: networks that need no API key; W004: such that are on the internet."""
+    if not conf.LEGACY_TRUSTED_NETWORKS:
+        return
+    names = ", ".join(conf.LEGACY_TRUSTED_NETWORKS)
+    hint = "Give the old tools an API key (?apikey=...) and empty LEGACY_TRUSTED_NETWORKS."
+    yield checks.Warning(
+        f"Anyone in {names} can push without an API key on imgo's paths.",
+        hint=hint,
+        id="imgo.W002",
+    )
+    if public := [name for name in conf.LEGACY_TRUSTED_NETWORKS if _is_public(name)]:
+        yield checks.Warning(
+            f"{', '.join(public)} is not a private network: strangers can push to all keys.",
+            hint="Name the private network that the old tools are in, such as 10.1.0.0/16.",
+            id="imgo.W004",
+        )
+
+
+def _is_public(name: str) -> bool:
+    try:
+        network = ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        return False  # E005 tells
+    return not (network.is_private or network.is_loopback or network.is_link_local)
+
+
+@register
+@with_settings
+def check_secrets() -> Iterator[CheckMessage]:
+    """W003: a JWT secret that can be guessed."""
+    if conf.JWT_SECRET and len(conf.JWT_SECRET.encode()) < SECRET_MIN:
+        yield checks.Warning(
+            f"JWT_SECRET is shorter than {SECRET_MIN} bytes.",
+            hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
+            id="imgo.W003",
+        )
+
+
+@register
+@with_settings
+def check_public() -> Iterator[CheckMessage]:
+    """W012: DEBUG where strangers come; W013: the demo behind a proxy."""
+    names = [name for name in settings.ALLOWED_HOSTS if name not in LOCAL_NAMES]
+    if settings.DEBUG and (names or not _is_loopback(conf.HOST)):
+        where = ", ".join(names) or conf.HOST
+        yield checks.Warning(
+            f"DEBUG is on and {where} can be reached from elsewhere: error pages show settings.",
+            hint="Unset DJANGO_DEBUG.",
+            id="imgo.W012",
+        )
+    if conf.DEMO == "on" and settings.SECURE_PROXY_SSL_HEADER:
+        yield checks.Warning(
+            "The demo page is on behind a proxy: it shows its secrets to whoever comes from this "
+            "machine, and so does everyone whom a proxy on it lets in.",
+            hint="Set IMGO_DEMO=off.",
+            id="imgo.W013",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

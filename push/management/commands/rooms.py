@@ -1,0 +1,61 @@
+"""`manage.py rooms [ROOM]`: the rooms with somebody in them, or who is in one."""
+
+from argparse import ArgumentParser
+from typing import Any, ClassVar
+
+from django.core.management.base import CommandError
+
+from imgo_site.errors import NotFound
+from imgo_site.names import check_name
+from push.management import local_api
+from push.management.console import ImgoCommand, add_json
+from push.registry import get_registry
+
+
+class Command(ImgoCommand):
+    """List rooms."""
+
+    help = (
+        "List the rooms with somebody in them, fullest first; with a room, the sessions in it. "
+        "Exit status 1 when there is nobody."
+    )
+    examples: ClassVar = ("", "lobby", "lobby --json")
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Which."""
+        parser.add_argument("room", nargs="?", help="the room; without it, all rooms")
+        add_json(parser)
+
+    def run(self, **options: Any) -> None:
+        """Print one line for each."""
+        room = options["room"]
+        if room is None:
+            columns, rows, nothing = ("room", "sessions"), rooms(), "Nobody is in any room."
+        else:
+            check_name(room, "room")
+            columns, rows = ("key", "session"), members(room)
+            nothing = f"Nobody is in the room {room!r}."
+        if options["json"]:
+            self.print_json(rows)
+        if not rows:
+            raise CommandError(nothing)
+        if not options["json"]:
+            self.print_table(columns, ([row[name] for name in columns] for row in rows))
+
+
+def rooms() -> list[dict[str, Any]]:
+    """Each room and its sessions, fullest first."""
+    if local_api.is_embedded():
+        return local_api.all_rows(local_api.path_of("rooms"))
+    found = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
+    return [{"room": room, "sessions": count} for room, count in found]
+
+
+def members(room: str) -> list[dict[str, Any]]:
+    """Who is in a room."""
+    if local_api.is_embedded():
+        try:
+            return local_api.all_rows(local_api.path_of("rooms", room))
+        except NotFound:
+            return []
+    return [{"key": key, "session": session} for key, session in get_registry().members(room)]

@@ -1,0 +1,72 @@
+"""`manage.py sessions [KEY]`: who is connected."""
+
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from django.core.management.base import CommandError
+
+from imgo_site.names import check_name
+from push.management import local_api
+from push.management.console import ImgoCommand, add_json
+from push.registry import get_registry
+
+SESSION = ("id", "node", "transport", "address", "platform", "since")
+NODE = ("id", "number", "name", "sessions", "since")
+
+
+class Command(ImgoCommand):
+    """List sessions."""
+
+    help = (
+        "List the sessions of a key, oldest first; without a key, the live nodes and how many "
+        "sessions each has. Exit status 1 when there are none."
+    )
+    examples: ClassVar = ("", "alice", "alice --json")
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Whose."""
+        parser.add_argument("key", nargs="?", help="the subscriber key; without it, the nodes")
+        add_json(parser)
+
+    def run(self, **options: Any) -> None:
+        """Print one line for each."""
+        key = options["key"]
+        if key is None:
+            columns: tuple[str, ...] = NODE
+            rows, nothing = nodes(), "No node is running."
+        else:
+            check_name(key, "key")
+            columns, rows = SESSION, sessions(key)
+            nothing = f"The key {key!r} has no sessions."
+        if options["json"]:
+            self.print_json(rows)
+        if not rows:
+            raise CommandError(nothing)
+        if not options["json"]:
+            self.print_table(columns, ([_cell(row, name) for name in columns] for row in rows))
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The live nodes."""
+    if local_api.is_embedded():
+        return local_api.all_rows(local_api.path_of("nodes"))
+    return [{name: getattr(node, name) for name in NODE} for node in get_registry().nodes()]
+
+
+def sessions(key: str) -> list[dict[str, Any]]:
+    """The sessions of a key, oldest first."""
+    if local_api.is_embedded():
+        found: list[dict[str, Any]] = local_api.call("GET", local_api.path_of("keys", key))[
+            "sessions"
+        ]
+        return found
+    return [
+        {name: getattr(entry, name) for name in SESSION} for entry in get_registry().sessions(key)
+    ]
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    if name == "since":
+        return f"{datetime.fromtimestamp(row[name], UTC):%Y-%m-%d %H:%M:%S}Z"
+    return str(row[name])

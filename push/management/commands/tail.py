@@ -1,0 +1,152 @@
+"""`manage.py tail`: watch pushes as they are accepted."""
+
+import json
+import os
+import sys
+import time
+from argparse import ArgumentParser
+from base64 import b64encode
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, ClassVar
+
+from django.core.management.base import CommandError
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import Max, Q
+
+from imgo_site.names import INT64_MAX, check_name, check_number
+from offline.models import Message
+from push.management.console import ImgoCommand, printable
+
+PAGE = 500  # messages read at a time
+LATE = 10.0  # seconds that an id may be missing because its transaction has not ended yet
+GAP_MAX = 1000  # such ids that are looked for
+INTERVAL_MAX = 3600  # seconds
+SHOWN = 3  # keys of a push to many
+
+
+class Command(ImgoCommand):
+    """Follow pushes."""
+
+    help = (
+        "Print a line for each push as it is accepted, until Ctrl-C: its id, whom it is for, and "
+        "who pushed it. Bodies are shown with --bodies alone: they may be private."
+    )
+    examples: ClassVar = ("", "--key alice --bodies", "--json --since 1043 --count 10")
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Which pushes, and what of them."""
+        parser.add_argument("--key", help="pushes that name this key")
+        parser.add_argument("--room", help="pushes to this room")
+        parser.add_argument("--bodies", action="store_true", help="show the bodies too")
+        parser.add_argument("--since", metavar="ID", help="begin behind this id; by default: now")
+        parser.add_argument("--count", type=int, default=0, help="end after so many; 0: never")
+        parser.add_argument(
+            "--interval", type=float, default=0.5, metavar="SECONDS", help="between looks (0.5)"
+        )
+        parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+
+    def run(self, **options: Any) -> None:
+        """Follow until Ctrl-C, or until whoever reads the lines has gone."""
+        for name in ("key", "room"):
+            if options[name] is not None:
+                check_name(options[name], name)
+        if not 0 < options["interval"] < INTERVAL_MAX:
+            raise CommandError(f"--interval must be more than 0, and less than {INTERVAL_MAX}.")
+        if options["count"] < 0:
+            raise CommandError("--count must be 0 or more.")
+        bodies = options["bodies"]
+        show = _as_json if options["json"] else _as_line
+        found = _follow(_start(options["since"]), options["interval"], bodies=bodies)
+        wanted = (one for one in found if _is_wanted(one, options["key"], options["room"]))
+        try:
+            for message in islice(wanted, options["count"] or None):
+                self.stdout.write(show(message, bodies=bodies))
+                self.stdout.flush()
+        except KeyboardInterrupt:
+            return
+        except BrokenPipeError:
+            # Python writes what is left at its end, and would complain once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _start(since: str | None) -> int:
+    """The id to begin behind. Raises `BadRequest`."""
+    if since is not None:
+        return check_number(since, "--since", lowest=0, highest=INT64_MAX)
+    return Message.objects.aggregate(last=Max("pk"))["last"] or 0
+
+
+def _follow(last: int, interval: float, *, bodies: bool) -> Iterator[Message]:
+    """The messages behind the id `last`, as they come.
+
+    Ids are given before they are committed: one may appear after a higher one. So ids that were
+    skipped are looked for until it is clear that nobody will commit them.
+    """
+    gaps: dict[int, float] = {}  # id → when it was missed, monotonic seconds
+    rows = Message.objects.order_by("pk")
+    if not bodies:
+        rows = rows.defer("body")
+    while True:
+        found = list(rows.filter(Q(pk__gt=last) | Q(pk__in=list(gaps)))[:PAGE])
+        now = time.monotonic()
+        for message in found:
+            gaps.pop(message.pk, None)
+            if message.pk > last:
+                for missing in range(max(last + 1, message.pk - GAP_MAX), message.pk):
+                    gaps[missing] = now
+                last = message.pk
+        yield from found
+        gaps = {i: since for i, since in gaps.items() if now - since < LATE}
+        gaps = dict(list(gaps.items())[-GAP_MAX:])
+        if len(found) < PAGE:
+            time.sleep(interval)
+
+
+def _is_wanted(message: Message, key: str | None, room: str | None) -> bool:
+    if key is not None and key in (message.keys or ()):
+        return True
+    if room is not None and message.audience == Message.Audience.ROOM and message.room == room:
+        return True
+    return key is None and room is None
+
+
+def _target(message: Message) -> dict[str, Any]:
+    if message.audience == Message.Audience.KEYS:
+        keys = message.keys or []
+        return {"key": keys[0]} if len(keys) == 1 else {"keys": keys}
+    if message.audience == Message.Audience.ROOM:
+        return {"room": message.room}
+    return {"all": True}
+
+
+def _as_json(message: Message, *, bodies: bool) -> str:
+    data: dict[str, Any] = {
+        "id": str(message.pk),
+        "at": message.created_at,
+        "to": _target(message),
+        "op": message.op,
+        "stored": message.stored,
+        "expires_at": message.expires_at,
+        "by": message.by,
+    }
+    if bodies and message.is_json:
+        data["body"] = json.loads(bytes(message.body))
+    elif bodies:
+        data["body_base64"] = b64encode(bytes(message.body)).decode()
+    return json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False)
+
+
+def _as_line(message: Message, *, bodies: bool) -> str:
+    ((kind, value),) = _target(message).items()
+    if kind == "keys":
+        more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+        value = ", ".join(value[:SHOWN]) + more
+    to = "all" if kind == "all" else f"{kind} {value}"
+    life = "stored" if message.stored else "live"
+    line = f"{message.created_at:%H:%M:%S}  {message.pk}  {to}  {life}  by {message.by or '?'}"
+    if message.op != Message._meta.get_field("op").default:
+        line += f"  op {message.op}"
+    if bodies:
+        line += "  " + bytes(message.body).decode(errors="backslashreplace")
+    return printable(line)

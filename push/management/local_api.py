@@ -1,0 +1,95 @@
+"""The API of the embedded server, for commands that need what its process alone knows.
+
+Without `REDIS_URL` the registry and the channel layer live in the memory of the one server. A
+command is another process: it asks the server over HTTP, with the bootstrap or the demo's key.
+"""
+
+import http.client
+import json
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from django.conf import settings
+
+from imgo_site.conf import conf
+from imgo_site.errors import ImgoError, NotFound, Unavailable
+
+TIMEOUT = 10.0  # seconds for one call
+PAGE = 1000  # rows of one page: the most that the API gives
+ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def is_embedded() -> bool:
+    """Whether the registry and the layer are in the server's memory."""
+    return not settings.REDIS_URL
+
+
+def path_of(*parts: str) -> str:
+    """A path of the API: `path_of("keys", "a b", "sessions")`."""
+    return "/api/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def call(method: str, path: str, body: bytes | None = None) -> Any:
+    """What the server answers, as data. Raises an `ImgoError` with its words, or `Unavailable`."""
+    host = ANY_ADDRESS.get(conf.HOST, conf.HOST)
+    connection = http.client.HTTPConnection(host, conf.HTTP_PORT, timeout=TIMEOUT)
+    headers = {"Authorization": f"Api-Key {_api_key(method, path)}", "Host": _host_header()}
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        text = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(
+            f"No server answers at http://{host}:{conf.HTTP_PORT} ({error}). Without REDIS_URL "
+            "its process alone knows who is connected: start it with 'manage.py imgo', or set "
+            "IMGO_HOST and IMGO_HTTP_PORT as it has them."
+        ) from None
+    finally:
+        connection.close()
+    return _read(method, path, response.status, text)
+
+
+def all_rows(path: str) -> list[Any]:
+    """All rows of a list that the API gives a page at a time."""
+    rows: list[Any] = []
+    while True:
+        page = call("GET", f"{path}?{urlencode({'limit': PAGE, 'offset': len(rows)})}")
+        rows += page["results"]
+        if not page["results"] or len(rows) >= page["count"]:
+            return rows
+
+
+def _host_header() -> str:
+    """A name that the server takes requests for."""
+    names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
+    return "localhost" if "localhost" in names or not names else names[0]
+
+
+def _api_key(method: str, path: str) -> str:
+    if conf.API_KEY:
+        return conf.API_KEY
+    try:
+        known = json.loads((Path(settings.DATA_DIR) / "demo.json").read_text())
+        return str(known["api_key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Unavailable(
+            "Without REDIS_URL only the server's process knows who is connected, and there is no "
+            f"API key to ask it with: set IMGO_API_KEY as the server has it, or call {method} "
+            f"{path} with a key that 'manage.py apikey' makes."
+        ) from None
+
+
+def _read(method: str, path: str, status: int, text: bytes) -> Any:
+    try:
+        data = json.loads(text) if text else None
+    except ValueError:
+        data = None
+    if status < HTTPStatus.BAD_REQUEST and (data is not None or not text):
+        return data
+    detail = data.get("detail") if isinstance(data, dict) else None
+    message = str(detail or f"The server answered {method} {path} with {status}.")
+    if status == HTTPStatus.NOT_FOUND:
+        raise NotFound(message)
+    raise ImgoError(message)

@@ -1,0 +1,64 @@
+"""docs/commands.md, made of what the commands' parsers say of themselves.
+
+After a change: python manage.py shell -c "from push.management import reference; reference.write()"
+"""
+
+from argparse import Action, ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management import find_commands, load_command_class
+from django.core.management.base import BaseCommand
+
+from push.management.console import ImgoCommand
+
+INTRODUCTION = """\
+# The commands
+
+`python manage.py <command> --help` says the same. With `--json` a command prints data for programs, on its standard output and nothing else there; progress and errors go to the standard error. Exit status: 0 when it is done, 1 for a mistake, a service that is away or nothing found, with one line that says so, 2 for wrong usage.
+
+Without `REDIS_URL` who is connected is known to the server's process alone. `push`, `sessions`, `rooms` and `kick` then ask that server over HTTP, at `IMGO_HOST` and `IMGO_HTTP_PORT`, with `IMGO_API_KEY` or the demo's key; without a server they fail.
+"""  # noqa: E501 - a paragraph is a line
+
+
+def markdown() -> str:
+    """The page."""
+    folder = str(Path(__file__).parent)
+    return "\n".join((INTRODUCTION, *map(_section, sorted(find_commands(folder)))))
+
+
+def page() -> Path:
+    """Where it is."""
+    return Path(settings.BASE_DIR) / "docs" / "commands.md"
+
+
+def write() -> None:
+    """Bring the page up to date."""
+    page().write_text(markdown())
+
+
+def _section(name: str) -> str:
+    command = load_command_class("push", name)
+    assert isinstance(command, ImgoCommand)
+    lines = [f"## `{name}`", "", command.help, ""]
+    rows = list(_rows(command.create_parser("manage.py", name)))
+    if rows:
+        lines += ["| argument | |", "|---|---|", *rows, ""]
+    examples = (f"python manage.py {name} {line}".rstrip() for line in command.examples)
+    return "\n".join((*lines, "```sh", *examples, "```", ""))
+
+
+def _rows(parser: ArgumentParser) -> Iterator[str]:
+    of_django = {action.dest for action in BaseCommand().create_parser("", "")._actions}
+    for action in parser._actions:
+        if action.dest not in of_django:
+            meaning = (action.help or "").replace("|", "\\|")
+            yield f"| `{_how_to_say(action)}` | {meaning} |"
+
+
+def _how_to_say(action: Action) -> str:
+    if not action.option_strings:
+        return f"[{action.dest}]" if action.nargs == "?" else action.dest
+    name = action.option_strings[-1]
+    return name if action.nargs == 0 else f"{name} {action.metavar or action.dest.upper()}"

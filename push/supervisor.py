@@ -1,0 +1,100 @@
+"""Keeps processes running: starts them, starts those again that end, and ends all in order."""
+
+import logging
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.5  # seconds between looks at the processes
+BACKOFF = (1.0, 30.0)  # seconds until one that ended is started again: the first time, the most
+HEALTHY_AFTER = 60.0  # seconds after which a start counts as a success
+STOP_TIMEOUT = 10.0  # seconds that one that is replaced gets to end in order
+
+
+class Child:
+    """One process that is to run always. `name`: as the log calls it."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self._command = list(command)
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self.started = 0.0
+        self._wait = BACKOFF[0]
+        self._not_before = 0.0
+
+    def look(self, now: float) -> None:
+        """Start it unless it runs; after a failure, a little later each time."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            if now - self.started > HEALTHY_AFTER:
+                self._wait = BACKOFF[0]
+            self._not_before = now + self._wait
+            logger.error(
+                "%s ended with %d, it is started again in %g s", self.name, status, self._wait
+            )
+            self._wait = min(self._wait * 2, BACKOFF[1])
+            self._process = None
+        if self._process is None and now >= self._not_before:
+            # In a session of its own: a Ctrl-C is for us, who tell it to end in order.
+            self._process = subprocess.Popen(  # noqa: S603
+                self._command, env=self._environment, start_new_session=True
+            )
+            self.started = now
+
+    def replace(self) -> None:
+        """End it, in order or not; the next look starts it again."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self.started = time.monotonic()  # it gets its time anew
+
+    def ask_to_stop(self) -> None:
+        """Have it finish what it is at, and end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Until it has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+
+class Supervisor:
+    """Runs children until it is told to stop."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self.children = children
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        """Return when all children have ended after a SIGTERM or SIGINT. For the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        while True:
+            now = time.monotonic()
+            for child in self.children:
+                child.look(now)
+            self.look_further(now)
+            if self._is_over.wait(TICK):
+                break
+        for child in self.children:
+            child.ask_to_stop()
+        for child in self.children:
+            child.wait()
+
+    def look_further(self, now: float) -> None:
+        """What else there is to do in a round, at `now` (monotonic seconds)."""
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._is_over.set()

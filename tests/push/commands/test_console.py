@@ -1,0 +1,85 @@
+"""What all commands share: help, exit status, data alone on stdout, progress for people alone."""
+
+import io
+import json
+import shlex
+
+import pytest
+from django.core.management import CommandError, find_commands, load_command_class
+from django.db import connection
+
+from push.management import console, reference
+
+COMMANDS = sorted(find_commands(reference.__file__.rsplit("/", 1)[0]))
+
+
+def test_the_page_of_commands_is_up_to_date():
+    """Else: manage.py shell -c "from push.management import reference; reference.write()"."""
+    assert reference.page().read_text() == reference.markdown()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_does_with_an_example(name):
+    command = load_command_class("push", name)
+    assert isinstance(command, console.ImgoCommand)
+    text = command.create_parser("manage.py", name).format_help()
+    assert " ".join(command.help.split()) in " ".join(text.split())
+    assert f"examples:\n  manage.py {name}" in text
+    for action in command.create_parser("manage.py", name)._actions:
+        assert action.help, action.dest
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_right_usage(name):
+    command = load_command_class("push", name)
+    parser = command.create_parser("manage.py", name)
+    for line in command.examples:
+        parser.parse_args(shlex.split(line.split(" < ")[0]))
+
+
+@pytest.mark.django_db
+def test_a_database_without_its_tables_says_what_to_do(run):
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE push_dedupe")
+    with pytest.raises(CommandError, match=r"run 'manage\.py migrate' first"):
+        run("prune")
+
+
+def test_a_setting_of_the_wrong_type_is_one_line(run, imgo):
+    imgo(MAX_BODY="big")
+    with pytest.raises(CommandError, match="MAX_BODY='big' must be of type int"):
+        run("push", "--all", "1")
+
+
+def test_a_database_that_is_away_is_one_line(run, database_down):
+    with pytest.raises(CommandError, match="The database cannot be reached"):
+        run("explain", "u1")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_for_a_terminal_alone(monkeypatch, capsys):
+    for steps_shown, stream in ((False, io.StringIO()), (True, Terminal())):
+        monkeypatch.setattr("sys.stderr", stream)
+        with console.progress_bar("pruning", 10) as steps:
+            steps.advance(5)
+            steps.at(10)
+        assert ("pruning" in stream.getvalue()) is steps_shown
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_is_as_wide_as_what_is_in_it():
+    out = io.StringIO()
+    command = console.ImgoCommand(stdout=out)
+    command.print_table(("a", "b"), [("long", 1), ("x\x1b[31m", "")])
+    assert out.getvalue() == "a          b\nlong       1\nx\\x1b[31m\n"
+
+
+def test_data_is_json():
+    out = io.StringIO()
+    console.ImgoCommand(stdout=out).print_json({"ä": [1]})
+    assert json.loads(out.getvalue()) == {"ä": [1]}
+    assert "ä" in out.getvalue()

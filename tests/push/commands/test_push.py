@@ -1,0 +1,85 @@
+"""manage.py push: what is stored, and what is refused. What arrives is in tests/e2e."""
+
+import pytest
+from django.core.management import CommandError
+
+from offline.models import Message, Pending
+
+pytestmark = pytest.mark.django_db
+
+
+def body_of(message: Message) -> bytes:
+    return bytes(message.body)
+
+
+def test_the_id_is_printed_alone_and_the_body_stays_as_it_was_written(run):
+    text = run("push", "--key", "u1", '{"n":  1.0}')
+    message = Message.objects.get(pk=int(text))
+    assert text == f"{message.pk}\n"
+    assert (body_of(message), message.is_json) == (b'{"n":  1.0}', True)
+    assert (message.by, message.keys, message.op) == ("manage.py push", ["u1"], 5)
+    assert Pending.objects.filter(message=message, key="u1").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "audience"),
+    [
+        (["--key", "a", "--key", "b"], ("keys", ["a", "b"], "")),
+        (["--room", "r"], ("room", None, "r")),
+        (["--all"], ("all", None, "")),
+    ],
+)
+def test_whom_it_is_for(data, target, audience):
+    message = Message.objects.get(pk=int(data("push", *target, "1")["id"]))
+    assert (message.audience, message.keys, message.room) == audience
+
+
+def test_the_body_from_the_standard_input(run, stdin):
+    stdin('"ä"\n'.encode())
+    assert body_of(Message.objects.get(pk=int(run("push", "--all", "-")))) == '"ä"'.encode()
+
+
+def test_options_reach_the_message(run):
+    message = Message.objects.get(
+        pk=int(run("push", "--key", "u", "1", "--ttl", "60", "--no-store", "--op", "1000"))
+    )
+    assert (message.stored, message.op) == (False, 1000)
+    assert (message.expires_at - message.created_at).total_seconds() == 60
+    first = run("push", "--key", "u", "1", "--dedupe-id", "d")
+    assert run("push", "--key", "u", "2", "--dedupe-id", "d") == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--all", "hello"], """quotes of its own: '"hello"'"""),
+        (["--all", "it's"], "quotes of its own"),
+        (["--all", "NaN"], "not JSON"),
+        (["--all", ""], "is empty"),
+        (["--all", "1", "--ttl", "0"], "ttl must be"),
+        (["--all", "1", "--op", "6"], "op must be"),
+        (["--key", "", "1"], "non-empty"),
+        (["--room", "a\nb", "1"], "control characters"),
+        (["--key", "u", '"' + "x" * 65_536 + '"'], "at most 65536 bytes"),
+        (["1"], "one of the arguments --key --room --all is required"),
+        (["--all", "--room", "r", "1"], "not allowed with"),
+        (["--all"], "body"),
+    ],
+)
+def test_what_cannot_be_pushed_is_one_line(run, arguments, part):
+    with pytest.raises(CommandError) as error:
+        run("push", *arguments)
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not Message.objects.exists()
+
+
+def test_nothing_is_stored_when_the_database_is_away(run, database_down):
+    with pytest.raises(CommandError, match="nothing was accepted"):
+        run("push", "--all", "1")
+
+
+def test_bytes_that_are_no_text_are_refused(run, stdin):
+    stdin(b"\xff")
+    with pytest.raises(CommandError, match="not JSON"):
+        run("push", "--all", "-")

@@ -1,0 +1,120 @@
+"""What keeps processes running: when it starts them again, and that it ends them in order."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from push import processes
+from push.supervisor import BACKOFF, HEALTHY_AFTER, Child, Supervisor
+from tests import wait_until
+
+ENDS = [sys.executable, "-c", "raise SystemExit(3)"]
+LASTS = ["sleep", "600"]
+
+
+def has_ended(child: Child) -> bool:
+    assert child._process is not None
+    return child._process.poll() is not None
+
+
+def test_one_that_ends_is_started_again_a_little_later_each_time(caplog):
+    child, now, waits = Child("the child", ENDS), 0.0, []
+    for _ in range(8):
+        child.look(now)
+        assert child.started == now
+        wait_until(lambda: has_ended(child))
+        child.look(now)  # notices
+        wait = child._not_before - now
+        child.look(now + wait - 0.01)
+        assert child._process is None
+        waits.append(wait)
+        now += wait
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert "the child ended with 3, it is started again in 1 s" in caplog.text
+
+
+def test_after_a_long_life_the_wait_is_short_again():
+    child = Child("the child", ENDS)
+    child.look(0.0)
+    wait_until(lambda: has_ended(child))
+    child.look(0.0)
+    child.look(BACKOFF[0])
+    wait_until(lambda: has_ended(child))
+    late = BACKOFF[0] + HEALTHY_AFTER + 1
+    child.look(late)
+    assert child._not_before == late + BACKOFF[0]
+
+
+def test_one_that_lasts_is_left_alone_replaced_and_stopped():
+    child = Child("the child", LASTS)
+    child.look(0.0)
+    first = child._process
+    child.look(HEALTHY_AFTER * 2)
+    assert child._process is first
+    child.replace()
+    assert first.returncode == -signal.SIGTERM
+    now = HEALTHY_AFTER * 3
+    child.look(now)
+    child.look(now + BACKOFF[0])
+    assert child._process is not None
+    assert child._process.pid != first.pid
+    child.ask_to_stop()
+    child.wait()
+    assert has_ended(child)
+    child.ask_to_stop()  # of one that has ended: nothing
+
+
+def test_one_that_was_never_started_is_no_trouble():
+    child = Child("the child", LASTS)
+    child.ask_to_stop()
+    child.wait()
+    child.replace()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_to_all_and_the_end_waits_for_them(tmp_path: Path, number):
+    # Each says when it is there and when it was told, and takes a moment to end.
+    code = (
+        "import pathlib, signal, sys, threading\n"
+        "told = threading.Event()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: told.set())\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "path.write_text('up')\n"
+        "told.wait()\n"
+        "path.write_text('done')\n"
+    )
+    paths = [tmp_path / f"{n}" for n in range(3)]
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def end_when_up() -> None:
+        wait_until(lambda: all(path.exists() and path.read_text() == "up" for path in paths))
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=end_when_up)
+    thread.start()
+    try:
+        Supervisor([Child(p.name, [sys.executable, "-c", code, str(p)]) for p in paths]).run()
+    finally:
+        thread.join()
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert [path.read_text() for path in paths] == ["done"] * 3
+
+
+def test_nodes_that_share_ports_have_names_of_their_own(imgo, settings):
+    imgo(NODE_NAME="web")
+    children = [processes._child(number) for number in range(2)]
+    assert [child.name for child in children] == ["node web#0", "node web#1"]
+    for number, child in enumerate(children):
+        assert child._environment["IMGO_NODE_NAME"] == f"web#{number}"
+        assert child._environment["IMGO_REUSE_PORT"] == "1"
+        assert child._environment["DJANGO_SETTINGS_MODULE"] == settings.SETTINGS_MODULE
+
+
+def test_ports_are_listed_by_their_settings(imgo):
+    imgo(HTTP_PORT=1, WS_PORT=0, TCP_PORT=3)
+    assert processes.ports() == [("HTTP_PORT", 1), ("TCP_PORT", 3)]
