@@ -3,11 +3,15 @@
 from django.urls import include, path
 
 from push import views
+from push.api.docs.views import DocsView, SchemaView
+from push.api.health import HealthView, ReadyView
 
 urlpatterns = [
     path("", views.demo, name="demo"),
     path("demo/push", views.demo_push, name="demo-push"),
-    path("healthz", views.healthz),
-    path("readyz", views.readyz),
+    path("healthz", HealthView.as_view()),
+    path("readyz", ReadyView.as_view()),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
+    path("api/docs/", DocsView.as_view(), name="docs"),
     path("", include("push.api.urls")),
 ]

@@ -1,4 +1,4 @@
-"""The demo page and the health check."""
+"""The demo page."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -8,7 +8,6 @@ from django.views.decorators.http import require_GET, require_POST
 
 from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
-from push import health, vitals
 from push.api.problems import CONTENT_TYPE, problem
 from push.api.schemas import PushRequest, read, utf8
 from push.routing import WEBSOCKET_PATH
@@ -17,20 +16,6 @@ from push.services import accept_push
 # Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
 CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-
-
-@require_GET
-def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """200 while this process can serve: in a node, once everything listens."""
-    state = health.current()
-    return JsonResponse({"status": state.value}, status=200 if state is health.State.READY else 503)
-
-
-@require_GET
-def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """200 while this process can do its job; `degraded` says what is slower than it should be."""
-    is_ready, found = vitals.report()
-    return JsonResponse(found, status=200 if is_ready else 503)
 
 
 def _check_demo(request: HttpRequest) -> None:

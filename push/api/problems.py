@@ -18,6 +18,7 @@ from imgo_site.errors import (
     TooLarge,
     Unavailable,
 )
+from push.api.answers import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ RET_PARAMETER = 65534
 RET_INTERNAL = 65535
 
 
-def problem(error: ImgoError) -> dict[str, Any]:
+def problem(error: ImgoError) -> Problem:
     """The problem details of an error, as a dict."""
     return {
         "type": "about:blank",

@@ -4,38 +4,87 @@
 caller wrote: numbers, spaces and the order of names included.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
 
+from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
-from imgo_site.names import INT64_MAX
-from push.services import Push
+from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX
+from push.services import FIRST_OWN_OP, Push
+from push.wire import Op
 
 T = TypeVar("T")
 
+
+def told(description: str = "", **keywords: Any) -> Meta:
+    """What the schema at /api/schema/ says of a member beyond its type. Nothing checks it here:
+    these are the rules of `as_push` and `check_name`. The name of a setting stands for its value.
+    """
+    return Meta(description=description or None, extra_json_schema={"x-imgo": keywords})
+
+
 Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+# What `check_name` takes.
+NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
+Name = Annotated[str, told(**NAME)]
+# What `Token.objects.issue` takes; the format is what Python calls printable.
+TOKEN = {"maxLength": TOKEN_MAX, "format": "printable"}
 
 
 class Target(Struct, forbid_unknown_fields=True):
     """Whom a push is for: exactly one of these."""
 
-    key: str | None = None
-    keys: list[str] | None = None
-    room: str | None = None
-    all: bool | None = None
+    key: Name | None = None
+    keys: Annotated[list[Name], told(minItems=1, maxItems="MAX_KEYS")] | None = None
+    room: Name | None = None
+    all: Annotated[bool, told("Everyone who is connected.", enum=[True])] | None = None
+
+
+EXACTLY_ONE = [
+    {"required": ["key"], "properties": {"key": {"type": "string"}}},
+    {"required": ["keys"], "properties": {"keys": {"type": "array"}}},
+    {"required": ["room"], "properties": {"room": {"type": "string"}}},
+    {"required": ["all"], "properties": {"all": {"type": "boolean"}}},
+]
 
 
 class PushRequest(Struct, forbid_unknown_fields=True):
     """One push."""
 
-    to: Target
-    body: Raw
-    op: Count = 5
-    ttl: Count | None = None
-    store: Literal["always", "never"] = "always"
-    dedupe_id: str | None = None
-    ensure: bool = False
+    to: Annotated[Target, told(oneOf=EXACTLY_ONE)]
+    body: Annotated[
+        Raw,
+        told("Any JSON value. Clients receive the very bytes; see MAX_BODY for how many at most."),
+    ]
+    op: Annotated[
+        Count,
+        told(
+            f"{int(Op.MESSAGE)}, or {FIRST_OWN_OP} and more: clients tell messages apart by it.",
+            anyOf=[
+                {"const": int(Op.MESSAGE)},
+                {"minimum": FIRST_OWN_OP, "maximum": INT32_MAX},
+            ],
+        ),
+    ] = 5
+    ttl: (
+        Annotated[
+            Count,
+            told("Seconds that it may wait for its keys; TTL.", minimum=1, maximum="MAX_TTL"),
+        ]
+        | None
+    ) = None
+    store: Annotated[
+        Literal["always", "never"],
+        told("Kept for keys that are not there, or not. Rooms and all are never kept."),
+    ] = "always"
+    dedupe_id: (
+        Annotated[Name, told("A second push with the same one is answered with the first's id.")]
+        | None
+    ) = None
+    ensure: Annotated[
+        bool, told("A push to a room or to all waits for a busy node; others are not dropped.")
+    ] = False
 
     def as_push(self) -> Push:
         """The push that this asks for, checked. Raises `BadRequest` or `TooLarge`."""
@@ -67,17 +116,22 @@ class PushRequest(Struct, forbid_unknown_fields=True):
 class ManyRequest(Struct):
     """imgo's body of /1/pushs."""
 
-    u: list[int]
-    m: Raw
+    u: Annotated[
+        list[Annotated[int, told(minimum=1, maximum=INT64_MAX)]],
+        told("Ids of users.", minItems=1, maxItems="MAX_KEYS"),
+    ]
+    m: Annotated[Raw, told("The message, any JSON value.")]
 
 
 class TokenRequest(Struct, forbid_unknown_fields=True):
     """A token to make. `expires_in`: seconds; `rooms`: names or `*` patterns."""
 
-    key: str
-    token: str = ""
-    expires_in: Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)] | None = None
-    rooms: list[str] | None = None
+    key: Name
+    token: Annotated[str, told("A text of your own; made here when empty.", **TOKEN)] = ""
+    expires_in: (
+        Annotated[int, Meta(ge=1, le=10 * 366 * 86_400, description="Seconds; null: never.")] | None
+    ) = None
+    rooms: Annotated[list[Name], told("Names or `*` patterns; null: the default.")] | None = None
 
 
 def utf8(data: bytes) -> bytes:

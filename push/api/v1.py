@@ -1,6 +1,6 @@
 """Our own API, version 1."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from msgspec import Raw
 from rest_framework.request import Request
@@ -14,6 +14,23 @@ from imgo_site.errors import ImgoError, NotFound, TooLarge
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import records
 from offline.models import Pending
+from push.api.answers import (
+    Accepted,
+    Closed,
+    KeyState,
+    MemberPage,
+    MemberRow,
+    NewToken,
+    NodePage,
+    NodeRow,
+    Refused,
+    RoomPage,
+    RoomRow,
+    SessionRow,
+    Stats,
+    TokenPage,
+    TokenRow,
+)
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.group_commit import accept_in_group
@@ -22,6 +39,7 @@ from push.registry import Entry, get_registry
 from push.services import Push, accept_pushes
 
 PAGE_MAX = 1000  # rows of one page
+OFFSET_MAX = 10**9  # rows before it
 
 
 def body_of(request: Request) -> bytes:
@@ -38,13 +56,8 @@ def window_of(request: Request) -> slice:
     """The rows that `?limit=` (100) and `?offset=` (0) ask for. Raises `BadRequest`."""
     query = request.query_params
     limit = check_number(query.get("limit", "100"), "limit", lowest=1, highest=PAGE_MAX)
-    offset = check_number(query.get("offset", "0"), "offset", lowest=0, highest=10**9)
+    offset = check_number(query.get("offset", "0"), "offset", lowest=0, highest=OFFSET_MAX)
     return slice(offset, offset + limit)
-
-
-def page_of(request: Request, rows: list[Any]) -> dict[str, Any]:
-    """One page of `rows`, and how many there are in all."""
-    return {"count": len(rows), "results": rows[window_of(request)]}
 
 
 class PushesView(APIView):
@@ -59,10 +72,11 @@ class PushesView(APIView):
         if data.lstrip()[:1] == b"[":
             return Response(self._accept_array(data, by), status=202)
         push = read(data, PushRequest).as_push()
-        return Response({"id": str(accept_in_group(push, by))}, status=202)
+        accepted: Accepted = {"id": str(accept_in_group(push, by))}
+        return Response(accepted, status=202)
 
     @staticmethod
-    def _accept_array(data: bytes, by: str) -> list[dict[str, Any]]:
+    def _accept_array(data: bytes, by: str) -> list[Accepted | Refused]:
         """Each item's id or what is wrong with it; the good ones are accepted together."""
         items = read(utf8(data), list[Raw])
         if len(items) > conf.MAX_PUSHES:
@@ -97,7 +111,7 @@ class PushView(APIView):
         return Response(records.as_dict(message, window_of(request)))
 
 
-def session_json(entry: Entry) -> dict[str, Any]:
+def session_json(entry: Entry) -> SessionRow:
     """A session as the API shows it."""
     return {
         "id": entry.id,
@@ -118,14 +132,13 @@ class KeyView(APIView):
         """Its sessions, and how many messages are pending for it."""
         check_name(key, "key")
         sessions = get_registry().sessions(key)
-        return Response(
-            {
-                "key": key,
-                "online": bool(sessions),
-                "sessions": [session_json(entry) for entry in sessions],
-                "pending": Pending.objects.unexpired(key).count(),
-            }
-        )
+        found: KeyState = {
+            "key": key,
+            "online": bool(sessions),
+            "sessions": [session_json(entry) for entry in sessions],
+            "pending": Pending.objects.unexpired(key).count(),
+        }
+        return Response(found)
 
 
 class KeySessionsView(APIView):
@@ -135,7 +148,8 @@ class KeySessionsView(APIView):
 
     def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
         """Close them all, with a code that tells the clients not to come back."""
-        return Response({"closed": kick_key(key)}, status=202)
+        closed: Closed = {"closed": kick_key(key)}
+        return Response(closed, status=202)
 
 
 class RoomsView(APIView):
@@ -146,7 +160,9 @@ class RoomsView(APIView):
     def get(self, request: Request) -> Response:
         """Room and number of sessions, fullest first, a page at a time."""
         rooms = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
-        return Response(page_of(request, [{"room": room, "sessions": n} for room, n in rooms]))
+        rows: list[RoomRow] = [{"room": room, "sessions": n} for room, n in rooms]
+        page: RoomPage = {"count": len(rows), "results": rows[window_of(request)]}
+        return Response(page)
 
 
 class RoomView(APIView):
@@ -160,8 +176,14 @@ class RoomView(APIView):
         members = get_registry().members(room)
         if not members:
             raise NotFound(f"Nobody is in the room {room!r}.")
-        rows = [{"key": key, "session": session} for key, session in members]
-        return Response({"room": room, "sessions": len(rows), **page_of(request, rows)})
+        rows: list[MemberRow] = [{"key": key, "session": session} for key, session in members]
+        page: MemberPage = {
+            "room": room,
+            "sessions": len(rows),
+            "count": len(rows),
+            "results": rows[window_of(request)],
+        }
+        return Response(page)
 
 
 class NodesView(APIView):
@@ -172,7 +194,7 @@ class NodesView(APIView):
     def get(self, request: Request) -> Response:  # noqa: ARG002
         """Each with its number, name and sessions."""
         nodes = get_registry().nodes()
-        rows = [
+        rows: list[NodeRow] = [
             {
                 "id": n.id,
                 "number": n.number,
@@ -182,7 +204,8 @@ class NodesView(APIView):
             }
             for n in nodes
         ]
-        return Response({"count": len(rows), "results": rows})
+        page: NodePage = {"count": len(rows), "results": rows}
+        return Response(page)
 
 
 class StatsView(APIView):
@@ -195,10 +218,12 @@ class StatsView(APIView):
         registry = get_registry()
         nodes = registry.nodes()
         sessions = sum(node.sessions for node in nodes)
-        return Response({"nodes": len(nodes), "sessions": sessions, "rooms": len(registry.rooms())})
+        rooms = len(registry.rooms())
+        found: Stats = {"nodes": len(nodes), "sessions": sessions, "rooms": rooms}
+        return Response(found)
 
 
-def token_json(token: Token) -> dict[str, Any]:
+def token_json(token: Token) -> TokenRow:
     """A token as the API shows it: never its text."""
     return {
         "key": token.key,
@@ -219,7 +244,8 @@ class TokensView(APIView):
         if key := request.query_params.get("key"):
             tokens = tokens.filter(key=check_name(key, "key"))
         rows = [token_json(token) for token in tokens[window_of(request)]]
-        return Response({"count": tokens.count(), "results": rows})
+        page: TokenPage = {"count": tokens.count(), "results": rows}
+        return Response(page)
 
     def post(self, request: Request) -> Response:
         """Give a key a token, replacing the one it had. Its text is in this answer alone."""
@@ -227,7 +253,8 @@ class TokensView(APIView):
         token, text = Token.objects.issue(
             wanted.key, token=wanted.token, expires_in=wanted.expires_in, rooms=wanted.rooms
         )
-        return Response({**token_json(token), "token": text}, status=201)
+        made: NewToken = {**token_json(token), "token": text}
+        return Response(made, status=201)
 
 
 class TokenView(APIView):

@@ -1,0 +1,275 @@
+"""What answers of the API look like. Views are checked against these by mypy, and the schema at
+/api/schema/ is made of them.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, NotRequired, TypedDict
+
+from msgspec import Meta
+
+Time = Annotated[float, Meta(description="Unix time, seconds.")]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Problem(TypedDict):
+    """What is wrong: problem details (RFC 9457)."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: Annotated[int, Meta(description="The HTTP status, again.")]
+    code: Annotated[str, Meta(description="For programs: bad_request, not_found, ...")]
+    detail: Annotated[str, Meta(description="For people.")]
+    retry: Annotated[bool, Meta(description="Whether the same call may succeed later.")]
+
+
+class Accepted(TypedDict):
+    """A push that was accepted: stored, if it is to be stored."""
+
+    id: Annotated[str, Meta(description="The message's id.", pattern="^[0-9]+$")]
+
+
+class Refused(TypedDict):
+    """One push of several that was not accepted, and why."""
+
+    error: Problem
+
+
+class SentTo(TypedDict):
+    """A session that it was sent to."""
+
+    session: str
+    at: datetime
+
+
+class DeliveryRecord(TypedDict):
+    """What became of a push for one key."""
+
+    key: str
+    state: Annotated[
+        Literal["pending", "acknowledged", "expired", "dropped", "live"],
+        Meta(description="`live`: it was not to be stored, so nothing more is known."),
+    ]
+    at: Annotated[datetime | None, Meta(description="Since when.")]
+    session: NotRequired[Annotated[str, Meta(description="The session that settled it.")]]
+    how: NotRequired[
+        Annotated[
+            Literal["client", "kernel"],
+            Meta(description="Acknowledged by the client, or by the kernel for one that cannot."),
+        ]
+    ]
+    reason: NotRequired[Annotated[str, Meta(description="Why it was dropped.")]]
+    sent: list[SentTo]
+
+
+class FanOut(TypedDict):
+    """Whether it was sent to who is connected."""
+
+    state: Literal["done", "waiting", "parked"]
+    partitions: NotRequired[Annotated[list[int], Meta(description="Where it waits.")]]
+    error: NotRequired[Annotated[str, Meta(description="Why it could not be sent.")]]
+
+
+class Totals(TypedDict, total=False):
+    """Keys of a stored push by state; empty when it was not stored."""
+
+    acknowledged: Count
+    pending: Count
+    expired: Count
+    dropped: Count
+
+
+class PushRecord(TypedDict):
+    """What became of a push. A push to keys has `totals`, `count` and a page of `results`."""
+
+    id: str
+    target: Literal["keys", "room", "all"]
+    by: Annotated[str, Meta(description="Who pushed it.")]
+    op: int
+    stored: bool
+    created_at: datetime
+    expires_at: datetime
+    fan_out: FanOut
+    room: NotRequired[str]
+    totals: NotRequired[Totals]
+    count: NotRequired[Annotated[int, Meta(ge=0, description="Keys in all.")]]
+    results: NotRequired[list[DeliveryRecord]]
+
+
+class SessionRow(TypedDict):
+    """One open session."""
+
+    id: str
+    node: Annotated[str, Meta(description="The node that holds it.")]
+    transport: str
+    address: str
+    platform: str
+    since: Time
+
+
+class KeyState(TypedDict):
+    """A key: its sessions, and how many messages are pending for it."""
+
+    key: str
+    online: bool
+    sessions: list[SessionRow]
+    pending: Count
+
+
+class Closed(TypedDict):
+    """How many sessions are being closed."""
+
+    closed: Count
+
+
+class RoomRow(TypedDict):
+    """One room and its size."""
+
+    room: str
+    sessions: Count
+
+
+class RoomPage(TypedDict):
+    """A page of the rooms."""
+
+    count: Annotated[int, Meta(ge=0, description="Rooms in all.")]
+    results: list[RoomRow]
+
+
+class MemberRow(TypedDict):
+    """One session in a room."""
+
+    key: str
+    session: str
+
+
+class MemberPage(TypedDict):
+    """A room, and a page of the sessions in it."""
+
+    room: str
+    sessions: Count
+    count: Annotated[int, Meta(ge=0, description="Sessions in all.")]
+    results: list[MemberRow]
+
+
+class NodeRow(TypedDict):
+    """One live node."""
+
+    id: str
+    number: Annotated[int, Meta(description="imgo's server id.")]
+    name: str
+    since: Time
+    sessions: Count
+
+
+class NodePage(TypedDict):
+    """The live nodes."""
+
+    count: Count
+    results: list[NodeRow]
+
+
+class Stats(TypedDict):
+    """Totals of the whole installation, now."""
+
+    nodes: Count
+    sessions: Count
+    rooms: Count
+
+
+class TokenRow(TypedDict):
+    """A token, without its text."""
+
+    key: str
+    rooms: Annotated[
+        list[str] | None, Meta(description="Rooms and `*` patterns; null: the default.")
+    ]
+    created_at: datetime
+    expires_at: Annotated[datetime | None, Meta(description="null: never.")]
+
+
+class NewToken(TokenRow):
+    """A token that was just made, with its text."""
+
+    token: Annotated[str, Meta(description="The text. It is in this answer alone.")]
+
+
+class TokenPage(TypedDict):
+    """A page of the tokens."""
+
+    count: Annotated[int, Meta(ge=0, description="Tokens in all.")]
+    results: list[TokenRow]
+
+
+class Health(TypedDict):
+    """Whether this process serves."""
+
+    status: Literal["ok", "starting", "stopping"]
+
+
+class Readiness(TypedDict):
+    """Whether this process can do its job, and what was found."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    checks: Annotated[
+        dict[str, str], Meta(description="database, layer, workers, outbox: `ok`, or what is not.")
+    ]
+
+
+# imgo's
+
+
+class Ret(TypedDict):
+    """imgo's answer. 1: done; 1001: unknown server; 65533: API key or token; 65534: parameter;
+    65535: internal error.
+    """
+
+    ret: Literal[1, 1001, 65533, 65534, 65535]
+
+
+class RoomCount(TypedDict):
+    """One room and its size. A room that is not a number keeps its name."""
+
+    RoomId: int | str
+    Count: int
+
+
+class ServerCount(TypedDict):
+    """One server and its sessions."""
+
+    Server: int
+    Count: int
+
+
+class RoomCounts(TypedDict):
+    """Sizes of rooms."""
+
+    ret: Literal[1]
+    data: list[RoomCount]
+
+
+class ServerCounts(TypedDict):
+    """Sessions of servers."""
+
+    ret: Literal[1]
+    data: list[ServerCount]
+
+
+class PendingRow(TypedDict):
+    """One message that is pending."""
+
+    msg: Annotated[object, Meta(description="As it was pushed; text when it is not JSON.")]
+    mid: int
+    gid: Literal[0]
+
+
+class PendingRows(TypedDict):
+    """What is pending, in order."""
+
+    msgs: list[PendingRow]
+
+
+class Messages(TypedDict):
+    """What is pending for a user."""
+
+    ret: Literal[0]
+    data: PendingRows

@@ -1,0 +1,83 @@
+"""Examples of requests and answers of version 1 of the API."""
+
+REFUSED = {
+    "error": {
+        "type": "about:blank",
+        "title": "Bad request",
+        "status": 400,
+        "code": "bad_request",
+        "detail": "The body is missing.",
+        "retry": False,
+    }
+}
+RECORD = {
+    "id": "1043",
+    "target": "keys",
+    "by": "apikey:1",
+    "op": 5,
+    "stored": True,
+    "created_at": "2026-11-26T05:46:56.880887Z",
+    "expires_at": "2026-11-27T05:46:56.880887Z",
+    "fan_out": {"state": "done"},
+    "totals": {"acknowledged": 1, "pending": 1, "expired": 0, "dropped": 0},
+    "count": 2,
+    "results": [
+        {
+            "key": "u1",
+            "state": "acknowledged",
+            "at": "2026-11-26T05:46:56.888616Z",
+            "session": "5938fe7d-1",
+            "how": "client",
+            "sent": [{"session": "5938fe7d-1", "at": "2026-11-26T05:46:56.888130Z"}],
+        },
+        {"key": "u2", "state": "pending", "at": "2026-11-26T05:46:56.880887Z", "sent": []},
+    ],
+}
+ROOM_RECORD = {
+    "id": "1044",
+    "target": "room",
+    "by": "apikey:1",
+    "op": 5,
+    "stored": False,
+    "created_at": "2026-11-26T05:46:56.880887Z",
+    "expires_at": "2026-11-26T05:51:56.880887Z",
+    "fan_out": {"state": "waiting", "partitions": [2]},
+    "room": "lobby",
+}
+SESSION = {
+    "id": "5938fe7d-1",
+    "node": "5938fe7d",
+    "transport": "websocket",
+    "address": "192.0.2.1",
+    "platform": "web",
+    "since": 1795671942.5,
+}
+NODE = {
+    "id": "5938fe7d",
+    "number": 1,
+    "name": "node1:8000",
+    "since": 1795671942.5,
+    "sessions": 3,
+}
+TOKEN = {
+    "key": "u1",
+    "rooms": ["a", "team-*"],
+    "created_at": "2026-11-26T05:46:56.880887Z",
+    "expires_at": "2026-11-26T06:46:56.880887Z",
+}
+NEW_TOKEN = {**TOKEN, "token": "q0m4vJ8mD0m1H3nSx2Yb6c9f-2aZp7Rt"}
+PUSH = {"to": {"key": "u1"}, "body": {"hello": "world"}}
+LINES = (
+    '{"to": {"key": "u1"}, "body": {"n": 1}}\n'
+    '{"to": {"room": "lobby"}, "body": "hello"}\n'
+    '{"to": {"key": "u1"}}\n'
+)
+ANSWERED_LINES = (
+    '{"id":"1043"}\n{"id":"1044"}\n'
+    '{"error":{"type":"about:blank","title":"Bad request","status":400,"code":"bad_request",'
+    '"detail":"Object missing required field `body`","retry":false}}\n'
+)
+METRICS = (
+    "# HELP imgo_sessions Sessions open on this node.\n"
+    "# TYPE imgo_sessions gauge\nimgo_sessions 3.0\n"
+)

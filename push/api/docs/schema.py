@@ -1,0 +1,247 @@
+"""How drf-spectacular learns of an operation: from the tables beside this module.
+
+A view without a line in them is an error of `manage.py spectacular --fail-on-warn`.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+from drf_spectacular.drainage import error
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiRequest,
+    OpenApiResponse,
+)
+
+from accounts.authentication import SCHEME
+from accounts.models import SCOPES
+from imgo_site.conf import ImgoSettings, conf
+from push.api import answers
+from push.api.docs import imgo, v1
+from push.api.docs.operation import (
+    PROBLEM,
+    Answer,
+    Content,
+    Operation,
+    components,
+    resolved,
+    schema_of,
+)
+from push.api.legacy import LegacyView, MessagesView
+from push.api.problems import RET_INTERNAL, RET_PARAMETER, RET_TOKEN, RETRY_AFTER
+
+OPERATIONS = v1.OPERATIONS | imgo.OPERATIONS
+HEADER, QUERY = "ApiKeyHeader", "ApiKeyQuery"  # the security schemes
+
+# (title, code, an example's detail) of a status.
+PROBLEMS = {
+    400: ("Bad request", "bad_request", "limit must be a whole number from 1 to 1000."),
+    401: ("Not authenticated", "not_authenticated", "This API key is not valid, or was revoked."),
+    403: ("Forbidden", "forbidden", "This API key lacks the scope 'push'."),
+    404: ("Not found", "not_found", "The key 'u1' has no token."),
+    413: ("Too large", "too_large", "A request has at most 16777216 bytes."),
+    503: ("Unavailable", "unavailable", "The database cannot be reached; nothing was accepted."),
+}
+RETS = {400: RET_PARAMETER, 401: RET_TOKEN, 403: RET_TOKEN, 404: 1001, 413: RET_PARAMETER}
+
+
+def with_settings(text: str) -> str:
+    """`text` with the values of the settings that it names in braces."""
+    names = [item.name for item in fields(ImgoSettings)]
+    for name in names:
+        if f"{{{name}}}" in text:
+            text = text.replace(f"{{{name}}}", str(getattr(conf, name)))
+    return text
+
+
+class ImgoSchema(AutoSchema):
+    """Asks the tables what drf-spectacular would guess."""
+
+    @property
+    def told(self) -> Operation | None:
+        """The operation's line in the tables."""
+        return OPERATIONS.get((type(self.view), self.method))
+
+    @property
+    def scope(self) -> str:
+        """The scope that the operation needs; empty when it needs no API key."""
+        return str(getattr(self.view, "scopes", {}).get(self.method, ""))
+
+    def is_excluded(self) -> bool:
+        """A view that the tables do not know cannot be told about."""
+        if self.told is None:
+            error(f"{self.method} {self.path} is not described in push/api/docs.")
+        return self.told is None
+
+    def get_operation_id(self) -> str:
+        """Its name for programs."""
+        assert self.told is not None
+        return self.told.id
+
+    def get_tags(self) -> list[str]:
+        """Where it stands on the page."""
+        assert self.told is not None
+        return [self.told.tag]
+
+    def get_summary(self) -> str:
+        """Its title."""
+        assert self.told is not None
+        return self.told.summary
+
+    def get_description(self) -> str:  # type: ignore[override]
+        """What it does, and the scope that it needs."""
+        assert self.told is not None
+        needs = f"Scope: `{self.scope}`." if self.scope else "No API key is needed."
+        return with_settings(f"{self.told.more}\n\n{needs}".strip())
+
+    def get_override_parameters(self) -> Any:
+        """Its parameters, and the headers of its errors."""
+        assert self.told is not None
+        found = [
+            OpenApiParameter(
+                one.name,
+                resolved(one.schema),
+                one.place,
+                required=one.is_required,
+                description=with_settings(one.description),
+                examples=[OpenApiExample("example", one.example)],
+            )
+            for one in self.told.parameters
+        ]
+        if self.scope and not isinstance(self.view, LegacyView):
+            found += HEADERS
+        return found
+
+    def get_auth(self) -> list[dict[str, Any]]:
+        """Either of the two ways to name an API key, with the operation's scope; or none."""
+        return [{HEADER: [self.scope]}, {QUERY: [self.scope]}] if self.scope else [{}]
+
+    def get_request_serializer(self) -> Any:
+        """The bodies that it reads, by media type."""
+        assert self.told is not None
+        return {
+            one.media_type: OpenApiRequest(schema_of(one.kind), examples=_examples(one))
+            for one in self.told.request
+        }
+
+    def get_response_serializers(self) -> Any:
+        """Its answers by status and media type: those of success, and its errors."""
+        assert self.told is not None
+        found: dict[Any, OpenApiResponse] = {}
+        for status, answer in {**self.told.answers, **self._errors(self.told)}.items():
+            text = with_settings(answer.description)
+            if not answer.contents:
+                found[status] = OpenApiResponse(description=text)
+            for one in answer.contents:
+                found[status, one.media_type] = OpenApiResponse(
+                    schema_of(one.kind), text, _examples(one, status)
+                )
+        return found
+
+    def _errors(self, operation: Operation) -> dict[int, Answer]:
+        """What it answers when it cannot: problem details, or imgo's return code."""
+        told = dict(operation.errors)
+        if self.scope:
+            told |= {
+                401: "No API key, or one that is not valid.",
+                403: f"The API key lacks the scope `{self.scope}`.",
+            }
+        if self.scope or isinstance(self.view, MessagesView):
+            told[503] = "The database or Redis cannot be reached; nothing was accepted."
+        make = _ret if isinstance(self.view, LegacyView) else _problem
+        return {status: make(status, text) for status, text in sorted(told.items())}
+
+    def get_operation(self, *args: Any) -> Any:
+        """The whole of it."""
+        found = super().get_operation(*args)
+        if found and "requestBody" in found and self.told:
+            found["requestBody"]["required"] = self.told.needs_body
+        return found
+
+
+HEADERS = [
+    OpenApiParameter(
+        "WWW-Authenticate", str, OpenApiParameter.HEADER, response=[401], description=SCHEME
+    ),
+    OpenApiParameter(
+        "Retry-After",
+        int,
+        OpenApiParameter.HEADER,
+        response=[503],
+        description=f"{RETRY_AFTER} seconds.",
+    ),
+]
+
+
+def _examples(content: Content, status: int | None = None) -> list[OpenApiExample]:
+    return [
+        OpenApiExample(
+            name,
+            value,
+            media_type=content.media_type,
+            request_only=status is None,
+            response_only=status is not None,
+            status_codes=None if status is None else [str(status)],
+        )
+        for name, value in content.examples.items()
+    ]
+
+
+def _problem(status: int, text: str) -> Answer:
+    title, code, detail = PROBLEMS[status]
+    example = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "retry": status == 503,
+    }
+    return Answer(text, (Content(answers.Problem, {code: example}, PROBLEM),))
+
+
+def _ret(status: int, text: str) -> Answer:
+    example = {"ret": RETS.get(status, RET_INTERNAL)}
+    return Answer(text, (Content(answers.Ret, {"error": example}),))
+
+
+SECURITY = {
+    HEADER: {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"`{SCHEME} <key>`: the word and a space belong to the value.",
+    },
+    QUERY: {
+        "type": "apiKey",
+        "in": "query",
+        "name": "apikey",
+        "description": "For tools that cannot set a header.",
+    },
+}
+
+
+def add_types(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """A postprocessing hook: the components that the operations refer to, and the scopes."""
+    result["components"] = {
+        "schemas": components(v1.TYPES + imgo.TYPES),
+        "securitySchemes": SECURITY,
+    }
+    result["tags"] = [{"name": name} for name in (*v1.TAGS, imgo.TAG)]
+    scopes = "\n".join(f"- `{name}`: {text}" for name, text in SCOPES.items())
+    result["info"]["description"] = f"{DESCRIPTION}\n\nScopes of an API key:\n\n{scopes}"
+    return result
+
+
+DESCRIPTION = """\
+Push to the sessions of keys, to rooms and to everyone; see what became of it; manage tokens.
+
+Every call needs an API key with the scope that it names: `Authorization: Api-Key <key>`, or
+`?apikey=<key>`. `manage.py apikey NAME --scope push` makes one.
+
+Whole numbers are written without a point: `5.0` is refused where a whole number is expected.
+
+Errors are problem details (RFC 9457), `application/problem+json`; `retry` says whether the same
+call may succeed later. On imgo's own paths they are `{"ret": ...}`."""

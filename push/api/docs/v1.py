@@ -1,0 +1,339 @@
+"""Version 1 of the API, as the schema tells it."""
+
+from typing import Any
+
+from imgo_site.names import INT64_MAX
+from push.api import answers, stream, v1
+from push.api.docs.examples import (
+    ANSWERED_LINES,
+    LINES,
+    METRICS,
+    NEW_TOKEN,
+    NODE,
+    PUSH,
+    RECORD,
+    REFUSED,
+    ROOM_RECORD,
+    SESSION,
+    TOKEN,
+)
+from push.api.docs.operation import NDJSON, Answer, Content, Operation, Parameter, ref
+from push.api.health import HealthView, ReadyView
+from push.api.metrics import MetricsView
+from push.api.schemas import NAME, PushRequest, TokenRequest
+
+PUSHING, LOOKING, ACTING, TOKENS = "Push", "Look", "Act", "Tokens"
+RUNNING = "Health and metrics"
+TAGS = (PUSHING, LOOKING, ACTING, TOKENS, RUNNING)
+
+NAME_SCHEMA = {"type": "string", **NAME}
+KEY = Parameter(
+    "key", NAME_SCHEMA, "A subscriber key. It may have slashes in it.", "u1", "path", True
+)
+ROOM = Parameter("room", NAME_SCHEMA, "A room. It may have slashes in it.", "lobby", "path", True)
+ID = Parameter(
+    "message_id",
+    {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
+    "The id that the push was answered with.",
+    1043,
+    "path",
+    True,
+)
+PAGE = (
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": v1.PAGE_MAX, "default": 100},
+        "Rows of the page.",
+        100,
+    ),
+    Parameter(
+        "offset",
+        {"type": "integer", "minimum": 0, "maximum": v1.OFFSET_MAX, "default": 0},
+        "Rows before the page.",
+        0,
+    ),
+)
+KEY_FILTER = Parameter("key", {**NAME_SCHEMA, "minLength": 0}, "Only the token of this key.", "u1")
+
+MISTAKE = "What was asked makes no sense; `detail` says what to change."
+LINE_END = "There is a line end in the key: no path has one."
+LARGE = "A size or a count is above its limit; `detail` names it."
+
+
+def _ok(description: str, kind: Any, status: int = 200, **examples: Any) -> dict[int, Answer]:
+    return {status: Answer(description, (Content(kind, examples),))}
+
+
+PUSHES = Operation(
+    "push",
+    PUSHING,
+    "Push to a key, keys, a room or everyone",
+    {
+        202: Answer(
+            "Accepted: a push to keys is stored.",
+            (
+                Content(
+                    {
+                        "oneOf": [
+                            ref(answers.Accepted),
+                            {
+                                "type": "array",
+                                "items": {
+                                    "oneOf": [
+                                        ref(answers.Accepted),
+                                        ref(answers.Refused),
+                                    ]
+                                },
+                            },
+                        ]
+                    },
+                    {"one": {"id": "1043"}, "many": [{"id": "1044"}, REFUSED]},
+                ),
+            ),
+        )
+    },
+    "One object, or an array of at most {MAX_PUSHES} of them. An array is accepted together and "
+    "answered item by item, in order; one bad item does not keep the others back. A push names at "
+    "most {MAX_KEYS} keys, its body has at most {MAX_BODY} bytes, the request at most "
+    "{MAX_REQUEST}. Whatever the content type says, the request is read as JSON in UTF-8.",
+    request=(
+        Content(
+            {
+                "oneOf": [
+                    ref(PushRequest),
+                    {
+                        "type": "array",
+                        "x-imgo": {"maxItems": "MAX_PUSHES"},
+                        "items": ref(PushRequest),
+                    },
+                ]
+            },
+            {
+                "to a key": PUSH,
+                "to keys": {
+                    "to": {"keys": ["u1", "u2"]},
+                    "body": [1, 2.50],
+                    "ttl": 3600,
+                    "dedupe_id": "order-17",
+                },
+                "to a room": {"to": {"room": "lobby"}, "body": "hello", "ensure": True},
+                "to everyone": {"to": {"all": True}, "body": None, "op": 1000},
+                "many": [PUSH, {"to": {"key": "u2"}, "body": 7, "store": "never"}],
+            },
+        ),
+    ),
+    errors={400: MISTAKE, 413: LARGE},
+)
+STREAM = Operation(
+    "push_stream",
+    PUSHING,
+    "Push a stream of objects, one a line",
+    {
+        200: Answer(
+            'One line for each line that is not empty, in order: `{"id": ...}` or '
+            '`{"error": {...}}`, as in the array of `POST /api/v1/pushes`.',
+            (Content({"type": "string"}, {"two of three": ANSWERED_LINES}, NDJSON),),
+        )
+    },
+    "Newline-delimited JSON: each line is a PushRequest. Lines are accepted, committed and "
+    "answered while the request is open: send with `Transfer-Encoding: chunked` and read along. "
+    "So the status is 200 also when lines are refused, and there is no limit of lines. A line "
+    "that is longer than MAX_BODY ({MAX_BODY} bytes) and 16384 more is answered 413 and ends the "
+    "stream. Under a node (Daphne) the answers come when the request is complete; under gunicorn "
+    "line by line.",
+    request=(Content({"type": "string"}, {"three lines": LINES}, NDJSON),),
+    needs_body=False,
+)
+RECORD_OF = Operation(
+    "push_record",
+    PUSHING,
+    "What became of a push",
+    _ok(
+        "The record, with a page of its keys in the order they were pushed to.",
+        answers.PushRecord,
+        keys=RECORD,
+        room=ROOM_RECORD,
+    ),
+    "`state` of a key: `pending`, `acknowledged`, `expired`, `dropped` with a `reason`, or `live` "
+    "when it was not to be stored. Members that have nothing to say are left out. A record is "
+    "kept for {RECORD_KEEP} seconds, and at least for the message's lifetime.",
+    (ID, *PAGE),
+    errors={400: MISTAKE, 404: "There is no record: never accepted, or too long ago."},
+)
+
+OPERATIONS: dict[tuple[type, str], Operation] = {
+    (v1.PushesView, "POST"): PUSHES,
+    (stream.StreamView, "POST"): STREAM,
+    (v1.PushView, "GET"): RECORD_OF,
+    (v1.KeyView, "GET"): Operation(
+        "key",
+        LOOKING,
+        "The sessions of a key, and what is pending for it",
+        _ok(
+            "The key; one that nobody has heard of has no sessions and nothing pending.",
+            answers.KeyState,
+            online={"key": "u1", "online": True, "sessions": [SESSION], "pending": 2},
+        ),
+        "A key that ends in /sessions cannot be asked for.",
+        parameters=(KEY,),
+        errors={400: MISTAKE, 404: LINE_END},
+    ),
+    (v1.KeySessionsView, "DELETE"): Operation(
+        "close_sessions",
+        ACTING,
+        "Close the sessions of a key",
+        _ok("They are being closed.", answers.Closed, 202, two={"closed": 2}),
+        "With a code after which clients do not come back by themselves.",
+        (KEY,),
+        errors={400: MISTAKE, 404: LINE_END},
+    ),
+    (v1.RoomsView, "GET"): Operation(
+        "rooms",
+        LOOKING,
+        "Rooms and their sizes",
+        _ok(
+            "The rooms with somebody in them, fullest first.",
+            answers.RoomPage,
+            one={"count": 1, "results": [{"room": "lobby", "sessions": 2}]},
+        ),
+        parameters=PAGE,
+        errors={400: MISTAKE},
+    ),
+    (v1.RoomView, "GET"): Operation(
+        "room",
+        LOOKING,
+        "Who is in a room",
+        _ok(
+            "The sessions in it.",
+            answers.MemberPage,
+            one={
+                "room": "lobby",
+                "sessions": 1,
+                "count": 1,
+                "results": [{"key": "u1", "session": "5938fe7d-1"}],
+            },
+        ),
+        parameters=(ROOM, *PAGE),
+        errors={400: MISTAKE, 404: "Nobody is in it."},
+    ),
+    (v1.NodesView, "GET"): Operation(
+        "nodes",
+        LOOKING,
+        "The live nodes",
+        _ok("All of them.", answers.NodePage, one={"count": 1, "results": [NODE]}),
+    ),
+    (v1.StatsView, "GET"): Operation(
+        "stats",
+        LOOKING,
+        "Totals",
+        _ok("Now.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31}),
+    ),
+    (v1.TokensView, "GET"): Operation(
+        "tokens",
+        TOKENS,
+        "List tokens",
+        _ok("In order of key.", answers.TokenPage, one={"count": 1, "results": [TOKEN]}),
+        parameters=(KEY_FILTER, *PAGE),
+        errors={400: MISTAKE},
+    ),
+    (v1.TokensView, "POST"): Operation(
+        "make_token",
+        TOKENS,
+        "Give a key a token",
+        _ok("Made.", answers.NewToken, 201, made=NEW_TOKEN),
+        "It replaces the one that the key had. The request has at most {MAX_REQUEST} bytes.",
+        request=(
+            Content(
+                TokenRequest,
+                {
+                    "for an hour": {"key": "u1", "expires_in": 3600, "rooms": ["a", "team-*"]},
+                    "with a text of your own": {"key": "u1", "token": "a text of your own"},
+                },
+            ),
+        ),
+        errors={400: MISTAKE, 413: LARGE},
+    ),
+    (v1.TokenView, "GET"): Operation(
+        "token",
+        TOKENS,
+        "The token of a key",
+        _ok("What is known of it.", answers.TokenRow, one=TOKEN),
+        parameters=(KEY,),
+        errors={400: MISTAKE, 404: "The key has no token."},
+    ),
+    (v1.TokenView, "DELETE"): Operation(
+        "revoke_token",
+        TOKENS,
+        "Revoke the token of a key",
+        {204: Answer("Revoked; the open sessions of its key are being closed.")},
+        parameters=(KEY,),
+        errors={400: MISTAKE, 404: "The key has no token."},
+    ),
+    (MetricsView, "GET"): Operation(
+        "metrics",
+        RUNNING,
+        "What this process counts",
+        {
+            200: Answer(
+                "Prometheus's text format.",
+                (Content({"type": "string"}, {"some": METRICS}, "text/plain"),),
+            )
+        },
+    ),
+    (HealthView, "GET"): Operation(
+        "healthz",
+        RUNNING,
+        "Whether this process serves",
+        _ok("Everything listens.", answers.Health, serves={"status": "ok"})
+        | _ok("It starts or stops.", answers.Health, 503, starts={"status": "starting"}),
+    ),
+    (ReadyView, "GET"): Operation(
+        "readyz",
+        RUNNING,
+        "Whether this process can do its job",
+        _ok(
+            "It can; `degraded` tells what is slower than it should be.",
+            answers.Readiness,
+            fine={
+                "status": "ok",
+                "checks": {"database": "ok", "workers": "ok", "layer": "ok"},
+            },
+            degraded={
+                "status": "degraded",
+                "checks": {
+                    "database": "ok",
+                    "workers": "nobody takes tasks for partition 2",
+                    "layer": "ok",
+                },
+            },
+        )
+        | _ok(
+            "It cannot: the database or Redis is away.",
+            answers.Readiness,
+            503,
+            redis_away={
+                "status": "unavailable",
+                "checks": {"database": "ok", "workers": "ok", "layer": "cannot be reached"},
+            },
+        ),
+    ),
+}
+
+TYPES = (
+    answers.Accepted,
+    answers.Refused,
+    answers.Problem,
+    answers.PushRecord,
+    answers.KeyState,
+    answers.Closed,
+    answers.RoomPage,
+    answers.MemberPage,
+    answers.NodePage,
+    answers.Stats,
+    answers.TokenPage,
+    answers.NewToken,
+    answers.Health,
+    answers.Readiness,
+    PushRequest,
+    TokenRequest,
+)

@@ -1,0 +1,33 @@
+"""`/healthz` and `/readyz`: whether this process serves, and whether it can do its job."""
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from push import health, vitals
+from push.api.answers import Health
+
+
+class HealthView(APIView):
+    """For who decides whether to send clients here. No key, no database."""
+
+    authentication_classes = []
+    permission_classes = []
+
+    def get(self, request: Request) -> Response:  # noqa: ARG002
+        """200 while this process can serve: in a node, once everything listens."""
+        state = health.current()
+        found: Health = {"status": state.value}
+        return Response(found, status=200 if state is health.State.READY else 503)
+
+
+class ReadyView(APIView):
+    """For who decides whether to send pushes here. No key."""
+
+    authentication_classes = []
+    permission_classes = []
+
+    def get(self, request: Request) -> Response:  # noqa: ARG002
+        """200 while this process can do its job; `degraded` says what is slower than it is."""
+        is_ready, found = vitals.report()
+        return Response(found, status=200 if is_ready else 503)

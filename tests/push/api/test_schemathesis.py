@@ -1,0 +1,78 @@
+"""Whatever is sent to any operation, the answer is one that the schema tells of.
+
+schemathesis makes requests of the schema, good ones and such that break it, and looks at status,
+content type, headers and body of each answer, at what it says to wrong methods and wrong keys.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import negative_data_rejection as rejection
+
+from imgo_site.wsgi import application
+
+KEY = "the bootstrap key of the tests of the schema"
+# For each operation, besides all that is at a limit; for a long run: SCHEMA_EXAMPLES=1000.
+EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "10"))
+
+# Formats that only we know.
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+lines = st.sampled_from(['{"to": {"key": "u1"}, "body": 1}', "{}", ""]) | text
+schemathesis.openapi.format("printable", text.filter(str.isprintable))
+schemathesis.openapi.media_type(
+    "application/x-ndjson", st.lists(lines, max_size=4).map("\n".join).map(str.encode)
+)
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
+
+schema = schemathesis.openapi.from_wsgi("/api/schema/", application)
+schema.config.update(headers={"Authorization": f"Api-Key {KEY}"})
+schema.config.checks.negative_data_rejection.expected_statuses += ["413"]
+
+
+@pytest.fixture
+def _callable(db, nodes, imgo) -> Iterator[None]:
+    """The key of `schema` is valid; requests leave this test's transaction alone."""
+    imgo(API_KEY=KEY)
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+def with_whole_numbers(value: Any) -> Any:
+    """5.0 as 5: to JSON Schema they are the same."""
+    if isinstance(value, list):
+        return [with_whole_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {name: with_whole_numbers(item) for name, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.usefixtures("_callable")
+@pytest.mark.timeout(600)
+def test_an_answer_is_as_the_schema_says(case):
+    case.body = with_whole_numbers(case.body)
+    answer = case.call_and_validate(excluded_checks=[] if is_strict(case) else [rejection])
+    if answer.status_code == 202 and isinstance(case.body, list):
+        items = answer.json()
+        assert len(items) == len(case.body)
+        assert all(set(item) in ({"id"}, {"error"}) for item in items)
+
+
+def is_strict(case) -> bool:
+    """Whether a mistake has a status of its own, and is not told item by item or to a callback."""
+    if case.path == "/api/v1/pushes":
+        return not isinstance(case.body, list)
+    if case.path == "/1/msg/get":
+        return "cb" not in (case.query or {})
+    return case.path != "/api/v1/pushes/stream"
