@@ -11,9 +11,10 @@ UV := $(CACHE)/uv/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-# The variable turns off a word about the makers' next product.
-MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs
+MKDOCS := $(PY) -m mkdocs
 
+# A build prints its own warnings alone, not one about the makers' next version.
+export NO_MKDOCS_2_WARNING := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 .PHONY: help

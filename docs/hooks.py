@@ -89,7 +89,7 @@ def _command(name: str, parser: ArgumentParser) -> str:
     if own := [action for action in parser._actions if _is_own(action)]:
         lines += ["", "| argument | |", "|---|---|"]
         for action in own:
-            value = "" if action.nargs == 0 else f" {_value(action)}"
+            value = "" if action.nargs == 0 else f" {_placeholder(action)}"
             shown = f"{action.option_strings[0]}{value}" if action.option_strings else value.strip()
             lines.append(f"| `{shown}` | {_cell(action.help or '')} |")
     return "\n".join(lines)
@@ -101,7 +101,7 @@ def _is_own(action: Action) -> bool:
     return not set(action.option_strings) & {*DjangoHelpFormatter.show_last, "-h", "--help"}
 
 
-def _value(action: Action) -> str:
+def _placeholder(action: Action) -> str:
     if action.choices is not None:
         return "{" + ",".join(map(str, action.choices)) + "}"
     return str(action.metavar or action.dest).upper()
@@ -111,11 +111,81 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def _measured(name: str = "benchmark.json") -> Any:
+    return json.loads((ROOT / "docs" / name).read_text())
+
+
+def _value(rows: list[dict[str, Any]], scenario: str, what: str) -> float:
+    """One figure, by the beginning of its name. Raises `PluginError` without exactly one."""
+    found = [
+        row["value"] for row in rows if row["scenario"] == scenario and row["what"].startswith(what)
+    ]
+    if len(found) != 1:
+        raise PluginError(f"docs/benchmark*.json: {len(found)} rows of {scenario}: {what}...")
+    return float(found[0])
+
+
 def figures() -> str:
     """What was measured last, target by target."""
     from benchmarks import markdown
 
-    return markdown.table(json.loads((ROOT / "docs" / "benchmark.json").read_text()))
+    return markdown.table(_measured())
+
+
+def million() -> str:
+    """The run of its own with a million sessions."""
+    rows = _measured("benchmark-million.json")["rows"]
+
+    def value(what: str) -> float:
+        return _value(rows, "million", what)
+
+    return (
+        f"{value('sessions open at once'):,.0f} sessions at once are a run of their own, with many"
+        f" nodes on that one machine. The nodes took"
+        f" {value('user-space memory of all nodes'):.2f} GiB, everything together with both ends"
+        f" of every socket {value('memory of everything'):.1f} GiB. Sessions opened at"
+        f" {value('sessions opened by the clock'):,.0f} a second; one message to all reached the"
+        f" last after {value('one message to all'):.0f} s."
+    )
+
+
+def size_in_memory() -> str:
+    """What a session takes, from the two runs."""
+    rows, many = _measured()["rows"], _measured("benchmark-million.json")["rows"]
+    each = (_value(rows, "memory", f"per idle session, {kind}") for kind in ("websocket", "tcp"))
+    everything = _value(many, "million", "memory of everything") * 2**30
+    whole = everything / _value(many, "million", "sessions open at once")
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| an idle session, in the node | {max(each) / 1000:.1f} kB |",
+            "| an idle session with both ends of its socket in the kernel, and its share of"
+            f" everything else on the machine | {whole / 1000:.0f} kB |",
+        ]
+    )
+
+
+def size_in_cpu() -> str:
+    """What one core can do."""
+    from benchmarks.markdown import number
+
+    rows = _measured()["rows"]
+    frames = [
+        1e6 / _value(rows, "fanout", f"1 message a frame, websocket, {count} sessions")
+        for count in ("19,500", "1,000")
+    ]
+    lines = ["| a second of CPU | |", "|---|---|"]
+    for text, scenario, what in (
+        ("WebSockets opened, with stored tokens", "connect", "websocket, stored token"),
+        ("TCP sessions opened, with stored tokens", "connect", "tcp, stored token"),
+        ("stored pushes accepted, one a request", "ingest", "stored, one a request"),
+        ("stored pushes accepted, in arrays", "ingest", "stored, arrays of"),
+    ):
+        lines.append(f"| {text} | {number(_value(rows, scenario, what))} |")
+    lines.append(f"| frames sent, at 19,500 sessions | {number(frames[0])} |")
+    lines.append(f"| frames sent, at 1,000 sessions | {number(frames[1])} |")
+    return "\n".join(lines)
 
 
 def missed() -> str:
@@ -123,7 +193,7 @@ def missed() -> str:
     from benchmarks.markdown import number
 
     lines = []
-    for row in json.loads((ROOT / "docs" / "benchmark.json").read_text())["rows"]:
+    for row in _measured()["rows"]:
         if row["reached"] is False:
             ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f} × {row['ratio_of']}"
             value = f"{number(row['value'])} {row['unit']}{ratio}"
@@ -140,4 +210,7 @@ PARTS = {
     "commands": commands,
     "figures": figures,
     "missed": missed,
+    "million": million,
+    "size-in-memory": size_in_memory,
+    "size-in-cpu": size_in_cpu,
 }

@@ -3,6 +3,9 @@
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,22 @@ def test_compose_waits_for_services_that_there_are():
                 assert "test" in own or services[name]["command"][-1] == "imgo"
 
 
+def copied_into_the_image() -> set[str]:
+    return set(re.findall(r"^COPY (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+
+
+def test_what_is_copied_into_the_image_is_enough(tmp_path):
+    for name in copied_into_the_image():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    parts = "imgo_site.asgi, imgo_site.wsgi, imgo_site.celery, push.urls, push.workers, push.door"
+    for words in (["manage.py", "check"], ["manage.py", "shell", "-v0", "-c", f"import {parts}"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
 def test_the_image_has_what_it_needs_and_another_user_than_root():
     lines = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text()).splitlines()
     by_name: dict[str, list[str]] = {}
@@ -85,7 +104,7 @@ def test_the_image_has_what_it_needs_and_another_user_than_root():
         if line and not line.startswith("#"):
             name, _, rest = line.partition(" ")
             by_name.setdefault(name, []).append(rest)
-    copied = {rest.split()[0] for rest in by_name["COPY"]}
+    copied = copied_into_the_image()
     assert {"accounts", "imgo_site", "offline", "push", "templates", "manage.py"} <= copied
     assert [name for name in copied if not (ROOT / name).exists()] == []
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
