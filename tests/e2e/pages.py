@@ -46,8 +46,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """All pages of the site."""
-    return sorted(DOCS.rglob("*.md"))
+    """All pages of the site, and those beside it."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .harness import Embedded, System
-from .pages import DOCS, Block, blocks, pages
+from .harness import ROOT, Embedded, System
+from .pages import Block, blocks, pages
 from .rehearsal import Rehearsal
 
 RUN = {"run", "run in django", "start"}
@@ -44,7 +44,7 @@ def test_a_block_is_run_or_says_why_not(block: Block) -> None:
         assert block.language in {"sh", "python", "js"}
 
 
-@pytest.mark.parametrize("page", WITH_RUNS, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", WITH_RUNS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_does_what_it_says(
     page: Path,
     tmp_path: Path,
