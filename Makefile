@@ -13,6 +13,10 @@ UV := $(CACHE)/uv/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
+MKDOCS := $(PY) -m mkdocs
+
+# A build prints its own warnings alone, not one about the makers' next version.
+export NO_MKDOCS_2_WARNING := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 .PHONY: help
@@ -38,6 +42,7 @@ check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django'
 	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) manage.py makemigrations --check --dry-run
+	$(MKDOCS) build --strict --quiet
 
 .PHONY: chaos
 chaos: $(VENV)/.test-stamp ## the long test under faults, a quarter of an hour; ARGS="..." goes to it
@@ -51,6 +56,11 @@ bench: $(VENV)/.bench-stamp ## the short set of benchmarks, some minutes; ARGS="
 bench-full: $(VENV)/.bench-stamp ## the large set, a quarter of an hour; writes docs/benchmark.* and the README
 	$(PY) -m benchmarks --full --json docs/benchmark.json --plot docs/benchmark.png \
 		--page README.md $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.test-stamp ## build the documentation's site into var/site, and serve it on port 8009
+	$(MKDOCS) build --strict
+	@exec $(MKDOCS) serve --strict
 
 .PHONY: format
 format: $(VENV)/.test-stamp ## format the code and fix what ruff can fix

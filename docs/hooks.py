@@ -1,0 +1,216 @@
+"""What the pages take from the code when the site is built.
+
+A page names a part as `<!-- from the code: settings -->`. It is put in at each build, so it cannot
+grow old.
+"""
+
+import json
+import os
+import re
+import sys
+from argparse import Action, ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import django
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = re.compile(r"<!-- from the code: ([a-z-]+) -->")
+OURS = ("accounts", "offline", "push")  # the apps whose commands are ours
+
+
+def on_config(config: Any) -> Any:
+    """Set Django up; mkdocs calls this first."""
+    sys.path.insert(0, str(ROOT))  # the program `mkdocs` does not look there
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
+    django.setup()
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the parts in. Raises `PluginError` for one that there is not."""
+
+    def part(match: re.Match[str]) -> str:
+        if match[1] not in PARTS:
+            known = ", ".join(PARTS)
+            raise PluginError(f"{match[0]}: there is no such part; there are {known}.")
+        return str(PARTS[match[1]]())
+
+    return MARK.sub(part, markdown)
+
+
+def settings() -> str:
+    """The settings table, as in the README."""
+    from imgo_site.conf import markdown_table
+
+    return markdown_table()
+
+
+def close_codes() -> str:
+    """The table of close codes."""
+    from push.wire.codes import CloseCode
+
+    lines = ["| code | back-off | meaning |", "|---|---|---|"]
+    for code in CloseCode:
+        backoff = f"{code.backoff} s " if code.backoff else ""
+        lines.append(f"| {int(code)} | {backoff}| {code.reason} |")
+    return "\n".join(lines)
+
+
+def metrics() -> str:
+    """All metrics that are ours: those that the modules of the metrics endpoint register."""
+    from prometheus_client import REGISTRY
+
+    import push.api.metrics  # noqa: F401 - registers them
+
+    lines = ["| metric | type | |", "|---|---|---|"]
+    for family in sorted(REGISTRY.collect(), key=lambda family: family.name):
+        if family.name.startswith("imgo_"):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            lines.append(f"| `{name}` | {family.type} | {_cell(family.documentation)} |")
+    return "\n".join(lines)
+
+
+def commands() -> str:
+    """Each of our commands: what it does and what it takes."""
+    from django.core.management import get_commands, load_command_class
+
+    parts = []
+    for name, app in sorted(get_commands().items()):
+        if app in OURS:
+            parser = load_command_class(app, name).create_parser("manage.py", name)
+            parts.append(_command(name, parser))
+    return "\n\n".join(parts)
+
+
+def _command(name: str, parser: ArgumentParser) -> str:
+    lines = [f"## {name}", "", " ".join((parser.description or "").split())]
+    if own := [action for action in parser._actions if _is_own(action)]:
+        lines += ["", "| argument | |", "|---|---|"]
+        for action in own:
+            value = "" if action.nargs == 0 else f" {_placeholder(action)}"
+            shown = f"{action.option_strings[0]}{value}" if action.option_strings else value.strip()
+            lines.append(f"| `{shown}` | {_cell(action.help or '')} |")
+    return "\n".join(lines)
+
+
+def _is_own(action: Action) -> bool:
+    from django.core.management.base import DjangoHelpFormatter
+
+    return not set(action.option_strings) & {*DjangoHelpFormatter.show_last, "-h", "--help"}
+
+
+def _placeholder(action: Action) -> str:
+    if action.choices is not None:
+        return "{" + ",".join(map(str, action.choices)) + "}"
+    return str(action.metavar or action.dest).upper()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _measured(name: str = "benchmark.json") -> Any:
+    return json.loads((ROOT / "docs" / name).read_text())
+
+
+def _value(rows: list[dict[str, Any]], scenario: str, what: str) -> float:
+    """One figure, by the beginning of its name. Raises `PluginError` without exactly one."""
+    found = [
+        row["value"] for row in rows if row["scenario"] == scenario and row["what"].startswith(what)
+    ]
+    if len(found) != 1:
+        raise PluginError(f"docs/benchmark*.json: {len(found)} rows of {scenario}: {what}...")
+    return float(found[0])
+
+
+def figures() -> str:
+    """What was measured last, target by target."""
+    from benchmarks import markdown
+
+    return markdown.table(_measured())
+
+
+def million() -> str:
+    """The run of its own with a million sessions."""
+    rows = _measured("benchmark-million.json")["rows"]
+
+    def value(what: str) -> float:
+        return _value(rows, "million", what)
+
+    return (
+        f"{value('sessions open at once'):,.0f} sessions at once are a run of their own, with many"
+        f" nodes on that one machine. The nodes took"
+        f" {value('user-space memory of all nodes'):.2f} GiB, everything together with both ends"
+        f" of every socket {value('memory of everything'):.1f} GiB. Sessions opened at"
+        f" {value('sessions opened by the clock'):,.0f} a second; one message to all reached the"
+        f" last after {value('one message to all'):.0f} s."
+    )
+
+
+def size_in_memory() -> str:
+    """What a session takes, from the two runs."""
+    rows, many = _measured()["rows"], _measured("benchmark-million.json")["rows"]
+    each = (_value(rows, "memory", f"per idle session, {kind}") for kind in ("websocket", "tcp"))
+    everything = _value(many, "million", "memory of everything") * 2**30
+    whole = everything / _value(many, "million", "sessions open at once")
+    return "\n".join(
+        [
+            "| | |",
+            "|---|---|",
+            f"| an idle session, in the node | {max(each) / 1000:.1f} kB |",
+            "| an idle session with both ends of its socket in the kernel, and its share of"
+            f" everything else on the machine | {whole / 1000:.0f} kB |",
+        ]
+    )
+
+
+def size_in_cpu() -> str:
+    """What one core can do."""
+    from benchmarks.markdown import number
+
+    rows = _measured()["rows"]
+    frames = [
+        1e6 / _value(rows, "fanout", f"1 message a frame, websocket, {count} sessions")
+        for count in ("19,500", "1,000")
+    ]
+    lines = ["| a second of CPU | |", "|---|---|"]
+    for text, scenario, what in (
+        ("WebSockets opened, with stored tokens", "connect", "websocket, stored token"),
+        ("TCP sessions opened, with stored tokens", "connect", "tcp, stored token"),
+        ("stored pushes accepted, one a request", "ingest", "stored, one a request"),
+        ("stored pushes accepted, in arrays", "ingest", "stored, arrays of"),
+    ):
+        lines.append(f"| {text} | {number(_value(rows, scenario, what))} |")
+    lines.append(f"| frames sent, at 19,500 sessions | {number(frames[0])} |")
+    lines.append(f"| frames sent, at 1,000 sessions | {number(frames[1])} |")
+    return "\n".join(lines)
+
+
+def missed() -> str:
+    """The targets that the last run did not reach."""
+    from benchmarks.markdown import number
+
+    lines = []
+    for row in _measured()["rows"]:
+        if row["reached"] is False:
+            ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f} × {row['ratio_of']}"
+            value = f"{number(row['value'])} {row['unit']}{ratio}"
+            lines.append(
+                f"- {row['scenario']}: {row['what']}: {value}. The target: {row['target']}."
+            )
+    return "\n".join(lines) or "All targets were reached."
+
+
+PARTS = {
+    "settings": settings,
+    "close-codes": close_codes,
+    "metrics": metrics,
+    "commands": commands,
+    "figures": figures,
+    "missed": missed,
+    "million": million,
+    "size-in-memory": size_in_memory,
+    "size-in-cpu": size_in_cpu,
+}

@@ -1,0 +1,175 @@
+"""The files that deploy imgo name commands, variables, ports and times that there are."""
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.core.management import get_commands
+from pre_commit.clientlib import load_config
+
+from imgo_site.conf import ImgoSettings, known_names
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+DEFAULTS = ImgoSettings()
+NODE_STOP = DEFAULTS.DRAIN_SECONDS + 10  # seconds; docs/deploying.md
+
+
+def variables() -> set[str]:
+    """The names of all environment variables that the settings read."""
+    text = (ROOT / "imgo_site" / "settings.py").read_text()
+    others = re.findall(r"(?:environ(?:\.get\(|\[)|_flag\(|_list\()\"(\w+)\"", text)
+    assert {"DATABASE_URL", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"} <= set(others)
+    return {f"IMGO_{name}" for name in known_names()} | set(others)
+
+
+def check_command(words: list[str]) -> None:
+    """What is started exists."""
+    line = " ".join(words)
+    if found := re.search(r"manage\.py (\w+)", line):
+        assert found[1] in get_commands()
+    else:
+        module = re.search(r"gunicorn (\w+\.\w+)", line)
+        assert module is not None, f"what does this start? {line}"
+        assert importlib.import_module(module[1]).application
+
+
+def compose() -> Any:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+
+def ours() -> dict[str, Any]:
+    found = {name: one for name, one in compose()["services"].items() if one.get("image") == "imgo"}
+    assert set(found) == {"migrate", "node1", "node2", "workers", "api"}
+    return found
+
+
+def seconds(text: str) -> float:
+    return float(re.fullmatch(r"(\d+)s?", text)[1])
+
+
+def test_compose_starts_what_there_is():
+    for one in ours().values():
+        check_command(one["command"])
+        assert set(one["environment"]) <= variables()
+
+
+def test_compose_gives_nodes_time_and_files():
+    nodes = [one for one in ours().values() if one["command"][-1] == "imgo"]
+    assert len(nodes) == 2
+    for one in nodes:
+        assert seconds(one["stop_grace_period"]) >= NODE_STOP
+        assert one["ulimits"]["nofile"] > 20_000
+
+
+def test_compose_waits_for_services_that_there_are():
+    services = compose()["services"]
+    for one in services.values():
+        for name, wanted in one.get("depends_on", {}).items():
+            assert name in services
+            if wanted["condition"] == "service_healthy":
+                own = services[name].get("healthcheck", {})
+                # Nodes have the image's.
+                assert "test" in own or services[name]["command"][-1] == "imgo"
+
+
+def copied_into_the_image() -> set[str]:
+    return set(re.findall(r"^COPY (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+
+
+def test_what_is_copied_into_the_image_is_enough(tmp_path):
+    for name in copied_into_the_image():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    parts = "imgo_site.asgi, imgo_site.wsgi, imgo_site.celery, push.urls, push.workers, push.door"
+    for words in (["manage.py", "check"], ["manage.py", "shell", "-v0", "-c", f"import {parts}"]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_image_has_what_it_needs_and_another_user_than_root():
+    lines = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text()).splitlines()
+    by_name: dict[str, list[str]] = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            name, _, rest = line.partition(" ")
+            by_name.setdefault(name, []).append(rest)
+    copied = copied_into_the_image()
+    assert {"accounts", "imgo_site", "offline", "push", "templates", "manage.py"} <= copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in copied} <= set(ignored)
+    assert by_name["USER"] not in ([], ["root"], ["0"])
+    check_command(yaml.safe_load(by_name["CMD"][0]))
+    assert f":{DEFAULTS.HTTP_PORT}/healthz" in by_name["HEALTHCHECK"][0]
+
+
+def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
+    text = (DEPLOY / "nginx.conf").read_text()
+    api = re.search(r"0\.0\.0\.0:(\d+)", " ".join(ours()["api"]["command"]))[1]
+    assert set(re.findall(r"server (\w+:\d+)", text)) == {
+        f"api:{api}",
+        *(f"node{n}:{port}" for n in (1, 2) for port in (DEFAULTS.HTTP_PORT, DEFAULTS.TCP_PORT)),
+    }
+    published = {int(port.split(":")[1]) for port in compose()["services"]["nginx"]["ports"]}
+    assert {int(port) for port in re.findall(r"listen (\d+)", text)} == published
+    patience = re.findall(r"proxy_(?:read_timeout|timeout) (\d+)s;", text)
+    # The API's own is shorter.
+    assert sum(int(one) > DEFAULTS.HEARTBEAT_TIMEOUT for one in patience) == 2
+    assert int(re.search(r"client_max_body_size (\d+)m", text)[1]) * 2**20 >= DEFAULTS.MAX_REQUEST
+
+
+def directives(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_starts_what_there_is_and_may_do_little(path):
+    found = directives(path)
+    check_command(shlex.split(found["ExecStart"]))
+    names = set(re.findall(r"\b(IMGO_\w+|DJANGO_\w+)=", found["ExecStart"]))
+    assert names <= variables()
+    assert found["User"] != "root"
+    assert (found["NoNewPrivileges"], found["ProtectSystem"]) == ("yes", "strict")
+    assert int(found["LimitNOFILE"]) > 1024
+    assert seconds(found["TimeoutStopSec"]) >= NODE_STOP
+
+
+def test_the_units_are_node_workers_and_api():
+    started = " ".join(directives(path)["ExecStart"] for path in UNITS)
+    assert len(UNITS) == 3
+    assert all(one in started for one in ("manage.py imgo", "manage.py workers", "imgo_site.wsgi"))
+
+
+def test_the_example_environment_has_variables_that_there_are():
+    found = directives(DEPLOY / "imgo.env.example")
+    assert {"DATABASE_URL", "REDIS_URL", "DJANGO_SECRET_KEY"} <= set(found) <= variables()
+
+
+def test_the_hooks_before_a_commit_are_our_own_tools():
+    config = load_config(ROOT / ".pre-commit-config.yaml")
+    assert [one["repo"] for one in config["repos"]] == ["local"]
+    entries = [hook["entry"] for one in config["repos"] for hook in one["hooks"]]
+    assert all(entry.startswith(".venv/bin/python ") for entry in entries)
+    for entry in entries:
+        if found := re.search(r"manage\.py (\w+)", entry):
+            assert found[1] in get_commands()
+    assert any("ruff format" in entry for entry in entries)
+
+
+def test_make_help_lists_all_targets():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: (\S+)", makefile, re.MULTILINE))
+    listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    assert {"run", "test", "check", "docs", "lock"} <= listed
+    assert listed == targets
