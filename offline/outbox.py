@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from threading import Lock
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import OperationalError, connection, models, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imgo_site.origin import ORIGIN_MAX
 from offline.messages import Message
 
 ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
@@ -108,6 +109,14 @@ class Outbox(models.Model):
     attempts = models.IntegerField(default=0)
     error = models.CharField(max_length=ERROR_MAX, blank=True)
     parked_at = models.DateTimeField(null=True, blank=True)
+    origin = models.CharField(
+        max_length=ORIGIN_MAX,
+        blank=True,
+        db_default="",  # for processes of the version before, while they are being replaced
+        help_text="The request that it came with, and its span.",
+    )
+
+    span: Any = None  # of the fan-out under way, when it is traced
 
     objects: ClassVar[OutboxManager] = OutboxManager()
 
@@ -130,3 +139,9 @@ class Outbox(models.Model):
         """Of a row of a `page`: whether its message had expired by the database's time."""
         now: datetime = self.now  # type: ignore[attr-defined]  # annotated
         return self.message.expires_at <= now
+
+    @property
+    def age(self) -> float:
+        """Of a row of a `page`: seconds from its message's acceptance, by the database's time."""
+        now: datetime = self.now  # type: ignore[attr-defined]  # annotated
+        return (now - self.message.created_at).total_seconds()

@@ -3,11 +3,14 @@
 from celery import shared_task
 from django.db import Error as DatabaseError
 
+from imgo_site import logs
 from imgo_site.errors import Unavailable
+from imgo_site.logs import request_id, sane_request_id
 from offline.outbox import Busy
 from push.fanout import drain
 from push.models import Canary
 
+REQUEST_HEADER = "imgo_request_id"  # of a task: the first of the requests that asked for it
 PARTITION_MAX = 2**31 - 1  # the width of its column
 
 
@@ -29,7 +32,9 @@ def fan_out(partition: int) -> None:
     number = int(partition)  # whatever the broker brings
     if not 0 <= number <= PARTITION_MAX:
         raise ValueError(f"{partition!r} is not a partition")
-    drain(number)
+    asked = request_id() or getattr(fan_out.request, REQUEST_HEADER, None) or ""
+    with logs.within(sane_request_id(asked) if asked else ""):
+        drain(number)
 
 
 @shared_task(name="push.canary")
