@@ -5,6 +5,7 @@ when its connection to Redis was lost at the wrong moment (celery#8030, #9054): 
 """
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from django.db import connection
 from imgo_site.conf import conf
 from push import vitals
 from push.tasks import queue_of
+from push.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +33,12 @@ STOP_TIMEOUT = 10.0  # seconds that a deaf worker gets to end in order
 class Worker:
     """The process of one partition."""
 
-    def __init__(self, partition: int, log_level: str) -> None:
+    def __init__(
+        self, partition: int, log_level: str, metrics: WorkerMetrics | None = None
+    ) -> None:
         self.partition = partition
+        self._metrics = metrics
+        self._environment = {**os.environ, **(metrics.environment() if metrics else {})}
         name = f"imgo{partition}-{time.time_ns():x}@%h"
         self._command = [sys.executable, "-m", "celery", "-A", "imgo_site", "worker"]
         self._command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
@@ -50,10 +56,14 @@ class Worker:
             self._not_before = now + self._wait
             self._wait = min(self._wait * 2, BACKOFF[1])
             logger.error("the worker of partition %d ended with %d", self.partition, status)
+            if self._metrics is not None:
+                self._metrics.ended(self._process.pid)
             self._process = None
         if self._process is None and now >= self._not_before:
             # In a session of its own: a Ctrl-C is for us, who tell it to finish its task.
-            self._process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603
+                self._command, env=self._environment, start_new_session=True
+            )
             self.started = now
 
     def replace(self) -> None:
@@ -79,16 +89,22 @@ class Worker:
 
 
 class Supervisor:
-    """Runs the workers of some partitions until it is told to stop."""
+    """Runs the workers of some partitions until it is told to stop.
+
+    Raises OSError when `WORKER_METRICS_PORT` cannot be listened on.
+    """
 
     def __init__(self, partitions: Sequence[int], log_level: str) -> None:
-        self._workers = [Worker(partition, log_level) for partition in partitions]
+        self._metrics = WorkerMetrics() if conf.WORKER_METRICS_PORT else None
+        self._workers = [Worker(one, log_level, self._metrics) for one in partitions]
         self._is_over = threading.Event()
 
     def run(self) -> None:
         """Return when all workers have ended after a SIGTERM or SIGINT. For the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        if self._metrics is not None:
+            self._metrics.start()
         next_check = 0.0
         while not self._is_over.wait(TICK):
             now = time.monotonic()
@@ -101,6 +117,8 @@ class Supervisor:
             worker.ask_to_stop()
         for worker in self._workers:
             worker.wait()
+        if self._metrics is not None:
+            self._metrics.stop()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._is_over.set()
