@@ -14,7 +14,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-TRACEPARENT_MAX = 55  # characters: version, trace, span, flags
+EXPORT_TIMEOUT = 2  # seconds, unless its variable says: what a collector that is away costs an exit
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -41,7 +41,8 @@ def tracer() -> Any:
         return None
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "imgo"}
     provider = TracerProvider(resource=Resource.create({**named, "process.pid": os.getpid()}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    timeout = None if os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") else EXPORT_TIMEOUT
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=timeout)))
     return provider.get_tracer("imgo")
 
 
