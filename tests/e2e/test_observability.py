@@ -82,7 +82,8 @@ def watched(
         nodes=1,
         IMGO_PARTITIONS="1",
         WEB_CONCURRENCY="2",
-        GUNICORN_CMD_ARGS="--access-logfile -",
+        # A format that would show the query, as gunicorn's own does.
+        GUNICORN_CMD_ARGS="--access-logfile - --access-logformat '%(r)s %(q)s %({x-request-id}o)s'",
         LOG_FORMAT="json",
         LOG_ACCESS="1",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
@@ -261,6 +262,8 @@ def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:
         ]
 
     wait_until(lambda: of_request("gunicorn.access"))
+    (theirs,) = of_request("gunicorn.access")
+    assert theirs["message"].startswith("GET /api/v1/stats?apikey=hidden HTTP/1.1 apikey=hidden ")
     (ours,) = of_request("imgo.access")
     assert (ours["path"], ours["status"], ours["caller"]) == ("/api/v1/stats", 200, "IMGO_API_KEY")
     assert watched.api_key not in watched.gunicorn.log.read_text()
