@@ -133,6 +133,9 @@ class ImgoSettings:
     CANARY_INTERVAL: float = _setting(
         10.0, "Canary tasks are sent to the workers this often; deaf after three, seconds."
     )
+    WORKER_METRICS_PORT: int = _setting(
+        0, "Where `manage.py workers` answers `/metrics` and `/readyz` for its workers; 0: nowhere."
+    )
     LISTEN_BACKLOG: int = _setting(4096, "Connections the kernel may queue for a listener.")
     REUSE_PORT: bool = _setting(
         False, "Nodes of one machine share its ports; `manage.py imgo --processes` sets it."

@@ -1,30 +1,128 @@
-"""What stands between a request and its view."""
+"""What every HTTP request gets: an id, a span when there is tracing, a line in the access log."""
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode
 
-from django.db import DataError
-from django.http import HttpRequest, HttpResponse
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.functional import SimpleLazyObject
 
-GetResponse = Callable[[HttpRequest], HttpResponse]
+from imgo_site import logs, tracing
+
+access = logging.getLogger("imgo.access")
+
+HEADER = "X-Request-ID"
+SECRET_PARAMETERS = frozenset({"apikey", "token"})
 
 
-class ImpossibleValues:
-    """Answers 400 where a page is asked for with a value that no column of the database can have.
+class RequestMiddleware:
+    """The outermost: it sees what the caller sent and what the caller gets."""
 
-    The admin hands what stands in an address to the database as it is; Postgres takes no NUL, for
-    example. The API has checked its values before, and makes its own answers.
-    """
+    sync_capable = True
+    async_capable = True
 
-    def __init__(self, get_response: GetResponse) -> None:
+    def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        """The view's answer."""
-        return self.get_response(request)
+    def __call__(self, request: HttpRequest) -> Any:
+        """Answer a request."""
+        if self.is_async:
+            return self._answer(request)
+        with Noted(request) as noted:
+            return noted.answered(self.get_response(request))
 
-    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Django calls it with what a view has raised. None: somebody else's affair."""
-        if request.method not in {"GET", "HEAD"} or not isinstance(error, DataError):
-            return None
-        text = "The address asks for something that cannot be. Correct it, or start at /.\n"
-        return HttpResponse(text, status=400, content_type="text/plain; charset=utf-8")
+    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+        with Noted(request) as noted:
+            return noted.answered(await self.get_response(request))
+
+
+class Noted:
+    """One request, from its arrival to its answer."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+        self.id = logs.sane_request_id(request.headers.get(HEADER, ""))
+        self._context = logs.within(self.id)
+        self._span = tracing.span(
+            f"HTTP {request.method}", parent=request.headers.get("traceparent", ""), kind="server"
+        )
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        _hide_secrets(self._request.META, "RAW_URI")
+        self._context.__enter__()
+        self._recording = self._span.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._span.__exit__(*error)
+        self._context.__exit__(*error)
+
+    def answered(self, response: HttpResponseBase) -> HttpResponseBase:
+        """Put the id into the answer, and a line into the access log."""
+        request = self._request
+        response[HEADER] = self.id
+        if isinstance(response, StreamingHttpResponse) and not response.is_async:
+            pieces: Any = response.streaming_content
+            response.streaming_content = _within(self.id, pieces)
+        if self._recording is not None:
+            match = request.resolver_match
+            route = match.route if match is not None else ""
+            tracing.note(
+                self._recording,
+                f"{request.method} /{route}" if route else "",
+                **{
+                    "http.request.method": request.method or "",
+                    "http.route": route,
+                    "http.response.status_code": response.status_code,
+                    "imgo.request_id": self.id,
+                },
+            )
+        if access.isEnabledFor(logging.INFO):
+            seconds = round(time.monotonic() - self._began, 6)
+            facts = {
+                "method": request.method,
+                "path": request.path,  # without the query: old tools have their API key in it
+                "status": response.status_code,
+                "seconds": seconds,
+                "caller": _caller_of(request),
+            }
+            access.info("%s %s %d %.1f ms", *list(facts.values())[:3], seconds * 1000, extra=facts)
+        # A server's own access log is written from the same dictionary, after this.
+        _hide_secrets(request.META, "QUERY_STRING")
+        return response
+
+
+def _caller_of(request: HttpRequest) -> str:
+    """Whose API key it was. A user of the admin is not looked up for this."""
+    user = vars(request).get("user")
+    return "" if isinstance(user, SimpleLazyObject) else getattr(user, "name", "")
+
+
+def _hide_secrets(meta: dict[str, Any], name: str) -> None:
+    """Take API keys out of the request's URL, where there are any."""
+    text = meta.get(name) or ""
+    path, mark, query = text.partition("?") if name == "RAW_URI" else ("", "", text)
+    if "=" not in query:
+        return
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not SECRET_PARAMETERS.isdisjoint(key.lower() for key, _ in pairs):
+        shown = [(k, "hidden" if k.lower() in SECRET_PARAMETERS else v) for k, v in pairs]
+        meta[name] = f"{path}{mark}{urlencode(shown)}"
+
+
+def _within(name: str, pieces: Iterator[Any]) -> Iterator[Any]:
+    """The pieces of a stream; what is logged while they are made belongs to its request."""
+    while True:
+        with logs.within(name):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece

@@ -8,6 +8,7 @@ imgo's own settings are the `IMGO` dictionary; `imgo_site/conf.py` lists them wi
 and every one that is a scalar can be set in the environment as `IMGO_<NAME>`.
 """
 
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -145,6 +146,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "imgo_site.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -153,7 +155,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "imgo_site.middleware.ImpossibleValues",
+    "imgo_site.impossible.ImpossibleValues",
 ]
 
 ROOT_URLCONF = "imgo_site.urls"
@@ -267,15 +269,35 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "defaultModelsExpandDepth": 0},
 }
+LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or "line"
+if LOG_FORMAT not in {"line", "json"}:
+    raise ImproperlyConfigured(f"LOG_FORMAT={LOG_FORMAT!r}: say json, or line.")
+
+if LOG_FORMAT == "json":
+    logging.captureWarnings(True)  # Python's warnings are lines too
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+        "line": {
+            "()": "imgo_site.logs.LineFormatter",
+            "format": "{asctime} {levelname:<7} {name}: {message}",
+            "style": "{",
+        },
+        "json": {"()": "imgo_site.logs.JsonLines"},
     },
-    "filters": {"one_line": {"()": "imgo_site.faults.OneLine"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {
+        "request": {"()": "imgo_site.logs.RequestFilter"},
+        "one_line": {"()": "imgo_site.faults.OneLine"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["request"],
+        }
+    },
     "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")},
     "loggers": {
         # Daphne's own lines about endpoints and reactors say nothing that ours do not.
@@ -289,5 +311,7 @@ LOGGING = {
         "celery.worker.consumer.consumer": {"filters": ["one_line"]},
         "kombu.connection": {"level": "ERROR"},
         "httpx": {"level": "WARNING"},
+        # One line a request.
+        "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
     },
 }

@@ -40,6 +40,7 @@ class NewMessage:
     is_json: bool = True
     by: str = ""
     ensure: bool = False
+    origin: str = ""
     partitions: tuple[int, ...] = (0,)
 
 
@@ -89,7 +90,13 @@ class MessageManager(models.Manager["Message"]):
         )
         Outbox.objects.bulk_create(
             (
-                Outbox(message=row, partition=partition, partitions=partitions, created_at=now)
+                Outbox(
+                    message=row,
+                    partition=partition,
+                    partitions=partitions,
+                    created_at=now,
+                    origin=new.origin,
+                )
                 for row, new in pairs
                 for partition in new.partitions
             ),
@@ -111,7 +118,7 @@ class MessageManager(models.Manager["Message"]):
         """
         numbered = list(enumerate(messages, 1))
         owed = [(n, key) for n, new in numbered if new.stored for key in new.keys]
-        queued = [(n, partition) for n, new in numbered for partition in new.partitions]
+        queued = [(n, partition, new.origin) for n, new in numbered for partition in new.partitions]
         columns: list[Any] = [
             conf.RECORD_KEEP,
             [new.audience for new in messages],
@@ -128,8 +135,9 @@ class MessageManager(models.Manager["Message"]):
             [n for n, _ in owed],
             [key for _, key in owed],
             partitions,
-            [n for n, _ in queued],
-            [partition for _, partition in queued],
+            [n for n, _, _ in queued],
+            [partition for _, partition, _ in queued],
+            [origin for _, _, origin in queued],
         ]
         with connection.cursor() as cursor:
             cursor.execute(_INSERT, columns)
@@ -216,9 +224,10 @@ _INSERT = """
         FROM unnest(%s::bigint[], %s::text[]) AS wanted (place, key) JOIN numbered USING (place)
     ),
     queued AS (
-        INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error)
-        SELECT id, partition, %s, statement_timestamp(), 0, ''
-        FROM unnest(%s::bigint[], %s::integer[]) AS parts (place, partition)
+        INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
+                                    origin)
+        SELECT id, partition, %s, statement_timestamp(), 0, '', origin
+        FROM unnest(%s::bigint[], %s::integer[], %s::text[]) AS parts (place, partition, origin)
         JOIN numbered USING (place)
     )
     SELECT id FROM numbered ORDER BY id

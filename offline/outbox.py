@@ -17,6 +17,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imgo_site.origin import ORIGIN_MAX
 from offline.messages import CHUNK, Message
 
 ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
@@ -77,11 +78,13 @@ class OutboxManager(models.Manager["Outbox"]):
         In SQL, because the ORM takes as long to write this query as the database to answer it.
         """
         now = "statement_timestamp()"
+        age = f"extract(epoch FROM {now} - m.created_at)"
         if connection.vendor != "postgresql":
             now = f"'{connection.ops.adapt_datetimefield_value(timezone.now())}'"
+            age = f"(julianday({now}) - julianday(m.created_at)) * 86400"
         with connection.cursor() as cursor:
-            cursor.execute(_PAGE.format(now=now), [partition, after, size])
-            return [_from_row(*row) for row in cursor.fetchall()]
+            cursor.execute(_PAGE.format(now=now, age=age), [partition, after, size])
+            return [_from_row(row) for row in cursor.fetchall()]
 
     def done(self, rows: "list[Outbox]") -> None:
         """These were sent, or need not be."""
@@ -119,10 +122,20 @@ class Outbox(models.Model):
     attempts = models.IntegerField(default=0)
     error = models.CharField(max_length=ERROR_MAX, blank=True)
     parked_at = models.DateTimeField(null=True, blank=True)
+    origin = models.CharField(
+        max_length=ORIGIN_MAX,
+        blank=True,
+        db_default="",  # for processes of the version before, while they are being replaced
+        help_text="The request that it came with, and its span.",
+    )
+
+    span: Any = None  # of the fan-out under way, when it is traced
 
     objects: ClassVar[OutboxManager] = OutboxManager()
 
-    is_late = False  # of a row of a `page`: the message had expired by the database's time
+    # Of a row of a `page`, by the database's time:
+    is_late = False  # the message had expired
+    age = 0.0  # seconds from its acceptance
 
     class Meta:
         app_label = "offline"
@@ -141,6 +154,7 @@ class Outbox(models.Model):
 
 _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
+           {age}, o.origin,
            m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
     WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
@@ -148,12 +162,14 @@ _PAGE = """
 """
 
 
-def _from_row(
-    pk: int, partition: int, partitions: int, attempts: int, is_late: bool, *message: Any
-) -> Outbox:
+def _from_row(found: tuple[Any, ...]) -> Outbox:
+    pk, partition, partitions, attempts, is_late, age, origin, *message = found
     message_id, audience, room, keys, stored, op, body, is_json, ensure = message
-    row = Outbox(pk=pk, partition=partition, partitions=partitions, attempts=attempts)
+    row = Outbox(
+        pk=pk, partition=partition, partitions=partitions, attempts=attempts, origin=origin
+    )
     row.is_late = bool(is_late)
+    row.age = float(age)
     row.message = Message(
         pk=message_id,
         audience=audience,

@@ -26,15 +26,17 @@ class Envelope(TypedDict, total=False):
     is_json: bool
     key: str  # whose pending row this delivery settles; "" when nothing is pending
     ensure: bool  # it waits for room instead of being dropped
+    at: float  # when it was accepted, by the database's clock: Unix time, seconds
+    trace: str  # the traceparent of its fan-out, when that is traced
     # CLOSE
     sessions: list[str]
     code: int
     reason: str
 
 
-def message_envelope(group: str, message: Message, key: str = "") -> Envelope:
+def message_envelope(group: str, message: Message, key: str = "", trace: str = "") -> Envelope:
     """A message on its way to `group`; `key` names the pending row that it settles, if any."""
-    return Envelope(
+    envelope = Envelope(
         type=MESSAGE,
         group=group,
         id=message.pk,
@@ -43,7 +45,11 @@ def message_envelope(group: str, message: Message, key: str = "") -> Envelope:
         is_json=message.is_json,
         key=key,
         ensure=message.ensure,
+        at=message.created_at.timestamp(),
     )
+    if trace:
+        envelope["trace"] = trace
+    return envelope
 
 
 def close_envelope(group: str, sessions: list[str], code: int, reason: str = "") -> Envelope:

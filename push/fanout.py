@@ -5,10 +5,13 @@ a task, or a node's sweep. Only one does at a time.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 
+from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
+from imgo_site.origin import parent_of, request_of
 from offline.models import Message, Outbox, Pending
 from push import metrics
 from push.envelope import Envelope, message_envelope
@@ -47,7 +50,7 @@ def drain(partition: int, *, wait: bool = True) -> int:
 
 def _send(rows: Sequence[Outbox]) -> int:
     """Send what is not too late; returns how many messages were sent."""
-    count = 0
+    count, read_at = 0, time.monotonic()
     done: list[Outbox] = []
     batch: list[Envelope] = []
     for row in rows:
@@ -55,18 +58,19 @@ def _send(rows: Sequence[Outbox]) -> int:
             metrics.DROPS.labels("too_late").inc()
             done.append(row)
             continue
+        row.span = tracing.begin("imgo.fan_out", parent_of(row.origin), push_id=row.message_id)
         batch += envelopes_of(row)
         done.append(row)
         if len(batch) >= PUBLISH_MAX:
-            count += _publish_or_isolate(done, batch)
+            count += _publish_or_isolate(done, batch, read_at)
             done, batch = [], []
-    return count + _publish_or_isolate(done, batch)
+    return count + _publish_or_isolate(done, batch, read_at)
 
 
-def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope]) -> int:
+def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: float) -> int:
     """Publish; if that fails because of one message, the others must not suffer for it.
 
-    Returns how many messages were sent.
+    `read_at`: when the rows were read, monotonic seconds. Returns how many messages were sent.
     """
     try:
         publish(envelopes)
@@ -75,14 +79,24 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope]) -> int:
     except Exception as error:
         if len(rows) > 1:
             alone = [(row, [] if row.is_late else envelopes_of(row)) for row in rows]
-            return sum(_publish_or_isolate([row], its) for row, its in alone)
-        logger.exception("message %d cannot be fanned out", rows[0].message_id)
+            return sum(_publish_or_isolate([row], its, read_at) for row, its in alone)
+        about = {"push_id": str(rows[0].message_id)}
+        if asked := request_of(rows[0].origin):
+            about["request_id"] = asked
+        logger.exception("message %d cannot be fanned out", rows[0].message_id, extra=about)
         if Outbox.objects.failed(rows[0], error):
             metrics.DROPS.labels("parked").inc()
-            logger.error("message %d is parked: it was tried often enough", rows[0].message_id)
+            text = "message %d is parked: it was tried often enough"
+            logger.error(text, rows[0].message_id, extra=about)
         return 0
     Outbox.objects.done(rows)
-    return sum(not row.is_late for row in rows)
+    sent = [row for row in rows if not row.is_late]
+    since_read = time.monotonic() - read_at
+    for row in sent:
+        metrics.FANOUT_SECONDS.observe(max(0.0, row.age + since_read))
+        if row.span is not None:
+            row.span.end()
+    return len(sent)
 
 
 def envelopes_of(row: Outbox) -> list[Envelope]:
@@ -92,12 +106,16 @@ def envelopes_of(row: Outbox) -> list[Envelope]:
     replayed it before this runs, and the others have it to come.
     """
     message = row.message
+    trace = tracing.traceparent(row.span) if row.span is not None else ""
     if message.audience == Message.Audience.ROOM:
-        return [message_envelope(room_group(message.room), message)]
+        return [message_envelope(room_group(message.room), message, trace=trace)]
     if message.audience == Message.Audience.ALL:
-        return [message_envelope(ALL, message)]
+        return [message_envelope(ALL, message, trace=trace)]
     settles = message.stored
-    return [message_envelope(key_group(k), message, k if settles else "") for k in _keys_of(row)]
+    return [
+        message_envelope(key_group(key), message, key if settles else "", trace)
+        for key in _keys_of(row)
+    ]
 
 
 def _keys_of(row: Outbox) -> list[str]:

@@ -7,12 +7,15 @@ and its statement and its task cost little more than those of one push.
 """
 
 import threading
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
 from django.db import connection
 
+from imgo_site import tracing
 from imgo_site.errors import Unavailable
+from imgo_site.origin import current_origin
 from push.services import Push, accept_push, accept_pushes
 
 GROUP_MAX = 500  # pushes in one transaction
@@ -46,7 +49,10 @@ class GroupCommit:
             # pushes, on a transaction around it.
             return accept_push(push, by)
         push.check()
-        mine = _Waiting(push, by)
+        with tracing.span("imgo.accept"):
+            return self._accept(_Waiting(replace(push, origin=current_origin()), by))
+
+    def _accept(self, mine: _Waiting) -> int:
         with self._lock:
             self._waiting.append(mine)
             follows, self._is_busy = self._is_busy, True

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from imgo_site import tracing
 from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
@@ -138,7 +139,7 @@ class Hub:
         If it raises or is cancelled, call `remove`.
         """
         self.sessions[session.id] = session
-        metrics.SESSIONS.set(len(self.sessions))
+        metrics.OPENED.labels(session.kind.transport, session.identity.source).inc()
         self.groups.setdefault(ALL, set()).add(session)
         for group in groups:
             self._enter(session, group)
@@ -202,8 +203,9 @@ class Hub:
 
     def remove(self, session: Session, groups: list[str]) -> None:
         """Forget a session."""
-        self.sessions.pop(session.id, None)
-        metrics.SESSIONS.set(len(self.sessions))
+        if self.sessions.pop(session.id, None) is not None:
+            reason = metrics.reason_of(session.close_code)
+            metrics.CLOSED.labels(session.kind.transport, reason).inc()
         for group in (ALL, *groups):
             self.leave(session, group)
 
@@ -280,7 +282,10 @@ class Hub:
             message["is_json"],
             message["key"],
             ensure=message.get("ensure", False),
+            at=message.get("at", 0.0),
         )
+        if "trace" in message:
+            outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
         if self._held and (held := self._held.get(group)) is not None:
             if len(held.messages) < HELD_MAX:
                 held.messages.append(outgoing)

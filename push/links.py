@@ -78,6 +78,7 @@ class ResidentLink:
         self._queue.clear()
         if self.session is not None:
             self.session.is_closed = True
+            self.session.close_code = CloseCode.SLOW_READER
         self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:

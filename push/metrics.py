@@ -1,41 +1,253 @@
-"""What this process counts, for Prometheus. Every process has its own: scrape each."""
+"""What this process counts, for Prometheus, and what it finds out when it is asked.
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, generate_latest
+Counters and histograms are this process's own, or, when processes share a directory
+(`PROMETHEUS_MULTIPROC_DIR`, `share`), the sum of theirs. What is in `ASKED` is computed for the
+one scrape: the sessions of this process's node, and what is about the whole installation.
+"""
 
+import os
+from collections import Counter as Count
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from push import session
 from push.wire import CloseCode
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-SESSIONS = Gauge("imgo_sessions", "Open sessions of this node.")
-CLOSES = Counter("imgo_closes", "Connections that the server closed, by reason.", ["reason"])
+OPENED = Counter(
+    "imgo_sessions_opened",
+    "Sessions that were opened, by transport and by what their identity came from.",
+    ["transport", "source"],
+)
+CLOSED = Counter(
+    "imgo_sessions_closed",
+    "Sessions that have ended, by transport and reason; `client`: it went, or its connection did.",
+    ["transport", "reason"],
+)
+CLOSES = Counter(
+    "imgo_closes",
+    "Connections that the server closed, by reason, those that never became a session too.",
+    ["reason"],
+)
 DROPS = Counter("imgo_drops", "Messages that were not delivered, by reason.", ["reason"])
 RECOVERED = Counter("imgo_recovered", "Messages found pending that had passed by this node.")
 SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their task was lost.")
-LAYER_RECONNECTS = Counter("imgo_layer_reconnects", "Connections to the layer, made anew.", ["why"])
-PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
-
-# About the whole installation: the same in every process that is asked.
-DATABASE_UP = Gauge("imgo_database_up", "Whether this process reaches the database.")
-OUTBOX = Gauge("imgo_outbox", "Accepted messages that have not been fanned out yet.")
-OUTBOX_AGE = Gauge("imgo_outbox_oldest_seconds", "How long the oldest of them has waited.")
-OUTBOX_PARKED = Gauge("imgo_outbox_parked", "Messages whose fan-out failed too often.")
-WORKER_SILENCE = Gauge(
-    "imgo_worker_silence_seconds", "Since a worker took a canary of the partition.", ["partition"]
+LAYER_RECONNECTS = Counter(
+    "imgo_layer_reconnects", "Connections to the layer that were made anew, by why.", ["why"]
 )
-WORKER_DEAF = Gauge("imgo_worker_deaf", "1 when that is too long.", ["partition"])
+PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
+FANOUT_SECONDS = Histogram(
+    "imgo_fanout_latency_seconds",
+    "From acceptance until the channel layer had the message, by the database's clock.",
+    buckets=SECONDS,
+)
+DELIVERY_SECONDS = Histogram(
+    "imgo_delivery_latency_seconds",
+    "From acceptance (the database's clock) until this node had written the message to all its "
+    "sessions that it was for (this host's clock).",
+    buckets=SECONDS,
+)
+
+# The database pool of a process; of those that share a directory, the sum over the living.
+POOL_CONNECTIONS = Gauge(
+    "imgo_database_pool_connections",
+    "Connections of the database pool, by state: idle or used.",
+    ["state"],
+    multiprocess_mode="livesum",
+)
+POOL_MAX = Gauge(
+    "imgo_database_pool_connections_max",
+    "Connections that the database pool may have.",
+    multiprocess_mode="livesum",
+)
+POOL_WAITING = Gauge(
+    "imgo_database_pool_waiting",
+    "Threads that wait for a connection of the database pool.",
+    multiprocess_mode="livesum",
+)
+POOL_WAIT_SECONDS = Counter(
+    "imgo_database_pool_wait_seconds", "Time spent waiting for a connection of the database pool."
+)
+POOL_TIMEOUTS = Counter(
+    "imgo_database_pool_timeouts", "Waits for a connection of the database pool that were in vain."
+)
+
+# Found out for each scrape. All but the node's are about the whole installation: the same in
+# every process that is asked.
+ASKED = CollectorRegistry()
+DATABASE_UP = Gauge(
+    "imgo_database_up", "Whether this process reaches the database.", registry=ASKED
+)
+PENDING = Gauge(
+    "imgo_pending",
+    "Deliveries that are pending; above 10,000 the database's estimate.",
+    registry=ASKED,
+)
+OUTBOX = Gauge(
+    "imgo_outbox", "Accepted messages that have not been fanned out yet.", registry=ASKED
+)
+OUTBOX_AGE = Gauge(
+    "imgo_outbox_oldest_seconds", "How long the oldest of them has waited.", registry=ASKED
+)
+OUTBOX_PARKED = Gauge(
+    "imgo_outbox_parked", "Messages whose fan-out failed too often.", registry=ASKED
+)
+WORKER_SILENCE = Gauge(
+    "imgo_worker_silence_seconds",
+    "Since a worker took a canary of the partition.",
+    ["partition"],
+    registry=ASKED,
+)
+WORKER_DEAF = Gauge(
+    "imgo_worker_deaf",
+    "1 when no worker has taken a canary of the partition for too long.",
+    ["partition"],
+    registry=ASKED,
+)
 BALANCE = Gauge(
     "imgo_balance",
     "Deliveries of the latest messages by what became of them; `missing` must be 0.",
     ["state", "reason"],
+    registry=ASKED,
 )
+
+
+class Sessions(Protocol):
+    """What is asked of a hub."""
+
+    sessions: dict[str, session.Session]
+
+
+class NodeCollector(Collector):
+    """The sessions of this process's node: looked at when asked, at no cost for an event."""
+
+    def __init__(self) -> None:
+        self.hub: Sessions | None = None  # while the node runs
+
+    def describe(self) -> list[Metric]:
+        """The families, without a look at any session."""
+        return [
+            GaugeMetricFamily("imgo_sessions", "Open sessions of this node.", labels=["transport"]),
+            GaugeMetricFamily(
+                "imgo_waiting_bytes",
+                "Bytes that the kernel has not taken yet, of all sessions of this node.",
+            ),
+            CounterMetricFamily(
+                "imgo_frames_written",
+                "Frames with messages that were written to sessions; one may carry several.",
+                labels=["transport"],
+            ),
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        """Look at all sessions; none while there is no node."""
+        families: list[Any] = self.describe()
+        if self.hub is not None:
+            sessions, waiting, frames = families
+            there = list(self.hub.sessions.values())
+            kinds = Count([one.kind for one in there])
+            for transport, of_it in session.TRANSPORTS.items():
+                sessions.add_metric([transport], sum(kinds[kind] for kind in of_it))
+                written = sum(sum(session.frames_written[kind::3]) for kind in of_it)
+                frames.add_metric([transport], written)
+            waiting.add_metric([], sum(one.link.waiting for one in there))
+        yield from families
+
+
+node = NodeCollector()
+ASKED.register(node)
 
 
 def count_close(code: int) -> None:
     """The server closes a connection with this code."""
-    known = code in CloseCode._value2member_map_
-    CLOSES.labels(CloseCode(code).name.lower() if known else str(code)).inc()
+    CLOSES.labels(reason_of(code)).inc()
+
+
+def reason_of(code: int) -> str:
+    """The label of a close code; 0 is the client's doing."""
+    if not code:
+        return "client"
+    return CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else str(code)
+
+
+# Several processes behind one port
+
+_directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+
+
+def share(directory: str) -> None:
+    """Show what the processes that write into this directory have counted, instead of our own."""
+    global _directory  # noqa: PLW0603 - one a process
+    _directory = directory
+
+
+def is_shared() -> bool:
+    """Whether others may answer for this process."""
+    return bool(_directory)
+
+
+class SharedCollector(Collector):
+    """The sums of what the processes that share a directory have counted."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterator[Metric]:
+        """All that is in their files, but for what whoever is asked finds out itself."""
+        asked = {metric.name for metric in ASKED.collect()}
+        together: Any = MultiProcessCollector(None, self._directory)  # type: ignore[no-untyped-call]
+        for metric in together.collect():
+            if metric.name not in asked:
+                yield metric
 
 
 def text() -> bytes:
     """All of it, in Prometheus's text format."""
-    return generate_latest()
+    counted = REGISTRY
+    if _directory:
+        counted = CollectorRegistry(auto_describe=False)
+        counted.register(SharedCollector(_directory))
+    return generate_latest(counted) + generate_latest(ASKED)
+
+
+# The reference in docs/metrics.md
+
+
+def families() -> dict[str, tuple[str, list[str], str, bool]]:
+    """name → (type, labels, help, is it found out when asked?) of all that is ours."""
+    found = {}
+    for registry in (REGISTRY, ASKED):
+        collectors: dict[Any, list[str]] = registry._collector_to_names.copy()
+        for collector, names in collectors.items():
+            if not names[0].startswith("imgo_"):
+                continue  # Python's own
+            for metric in collector.describe():
+                source: Any = metric if isinstance(collector, NodeCollector) else collector
+                name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+                labels = list(source._labelnames)
+                found[name] = (metric.type, labels, metric.documentation, registry is ASKED)
+    return found
+
+
+def markdown_table() -> str:
+    """The metrics as docs/metrics.md shows them."""
+    lines = ["| metric | type | labels | |", "|---|---|---|---|"]
+    for name, (kind, labels, help_text, _) in sorted(families().items()):
+        shown = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {kind} | {shown} | {help_text} |")
+    return "\n".join(lines)

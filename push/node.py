@@ -68,6 +68,7 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
+        metrics.node.hub = self.hub
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.acknowledger.start()
         self.upkeep.start()
@@ -97,6 +98,8 @@ class Node:
             await asyncio.wait(drained, timeout=DRAINED_TIMEOUT)
         await asyncio.gather(*(self.dismiss(session) for session in sessions))
         await self.hub.stop()
+        if metrics.node.hub is self.hub:
+            metrics.node.hub = None
         await self.acknowledger.stop()
         await self._leave_registry()
         publish.use_loop(None)

@@ -11,18 +11,23 @@ batch, which keeps the order.
 
 import asyncio
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from imgo_site.conf import conf
 from push.background import Background
-from push.session import Batch, Outgoing, Session
+from push.metrics import DELIVERY_SECONDS
+from push.session import PACKET_KINDS, Batch, Outgoing, Session, frames_written
 
 logger = logging.getLogger(__name__)
 
 FAIRNESS = 250  # sessions written to before the event loop gets a turn
 WAITING_MAX = 10_000  # messages that may wait for one group; then the oldest are dropped
+
+_packet_kind = attrgetter("packet_kind")
 
 
 class Owner(Protocol):
@@ -59,9 +64,11 @@ class Outbox:
         if self.is_full:
             # The oldest goes; before one that was to be ensured, the new one does.
             self._hub.count_drop("busy_group")
-            if self._waiting[0].ensure:
+            lost = message if self._waiting[0].ensure else self._waiting.popleft()
+            if lost.span is not None:
+                lost.span.end()
+            if lost is message:
                 return
-            self._waiting.popleft()
         self._waiting.append(message)
         if self._is_writing:
             return
@@ -80,15 +87,19 @@ class Outbox:
         sessions = tuple(self._hub.groups.get(self._group, ()))
         if len(sessions) <= FAIRNESS:
             write_to_all(sessions, message)
+            note_written(messages)
         else:
             self._is_writing = True
-            self._hub.background.run(self._write_slices(sessions, message))
+            self._hub.background.run(self._write_slices(sessions, message, messages))
 
-    async def _write_slices(self, sessions: Sequence[Session], message: Outgoing) -> None:
+    async def _write_slices(
+        self, sessions: Sequence[Session], message: Outgoing, messages: list[Outgoing]
+    ) -> None:
         try:
             for start in range(0, len(sessions), FAIRNESS):
                 write_to_all(sessions[start : start + FAIRNESS], message)
                 await asyncio.sleep(0)
+            note_written(messages)
         finally:
             self._is_writing = False
         if len(self._waiting) >= self._max or self._timer is None:
@@ -119,11 +130,13 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
     shared bytes without another call of Python's; all others take the long way, `deliver`.
     """
     packets = message.packets
+    late: list[int] = []  # kinds of those that take the long way, and are counted there
     receipt = message.id if message.key else 0
     for session in sessions:
         packet = packets[session.packet_kind]
         send: Callable[[bytes], int] | None = session.send
         if send is None or packet is None:
+            late.append(session.packet_kind)
             session.deliver(message)
             continue
         try:
@@ -134,3 +147,31 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
             session.link.write_rest(packet, sent, receipt)
         elif receipt:
             session.sent(receipt)
+    _count(sessions, late, packets)
+
+
+def _count(sessions: Sequence[Session], late: list[int], packets: list[bytes | None]) -> None:
+    """Count the frames of a call, at no cost for each where all sessions are of one kind."""
+    if len(late) == len(sessions):
+        return
+    used = [kind for kind in range(PACKET_KINDS) if packets[kind] is not None]
+    if len(used) == 1:
+        frames_written[used[0]] += len(sessions) - len(late)
+        return
+    counts = Counter(map(_packet_kind, sessions))
+    counts.subtract(late)
+    for kind, count in counts.items():
+        frames_written[kind] += count
+
+
+def note_written(messages: Sequence[Outgoing]) -> None:
+    """These messages were written to all sessions of their group: note how long that took.
+
+    By this host's clock, where they were accepted by the database's: see docs/metrics.md.
+    """
+    now = time.time()
+    for message in messages:
+        if message.at:
+            DELIVERY_SECONDS.observe(max(0.0, now - message.at))
+        if message.span is not None:
+            message.span.end()

@@ -16,9 +16,11 @@ from typing import Any
 from django.db import Error as DatabaseError
 from django.db import IntegrityError, transaction
 
+from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
 from imgo_site.names import INT32_MAX, check_name
+from imgo_site.origin import current_origin
 from offline.models import Message, NewMessage
 from push import metrics
 from push.groups import partition_of
@@ -51,6 +53,7 @@ class Push:
     store: bool = True
     dedupe_id: str = ""
     ensure: bool = False
+    origin: str = ""  # what it came with, for logs and traces: see `imgo_site/origin.py`
 
     def check(self) -> None:
         """Raises `BadRequest` or `TooLarge` when this cannot be accepted."""
@@ -97,7 +100,8 @@ def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
     for push in pushes:
         push.check()
     try:
-        return _store_once(pushes, by)
+        with tracing.span("imgo.store", pushes=len(pushes)):
+            return _store_once(pushes, by)
     except IntegrityError:
         raise  # a bug: what may collide was handled below
     except DatabaseError as error:
@@ -154,7 +158,7 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
     """Store pushes; when that is committed, their partitions are woken."""
     if not pushes:
         return []
-    count = conf.PARTITIONS
+    count, origin = conf.PARTITIONS, current_origin()
     messages = []
     for push in pushes:
         keys = tuple(dict.fromkeys(push.keys))
@@ -171,6 +175,7 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
                 is_json=push.is_json,
                 by=by,
                 ensure=push.ensure,
+                origin=push.origin or origin,
                 partitions=tuple({partition_of(name, count) for name in names}),
             )
         )

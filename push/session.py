@@ -69,12 +69,17 @@ class Keeper(Protocol):
 
 
 PACKET_KINDS = 12  # of each `Kind`, with an id or without, wrapped or not
+TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
+
+# Frames with messages that this process has written, by kind of packet: plain numbers, because
+# they are counted where a microsecond is much. Only the event loop's thread counts.
+frames_written = [0] * PACKET_KINDS
 
 
 class Outgoing:
     """One message on its way out: encoded at most once for each kind of packet there is."""
 
-    __slots__ = ("_body", "_is_json", "ensure", "id", "key", "op", "packets")
+    __slots__ = ("_body", "_is_json", "at", "ensure", "id", "key", "op", "packets", "span")
 
     def __init__(
         self,
@@ -85,14 +90,17 @@ class Outgoing:
         key: str = "",
         *,
         ensure: bool = False,
+        at: float = 0.0,
     ) -> None:
         self.id = id
         self.op = op
+        self.at = at  # when it was accepted: Unix time, seconds; 0 when that is of no interest
         self.key = key  # whose pending row it settles; "" when nothing is pending
         self.ensure = ensure  # it waits for room instead of being dropped
         self._body = body
         self._is_json = is_json
         self.packets: list[bytes | None] = [None] * PACKET_KINDS
+        self.span: Any = None  # of its delivery, when that is traced
 
     def packet_for(self, session: "Session") -> bytes:
         """The bytes for this session, which it shares with all of its kind."""
@@ -152,6 +160,7 @@ class Session:
         "_room_to_hold",
         "acks",
         "change_room",
+        "close_code",
         "expires_at",
         "id",
         "identity",
@@ -191,6 +200,7 @@ class Session:
         self.last_seen = 0.0  # monotonic seconds of the last frame
         self.opened = 0.0  # Unix time, seconds
         self.is_closed = False
+        self.close_code = 0  # why the server closed it; 0 when the client has gone
         # The socket's own, while a message may be given to it directly: see `write_to_all`.
         self.send: Callable[[bytes], int] | None = None
         self._held: list[Outgoing] | None = None
@@ -223,6 +233,7 @@ class Session:
             self._write(message)
 
     def _write(self, message: Outgoing) -> None:
+        frames_written[self.packet_kind] += 1
         self.link.write(message.packet_for(self), message.id if message.key else 0)
 
     def sent(self, message_id: int) -> None:
@@ -265,6 +276,7 @@ class Session:
         """Say why with op 6, then close. Further calls do nothing."""
         if not self.is_closed:
             self.is_closed = True
+            self.close_code = code
             body = disconnect_body(code, reason)
             self.link.write(encode_reply(self.link, self.kind, Op.DISCONNECT, 0, body=body))
             self.link.close(code, reason or code.reason)

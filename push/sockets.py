@@ -253,6 +253,7 @@ class SocketLink:
             self.waiting = len(self._queue[0][0])
         if self.session is not None:
             self.session.is_closed = True
+            self.session.close_code = CloseCode.SLOW_READER
         self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
 
     def close(self, code: int, reason: str) -> None:

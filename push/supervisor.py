@@ -40,6 +40,7 @@ class Child:
                 "%s ended with %d, it is started again in %g s", self.name, status, self._wait
             )
             self._wait = min(self._wait * 2, BACKOFF[1])
+            self.ended(self._process.pid)
             self._process = None
         if self._process is None and now >= self._not_before:
             # In a session of its own: a Ctrl-C is for us, who tell it to end in order.
@@ -47,6 +48,9 @@ class Child:
                 self._command, env=self._environment, start_new_session=True
             )
             self.started = now
+
+    def ended(self, pid: int) -> None:
+        """What there is to do when it has ended."""
 
     def replace(self) -> None:
         """End it, in order or not; the next look starts it again."""

@@ -5,13 +5,16 @@ import logging
 from celery import shared_task
 from django.db import Error as DatabaseError
 
+from imgo_site import logs
 from imgo_site.errors import Unavailable
+from imgo_site.logs import request_id, sane_request_id
 from offline.outbox import Busy
 from push.fanout import drain
 from push.models import Canary
 
 logger = logging.getLogger(__name__)
 
+REQUEST_HEADER = "imgo_request_id"  # of a task: the first of the requests that asked for it
 PARTITION_MAX = 2**31 - 1  # the width of its column
 
 
@@ -30,13 +33,19 @@ def fan_out(partition: int) -> None:
     number = int(partition)  # whatever the broker brings
     if not 0 <= number <= PARTITION_MAX:
         raise ValueError(f"{partition!r} is not a partition")
+    asked = request_id() or getattr(fan_out.request, REQUEST_HEADER, None) or ""
+    with logs.within(sane_request_id(asked) if asked else ""):
+        _drain_or_leave(number)
+
+
+def _drain_or_leave(partition: int) -> None:
     for is_last in (False, True):
         try:
-            drain(number)
+            drain(partition)
         except (Unavailable, DatabaseError, Busy) as error:
             # The first time it may be a connection that was closed while nobody looked.
             if is_last:
-                logger.warning("partition %d is left to a node's sweep: %s", number, error)
+                logger.warning("partition %d is left to a node's sweep: %s", partition, error)
         else:
             return
 

@@ -5,17 +5,19 @@ from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
+from django.db import connection
 from django.db.models import Count, DurationField, ExpressionWrapper, Min, Q
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
-from offline.models import Outbox
-from push import health, metrics
+from offline.models import Outbox, Pending
+from push import health, metrics, pool
 from push.models import Canary, Duty
 from push.registry import get_registry
 
 DEAF_AFTER = 3  # canary intervals
+COUNTED_MAX = 10_000  # pending rows that are counted, some milliseconds; more are estimated
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,21 @@ def outbox() -> Waiting:
     )
     oldest = found["age"].total_seconds() if found["age"] else 0.0
     return Waiting(found["count"], max(0.0, oldest), found["parked"])
+
+
+def pending() -> int:
+    """How many deliveries are pending: never a count of a large table."""
+    count: int = Pending.objects.order_by()[: COUNTED_MAX + 1].count()
+    if count > COUNTED_MAX and connection.vendor == "postgresql":
+        table = Pending._meta.db_table
+        with connection.cursor() as cursor:
+            # What the statistics say that was inserted and not deleted again.
+            cursor.execute(
+                "SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = %s::regclass", [table]
+            )
+            row = cursor.fetchone()
+        count = max(count, row[0] if row else 0)
+    return count
 
 
 def report() -> tuple[bool, dict[str, Any]]:
@@ -84,6 +101,7 @@ def refresh_metrics() -> None:
         for partition, seconds in Canary.objects.silence(limit).items():
             metrics.WORKER_SILENCE.labels(str(partition)).set(seconds)
             metrics.WORKER_DEAF.labels(str(partition)).set(seconds > limit)
+        metrics.PENDING.set(pending())
         waiting = outbox()
         metrics.OUTBOX.set(waiting.count)
         metrics.OUTBOX_AGE.set(waiting.oldest)
@@ -99,3 +117,4 @@ def refresh_metrics() -> None:
         metrics.DATABASE_UP.set(1)
     except DatabaseError:
         metrics.DATABASE_UP.set(0)
+    pool.note()

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from django.conf import settings
 from kombu.exceptions import OperationalError as BrokerError
 
-from push.tasks import fan_out, queue_of
+from imgo_site.logs import request_id
+from push.tasks import REQUEST_HEADER, fan_out, queue_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Waker:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, str] = {}  # partitions, and the request that was the first to ask
         self._is_busy = False
         self._pid = 0
 
@@ -45,7 +46,9 @@ class Waker:
                 self._pid = os.getpid()
                 threading.Thread(target=self._run, name="imgo-waker", daemon=True).start()
                 atexit.register(self.flush)
-            self._waiting.update(partitions)
+            asked = request_id()
+            for partition in partitions:
+                self._waiting.setdefault(partition, asked)
             self._condition.notify_all()
 
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
@@ -61,21 +64,22 @@ class Waker:
                 self._is_busy = False
                 self._condition.notify_all()
                 self._condition.wait_for(lambda: self._waiting)
-                todo, self._waiting = self._waiting, set()
+                todo, self._waiting = self._waiting, {}
                 self._is_busy = True
             left = self._say(todo)
             with self._condition:
-                self._waiting |= left
+                self._waiting = left | self._waiting
             time.sleep(RETRY_INTERVAL if left else PAUSE)
 
     @staticmethod
-    def _say(partitions: set[int]) -> set[int]:
+    def _say(partitions: dict[int, str]) -> dict[int, str]:
         """Enqueue a task for each; returns those for which that failed."""
-        left = set(partitions)
+        left = dict(partitions)
         try:
-            for partition in sorted(partitions):
-                fan_out.apply_async((partition,), queue=queue_of(partition))
-                left.discard(partition)
+            for partition, asked in sorted(partitions.items()):
+                headers = {REQUEST_HEADER: asked} if asked else {}
+                fan_out.apply_async((partition,), queue=queue_of(partition), headers=headers)
+                del left[partition]
         except (BrokerError, OSError) as error:
             logger.warning("the workers cannot be woken, a node's sweep sends: %s", error)
         except Exception:

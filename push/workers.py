@@ -5,6 +5,7 @@ when its connection to Redis was lost at the wrong moment (celery#8030, #9054): 
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from django.db import connection
 from imgo_site.conf import conf
 from push import supervisor, vitals
 from push.tasks import queue_of
+from push.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +24,43 @@ logger = logging.getLogger(__name__)
 class Worker(supervisor.Child):
     """The process of one partition."""
 
-    def __init__(self, partition: int, log_level: str) -> None:
+    def __init__(
+        self, partition: int, log_level: str, metrics: WorkerMetrics | None = None
+    ) -> None:
         self.partition = partition
+        self._metrics = metrics
         name = f"imgo{partition}-{time.time_ns():x}@%h"
         command = [sys.executable, "-m", "celery", "-A", "imgo_site", "worker"]
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
         command += ["--concurrency", "1", "--without-gossip", "--without-mingle"]
-        super().__init__(f"the worker of partition {partition}", command)
+        environment = {**os.environ, **(metrics.environment() if metrics else {})}
+        super().__init__(f"the worker of partition {partition}", command, environment)
+
+    def ended(self, pid: int) -> None:
+        """What it counted as its own, such as how many there are, is no more."""
+        if self._metrics is not None:
+            self._metrics.ended(pid)
 
 
 class Supervisor(supervisor.Supervisor):
-    """Runs the workers of some partitions until it is told to stop."""
+    """Runs the workers of some partitions until it is told to stop.
+
+    Raises OSError when `WORKER_METRICS_PORT` cannot be listened on.
+    """
 
     def __init__(self, partitions: Sequence[int], log_level: str) -> None:
-        self._workers = [Worker(partition, log_level) for partition in partitions]
+        self._metrics = WorkerMetrics() if conf.WORKER_METRICS_PORT else None
+        self._workers = [Worker(one, log_level, self._metrics) for one in partitions]
         super().__init__(self._workers)
         self._next_check = 0.0  # monotonic seconds
+
+    def run(self) -> None:
+        """Return when all workers have ended after a SIGTERM or SIGINT. For the main thread."""
+        if self._metrics is not None:
+            self._metrics.start()
+        super().run()
+        if self._metrics is not None:
+            self._metrics.stop()
 
     def look_further(self, now: float) -> None:
         """Replace those that take no tasks."""

@@ -275,8 +275,9 @@ class Gunicorn(HttpProcess):
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         (port,) = free_ports(1)
-        options = ("--bind", f"{HOST}:{port}", "--workers", "1", "--threads", "8")
-        options += ("--no-control-socket",)
+        workers = environment.get("WEB_CONCURRENCY", "1")
+        options = ("--bind", f"{HOST}:{port}", "--workers", workers, "--threads", "8")
+        options += ("--no-control-socket", "-c", "python:imgo_site.gunicorn")
         super().__init__(
             home, name, ["-m", "gunicorn", "imgo_site.wsgi", *options], environment, port
         )
@@ -294,6 +295,17 @@ class Worker(Process):
         """Whether somebody waits for tasks."""
         with redis.Redis.from_url(self.environment["REDIS_URL"], socket_timeout=5) as client:
             return any(row["cmd"] == "brpop" for row in client.client_list())
+
+
+class Workers(Worker):
+    """`manage.py workers`: a Celery worker for each partition, and a port for their metrics."""
+
+    def __init__(self, home: Path, name: str, environment: Environment) -> None:
+        (self.port,) = free_ports(1)
+        more = {"IMGO_WORKER_METRICS_PORT": str(self.port)}
+        super().__init__(home, name, {**environment, **more})
+        self._command = ["manage.py", "workers"]
+        self.url = f"http://{HOST}:{self.port}"
 
 
 def manage(environment: Environment, *arguments: str) -> str:

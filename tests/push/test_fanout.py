@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
+from imgo_site import logs
 from imgo_site.errors import Unavailable
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
@@ -122,6 +124,7 @@ async def test_the_envelope_has_all_that_a_session_needs(listen):
     messages = await listen(key_group("a"))
     body = bytes(range(256))
     (one,) = await accept(Push(body, keys=("a",), is_json=False, op=1001, ensure=True))
+    accepted = await in_thread(lambda: Message.objects.get(pk=one).created_at)
     await drain_all()
     assert await messages() == [
         {
@@ -133,6 +136,7 @@ async def test_the_envelope_has_all_that_a_session_needs(listen):
             "is_json": False,
             "key": "a",
             "ensure": True,
+            "at": accepted.timestamp(),
         }
     ]
 
@@ -373,3 +377,33 @@ def test_what_is_not_stored_counts_for_nothing(imgo, redis_client):
         push_to_key("u1", 1, store=False)
     drain(partition_of("u1", 4))
     assert kept("u1") == [one]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_said_about_a_message_names_it_and_its_request(poison, imgo, caplog, redis_client):
+    imgo(PARTITIONS=1)
+    with logs.within("abc"):
+        bad = push_to_key("a", 1)
+    poison.add(bad)
+    with logs.within("of the task"):
+        drain(0)
+    (record,) = [one for one in caplog.records if one.name == "push.fanout"]
+    assert (record.push_id, record.request_id) == (str(bad), "abc")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_time_until_a_message_was_sent_is_noted(imgo, redis_client):
+    imgo(PARTITIONS=1)
+    count, total = (f"imgo_fanout_latency_seconds_{name}" for name in ("count", "sum"))
+
+    def value(name: str) -> float:
+        lines = metrics.text().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+    message = push_to_key("a", 1)
+    ago = timezone.now() - timedelta(seconds=7)
+    Message.objects.filter(pk=message).update(created_at=ago)
+    before = value(count), value(total)
+    drain(0)
+    assert value(count) - before[0] == 1
+    assert 7 <= value(total) - before[1] < 7 + PATIENCE

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from imgo_site import logs
 from imgo_site.errors import BadRequest, Unavailable
-from offline.models import Message, Pending
+from offline.models import Message, Outbox, Pending
 from push import group_commit as module
-from push.group_commit import GroupCommit
+from push.group_commit import GroupCommit, accept_in_group
 from push.services import Push, accept_pushes
+from tests import call_and_close
 
 PATIENCE = 10  # seconds
 
@@ -120,3 +122,16 @@ def test_a_push_inside_of_a_transaction_belongs_to_that(gate):
         transaction.set_rollback(True)
     assert gate.groups == []
     assert not Message.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_push_of_a_group_keeps_the_request_that_it_came_with(redis_client):
+    def accept(name: str) -> int:
+        with logs.within(name):
+            return accept_in_group(Push(b"1", keys=("a",)))
+
+    names = [f"request{n}" for n in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(call_and_close, [accept] * len(names), names))
+    origins = dict(Outbox.objects.values_list("message_id", "origin"))
+    assert [origins[one] for one in ids] == names

@@ -3,6 +3,7 @@
 import pytest
 from django.db import OperationalError
 
+from imgo_site import logs
 from imgo_site.celery import app
 from imgo_site.errors import Unavailable
 from offline.models import Outbox
@@ -10,7 +11,7 @@ from offline.outbox import Busy
 from push import tasks as module
 from push.models import EPOCH, Canary
 from push.services import Push, accept_push
-from push.tasks import canary, fan_out, queue_of
+from push.tasks import REQUEST_HEADER, canary, fan_out, queue_of
 
 
 def run_as_a_worker(partition: int, retries: int = 0) -> None:
@@ -122,3 +123,18 @@ def test_a_canary_that_cannot_be_noted_is_one_line(database_down, caplog):
     canary(1)
     assert "a canary of partition 1 could not be noted" in caplog.text
     assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(("given", "known"), [("abc", True), ("not fit\nfor a log", False)])
+def test_what_a_task_logs_belongs_to_the_request_that_asked_for_it(monkeypatch, given, known):
+    seen = []
+    monkeypatch.setattr(module, "drain", lambda _: seen.append(logs.request_id()))
+    fan_out.push_request(args=(0,), kwargs={}, **{REQUEST_HEADER: given})
+    try:
+        fan_out.run(0)
+    finally:
+        fan_out.pop_request()
+    fan_out.run(0)  # which nobody asked for
+    assert (seen[0] == given) is known
+    assert seen[1] == ""
+    assert logs.request_id() == ""

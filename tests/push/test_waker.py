@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import pytest
 from kombu.exceptions import OperationalError as BrokerError
 
+from imgo_site import logs
+from imgo_site.celery import app as celery_app
 from offline.models import Outbox
 from push import waker as module
 from push.services import Push, accept_push
-from push.tasks import fan_out, queue_of
+from push.tasks import REQUEST_HEADER, fan_out, queue_of
 from push.waker import Waker, wake
 from tests import PATIENCE, wait_until
 
@@ -23,12 +25,13 @@ class Broker:
 
     def __init__(self) -> None:
         self.told: list[int] = []
+        self.headers: list[dict[str, str]] = []
         self.asked = threading.Event()
         self.opened = threading.Event()
         self.opened.set()
         self.failing: dict[int, Exception] = {}
 
-    def apply_async(self, args: tuple[int], queue: str) -> None:
+    def apply_async(self, args: tuple[int], queue: str, headers: dict[str, str]) -> None:
         (partition,) = args
         assert queue == queue_of(partition)
         self.asked.set()
@@ -36,6 +39,7 @@ class Broker:
         if error := self.failing.get(partition):
             raise error
         self.told.append(partition)
+        self.headers.append(headers)
 
 
 @pytest.fixture
@@ -133,7 +137,9 @@ def test_a_process_that_was_forked_has_a_waker_of_its_own(waker, monkeypatch):
     waker.wake({1})
     assert waker.flush(PATIENCE)
     reads, writes = os.pipe()
-    monkeypatch.setattr(fan_out, "apply_async", lambda args, queue: os.write(writes, bytes(args)))
+    monkeypatch.setattr(
+        fan_out, "apply_async", lambda args, queue, headers: os.write(writes, bytes(args))
+    )
     child = os.fork()
     if not child:
         waker.wake({7})
@@ -167,3 +173,31 @@ def test_where_tasks_run_at_once_the_outbox_is_empty_when_the_push_is_accepted(
         accept_push(push)
         assert not Outbox.objects.exists()
     assert tasks() == []
+
+
+def test_a_task_names_the_first_request_that_asked_for_it(waker, broker):
+    broker.opened.clear()
+    waker.wake({0})
+    assert broker.asked.wait(PATIENCE)
+    for name in ("first", "second"):
+        with logs.within(name):
+            waker.wake({1})
+    broker.opened.set()
+    assert waker.flush(PATIENCE)
+    assert list(zip(broker.told, broker.headers, strict=True)) == [
+        (0, {}),
+        (1, {REQUEST_HEADER: "first"}),
+    ]
+
+
+def test_the_broker_carries_the_name_of_the_request(tasks):
+    with logs.within("abc"):
+        wake({2})
+    assert module.waker.flush(PATIENCE)
+    with (
+        celery_app.connection_for_read() as connection,
+        connection.SimpleQueue(queue_of(2)) as queue,
+    ):
+        message = queue.get(timeout=PATIENCE)
+        message.ack()
+    assert message.headers[REQUEST_HEADER] == "abc"

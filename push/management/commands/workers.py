@@ -36,10 +36,17 @@ class Command(ImgoCommand):
                 "does what workers do."
             )
         partitions = _partitions(options["partitions"])
+        try:
+            supervisor = Supervisor(partitions, options["log_level"])
+        except OSError as error:
+            raise CommandError(
+                f"The port of the metrics cannot be listened on: {error.strerror or error} "
+                f"(IMGO_WORKER_METRICS_PORT={conf.WORKER_METRICS_PORT})"
+            ) from None
         names = ", ".join(map(str, partitions))
         self.stdout.write(f"Workers for partitions {names} of {conf.PARTITIONS}. Ctrl-C stops.")
         self.stdout.flush()
-        Supervisor(partitions, options["log_level"]).run()
+        supervisor.run()
         self.stdout.write("The workers have stopped.")
 
 

@@ -1,0 +1,88 @@
+"""Log lines: which request they belong to, and how they look.
+
+The id of the request under way is kept in a context variable; `RequestMiddleware` sets it, and a
+task sets it for the fan-out that a request has asked for. `LOG_FORMAT=json` makes each line a JSON
+object with the fields below and no others: Django and Celery attach whole requests to theirs.
+"""
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+FIELDS = ("request_id", "push_id", "method", "path", "status", "seconds", "caller")
+
+_SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # what is taken from a caller
+_request_id: ContextVar[str] = ContextVar("imgo_request_id", default="")
+
+
+def sane_request_id(text: str) -> str:
+    """What a caller sent as its request id, or a new one when that is not fit for a log."""
+    return text if _SANE.fullmatch(text) else secrets.token_hex(8)
+
+
+def request_id() -> str:
+    """The id of the request under way, "" when there is none."""
+    return _request_id.get()
+
+
+@contextmanager
+def within(name: str) -> Iterator[None]:
+    """Log lines from inside belong to the request of this id."""
+    token = _request_id.set(name)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
+
+
+class RequestFilter(logging.Filter):
+    """Notes in each record which request it belongs to, unless the line itself says."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets all pass."""
+        if not hasattr(record, "request_id") and (name := request_id()):
+            record.request_id = name
+        return True
+
+
+class LineFormatter(logging.Formatter):
+    """A line for people, with the request's id at its end."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line without a traceback."""
+        name = getattr(record, "request_id", "")
+        text = super().formatMessage(record)
+        return f"{text} [request {name}]" if name else text
+
+
+class JsonLines(JsonFormatter):
+    """A JSON object a line: time, level, logger, message, and of the rest only `FIELDS`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "{asctime}{levelname}{name}{message}",
+            style="{",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        )
+        self.converter = time.gmtime
+        self.default_time_format = "%Y-%m-%dT%H:%M:%S"
+        self.default_msec_format = "%s.%03dZ"
+
+    def add_fields(
+        self,
+        log_data: dict[str, Any],
+        record: logging.LogRecord,
+        message_dict: dict[str, Any],
+    ) -> None:
+        """What is in a line."""
+        super().add_fields(log_data, record, message_dict)
+        shown = {"time", "level", "logger", "message", "exc_info", "stack_info", *FIELDS}
+        for name in log_data.keys() - shown:
+            del log_data[name]
