@@ -70,9 +70,7 @@ class TokenManager(models.Manager["Token"]):
         except OverflowError:
             raise BadRequest("The time when the token expires is beyond the calendar.") from None
         expires = None if expires_in is None else _from_now(expires_in)
-        row = Token(
-            key=key, digest=digest(text), expires_at=expires, rooms=rooms, created_at=Now()
-        )
+        row = Token(key=key, digest=digest(text), expires_at=expires, rooms=rooms, created_at=Now())
         with transaction.atomic():
             # The same text can open the sessions of one key only: the last one that got it.
             self.filter(digest=row.digest).exclude(key=key).delete()

@@ -1,4 +1,4 @@
-"""The push app's paths: API, health, demo."""
+"""The push app's paths: API, health, demo, dashboard."""
 
 from django.urls import include, path
 
@@ -9,5 +9,6 @@ urlpatterns = [
     path("demo/push", views.demo_push, name="demo-push"),
     path("healthz", views.healthz),
     path("readyz", views.readyz),
+    path("dashboard/", include("push.dashboard.urls")),
     path("", include("push.api.urls")),
 ]
