@@ -2,19 +2,30 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 
-from accounts.models import ApiKey, Token
+from accounts.models import SCOPES, ApiKey, Token
+from imgo_site.tables import LargeTableAdmin
 
 
-@admin.register(Token)
-class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """Tokens by key; adding one for a key that has one replaces it."""
+class TokenAdmin(LargeTableAdmin):
+    """Tokens by key; adding one for a key that has one replaces it.
 
-    list_display = ("key", "created_at", "expires_at")
-    search_fields = ("key",)
-    show_full_result_count = False
+    It is registered by `push.admin`, which knows how to close sessions.
+    """
+
+    list_display = ("key", "room_list", "created_at", "expires_at")
+    search_exact = ("key",)
+    search_help_text = "A key, as it is."
+
+    @admin.display(description="rooms")
+    def room_list(self, token: Token) -> str:
+        """The rooms that it may join."""
+        return "default" if token.rooms is None else ", ".join(token.rooms) or "none"
 
     def save_model(self, request: HttpRequest, obj: Token, form: Any, change: bool) -> None:
         """Make the token's text when it is new, and show it this once."""
@@ -28,12 +39,41 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at 
         messages.warning(request, f"The token of {row.key}, shown this once: {text}")
 
 
-@admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """API keys; revoke one by setting its time of revocation."""
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    """Scopes as checkboxes."""
 
-    list_display = ("name", "hint", "scopes", "created_at", "revoked_at")
-    search_fields = ("name",)
+    scopes = forms.MultipleChoiceField(
+        choices=[(name, f"{name}: {text}") for name, text in SCOPES.items()],
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("name", "scopes", "revoked_at")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(LargeTableAdmin):
+    """API keys; only a hash of each is kept, and its last four characters to know it by."""
+
+    form = ApiKeyForm
+    list_display = ("name", "hint", "scope_list", "created_at", "revoked_at")
+    readonly_fields = ("hint", "created_at")
+    actions = ("revoke",)
+
+    @admin.display(description="scopes")
+    def scope_list(self, row: ApiKey) -> str:
+        """What it may do."""
+        return ", ".join(row.scopes) or "none"
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:  # noqa: ARG002
+        """A new key has nothing yet but a name and scopes."""
+        return (
+            ("name", "scopes")
+            if obj is None
+            else ("name", "scopes", "hint", "created_at", "revoked_at")
+        )
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Make the key's text when it is new, and show it this once."""
@@ -43,3 +83,13 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at
         row, text = ApiKey.objects.issue(obj.name, obj.scopes)
         obj.pk = row.pk
         messages.warning(request, f"The API key {row.name}, shown this once: {text}")
+
+    @admin.action(description="Revoke the selected API keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:
+        """From now on they open nothing."""
+        rows = list(queryset.filter(revoked_at=None))
+        for row in rows:
+            row.revoked_at = timezone.now()
+            row.save(update_fields=["revoked_at"])
+            self.log_change(request, row, "Revoked.")
+        self.message_user(request, f"{len(rows)} API key(s) are revoked.")

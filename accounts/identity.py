@@ -198,6 +198,16 @@ def is_own_origin(headers: Mapping[str, str]) -> bool:
 
 
 async def _from_session(facts: Facts) -> Identity:
+    user, expires, proof = await signed_in(facts)
+    key: str = import_string(conf.SESSION_KEY)(user)
+    return Identity(check_name(key, "key"), None, expires, "session", proof)
+
+
+async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes]:
+    """The Django user whose browser this is, when the login ends, and its proof.
+
+    Raises `NotAuthenticated`, for a page that is not ours too.
+    """
     if not is_own_origin(facts.headers):
         raise NotAuthenticated("The session cookie is accepted from this site's own pages only.")
     try:
@@ -209,8 +219,7 @@ async def _from_session(facts: Facts) -> Identity:
     user, expires = await database_threads.run(_session_user, cookie.value)
     if user is None:
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
-    key: str = import_string(conf.SESSION_KEY)(user)
-    return Identity(check_name(key, "key"), None, expires, "session", cookie.value.encode())
+    return user, expires, cookie.value.encode()
 
 
 def _session_user(session_key: str) -> tuple[AbstractBaseUser | None, float | None]:

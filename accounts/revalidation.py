@@ -15,15 +15,17 @@ from django.utils.crypto import constant_time_compare
 
 from accounts.identity import Identity, proof_of
 from accounts.models import Token
+from accounts.staff import DASHBOARD, may_watch
 
 
 def revoked(identities: Sequence[Identity]) -> list[Identity]:
-    """Those that would not be let in again: three queries at most, however many are asked about.
+    """Those that would not be let in again: three queries at most, however many are asked about,
+    and two for each dashboard of a user who is no superuser.
 
     Where Django keeps its sessions outside of the database, one read for each login.
     """
     by_token = [one for one in identities if one.source == "token" and one.proof]
-    by_login = [one for one in identities if one.source == "session" and one.proof]
+    by_login = [one for one in identities if one.source in {"session", DASHBOARD} and one.proof]
     return _without_token(by_token) + _without_login(by_login)
 
 
@@ -41,7 +43,7 @@ def _without_login(identities: list[Identity]) -> list[Identity]:
         pk__in={login[SESSION_KEY] for login in logins.values()}, is_active=True
     )
     by_id = {str(user.pk): user for user in users}
-    return [one for one in identities if not _stands(logins.get(one.proof.decode()), by_id)]
+    return [one for one in identities if not _stands(one, logins.get(one.proof.decode()), by_id)]
 
 
 def _logins(names: list[str]) -> dict[str, dict[str, Any]]:
@@ -62,9 +64,11 @@ def _logins(names: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _stands(login: dict[str, Any] | None, users: dict[str, Any]) -> bool:
+def _stands(identity: Identity, login: dict[str, Any] | None, users: dict[str, Any]) -> bool:
     user = users.get(str(login[SESSION_KEY])) if login is not None else None
     if login is None or user is None:
+        return False
+    if identity.source == DASHBOARD and not may_watch(user):
         return False
     # It changes with the password, which ends all logins of a user.
     given = login.get(HASH_SESSION_KEY, "")

@@ -7,6 +7,7 @@ from imgo_site.errors import BadRequest
 NAME_MAX = 255  # characters of a key or room: fits an indexed column
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+DASHBOARD_ROOM = "imgo.dashboard"  # snapshots for the dashboard's own sessions; nobody pushes to it
 
 # Control characters and lone surrogates: Postgres stores neither NUL nor half a character.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")

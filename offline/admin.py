@@ -3,41 +3,47 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from imgo_site.tables import ReadOnlyAdmin
 from offline import records
 from offline.models import Event, Message, Outbox, Pending
 
 KEYS_SHOWN = 200  # of a message's keys
 
 
-class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """Looked at here, changed by pushing and delivering alone."""
+class _OfMessageAdmin(ReadOnlyAdmin):
+    """Rows about messages."""
 
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
-        return False
+    @admin.display(description="message")
+    def message_link(self, row: Any) -> SafeString:
+        """A link to the message of a row, without a look at the message."""
+        url = reverse("admin:offline_message_change", args=[row.message_id])
+        return format_html('<a href="{}">{}</a>', url, row.message_id)
 
 
 @admin.register(Message)
-class MessageAdmin(_ReadOnly):
+class MessageAdmin(ReadOnlyAdmin):
     """Accepted messages, newest first, each with its record."""
 
-    list_display = ("id", "audience", "room", "stored", "op", "by", "created_at", "expires_at")
-    list_filter = ("audience",)
-    search_fields = ("=id",)
-    ordering = ("-id",)
+    list_display = (
+        "id", "audience", "room", "recipients", "stored", "op", "by", "created_at", "expires_at",
+    )  # fmt: skip
+    list_display_links = ("id",)
+    search_exact = ("id",)
+    search_help_text = "A message's id. For the messages of a key, search pending and events."
     exclude = ("body", "keys")
     readonly_fields = ("fan_out", "what_became_of_it")
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Message]":
+        """Without bodies and keys: a list shows neither, and both may be large."""
+        rows: QuerySet[Message] = super().get_queryset(request)
+        return rows.defer("body", "keys")
 
     @admin.display(description="fan-out")
     def fan_out(self, message: Message) -> str:
@@ -76,29 +82,63 @@ class MessageAdmin(_ReadOnly):
 
 
 @admin.register(Pending)
-class PendingAdmin(_ReadOnly):
+class PendingAdmin(_OfMessageAdmin):
     """What is owed to whom."""
 
-    list_display = ("key", "message", "expires_at")
-    list_select_related = ("message",)
-    search_fields = ("key__exact",)
-    ordering = ("-id",)
+    list_display = ("key", "message_link", "expires_at")
+    search_exact = ("key", "message")
+    search_help_text = "A key, or a message's id."
+    fields = readonly_fields = ("key", "message_link", "expires_at")
 
 
 @admin.register(Event)
-class EventAdmin(_ReadOnly):
+class EventAdmin(_OfMessageAdmin):
     """What happened to stored messages on their way to each key."""
 
-    list_display = ("key", "message_id", "kind", "session", "reason", "at")
-    search_fields = ("key__exact", "=message__id")
-    ordering = ("-id",)
-    raw_id_fields = ("message",)
+    list_display = ("key", "message_link", "kind", "session", "reason", "at")
+    search_exact = ("key", "message")
+    search_help_text = "A key, or a message's id."
+    fields = readonly_fields = list_display
+
+
+class _ParkedFilter(admin.SimpleListFilter):
+    """Parked ones or those that wait: parked ones are few, and what waits has an index."""
+
+    title = "state"
+    parameter_name = "parked"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
+        """The choices."""
+        return [("yes", "parked"), ("no", "waiting")]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Outbox]") -> "QuerySet[Outbox]":  # noqa: ARG002
+        """The rows of the choice."""
+        if self.value() is None:
+            return queryset
+        return queryset.filter(parked_at__isnull=self.value() == "no")
 
 
 @admin.register(Outbox)
-class OutboxAdmin(_ReadOnly):
+class OutboxAdmin(_OfMessageAdmin):
     """What is not fanned out yet, and what cannot be."""
 
-    list_display = ("message_id", "partition", "created_at", "attempts", "parked_at", "error")
-    list_filter = (("parked_at", admin.EmptyFieldListFilter),)
-    ordering = ("id",)
+    list_display = ("message_link", "partition", "created_at", "attempts", "parked_at", "error")
+    list_filter = (_ParkedFilter,)
+    ordering = ("pk",)
+    fields = readonly_fields = list_display
+    actions = ("retry",)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """For `retry`: nothing else can be changed here."""
+        return request.user.has_perm("offline.change_outbox")
+
+    @admin.action(description="Try the selected parked messages again", permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: "QuerySet[Outbox]") -> None:
+        """Put parked messages back; a node's sweep sends them within seconds."""
+        parked = queryset.filter(parked_at__isnull=False)
+        rows = list(parked)
+        with transaction.atomic():
+            for row in rows:
+                self.log_change(request, row, "Put back, to be tried again.")
+            parked.update(parked_at=None, attempts=0, error="")
+        self.message_user(request, f"{len(rows)} parked message(s) are tried again.")

@@ -1,24 +1,56 @@
-"""Nodes in the admin."""
+"""Nodes in the admin, and tokens, whose sessions end with them."""
 
+from contextlib import suppress
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from accounts.admin import TokenAdmin as BaseTokenAdmin
+from accounts.models import Token
+from imgo_site.errors import NotFound
+from imgo_site.tables import ReadOnlyAdmin
 from push.models import Node
+from push.operations import revoke_token
 
 
 @admin.register(Node)
-class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """Nodes that have run here; they write their rows themselves."""
+class NodeAdmin(ReadOnlyAdmin):
+    """Nodes that have run here; they write their rows themselves. The live ones: dashboard."""
 
     list_display = ("id", "name", "first_seen", "last_seen")
-    readonly_fields = ("name", "first_seen", "last_seen")
+    search_exact = ("id", "name")
+    search_help_text = "A node's number, or its name as it is."
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
-        """A node announces itself."""
-        return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
-        """There is nothing to change."""
-        return False
+@admin.register(Token)
+class TokenAdmin(BaseTokenAdmin):
+    """Deleting a token revokes it: its key's sessions are closed at once."""
+
+    actions = ("revoke",)
+
+    @admin.action(
+        description="Revoke the selected tokens, and close their sessions", permissions=["delete"]
+    )
+    def revoke(self, request: HttpRequest, queryset: "QuerySet[Token]") -> None:
+        """What was revoked meanwhile is left out."""
+        count = 0
+        for key in list(queryset.values_list("key", flat=True)):
+            row = Token.objects.filter(key=key)
+            with suppress(NotFound), transaction.atomic():
+                self.log_deletions(request, row)
+                revoke_token(key)
+                count += 1
+        self.message_user(request, f"{count} token(s) are revoked.", messages.SUCCESS)
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Not Django's own deletion, which would leave the sessions open for a while."""
+        found: dict[str, Any] = super().get_actions(request)
+        found.pop("delete_selected", None)
+        return found
+
+    def delete_model(self, request: HttpRequest, obj: Token) -> None:  # noqa: ARG002
+        """Revoke it."""
+        revoke_token(obj.key)

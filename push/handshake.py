@@ -15,6 +15,7 @@ from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
 from accounts.identity import AuthBody, Facts, Identity, parse_auth_body
+from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
 from imgo_site.conf import conf
 from imgo_site.errors import (
     BadRequest,
@@ -25,7 +26,7 @@ from imgo_site.errors import (
     TooManySessions,
     Unavailable,
 )
-from imgo_site.names import check_name
+from imgo_site.names import DASHBOARD_ROOM, check_name
 from offline.pending import history_pages, pending_pages
 from push.groups import key_group
 from push.guard import guard
@@ -111,18 +112,28 @@ def _refusing() -> Iterator[None]:
 async def _identify(body: AuthBody, facts: Facts) -> Identity:
     await guard.admit(facts.address)
     try:
-        identity: Identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+        if DASHBOARD_ROOM in body.rooms:  # not for the AUTHENTICATOR to give away
+            identity = await authenticate_dashboard(facts)
+        else:
+            identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+            check_name(identity.key, "key")
     except NotAuthenticated:
         guard.failed(facts.address)
         raise
-    check_name(identity.key, "key")
     if identity.expires_at is not None and identity.expires_at <= time.time():
         raise NotAuthenticated("The token is not valid or has expired.")
     return identity
 
 
 async def check_room(identity: Identity, room: str) -> None:
-    """Raises `RoomForbidden` unless `ROOM_AUTHORIZER` lets the identity into the room."""
+    """Raises `RoomForbidden` unless `ROOM_AUTHORIZER` lets the identity into the room.
+
+    The dashboard's room is for its own sessions, and they are for it: no authorizer is asked.
+    """
+    if is_kept_apart(identity, room):
+        raise RoomForbidden(f"Not allowed in the room {room!r}.")
+    if identity.source == DASHBOARD:
+        return
     if not await import_string(conf.ROOM_AUTHORIZER)(identity, room):
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
 

@@ -30,6 +30,15 @@ class Node(models.Model):
 
     objects: ClassVar[NodeManager] = NodeManager()
 
+    class Meta:
+        # What the dashboard asks for. Revoking a token is `accounts.delete_token`.
+        permissions: ClassVar = [
+            ("view_dashboard", "Can look at the dashboard"),
+            ("push_message", "Can push messages in the dashboard"),
+            ("kick_session", "Can close sessions in the dashboard"),
+            ("drain_node", "Can drain nodes in the dashboard"),
+        ]
+
     def __str__(self) -> str:
         return self.name
 

@@ -292,6 +292,19 @@ class RedisRegistry:
                 found += [(_text(key), _text(name)) for name, key in members.items()]
         return sorted(found)
 
+    def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
+        """How many sessions are in a room, and about `limit` of them: it may be a huge one."""
+        count = 0
+        found: dict[Any, Any] = {}
+        with _reading():
+            for node in self.nodes():
+                name = _room_name(node.id, room)
+                count += int(self._reader.hlen(name))
+                if len(found) < limit:
+                    some: Any = self._reader.hscan(name, count=limit)[1]
+                    found.update(some)
+        return count, sorted((_text(key), _text(session)) for session, key in found.items())[:limit]
+
     def nodes(self) -> list[NodeEntry]:
         """The live nodes, in order of their numbers; ids of dead ones are dropped on the way."""
         with _reading():

@@ -82,6 +82,9 @@ class Registry(Protocol):
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
 
+    def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
+        """How many sessions are in a room, and about `limit` of them as `members` has them."""
+
     def nodes(self) -> list[NodeEntry]:
         """The live nodes, in order of their numbers."""
 
@@ -166,6 +169,11 @@ class MemoryRegistry:
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
         return sorted((entry.key, entry.id) for entry in list(self._rooms.get(room, {}).values()))
+
+    def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
+        """How many sessions are in a room, and `limit` of them."""
+        members = list(self._rooms.get(room, {}).values())
+        return len(members), sorted((entry.key, entry.id) for entry in members[:limit])
 
     def nodes(self) -> list[NodeEntry]:
         """The one node, if it runs in this process."""

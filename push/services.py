@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
-from imgo_site.names import INT32_MAX, check_name
+from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.origin import current_origin
 from offline.models import Message, NewMessage
 from push import metrics
@@ -64,7 +64,7 @@ class Push:
         for key in self.keys:
             check_name(key, "key")
         if self.room:
-            check_name(self.room, "room")
+            _check_room(self.room)
         if not self.body:
             raise BadRequest("The body is missing.")
         if len(self.body) > conf.MAX_BODY:
@@ -80,6 +80,12 @@ class Push:
     def is_stored(self) -> bool:
         """Whether keys that do not get it now get it later."""
         return self.store and bool(self.keys)
+
+
+def _check_room(room: str) -> None:
+    check_name(room, "room")
+    if room == DASHBOARD_ROOM:
+        raise BadRequest(f"The room {DASHBOARD_ROOM!r} is the dashboard's own.")
 
 
 def accept_push(push: Push, by: str = "") -> int:

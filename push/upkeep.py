@@ -18,11 +18,13 @@ from accounts.revalidation import revoked
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
+from imgo_site.names import DASHBOARD_ROOM
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import metrics
+from push import metrics, publish, snapshot
 from push.fanout import drain
+from push.groups import room_group
 from push.layers import LAYER_ERRORS, reconnect
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
@@ -73,6 +75,8 @@ class Upkeep:
             (self.echo, ECHO_EVERY),
             (self.prune, PRUNE_EVERY),
             (self.balance, BALANCE_EVERY / 2),
+            (self.sample, snapshot.SAMPLE_EVERY / 2),
+            (self.inform, snapshot.EVERY),
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
@@ -185,6 +189,24 @@ class Upkeep:
         """Strike the balance of the latest messages, for the metrics of all."""
         if await database_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
             await database_threads.run(_strike_balance)
+
+    async def sample(self) -> None:
+        """Keep a sample for the dashboard's plots of the last minutes."""
+        every = snapshot.SAMPLE_EVERY
+        if await database_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
+            sessions = await asyncio.to_thread(snapshot.session_count)
+            await database_threads.run(snapshot.add_sample, sessions)
+
+    async def inform(self) -> None:
+        """Send a picture to the dashboards, if this node has one of them and it is its turn."""
+        if not self._hub.groups.get(room_group(DASHBOARD_ROOM)):
+            return
+        if await database_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
+            live = await asyncio.to_thread(snapshot.assemble, snapshot.of_registry)
+            stored = await database_threads.run(snapshot.assemble, snapshot.of_database)
+            problems = live["problems"] + stored["problems"]
+            picture = {**live, **stored, "problems": problems}
+            await publish.send([snapshot.envelope(picture)])
 
 
 def _slice_of(count: int, interval: float) -> int:

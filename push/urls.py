@@ -1,4 +1,4 @@
-"""The push app's paths: API, health, demo."""
+"""The push app's paths: API, health, demo, dashboard."""
 
 from django.urls import include, path
 
@@ -13,5 +13,6 @@ urlpatterns = [
     path("readyz", ReadyView.as_view()),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/docs/", DocsView.as_view(), name="docs"),
+    path("dashboard/", include("push.dashboard.urls")),
     path("", include("push.api.urls")),
 ]

@@ -3,10 +3,10 @@
 import re
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
-from django.utils import timezone
 
-from accounts.models import ApiKey, Token, digest
+from accounts.models import SCOPES, ApiKey, Token, digest
 
 
 def shown(answer) -> str:
@@ -59,25 +59,31 @@ def test_bad_rooms_are_an_error_of_the_form(add_token):
 
 def test_a_new_api_key_is_shown_once_and_can_be_revoked(admin_client):
     add = "/admin/accounts/apikey/add/"
-    answer = admin_client.post(add, {"name": "shop", "scopes": '["push"]'})
+    answer = admin_client.post(add, {"name": "shop", "scopes": ["push", "read"]})
     text = shown(answer)
     row = ApiKey.objects.active(text)
-    assert (row.name, row.scopes) == ("shop", ["push"])
+    assert (row.name, row.scopes) == ("shop", ["push", "read"])
     admin_client.get("/admin/accounts/apikey/")  # takes the message
     listing = admin_client.get("/admin/accounts/apikey/").content.decode()
     assert row.hint in listing
     assert text not in listing
-    now = timezone.now()
-    revoked = {"revoked_at_0": now.date().isoformat(), "revoked_at_1": "00:00:00"}
-    change = {"name": "shop", "scopes": '["push"]', **revoked}
-    assert admin_client.post(f"/admin/accounts/apikey/{row.pk}/change/", change).status_code == 302
+    change = f"/admin/accounts/apikey/{row.pk}/change/"
+    page = admin_client.get(change).content.decode()
+    assert page.count('type="checkbox"') == len(SCOPES)
+    assert page.count(" checked") == 2
+    assert admin_client.post(change, {"name": "shop", "scopes": ["read"]}).status_code == 302
+    assert ApiKey.objects.active(text).scopes == ["read"]
+    form = {"action": "revoke", "_selected_action": [row.pk]}
+    admin_client.post("/admin/accounts/apikey/", form)
     assert ApiKey.objects.active(text) is None
+    assert LogEntry.objects.filter(change_message="Revoked.").count() == 1
 
 
 def test_an_unknown_scope_is_an_error_of_the_form(admin_client):
-    answer = admin_client.post("/admin/accounts/apikey/add/", {"name": "shop", "scopes": '["fly"]'})
+    form = {"name": "shop", "scopes": ["fly"]}
+    answer = admin_client.post("/admin/accounts/apikey/add/", form)
     assert answer.status_code == 200
-    assert b"A JSON list of some of" in answer.content
+    assert b"fly is not one of the available choices" in answer.content
     assert not ApiKey.objects.exists()
 
 

@@ -1,7 +1,9 @@
 """Revalidation: who would not be let in again."""
 
+from dataclasses import replace
+
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.db import connection
@@ -11,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.identity import Identity, proof_of
 from accounts.models import Token, digest
 from accounts.revalidation import revoked
+from accounts.staff import DASHBOARD
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
@@ -140,3 +143,36 @@ def test_all_are_looked_at_with_three_queries():
     with CaptureQueriesContext(connection) as queries:
         assert revoked(identities) == []
     assert len(queries) <= 3
+
+
+# Dashboards
+
+
+@pytest.fixture
+def operator(browser) -> Browser:
+    """A member of the staff with the permission, whose dashboard is open."""
+    User.objects.filter(pk=browser.user.pk).update(is_staff=True)
+    permission = Permission.objects.get(codename="view_dashboard")
+    browser.user.user_permissions.add(permission)
+    browser.identity = replace(browser.identity, key="\x01dashboard:1:a", source=DASHBOARD)
+    return browser
+
+
+def test_an_operators_dashboard_stays(operator):
+    assert revoked([operator.identity]) == []
+
+
+@pytest.mark.parametrize("lost", [{"is_staff": False}, {"is_active": False}])
+def test_the_dashboard_of_who_is_no_operator_any_more_goes(operator, lost):
+    User.objects.filter(pk=operator.user.pk).update(**lost)
+    assert revoked([operator.identity]) == [operator.identity]
+
+
+def test_the_dashboard_of_who_lost_the_permission_goes(operator):
+    operator.user.user_permissions.clear()
+    assert revoked([operator.identity]) == [operator.identity]
+
+
+def test_the_dashboard_of_who_has_signed_out_goes(operator):
+    operator.client.logout()
+    assert revoked([operator.identity]) == [operator.identity]

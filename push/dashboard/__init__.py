@@ -1,0 +1,1 @@
+"""What operators look at: pages for staff, over the admin's login. Nothing imports it but urls."""

@@ -1,0 +1,89 @@
+"""Who gets a page of the dashboard, and what everybody else gets; no page fails with a traceback.
+
+The database may be away when the user is looked up, so that is inside of what is guarded.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+
+from django.contrib.auth.views import redirect_to_login
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+
+from accounts.staff import may_watch
+from imgo_site.errors import Forbidden, ImgoError, NotAuthenticated, Unavailable
+from push.api.problems import CONTENT_TYPE, problem
+
+logger = logging.getLogger(__name__)
+
+View = Callable[..., HttpResponse]
+
+# Nothing but our own files, no inline script or style, no framing; `ws:` because 'self' does not
+# cover it everywhere.
+CSP = (
+    "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'self'; object-src 'none'"
+)
+
+
+def for_operators(view: View) -> View:
+    """A page; who is not signed in as staff is sent to the admin's login."""
+    return _guarded(view, _error_page)
+
+
+def data_for_operators(view: View) -> View:
+    """The same for what scripts fetch: errors are problem details, nobody is sent elsewhere."""
+    return _guarded(view, _error_data)
+
+
+def _guarded(view: View, fail: Callable[[HttpRequest, ImgoError], HttpResponse]) -> View:
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        try:
+            _check(request)
+            response = view(request, *args, **kwargs)
+        except ImgoError as error:
+            response = fail(request, error)
+        except DatabaseError as error:
+            logger.error("the database failed for the dashboard: %s", error)
+            response = fail(
+                request,
+                Unavailable("The database cannot be reached; sessions that are open stay open."),
+            )
+        response["Content-Security-Policy"] = CSP
+        response["Cache-Control"] = "no-store"
+        return response
+
+    return guarded
+
+
+def _check(request: HttpRequest) -> None:
+    """Raises `NotAuthenticated` or `Forbidden`."""
+    user = request.user
+    if not (user.is_active and user.is_staff):
+        raise NotAuthenticated("Sign in as a member of the staff.")
+    if not may_watch(user):
+        raise Forbidden(
+            "You need the permission 'Can look at the dashboard' (push.view_dashboard)."
+        )
+
+
+def require(request: HttpRequest, permission: str) -> None:
+    """Raises `Forbidden` unless the user has a permission; a superuser has all."""
+    if not request.user.has_perm(permission):
+        raise Forbidden(f"You need the permission {permission} for that.")
+
+
+def _error_page(request: HttpRequest, error: ImgoError) -> HttpResponse:
+    if isinstance(error, NotAuthenticated):
+        # Back to a page, not to the form that it was asked with.
+        path = request.get_full_path() if request.method == "GET" else reverse("dashboard")
+        return redirect_to_login(path, reverse("admin:login"))
+    return render(request, "dashboard/error.html", {"error": error}, status=error.status)
+
+
+def _error_data(request: HttpRequest, error: ImgoError) -> HttpResponse:  # noqa: ARG001
+    return JsonResponse(problem(error), status=error.status, content_type=CONTENT_TYPE)

@@ -1,0 +1,320 @@
+"""What an operator may do from the dashboard: asked about first, done second, and written down.
+
+An action is a form with what it is about, a permission, a question, and `perform`. The entry in
+Django's log is written before, in one transaction with what the database has to do with it.
+"""
+
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+from uuid import uuid4
+
+from django import forms
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db.models import Model
+from django.urls import reverse
+
+from accounts.models import Token
+from imgo_site.conf import conf
+from imgo_site.errors import ImgoError, NotFound
+from imgo_site.names import check_name
+from offline.models import Message
+from push import operations
+from push.models import Node
+from push.registry import get_registry
+from push.services import CALLER_MAX, Push, accept_push, encode_body, is_json
+
+REPR_MAX = 200  # characters: the width of its column
+
+
+def key_url(key: str) -> str:
+    """The page of a key."""
+    return f"{reverse('dashboard-key')}?{urlencode({'name': key})}"
+
+
+def room_url(room: str) -> str:
+    """The page of a room."""
+    return f"{reverse('dashboard-room')}?{urlencode({'name': room})}"
+
+
+def _audit(
+    user: Any, flag: int, model: type[Model], *, pk: object = None, what: str, change: str
+) -> None:
+    LogEntry.objects.create(
+        user_id=user.pk,
+        content_type=ContentType.objects.get_for_model(model),
+        object_id=None if pk is None else str(pk),
+        object_repr=what[:REPR_MAX],
+        action_flag=flag,
+        change_message=change,
+    )
+
+
+class Action(forms.Form):
+    """What is asked for, checked as a form."""
+
+    permission: ClassVar[str]
+    title: ClassVar[str]
+    button: ClassVar[str]
+    has_form = False  # whether there is something to fill in before the question
+    is_severe = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
+
+    def question(self) -> list[str]:
+        """What it will do, in sentences."""
+        raise NotImplementedError
+
+    def perform(self, user: Any) -> str:
+        """Do it, inside of a transaction; returns what was done. Raises `ImgoError`."""
+        raise NotImplementedError
+
+    def back(self) -> str:
+        """The page to go on with."""
+        return reverse("dashboard")
+
+
+class _NameField(forms.CharField):
+    """A key or a room, as it is: blanks belong to it."""
+
+    def __init__(self, what: str, **options: Any) -> None:
+        super().__init__(strip=False, widget=forms.HiddenInput, **options)
+        self.what = what
+
+    def clean(self, value: Any) -> Any:
+        found = super().clean(value)
+        try:
+            return check_name(found, self.what)
+        except ImgoError as error:
+            raise ValidationError(error.message) from None
+
+
+class KickKey(Action):
+    """Close all sessions of a key."""
+
+    permission = "push.kick_session"
+    title = "Close the sessions of a key"
+    button = "Close the sessions"
+
+    name = _NameField("key")
+
+    def question(self) -> list[str]:
+        """How many there are."""
+        count = len(get_registry().sessions(self.cleaned_data["name"]))
+        return [
+            f"Close {count} session(s) of the key {self.cleaned_data['name']!r}?",
+            "Its clients are told not to come back by themselves. What is pending stays pending.",
+        ]
+
+    def perform(self, user: Any) -> str:
+        """Order it."""
+        key = self.cleaned_data["name"]
+        what, change = f"sessions of {key}", "Closed all sessions of the key."
+        _audit(user, CHANGE, Node, what=what, change=change)
+        return f"{operations.kick_key(key)} session(s) of {key!r} are being closed."
+
+    def back(self) -> str:
+        """The key's page."""
+        return key_url(self.cleaned_data["name"])
+
+
+class KickSession(Action):
+    """Close one session."""
+
+    permission = "push.kick_session"
+    title = "Close a session"
+    button = "Close the session"
+
+    session = forms.CharField(widget=forms.HiddenInput, max_length=40)
+    name = _NameField("key")
+
+    def question(self) -> list[str]:
+        """Which one."""
+        data = self.cleaned_data
+        return [
+            f"Close the session {data['session']} of the key {data['name']!r}?",
+            "Its client is told not to come back by itself; other sessions of the key stay.",
+        ]
+
+    def perform(self, user: Any) -> str:
+        """Order it."""
+        session, key = self.cleaned_data["session"], self.cleaned_data["name"]
+        what = f"session {session} of {key}"
+        _audit(user, CHANGE, Node, what=what, change="Closed the session.")
+        operations.kick_session(session)
+        return f"The session {session} is being closed."
+
+    def back(self) -> str:
+        """The key's page."""
+        return key_url(self.cleaned_data["name"])
+
+
+class DrainNode(Action):
+    """Empty a node before it is stopped."""
+
+    permission = "push.drain_node"
+    title = "Drain a node"
+    button = "Drain the node"
+
+    node = forms.CharField(widget=forms.HiddenInput, max_length=255)
+
+    def _node(self) -> Any:
+        wanted = self.cleaned_data["node"]
+        for node in get_registry().nodes():
+            if wanted == node.id:
+                return node
+        raise NotFound(f"There is no live node {wanted!r}.")
+
+    def question(self) -> list[str]:
+        """How many sessions that is about."""
+        node = self._node()
+        return [
+            f"Have the node {node.name} close its {node.sessions} session(s) and take no more?",
+            f"They are closed over {conf.DRAIN_SECONDS:g} seconds and come back on other nodes. "
+            "The node takes sessions again only after a restart.",
+        ]
+
+    def perform(self, user: Any) -> str:
+        """Order it."""
+        node = self._node()
+        _audit(user, CHANGE, Node, pk=node.number, what=node.name, change="Drained the node.")
+        return f"{node.name} is closing {operations.drain_node(node.id)} session(s)."
+
+
+class RevokeToken(Action):
+    """Take a key's token back."""
+
+    permission = "accounts.delete_token"
+    title = "Revoke a token"
+    button = "Revoke the token"
+
+    name = _NameField("key")
+
+    def question(self) -> list[str]:
+        """What it means."""
+        return [
+            f"Revoke the token of the key {self.cleaned_data['name']!r}?",
+            "No session can be opened with it any more, and the key's open sessions are closed. "
+            "It cannot be undone: the key will need a new token.",
+        ]
+
+    def perform(self, user: Any) -> str:
+        """Delete it and close the sessions."""
+        key = self.cleaned_data["name"]
+        pk = Token.objects.filter(key=key).values_list("pk", flat=True).first()
+        what, change = f"token of {key}", "Revoked in the dashboard."
+        _audit(user, DELETION, Token, pk=pk, what=what, change=change)
+        operations.revoke_token(key)
+        return f"The token of {key!r} is revoked."
+
+    def back(self) -> str:
+        """The key's page."""
+        return key_url(self.cleaned_data["name"])
+
+
+TARGETS = [("key", "a key"), ("room", "a room"), ("all", "everyone")]
+
+
+class PushMessage(Action):
+    """Push a message."""
+
+    permission = "push.push_message"
+    title = "Push a message"
+    button = "Push"
+    has_form = True
+    is_severe = False
+
+    target = forms.ChoiceField(label="To", choices=TARGETS, widget=forms.RadioSelect, initial="key")
+    name = forms.CharField(
+        label="Key or room", required=False, strip=False, max_length=255,
+        help_text="Left empty for everyone.",
+    )  # fmt: skip
+    body = forms.CharField(
+        label="Message", strip=False, widget=forms.Textarea(attrs={"rows": 5}),
+        help_text="JSON is sent as it is, any other text as a string.",
+    )  # fmt: skip
+    ttl = forms.IntegerField(
+        label="Lifetime in seconds", required=False, min_value=1, help_text="Empty: the default."
+    )
+    store = forms.BooleanField(
+        label="Keep it for a key that is not connected", required=False, initial=True
+    )
+    # A form that is sent twice pushes once.
+    dedupe = forms.CharField(widget=forms.HiddenInput, initial=uuid4, max_length=100)
+
+    def clean(self) -> dict[str, Any]:
+        """Also makes the push, as `self.push`."""
+        data: dict[str, Any] = super().clean() or {}
+        if self.errors:
+            return data
+        target, name = data["target"], data["name"]
+        if target == "all" and name:
+            raise ValidationError({"name": "A message to everyone has no key or room."})
+        if target != "all" and not name:
+            raise ValidationError({"name": f"Name the {target}."})
+        try:
+            self.push = self._push(data)
+            self.push.check()
+        except ImgoError as error:
+            raise ValidationError(error.message) from None
+        return data
+
+    @staticmethod
+    def _push(data: dict[str, Any]) -> Push:
+        text = data["body"].replace("\r\n", "\n")  # what forms make of line ends
+        body = text.encode()
+        if not is_json(body):
+            body, _ = encode_body(text)
+        return Push(
+            body,
+            keys=(data["name"],) if data["target"] == "key" else (),
+            room=data["name"] if data["target"] == "room" else "",
+            to_all=data["target"] == "all",
+            ttl=data["ttl"],
+            store=data["store"],
+            dedupe_id=data["dedupe"],
+        )
+
+    def _target(self) -> str:
+        target, name = self.cleaned_data["target"], self.cleaned_data["name"]
+        return "everyone" if target == "all" else f"the {target} {name!r}"
+
+    def question(self) -> list[str]:
+        """To whom, and how many that is."""
+        target, name = self.cleaned_data["target"], self.cleaned_data["name"]
+        registry = get_registry()
+        if target == "all":
+            count = sum(node.sessions for node in registry.nodes())
+        elif target == "room":
+            count, _ = registry.peek(name, 1)
+        else:
+            count = len(registry.sessions(name))
+        kept = "It is kept for the key if it is not connected." if self.push.is_stored else ""
+        size = f"{len(self.push.body):,} bytes"
+        return [f"Push {size} to {self._target()}: {count:,} session(s) now?", kept]
+
+    def perform(self, user: Any) -> str:
+        """Accept it."""
+        by = f"dashboard:{user.get_username()}"[:CALLER_MAX]
+        message_id = accept_push(self.push, by)
+        what = f"message {message_id} to {self._target()}"
+        change = f"Pushed {len(self.push.body)} bytes."
+        _audit(user, ADDITION, Message, pk=message_id, what=what, change=change)
+        return f"Message {message_id} to {self._target()} is accepted."
+
+    def back(self) -> str:
+        """The page of the key or room."""
+        target, name = self.cleaned_data["target"], self.cleaned_data["name"]
+        urls = {"key": key_url, "room": room_url}
+        return urls[target](name) if target in urls else reverse("dashboard")
+
+
+ACTIONS: dict[str, type[Action]] = {
+    "kick-key": KickKey,
+    "kick-session": KickSession,
+    "drain-node": DrainNode,
+    "revoke-token": RevokeToken,
+    "push": PushMessage,
+}

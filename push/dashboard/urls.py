@@ -1,0 +1,14 @@
+"""Paths of the dashboard. Keys and rooms are in the query: they may hold a slash."""
+
+from django.urls import path
+
+from push.dashboard import views
+
+urlpatterns = [
+    path("", views.overview, name="dashboard"),
+    path("data", views.data, name="dashboard-data"),
+    path("key", views.key, name="dashboard-key"),
+    path("room", views.room, name="dashboard-room"),
+    path("rooms", views.rooms, name="dashboard-rooms"),
+    path("act/<slug:name>", views.act, name="dashboard-act"),
+]

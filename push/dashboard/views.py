@@ -1,0 +1,206 @@
+"""The pages of the dashboard."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods
+
+from accounts.models import Token
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, NotFound, Unavailable
+from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
+from offline import records
+from offline.models import Pending
+from push import explain, snapshot
+from push.dashboard.access import data_for_operators, for_operators, require
+from push.dashboard.actions import ACTIONS, Action
+from push.registry import Entry, get_registry
+from push.routing import WEBSOCKET_PATH
+
+SESSIONS_SHOWN = 200
+MEMBERS_SHOWN = 200
+ROOMS_SHOWN = 200
+PENDING_SHOWN = 20
+PUSHES_SHOWN = 10
+
+
+def _may(request: HttpRequest) -> dict[str, bool]:
+    """What the user may do, for templates and scripts."""
+    user: Any = request.user
+    return {
+        "push": user.has_perm("push.push_message"),
+        "kick": user.has_perm("push.kick_session"),
+        "drain": user.has_perm("push.drain_node"),
+        "revoke": user.has_perm("accounts.delete_token"),
+        "messages": user.has_perm("offline.view_message"),
+    }
+
+
+@require_GET
+@for_operators
+def overview(request: HttpRequest) -> HttpResponse:
+    """What is going on now; the script keeps it up to date."""
+    may = _may(request)
+    config = {
+        "ws": WEBSOCKET_PATH if conf.SESSION_AUTH else None,
+        "room": DASHBOARD_ROOM,
+        "data": reverse("dashboard-data"),
+        "every": snapshot.EVERY,
+        "span": snapshot.SAMPLE_EVERY * snapshot.SAMPLES_KEPT,
+        "may": may,
+        "urls": {
+            "room": reverse("dashboard-room"),
+            "key": reverse("dashboard-key"),
+            "drain": reverse("dashboard-act", args=["drain-node"]),
+            "message": reverse("admin:offline_message_change", args=[0]).replace("/0/", "/ID/"),
+        },
+        "picture": {**snapshot.take(), "history": snapshot.history()},
+    }
+    return render(request, "dashboard/overview.html", {"config": config, "may": may})
+
+
+@require_GET
+@data_for_operators
+def data(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+    """The picture, for pages without a WebSocket."""
+    return JsonResponse(snapshot.take())
+
+
+def _named(request: HttpRequest, what: str) -> str:
+    name = request.GET.get("name", "")
+    if not name:
+        raise BadRequest(f"Say which {what}: type its name into the search field.")
+    return check_name(name, what)
+
+
+def _session(entry: Entry, nodes: dict[str, str]) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "node": nodes.get(entry.node, entry.node),
+        "transport": entry.transport,
+        "address": entry.address,
+        "platform": entry.platform,
+        "since": datetime.fromtimestamp(entry.since, tz=UTC),
+    }
+
+
+def _sessions_of(key: str) -> dict[str, Any]:
+    """What the registry knows of a key, or why it does not."""
+    registry = get_registry()
+    try:
+        nodes = {node.id: node.name for node in registry.nodes()}
+        if not nodes and not settings.REDIS_URL:
+            return {"unknown": "Only the server's own process knows who is connected."}
+        found = registry.sessions(key)
+    except Unavailable as error:
+        return {"unknown": error.message}
+    rows = [_session(entry, nodes) for entry in found[:SESSIONS_SHOWN]]
+    return {"count": len(found), "rows": rows}
+
+
+def _pushes_to(key: str) -> list[dict[str, Any]]:
+    rows = []
+    for message in records.latest_of(key, PUSHES_SHOWN):
+        (delivery,) = records.deliveries(message, [key])
+        state = " ".join(filter(None, (delivery.state, delivery.how, delivery.reason)))
+        rows.append(
+            {
+                "id": message.pk,
+                "by": message.by,
+                "created_at": message.created_at,
+                "state": state,
+                "at": delivery.at,
+                "session": delivery.session,
+            }
+        )
+    return rows
+
+
+@require_GET
+@for_operators
+def key(request: HttpRequest) -> HttpResponse:
+    """One key: its sessions, what is pending for it, and its last pushes."""
+    name = _named(request, "key")
+    asked, explanation = request.GET.get("message"), []
+    if asked is not None:
+        number = check_number(asked, "A push's id", lowest=1, highest=INT64_MAX)
+        explanation = explain.of_message(name, number)
+    pending = Pending.objects.unexpired(name)
+    context = {
+        "name": name,
+        "sessions": _sessions_of(name),
+        "token": Token.objects.filter(key=name).first(),
+        "pending_count": pending.count(),
+        "pending": pending.order_by("message_id").values(
+            "message_id", "expires_at", "message__created_at", "message__by"
+        )[:PENDING_SHOWN],
+        "pushes": _pushes_to(name),
+        "asked": asked,
+        "explanation": explanation,
+        "may": _may(request),
+    }
+    return render(request, "dashboard/key.html", context)
+
+
+@require_GET
+@for_operators
+def room(request: HttpRequest) -> HttpResponse:
+    """One room: who is in it."""
+    name = _named(request, "room")
+    count, found = get_registry().peek(name, MEMBERS_SHOWN)
+    context = {
+        "name": name,
+        "count": count,
+        "members": [{"key": key, "session": session} for key, session in found],
+        "is_ours": name == DASHBOARD_ROOM,
+        "may": _may(request),
+    }
+    return render(request, "dashboard/room.html", context)
+
+
+@require_GET
+@for_operators
+def rooms(request: HttpRequest) -> HttpResponse:
+    """The rooms with somebody in them, fullest first."""
+    found = get_registry().rooms()
+    found.pop(DASHBOARD_ROOM, None)
+    rows = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return render(
+        request, "dashboard/rooms.html", {"count": len(rows), "rooms": rows[:ROOMS_SHOWN]}
+    )
+
+
+@require_http_methods(["GET", "POST"])
+@for_operators
+def act(request: HttpRequest, name: str) -> HttpResponse:
+    """Ask, and when that is confirmed with a POST, do it."""
+    kind = ACTIONS.get(name)
+    if kind is None:
+        raise NotFound("There is no such action.")
+    require(request, kind.permission)
+    if request.method == "GET" and kind.has_form:
+        given = {field: value for field, value in request.GET.items() if field in kind.base_fields}
+        return _show_form(request, kind(initial=given))
+    form = kind(request.POST if request.method == "POST" else request.GET)
+    if not form.is_valid():
+        if kind.has_form:
+            return _show_form(request, form, status=400)
+        problems = [str(error) for errors in form.errors.values() for error in errors]
+        raise BadRequest(" ".join(problems))
+    if request.method == "POST" and "confirmed" in request.POST:
+        with transaction.atomic():
+            done = form.perform(request.user)
+        messages.success(request, done)
+        return redirect(form.back())
+    context = {"form": form, "action": name, "fields": form.cleaned_data.items()}
+    return render(request, "dashboard/confirm.html", {**context, "question": form.question()})
+
+
+def _show_form(request: HttpRequest, form: Action, status: int = 200) -> HttpResponse:
+    return render(request, "dashboard/form.html", {"form": form}, status=status)

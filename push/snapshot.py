@@ -1,0 +1,201 @@
+"""What the dashboard shows: one small picture of the whole installation, and its last minutes.
+
+Counters (`pushes`, `events`) are the highest ids that the database has given: whoever has two
+pictures has the rate between them, and asking for them costs the same however much there is.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db.models import Max
+from django.db.models.fields.json import KT
+from django.utils.crypto import salted_hmac
+
+from imgo_site.errors import Unavailable
+from imgo_site.estimates import EXACT_MAX, estimated_count
+from imgo_site.names import DASHBOARD_ROOM
+from offline.models import Event, Message, Pending
+from push import vitals
+from push.envelope import MESSAGE, Envelope
+from push.groups import room_group
+from push.models import Duty
+from push.registry import get_registry
+from push.wire import Op
+
+EVERY = 2.0  # seconds between two pictures that are sent to the dashboards
+SAMPLE_EVERY = 10.0  # seconds between two samples of the last minutes
+SAMPLES_KEPT = 60  # ten minutes of them
+SAMPLES = "samples"  # the duty that keeps them
+
+NODES_SHOWN = 50
+ROOMS_SHOWN = 10
+PUSHES_SHOWN = 10
+LATENCIES = 500  # of the last events
+LIVE_MAX = 10.0  # seconds; what took longer has waited for its key to come back
+ROOMS_SHARE = 20  # counting all rooms may take a twentieth of the time
+
+Section = dict[str, Any]
+
+
+class _Rooms:
+    """The fullest rooms, counted anew as often as that is cheap."""
+
+    def __init__(self) -> None:
+        self._found: Section = {}
+        self._next = 0.0  # monotonic seconds
+
+    def get(self) -> Section:
+        """How many rooms there are, and the fullest. Raises `Unavailable`."""
+        begin = time.monotonic()
+        if begin >= self._next or not self._found:
+            found = get_registry().rooms()
+            watching = found.pop(DASHBOARD_ROOM, 0)
+            top = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:ROOMS_SHOWN]
+            self._found = {
+                "watching": watching,
+                "count": len(found),
+                "top": [{"room": room, "sessions": count} for room, count in top],
+            }
+            end = time.monotonic()
+            self._next = end + (end - begin) * ROOMS_SHARE
+        return self._found
+
+
+_rooms = _Rooms()
+
+
+def of_registry() -> Section:
+    """Sessions, nodes and rooms. Raises `Unavailable`."""
+    nodes = get_registry().nodes()
+    return {
+        "sessions": sum(node.sessions for node in nodes),
+        "nodes": {
+            "count": len(nodes),
+            "rows": [
+                {"id": n.id, "number": n.number, "name": n.name, "since": n.since,
+                 "sessions": n.sessions}
+                for n in nodes[:NODES_SHOWN]
+            ],
+        },
+        "rooms": _rooms.get(),
+    }  # fmt: skip
+
+
+def of_database() -> Section:
+    """Counters, what waits, how long deliveries took, the last pushes. Raises `DatabaseError`."""
+    waiting = vitals.outbox()
+    pending = estimated_count(Pending)
+    balance = Duty.objects.filter(name="balance").values_list("result", flat=True).first()
+    return {
+        **counters(),
+        "pending": pending,
+        "pending_is_estimate": pending > EXACT_MAX,
+        "outbox": {"waiting": waiting.count, "oldest": waiting.oldest, "parked": waiting.parked},
+        "deaf": [] if settings.CELERY_TASK_ALWAYS_EAGER else vitals.deaf_workers(),
+        "missing": (balance or {}).get("missing", 0),
+        "latest": _latest_pushes(),
+    }
+
+
+def counters() -> Section:
+    """The counters, and how long the last deliveries took. Raises `DatabaseError`."""
+    events = Event.objects.aggregate(last=Max("pk"))["last"] or 0
+    return {
+        "pushes": Message.objects.aggregate(last=Max("pk"))["last"] or 0,
+        "events": events,
+        "latency": _latency(events),
+    }
+
+
+def _latency(last: int) -> Section:
+    """Milliseconds from acceptance to the session's kernel, of the last deliveries."""
+    kinds = (Event.Kind.SENT, Event.Kind.RECEIVED)
+    rows = Event.objects.filter(pk__gt=last - LATENCIES, kind__in=kinds)
+    took = sorted(
+        seconds
+        for at, accepted in rows.values_list("at", "message__created_at")
+        if (seconds := (at - accepted).total_seconds()) <= LIVE_MAX
+    )
+    if not took:
+        return {"p50": None, "p99": None}
+    return {
+        "p50": round(1000 * max(0.0, took[len(took) // 2]), 1),
+        "p99": round(1000 * max(0.0, took[len(took) * 99 // 100]), 1),
+    }
+
+
+def _latest_pushes() -> list[Section]:
+    fields = ("pk", "audience", "room", "first", "recipients", "stored", "by", "created_at")
+    rows = Message.objects.order_by("-pk").annotate(first=KT("keys__0"))
+    return [
+        {
+            "id": str(row["pk"]),
+            "target": row["audience"],
+            "name": row["room"] or row["first"] or "",
+            "keys": row["recipients"],
+            "stored": row["stored"],
+            "by": row["by"],
+            "at": row["created_at"].timestamp(),
+        }
+        for row in rows.values(*fields)[:PUSHES_SHOWN]
+    ]
+
+
+def assemble(*parts: Callable[[], Section]) -> Section:
+    """A picture of these parts; what cannot be known is left out, and `problems` says why."""
+    found: Section = {"mark": mark(), "at": time.time(), "problems": []}
+    for part in parts:
+        try:
+            found |= part()
+        except DatabaseError:
+            found["problems"].append("The database cannot be reached.")
+        except Unavailable:
+            found["problems"].append(
+                "Redis cannot be reached: sessions, rooms and nodes are not known."
+            )
+    return found
+
+
+def take() -> Section:
+    """The whole picture, from any process. Never raises for what is away."""
+    return assemble(of_registry, of_database)
+
+
+def mark() -> str:
+    """What only a picture of ours has: a push to everyone reaches the dashboards too."""
+    return salted_hmac("imgo.dashboard", "snapshot").hexdigest()[:32]
+
+
+def envelope(picture: Section) -> Envelope:
+    """The picture on its way to the dashboards."""
+    body = json.dumps(picture, separators=(",", ":")).encode()
+    return Envelope(
+        type=MESSAGE, group=room_group(DASHBOARD_ROOM), id=0, op=int(Op.MESSAGE), body=body,
+        is_json=True, key="", ensure=False,
+    )  # fmt: skip
+
+
+def history() -> list[Section]:
+    """The samples of the last minutes, oldest first. Raises `DatabaseError`."""
+    kept = Duty.objects.filter(name=SAMPLES).values_list("result", flat=True).first() or []
+    oldest = time.time() - SAMPLE_EVERY * SAMPLES_KEPT
+    return [sample for sample in kept if sample["at"] > oldest]
+
+
+def add_sample(sessions: int | None) -> None:
+    """Keep a sample; `sessions` is None when nobody knows. Raises `DatabaseError`."""
+    found = counters()
+    sample = {"at": time.time(), "sessions": sessions, **found}
+    Duty.objects.filter(name=SAMPLES).update(result=[*history(), sample][-SAMPLES_KEPT:])
+
+
+def session_count() -> int | None:
+    """Open sessions of all nodes, None when the registry is away."""
+    try:
+        return sum(node.sessions for node in get_registry().nodes())
+    except Unavailable:
+        return None

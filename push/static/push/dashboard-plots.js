@@ -1,0 +1,157 @@
+/** The dashboard's plots: points in, lines and a sentence out. */
+
+const HEIGHT = 170; // px
+const GAP = 30; // seconds without a point from which on a line is cut
+const count = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const LINES = [
+  { css: "--accent", mark: "first" },
+  { css: "--second", mark: "second" },
+];
+
+/** One plot with one or two lines. */
+class Plot {
+  /**
+   * @param {string} name of the figure
+   * @param {{label: string, of: (point: object) => number | null}[]} series
+   * @param {string} unit
+   */
+  constructor(name, series, unit) {
+    const figure = document.querySelector(`[data-plot="${name}"]`);
+    this.series = series;
+    this.unit = unit;
+    this.summary = figure.querySelector('[data-part="summary"]');
+    const place = figure.querySelector('[data-part="canvas"]');
+    this.chart = new uPlot(this.#options(place), [[], ...series.map(() => [])], place);
+    new ResizeObserver(() => this.chart.setSize(size(place))).observe(place);
+  }
+
+  #options(place) {
+    const axis = {
+      stroke: () => colour("--muted"),
+      grid: { stroke: () => colour("--line"), width: 1 },
+      ticks: { show: false },
+      font: "12px system-ui, sans-serif",
+    };
+    const lines = this.series.map(({ label }, place) => ({
+      label,
+      stroke: () => colour(LINES[place].css),
+      width: 2,
+      points: { show: false },
+    }));
+    return {
+      ...size(place),
+      legend: { show: false },
+      cursor: { show: false },
+      scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.15)] } },
+      axes: [
+        { ...axis, size: 28, space: 70, values: "{HH}:{mm}" },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => count.format(tick)) },
+      ],
+      series: [{}, ...lines],
+    };
+  }
+
+  /** @param {object[]} points in order of time @param {number} span seconds that are shown */
+  show(points, span) {
+    const columns = this.series.map(({ of }) => points.map(of));
+    const times = points.map(({ at }) => at);
+    const now = times.at(-1) ?? Date.now() / 1000;
+    this.chart.batch(() => {
+      this.chart.setData([times, ...columns], false);
+      this.chart.setScale("x", { min: now - span, max: now });
+    });
+    this.#tell(columns);
+  }
+
+  #tell(columns) {
+    const parts = this.series.map(({ label }, place) => {
+      const known = columns[place].filter((value) => value !== null);
+      const last = known.at(-1);
+      const mark = document.createElement("span");
+      mark.className = `key ${LINES[place].mark}`;
+      const item = document.createElement("span");
+      const text =
+        last === undefined
+          ? `${label}: nothing yet`
+          : `${label} ${count.format(last)}${this.unit}, highest ${count.format(Math.max(...known))}`;
+      item.append(mark, text);
+      return item;
+    });
+    const nodes = parts.flatMap((part, place) => (place ? [" · ", part] : [part]));
+    this.summary.replaceChildren(...nodes);
+  }
+}
+
+/** All plots, and the points of the last minutes. */
+export class Plots {
+  #points = [];
+  #span;
+  #plots;
+
+  /** @param {number} span seconds */
+  constructor(span) {
+    this.#span = span;
+    this.#plots = [
+      new Plot(
+        "rates",
+        [
+          { label: "Pushes", of: ({ pushRate }) => pushRate },
+          { label: "deliveries", of: ({ eventRate }) => eventRate },
+        ],
+        "/s",
+      ),
+      new Plot(
+        "latency",
+        [
+          { label: "Median", of: ({ p50 }) => p50 },
+          { label: "99th percentile", of: ({ p99 }) => p99 },
+        ],
+        " ms",
+      ),
+      new Plot("sessions", [{ label: "Sessions", of: ({ sessions }) => sessions }], ""),
+    ];
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  /** Take pictures in; those that are older than the last one are left out. */
+  add(...pictures) {
+    for (const picture of pictures) {
+      const last = this.#points.findLast(({ isGap }) => !isGap);
+      if (last && picture.at <= last.at) continue;
+      const passed = last ? picture.at - last.at : Infinity;
+      if (last && passed > GAP) this.#points.push(gap(last.at + 1));
+      this.#points.push(pointOf(picture, passed > GAP ? undefined : last, passed));
+    }
+    const oldest = (this.#points.at(-1)?.at ?? 0) - this.#span;
+    this.#points = this.#points.filter(({ at }) => at >= oldest);
+  }
+
+  draw() {
+    for (const plot of this.#plots) plot.show(this.#points, this.#span);
+  }
+}
+
+function pointOf({ at, sessions, pushes, events, latency }, last, passed) {
+  const rate = (now, before) =>
+    last && now !== undefined && before !== undefined ? Math.max(0, now - before) / passed : null;
+  return {
+    at,
+    pushes,
+    events,
+    sessions: sessions ?? null,
+    pushRate: rate(pushes, last?.pushes),
+    eventRate: rate(events, last?.events),
+    p50: latency?.p50 ?? null,
+    p99: latency?.p99 ?? null,
+  };
+}
+
+function gap(at) {
+  return { at, isGap: true, sessions: null, pushRate: null, eventRate: null, p50: null, p99: null };
+}
+
+function size(place) {
+  return { width: Math.max(100, place.clientWidth), height: HEIGHT };
+}

@@ -1,0 +1,288 @@
+/**
+ * The dashboard: pictures of the installation come over our own WebSocket; while it is away, or
+ * silent, they are fetched. What is shown is called stale when there has been none for a while.
+ */
+import { Plots } from "./dashboard-plots.js";
+import { Imgo } from "./imgo.js";
+
+const config = JSON.parse(document.getElementById("dashboard-config").textContent);
+
+const TICK = 1000; // ms
+const SILENT = config.every * 3000; // ms without a picture until one is fetched
+const STALE = SILENT + 6000; // ms without a picture until what is shown is stale
+const POLL_EVERY = 5000; // ms between two attempts
+const POLL_TIMEOUT = 8000; // ms
+
+const element = (id) => document.getElementById(id);
+const number = new Intl.NumberFormat("en");
+const dateTime = new Intl.DateTimeFormat("sv", { dateStyle: "short", timeStyle: "medium" }); // ISO
+const clock = new Intl.DateTimeFormat("sv", { timeStyle: "medium" });
+
+/** What is shown, and since when. */
+class Page {
+  plots = new Plots(config.span);
+  lastAt = -Infinity; // ms, of the last picture, by this page's clock
+  source = "";
+  failure = "";
+  #client = null;
+  #polledAt = -Infinity;
+  #isPolling = false;
+
+  start() {
+    const { history, ...picture } = config.picture;
+    this.plots.add(...history);
+    this.take(picture, "page");
+    if (config.ws) {
+      this.#client = new Imgo(config.ws, { rooms: [config.room] });
+      this.#client
+        .on("message", ({ body }) => {
+          // Pushes to everyone come here too; the mark is on pictures alone.
+          if (body?.mark === picture.mark) this.take(body, "socket");
+        })
+        .on("error", () => {}) // the state below says what is the matter
+        .on("state", () => this.showState());
+      this.#client.connect();
+    }
+    setInterval(() => this.tick(), TICK);
+    document.addEventListener("visibilitychange", () => this.tick());
+  }
+
+  take(picture, source) {
+    this.lastAt = performance.now();
+    this.source = source;
+    this.failure = "";
+    this.plots.add(picture);
+    this.plots.draw();
+    showTiles(picture);
+    showTables(picture);
+    showProblems(problemsOf(picture));
+    this.showState();
+  }
+
+  tick() {
+    const now = performance.now();
+    if (now - this.lastAt > SILENT && now - this.#polledAt > POLL_EVERY && !this.#isPolling) {
+      this.poll();
+    }
+    this.showState();
+  }
+
+  async poll() {
+    this.#isPolling = true;
+    this.#polledAt = performance.now();
+    try {
+      const options = { signal: AbortSignal.timeout(POLL_TIMEOUT), redirect: "error" };
+      const answer = await fetch(config.data, options);
+      if (answer.ok) this.take(await answer.json(), "fetch");
+      else this.fail(await whyNot(answer));
+    } catch {
+      this.fail("The server cannot be reached.");
+    } finally {
+      this.#isPolling = false;
+    }
+  }
+
+  fail(reason) {
+    this.failure = reason;
+    showProblems([reason]);
+    this.showState();
+  }
+
+  get state() {
+    if (performance.now() - this.lastAt > STALE || this.failure) return "stale";
+    if (this.source === "socket" && this.#client?.state === "open") return "live";
+    return this.source === "fetch" ? "polling" : "waiting";
+  }
+
+  showState() {
+    const { state } = this;
+    const texts = {
+      live: "Live",
+      polling: "Polling: there is no WebSocket",
+      waiting: "Connecting",
+      stale: "Stale: this is how it was",
+    };
+    element("state").dataset.state = state;
+    setText(element("state-text"), texts[state]); // read out when it changes
+    const age = Math.round((performance.now() - this.lastAt) / 1000);
+    setText(element("age"), age > 3 ? `${age} s ago` : "");
+    document.body.classList.toggle("is-stale", state === "stale");
+  }
+}
+
+async function whyNot(answer) {
+  if (answer.status === 401) return "You are signed out: load this page again to sign in.";
+  try {
+    return (await answer.json()).detail;
+  } catch {
+    return `The server answered ${answer.status}.`;
+  }
+}
+
+// Numbers
+
+function showTiles({ sessions, nodes, rooms, pending, pending_is_estimate: isAbout, outbox }) {
+  tile("sessions", sessions);
+  tile("nodes", nodes?.count);
+  tile("rooms", rooms?.count);
+  tile("pending", pending);
+  tile("waiting", outbox?.waiting);
+  tile("parked", outbox?.parked, outbox?.parked > 0);
+  const watching = rooms?.watching ?? 0;
+  more("sessions", watching ? `${watching} for dashboards` : "");
+  more("pending", isAbout ? "an estimate" : "");
+  more("waiting", outbox?.waiting ? `the oldest for ${duration(outbox.oldest)}` : "");
+  element("parked-link").hidden = !outbox?.parked;
+}
+
+function tile(name, value, isBad = false) {
+  const place = document.querySelector(`[data-tile="${name}"]`);
+  setText(place, value === undefined ? "–" : number.format(value));
+  place.parentElement.classList.toggle("is-bad", isBad);
+}
+
+function more(name, text) {
+  setText(document.querySelector(`[data-more="${name}"]`), text);
+}
+
+function problemsOf({ problems, deaf, missing, outbox }) {
+  const found = [...problems];
+  if (deaf?.length) {
+    found.push(`No worker takes tasks for partition ${deaf.join(", ")}; nodes send what is overdue.`);
+  }
+  if (missing) found.push(`${missing} deliveries are unaccounted for: manage.py conserve`);
+  if (outbox?.parked) {
+    found.push(`${number.format(outbox.parked)} messages could not be fanned out and are parked.`);
+  }
+  return found;
+}
+
+/** Only what is new is added, so that it is read out once. */
+function showProblems(texts) {
+  const list = element("problems");
+  for (const item of [...list.children]) if (!texts.includes(item.textContent)) item.remove();
+  const known = new Set([...list.children].map((item) => item.textContent));
+  for (const text of texts.filter((one) => !known.has(one))) {
+    const item = document.createElement("li");
+    item.textContent = text;
+    list.append(item);
+  }
+}
+
+// Tables
+
+function showTables({ nodes, rooms, latest }) {
+  if (nodes) {
+    const rows = nodes.rows.map((node) => {
+      const drain = {
+        text: "Drain",
+        more: ` ${node.name}`,
+        href: `${config.urls.drain}?node=${encodeURIComponent(node.id)}`,
+      };
+      const cells = [{ text: node.name }, count(node.sessions), time(node.since, dateTime)];
+      return { id: node.id, cells: config.may.drain ? [...cells, drain] : cells };
+    });
+    fill("nodes", rows, "No node is running.");
+    showRest("nodes", nodes.count - rows.length, "more nodes");
+  }
+  if (rooms) {
+    const rows = rooms.top.map(({ room, sessions }) => ({
+      id: room,
+      cells: [named(room, "room"), count(sessions)],
+    }));
+    fill("rooms", rows, "Nobody is in a room.");
+  }
+  if (latest) {
+    const rows = latest.map((push) => ({
+      id: push.id,
+      cells: [messageLink(push.id), target(push), { text: push.by || "–" }, time(push.at, clock)],
+    }));
+    fill("pushes", rows, "Nothing has been pushed yet.");
+  }
+}
+
+const count = (value) => ({ text: number.format(value), name: "number" });
+const time = (seconds, format) => ({
+  text: format.format(new Date(seconds * 1000)),
+  name: "time",
+});
+const named = (name, kind) => ({
+  text: name,
+  href: `${config.urls[kind]}?name=${encodeURIComponent(name)}`,
+});
+
+function messageLink(id) {
+  return config.may.messages ? { text: id, href: config.urls.message.replace("ID", id) } : { text: id };
+}
+
+function target({ target: kind, name, keys }) {
+  if (kind === "all") return { text: "everyone" };
+  if (kind === "room") return { ...named(name, "room"), before: "room " };
+  const others = keys > 1 ? ` and ${number.format(keys - 1)} more` : "";
+  return { ...named(name, "key"), before: "key ", after: others };
+}
+
+/** Change a table's body into these rows; rows that stay keep their elements, and so the focus. */
+function fill(id, rows, emptyText) {
+  const body = element(id);
+  const known = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  rows.forEach(({ id: rowId, cells }, place) => {
+    const row = known.get(rowId) ?? newRow(rowId, cells.length);
+    known.delete(rowId);
+    cells.forEach((cell, index) => setCell(row.cells[index], cell));
+    if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] ?? null);
+  });
+  for (const row of known.values()) row.remove();
+  const empty = element(`${id}-empty`);
+  empty.hidden = rows.length > 0;
+  setText(empty, rows.length ? "" : emptyText);
+}
+
+function showRest(id, rest, what) {
+  if (rest <= 0) return;
+  const place = element(`${id}-empty`);
+  place.hidden = false;
+  setText(place, `and ${number.format(rest)} ${what}`);
+}
+
+function newRow(id, length) {
+  const row = document.createElement("tr");
+  row.dataset.id = id;
+  const head = document.createElement("th");
+  head.scope = "row";
+  row.append(head, ...Array.from({ length: length - 1 }, () => document.createElement("td")));
+  return row;
+}
+
+function setCell(cell, { text, href, before = "", after = "", more: hidden = "", name = "" }) {
+  const shown = before + text + hidden + after;
+  if (cell.textContent === shown && (cell.querySelector("a")?.getAttribute("href") ?? "") === (href ?? "")) {
+    return;
+  }
+  cell.className = name;
+  if (!href) {
+    cell.textContent = shown;
+    return;
+  }
+  const link = document.createElement("a");
+  link.href = href;
+  link.textContent = text;
+  if (hidden) {
+    const unseen = document.createElement("span");
+    unseen.className = "unseen";
+    unseen.textContent = hidden;
+    link.append(unseen);
+  }
+  cell.replaceChildren(before, link, after);
+}
+
+function setText(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}
+
+new Page().start();

@@ -1,0 +1,170 @@
+"""The dashboard's live path: a signed-in operator's own session, and the pages beside it."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from .clients import JOIN
+from .harness import Cluster, Embedded, System, logs, manage
+from .test_identity import Enter, cookie_header
+from .world import World, new_key, new_room
+
+ROOM = "imgo.dashboard"
+UNAUTHORIZED, KICKED = 4401, 4504
+SignIn = Callable[[System], Awaitable["Operator"]]
+
+CREATE = """
+from django.contrib.auth.models import User
+print(User.objects.create_superuser("operator", password={!r}).pk)
+"""
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def system(request: pytest.FixtureRequest) -> System:
+    """The shared installations; the pages of the cluster are served by gunicorn."""
+    found: System = request.getfixturevalue(request.param)
+    assert isinstance(found, (Embedded, Cluster))
+    return found
+
+
+class Operator:
+    """The browser of somebody who has signed in, and his primary key."""
+
+    def __init__(self, browser: httpx.AsyncClient, pk: str) -> None:
+        self.browser = browser
+        self.pk = pk
+
+    async def watch(self, world: World, node: int = 0) -> Any:
+        """A dashboard's session; it is not authenticated yet."""
+        cookie = cookie_header(dict(self.browser.cookies))
+        return await world.connect("text", node, Origin=world.node(node).url, Cookie=cookie)
+
+    async def act(self, action: str, form: dict[str, str]) -> None:
+        """Do something and confirm it."""
+        token = self.browser.cookies["csrftoken"]
+        data = {**form, "confirmed": "1", "csrfmiddlewaretoken": token}
+        answer = await self.browser.post(f"/dashboard/act/{action}", data=data)
+        assert answer.status_code == 302
+
+
+_logins: dict[System, tuple[dict[str, str], str]] = {}
+
+
+@pytest.fixture
+async def sign_in() -> AsyncIterator[SignIn]:
+    """Signs an operator in, once in each installation, through the admin's form."""
+    async with AsyncExitStack() as stack:
+
+        async def enter_browser(system: System) -> Operator:
+            client = httpx.AsyncClient(base_url=system.api_url, trust_env=False)
+            browser = await stack.enter_async_context(client)
+            if system not in _logins:
+                _logins[system] = await _first_login(system, browser)
+            cookies, pk = _logins[system]
+            browser.cookies = httpx.Cookies(cookies)
+            return Operator(browser, pk)
+
+        yield enter_browser
+
+
+async def _first_login(system: System, browser: httpx.AsyncClient) -> tuple[dict[str, str], str]:
+    password = secrets.token_urlsafe(12)
+    logs.forbid(password)
+    options = ("--no-imports", "-v", "0", "-c", CREATE.format(password))
+    pk = manage(system.environment, "shell", *options).splitlines()[-1]
+    page = await browser.get("/dashboard/", follow_redirects=True)
+    assert page.url.path == "/admin/login/"
+    token = browser.cookies["csrftoken"]
+    form = {"username": "operator", "password": password, "csrfmiddlewaretoken": token}
+    answer = await browser.post("/admin/login/?next=/dashboard/", data=form)
+    assert answer.headers.get("Location") == "/dashboard/"
+    logs.forbid(browser.cookies["sessionid"])
+    return dict(browser.cookies), pk
+
+
+async def next_picture(client: Any) -> dict[str, Any]:
+    """The next picture; pushes of other tests to everyone come here too."""
+    while True:
+        body = json.loads((await client.receive()).body)
+        if isinstance(body, dict) and "mark" in body:
+            return body
+
+
+async def test_an_operator_sees_what_is_going_on(
+    system: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(system), await sign_in(system)
+    key, room = new_key(), new_room()
+    await world.session(key, node=1, rooms=[room])
+    page = await operator.browser.get("/dashboard/")
+    client = await operator.watch(world)
+    await client.auth({"rooms": [ROOM]})
+    pushed = await next_picture(client)
+    fetched = (await operator.browser.get("/dashboard/data")).json()
+    assert (await next_picture(client))["at"] > pushed["at"]
+    assert page.status_code == 200
+    assert pushed["mark"] in page.text
+    for picture in (pushed, fetched):
+        assert picture["mark"] == pushed["mark"]
+        assert picture["problems"] == []
+        assert picture["nodes"]["count"] == len(system.nodes)
+        assert picture["sessions"] >= 2
+        assert picture["rooms"]["watching"] >= 1
+        assert picture["rooms"]["count"] >= 1
+    found = await operator.browser.get("/dashboard/key", params={"name": key})
+    assert str(world.node(1).http_port) in found.text  # in the name of its node
+
+
+async def test_a_dashboard_takes_nothing_away_from_its_user(
+    embedded: System, enter: Enter, sign_in: SignIn
+) -> None:
+    """The user's own subscriber key is another one."""
+    world, operator = await enter(embedded), await sign_in(embedded)
+    client = await operator.watch(world)
+    await client.auth({"rooms": [ROOM]})
+    await world.api.push({"key": operator.pk}, b'"for the user"')
+    await world.settle()
+    assert await world.api.pending(operator.pk) == 1
+    session = await world.session(operator.pk)
+    assert await session.receive_bodies(1) == [b'"for the user"']
+
+
+async def test_who_is_no_operator_sees_nothing(embedded: System, enter: Enter) -> None:
+    world = await enter(embedded)
+    client = await world.session(new_key(), "text")
+    assert (await client.ask(JOIN, ROOM)).value["error"]["code"] == "room_forbidden"
+    token = await world.token(new_key())
+    other = await world.connect("text", Origin=embedded.api_url)
+    assert (await other.refused({"token": token, "rooms": [ROOM]})).code == UNAUTHORIZED
+
+
+async def test_a_dashboard_is_in_no_other_room(
+    embedded: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(embedded), await sign_in(embedded)
+    client = await operator.watch(world)
+    await client.auth({"rooms": [ROOM]})
+    seq = await client.send(JOIN, "lobby")
+    while (frame := await client.receive()).seq != seq:
+        pass
+    assert frame.value["error"]["code"] == "room_forbidden"
+
+
+async def test_an_operator_pushes_to_a_key_and_closes_its_session(
+    system: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(system), await sign_in(system)
+    key = new_key()
+    client = await world.session(key, node=1)
+    form = {"target": "key", "name": key, "body": '{"n": 1}', "dedupe": key, "store": "on"}
+    await operator.act("push", form)
+    assert await client.receive_bodies(1) == [b'{"n": 1}']
+    await operator.act("kick-key", {"name": key})
+    ending = await client.ended()
+    assert (ending.code, ending.reconnect) == (KICKED, False)
+    await world.wait_for_sessions(key, 0)

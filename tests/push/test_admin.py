@@ -1,0 +1,203 @@
+"""The admin's lists: few queries however many rows, no scan of a table, and what they can do."""
+
+import re
+
+import pytest
+from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from accounts.models import ApiKey, Token
+from imgo_site import estimates
+from offline.events import RECEIVED, Event, Receipt
+from offline.models import Message, Outbox, Pending
+from push.groups import key_group
+from push.models import Node
+from push.services import Push, accept_pushes
+from push.wire import CloseCode
+from tests import in_thread
+
+pytestmark = [pytest.mark.django_db]
+
+LISTS = [
+    "accounts/token", "accounts/apikey", "offline/message", "offline/pending", "offline/event",
+    "offline/outbox", "push/node",
+]  # fmt: skip
+
+
+@pytest.fixture
+def browser() -> Client:
+    client = Client()
+    client.force_login(User.objects.create_user("root", is_staff=True, is_superuser=True))
+    return client
+
+
+def add_rows(count: int) -> None:
+    ids = accept_pushes([Push(b"1" * 1000, keys=(f"u{n}", "all")) for n in range(count)])
+    Event.objects.record([Receipt(one, "all", RECEIVED, "n1-1") for one in ids])
+    Token.objects.bulk_create(
+        Token(key=f"u{n}-{ids[0]}", digest=f"{n}-{ids[0]}") for n in range(count)
+    )
+    ApiKey.objects.bulk_create(ApiKey(name="k", digest=f"{n}-{ids[0]}") for n in range(count))
+    Node.objects.bulk_create(Node(name=f"n{n}-{ids[0]}") for n in range(count))
+
+
+def queries_of(browser: Client, path: str) -> list[str]:
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        answer = browser.get(f"/admin/{path}")
+    assert answer.status_code == 200
+    return [query["sql"] for query in queries]
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.any_database
+def test_a_list_takes_as_many_queries_for_many_rows_as_for_few(browser, name):
+    add_rows(2)
+    few = queries_of(browser, f"{name}/")
+    add_rows(20)
+    many = queries_of(browser, f"{name}/")
+    assert len(many) == len(few) <= 6
+    assert not any('"body"' in sql for sql in many)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_never_counts_all_rows(browser, name):
+    add_rows(1)
+    counts = [sql for sql in queries_of(browser, f"{name}/") if "COUNT(" in sql]
+    assert counts
+    assert all(f"LIMIT {estimates.EXACT_MAX + 1}" in sql for sql in counts)
+
+
+@pytest.mark.parametrize(
+    ("path", "index"),
+    [
+        ("offline/message/?q=7", "offline_message_pkey"),
+        ("offline/pending/?q=u7", "offline_pending"),
+        ("offline/event/?q=u7", "event_key"),
+        ("accounts/token/?q=u7", "accounts_token_key"),
+        ("push/node/?q=n7", "push_node_name"),
+    ],
+)
+def test_a_search_uses_an_index(browser, path, index):
+    add_rows(3)
+    sql = queries_of(browser, path)[-1]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {sql}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "Seq Scan" not in plan
+    assert re.search(rf"Index.* {index}|Index Cond", plan), plan
+
+
+@pytest.mark.any_database
+def test_a_search_finds_exactly_that(browser):
+    add_rows(12)
+    one = Message.objects.first().pk
+    assert browser.get(f"/admin/offline/event/?q={one}").context["cl"].result_count == 1
+    assert browser.get("/admin/offline/event/?q=all").context["cl"].result_count == 12
+    assert browser.get("/admin/offline/pending/?q=u1").context["cl"].result_count == 1
+    assert browser.get(f"/admin/offline/pending/?q={one}").context["cl"].result_count == 1
+    assert browser.get(f"/admin/offline/message/?q={one}").context["cl"].result_count == 1
+    for nothing in ("x", "9" * 30, "٣", "a\x01"):
+        answer = browser.get("/admin/offline/message/", {"q": nothing})
+        assert answer.context["cl"].result_count == 0
+
+
+@pytest.mark.any_database
+def test_beyond_a_limit_the_count_is_an_estimate(browser, monkeypatch):
+    monkeypatch.setattr(estimates, "EXACT_MAX", 10)
+    monkeypatch.setattr(estimates, "PAGES_MAX", 2)
+    add_rows(130)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE offline_message")
+    assert estimates.estimated_count(Message) == 130
+    assert estimates.bounded_count(Message.objects.all()) == 11
+    page = browser.get("/admin/offline/message/").context["cl"]
+    assert (page.result_count, page.paginator.num_pages) == (130, 2)
+    last = browser.get("/admin/offline/message/?p=2")
+    assert len(last.context["cl"].result_list) == 50
+    assert estimates.bounded_count(Pending.objects.filter(key="u1")) == 1
+
+
+# What can be done
+
+
+def test_parked_messages_are_tried_again(browser):
+    add_rows(2)
+    parked, waiting = Outbox.objects.order_by("pk")[:2]
+    parked.attempts, parked.parked_at, parked.error = 5, timezone.now(), "boom"
+    parked.save()
+    only = browser.get("/admin/offline/outbox/?parked=yes").context["cl"]
+    assert [row.pk for row in only.result_list] == [parked.pk]
+    form = {"action": "retry", "_selected_action": [parked.pk, waiting.pk]}
+    browser.post("/admin/offline/outbox/", form)
+    parked.refresh_from_db()
+    assert (parked.attempts, parked.parked_at, parked.error) == (0, None, "")
+    assert LogEntry.objects.get().object_id == str(parked.pk)
+
+
+def test_who_may_only_look_cannot_retry():
+    user = User.objects.create_user("looker", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_outbox"))
+    browser = Client()
+    browser.force_login(user)
+    add_rows(1)
+    Outbox.objects.update(parked_at=timezone.now())
+    form = {
+        "action": "retry",
+        "_selected_action": list(Outbox.objects.values_list("pk", flat=True)),
+    }
+    browser.post("/admin/offline/outbox/", form)
+    assert not Outbox.objects.filter(parked_at=None).exists()
+
+
+@pytest.fixture
+def revoke(transactional_db, browser):
+    """Revokes the token of u1, by the list's action or the page of deletion."""
+
+    def by(way: str) -> None:
+        Token.objects.issue("u1")
+        pk = Token.objects.get().pk
+        if way == "action":
+            form = {"action": "revoke", "_selected_action": [pk]}
+            browser.post("/admin/accounts/token/", form)
+        else:
+            browser.post(f"/admin/accounts/token/{pk}/delete/", {"post": "yes"})
+        assert not Token.objects.exists()
+        assert LogEntry.objects.get().action_flag == DELETION
+
+    return by
+
+
+@pytest.mark.parametrize("way", ["action", "deletion"])
+async def test_a_token_that_is_revoked_closes_its_sessions(revoke, listen, way):
+    heard = await listen(key_group("u1"))
+    await in_thread(revoke, way)
+    (order,) = await heard()
+    assert (order["type"], order["code"]) == ("imgo.close", CloseCode.REVOKED)
+
+
+def test_there_is_no_deletion_that_leaves_sessions_open(browser):
+    Token.objects.issue("u1")
+    assert b"delete_selected" not in browser.get("/admin/accounts/token/").content
+
+
+def test_the_admin_shows_the_way_to_the_dashboard(browser, client):
+    for page in ("", "offline/event/"):
+        assert b'href="/dashboard/"' in browser.get(f"/admin/{page}").content
+    client.force_login(User.objects.create_user("staff", is_staff=True))
+    assert b'href="/dashboard/"' not in client.get("/admin/").content
+
+
+@pytest.mark.parametrize("name", ["message", "pending", "event", "outbox"])
+def test_every_row_has_a_page(browser, name):
+    add_rows(1)
+    model = {"message": Message, "pending": Pending, "event": Event, "outbox": Outbox}[name]
+    pk = model.objects.first().pk
+    assert browser.get(f"/admin/offline/{name}/{pk}/change/").status_code == 200
