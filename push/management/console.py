@@ -30,6 +30,7 @@ from imgo_site.errors import ImgoError
 
 Row = Sequence[object]
 EXAMPLES = "examples:"
+INTERRUPTED = 130  # what shells give to a program that Ctrl-C has ended
 
 
 class _Formatter(DjangoHelpFormatter):
@@ -72,6 +73,8 @@ class ImgoCommand(BaseCommand):
             raise CommandError(str(error)) from None
         except DatabaseError as error:
             raise CommandError(_of_database(error)) from None
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
 
     def run(self, **options: Any) -> None:
         """Do it."""
@@ -131,7 +134,7 @@ def progress_bar(title: str, total: float) -> Iterator[Steps]:
         *columns,
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not (total and sys.stderr.isatty()),
     )
     with progress:
         yield Steps(progress, title, total)

@@ -367,7 +367,7 @@ async def test_drops_are_counted_and_told_now_and_then(hub, caplog):
         {**envelope(ROOM), "body": "text"},
         {**envelope(ROOM), "op": "five"},
     ],
-    ids=str,
+    ids=range(7),
 )
 async def test_a_bad_message_does_not_keep_the_next_from_its_session(hub, layer, room, bad, caplog):
     await layer.group_send(ROOM, bad)

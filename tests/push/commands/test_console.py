@@ -61,14 +61,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_is_for_a_terminal_alone(monkeypatch, capsys):
-    for steps_shown, stream in ((False, io.StringIO()), (True, Terminal())):
-        monkeypatch.setattr("sys.stderr", stream)
-        with console.progress_bar("pruning", 10) as steps:
-            steps.advance(5)
-            steps.at(10)
-        assert ("pruning" in stream.getvalue()) is steps_shown
+@pytest.mark.parametrize(
+    ("stream", "total", "is_shown"),
+    [(io.StringIO, 10, False), (Terminal, 10, True), (Terminal, 0, False)],
+)
+def test_a_bar_is_for_work_and_a_terminal_alone(monkeypatch, capsys, stream, total, is_shown):
+    monkeypatch.setattr("sys.stderr", stderr := stream())
+    with console.progress_bar("pruning", total) as steps:
+        steps.advance(total / 2)
+        steps.at(total)
+    assert ("pruning" in stderr.getvalue()) is is_shown
     assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_is_no_traceback(run, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("push.management.commands.explain.check_name", interrupt)
+    with pytest.raises(CommandError, match="Interrupted") as error:
+        run("explain", "u1")
+    assert error.value.returncode == 130
 
 
 def test_a_table_is_as_wide_as_what_is_in_it():

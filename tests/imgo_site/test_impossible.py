@@ -4,7 +4,7 @@ import pytest
 from django.db import DataError, OperationalError
 from django.test import RequestFactory
 
-from imgo_site.middleware import ImpossibleValues
+from imgo_site.impossible import ImpossibleValues
 
 
 @pytest.fixture
