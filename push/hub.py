@@ -159,10 +159,13 @@ class Hub:
             if leaving := self._leaving.get(group):
                 await asyncio.wait([leaving])
         missing = [group for group in groups if group not in self._joined]
-        for batch in {self._joining.get(group) or self._join_soon(group) for group in missing}:
-            joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            batch.waiting.append(joined)
-            await joined
+        batches = [self._joining.get(group) or self._join_soon(group) for group in missing]
+        # In all of them before any is awaited: one may be over before another.
+        waiting: list[asyncio.Future[None]] = []
+        for batch in dict.fromkeys(batches):
+            waiting.append(asyncio.get_running_loop().create_future())
+            batch.waiting.append(waiting[-1])
+        await asyncio.gather(*waiting)
 
     def _join_soon(self, group: str) -> "_Batch":
         """Join with the next batch: of all who come while the batch before is on its way."""

@@ -13,7 +13,7 @@ from push.hub import Hub
 from push.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
 from push.session import Kind
 from push.wire import CloseCode
-from tests import eventually
+from tests import PATIENCE, eventually
 
 from .sessions import frames, make_session
 
@@ -113,6 +113,19 @@ async def test_those_who_join_together_join_the_layer_once_and_all_wait_for_it(h
     layer.gate.set()
     await asyncio.gather(*joins)
     assert layer.calls == [("add", ROOM)]
+
+
+@pytest.mark.parametrize("order", [["k.own", ROOM], [ROOM, "k.own"]])
+async def test_who_joins_with_two_batches_waits_for_both_whichever_is_over_first(hub, layer, order):
+    layer.gate.clear()
+    first = asyncio.create_task(hub.add(make_session("s1"), [ROOM]))
+    await eventually(lambda: layer.calls)  # the room is on its way; the next batch is a new one
+    second = asyncio.create_task(hub.add(make_session("s2"), order))
+    await asyncio.sleep(0)
+    layer.gate.set()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(first, second)
+    assert layer.members(ROOM) == layer.members("k.own") == 1
 
 
 async def test_one_who_gives_up_joining_does_not_hurt_the_others(hub, layer):
