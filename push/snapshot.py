@@ -7,12 +7,14 @@ pictures has the rate between them, and asking for them costs the same however m
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db.models import Max
 from django.db.models.fields.json import KT
+from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from imgo_site.errors import Unavailable
@@ -35,6 +37,7 @@ NODES_SHOWN = 50
 ROOMS_SHOWN = 10
 PUSHES_SHOWN = 10
 LATENCIES = 500  # of the last events
+LATENCY_AGE = 60.0  # seconds; what was delivered before says nothing about now
 LIVE_MAX = 10.0  # seconds; what took longer has waited for its key to come back
 ROOMS_SHARE = 20  # counting all rooms may take a twentieth of the time
 
@@ -112,9 +115,10 @@ def counters() -> Section:
 
 
 def _latency(last: int) -> Section:
-    """Milliseconds from acceptance to the session's kernel, of the last deliveries."""
+    """Milliseconds from acceptance to the session's kernel, of the last minute's deliveries."""
     kinds = (Event.Kind.SENT, Event.Kind.RECEIVED)
     rows = Event.objects.filter(pk__gt=last - LATENCIES, kind__in=kinds)
+    rows = rows.filter(at__gt=Now() - timedelta(seconds=LATENCY_AGE))
     took = sorted(
         seconds
         for at, accepted in rows.values_list("at", "message__created_at")

@@ -80,6 +80,12 @@ async def test_rooms_and_their_members(registry):
     assert registry.rooms() == {"lobby": 3, "of s1": 1, "of s2": 1, "of s3": 1}
     assert registry.members("lobby") == [("u1", "s2"), ("u1", "s3"), ("u2", "s1")]
     assert registry.members("nowhere") == []
+    assert registry.peek("lobby", 10) == (3, registry.members("lobby"))
+    count, some = registry.peek("lobby", 2)
+    assert count == 3
+    assert len(some) == 2
+    assert set(some) < set(registry.members("lobby"))
+    assert registry.peek("nowhere", 2) == (0, [])
     await registry.leave(entries[0], "lobby")
     await registry.leave(entries[0], "nowhere")
     assert registry.members("lobby") == [("u1", "s2"), ("u1", "s3")]

@@ -1,6 +1,7 @@
 """The rounds of a node: for its sessions, for the layer, and for all nodes together."""
 
 import asyncio
+import json
 import time
 from datetime import timedelta
 
@@ -12,9 +13,10 @@ from django.utils import timezone
 from accounts.identity import Identity, proof_of
 from accounts.models import Token, digest
 from imgo_site.errors import Unavailable
+from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
-from push import fanout, metrics
+from push import fanout, metrics, snapshot
 from push import upkeep as module
 from push.groups import key_group, partition_of, room_group
 from push.models import Canary, Dedupe, Duty
@@ -23,7 +25,7 @@ from push.services import Push, accept_push, accept_pushes
 from push.wire import CloseCode
 from tests import eventually, in_thread
 
-from .sessions import admit, closed, ids, message
+from .sessions import admit, closed, frames, ids, message
 
 
 @pytest.fixture
@@ -389,6 +391,25 @@ async def test_a_round_goes_on_after_a_failure(caplog):
     assert bug.exc_info[0] is LookupError
 
 
+async def test_pictures_are_sent_while_a_dashboard_is_open(node, redis_client):
+    await node.upkeep.inform()
+    assert not await in_thread(Duty.objects.filter(name="dashboard").exists)  # nobody looks
+    watcher = await admit(node, "\x01dashboard", DASHBOARD_ROOM)
+    await node.upkeep.inform()
+    await node.upkeep.inform()  # it is nobody's turn again yet
+    (frame,) = await eventually(lambda: frames(watcher))
+    picture = json.loads(frame.body)
+    assert picture["mark"] == snapshot.mark()
+    assert picture["problems"] == []
+
+
+async def test_one_node_keeps_a_sample(node):
+    await node.upkeep.sample()
+    await node.upkeep.sample()
+    (kept,) = await in_thread(snapshot.history)
+    assert kept["pushes"] == 0
+
+
 @pytest.mark.parametrize(
     ("interval", "is_done"), [(30.0, True), (0.0, False)], ids=["revalidates", "never"]
 )
@@ -406,4 +427,6 @@ async def test_the_rounds_begin_with_the_node(
     upkeep.start()
     await asyncio.gather(*upkeep._tasks)
     assert ("revalidate" in rounds) == is_done
-    assert {"close_silent", "sweep", "audit", "echo", "prune", "send_canaries"} <= set(rounds)
+    assert {"close_silent", "sweep", "audit", "echo", "prune", "send_canaries", "inform"} <= set(
+        rounds
+    )
