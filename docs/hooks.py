@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-from argparse import Action, ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"<!-- from the code: ([a-z-]+) -->")
-OURS = ("accounts", "offline", "push")  # the apps whose commands are ours
 
 
 def on_config(config: Any) -> Any:
@@ -56,59 +54,6 @@ def close_codes() -> str:
         backoff = f"{code.backoff} s " if code.backoff else ""
         lines.append(f"| {int(code)} | {backoff}| {code.reason} |")
     return "\n".join(lines)
-
-
-def metrics() -> str:
-    """All metrics that are ours: those that the modules of the metrics endpoint register."""
-    from prometheus_client import REGISTRY
-
-    import push.api.metrics  # noqa: F401 - registers them
-
-    lines = ["| metric | type | |", "|---|---|---|"]
-    for family in sorted(REGISTRY.collect(), key=lambda family: family.name):
-        if family.name.startswith("imgo_"):
-            name = family.name + ("_total" if family.type == "counter" else "")
-            lines.append(f"| `{name}` | {family.type} | {_cell(family.documentation)} |")
-    return "\n".join(lines)
-
-
-def commands() -> str:
-    """Each of our commands: what it does and what it takes."""
-    from django.core.management import get_commands, load_command_class
-
-    parts = []
-    for name, app in sorted(get_commands().items()):
-        if app in OURS:
-            parser = load_command_class(app, name).create_parser("manage.py", name)
-            parts.append(_command(name, parser))
-    return "\n\n".join(parts)
-
-
-def _command(name: str, parser: ArgumentParser) -> str:
-    lines = [f"## {name}", "", " ".join((parser.description or "").split())]
-    if own := [action for action in parser._actions if _is_own(action)]:
-        lines += ["", "| argument | |", "|---|---|"]
-        for action in own:
-            value = "" if action.nargs == 0 else f" {_placeholder(action)}"
-            shown = f"{action.option_strings[0]}{value}" if action.option_strings else value.strip()
-            lines.append(f"| `{shown}` | {_cell(action.help or '')} |")
-    return "\n".join(lines)
-
-
-def _is_own(action: Action) -> bool:
-    from django.core.management.base import DjangoHelpFormatter
-
-    return not set(action.option_strings) & {*DjangoHelpFormatter.show_last, "-h", "--help"}
-
-
-def _placeholder(action: Action) -> str:
-    if action.choices is not None:
-        return "{" + ",".join(map(str, action.choices)) + "}"
-    return str(action.metavar or action.dest).upper()
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _measured(name: str = "benchmark.json") -> Any:
@@ -206,8 +151,6 @@ def missed() -> str:
 PARTS = {
     "settings": settings,
     "close-codes": close_codes,
-    "metrics": metrics,
-    "commands": commands,
     "figures": figures,
     "missed": missed,
     "million": million,

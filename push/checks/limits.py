@@ -45,6 +45,7 @@ TIME = Range(0, includes=False)
 RANGES = {
     "HTTP_PORT": Range(1, PORT_MAX),
     "WS_PORT": Range(0, PORT_MAX),
+    "WORKER_METRICS_PORT": Range(0, PORT_MAX),
     "TCP_PORT": Range(0, PORT_MAX),
     "PARTITIONS": Range(1, PARTITIONS_MAX),
     "SESSION_BYTES": Range(FRAME_OVERHEAD),

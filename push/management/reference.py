@@ -21,6 +21,9 @@ INTRODUCTION = """\
 Without `REDIS_URL` who is connected is known to the server's process alone. `push`, `sessions`, `rooms` and `kick` then ask that server over HTTP, at `IMGO_HOST` and `IMGO_HTTP_PORT`, with `IMGO_API_KEY` or the demo's key; without a server they fail.
 """  # noqa: E501 - a paragraph is a line
 
+# For the tests of the documentation, which run its blocks or want a reason.
+NOT_RUN = "<!-- not run: shows the shape; the tests of the commands run them -->"
+
 
 def markdown() -> str:
     """The page."""
@@ -46,7 +49,7 @@ def _section(name: str) -> str:
     if rows:
         lines += ["| argument | |", "|---|---|", *rows, ""]
     examples = (f"python manage.py {name} {line}".rstrip() for line in command.examples)
-    return "\n".join((*lines, "```sh", *examples, "```", ""))
+    return "\n".join((*lines, NOT_RUN, "```sh", *examples, "```", ""))
 
 
 def _rows(parser: ArgumentParser) -> Iterator[str]:
