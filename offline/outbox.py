@@ -8,7 +8,7 @@ all that is there, in order of id, and so makes good for whatever was lost befor
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any, ClassVar
 
@@ -155,7 +155,8 @@ class Outbox(models.Model):
 _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
            {age}, o.origin,
-           m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure
+           m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure,
+           m.created_at
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
     WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
     ORDER BY o.message_id LIMIT %s
@@ -164,7 +165,9 @@ _PAGE = """
 
 def _from_row(found: tuple[Any, ...]) -> Outbox:
     pk, partition, partitions, attempts, is_late, age, origin, *message = found
-    message_id, audience, room, keys, stored, op, body, is_json, ensure = message
+    message_id, audience, room, keys, stored, op, body, is_json, ensure, created = message
+    if isinstance(created, str):  # SQLite has no type for times
+        created = datetime.fromisoformat(created).replace(tzinfo=UTC)
     row = Outbox(
         pk=pk, partition=partition, partitions=partitions, attempts=attempts, origin=origin
     )
@@ -180,5 +183,6 @@ def _from_row(found: tuple[Any, ...]) -> Outbox:
         body=bytes(body),
         is_json=bool(is_json),
         ensure=bool(ensure),
+        created_at=created,
     )
     return row

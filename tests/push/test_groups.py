@@ -1,6 +1,7 @@
 """Names of groups, and what crosses the layer."""
 
 import re
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +34,8 @@ def test_a_key_and_a_room_of_one_name_are_two_groups():
 
 
 def test_envelopes_are_plain_values():
-    row = Message(pk=7, op=5, body=memoryview(b"\0\xff"), is_json=False)
+    accepted = datetime(2026, 11, 26, tzinfo=UTC)
+    row = Message(pk=7, op=5, body=memoryview(b"\0\xff"), is_json=False, created_at=accepted)
     assert message_envelope("g", row, "u1") == {
         "type": "imgo.message",
         "group": "g",
@@ -43,6 +45,7 @@ def test_envelopes_are_plain_values():
         "is_json": False,
         "key": "u1",
         "ensure": False,
+        "at": accepted.timestamp(),
     }
     assert echo_envelope("g") == {"type": "imgo.echo", "group": "g"}
     assert close_envelope("g", ["s1"], 4504) == {
