@@ -1,0 +1,66 @@
+"""What runs out: file descriptors of a node, and the patience with who guesses tokens."""
+
+import asyncio
+import resource
+import time
+from collections.abc import Awaitable, Callable
+
+from tests import eventually
+
+from .clients import TRANSPORTS, Closed, open_client
+from .harness import Embedded, System
+from .world import World, new_key
+
+FILES = 150
+UNAUTHORIZED = 4401
+RECOVERY = 5.0  # seconds
+
+Start = Callable[[System], System]
+Enter = Callable[[System], Awaitable[World]]
+
+
+async def test_a_node_without_file_descriptors_recovers_when_it_has_some_again(
+    make_embedded: Callable[..., Embedded], own_system: Start, enter: Enter
+) -> None:
+    world = await enter(own_system(make_embedded()))
+    node = world.node()
+    staying = await world.session(new_key(), "tcp")
+    token = await world.token(new_key())
+    _, hard = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (FILES, hard))
+    crowd = await asyncio.gather(
+        *(asyncio.open_connection("127.0.0.1", node.tcp_port) for _ in range(2 * FILES))
+    )
+    await eventually(lambda: "cannot be accepted" in node.log.read_text(), RECOVERY)
+    await staying.heartbeat()
+    for _, writer in crowd:
+        writer.close()
+    freed = time.monotonic()
+    for transport in TRANSPORTS:
+
+        async def gets_in(transport: str = transport) -> bool:
+            try:
+                client = await open_client(node, transport)
+                await client.auth(token, 1)
+            except (OSError, TimeoutError, Closed):
+                return False
+            await client.close()
+            return True
+
+        await eventually(gets_in, RECOVERY)
+    assert time.monotonic() - freed < RECOVERY
+    await staying.heartbeat()
+
+
+async def test_who_guesses_tokens_is_slowed_down_and_others_get_in(
+    make_embedded: Callable[..., Embedded], own_system: Start, enter: Enter, transport: str
+) -> None:
+    world = await enter(own_system(make_embedded(IMGO_AUTH_FAILURES="5")))
+    for _ in range(5):
+        client = await world.connect(transport)
+        assert (await client.refused("a wrong token")).code == UNAUTHORIZED
+    began = time.monotonic()
+    client = await world.connect(transport)
+    assert (await client.refused("another wrong token")).code == UNAUTHORIZED
+    assert time.monotonic() - began >= 0.9
+    await world.session(new_key(), transport)
