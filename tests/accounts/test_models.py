@@ -40,7 +40,9 @@ def test_two_tokens_differ():
 
 
 def test_a_new_token_replaces_the_old_one_with_all_that_belongs_to_it():
-    old, _ = Token.objects.issue("u1", token="old", expires_in=60, rooms=["a"])
+    Token.objects.issue("u1", token="old", expires_in=60, rooms=["a"])
+    Token.objects.update(created_at=timezone.now() - timedelta(minutes=1))
+    old = Token.objects.get()
     new, _ = Token.objects.issue("u1", token="new")
     assert by_text("old") is None
     assert by_text("new") == new == Token.objects.get()
