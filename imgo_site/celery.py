@@ -6,7 +6,10 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
+from celery.signals import worker_ready
 from kombu import Queue
+
+from imgo_site import collector
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
@@ -17,6 +20,12 @@ warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="c
 app = Celery("imgo")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@worker_ready.connect
+def calm_collector(**_: Any) -> None:
+    """A worker has all that it will have."""
+    collector.calm()
 
 
 @app.on_after_configure.connect

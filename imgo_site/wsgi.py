@@ -4,6 +4,9 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from imgo_site import collector
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
 application = get_wsgi_application()
+collector.calm()

@@ -7,7 +7,6 @@ closes sessions with a reason.
 """
 
 import asyncio
-import gc
 import logging
 from functools import partial
 from typing import Any, cast
@@ -20,6 +19,7 @@ from autobahn.exception import Disconnected
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
 
+from imgo_site import collector
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from push import health
@@ -34,7 +34,6 @@ INBOX_MAX = 64  # events a consumer may lag behind before its socket is not read
 POLL_INTERVAL = 0.02  # seconds between looks at such an inbox
 CLOSE_TIMEOUT = 2.0  # seconds that a closed TCP connection may take to send what is left
 NEVER = float("inf")
-GC_THRESHOLD = 10_000  # new objects from one round of the garbage collector to the next
 
 
 class ClientGone(OSError):
@@ -200,17 +199,6 @@ class TcpProtocol(asyncio.Protocol):
         self.inbox.put_nowait({"type": "tcp.disconnect"})
 
 
-def _calm_collector() -> None:
-    """Have the garbage collector look at what is new and not, again and again, at everything.
-
-    A node's objects stay: its modules for good, its sessions for long. By default every 700 new
-    ones start a round, and a storm of connects makes all sessions be looked at many times.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 10, 10)
-
-
 class ImgoServer(Server):  # type: ignore[misc]
     """Listens for HTTP, WebSocket and raw TCP, and holds this process's node."""
 
@@ -287,6 +275,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         """Start the node and the TCP listener; then everything listens."""
         try:
             node = await get_node()
+            await node.upkeep.warm_up()
             if conf.REUSE_PORT:
                 # Whoever else listens takes what comes; here it would be refused.
                 node.hub.on_drain = partial(self._drain_shared, node)
@@ -300,7 +289,7 @@ class ImgoServer(Server):  # type: ignore[misc]
                     backlog=conf.LISTEN_BACKLOG,
                     reuse_port=conf.REUSE_PORT,
                 )
-            _calm_collector()
+            collector.calm()
             health.started()
         except OSError as error:
             self._fail(f"{error.strerror or error} (IMGO_TCP_PORT={conf.TCP_PORT})")

@@ -84,6 +84,16 @@ class Upkeep:
             rounds.append((self.send_canaries, conf.CANARY_INTERVAL / 2))
         self._tasks = [loop.create_task(_repeat(one, every)) for one, every in rounds]
 
+    async def warm_up(self) -> None:
+        """Do once what takes long the first time, before there are sessions that would feel it.
+
+        The first task makes the way to the broker (30 ms on the event loop's core), the first
+        statements make Django compile them.
+        """
+        await _once(self.sample, snapshot.SAMPLE_EVERY)
+        if not settings.CELERY_TASK_ALWAYS_EAGER:
+            await _once(self.send_canaries, conf.CANARY_INTERVAL)
+
     async def stop(self) -> None:
         """End all rounds."""
         for task in self._tasks:
@@ -244,10 +254,14 @@ async def _repeat(care: Callable[[], Coroutine[None, None, None]], every: float)
     """Call `care` again and again; a failure is logged and tried again next time."""
     while True:
         await asyncio.sleep(every)
-        try:
-            await care()
-        except (DatabaseError, Unavailable, *LAYER_ERRORS) as error:
-            name = getattr(care, "__name__", "")
-            logger.warning("%s: %s; trying again in %g s", name, str(error) or repr(error), every)
-        except Exception:
-            logger.exception("%s failed", getattr(care, "__name__", ""))
+        await _once(care, every)
+
+
+async def _once(care: Callable[[], Coroutine[None, None, None]], every: float) -> None:
+    try:
+        await care()
+    except (DatabaseError, Unavailable, *LAYER_ERRORS) as error:
+        name = getattr(care, "__name__", "")
+        logger.warning("%s: %s; trying again in %g s", name, str(error) or repr(error), every)
+    except Exception:
+        logger.exception("%s failed", getattr(care, "__name__", ""))
