@@ -6,7 +6,7 @@ holds them. Times are the database's too, for the same reason.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -157,10 +157,6 @@ class MessageManager(models.Manager["Message"]):
             Outbox.objects.filter(message__in=ids).delete()
             self.filter(pk__in=ids).delete()
         return len(ids)
-
-    def live(self, ids: Iterable[int]) -> list["Message"]:
-        """Those of `ids` that have not expired, in order of id."""
-        return list(self.filter(pk__in=ids, expires_at__gt=Now()).order_by("pk"))
 
 
 def _recipients(new: NewMessage) -> int:

@@ -313,10 +313,14 @@ class Hub:
         group = node_group(self.node_id)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._echo_waiters.append(waiter)
-        async with asyncio.timeout(patience):
-            await self.layer.group_send(group, as_layer_message(echo_envelope(group)))
-        await asyncio.wait([waiter], timeout=patience)
-        return waiter.done()
+        try:
+            async with asyncio.timeout(patience):
+                await self.layer.group_send(group, as_layer_message(echo_envelope(group)))
+            await asyncio.wait([waiter], timeout=patience)
+            return waiter.done()
+        finally:
+            if not waiter.done():  # or they would gather for as long as the layer is away
+                self._echo_waiters.remove(waiter)
 
     # Recovery: see `recovery.py`
 

@@ -82,11 +82,6 @@ def test_the_keys_of_a_live_message_are_kept(keys):
     assert json.dumps(row.keys) == json.dumps(keys)
 
 
-def test_live_messages_are_those_that_have_not_expired(store):
-    first, gone, last = store("a"), store("a", ttl=-1), store("b")
-    assert [m.pk for m in Message.objects.live([last, gone, first, 10**12])] == [first, last]
-
-
 # Paging
 
 

@@ -150,6 +150,7 @@ async def test_there_is_no_audit_while_the_layer_does_not_carry(node, imgo, monk
         patch.setattr(node.hub.layer, "group_send", swallow)
         await node.upkeep.audit()
         assert ids(session) == []
+        assert node.hub._echo_waiters == []  # nothing gathers while the layer is away
     await node.upkeep.audit()
     await node.upkeep.audit()
     assert len(ids(session)) == 1
