@@ -4,14 +4,28 @@
 import os
 import sys
 
+INTERRUPTED = 130  # what shells give to a program that Ctrl-C has ended
+
 
 def main() -> None:
-    """Run the command named on the command line."""
+    """Run the command named on the command line; wrong settings are a line, not a traceback."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db import OperationalError
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except (ImproperlyConfigured, OperationalError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        is_database = isinstance(error, OperationalError)
+        what = "The database cannot be used" if is_database else "Wrong settings"
+        sys.exit(f"{what}: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

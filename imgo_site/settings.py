@@ -16,6 +16,7 @@ from typing import Any
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
+from redis.connection import parse_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR", BASE_DIR / "var")).resolve()
@@ -45,6 +46,14 @@ def _seconds(name: str, default: int) -> int:
     return int(value or default)
 
 
+def _positive(name: str, default: int) -> int:
+    """The environment variable `name` as a whole number of 1 or more."""
+    value = os.environ.get(name, "").strip() or str(default)
+    if not value.isdecimal() or not int(value):
+        raise ImproperlyConfigured(f"{name}={value!r}: say a whole number of 1 or more.")
+    return int(value)
+
+
 def _list(name: str, default: str = "") -> list[str]:
     """The environment variable `name` as a comma-separated list."""
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
@@ -59,13 +68,27 @@ def _secret_key() -> str:
             "DJANGO_SECRET_KEY is not set. Every process of a production setup needs the same "
             "one: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
         )
-    path = DATA_DIR / "secret_key"
+    try:
+        return _kept_secret(DATA_DIR / "secret_key")
+    except OSError as error:
+        raise _no_data_dir(error) from None
+
+
+def _no_data_dir(error: OSError) -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        f"The data directory {DATA_DIR} cannot be used ({error.strerror}): set IMGO_DATA_DIR to "
+        "one that can be written."
+    )
+
+
+def _kept_secret(path: Path) -> str:
+    """What is in the file, made on the first call. Raises `OSError`."""
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     # Written under another name and linked: two first starts at once must agree on one key.
-    draft = DATA_DIR / f"secret_key.{os.getpid()}"
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(secrets.token_urlsafe(50))
     try:
@@ -80,7 +103,10 @@ def _secret_key() -> str:
 def _database() -> dict[str, Any]:
     """Postgres from `DATABASE_URL`, else SQLite in the data directory."""
     if not DATABASE_URL:
-        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        try:
+            DATA_DIR.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_data_dir(error) from None
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": DATA_DIR / "imgo.sqlite3",
@@ -93,7 +119,14 @@ def _database() -> dict[str, Any]:
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
             },
         }
-    database: dict[str, Any] = dict(dj_database_url.parse(DATABASE_URL))
+    try:
+        database: dict[str, Any] = dict(dj_database_url.parse(DATABASE_URL))
+    except ValueError:
+        # Not its own words: they may repeat the password.
+        raise ImproperlyConfigured(
+            "DATABASE_URL cannot be read: say postgres://user:password@host/database, and what is "
+            "not a letter or digit in the password as %XX."
+        ) from None
     if database["ENGINE"] == "django.db.backends.postgresql":
         # One small pool a process, however many threads and sockets it has.
         options = database.setdefault("OPTIONS", {})
@@ -101,12 +134,21 @@ def _database() -> dict[str, Any]:
             "pool",
             {
                 "min_size": 1,
-                "max_size": int(os.environ.get("DATABASE_POOL_SIZE", "4")),
+                "max_size": _positive("DATABASE_POOL_SIZE", 4),
                 "timeout": 5,  # seconds; then the request is answered 503
             },
         )
         options.setdefault("connect_timeout", 5)  # seconds
     return database
+
+
+def _check_redis_url() -> None:
+    try:
+        parse_url(REDIS_URL)
+    except ValueError:
+        raise ImproperlyConfigured(
+            "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://."
+        ) from None
 
 
 SECRET_KEY = _secret_key()
@@ -203,6 +245,7 @@ WHITENOISE_USE_FINDERS = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
 
 if REDIS_URL:
+    _check_redis_url()
     CHANNEL_LAYERS: dict[str, Any] = {
         "default": {
             # Not the core Redis layer: that one drops messages at a capacity of 100.
@@ -273,6 +316,10 @@ LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or "line"
 if LOG_FORMAT not in {"line", "json"}:
     raise ImproperlyConfigured(f"LOG_FORMAT={LOG_FORMAT!r}: say json, or line.")
 
+LOG_LEVEL = os.environ.get("LOG_LEVEL", "").strip().upper() or "INFO"
+if LOG_LEVEL not in logging.getLevelNamesMapping():
+    raise ImproperlyConfigured(f"LOG_LEVEL={LOG_LEVEL!r}: say DEBUG, INFO, WARNING or ERROR.")
+
 if LOG_FORMAT == "json":
     logging.captureWarnings(True)  # Python's warnings are lines too
 
@@ -298,7 +345,7 @@ LOGGING = {
             "filters": ["request"],
         }
     },
-    "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         # Daphne's own lines about endpoints and reactors say nothing that ours do not.
         "daphne": {"level": "WARNING"},

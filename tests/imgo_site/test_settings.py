@@ -146,6 +146,56 @@ def test_seconds_are_a_number(monkeypatch):
         module._seconds("DJANGO_HSTS_SECONDS", 3600)
 
 
+@pytest.mark.parametrize("text", ["nonsense", "foo://h/x", "postgres://u:pass/word@h:x/", "::"])
+def test_a_database_url_that_cannot_be_read_says_how_to_write_one(monkeypatch, text):
+    monkeypatch.setattr(module, "DATABASE_URL", text)
+    with pytest.raises(ImproperlyConfigured, match="say postgres://") as error:
+        module._database()
+    assert "pass" not in str(error.value).replace("password", "")
+
+
+@pytest.mark.parametrize("text", ["0", "x", "-1", "1.5"])
+def test_a_pool_has_one_connection_or_more(monkeypatch, text):
+    monkeypatch.setenv("DATABASE_POOL_SIZE", text)
+    with pytest.raises(ImproperlyConfigured, match="DATABASE_POOL_SIZE="):
+        module._database()
+
+
+@pytest.mark.parametrize("text", ["http://h", "redis://h:x/0", "h:6379"])
+def test_a_redis_url_that_cannot_be_read_says_how_to_write_one(monkeypatch, text):
+    monkeypatch.setattr(module, "REDIS_URL", text)
+    with pytest.raises(ImproperlyConfigured, match="say redis://"):
+        module._check_redis_url()
+
+
+def test_a_data_directory_that_cannot_be_made_is_said_with_its_setting(embedded):
+    embedded.write_text("a file")
+    for read in (module._secret_key, module._database):
+        with pytest.raises(ImproperlyConfigured, match=r"data cannot be used \(.+IMGO_DATA_DIR"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"LOG_LEVEL": "loud"}, "Wrong settings: LOG_LEVEL='LOUD': say DEBUG, INFO, WARNING"),
+        ({"DATABASE_URL": "nonsense"}, "Wrong settings: DATABASE_URL cannot be read: say"),
+        ({"DATABASE_URL": "postgres://127.0.0.1:1/x"}, "The database cannot be used: "),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_one_line_for_whatever_command(tmp_path, environment, said):
+    code = "import sys, runpy; sys.argv = ['manage.py', 'migrate']; "
+    code += "runpy.run_path('manage.py', run_name='__main__')"
+    process = start(
+        code, **{"IMGO_DATA_DIR": str(tmp_path), "DJANGO_SECRET_KEY": "given", **environment}
+    )
+    _, error = finish(process)
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith(said)
+
+
 # What docs/deploying.md says, with a database and a Redis that nobody needs for it.
 PRODUCTION = {
     "DATABASE_URL": "postgres://db/imgo",
