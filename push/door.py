@@ -22,6 +22,7 @@ from twisted.internet import defer, reactor
 from imgo_site import collector
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
+from imgo_site.errors import ImgoError
 from push import health
 from push.background import Background
 from push.node import Node, get_node, stop_node
@@ -293,6 +294,8 @@ class ImgoServer(Server):  # type: ignore[misc]
             health.started()
         except OSError as error:
             self._fail(f"{error.strerror or error} (IMGO_TCP_PORT={conf.TCP_PORT})")
+        except ImgoError as error:
+            self._fail(f"the node could not be started: {error.message}")
         except Exception as error:
             logger.exception("the node could not be started")
             self._fail(f"the node could not be started: {error}")

@@ -1,6 +1,7 @@
 """`manage.py imgo`: serve HTTP, WebSocket and raw TCP, in one process or in several."""
 
 from argparse import ArgumentParser
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from django.db.migrations.executor import MigrationExecutor
 from imgo_site.conf import conf
 from imgo_site.names import check_number
 from push import demo, files, processes
+from push.alone import alone
 from push.management.console import ImgoCommand
 
 PROCESSES_MAX = 1000
@@ -50,11 +52,13 @@ class Command(ImgoCommand):
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
-        if options["verbosity"]:
-            self._greet(demo.prepare() if demo.is_on() else None)
-        connection.close()
-        files.raise_limit()
-        failure = _serve() if count == 1 else _serve_many(count)
+        is_embedded = not (settings.DATABASE_URL or settings.REDIS_URL)
+        with alone() if is_embedded else nullcontext():
+            if options["verbosity"]:
+                self._greet(demo.prepare() if demo.is_on() else None)
+            connection.close()
+            files.raise_limit()
+            failure = _serve() if count == 1 else _serve_many(count)
         if failure:
             raise CommandError(f"imgo cannot serve: {failure}")
         if options["verbosity"]:
