@@ -4,12 +4,17 @@ import json
 import shlex
 import sys
 from argparse import ArgumentParser
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
 
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, ImgoError
+from imgo_site.names import check_name
 from push.management import local_api
-from push.management.console import ImgoCommand, add_json
+from push.management.console import ImgoCommand, add_json, progress_bar
 from push.services import Push, accept_push, is_json
 from push.wire import Op
 
@@ -28,45 +33,116 @@ class Command(ImgoCommand):
         """--key alice '{"hello": "world"}'""",
         """--room lobby '"closing in 5 minutes"'""",
         "--all --ttl 60 - < body.json",
+        """--keys-from keys.txt --dedupe-id sale-7 '"sale"'""",
+    )
+    data: ClassVar = (
+        '{"id": "1043"}',
+        '{"ids": ["1043", "1044"]}',
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Whom it is for, and what."""
         to = parser.add_mutually_exclusive_group(required=True)
         to.add_argument("--key", action="append", help="a subscriber key; may be repeated")
+        to.add_argument(
+            "--keys-from",
+            metavar="FILE",
+            help="a file with a key a line, - for the standard input. As many messages as MAX_KEYS "
+            "makes of it: an id for each, and each with its own part of --dedupe-id, so that what "
+            "was interrupted can be said again",
+        )
         to.add_argument("--room", help="a room")
         to.add_argument("--all", action="store_true", help="everyone who is connected")
         parser.add_argument("body", help="JSON text; - reads it from the standard input")
         parser.add_argument("--ttl", type=int, metavar="SECONDS", help="how long it may wait")
-        parser.add_argument("--dedupe-id", default="", help="pushed once, however often it is said")
+        parser.add_argument("--dedupe-id", help="pushed once, however often it is said")
         parser.add_argument("--no-store", action="store_true", help="only for who is connected now")
         parser.add_argument("--op", type=int, default=int(Op.MESSAGE), help="5, or 1000 and more")
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print the id alone, for use in scripts."""
+        """Print the id alone, or an id a line, for use in scripts."""
+        for name in ("room", "dedupe_id"):
+            if options[name] is not None:
+                check_name(options[name], name)  # an empty one is a script's mistake, not none
+        source = options["keys_from"]
+        if source == "-" == options["body"]:
+            raise CommandError("The standard input is either the keys or the body.", returncode=2)
         push = Push(
             body=_body(options["body"]),
-            keys=tuple(options["key"] or ()),
+            keys=_keys(source) if source else tuple(options["key"] or ()),
             room=options["room"] or "",
             to_all=options["all"],
             op=options["op"],
             ttl=options["ttl"],
             store=not options["no_store"],
-            dedupe_id=options["dedupe_id"],
+            dedupe_id=options["dedupe_id"] or "",
         )
-        push.check()
-        message_id = _through_server(push) if local_api.is_embedded() else accept_push(push, BY)
+        ids = _push_all(_parts(push) if source else [push])
         if options["json"]:
-            self.print_json({"id": str(message_id)})
+            self.print_json({"ids": ids} if source else {"id": ids[0]})
         else:
-            self.stdout.write(str(message_id))
+            self.stdout.write("\n".join(ids))
+
+
+def _push_all(pushes: list[Push]) -> list[str]:
+    """Push one after the other; the ids. Raises an `ImgoError` before anything was pushed."""
+    for push in pushes:
+        push.check()
+    ids = []
+    with progress_bar("messages", len(pushes) if len(pushes) > 1 else 0) as steps:
+        for push in pushes:
+            try:
+                done = _through_server(push) if local_api.is_embedded() else accept_push(push, BY)
+            except ImgoError as error:
+                if ids:
+                    error.message = f"After {len(ids)} of {len(pushes)} messages: {error.message}"
+                raise
+            ids.append(str(done))
+            steps.advance(1)
+    return ids
+
+
+def _keys(source: str) -> tuple[str, ...]:
+    """The keys in a file, each once. Raises `CommandError` and `OSError`."""
+    if source == "-":
+        data = sys.stdin.buffer.read() if sys.stdin else b""
+    else:
+        data = Path(source).read_bytes()
+    keys: dict[str, None] = {}
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            if line:
+                keys[check_name(line.decode(), "key")] = None
+        except UnicodeDecodeError:
+            raise CommandError(f"Line {number} of {source}: is not UTF-8.") from None
+        except BadRequest as error:
+            raise CommandError(f"Line {number} of {source}: {error.message}") from None
+    if not keys:
+        raise CommandError(f"There is no key in {source}: it has to have one a line.")
+    return tuple(keys)
+
+
+def _parts(push: Push) -> list[Push]:
+    """A push to more keys than one may name, as several."""
+    starts = range(0, len(push.keys), conf.MAX_KEYS)
+    return [
+        replace(
+            push,
+            keys=push.keys[start : start + conf.MAX_KEYS],
+            dedupe_id=push.dedupe_id and f"{push.dedupe_id}/{number}",
+        )
+        for number, start in enumerate(starts, start=1)
+    ]
 
 
 def _body(text: str) -> bytes:
     """The bytes that are pushed. Raises `CommandError` when they are not JSON."""
     # As bytes: what stands there need not be in the terminal's encoding.
-    data = sys.stdin.buffer.read().strip() if text == "-" else text.encode(errors="replace")
+    if text == "-":
+        data = sys.stdin.buffer.read().strip() if sys.stdin else b""
+    else:
+        data = text.encode(errors="surrogateescape")  # as they were typed
     if not data:
         raise CommandError("The body is empty.")
     if not is_json(data):

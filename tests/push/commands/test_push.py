@@ -3,6 +3,7 @@
 import pytest
 from django.core.management import CommandError
 
+from imgo_site.errors import Unavailable
 from offline.models import Message, Pending
 
 pytestmark = pytest.mark.django_db
@@ -61,9 +62,15 @@ def test_options_reach_the_message(run):
         (["--key", "", "1"], "non-empty"),
         (["--room", "a\nb", "1"], "control characters"),
         (["--key", "u", '"' + "x" * 65_536 + '"'], "at most 65536 bytes"),
-        (["1"], "one of the arguments --key --room --all is required"),
+        (["1"], "one of the arguments --key --keys-from --room --all is required"),
         (["--all", "--room", "r", "1"], "not allowed with"),
         (["--all"], "body"),
+        (["--room", "", "1"], "non-empty"),
+        (["--key", "u", "1", "--dedupe-id", ""], "A dedupe_id must be"),
+        (["--key", "u", '"caf\udce9"'], "not JSON"),  # typed in a terminal of Latin-1
+        (["--keys-from", "-", "-"], "either the keys or the body"),
+        (["--keys-from", "/no/such/file", "1"], "No such file or directory: '/no/such/file'"),
+        (["--keys-from", "/", "1"], "Is a directory"),
     ],
 )
 def test_what_cannot_be_pushed_is_one_line(run, arguments, part):
@@ -83,3 +90,54 @@ def test_bytes_that_are_no_text_are_refused(run, stdin):
     stdin(b"\xff")
     with pytest.raises(CommandError, match="not JSON"):
         run("push", "--all", "-")
+
+
+def test_nobody_at_the_standard_input_is_an_empty_body(run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(CommandError, match="The body is empty"):
+        run("push", "--all", "-")
+
+
+def test_keys_come_from_a_file_each_once_in_as_many_messages_as_they_need(data, imgo, tmp_path):
+    imgo(MAX_KEYS=2)
+    file = tmp_path / "keys.txt"
+    file.write_bytes("a\r\nä\n\nb c\na\n".encode())
+    arguments = ("push", "--keys-from", str(file), "--dedupe-id", "sale", "1")
+    ids = data(*arguments)["ids"]
+    found = Message.objects.in_bulk([int(one) for one in ids])
+    assert [found[int(one)].keys for one in ids] == [["a", "ä"], ["b c"]]
+    assert data(*arguments)["ids"] == ids
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"a\n\xff\n", "Line 2 of -: is not UTF-8"),
+        (b"a\n\n" + b"x" * 256, "Line 3 of -: A key has at most"),
+        (b"a\nb\0", "Line 2 of -: A key must not contain control"),
+        (b"\n\r\n", "There is no key in -"),
+        (b"", "There is no key in -"),
+    ],
+)
+def test_a_wrong_line_among_the_keys_is_named_and_nothing_is_pushed(run, stdin, content, part):
+    stdin(content)
+    with pytest.raises(CommandError) as error:
+        run("push", "--keys-from", "-", "1")
+    assert part in str(error.value)
+    assert not Message.objects.exists()
+
+
+def test_a_fault_in_the_middle_says_how_far_it_was(run, stdin, imgo, monkeypatch):
+    imgo(MAX_KEYS=1)
+    stdin(b"a\nb\nc\n")
+    pushed = []
+
+    def accept(push, by):
+        if pushed:
+            raise Unavailable("No database.")
+        pushed.append(push.keys)
+        return 1
+
+    monkeypatch.setattr("push.management.commands.push.accept_push", accept)
+    with pytest.raises(CommandError, match="After 1 of 3 messages: No database"):
+        run("push", "--keys-from", "-", "1")
