@@ -123,8 +123,8 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         """A new API key: the row, and its text, which is shown this once. Raises `BadRequest`."""
         if unknown := sorted(set(scopes) - set(SCOPES)):
             raise BadRequest(f"Unknown scope {unknown[0]!r}; there are: {', '.join(SCOPES)}.")
-        if not 1 <= len(name) <= NAME_MAX:
-            raise BadRequest(f"An API key's name has from 1 to {NAME_MAX} characters.")
+        if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
+            raise BadRequest(f"An API key's name has from 1 to {NAME_MAX} printable characters.")
         text = f"imgo_{secrets.token_urlsafe(30)}"
         row = self.create(name=name, digest=digest(text), hint=text[-4:], scopes=sorted(scopes))
         return row, text
@@ -133,7 +133,7 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         """Revoke the API key with this name or id. Raises `NotFound`, or `BadRequest` for a name
         that several have.
         """
-        found = list(self.filter(name=which, revoked_at=None)[:2])
+        found = list(self.filter(name=which, revoked_at=None)[:2]) if which.isprintable() else []
         if not found and which.isdecimal() and len(which) < ID_DIGITS:
             found = list(self.filter(pk=int(which), revoked_at=None))
         if not found:

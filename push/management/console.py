@@ -1,10 +1,12 @@
 """What all commands share: how they fail, print data, show progress, and tell who may use them."""
 
 import json
+import logging
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Literal
 
 from django.core.exceptions import ImproperlyConfigured
@@ -31,6 +33,7 @@ from imgo_site.errors import ImgoError
 Row = Sequence[object]
 EXAMPLES = "examples:"
 INTERRUPTED = 130  # what shells give to a program that Ctrl-C has ended
+NOBODY_READS = 141  # and to one whose output nobody reads any more, as behind `| head -1`
 
 
 class _Formatter(DjangoHelpFormatter):
@@ -55,6 +58,7 @@ class ImgoCommand(BaseCommand):
     requires_system_checks: list[str] | tuple[str, ...] | Literal["__all__"] = ()
 
     examples: ClassVar[Sequence[str]] = ()  # lines without "manage.py", shown by --help
+    data: ClassVar[Sequence[str]] = ()  # an example of each kind of JSON that --json prints
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Django's, with the examples."""
@@ -65,16 +69,24 @@ class ImgoCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
         """Run, and turn what a user can do something about into a message."""
+        faults = Faults(is_server=bool(self.requires_system_checks))
         try:
-            self.run(**options)
+            with faults:
+                self.run(**options)
+                self.stdout.flush()
         except ImgoError as error:
-            raise CommandError(error.message) from None
+            raise CommandError(error.message + faults.reason(error.__cause__)) from None
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         except DatabaseError as error:
-            raise CommandError(_of_database(error)) from None
+            raise CommandError(faults.tell(error)) from None
         except KeyboardInterrupt:
             raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
+        except BrokenPipeError:
+            leave_pipe()
+            sys.exit(NOBODY_READS)
+        except OSError as error:
+            raise CommandError(str(error)) from None
 
     def run(self, **options: Any) -> None:
         """Do it."""
@@ -93,11 +105,53 @@ class ImgoCommand(BaseCommand):
             self.stdout.write("  ".join(cells).rstrip())
 
 
-def _of_database(error: DatabaseError) -> str:
-    # Postgres and SQLite do not agree on the kind of this one.
-    if isinstance(error, ProgrammingError) or "no such table" in str(error):
-        return f"The database is not up to date ({error}): run 'manage.py migrate' first."
-    return f"The database cannot be reached: {error}"
+class Faults(logging.Filter):
+    """Keeps what libraries log of a database that is away, for the one line that a command says.
+
+    The pool logs each of its attempts, and raises nothing but that there was no connection. A
+    server logs as always.
+    """
+
+    LOGGERS = ("psycopg.pool", "push.services")
+
+    def __init__(self, *, is_server: bool) -> None:
+        super().__init__()
+        self._names = () if is_server else self.LOGGERS
+        self._last = ""
+
+    def __enter__(self) -> None:
+        for name in self._names:
+            logging.getLogger(name).addFilter(self)
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._names:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """No record passes."""
+        if record.name == "psycopg.pool":
+            self._last = record.getMessage()
+        return False
+
+    def tell(self, error: DatabaseError) -> str:
+        """A line about an error of the database."""
+        # Postgres and SQLite do not agree on the kind of this one.
+        if isinstance(error, ProgrammingError) or "no such table" in str(error):
+            return f"The database is not up to date ({error}): run 'manage.py migrate' first."
+        return f"The database cannot be reached.{self.reason(error)}"
+
+    def reason(self, error: BaseException | None) -> str:
+        """What the database's library says of it, to be put behind a sentence."""
+        if not isinstance(error, DatabaseError):
+            return ""
+        text = self._last.rpartition("connection failed: ")[2] or str(error)
+        return f" {' '.join(text.split())}"
+
+
+def leave_pipe() -> None:
+    """Have Python not complain at its end that nobody reads the rest of what is printed."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_json(parser: ArgumentParser) -> None:

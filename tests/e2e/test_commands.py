@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests import in_thread
 
-from .harness import System, manage_many
+from .harness import ROOT, UP_TIMEOUT, System, free_ports, manage_many
 from .world import World, new_key, new_room
 
 KICKED = 4504
@@ -127,6 +129,45 @@ async def test_the_embedded_server_is_asked_with_the_key_of_the_demo(
     ((status, out, error),) = await run(world, ["sessions", key, "--json"], IMGO_API_KEY="")
     assert (status, error) == (0, "")
     assert [row["transport"] for row in json.loads(out)] == ["tcp"]
+
+
+def piped(environment: dict[str, str], *arguments: str) -> tuple[int, bytes]:
+    """(exit status, errors) of a command whose first line of output alone is read."""
+    with subprocess.Popen(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        try:
+            return process.wait(UP_TIMEOUT), process.stderr.read()
+        finally:
+            process.kill()
+
+
+async def test_whose_output_nobody_reads_ends_without_a_word(
+    embedded: System, enter: Enter
+) -> None:
+    world = await enter(embedded)
+    environment = world.node().environment
+    assert await in_thread(piped, environment, "sessions") == (141, b"")
+    # It has nothing to write, and ends nevertheless.
+    assert await in_thread(piped, environment, "tail", "--key", new_key()) == (0, b"")
+
+
+async def test_a_second_server_with_the_same_data_does_not_start(
+    embedded: System, enter: Enter
+) -> None:
+    world = await enter(embedded)
+    ports = dict.fromkeys(("IMGO_WS_PORT", "IMGO_TCP_PORT"), "0")
+    (port,) = free_ports(1)
+    ((status, out, error),) = await run(world, ["imgo"], IMGO_HTTP_PORT=str(port), **ports)
+    assert (status, out) == (1, "")
+    assert error.startswith("CommandError: A server runs with the data in ")
 
 
 async def test_exit_status_tells_a_mistake_from_wrong_usage(embedded: System, enter: Enter) -> None:

@@ -43,6 +43,10 @@ def test_token_takes_rooms_and_a_time():
         ["u1", "--room", ""],
         ["u1", "--expires-in", "soon"],
         ["u1", "--expires-in", "999999999999999"],
+        ["u1", "--expires-in", "0"],
+        ["u1", "--expires-in", "-60"],
+        ["u1", "--revoke", "--room", "a"],
+        ["u1", "--revoke", "--expires-in", "60"],
         [],
     ],
 )
@@ -64,7 +68,19 @@ def test_apikey_takes_scopes():
     assert key.scopes == ["admin", "read"]
 
 
-@pytest.mark.parametrize("arguments", [["shop", "--scope", "fly"], ["x" * 101], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["shop", "--scope", "fly"],
+        ["x" * 101],
+        ["a\nb"],
+        ["caf\udce9"],
+        ["caf\udce9", "--revoke"],
+        ["shop", "--revoke", "--scope", "push"],
+        ["shop", "--list"],
+        [],
+    ],
+)
 def test_a_bad_apikey_is_a_short_error(arguments):
     with pytest.raises(CommandError):
         run("apikey", *arguments)

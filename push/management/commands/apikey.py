@@ -18,6 +18,14 @@ class Command(ImgoCommand):
         + "."
     )
     examples: ClassVar = ("shop", "shop --scope push --scope read", "--list", "shop --revoke")
+    data: ClassVar = (
+        '{"id": 7, "name": "shop", "hint": "x3Zq", "scopes": ["push"], '
+        '"created_at": "2026-11-26T08:00:00Z", "revoked_at": null, "api_key": "imgo_…"}',
+        '[{"id": 7, "name": "shop", "hint": "x3Zq", "scopes": ["push"], '
+        '"created_at": "2026-11-26T08:00:00Z", "revoked_at": null}]',
+        '{"id": 7, "name": "shop", "hint": "x3Zq", "scopes": ["push"], '
+        '"created_at": "2026-11-26T08:00:00Z", "revoked_at": "2026-11-26T09:00:00Z"}',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """A name for people, and the scopes."""
@@ -33,6 +41,10 @@ class Command(ImgoCommand):
     def run(self, **options: Any) -> None:
         """Print the key's text alone, for use in scripts."""
         name = options["name"]
+        if options["list"] and name is not None:
+            raise CommandError("--list shows all API keys: it goes without a name.", returncode=2)
+        if options["scope"] and (options["list"] or options["revoke"]):
+            raise CommandError("--scope is for a new API key alone.", returncode=2)
         if options["list"]:
             self._list(as_json=options["json"])
         elif name is None:

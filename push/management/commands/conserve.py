@@ -21,6 +21,10 @@ class Command(ImgoCommand):
     )
 
     examples: ClassVar = ("", "--latest 100000 --json")
+    data: ClassVar = (
+        '{"messages": 3, "accepted": 4, "pending": 1, "settled": {"received": 2}, '
+        '"missing": 1, "unbalanced": [{"id": "1043", "accepted": 2, "found": 1}]}',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """How far back."""

@@ -24,6 +24,7 @@ class Command(ImgoCommand):
         "with a code that tells clients to connect to another. The node stays until it is stopped."
     )
     examples: ClassVar = ("web1:8000", "5938fe7d --wait")
+    data: ClassVar = ('{"node": "web1:8000", "sessions": 812}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which."""

@@ -13,6 +13,13 @@ class Command(ImgoCommand):
 
     help = "Say in plain words what became of a message for a key, or how a key stands."
     examples: ClassVar = ("alice", "alice 1043", "alice --json")
+    data: ClassVar = (
+        '{"key": "alice", "explanation": ["…"], "messages": [{"id": "1043", '
+        '"created_at": "2026-11-26T08:00:00Z", "fan_out": {"state": "done"}, '
+        '"key": "alice", "state": "acknowledged", "at": "2026-11-26T08:00:01Z", '
+        '"session": "5938fe7d-12", "how": "kernel", "sent": [{"session": "5938fe7d-12", '
+        '"at": "2026-11-26T08:00:01Z"}]}]}',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """A key, and a push's id for that one alone."""

@@ -20,6 +20,7 @@ class Command(ImgoCommand):
         "back by themselves. Exit status 1 when there is none."
     )
     examples: ClassVar = ("alice", "--session 5938fe7d-12")
+    data: ClassVar = ('{"closed": 2}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Whom."""

@@ -20,6 +20,10 @@ class Command(ImgoCommand):
         "Exit status 1 when there is nobody."
     )
     examples: ClassVar = ("", "lobby", "lobby --json")
+    data: ClassVar = (
+        '[{"room": "lobby", "sessions": 2}]',
+        '[{"key": "alice", "session": "5938fe7d-12"}]',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which."""

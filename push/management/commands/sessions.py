@@ -23,6 +23,12 @@ class Command(ImgoCommand):
         "sessions each has. Exit status 1 when there are none."
     )
     examples: ClassVar = ("", "alice", "alice --json")
+    data: ClassVar = (
+        '[{"id": "5938fe7d", "number": 1, "name": "web1:8000", "sessions": 812, '
+        '"since": 1795681257.6}]',
+        '[{"id": "5938fe7d-12", "node": "5938fe7d", "transport": "websocket", '
+        '"address": "192.0.2.7", "platform": "ios", "since": 1795681639.2}]',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Whose."""

@@ -1,7 +1,7 @@
 """`manage.py tail`: watch pushes as they are accepted."""
 
 import json
-import os
+import select
 import sys
 import time
 from argparse import ArgumentParser
@@ -16,7 +16,7 @@ from django.db.models import Max, Q
 
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline.models import Message
-from push.management.console import ImgoCommand, printable
+from push.management.console import ImgoCommand, leave_pipe, printable
 
 PAGE = 500  # messages read at a time
 LATE = 10.0  # seconds that an id may be missing because its transaction has not ended yet
@@ -33,6 +33,10 @@ class Command(ImgoCommand):
         "who pushed it. Bodies are shown with --bodies alone: they may be private."
     )
     examples: ClassVar = ("", "--key alice --bodies", "--json --since 1043 --count 10")
+    data: ClassVar = (
+        '{"id": "1043", "at": "2026-11-26T08:00:00Z", "to": {"key": "alice"}, "op": 5, '
+        '"stored": true, "expires_at": "2026-11-27T08:00:00Z", "by": "apikey:7"}',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which pushes, and what of them."""
@@ -66,8 +70,7 @@ class Command(ImgoCommand):
         except KeyboardInterrupt:
             return
         except BrokenPipeError:
-            # Python writes what is left at its end, and would complain once more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            leave_pipe()
 
 
 def _start(since: str | None) -> int:
@@ -100,7 +103,22 @@ def _follow(last: int, interval: float, *, bodies: bool) -> Iterator[Message]:
         gaps = {i: since for i, since in gaps.items() if now - since < LATE}
         gaps = dict(list(gaps.items())[-GAP_MAX:])
         if len(found) < PAGE:
-            time.sleep(interval)
+            _pause(interval)
+
+
+def _pause(seconds: float) -> None:
+    """Wait. Raises `BrokenPipeError` when nobody reads what is printed any more.
+
+    Writing tells that too, but nothing is written while nobody pushes.
+    """
+    try:
+        reader = select.poll()
+        reader.register(sys.stdout, 0)  # whatever is asked, it tells of an end
+    except (OSError, ValueError):
+        time.sleep(seconds)  # not a file: nobody can leave
+        return
+    if reader.poll(seconds * 1000):
+        raise BrokenPipeError
 
 
 def _is_wanted(message: Message, key: str | None, room: str | None) -> bool:

@@ -3,8 +3,11 @@
 from argparse import ArgumentParser
 from typing import Any, ClassVar
 
+from django.core.management.base import CommandError
+
 from accounts.models import Token
 from imgo_site.conf import conf
+from imgo_site.names import INT64_MAX, check_number
 from push.management.console import ImgoCommand, add_json
 from push.management.local_api import is_embedded
 from push.operations import revoke_token
@@ -18,6 +21,10 @@ class Command(ImgoCommand):
         "With --revoke: delete the key's token and close its sessions."
     )
     examples: ClassVar = ("alice", "alice --expires-in 3600 --room 'team-*'", "alice --revoke")
+    data: ClassVar = (
+        '{"key": "alice", "token": "…", "rooms": ["team-*"], "expires_at": null}',
+        '{"key": "alice", "revoked": true}',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The key, and what its sessions may do."""
@@ -33,12 +40,18 @@ class Command(ImgoCommand):
 
     def run(self, **options: Any) -> None:
         """Print the token's text alone, for use in scripts."""
+        expires_in, rooms = options["expires_in"], options["room"]
         if options["revoke"]:
+            if expires_in is not None or rooms is not None:
+                raise CommandError(
+                    "--revoke takes the token away: it goes with neither --expires-in nor --room.",
+                    returncode=2,
+                )
             self._revoke(options["key"], as_json=options["json"])
             return
-        row, text = Token.objects.issue(
-            options["key"], expires_in=options["expires_in"], rooms=options["room"]
-        )
+        if expires_in is not None:
+            check_number(expires_in, "--expires-in", lowest=1, highest=INT64_MAX)
+        row, text = Token.objects.issue(options["key"], expires_in=expires_in, rooms=rooms)
         if options["json"]:
             data = {"key": row.key, "token": text, "rooms": row.rooms}
             self.print_json({**data, "expires_at": row.expires_at})

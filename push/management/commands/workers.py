@@ -26,7 +26,14 @@ class Command(ImgoCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Which partitions."""
         parser.add_argument("--partitions", default="", help="such as 0-3 or 0,2; all by default")
-        parser.add_argument("--log-level", default="INFO", help="of the workers (INFO)")
+        parser.add_argument(
+            "--log-level",
+            default="INFO",
+            type=str.upper,
+            choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+            metavar="LEVEL",
+            help="of the workers: DEBUG, INFO (if not given), WARNING, ERROR or CRITICAL",
+        )
 
     def run(self, **options: Any) -> None:
         """Run until stopped."""
@@ -60,6 +67,8 @@ def _partitions(text: str) -> list[int]:
         if match is None:
             raise CommandError(f"--partitions {text!r}: say something like 0-3 or 0,2.")
         first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise CommandError(f"--partitions {text!r}: {first} is more than {last}.")
         found.update(range(first, last + 1))
     if wrong := [n for n in found if n >= conf.PARTITIONS]:
         raise CommandError(

@@ -1,5 +1,6 @@
 """What all commands share: help, exit status, data alone on stdout, progress for people alone."""
 
+import errno
 import io
 import json
 import shlex
@@ -9,6 +10,7 @@ from django.core.management import CommandError, find_commands, load_command_cla
 from django.db import connection
 
 from push.management import console, reference
+from push.management.console import ImgoCommand
 
 COMMANDS = sorted(find_commands(reference.__file__.rsplit("/", 1)[0]))
 
@@ -51,9 +53,66 @@ def test_a_setting_of_the_wrong_type_is_one_line(run, imgo):
         run("push", "--all", "1")
 
 
-def test_a_database_that_is_away_is_one_line(run, database_down):
-    with pytest.raises(CommandError, match="The database cannot be reached"):
-        run("explain", "u1")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("explain", "u1"), "The database cannot be reached. connection to server at"),
+        (("push", "--all", "1"), "nothing was accepted. connection to server at"),
+    ],
+)
+def test_a_database_that_is_away_is_one_line_with_the_reason(
+    run, database_down, caplog, arguments, said
+):
+    with pytest.raises(CommandError) as error:
+        run(*arguments)
+    assert said in str(error.value)
+    assert "Connection refused" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert caplog.messages == []
+
+
+@pytest.mark.django_db
+def test_a_pipe_that_nobody_reads_is_left_without_a_word(run, monkeypatch):
+    def nobody_reads(*_):
+        raise BrokenPipeError
+
+    left = []
+    monkeypatch.setattr(console, "leave_pipe", lambda: left.append(True))
+    monkeypatch.setattr(ImgoCommand, "print_json", nobody_reads)
+    with pytest.raises(SystemExit) as end:
+        run("apikey", "--list", "--json")
+    assert (end.value.code, left) == (console.NOBODY_READS, [True])
+
+
+@pytest.mark.django_db
+def test_a_disk_that_is_full_is_one_line(run, monkeypatch):
+    def is_full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ImgoCommand, "print_json", is_full)
+    with pytest.raises(CommandError, match="No space left on device"):
+        run("apikey", "--list", "--json")
+
+
+@pytest.mark.parametrize("text", ["x", "9", "3-1", "-1", "0-99999", "1,,2"])
+def test_partitions_that_make_no_sense_start_no_workers(run, settings, text):
+    settings.CELERY_TASK_ALWAYS_EAGER = False
+    with pytest.raises(CommandError, match="partition"):
+        run("workers", f"--partitions={text}")
+
+
+def test_a_log_level_that_there_is_not_starts_no_workers(run, settings):
+    settings.CELERY_TASK_ALWAYS_EAGER = False
+    with pytest.raises(CommandError, match="invalid choice: 'LOUD'"):
+        run("workers", "--log-level", "loud")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_prints_data_shows_an_example_of_it(name):
+    command = load_command_class("push", name)
+    can = "--json" in command.create_parser("manage.py", name).format_help().split()
+    assert bool(command.data) is can
+    assert all(json.loads(text) for text in command.data)
 
 
 class Terminal(io.StringIO):
