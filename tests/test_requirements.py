@@ -1,0 +1,67 @@
+"""What we import is named in requirements*.in, not only brought by what is named there."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"accounts", "benchmarks", "docs", "imgo_site", "offline", "push", "tests"}
+OPTIONAL = {"opentelemetry"}  # imgo_site/tracing.py: who wants traces installs it
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named(*files: str) -> set[str]:
+    """The packages in these files."""
+    lines = (line for file in files for line in (ROOT / file).read_text().splitlines())
+    return {normal(re.split(r"[\[<>=\s]", line)[0]) for line in lines if line[:1].isalpha()}
+
+
+def imported(*trees: str) -> Iterator[tuple[str, str]]:
+    """(file, top module) of all that is imported there and is neither Python's nor ours."""
+    for path in sorted(path for tree in trees for path in (ROOT / tree).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [str(node.module)]
+            for top in (module.partition(".")[0] for module in modules):
+                if top not in OURS and top not in sys.stdlib_module_names:
+                    yield str(path.relative_to(ROOT)), top
+
+
+@pytest.mark.parametrize(
+    ("trees", "files"),
+    [
+        (("imgo_site", "accounts", "offline", "push"), ("requirements.in",)),
+        (("tests", "docs"), ("requirements.in", "requirements-dev.in")),
+    ],
+)
+def test_what_is_imported_is_named(trees, files):
+    packages, known = packages_distributions(), named(*files)
+    missing = set()
+    for file, top in imported(*trees):
+        brings = {normal(name) for name in packages.get(top, [top])}
+        # Several may put modules into a package, as Daphne does into twisted: its own is meant.
+        brings = brings & {normal(top)} or brings
+        if not brings & known and not (trees[0] == "imgo_site" and top in OPTIONAL):
+            missing.add((file, top))
+    assert missing == set()
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench"])
+def test_every_package_is_pinned_with_hashes(name):
+    lock = (ROOT / f"{name}.txt").read_text()
+    pins = re.findall(
+        r"^([a-z0-9-]+)(?:\[[^]]+\])?==[^\s]+.*\\\n    --hash=sha256:", lock, re.MULTILINE
+    )
+    assert named(f"{name}.in") <= set(pins)
+    assert len(pins) == len(re.findall(r"^[a-z0-9-]+.*==", lock, re.MULTILINE))
