@@ -1,10 +1,12 @@
-"""The channel layer: one that other processes do not hear, or that drops messages."""
+"""The channel layer: one that other processes do not hear, or that drops messages. The broker."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
+from kombu import Connection
 
 from push.checks.reading import with_settings
 
@@ -46,3 +48,25 @@ def check_layer() -> Iterator[CheckMessage]:
             hint=USE_OURS,
             id="imgo.W009",
         )
+
+
+@register
+def check_broker(**_: Any) -> list[CheckMessage]:
+    """E009: a broker that Celery cannot speak to."""
+    if settings.CELERY_TASK_ALWAYS_EAGER:
+        return []
+    try:
+        _ = Connection(settings.CELERY_BROKER_URL).transport  # imports it, and connects to nothing
+    except (KeyError, ImportError, NameError, ValueError) as error:
+        # kombu has names of such a package in its code, and does not see that it is missing.
+        is_missing = isinstance(error, ImportError | NameError)
+        reason = "the Python package for it is not installed" if is_missing else error.args[0]
+        return [
+            Error(
+                f"CELERY_BROKER_URL cannot be used: {reason}.",
+                hint="Say redis://, amqp:// (RabbitMQ) or confluentkafka://, and install what it "
+                "needs: see docs/howto/brokers.md. Pushes would wait for the sweep.",
+                id="imgo.E009",
+            )
+        ]
+    return []

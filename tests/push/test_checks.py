@@ -268,3 +268,25 @@ def test_a_database_that_is_away_fails_no_check(many_files, database_down):
 def test_a_redis_that_is_away_fails_no_check(many_files, settings, closed_port):
     settings.REDIS_URL = f"redis://127.0.0.1:{closed_port}/0"
     assert deploy_ids(["default"]) == ["imgo.I001"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nonsense://h", "No such transport: nonsense"),
+        ("confluentkafka://h", "the Python package for it is not installed"),
+        ("redis://h:x/0", "Port could not be cast"),
+    ],
+)
+def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason):
+    settings.CELERY_BROKER_URL, settings.CELERY_TASK_ALWAYS_EAGER = url, False
+    ((id_, message, hint),) = found()
+    assert id_ == "imgo.E009"
+    assert reason in message
+    assert hint is not None
+
+
+@pytest.mark.parametrize("url", ["redis://h", "amqp://h", "redis://a;redis://b"])
+def test_a_broker_that_celery_knows_is_not_connected_to(settings, url):
+    settings.CELERY_BROKER_URL, settings.CELERY_TASK_ALWAYS_EAGER = url, False
+    assert found() == []
