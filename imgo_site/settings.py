@@ -144,7 +144,7 @@ def _database() -> dict[str, Any]:
 
 def _check_redis_url() -> None:
     try:
-        parse_url(REDIS_URL)
+        parse_url(REDIS_URL)  # type: ignore[no-untyped-call]
     except ValueError:
         raise ImproperlyConfigured(
             "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://."

@@ -56,7 +56,8 @@ def check_broker(**_: Any) -> list[CheckMessage]:
     if settings.CELERY_TASK_ALWAYS_EAGER:
         return []
     try:
-        _ = Connection(settings.CELERY_BROKER_URL).transport  # imports it, and connects to nothing
+        # It imports the transport, and connects to nothing.
+        Connection(settings.CELERY_BROKER_URL).create_transport()
     except (KeyError, ImportError, NameError, ValueError) as error:
         # kombu has names of such a package in its code, and does not see that it is missing.
         is_missing = isinstance(error, ImportError | NameError)

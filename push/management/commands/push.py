@@ -89,7 +89,7 @@ def _push_all(pushes: list[Push]) -> list[str]:
     """Push one after the other; the ids. Raises an `ImgoError` before anything was pushed."""
     for push in pushes:
         push.check()
-    ids = []
+    ids: list[str] = []
     with progress_bar("messages", len(pushes) if len(pushes) > 1 else 0) as steps:
         for push in pushes:
             try:
