@@ -37,16 +37,24 @@ def secrets_of_demo() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(_path().read_text())
     except (FileNotFoundError, ValueError):
         found = {
-            "api_key": f"imgo_{secrets.token_urlsafe(30)}",
+            "api_key": _new_api_key(),
             "admin_password": secrets.token_urlsafe(9),
             "tokens": {key: secrets.token_urlsafe(12) for key in KEYS},
         }
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        draft = _path().with_suffix(f".{os.getpid()}")
-        draft.touch(mode=0o600)
-        draft.write_text(json.dumps(found, indent=1))
-        draft.replace(_path())
+        _keep(found)
     return found
+
+
+def _new_api_key() -> str:
+    return f"imgo_{secrets.token_urlsafe(30)}"
+
+
+def _keep(found: dict[str, Any]) -> None:
+    _path().parent.mkdir(parents=True, exist_ok=True)
+    draft = _path().with_suffix(f".{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(found, indent=1))
+    draft.replace(_path())
 
 
 @transaction.atomic
@@ -56,6 +64,9 @@ def prepare() -> dict[str, Any]:
     users = get_user_model().objects
     if not users.filter(**{get_user_model().USERNAME_FIELD: ADMIN}).exists():
         users.create_superuser(ADMIN, password=known["admin_password"])
+    if ApiKey.objects.filter(digest=digest(known["api_key"])).exclude(revoked_at=None).exists():
+        known["api_key"] = _new_api_key()  # what is printed has to work
+        _keep(known)
     ApiKey.objects.get_or_create(
         digest=digest(known["api_key"]),
         defaults={"name": "demo", "hint": known["api_key"][-4:], "scopes": sorted(SCOPES)},

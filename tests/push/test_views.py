@@ -113,6 +113,18 @@ def test_a_broken_file_of_secrets_is_made_again(on, tmp_path):
     assert set(demo.prepare()) == {"api_key", "admin_password", "tokens"}
 
 
+@pytest.mark.django_db
+def test_a_demo_whose_api_key_was_revoked_gets_another(settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    first = demo.prepare()
+    ApiKey.objects.revoke("demo")
+    second = demo.prepare()
+    assert ApiKey.objects.active(first["api_key"]) is None
+    assert ApiKey.objects.active(second["api_key"]) is not None
+    assert demo.prepare() == second
+    assert second["tokens"] == first["tokens"]
+
+
 def test_a_changed_password_of_the_admin_stays(on, django_user_model):
     demo.prepare()
     user = django_user_model.objects.get(username="admin")
