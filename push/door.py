@@ -22,7 +22,7 @@ from twisted.internet import defer, reactor
 from imgo_site import collector
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
-from push import health
+from push import health, metrics, pool
 from push.background import Background
 from push.node import Node, get_node, stop_node
 from push.sockets import Care, SocketLink
@@ -270,6 +270,8 @@ class ImgoServer(Server):  # type: ignore[misc]
         while True:
             await asyncio.sleep(1)
             self.care.tick()
+            metrics.node.note_now_and_then()
+            pool.note_now_and_then()
 
     async def _open_rest(self) -> None:
         """Start the node and the TCP listener; then everything listens."""

@@ -17,7 +17,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from tests import wait_until
 
-from .harness import HOST, Cluster, Workers
+from .harness import HOST, Cluster, Worker, Workers, free_ports
 from .world import World, new_key
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -222,7 +222,7 @@ async def test_a_node_tells_of_its_sessions(watched: Cluster, enter: Callable[..
     assert grown('imgo_frames_written_total{transport="tcp"}') == 1
     assert grown("imgo_delivery_latency_seconds_count") == 1
     assert 0 < grown("imgo_delivery_latency_seconds_sum") < 10
-    assert metric(text, "imgo_waiting_bytes") == 0
+    assert metric(text, 'imgo_waiting_bytes{transport="websocket"}') == 0
     await clients[0].close()
     call(watched, "DELETE", f"{watched.api_url}/api/v1/keys/{key}/sessions")
     for client in clients[1:]:
@@ -270,9 +270,34 @@ def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:
     assert {line["level"] for line in lines()} <= {"INFO", "WARNING", "ERROR"}
 
 
+def test_a_worker_of_celerys_own_answers_for_itself(watched: Cluster) -> None:
+    (port,) = free_ports(1)
+    more = {"IMGO_WORKER_METRICS_PORT": str(port)}
+    alone = Worker(watched.home, "alone", {**watched.environment, **more})
+    url = f"http://{HOST}:{port}"
+    fan_outs = "imgo_fanout_latency_seconds_count"
+    try:
+        with watched.worker.paused():  # all tasks are for the other
+            alone.launch()
+
+            def has_counted() -> bool:
+                push(watched, new_key())
+                try:
+                    return metric(call(watched, "GET", f"{url}/metrics").text, fan_outs) > 0
+                except httpx.TransportError:
+                    return False
+
+            wait_until(has_counted, 60)
+        alone.stop()
+    finally:
+        alone.kill()
+
+
 def test_a_port_in_use_ends_the_workers_and_names_the_setting(watched: Cluster) -> None:
     second = Workers(watched.home, "second", watched.environment)
     second.environment["IMGO_WORKER_METRICS_PORT"] = str(watched.worker.port)
-    second.launch()
-    assert second.wait() == 1
-    assert "IMGO_WORKER_METRICS_PORT" in second.log.read_text()
+    alone = Worker(watched.home, "lonely", second.environment)
+    for worker in (second, alone):
+        worker.launch()
+        assert worker.wait() == 1
+        assert "IMGO_WORKER_METRICS_PORT" in worker.log.read_text()
