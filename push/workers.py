@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
@@ -28,7 +29,9 @@ class Worker(supervisor.Child):
     def __init__(self, partition: int, log_level: str, shared: SharedMetrics | None = None) -> None:
         self.partition = partition
         name = f"imgo{partition}-{time.time_ns():x}@%h"
-        command = [sys.executable, "-m", "celery", "-A", "imgo_site", "worker"]
+        command = [sys.executable, "-m", "celery", "-A", "imgo_site"]
+        # Its banner is no line for whoever reads lines.
+        command += ["--quiet", "worker"] if settings.LOG_FORMAT == "json" else ["worker"]
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
         command += ["--concurrency", "1", "--without-gossip", "--without-mingle"]
         # The port is its supervisor's, who answers for it.

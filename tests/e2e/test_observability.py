@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -111,7 +112,7 @@ def metric(text: str, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def push(system: Cluster, name: str, to: str = "key", **headers: str) -> httpx.Response:
+def push(system: Cluster, name: str | list[str], to: str = "key", **headers: str) -> httpx.Response:
     wanted = {"to": {to: name}, "body": {"a": "body of one push"}}
     url = f"{system.api_url}/api/v1/pushes"
     answer = call(system, "POST", url, json=wanted, headers=headers)
@@ -119,15 +120,17 @@ def push(system: Cluster, name: str, to: str = "key", **headers: str) -> httpx.R
     return answer
 
 
+@pytest.mark.parametrize("to", ["key", "keys", "room"])
 async def test_a_push_is_one_trace_through_all_processes(
-    watched: Cluster, collector: Collector, enter: Callable[..., Any]
+    watched: Cluster, collector: Collector, enter: Callable[..., Any], to: str
 ) -> None:
     world: World = await enter(watched)
     key = new_key()
-    client = await world.session(key)
-    push(watched, key, traceparent=PARENT)
+    client = await world.session(key, rooms=[key])
+    _, trace, caller, flags = PARENT.split("-")
+    trace = token_hex(16)
+    push(watched, [key] if to == "keys" else key, to, traceparent=f"00-{trace}-{caller}-{flags}")
     await client.receive_bodies(1)
-    _, trace, caller, _ = PARENT.split("-")
     names = ["POST /api/v1/pushes", "imgo.accept", "imgo.fan_out", "imgo.deliver"]
     wait_until(lambda: set(names) <= collector.of_trace(trace).keys())
     spans = collector.of_trace(trace)
