@@ -214,6 +214,9 @@ class ImgoServer(Server):  # type: ignore[misc]
             # The protocol has its own heartbeat; a client that answers no ping may be alive.
             ping_interval=NEVER,
             websocket_timeout=-1,
+            # A request whose client has gone ends by itself and gives its database connection back;
+            # ended from outside, while the database is silent, it would keep that for ever.
+            application_close_timeout=NEVER,
             websocket_max_message_size=message_max,
             websocket_max_frame_size=message_max,
             verbosity=1,
