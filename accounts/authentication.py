@@ -1,14 +1,13 @@
 """DRF authentication: an API key in a header, in the query, or a trusted legacy network."""
 
 import hmac
-import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from accounts.models import SCOPES, ApiKey
+from imgo_site.addresses import in_networks, is_proxy
 from imgo_site.conf import conf
 from imgo_site.errors import NotAuthenticated
 
@@ -60,22 +59,17 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class LegacyAuthentication(ApiKeyAuthentication):
-    """On imgo's own paths: the same, or an address in `LEGACY_TRUSTED_NETWORKS`."""
+    """On imgo's own paths: the same, or an address in `LEGACY_TRUSTED_NETWORKS`.
+
+    Never that of a proxy itself, which says nothing about who has asked.
+    """
 
     def authenticate(self, request: Request) -> tuple[Caller, str] | None:
         """The caller, or None. Raises `NotAuthenticated` when a key is named and wrong."""
         if found := super().authenticate(request):
             return found
         address = request.META.get("REMOTE_ADDR", "")
-        if conf.LEGACY_TRUSTED_NETWORKS and in_networks(address, conf.LEGACY_TRUSTED_NETWORKS):
+        networks = conf.LEGACY_TRUSTED_NETWORKS
+        if networks and in_networks(address, networks) and not is_proxy(address):
             return Caller(f"network:{address}", frozenset(SCOPES)), SCHEME
         return None
-
-
-def in_networks(address: str, networks: Iterable[str]) -> bool:
-    """Whether the IP `address` is in one of the CIDR `networks`."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)

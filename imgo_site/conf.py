@@ -40,6 +40,10 @@ class ImgoSettings:
         [], "Networks (CIDR) whose callers need no API key on imgo's own paths."
     )
 
+    TRUSTED_PROXIES: list[str] = _setting(
+        [], "Networks (CIDR) of proxies whose `X-Forwarded-For` says where a client is."
+    )
+
     # Who may open a session.
     AUTHENTICATOR: str = _setting(
         "accounts.identity.authenticate", "Dotted path: auth body and facts to an identity."

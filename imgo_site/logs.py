@@ -16,7 +16,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-FIELDS = ("request_id", "push_id", "method", "path", "status", "seconds", "caller")
+FIELDS = ("request_id", "push_id", "method", "path", "status", "seconds", "caller", "address")
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # what is taken from a caller
 _request_id: ContextVar[str] = ContextVar("imgo_request_id", default="")

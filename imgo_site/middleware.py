@@ -1,4 +1,4 @@
-"""What every HTTP request gets: an id, a span when there is tracing, a line in the access log."""
+"""What every HTTP request gets: an id, its client's address, a span, a line in the access log."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from imgo_site import logs, tracing
+from imgo_site import addresses, logs, tracing
 
 access = logging.getLogger("imgo.access")
 
@@ -26,6 +26,7 @@ class RequestMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Any) -> None:
+        addresses.check()  # gunicorn runs no system checks
         self.get_response = get_response
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
@@ -56,7 +57,12 @@ class Noted:
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        _hide_secrets(self._request.META, "RAW_URI")
+        meta = self._request.META
+        _hide_secrets(meta, "RAW_URI")
+        # Before anybody looks, the server's own access log too, which is written at the end.
+        peer = meta[addresses.PEER] = meta.get("REMOTE_ADDR") or ""
+        forwarded = self._request.headers.get(addresses.HEADER, "")
+        meta["REMOTE_ADDR"] = addresses.client_address(peer, forwarded)
         self._context.__enter__()
         self._recording = self._span.__enter__()
         return self
@@ -93,6 +99,7 @@ class Noted:
                 "status": response.status_code,
                 "seconds": seconds,
                 "caller": _caller_of(request),
+                "address": request.META["REMOTE_ADDR"],
             }
             access.info("%s %s %d %.1f ms", *list(facts.values())[:3], seconds * 1000, extra=facts)
         # A server's own access log is written from the same dictionary, after this.

@@ -15,6 +15,7 @@ from channels.consumer import AsyncConsumer
 from django.utils.module_loading import import_string
 
 from accounts.identity import Facts
+from imgo_site.addresses import HEADER, client_address
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
@@ -340,11 +341,14 @@ class WebSocketConsumer(SessionConsumer):
     def facts(self) -> Facts:
         """Address and headers of the upgrade request."""
         client = self.scope.get("client") or ("", 0)
-        headers = {
-            name.decode("latin1").lower(): value.decode("latin1")
-            for name, value in self.scope["headers"]
-        }
-        return Facts(transport="websocket", address=client[0], headers=headers)
+        headers: dict[str, str] = {}
+        for raw, value in self.scope["headers"]:
+            name, text = raw.decode("latin1").lower(), value.decode("latin1")
+            if name == HEADER and name in headers:  # in several parts, in this order
+                text = f"{headers[name]},{text}"
+            headers[name] = text
+        address = client_address(client[0], headers.get(HEADER, ""))
+        return Facts(transport="websocket", address=address, headers=headers)
 
 
 class TcpConsumer(SessionConsumer):

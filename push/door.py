@@ -23,7 +23,7 @@ from imgo_site import collector
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
-from push import health
+from push import health, metrics, pool
 from push.background import Background
 from push.node import Node, get_node, stop_node
 from push.sockets import Care, SocketLink
@@ -215,6 +215,9 @@ class ImgoServer(Server):  # type: ignore[misc]
             # The protocol has its own heartbeat; a client that answers no ping may be alive.
             ping_interval=NEVER,
             websocket_timeout=-1,
+            # A request whose client has gone ends by itself and gives its database connection back;
+            # ended from outside, while the database is silent, it would keep that for ever.
+            application_close_timeout=NEVER,
             websocket_max_message_size=message_max,
             websocket_max_frame_size=message_max,
             verbosity=1,
@@ -271,6 +274,8 @@ class ImgoServer(Server):  # type: ignore[misc]
         while True:
             await asyncio.sleep(1)
             self.care.tick()
+            metrics.node.note_now_and_then()
+            pool.note_now_and_then()
 
     async def _open_rest(self) -> None:
         """Start the node and the TCP listener; then everything listens."""

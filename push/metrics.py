@@ -2,10 +2,12 @@
 
 Counters and histograms are this process's own, or, when processes share a directory
 (`PROMETHEUS_MULTIPROC_DIR`, `share`), the sum of theirs. What is in `ASKED` is computed for the
-one scrape: the sessions of this process's node, and what is about the whole installation.
+one scrape: what is about the whole installation.
 """
 
 import os
+import threading
+import time
 from collections import Counter as Count
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -17,9 +19,10 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -27,7 +30,16 @@ from push import session
 from push.wire import CloseCode
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+NOTE_EVERY = 5.0  # seconds; a look at 100,000 sessions takes 30 ms
+# Values of labels that are shown from the start: a rate does not see a series' first count.
+SOURCES = ("token", "jwt", "session", "dashboard")
+DROP_REASONS = ("busy_group", "expired", "offline_max", "parked", "too_late")
+RECONNECTS = ("lost", "silent")
+TARGETS = ("key", "room", "all")
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+# A second series for each counter, which shared ones do not have, and which nobody asked for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 OPENED = Counter(
     "imgo_sessions_opened",
@@ -51,6 +63,10 @@ LAYER_RECONNECTS = Counter(
     "imgo_layer_reconnects", "Connections to the layer that were made anew, by why.", ["why"]
 )
 PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
+for _reason in DROP_REASONS:
+    DROPS.labels(_reason)
+for _target in TARGETS:
+    PUSHES.labels(_target)
 FANOUT_SECONDS = Histogram(
     "imgo_fanout_latency_seconds",
     "From acceptance until the channel layer had the message, by the database's clock.",
@@ -61,6 +77,22 @@ DELIVERY_SECONDS = Histogram(
     "From acceptance (the database's clock) until this node had written the message to all its "
     "sessions that it was for (this host's clock).",
     buckets=SECONDS,
+)
+
+# The sessions of a node; of nodes that share a directory, the sum over the living.
+SESSIONS = Gauge(
+    "imgo_sessions", "Open sessions of this node.", ["transport"], multiprocess_mode="livesum"
+)
+WAITING = Gauge(
+    "imgo_waiting_bytes",
+    "Bytes that the kernel has not taken yet, of all sessions of this node.",
+    ["transport"],
+    multiprocess_mode="livesum",
+)
+FRAMES = Counter(
+    "imgo_frames_written",
+    "Frames with messages that were written to sessions; one may carry several.",
+    ["transport"],
 )
 
 # The database pool of a process; of those that share a directory, the sum over the living.
@@ -87,8 +119,8 @@ POOL_TIMEOUTS = Counter(
     "imgo_database_pool_timeouts", "Waits for a connection of the database pool that were in vain."
 )
 
-# Found out for each scrape. All but the node's are about the whole installation: the same in
-# every process that is asked.
+# Found out for each scrape, and about the whole installation: the same in every process that is
+# asked.
 ASKED = CollectorRegistry()
 DATABASE_UP = Gauge(
     "imgo_database_up", "Whether this process reaches the database.", registry=ASKED
@@ -133,44 +165,54 @@ class Sessions(Protocol):
     sessions: dict[str, session.Session]
 
 
-class NodeCollector(Collector):
-    """The sessions of this process's node: looked at when asked, at no cost for an event."""
+class NodeFigures:
+    """The sessions of this process's node: looked at now and then, at no cost for an event."""
 
     def __init__(self) -> None:
         self.hub: Sessions | None = None  # while the node runs
+        self._lock = threading.Lock()  # who is scraped notes in a thread
+        self._frames: Count[str] = Count()  # what was counted when it was noted last
+        self._noted = 0.0  # monotonic seconds
 
-    def describe(self) -> list[Metric]:
-        """The families, without a look at any session."""
-        return [
-            GaugeMetricFamily("imgo_sessions", "Open sessions of this node.", labels=["transport"]),
-            GaugeMetricFamily(
-                "imgo_waiting_bytes",
-                "Bytes that the kernel has not taken yet, of all sessions of this node.",
-            ),
-            CounterMetricFamily(
-                "imgo_frames_written",
-                "Frames with messages that were written to sessions; one may carry several.",
-                labels=["transport"],
-            ),
-        ]
+    def begin(self, hub: Sessions) -> None:
+        """The node starts: what it may count is shown from now on."""
+        self.hub = hub
+        reasons = [reason_of(code) for code in (0, *CloseCode)]
+        for transport in session.TRANSPORTS:
+            for source in SOURCES:
+                OPENED.labels(transport, source)
+            for reason in reasons:
+                CLOSED.labels(transport, reason)
+        for reason in reasons[1:]:
+            CLOSES.labels(reason)
+        for why in RECONNECTS:
+            LAYER_RECONNECTS.labels(why)
 
-    def collect(self) -> Iterator[Metric]:
-        """Look at all sessions; none while there is no node."""
-        families: list[Any] = self.describe()
-        if self.hub is not None:
-            sessions, waiting, frames = families
-            there = list(self.hub.sessions.values())
-            kinds = Count([one.kind for one in there])
-            for transport, of_it in session.TRANSPORTS.items():
-                sessions.add_metric([transport], sum(kinds[kind] for kind in of_it))
-                written = sum(sum(session.frames_written[kind::3]) for kind in of_it)
-                frames.add_metric([transport], written)
-            waiting.add_metric([], sum(one.link.waiting for one in there))
-        yield from families
+    def note(self) -> None:
+        """Look at all sessions; at none while there is no node."""
+        with self._lock:
+            hub, self._noted = self.hub, time.monotonic()
+            if hub is None:
+                return
+            sessions, waiting = Count[str](), Count[str]()
+            for one in list(hub.sessions.values()):
+                transport = one.kind.transport
+                sessions[transport] += 1
+                waiting[transport] += one.link.waiting
+            for transport, kinds in session.TRANSPORTS.items():
+                SESSIONS.labels(transport).set(sessions[transport])
+                WAITING.labels(transport).set(waiting[transport])
+                written = sum(sum(session.frames_written[kind::3]) for kind in kinds)
+                FRAMES.labels(transport).inc(written - self._frames[transport])
+                self._frames[transport] = written
+
+    def note_now_and_then(self) -> None:
+        """For whoever is scraped instead of this process; call it as often as you like."""
+        if is_shared() and time.monotonic() - self._noted >= NOTE_EVERY:
+            self.note()
 
 
-node = NodeCollector()
-ASKED.register(node)
+node = NodeFigures()
 
 
 def count_close(code: int) -> None:
@@ -218,6 +260,7 @@ class SharedCollector(Collector):
 
 def text() -> bytes:
     """All of it, in Prometheus's text format."""
+    node.note()
     counted = REGISTRY
     if _directory:
         counted = CollectorRegistry(auto_describe=False)
@@ -237,9 +280,8 @@ def families() -> dict[str, tuple[str, list[str], str, bool]]:
             if not names[0].startswith("imgo_"):
                 continue  # Python's own
             for metric in collector.describe():
-                source: Any = metric if isinstance(collector, NodeCollector) else collector
                 name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-                labels = list(source._labelnames)
+                labels = list(collector._labelnames)
                 found[name] = (metric.type, labels, metric.documentation, registry is ASKED)
     return found
 

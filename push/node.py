@@ -68,7 +68,7 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
-        metrics.node.hub = self.hub
+        metrics.node.begin(self.hub)
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.acknowledger.start()
         self.upkeep.start()

@@ -1,7 +1,7 @@
 """The database pool in the metrics.
 
 Where processes share their metrics, whoever is scraped cannot look into the pools of the others:
-each notes its own when a request or a task of it ends, once a second at most.
+each notes its own when a request or a task of it ends, and a node each second, for its loaders.
 """
 
 import time
@@ -43,7 +43,8 @@ def _growth(name: str, stats: dict[str, int]) -> float:
     return now - before if now >= before else now
 
 
-def _note_now_and_then(**_: Any) -> None:
+def note_now_and_then(**_: Any) -> None:
+    """For whoever is scraped instead of this process; call it as often as you like."""
     global _noted  # noqa: PLW0603 - one pool a process
     now = time.monotonic()
     if metrics.is_shared() and now - _noted >= NOTE_EVERY:
@@ -51,5 +52,5 @@ def _note_now_and_then(**_: Any) -> None:
         note()
 
 
-request_finished.connect(_note_now_and_then)
-task_postrun.connect(_note_now_and_then)
+request_finished.connect(note_now_and_then)
+task_postrun.connect(note_now_and_then)

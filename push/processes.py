@@ -1,7 +1,8 @@
 """Several nodes on one machine that share its ports: `manage.py imgo --processes N`.
 
 Each is a node like any other, with a name and a hub of its own. They listen on the same ports with
-SO_REUSEPORT: the kernel gives each new connection to one of them.
+SO_REUSEPORT: the kernel gives each new connection to one of them. They count together: whichever
+is asked for its metrics answers for all.
 """
 
 import os
@@ -13,6 +14,7 @@ from django.conf import settings
 
 from imgo_site.conf import conf
 from push.node import own_name
+from push.shared_metrics import SharedMetrics
 from push.supervisor import Child, Supervisor
 
 
@@ -49,7 +51,9 @@ def run(count: int) -> None:
                 held.enter_context(_hold(port))
             except OSError as error:
                 raise PortTaken(f"{error.strerror or error} (IMGO_{name}={port})") from None
-        Supervisor([_child(number) for number in range(count)]).run()
+        shared = SharedMetrics("nodes")
+        held.callback(shared.remove)
+        Supervisor([_child(number, shared) for number in range(count)]).run()
 
 
 def _hold(port: int) -> socket.socket:
@@ -72,7 +76,7 @@ def _hold(port: int) -> socket.socket:
     return held
 
 
-def _child(number: int) -> Child:
+def _child(number: int, shared: SharedMetrics) -> Child:
     name = f"{own_name()}#{number}"
     environment = {
         **os.environ,
@@ -83,4 +87,4 @@ def _child(number: int) -> Child:
         "IMGO_REUSE_PORT": "1",
     }
     command = [sys.executable, "-m", "django", "imgo", "--verbosity", "0"]
-    return Child(f"node {name}", command, environment)
+    return Child(f"node {name}", command, environment, shared)

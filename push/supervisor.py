@@ -1,12 +1,16 @@
 """Keeps processes running: starts them, starts those again that end, and ends all in order."""
 
 import logging
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
+
+from push.shared_metrics import SharedMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -16,15 +20,47 @@ HEALTHY_AFTER = 60.0  # seconds after which a start counts as a success
 STOP_TIMEOUT = 10.0  # seconds that one that is replaced gets to end in order
 
 
+# Run as `python -c LAUNCHER our_pid command...`, it becomes the command, and the kernel tells that
+# to stop when we die, however that happens. A program of its own, because subprocess's preexec_fn
+# is not safe in a process that has threads, such as those of the metrics.
+LAUNCHER = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0):
+    print("prctl:", os.strerror(ctypes.get_errno()), file=sys.stderr)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("Whoever started this has ended.")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _with_us(command: Sequence[str]) -> list[str]:
+    """A command whose process is told to stop when this one is killed; on Linux alone.
+
+    The kernel means the thread: start it from the one that lasts.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
+
+
 class Child:
-    """One process that is to run always. `name`: as the log calls it."""
+    """One process that is to run always. `name`: as the log calls it. `shared`: if it counts."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        shared: SharedMetrics | None = None,
     ) -> None:
         self.name = name
         self._command = list(command)
-        self._environment = environment
+        self._environment = {
+            **(os.environ if environment is None else environment),
+            **(shared.environment() if shared else {}),
+        }
+        self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None
         self.started = 0.0
         self._wait = BACKOFF[0]
@@ -40,17 +76,15 @@ class Child:
                 "%s ended with %d, it is started again in %g s", self.name, status, self._wait
             )
             self._wait = min(self._wait * 2, BACKOFF[1])
-            self.ended(self._process.pid)
+            if self._shared is not None:
+                self._shared.ended(self._process.pid)
             self._process = None
         if self._process is None and now >= self._not_before:
             # In a session of its own: a Ctrl-C is for us, who tell it to end in order.
             self._process = subprocess.Popen(  # noqa: S603
-                self._command, env=self._environment, start_new_session=True
+                _with_us(self._command), env=self._environment, start_new_session=True
             )
             self.started = now
-
-    def ended(self, pid: int) -> None:
-        """What there is to do when it has ended."""
 
     def replace(self) -> None:
         """End it, in order or not; the next look starts it again."""

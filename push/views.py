@@ -6,6 +6,7 @@ from django.urls import reverse
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 
+from imgo_site import addresses
 from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
 from push.api.problems import CONTENT_TYPE, problem
@@ -22,7 +23,8 @@ def _check_demo(request: HttpRequest) -> None:
     """The demo shows secrets and pushes without an API key: for whoever sits at this machine."""
     if not demo_data.is_on():
         raise NotFound("The demo is off; the API is under /api/v1/.")
-    if request.META.get("REMOTE_ADDR") not in LOOPBACK:
+    # The client and who has passed it on: a proxy's loopback is another machine's.
+    if not {request.META.get(name) for name in ("REMOTE_ADDR", addresses.PEER)} <= LOOPBACK:
         raise Forbidden("The demo is for a browser on the same machine.")
 
 

@@ -13,6 +13,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.models import Outbox, Pending
 from push import health, metrics, pool
+from push.look import Look
 from push.models import Canary, Duty
 from push.registry import get_registry
 
@@ -65,24 +66,18 @@ def pending() -> int:
 
 
 def report() -> tuple[bool, dict[str, Any]]:
-    """(can this process do its job?, what was found) for `/readyz`.
+    """(can this process do its job?, what was found) for `/readyz`, in five seconds at most.
 
     Deaf workers do not make it unready: nodes send what is overdue, only later.
     """
     checks: dict[str, Any] = {"process": health.current().value}
     is_ready = health.current() is health.State.READY
     try:
-        deaf = deaf_workers()
-        checks["database"] = "ok"
-        if settings.CELERY_TASK_ALWAYS_EAGER:
-            checks["workers"] = "in this process"
-        else:
-            names = ", ".join(map(str, deaf))
-            checks["workers"] = f"nobody takes tasks for partition {names}" if deaf else "ok"
-        if parked := outbox().parked:
-            checks["outbox"] = f"{parked} messages are parked"
+        checks |= _look_at_database()
     except DatabaseError:
         checks["database"], is_ready = "cannot be reached", False
+    except TimeoutError:
+        checks["database"], is_ready = "does not answer", False
     try:
         get_registry().nodes()
         checks["layer"] = "ok"
@@ -94,27 +89,50 @@ def report() -> tuple[bool, dict[str, Any]]:
     return is_ready, {"status": status, "checks": checks}
 
 
+def _database_checks() -> dict[str, str]:
+    deaf = deaf_workers()
+    checks = {"database": "ok"}
+    if settings.CELERY_TASK_ALWAYS_EAGER:
+        checks["workers"] = "in this process"
+    else:
+        names = ", ".join(map(str, deaf))
+        checks["workers"] = f"nobody takes tasks for partition {names}" if deaf else "ok"
+    if parked := outbox().parked:
+        checks["outbox"] = f"{parked} messages are parked"
+    return checks
+
+
+_look_at_database = Look(_database_checks)
+
+
 def refresh_metrics() -> None:
     """Bring the gauges that are about the whole installation up to date. Never raises."""
     try:
-        limit = DEAF_AFTER * conf.CANARY_INTERVAL
-        for partition, seconds in Canary.objects.silence(limit).items():
-            metrics.WORKER_SILENCE.labels(str(partition)).set(seconds)
-            metrics.WORKER_DEAF.labels(str(partition)).set(seconds > limit)
-        metrics.PENDING.set(pending())
-        waiting = outbox()
-        metrics.OUTBOX.set(waiting.count)
-        metrics.OUTBOX_AGE.set(waiting.oldest)
-        metrics.OUTBOX_PARKED.set(waiting.parked)
-        row = Duty.objects.filter(name="balance").first()
-        if row is not None and row.result:
-            settled = row.result["settled"]
-            for name in ("accepted", "pending", "missing"):
-                metrics.BALANCE.labels(name, "").set(row.result[name])
-            for name, count in settled.items():
-                kind, _, reason = name.partition(":")
-                metrics.BALANCE.labels(kind, reason).set(count)
+        _refresh()
         metrics.DATABASE_UP.set(1)
-    except DatabaseError:
+    except (DatabaseError, TimeoutError):
         metrics.DATABASE_UP.set(0)
     pool.note()
+
+
+def _read_gauges() -> None:
+    limit = DEAF_AFTER * conf.CANARY_INTERVAL
+    for partition, seconds in Canary.objects.silence(limit).items():
+        metrics.WORKER_SILENCE.labels(str(partition)).set(seconds)
+        metrics.WORKER_DEAF.labels(str(partition)).set(seconds > limit)
+    metrics.PENDING.set(pending())
+    waiting = outbox()
+    metrics.OUTBOX.set(waiting.count)
+    metrics.OUTBOX_AGE.set(waiting.oldest)
+    metrics.OUTBOX_PARKED.set(waiting.parked)
+    row = Duty.objects.filter(name="balance").first()
+    if row is not None and row.result:
+        settled = row.result["settled"]
+        for name in ("accepted", "pending", "missing"):
+            metrics.BALANCE.labels(name, "").set(row.result[name])
+        for name, count in settled.items():
+            kind, _, reason = name.partition(":")
+            metrics.BALANCE.labels(kind, reason).set(count)
+
+
+_refresh = Look(_read_gauges)

@@ -2,24 +2,23 @@
 
 A Celery worker has no HTTP port. So the workers write what they count into a directory that they
 share, and the process that supervises them answers for all: `/metrics`, for an API key that may
-read, `/healthz` and `/readyz`.
+read, `/healthz` and `/readyz`. A worker that was started with `celery` itself answers for itself.
 """
 
 import logging
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from celery.signals import worker_init
 from django.core.wsgi import get_wsgi_application
-from prometheus_client.multiprocess import mark_process_dead
 
 from imgo_site.conf import conf
 from push import metrics
+from push.shared_metrics import SharedMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +56,11 @@ class _Handler(WSGIRequestHandler):
         return str(self.client_address[0])
 
 
-class WorkerMetrics:
-    """The directory, and the port. Raises OSError when it cannot listen."""
+class MetricsPort:
+    """`WORKER_METRICS_PORT`. Raises OSError when it cannot be listened on."""
 
     def __init__(self) -> None:
         self._server = _Server(conf.HOST, conf.WORKER_METRICS_PORT)
-        self.directory = tempfile.mkdtemp(prefix="imgo-workers-")
         self._server.set_app(_only_ours(get_wsgi_application()))
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="imgo-metrics", daemon=True
@@ -70,23 +68,50 @@ class WorkerMetrics:
 
     def start(self) -> None:
         """Answer."""
-        metrics.share(self.directory)
         self._thread.start()
 
-    def environment(self) -> dict[str, str]:
-        """What a worker needs in its environment."""
-        return {"PROMETHEUS_MULTIPROC_DIR": self.directory}
+    def stop(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
 
-    def ended(self, pid: int) -> None:
-        """A worker is no more: what it has counted still counts."""
-        mark_process_dead(pid, self.directory)  # type: ignore[no-untyped-call]
+
+class WorkerMetrics:
+    """The port of a supervisor, and what its workers share. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._port = MetricsPort()
+        self.shared = SharedMetrics("workers")
+
+    def start(self) -> None:
+        """Answer."""
+        metrics.share(self.shared.path)
+        self._port.start()
 
     def stop(self) -> None:
         """Answer no more, and remove the directory."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._port.stop()
         metrics.share("")
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.shared.remove()
+
+
+@worker_init.connect
+def _answer_alone(**_: Any) -> None:
+    """In a worker of a supervisor the port is 0."""
+    if not conf.WORKER_METRICS_PORT:
+        return
+    try:
+        MetricsPort().start()
+    except OSError as error:
+        raise SystemExit(taken(error)) from None
+
+
+def taken(error: OSError) -> str:
+    """Why the port cannot be had, and what names it."""
+    return (
+        f"The port of the metrics cannot be listened on: {error.strerror or error} "
+        f"(IMGO_WORKER_METRICS_PORT={conf.WORKER_METRICS_PORT})"
+    )
 
 
 def _only_ours(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
 from imgo_site.conf import conf
 from push import supervisor, vitals
+from push.shared_metrics import SharedMetrics
 from push.tasks import queue_of
 from push.worker_metrics import WorkerMetrics
 
@@ -24,22 +26,17 @@ logger = logging.getLogger(__name__)
 class Worker(supervisor.Child):
     """The process of one partition."""
 
-    def __init__(
-        self, partition: int, log_level: str, metrics: WorkerMetrics | None = None
-    ) -> None:
+    def __init__(self, partition: int, log_level: str, shared: SharedMetrics | None = None) -> None:
         self.partition = partition
-        self._metrics = metrics
         name = f"imgo{partition}-{time.time_ns():x}@%h"
-        command = [sys.executable, "-m", "celery", "-A", "imgo_site", "worker"]
+        command = [sys.executable, "-m", "celery", "-A", "imgo_site"]
+        # Its banner is no line for whoever reads lines.
+        command += ["--quiet", "worker"] if settings.LOG_FORMAT == "json" else ["worker"]
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
         command += ["--concurrency", "1", "--without-gossip", "--without-mingle"]
-        environment = {**os.environ, **(metrics.environment() if metrics else {})}
-        super().__init__(f"the worker of partition {partition}", command, environment)
-
-    def ended(self, pid: int) -> None:
-        """What it counted as its own, such as how many there are, is no more."""
-        if self._metrics is not None:
-            self._metrics.ended(pid)
+        # The port is its supervisor's, who answers for it.
+        environment = {**os.environ, "IMGO_WORKER_METRICS_PORT": "0"}
+        super().__init__(f"the worker of partition {partition}", command, environment, shared)
 
 
 class Supervisor(supervisor.Supervisor):
@@ -50,7 +47,8 @@ class Supervisor(supervisor.Supervisor):
 
     def __init__(self, partitions: Sequence[int], log_level: str) -> None:
         self._metrics = WorkerMetrics() if conf.WORKER_METRICS_PORT else None
-        self._workers = [Worker(one, log_level, self._metrics) for one in partitions]
+        shared = self._metrics.shared if self._metrics else None
+        self._workers = [Worker(one, log_level, shared) for one in partitions]
         super().__init__(self._workers)
         self._next_check = 0.0  # monotonic seconds
 

@@ -10,10 +10,11 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from accounts.authentication import in_networks
+from imgo_site.addresses import in_networks
 from imgo_site.conf import conf, known_names, load
 
 CALLABLES = ("AUTHENTICATOR", "ROOM_AUTHORIZER", "RECEIVER", "SESSION_KEY")
+NETWORKS = ("LEGACY_TRUSTED_NETWORKS", "TRUSTED_PROXIES")
 
 
 @register
@@ -62,9 +63,10 @@ def check_values(**_: Any) -> list[CheckMessage]:
         messages.append(Error("SESSION_CAP_POLICY is unknown.", hint=hint, id="imgo.E004"))
     if conf.DEMO not in {"auto", "on", "off"}:
         messages.append(Error("DEMO is unknown.", hint="Say auto, on or off.", id="imgo.E004"))
-    try:
-        in_networks("127.0.0.1", conf.LEGACY_TRUSTED_NETWORKS)
-    except ValueError as error:
-        hint = "Say networks such as 10.1.0.0/16 or fd00::/8, separated by commas."
-        messages.append(Error(f"LEGACY_TRUSTED_NETWORKS: {error}", hint=hint, id="imgo.E005"))
+    for name in NETWORKS:
+        try:
+            in_networks("127.0.0.1", getattr(conf, name))
+        except ValueError as error:
+            hint = "Say networks such as 10.1.0.0/16 or fd00::/8, separated by commas."
+            messages.append(Error(f"{name}: {error}", hint=hint, id="imgo.E005"))
     return messages

@@ -2,6 +2,8 @@
 
 import ipaddress
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 
 from django.conf import settings
 from django.core import checks
@@ -9,6 +11,8 @@ from django.core.checks import CheckMessage, register
 
 from imgo_site.conf import conf
 from push.checks.reading import with_settings
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
@@ -33,6 +37,39 @@ def check_networks() -> Iterator[CheckMessage]:
             hint="Name the private network that the old tools are in, such as 10.1.0.0/16.",
             id="imgo.W004",
         )
+
+
+@register
+@with_settings
+def check_proxies() -> Iterator[CheckMessage]:
+    """W017: everybody is a proxy; W018: some are trusted with and without a key."""
+    proxies = _networks(conf.TRUSTED_PROXIES)
+    if any(network.prefixlen == 0 for network in proxies):
+        yield checks.Warning(
+            "TRUSTED_PROXIES names every address: each client says itself where it is.",
+            hint="Name the addresses of your proxies alone.",
+            id="imgo.W017",
+        )
+    callers = _networks(conf.LEGACY_TRUSTED_NETWORKS)
+    if both := [str(one) for one in callers if any(map(partial(_overlap, one), proxies))]:
+        yield checks.Warning(
+            f"{', '.join(both)} of LEGACY_TRUSTED_NETWORKS has addresses of TRUSTED_PROXIES: who "
+            "has one of these needs an API key, and may say that it has one of the others.",
+            hint="Name the addresses of your proxies alone, and the networks without them.",
+            id="imgo.W018",
+        )
+
+
+def _networks(names: list[str]) -> list[_Network]:
+    found = []
+    for name in names:
+        with suppress(ValueError):  # E005 tells
+            found.append(ipaddress.ip_network(name, strict=False))
+    return found
+
+
+def _overlap(one: _Network, other: _Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
 
 
 def _is_public(name: str) -> bool:

@@ -1,19 +1,24 @@
-"""What runs out: file descriptors of a node, and the patience with who guesses tokens."""
+"""What runs out: a node's file descriptors, its connections, its patience with who guesses."""
 
 import asyncio
 import resource
 import time
 from collections.abc import Awaitable, Callable
 
-from tests import eventually
+import httpx
+import psycopg
+import pytest
+
+from tests import eventually, wait_until
 
 from .clients import TRANSPORTS, Closed, open_client
-from .harness import Embedded, System
+from .harness import Cluster, Embedded, System
 from .world import World, new_key
 
 FILES = 150
 UNAUTHORIZED = 4401
 RECOVERY = 5.0  # seconds
+DAPHNE_KILLS = 10.0  # seconds after a client has gone, unless it is told not to
 
 Start = Callable[[System], System]
 Enter = Callable[[System], Awaitable[World]]
@@ -64,3 +69,30 @@ async def test_who_guesses_tokens_is_slowed_down_and_others_get_in(
     assert (await client.refused("another wrong token")).code == UNAUTHORIZED
     assert time.monotonic() - began >= 0.9
     await world.session(new_key(), transport)
+
+
+def test_requests_of_clients_that_have_gone_give_their_connections_back(
+    make_cluster: Callable[..., Cluster], own_system: Start
+) -> None:
+    cluster = make_cluster(nodes=1)
+    own_system(cluster)
+    url = f"{cluster.nodes[0].url}/api/v1/keys/k"
+
+    def status(timeout: float) -> int:
+        headers = {"Authorization": f"Api-Key {cluster.api_key}"}
+        return httpx.get(url, headers=headers, timeout=timeout, trust_env=False).status_code
+
+    assert status(10) == 200
+    with psycopg.connect(cluster.database.url) as locking:
+        locking.execute("LOCK TABLE offline_pending IN ACCESS EXCLUSIVE MODE")
+        for _ in range(4):  # as many as the pool has
+            with pytest.raises(httpx.ReadTimeout):
+                status(0.5)
+
+        def seconds() -> float:
+            row = locking.execute("SELECT extract(epoch FROM clock_timestamp() - now())").fetchone()
+            assert row is not None
+            return float(row[0])
+
+        wait_until(lambda: seconds() > DAPHNE_KILLS + 5, 30)
+    wait_until(lambda: status(10) == 200, 2 * RECOVERY)

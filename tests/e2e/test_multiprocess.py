@@ -3,16 +3,21 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests import eventually, in_thread
 
 from .clients import TRANSPORTS
-from .harness import HOST, Cluster, Process, System, manage_many, names_setting
+from .harness import HOST, Cluster, Node, Process, System, manage_many, names_setting
 from .world import World, new_key
 
 GOING_AWAY = 4000
@@ -57,6 +62,27 @@ async def node_of(world: World, key: str) -> str:
     return str(session["node"])
 
 
+async def figures(world: World) -> dict[str, float]:
+    """What whoever gets a new connection says of all."""
+    url, header = f"{world.node().url}/metrics", f"Api-Key {world.system.api_key}"
+    async with httpx.AsyncClient(trust_env=False) as once:
+        answer = await once.get(url, headers={"Authorization": header})
+    lines = re.findall(r"^(imgo_sessions\w*)\{.*\} (\S+)$", answer.text, re.MULTILINE)
+    sums: Counter[str] = Counter()
+    for name, value in lines:
+        sums[name] += float(value)
+    return sums
+
+
+async def either_answers_for_both(world: World, opened: int, there: int) -> None:
+    async def all_are_there() -> bool:
+        return (await figures(world))["imgo_sessions"] == there
+
+    for _ in range(12):  # each time one of them
+        assert (await figures(world))["imgo_sessions_opened_total"] == opened
+        await eventually(all_are_there, 30)  # of the other it is known after a while
+
+
 async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
@@ -80,6 +106,8 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     for client in clients.values():
         assert await client.receive_bodies(1) == [b'"to both"']
 
+    await either_answers_for_both(world, SESSIONS, SESSIONS)
+
     # A node that dies is started again, with its number; the other's sessions do not notice.
     os.kill(child_named(parent, "web#0"), signal.SIGKILL)
     dead, living = before["web#0"]["id"], before["web#1"]["id"]
@@ -95,6 +123,8 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     after = await eventually(is_back, 30)
     assert after["web#0"]["number"] == before["web#0"]["number"]
     assert after["web#1"]["id"] == living
+    # What it had counted still counts, its sessions do not.
+    await either_answers_for_both(world, SESSIONS, len(clients))
     newer = await open_sessions(world)
     places_newer = {key: await node_of(world, key) for key in newer}
     assert set(places_newer.values()) == {row["id"] for row in after.values()}
@@ -136,6 +166,25 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     for port in (parent.http_port, parent.ws_port, parent.tcp_port):
         with socket.socket() as probe:
             assert probe.connect_ex((HOST, port)) != 0
+
+
+async def test_nodes_of_a_killed_supervisor_stop_in_order(
+    make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
+) -> None:
+    cluster = make_cluster(nodes=1, IMGO_DRAIN_SECONDS="1")
+    parent = cluster.nodes[0]
+    parent.add_arguments("--processes", "2")
+    world = await enter(own_system(cluster))
+    clients = await open_sessions(world)
+    parent.kill()  # its nodes are in process groups of their own
+    for client in clients.values():
+        assert (await client.ended()).code == GOING_AWAY
+    await eventually(partial(nobody_listens, parent), 30)
+
+
+async def nobody_listens(parent: Node) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, parent.http_port)) != 0
 
 
 def test_a_port_in_use_ends_them_before_they_begin(

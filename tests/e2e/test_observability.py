@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from tests import wait_until
 
-from .harness import HOST, Cluster, Workers
+from .harness import HOST, Cluster, Worker, Workers, free_ports
 from .world import World, new_key
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -111,7 +112,7 @@ def metric(text: str, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def push(system: Cluster, name: str, to: str = "key", **headers: str) -> httpx.Response:
+def push(system: Cluster, name: str | list[str], to: str = "key", **headers: str) -> httpx.Response:
     wanted = {"to": {to: name}, "body": {"a": "body of one push"}}
     url = f"{system.api_url}/api/v1/pushes"
     answer = call(system, "POST", url, json=wanted, headers=headers)
@@ -119,15 +120,17 @@ def push(system: Cluster, name: str, to: str = "key", **headers: str) -> httpx.R
     return answer
 
 
+@pytest.mark.parametrize("to", ["key", "keys", "room"])
 async def test_a_push_is_one_trace_through_all_processes(
-    watched: Cluster, collector: Collector, enter: Callable[..., Any]
+    watched: Cluster, collector: Collector, enter: Callable[..., Any], to: str
 ) -> None:
     world: World = await enter(watched)
     key = new_key()
-    client = await world.session(key)
-    push(watched, key, traceparent=PARENT)
+    client = await world.session(key, rooms=[key])
+    _, trace, caller, flags = PARENT.split("-")
+    trace = token_hex(16)
+    push(watched, [key] if to == "keys" else key, to, traceparent=f"00-{trace}-{caller}-{flags}")
     await client.receive_bodies(1)
-    _, trace, caller, _ = PARENT.split("-")
     names = ["POST /api/v1/pushes", "imgo.accept", "imgo.fan_out", "imgo.deliver"]
     wait_until(lambda: set(names) <= collector.of_trace(trace).keys())
     spans = collector.of_trace(trace)
@@ -222,7 +225,7 @@ async def test_a_node_tells_of_its_sessions(watched: Cluster, enter: Callable[..
     assert grown('imgo_frames_written_total{transport="tcp"}') == 1
     assert grown("imgo_delivery_latency_seconds_count") == 1
     assert 0 < grown("imgo_delivery_latency_seconds_sum") < 10
-    assert metric(text, "imgo_waiting_bytes") == 0
+    assert metric(text, 'imgo_waiting_bytes{transport="websocket"}') == 0
     await clients[0].close()
     call(watched, "DELETE", f"{watched.api_url}/api/v1/keys/{key}/sessions")
     for client in clients[1:]:
@@ -270,9 +273,34 @@ def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:
     assert {line["level"] for line in lines()} <= {"INFO", "WARNING", "ERROR"}
 
 
+def test_a_worker_of_celerys_own_answers_for_itself(watched: Cluster) -> None:
+    (port,) = free_ports(1)
+    more = {"IMGO_WORKER_METRICS_PORT": str(port)}
+    alone = Worker(watched.home, "alone", {**watched.environment, **more})
+    url = f"http://{HOST}:{port}"
+    fan_outs = "imgo_fanout_latency_seconds_count"
+    try:
+        with watched.worker.paused():  # all tasks are for the other
+            alone.launch()
+
+            def has_counted() -> bool:
+                push(watched, new_key())
+                try:
+                    return metric(call(watched, "GET", f"{url}/metrics").text, fan_outs) > 0
+                except httpx.TransportError:
+                    return False
+
+            wait_until(has_counted, 60)
+        alone.stop()
+    finally:
+        alone.kill()
+
+
 def test_a_port_in_use_ends_the_workers_and_names_the_setting(watched: Cluster) -> None:
     second = Workers(watched.home, "second", watched.environment)
     second.environment["IMGO_WORKER_METRICS_PORT"] = str(watched.worker.port)
-    second.launch()
-    assert second.wait() == 1
-    assert "IMGO_WORKER_METRICS_PORT" in second.log.read_text()
+    alone = Worker(watched.home, "lonely", second.environment)
+    for worker in (second, alone):
+        worker.launch()
+        assert worker.wait() == 1
+        assert "IMGO_WORKER_METRICS_PORT" in worker.log.read_text()

@@ -50,6 +50,22 @@ def test_the_settings_as_they_are_need_no_word():
         ({"LEGACY_TRUSTED_NETWORKS": ["everybody"]}, ["imgo.E005", "imgo.W002"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["10.0.0.0/8", "x"]}, ["imgo.E005", "imgo.W002"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["10.0.0.0/8", "::1"]}, ["imgo.W002"]),
+        ({"TRUSTED_PROXIES": "10.0.0.1"}, []),
+        ({"TRUSTED_PROXIES": ["10.0.0.1", "nginx"]}, ["imgo.E005"]),
+        ({"TRUSTED_PROXIES": ["10.0.0.0/8", "fd00::/8", "203.0.113.0/24"]}, []),
+        ({"TRUSTED_PROXIES": ["0.0.0.0/0"]}, ["imgo.W017"]),
+        ({"TRUSTED_PROXIES": ["10.0.0.1", "::/0"]}, ["imgo.W017"]),
+        (
+            {"TRUSTED_PROXIES": ["10.0.0.0/8"], "LEGACY_TRUSTED_NETWORKS": ["10.1.0.0/16"]},
+            ["imgo.W002", "imgo.W018"],
+        ),
+        (
+            {
+                "TRUSTED_PROXIES": ["10.0.0.1"],
+                "LEGACY_TRUSTED_NETWORKS": ["fd00::/8", "10.1.0.0/16"],
+            },
+            ["imgo.W002"],
+        ),
         ({"LEGACY_TRUSTED_NETWORKS": ["0.0.0.0/0"]}, ["imgo.W002", "imgo.W004"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["::/0"]}, ["imgo.W002", "imgo.W004"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["8.8.8.0/24"]}, ["imgo.W002", "imgo.W004"]),

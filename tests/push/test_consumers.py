@@ -6,7 +6,7 @@ What real sockets, clients and servers make of it is in tests/e2e.
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from accounts.models import Token
 from imgo_site.asgi import application
 from imgo_site.errors import BadRequest
 from offline.models import Pending
+from push.guard import guard
 from push.node import get_node, stop_node
 from push.redis_registry import RedisRegistry
 from push.services import Push, accept_push
@@ -43,11 +44,13 @@ class Client:
         self.frames: list[Frame] = []
         self.closed: int | None = None
         self.reason = ""
+        self.headers: list[tuple[bytes, bytes]] = []
 
     def scope(self, path: str) -> dict[str, Any]:
         if self.is_tcp:
             return {"type": "tcp", "client": ("192.0.2.1", 7)}
-        scope = {"type": "websocket", "path": path, "headers": [], "subprotocols": []}
+        scope = {"type": "websocket", "path": path, "headers": self.headers}
+        scope["subprotocols"] = []
         return scope | {"client": ("192.0.2.1", 7)}
 
     async def connect(self, path: str = "/sub") -> bool:
@@ -240,8 +243,9 @@ async def connect(transactional_db, make_client) -> AsyncIterator[Callable]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(stop_node)
 
-        async def make(name: str) -> Client:
+        async def make(name: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Client:
             client = make_client(name)
+            client.headers = list(headers)
             assert await client.connect()
             stack.push_async_callback(client.leave)
             return client
@@ -276,6 +280,29 @@ async def test_a_session_begins_with_auth(connect, name):
     node = await get_node()
     (entry,) = await in_thread(node.registry.sessions, "u1")
     assert (entry.transport, entry.address) == (client.kind.transport, "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("proxies", "address"),
+    [([], "192.0.2.1"), (["192.0.2.1"], "10.0.0.8"), (["192.0.2.0/24", "10.0.0.8"], "203.0.113.9")],
+)
+async def test_a_session_behind_a_proxy_has_its_clients_address(
+    connect, imgo, proxies, address, monkeypatch
+):
+    failed: list[str] = []
+    monkeypatch.setattr(guard, "failed", failed.append)
+    imgo(TRUSTED_PROXIES=proxies)
+    # A header may come in several parts.
+    parts = (b"127.0.0.1, 203.0.113.9", b"10.0.0.8")
+    headers = [(b"X-Forwarded-For", part) for part in parts]
+    await (await connect("text", headers)).auth()
+    node = await get_node()
+    (entry,) = await in_thread(node.registry.sessions, "u1")
+    assert entry.address == address
+    guesser = await connect("text", headers)
+    await guesser.send(Op.AUTH, b"wrong")
+    assert await guesser.until_closed() == CloseCode.UNAUTHORIZED
+    assert failed == [address]
 
 
 async def test_the_vector_of_the_protocol_page(connect):

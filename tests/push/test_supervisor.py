@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from push import processes
-from push.supervisor import BACKOFF, HEALTHY_AFTER, Child, Supervisor
+from push.shared_metrics import SharedMetrics
+from push.supervisor import BACKOFF, HEALTHY_AFTER, LAUNCHER, Child, Supervisor
 from tests import wait_until
 
 ENDS = [sys.executable, "-c", "raise SystemExit(3)"]
@@ -107,14 +109,50 @@ def test_a_signal_goes_to_all_and_the_end_waits_for_them(tmp_path: Path, number)
 
 def test_nodes_that_share_ports_have_names_of_their_own(imgo, settings):
     imgo(NODE_NAME="web")
-    children = [processes._child(number) for number in range(2)]
+    shared = SharedMetrics("nodes")
+    children = [processes._child(number, shared) for number in range(2)]
+    shared.remove()
     assert [child.name for child in children] == ["node web#0", "node web#1"]
     for number, child in enumerate(children):
         assert child._environment["IMGO_NODE_NAME"] == f"web#{number}"
         assert child._environment["IMGO_REUSE_PORT"] == "1"
+        assert child._environment["PROMETHEUS_MULTIPROC_DIR"] == shared.path
         assert child._environment["DJANGO_SETTINGS_MODULE"] == settings.SETTINGS_MODULE
 
 
 def test_ports_are_listed_by_their_settings(imgo):
     imgo(HTTP_PORT=1, WS_PORT=0, TCP_PORT=3)
     assert processes.ports() == [("HTTP_PORT", 1), ("TCP_PORT", 3)]
+
+
+def test_a_killed_supervisor_takes_its_children_along(tmp_path: Path):
+    told = tmp_path / "told"
+    lasts = (
+        "import pathlib, signal, sys\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "signal.signal(signal.SIGTERM, lambda *_: path.write_text('told') and sys.exit())\n"
+        "path.write_text('up')\n"
+        "signal.pause()\n"
+    )
+    code = (
+        "import sys\n"
+        "from push.supervisor import Child, Supervisor\n"
+        "Supervisor([Child('child', [sys.executable, '-c', *sys.argv[1:]])]).run()\n"
+    )
+    command = [sys.executable, "-c", code, lasts, str(told)]
+    with subprocess.Popen(command) as supervisor:
+        wait_until(lambda: told.exists() and told.read_text() == "up", 30)
+        supervisor.kill()
+    wait_until(lambda: told.read_text() == "told", 30)
+
+
+def test_who_is_started_by_somebody_that_has_ended_does_not_begin():
+    nobody = "1" if os.getpid() != 1 else "2"
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, nobody, "echo", "begun"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "Whoever started this has ended." in ended.stderr

@@ -144,6 +144,15 @@ def test_the_demo_is_for_this_machine_alone(on, browser, address):
     assert not Message.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("peer", "client"), [("127.0.0.1", "192.0.2.1"), ("10.0.0.1", "127.0.0.1"), ("10.0.0.1", "")]
+)
+def test_the_demo_is_for_nobody_behind_a_proxy(imgo, on, browser, peer, client):
+    imgo(TRUSTED_PROXIES=["127.0.0.1", "10.0.0.1"])
+    headers = {"X-Forwarded-For": client}
+    assert browser.get("/", REMOTE_ADDR=peer, headers=headers).status_code == 403
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_this_machine_has_two_addresses(on, browser, address):
     assert browser.get("/", REMOTE_ADDR=address).status_code == 200

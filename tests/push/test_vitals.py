@@ -50,12 +50,12 @@ def scrape(api) -> str:
     return answer.content.decode()
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_all_is_well(readyz, redis_client):
     assert readyz() == (200, "ok", ALL_WELL)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("change", "word"), [("starting", "starting"), ("stopping", "stopping")])
 def test_a_process_that_does_not_serve_is_unavailable(readyz, redis_client, change, word):
     getattr(health, change)()
@@ -72,7 +72,7 @@ def test_without_the_database_it_is_unavailable_and_alive(database_down, client,
     assert readyz()[0] == 200
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_without_the_layer_it_is_unavailable_and_alive(readyz, client, layer_down):
     assert readyz() == (503, "unavailable", {**ALL_WELL, "layer": "cannot be reached"})
     assert client.get("/healthz").status_code == 200
@@ -84,7 +84,7 @@ def test_without_both_it_says_both(readyz, database_down, layer_down):
     assert (checks["database"], checks["layer"]) == ("cannot be reached", "cannot be reached")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_deaf_workers_make_it_slower_and_not_unready(readyz, redis_client, api, imgo):
     imgo(CANARY_INTERVAL=10.0)
     long_ago = Now() - timedelta(seconds=31)
@@ -98,7 +98,7 @@ def test_deaf_workers_make_it_slower_and_not_unready(readyz, redis_client, api, 
     assert {f'imgo_worker_deaf{{partition="{n}"}} {float(n > 0)}' for n in range(3)} <= set(deaf)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_parked_message_makes_it_degraded(readyz, redis_client, api):
     push_to_key("a", {"n": 1})
     Outbox.objects.update(parked_at=timezone.now())
@@ -106,7 +106,7 @@ def test_a_parked_message_makes_it_degraded(readyz, redis_client, api):
     assert "imgo_outbox_parked 1.0" in scrape(api)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_in_the_embedded_mode_there_are_no_workers_to_miss(readyz, settings, redis_client):
     settings.CELERY_TASK_ALWAYS_EAGER = True
     assert readyz() == (200, "ok", {**ALL_WELL, "workers": "in this process"})
@@ -130,7 +130,7 @@ def owe(count: int) -> None:
     )
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("count", [0, 5])
 def test_few_pending_deliveries_are_counted(count, api):
     owe(count)
@@ -152,7 +152,7 @@ def test_many_pending_deliveries_are_estimated_at_no_cost(monkeypatch, django_as
 # The pool
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_pool_is_shown_by_state(api):
     text = scrape(api)
     assert 'imgo_database_pool_connections{state="used"} ' in text

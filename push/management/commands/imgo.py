@@ -37,8 +37,8 @@ class Command(ImgoCommand):
             default=1,
             metavar="N",
             help="so many nodes that share the ports, one a core; those that end are started "
-            "again. Needs DATABASE_URL and REDIS_URL. What asks a port, /metrics for one, is "
-            "answered by any of them",
+            "again. Needs DATABASE_URL and REDIS_URL. Any of them answers at a port, and /metrics "
+            "for all of them together",
         )
 
     def run(self, **options: Any) -> None:

@@ -9,6 +9,7 @@ from django.core.management.base import CommandError
 
 from imgo_site.conf import conf
 from push.management.console import ImgoCommand
+from push.worker_metrics import taken
 from push.workers import Supervisor
 
 
@@ -46,10 +47,7 @@ class Command(ImgoCommand):
         try:
             supervisor = Supervisor(partitions, options["log_level"])
         except OSError as error:
-            raise CommandError(
-                f"The port of the metrics cannot be listened on: {error.strerror or error} "
-                f"(IMGO_WORKER_METRICS_PORT={conf.WORKER_METRICS_PORT})"
-            ) from None
+            raise CommandError(taken(error)) from None
         names = ", ".join(map(str, partitions))
         self.stdout.write(f"Workers for partitions {names} of {conf.PARTITIONS}. Ctrl-C stops.")
         self.stdout.flush()

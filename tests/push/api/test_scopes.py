@@ -83,6 +83,25 @@ def test_a_trusted_network_opens_imgos_paths_alone(nodes, imgo, path, method, sc
         assert status(client, method, path) == 401
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "is_trusted"),
+    [
+        ("192.0.2.7", True),
+        ("203.0.113.9", False),
+        ("192.0.2.7, 203.0.113.9", False),
+        ("192.0.2.7, 10.0.0.1, 203.0.113.9", False),
+        ("192.0.2.7, unknown", False),
+        ("", False),
+    ],
+)
+@pytest.mark.django_db
+def test_a_trusted_network_behind_a_proxy_cannot_be_claimed(nodes, imgo, forwarded, is_trusted):
+    imgo(LEGACY_TRUSTED_NETWORKS=["192.0.2.0/24", "10.0.0.0/8"], TRUSTED_PROXIES=["10.0.0.1"])
+    client = APIClient(REMOTE_ADDR="10.0.0.1")
+    answer = client.get("/1/count", headers={"X-Forwarded-For": forwarded})
+    assert (answer.status_code != 401) is is_trusted
+
+
 @pytest.mark.parametrize("path", sorted({param.values[0] for param in ENDPOINTS}))
 def test_what_a_view_cannot_do_is_405_for_whoever_asks(api, path):
     can = {param.values[1] for param in ENDPOINTS if param.values[0] == path}

@@ -1,0 +1,53 @@
+"""A look at the database that is waited for only so long.
+
+A database that is stopped, or behind a network that swallows what is sent, leaves a query waiting
+for minutes, and a probe that does not answer says less than one that does.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+from django.db import connection
+
+PATIENCE = 3.0  # seconds from the begin of a look
+
+T = TypeVar("T")
+
+
+class Look(Generic[T]):
+    """Calls a function in a thread of its own, one at a time however many want to know."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._under_way: Future[T] | None = None
+        self._began = 0.0  # monotonic seconds
+
+    def __call__(self) -> T:
+        """What it finds. Raises what it raises, and `TimeoutError` when it takes too long.
+
+        As long as it takes, who comes later is told so at once.
+        """
+        with self._lock:
+            if self._under_way is None or self._under_way.done():
+                self._under_way, self._began = Future(), time.monotonic()
+                # Not an executor's: the end of the process would wait for it.
+                target, arguments = self._run, (self._under_way,)
+                threading.Thread(
+                    target=target, args=arguments, name="imgo-look", daemon=True
+                ).start()
+            found, began = self._under_way, self._began
+        return found.result(max(0.0, began + PATIENCE - time.monotonic()))
+
+    def _run(self, found: "Future[T]") -> None:
+        try:
+            result = self._function()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+            connection.close()
+            found.set_exception(error)
+        else:
+            connection.close()
+            found.set_result(result)

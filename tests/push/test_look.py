@@ -1,0 +1,59 @@
+"""A look at the database: one at a time, and not waited for longer than said."""
+
+import threading
+
+import pytest
+
+from push import look as module
+from push import vitals
+from push.look import Look
+from tests import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+
+
+@pytest.fixture
+def silent():
+    """A function that finds nothing out before the event is set; and how often it was called."""
+    answers, calls = threading.Event(), []
+
+    def ask() -> int:
+        calls.append(None)
+        answers.wait(30)
+        return len(calls)
+
+    yield answers, calls, ask
+    answers.set()
+
+
+def test_what_is_found_or_raised_is_passed_on():
+    assert Look(lambda: 7)() == 7
+    with pytest.raises(ZeroDivisionError):
+        Look(lambda: 1 // 0)()
+
+
+def test_who_waits_in_vain_is_told_and_the_look_goes_on(silent):
+    answers, calls, ask = silent
+    look = Look(ask)
+    for _ in range(3):  # none begins another
+        with pytest.raises(TimeoutError):
+            look()
+    assert len(calls) == 1
+    answers.set()
+    wait_until(look._under_way.done)
+    assert look() == 2
+
+
+def test_a_silent_database_makes_it_unavailable_and_is_in_the_metrics(
+    client, api, silent, monkeypatch
+):
+    _, _, ask = silent
+    for name in ("_look_at_database", "_refresh"):
+        monkeypatch.setattr(vitals, name, Look(ask))
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["database"] == "does not answer"
+    assert "imgo_database_up 0.0" in api.get("/metrics").content.decode()
