@@ -404,6 +404,12 @@ async def test_pictures_are_sent_while_a_dashboard_is_open(node, redis_client):
     assert picture["problems"] == []
 
 
+async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
+    monkeypatch.setattr("push.upkeep.deliveries", [7])
+    await node.upkeep.report()
+    assert [one.deliveries for one in node.registry.nodes()] == [7]
+
+
 async def test_one_node_keeps_a_sample(node):
     await node.upkeep.sample()
     await node.upkeep.sample()
