@@ -125,6 +125,7 @@ function showTiles({ sessions, nodes, rooms, pending, pending_is_estimate: isAbo
   tile("sessions", sessions);
   tile("nodes", nodes?.count);
   tile("rooms", rooms?.count);
+  more("rooms", rooms?.count_is_estimate ? "an estimate" : "");
   tile("pending", pending);
   tile("waiting", outbox?.waiting);
   tile("parked", outbox?.parked, outbox?.parked > 0);
@@ -167,6 +168,7 @@ function showProblems(texts) {
     item.textContent = text;
     list.append(item);
   }
+  list.hidden = !texts.length;
 }
 
 // Tables
@@ -179,8 +181,9 @@ function showTables({ nodes, rooms, latest }) {
         more: ` ${node.name}`,
         href: `${config.urls.drain}?node=${encodeURIComponent(node.id)}`,
       };
-      const cells = [{ text: node.name }, count(node.sessions), time(node.since, dateTime)];
-      return { id: node.id, cells: config.may.drain ? [...cells, drain] : cells };
+      const cells = [{ text: node.name }, count(node.sessions)];
+      if (config.may.drain) cells.push(drain);
+      return { id: node.id, cells: [...cells, time(node.since, dateTime)] };
     });
     fill("nodes", rows, "No node is running.");
     showRest("nodes", nodes.count - rows.length, "more nodes");
