@@ -275,7 +275,7 @@ def test_an_estimate_of_the_rooms_is_called_one(browser, populate, monkeypatch):
     populate({"u1": ["r1"]})
     found = FullestRooms(200_000, True, [("r1", 1)])
     monkeypatch.setattr(RedisRegistry, "fullest_rooms", lambda *_: found)
-    assert "Rooms (about 200000)" in text_of(browser.get("/dashboard/rooms"))
+    assert "Rooms (about 200,000)" in text_of(browser.get("/dashboard/rooms"))
     assert browser.get("/dashboard/data").json()["rooms"]["count_is_estimate"] is True
 
 
