@@ -71,6 +71,7 @@ class Upkeep:
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
             (self.leave_groups, TICK),
             (self.renew, conf.NODE_LEASE / 3),
+            (self.announce, conf.NODE_LEASE / 3),
             (self.sweep, max(TICK, conf.SWEEP_AFTER / 2)),
             (self.audit, TICK),
             (self.echo, ECHO_EVERY),
@@ -157,7 +158,10 @@ class Upkeep:
             if name in sessions
         ]
         await node.registry.renew(len(sessions), entries)
-        await database_threads.run(NodeRow.objects.announce, node.name)
+
+    async def announce(self) -> None:
+        """Give a sign of life in the database, whose absence must not cost the lease."""
+        await database_threads.run(NodeRow.objects.announce, self._node.name)
 
     async def report(self) -> None:
         """Say how many messages were written to sessions, for the dashboard's rates."""

@@ -177,9 +177,9 @@ async def test_what_the_registry_lost_is_written_again(node, mode, redis_client)
     assert (seen.id, seen.name, seen.sessions) == (node.id, node.name, 1)
 
 
-async def test_a_renewal_is_a_sign_of_life_in_the_database(node):
+async def test_an_announcement_is_a_sign_of_life_in_the_database(node):
     row = await in_thread(NodeRow.objects.get)
-    await node.upkeep.renew()
+    await node.upkeep.announce()
     again = await in_thread(NodeRow.objects.get)
     assert (again.pk, again.name) == (row.pk, node.name)
     assert again.last_seen > row.last_seen
