@@ -3,7 +3,9 @@
 const HEIGHT = 170; // px
 const GAP = 30; // seconds without a point from which on a line is cut
 const WINDOW = 8; // seconds that a rate is of; nodes count once a second
-const count = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const large = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const format = (value) => (value < 100 ? small : large).format(value);
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const LINES = [
@@ -48,7 +50,7 @@ class Plot {
       scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.15)] } },
       axes: [
         { ...axis, size: 28, space: 70, values: "{HH}:{mm}" },
-        { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => count.format(tick)) },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map(format) },
       ],
       series: [{}, ...lines],
     };
@@ -76,7 +78,7 @@ class Plot {
       const text =
         last === undefined
           ? `${label}: nothing yet`
-          : `${label} ${count.format(last)}${this.unit}, highest ${count.format(Math.max(...known))}`;
+          : `${label} ${format(last)}${this.unit}, highest ${format(Math.max(...known))}`;
       item.append(mark, text);
       return item;
     });
@@ -101,7 +103,7 @@ export class Plots {
       ),
       new Plot(
         "deliveries",
-        [{ label: "To sessions", of: ({ deliveryRate }) => deliveryRate }],
+        [{ label: "Written", of: ({ deliveryRate }) => deliveryRate }],
         "/s",
       ),
       new Plot(
