@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
@@ -175,6 +176,14 @@ async def test_what_the_registry_lost_is_written_again(node, mode, redis_client)
     assert await in_thread(node.registry.rooms) == {"a": 1}
     (seen,) = await in_thread(node.registry.nodes)
     assert (seen.id, seen.name, seen.sessions) == (node.id, node.name, 1)
+
+
+async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
+    async def fail(*_: object) -> None:
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(module.database_threads, "run", fail)
+    await node.upkeep.renew()
 
 
 async def test_an_announcement_is_a_sign_of_life_in_the_database(node):
