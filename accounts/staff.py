@@ -15,6 +15,7 @@ from imgo_site.errors import NotAuthenticated
 from imgo_site.names import DASHBOARD_ROOM
 
 DASHBOARD = "dashboard"  # the source of such an identity
+KEY_START = "\x01dashboard:"
 VIEW_DASHBOARD = "push.view_dashboard"  # the permission
 
 
@@ -34,8 +35,13 @@ async def authenticate_dashboard(facts: Facts) -> Identity:
     user, expires, proof = await signed_in(facts)
     if not await database_threads.run(may_watch, user):
         raise NotAuthenticated("This user may not look at the dashboard.")
-    key = f"\x01dashboard:{user.pk}:{secrets.token_hex(4)}"
+    key = f"{KEY_START}{user.pk}:{secrets.token_hex(4)}"
     return Identity(key, (DASHBOARD_ROOM,), expires, DASHBOARD, proof)
+
+
+def is_dashboard_key(key: str) -> bool:
+    """Whether it is the key of a dashboard's session."""
+    return key.startswith(KEY_START)
 
 
 def is_kept_apart(identity: Identity, room: str) -> bool:

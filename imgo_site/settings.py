@@ -136,6 +136,9 @@ def _database() -> dict[str, Any]:
                 "min_size": 1,
                 "max_size": _positive("DATABASE_POOL_SIZE", 4),
                 "timeout": 5,  # seconds; then the request is answered 503
+                # seconds; or the tries, each after twice the time of the one before, would go on
+                # for minutes, and find a server that is back as late
+                "reconnect_timeout": 5,
             },
         )
         options.setdefault("connect_timeout", 5)  # seconds

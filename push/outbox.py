@@ -20,7 +20,7 @@ from typing import Protocol
 from imgo_site.conf import conf
 from push.background import Background
 from push.metrics import DELIVERY_SECONDS
-from push.session import PACKET_KINDS, Batch, Outgoing, Session, frames_written
+from push.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Outbox:
         sessions = tuple(self._hub.groups.get(self._group, ()))
         if len(sessions) <= FAIRNESS:
             write_to_all(sessions, message)
-            note_written(messages)
+            note_written(messages, len(sessions))
         else:
             self._is_writing = True
             self._hub.background.run(self._write_slices(sessions, message, messages))
@@ -99,7 +99,7 @@ class Outbox:
             for start in range(0, len(sessions), FAIRNESS):
                 write_to_all(sessions[start : start + FAIRNESS], message)
                 await asyncio.sleep(0)
-            note_written(messages)
+            note_written(messages, len(sessions))
         finally:
             self._is_writing = False
         if len(self._waiting) >= self._max or self._timer is None:
@@ -164,14 +164,15 @@ def _count(sessions: Sequence[Session], late: list[int], packets: list[bytes | N
         frames_written[kind] += count
 
 
-def note_written(messages: Sequence[Outgoing]) -> None:
-    """These messages were written to all sessions of their group: note how long that took.
+def note_written(messages: Sequence[Outgoing], sessions: int) -> None:
+    """These messages were written to all sessions of their group: count, and note how long it took.
 
     By this host's clock, where they were accepted by the database's: see docs/metrics.md.
     """
     now = time.time()
     for message in messages:
         if message.at:
+            deliveries[0] += sessions
             DELIVERY_SECONDS.observe(max(0.0, now - message.at))
         if message.span is not None:
             message.span.end()

@@ -1,10 +1,11 @@
 """The registry in Redis, for several nodes and for API processes without a node.
 
-Keys, all under one prefix: `node:<id>` the node's lease; `nodes` the ids of nodes; `count:<node>`
-how many sessions it has; `key:<hash>` the sessions of a subscriber key, each with the id of its
-node; `rooms:<node>` the rooms that its sessions are in; `room:<node>:<hash>` which sessions. What
-belongs to one node alone expires soon after its lease. The sessions of a key, which several nodes
-share, are checked against the leases whenever they are read.
+Keys: `node:<id>` the node's lease; `nodes` the ids of nodes; `count:<node>` how many sessions it
+has; `deliveries:<node>` how many messages it has written to them; `key:<hash>` the sessions of a
+subscriber key, each with the id of its node; `rooms:<node>` the rooms that its sessions are in, by
+how many; `room:<node>:<hash>` which sessions. What belongs to one node alone expires soon after
+its lease. The sessions of a key, which several nodes share, are checked against the leases
+whenever they are read.
 """
 
 import asyncio
@@ -19,10 +20,19 @@ import redis.asyncio as aioredis
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions, Unavailable
-from push.groups import key_group, room_group
-from push.registry import REFUSED, Entry, NodeEntry
+from push import redis_looks
+from push.redis_names import (
+    PREFIX,
+    count_name,
+    decode_entry,
+    deliveries_name,
+    key_name,
+    room_name,
+    rooms_name,
+    text,
+)
+from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, SomeKeys
 
-PREFIX = "imgo:registry:"
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
 KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
@@ -42,10 +52,10 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('DECR', KEYS[2])
 """
 
-# Puts a session into a room, and the room among the node's rooms.
+# Puts a session into a room, and the room among the node's rooms, by how many are in it.
 _JOIN = """
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('SADD', KEYS[2], ARGV[3])
+redis.call('ZADD', KEYS[2], redis.call('HLEN', KEYS[1]), ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 """
@@ -83,15 +93,13 @@ return {1, unpack(evicted)}
 # Takes a session out of a room, and the room out of the node's rooms when it was the last one.
 _LEAVE = """
 redis.call('HDEL', KEYS[1], ARGV[1])
-if redis.call('HLEN', KEYS[1]) == 0 then redis.call('SREM', KEYS[2], ARGV[2]) end
+local count = redis.call('HLEN', KEYS[1])
+if count == 0 then redis.call('ZREM', KEYS[2], ARGV[2])
+else redis.call('ZADD', KEYS[2], 'XX', count, ARGV[2]) end
 """
 
 _encode = msgspec.json.encode
 Waiting = tuple[tuple[tuple[Any, ...], ...], "asyncio.Future[list[Any]]"]
-
-
-def _entry(text: bytes | str) -> Entry:
-    return msgspec.json.decode(text, type=Entry)
 
 
 class RedisRegistry:
@@ -171,7 +179,7 @@ class RedisRegistry:
         name = f"{PREFIX}node:{self._node.id}"
         written, *_ = await self._do(
             ("SET", name, _encode(self._node), *lease, *(["XX"] if only_if_there else [])),
-            ("SET", _count_name(self._node.id), sessions, *lease),
+            ("SET", count_name(self._node.id), sessions, *lease),
             ("SADD", f"{PREFIX}nodes", self._node.id),
         )
         return bool(written)
@@ -187,7 +195,7 @@ class RedisRegistry:
                     *(self._join_command(entry, room) for room in rooms),
                 )
         rooms = {room for _, rooms in listed for room in rooms}
-        names = [self._rooms_name, *(self._room_name(room) for room in rooms)]
+        names = [self._own_rooms_name, *(self._own_room_name(room) for room in rooms)]
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
             await self._do(*(("EXPIRE", name, self._room_ttl) for name in chunk))
@@ -201,13 +209,19 @@ class RedisRegistry:
             if key is None:
                 self._renewing = iter(keys)
                 break
-            commands.append(("EXPIRE", _key_name(key), KEY_TTL))
+            commands.append(("EXPIRE", key_name(key), KEY_TTL))
         if commands:
             await self._do(*commands)
 
+    async def report(self, deliveries: int) -> None:
+        """Write the count, which lasts as long as a lease."""
+        assert self._node is not None
+        name = deliveries_name(self._node.id)
+        await self._do(("SET", name, deliveries, "PX", int(conf.NODE_LEASE * 1000)))
+
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in, or raise `TooManySessions`, or make room for it."""
-        keys = (_key_name(entry.key), _count_name(entry.node))
+        keys = (key_name(entry.key), count_name(entry.node))
         if not cap:
             await self._do(("EVAL", _ADD, 2, *keys, entry.id, _encode(entry), KEY_TTL))
             return []
@@ -215,12 +229,12 @@ class RedisRegistry:
         (answer,) = await self._do(("EVAL", _ADD_CAPPED, 2, *keys, *arguments))
         if not answer[0]:
             raise TooManySessions(REFUSED)
-        return [_entry(text) for text in answer[1:]]
+        return [decode_entry(one) for one in answer[1:]]
 
     async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
         """Take a session out, and out of its rooms."""
         await self._do(
-            ("EVAL", _REMOVE, 2, _key_name(entry.key), _count_name(entry.node), entry.id),
+            ("EVAL", _REMOVE, 2, key_name(entry.key), count_name(entry.node), entry.id),
             *(self._leave_command(entry, room) for room in rooms),
         )
 
@@ -233,24 +247,24 @@ class RedisRegistry:
         await self._do(self._leave_command(entry, room))
 
     def _join_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
-        keys = (self._room_name(room), self._rooms_name)
+        keys = (self._own_room_name(room), self._own_rooms_name)
         return ("EVAL", _JOIN, 2, *keys, entry.id, entry.key, room, self._room_ttl)
 
     def _leave_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
-        return ("EVAL", _LEAVE, 2, self._room_name(room), self._rooms_name, entry.id, room)
+        return ("EVAL", _LEAVE, 2, self._own_room_name(room), self._own_rooms_name, entry.id, room)
 
     @property
     def _room_ttl(self) -> int:
         return int(conf.NODE_LEASE * 2) + 1
 
     @property
-    def _rooms_name(self) -> str:
+    def _own_rooms_name(self) -> str:
         assert self._node is not None
-        return f"{PREFIX}rooms:{self._node.id}"
+        return rooms_name(self._node.id)
 
-    def _room_name(self, room: str) -> str:
+    def _own_room_name(self, room: str) -> str:
         assert self._node is not None
-        return _room_name(self._node.id, room)
+        return room_name(self._node.id, room)
 
     # What the API reads
 
@@ -265,7 +279,7 @@ class RedisRegistry:
     def sessions(self, key: str) -> list[Entry]:
         """The sessions of a key on live nodes, oldest first."""
         with _reading():
-            found = [_entry(text) for text in self._reader.hvals(_key_name(key))]
+            found = [decode_entry(one) for one in self._reader.hvals(key_name(key))]
             alive = {node.id for node in self.nodes()} if found else set()
         return sorted((e for e in found if e.node in alive), key=lambda e: e.since)
 
@@ -274,22 +288,29 @@ class RedisRegistry:
         counts: dict[str, int] = {}
         with _reading():
             for node in self.nodes():
-                names = [_text(room) for room in self._reader.smembers(f"{PREFIX}rooms:{node.id}")]
-                with self._reader.pipeline(transaction=False) as pipe:
-                    for name in names:
-                        pipe.hlen(_room_name(node.id, name))
-                    for name, count in zip(names, pipe.execute(), strict=True):
-                        if count:
-                            counts[name] = counts.get(name, 0) + count
+                rows: Any = self._reader.zrange(rooms_name(node.id), 0, -1, withscores=True)
+                for room, count in rows:
+                    name = text(room)
+                    counts[name] = counts.get(name, 0) + int(count)
         return counts
+
+    def fullest_rooms(self, limit: int) -> FullestRooms:
+        """The fullest rooms, without a look at all of them."""
+        with _reading():
+            return redis_looks.fullest_rooms(self._reader, self.nodes(), limit)
+
+    def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
+        """About `limit` of the keys with `part` in their name, from a bounded look at them."""
+        with _reading():
+            return redis_looks.some_keys(self._reader, self.nodes(), part, limit, cursor)
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
         found: list[tuple[str, str]] = []
         with _reading():
             for node in self.nodes():
-                members = self._reader.hgetall(_room_name(node.id, room))
-                found += [(_text(key), _text(name)) for name, key in members.items()]
+                members = self._reader.hgetall(room_name(node.id, room))
+                found += [(text(key), text(name)) for name, key in members.items()]
         return sorted(found)
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
@@ -298,25 +319,30 @@ class RedisRegistry:
         found: dict[Any, Any] = {}
         with _reading():
             for node in self.nodes():
-                name = _room_name(node.id, room)
+                name = room_name(node.id, room)
                 count += int(self._reader.hlen(name))
                 if len(found) < limit:
                     some: Any = self._reader.hscan(name, count=limit)[1]
                     found.update(some)
-        return count, sorted((_text(key), _text(session)) for session, key in found.items())[:limit]
+        return count, sorted((text(key), text(session)) for session, key in found.items())[:limit]
 
     def nodes(self) -> list[NodeEntry]:
         """The live nodes, in order of their numbers; ids of dead ones are dropped on the way."""
         with _reading():
-            ids = [_text(name) for name in self._reader.smembers(f"{PREFIX}nodes")]
+            ids = [text(name) for name in self._reader.smembers(f"{PREFIX}nodes")]
             leases = self._reader.mget([f"{PREFIX}node:{name}" for name in ids]) if ids else []
-            counts = self._reader.mget([_count_name(name) for name in ids]) if ids else []
+            counts = self._reader.mget([count_name(name) for name in ids]) if ids else []
+            written = self._reader.mget([deliveries_name(name) for name in ids]) if ids else []
             dead = [name for name, lease in zip(ids, leases, strict=True) if lease is None]
             if dead:
                 self._reader.srem(f"{PREFIX}nodes", *dead)
         nodes = [
-            replace(msgspec.json.decode(lease, type=NodeEntry), sessions=int(count or 0))
-            for lease, count in zip(leases, counts, strict=True)
+            replace(
+                msgspec.json.decode(lease, type=NodeEntry),
+                sessions=int(count or 0),
+                deliveries=int(deliveries or 0),
+            )
+            for lease, count, deliveries in zip(leases, counts, written, strict=True)
             if lease
         ]
         return sorted(nodes, key=lambda node: node.number)
@@ -340,12 +366,13 @@ class _reading:  # noqa: N801 - reads as a statement
 
 
 def _rewrite_commands(entry: Entry) -> list[tuple[Any, ...]]:
-    name = _key_name(entry.key)
+    name = key_name(entry.key)
     return [("HSET", name, entry.id, _encode(entry)), ("EXPIRE", name, KEY_TTL)]
 
 
 def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
-    names = [f"{PREFIX}node:{node_id}", f"{PREFIX}rooms:{node_id}", _count_name(node_id)]
+    names = [f"{PREFIX}node:{node_id}", rooms_name(node_id), count_name(node_id)]
+    names.append(deliveries_name(node_id))
     return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id)]
 
 
@@ -358,19 +385,3 @@ def _settle(future: "asyncio.Future[list[Any]]", replies: list[Any]) -> None:
             future.set_exception(Unavailable(f"The registry cannot be reached: {reply}"))
             return
     future.set_result(replies)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _key_name(key: str) -> str:
-    return PREFIX + "key:" + key_group(key)
-
-
-def _count_name(node_id: str) -> str:
-    return f"{PREFIX}count:{node_id}"
-
-
-def _room_name(node_id: str, room: str) -> str:
-    return f"{PREFIX}room:{node_id}:{room_group(room)}"

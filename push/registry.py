@@ -6,6 +6,7 @@ its own entry gone writes everything again. Entries are leases: those of a node 
 renewed its own for `NODE_LEASE` seconds count for nothing.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -40,6 +41,31 @@ class NodeEntry:
     number: int
     since: float
     sessions: int = 0
+    deliveries: int = 0  # messages written to sessions since it started, each session counted
+
+
+@dataclass(frozen=True, slots=True)
+class FullestRooms:
+    """How many rooms have somebody in them, and (name, sessions) of the fullest, fullest first.
+
+    Of several nodes with many rooms the count is an estimate, some per cent off at most.
+    """
+
+    count: int
+    is_estimate: bool
+    rows: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SomeKeys:
+    """(key, sessions) of some keys that are connected, in no order.
+
+    `cursor`: where to go on, 0 when there is no more. `looked_at`: how many keys that took.
+    """
+
+    rows: list[tuple[str, int]]
+    cursor: int
+    looked_at: int
 
 
 class Registry(Protocol):
@@ -56,6 +82,9 @@ class Registry(Protocol):
 
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease; if it was lost, write `entries` (session, rooms) again."""
+
+    async def report(self, deliveries: int) -> None:
+        """Say how many messages the node has written to sessions since it started."""
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in.
@@ -78,6 +107,12 @@ class Registry(Protocol):
 
     def rooms(self) -> dict[str, int]:
         """Every room with somebody in it, and how many sessions that is."""
+
+    def fullest_rooms(self, limit: int) -> FullestRooms:
+        """The fullest rooms, without a look at all of them."""
+
+    def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
+        """About `limit` of the keys with `part` in their name, from a bounded look at them."""
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
@@ -103,6 +138,7 @@ class MemoryRegistry:
         self._node: NodeEntry | None = None
         self._keys: dict[str, dict[str, Entry]] = {}
         self._rooms: dict[str, dict[str, Entry]] = {}
+        self._deliveries = 0
         self._is_forgotten = False
 
     async def start(self, node: NodeEntry) -> None:
@@ -129,6 +165,10 @@ class MemoryRegistry:
             for entry, rooms in entries:
                 self._keys.setdefault(entry.key, {})[entry.id] = entry
                 await self.join(entry, rooms)
+
+    async def report(self, deliveries: int) -> None:
+        """Keep the count for `nodes`."""
+        self._deliveries = deliveries
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in, or raise `TooManySessions`, or make room for it."""
@@ -166,6 +206,18 @@ class MemoryRegistry:
         """Every room with somebody in it, and how many sessions that is."""
         return {room: len(members) for room, members in list(self._rooms.items())}
 
+    def fullest_rooms(self, limit: int) -> FullestRooms:
+        """The fullest rooms: of one process, all of them can be looked at."""
+        found = self.rooms()
+        return FullestRooms(len(found), False, fullest(found, limit))
+
+    def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
+        """`limit` of the keys with `part` in their name, after the first `cursor`."""
+        rows = [(key, len(there)) for key, there in list(self._keys.items())]
+        found = [row for row in rows if part in row[0]]
+        end = cursor + limit
+        return SomeKeys(found[cursor:end], end if end < len(found) else 0, len(rows))
+
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
         return sorted((entry.key, entry.id) for entry in list(self._rooms.get(room, {}).values()))
@@ -180,7 +232,7 @@ class MemoryRegistry:
         if self._node is None:
             return []
         count = sum(len(there) for there in list(self._keys.values()))
-        return [replace(self._node, sessions=count)]
+        return [replace(self._node, sessions=count, deliveries=self._deliveries)]
 
     def forget_node(self, node_id: str) -> None:
         """Drop everything, as far as the registry goes; the next renewal writes it again."""
@@ -188,6 +240,11 @@ class MemoryRegistry:
             self._keys.clear()
             self._rooms.clear()
             self._is_forgotten = True
+
+
+def fullest(rooms: dict[str, int], limit: int) -> list[tuple[str, int]]:
+    """(name, sessions) of the fullest of these rooms, those that are as full by name."""
+    return heapq.nsmallest(limit, rooms.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _discard(table: dict[str, dict[str, Entry]], name: str, session_id: str) -> None:

@@ -74,6 +74,8 @@ TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
 # Frames with messages that this process has written, by kind of packet: plain numbers, because
 # they are counted where a microsecond is much. Only the event loop's thread counts.
 frames_written = [0] * PACKET_KINDS
+# The messages in them, but for the dashboard's own pictures, once for each session: one number.
+deliveries = [0]
 
 
 class Outgoing:
@@ -230,6 +232,7 @@ class Session:
         if message.id not in self._replayed:
             self._replayed.add(message.id)
             self._last_replayed = max(message.id, self._last_replayed)
+            deliveries[0] += 1
             self._write(message)
 
     def _write(self, message: Outgoing) -> None:

@@ -1,7 +1,8 @@
 """What the dashboard shows: one small picture of the whole installation, and its last minutes.
 
-Counters (`pushes`, `events`) are the highest ids that the database has given: whoever has two
-pictures has the rate between them, and asking for them costs the same however much there is.
+`pushes` is the highest id that the database has given, `deliveries` the sum of what the nodes say
+that they have written: whoever has two pictures has the rate between them, and asking for them
+costs the same however much there is.
 """
 
 import json
@@ -25,7 +26,7 @@ from push import vitals
 from push.envelope import MESSAGE, Envelope
 from push.groups import room_group
 from push.models import Duty
-from push.registry import get_registry
+from push.registry import FullestRooms, get_registry
 from push.wire import Op
 
 EVERY = 2.0  # seconds between two pictures that are sent to the dashboards
@@ -55,13 +56,12 @@ class _Rooms:
         """How many rooms there are, and the fullest. Raises `Unavailable`."""
         begin = time.monotonic()
         if begin >= self._next or not self._found:
-            found = get_registry().rooms()
-            watching = found.pop(DASHBOARD_ROOM, 0)
-            top = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:ROOMS_SHOWN]
+            found, watching = fullest_rooms(ROOMS_SHOWN)
             self._found = {
                 "watching": watching,
-                "count": len(found),
-                "top": [{"room": room, "sessions": count} for room, count in top],
+                "count": found.count,
+                "count_is_estimate": found.is_estimate,
+                "top": [{"room": room, "sessions": count} for room, count in found.rows],
             }
             end = time.monotonic()
             self._next = end + (end - begin) * ROOMS_SHARE
@@ -71,11 +71,23 @@ class _Rooms:
 _rooms = _Rooms()
 
 
+def fullest_rooms(limit: int) -> tuple[FullestRooms, int]:
+    """The fullest rooms but for the dashboard's own; and how many are in that one.
+
+    Raises `Unavailable`.
+    """
+    found = get_registry().fullest_rooms(limit + 1)
+    watching, _ = get_registry().peek(DASHBOARD_ROOM, 0)
+    rows = [row for row in found.rows if row[0] != DASHBOARD_ROOM][:limit]
+    return FullestRooms(found.count - bool(watching), found.is_estimate, rows), watching
+
+
 def of_registry() -> Section:
     """Sessions, nodes and rooms. Raises `Unavailable`."""
     nodes = get_registry().nodes()
     return {
         "sessions": sum(node.sessions for node in nodes),
+        "deliveries": sum(node.deliveries for node in nodes),
         "nodes": {
             "count": len(nodes),
             "rows": [
@@ -105,17 +117,16 @@ def of_database() -> Section:
 
 
 def counters() -> Section:
-    """The counters, and how long the last deliveries took. Raises `DatabaseError`."""
-    events = Event.objects.aggregate(last=Max("pk"))["last"] or 0
+    """How many pushes, and how long the last deliveries took. Raises `DatabaseError`."""
     return {
         "pushes": Message.objects.aggregate(last=Max("pk"))["last"] or 0,
-        "events": events,
-        "latency": _latency(events),
+        "latency": _latency(),
     }
 
 
-def _latency(last: int) -> Section:
+def _latency() -> Section:
     """Milliseconds from acceptance to the session's kernel, of the last minute's deliveries."""
+    last = Event.objects.aggregate(last=Max("pk"))["last"] or 0
     kinds = (Event.Kind.SENT, Event.Kind.RECEIVED)
     rows = Event.objects.filter(pk__gt=last - LATENCIES, kind__in=kinds)
     rows = rows.filter(at__gt=Now() - timedelta(seconds=LATENCY_AGE))
@@ -190,16 +201,19 @@ def history() -> list[Section]:
     return [sample for sample in kept if sample["at"] > oldest]
 
 
-def add_sample(sessions: int | None) -> None:
-    """Keep a sample; `sessions` is None when nobody knows. Raises `DatabaseError`."""
-    found = counters()
-    sample = {"at": time.time(), "sessions": sessions, **found}
+def add_sample(found: Section) -> None:
+    """Keep a sample, with what `totals` found. Raises `DatabaseError`."""
+    sample = {"at": time.time(), **found, **counters()}
     Duty.objects.filter(name=SAMPLES).update(result=[*history(), sample][-SAMPLES_KEPT:])
 
 
-def session_count() -> int | None:
-    """Open sessions of all nodes, None when the registry is away."""
+def totals() -> Section:
+    """Open sessions and deliveries of all nodes, None when the registry is away."""
     try:
-        return sum(node.sessions for node in get_registry().nodes())
+        nodes = get_registry().nodes()
     except Unavailable:
-        return None
+        return {"sessions": None, "deliveries": None}
+    return {
+        "sessions": sum(node.sessions for node in nodes),
+        "deliveries": sum(node.deliveries for node in nodes),
+    }

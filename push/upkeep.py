@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from django.conf import settings
@@ -29,7 +30,7 @@ from push.layers import LAYER_ERRORS, reconnect
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
 from push.recovery import recover
-from push.session import Session
+from push.session import Session, deliveries
 from push.tasks import canary, queue_of
 from push.wire import CloseCode
 
@@ -70,6 +71,7 @@ class Upkeep:
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
             (self.leave_groups, TICK),
             (self.renew, conf.NODE_LEASE / 3),
+            (self.announce, conf.NODE_LEASE / 3),
             (self.sweep, max(TICK, conf.SWEEP_AFTER / 2)),
             (self.audit, TICK),
             (self.echo, ECHO_EVERY),
@@ -77,6 +79,7 @@ class Upkeep:
             (self.balance, BALANCE_EVERY / 2),
             (self.sample, snapshot.SAMPLE_EVERY / 2),
             (self.inform, snapshot.EVERY),
+            (self.report, TICK),
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
@@ -155,7 +158,15 @@ class Upkeep:
             if name in sessions
         ]
         await node.registry.renew(len(sessions), entries)
-        await database_threads.run(NodeRow.objects.announce, node.name)
+
+    async def announce(self) -> None:
+        """Give a sign of life in the database, whose absence must not cost the lease."""
+        await database_threads.run(NodeRow.objects.announce, self._node.name)
+
+    async def report(self) -> None:
+        """Say how many messages were written to sessions, for the dashboard's rates."""
+        with suppress(Unavailable):  # `renew` says so, less often
+            await self._node.registry.report(deliveries[0])
 
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""
@@ -204,8 +215,8 @@ class Upkeep:
         """Keep a sample for the dashboard's plots of the last minutes."""
         every = snapshot.SAMPLE_EVERY
         if await database_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
-            sessions = await asyncio.to_thread(snapshot.session_count)
-            await database_threads.run(snapshot.add_sample, sessions)
+            found = await asyncio.to_thread(snapshot.totals)
+            await database_threads.run(snapshot.add_sample, found)
 
     async def inform(self) -> None:
         """Send a picture to the dashboards, if this node has one of them and it is its turn."""

@@ -9,6 +9,7 @@ from push.api.health import HealthView, ReadyView
 urlpatterns = [
     path("", views.demo, name="demo"),
     path("demo/push", views.demo_push, name="demo-push"),
+    path("favicon.ico", views.favicon),
     path("healthz", HealthView.as_view()),
     path("readyz", ReadyView.as_view()),
     path("api/schema/", SchemaView.as_view(), name="schema"),

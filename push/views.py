@@ -1,7 +1,8 @@
-"""The demo page."""
+"""The demo page, and the icon of every page that names none."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
@@ -17,6 +18,12 @@ from push.services import accept_push
 # Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
 CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
+@require_GET
+def favicon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+    """Where browsers look by themselves: for the admin, the API's pages and plain answers."""
+    return redirect(static("push/icon.svg"))
 
 
 def _check_demo(request: HttpRequest) -> None:

@@ -91,14 +91,22 @@ class _NameField(forms.CharField):
             raise ValidationError(error.message) from None
 
 
-class KickKey(Action):
+class _OfKey(Action):
+    """What is about one key and leads back to its page."""
+
+    name = _NameField("key")
+
+    def back(self) -> str:
+        """The key's page."""
+        return key_url(self.cleaned_data["name"])
+
+
+class KickKey(_OfKey):
     """Close all sessions of a key."""
 
     permission = "push.kick_session"
     title = "Close the sessions of a key"
     button = "Close the sessions"
-
-    name = _NameField("key")
 
     def question(self) -> list[str]:
         """How many there are."""
@@ -115,12 +123,8 @@ class KickKey(Action):
         _audit(user, CHANGE, Node, what=what, change=change)
         return f"{operations.kick_key(key)} session(s) of {key!r} are being closed."
 
-    def back(self) -> str:
-        """The key's page."""
-        return key_url(self.cleaned_data["name"])
 
-
-class KickSession(Action):
+class KickSession(_OfKey):
     """Close one session."""
 
     permission = "push.kick_session"
@@ -128,11 +132,12 @@ class KickSession(Action):
     button = "Close the session"
 
     session = forms.CharField(widget=forms.HiddenInput, max_length=40)
-    name = _NameField("key")
 
     def question(self) -> list[str]:
-        """Which one."""
+        """Which one; it may have gone since the page was made."""
         data = self.cleaned_data
+        if all(entry.id != data["session"] for entry in get_registry().sessions(data["name"])):
+            raise NotFound(f"The key {data['name']!r} has no session {data['session']!r} any more.")
         return [
             f"Close the session {data['session']} of the key {data['name']!r}?",
             "Its client is told not to come back by itself; other sessions of the key stay.",
@@ -145,10 +150,6 @@ class KickSession(Action):
         _audit(user, CHANGE, Node, what=what, change="Closed the session.")
         operations.kick_session(session)
         return f"The session {session} is being closed."
-
-    def back(self) -> str:
-        """The key's page."""
-        return key_url(self.cleaned_data["name"])
 
 
 class DrainNode(Action):
@@ -183,19 +184,20 @@ class DrainNode(Action):
         return f"{node.name} is closing {operations.drain_node(node.id)} session(s)."
 
 
-class RevokeToken(Action):
+class RevokeToken(_OfKey):
     """Take a key's token back."""
 
     permission = "accounts.delete_token"
     title = "Revoke a token"
     button = "Revoke the token"
 
-    name = _NameField("key")
-
     def question(self) -> list[str]:
-        """What it means."""
+        """What it means, if there is one."""
+        key = self.cleaned_data["name"]
+        if not Token.objects.filter(key=key).exists():
+            raise NotFound(f"The key {key!r} has no token.")
         return [
-            f"Revoke the token of the key {self.cleaned_data['name']!r}?",
+            f"Revoke the token of the key {key!r}?",
             "No session can be opened with it any more, and the key's open sessions are closed. "
             "It cannot be undone: the key will need a new token.",
         ]
@@ -208,10 +210,6 @@ class RevokeToken(Action):
         _audit(user, DELETION, Token, pk=pk, what=what, change=change)
         operations.revoke_token(key)
         return f"The token of {key!r} is revoked."
-
-    def back(self) -> str:
-        """The key's page."""
-        return key_url(self.cleaned_data["name"])
 
 
 TARGETS = [("key", "a key"), ("room", "a room"), ("all", "everyone")]

@@ -7,8 +7,10 @@ from push.dashboard import views
 urlpatterns = [
     path("", views.overview, name="dashboard"),
     path("data", views.data, name="dashboard-data"),
+    path("keys", views.keys, name="dashboard-keys"),
     path("key", views.key, name="dashboard-key"),
     path("room", views.room, name="dashboard-room"),
     path("rooms", views.rooms, name="dashboard-rooms"),
     path("act/<slug:name>", views.act, name="dashboard-act"),
+    path("<path:rest>", views.nothing),
 ]

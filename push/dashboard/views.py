@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
 from accounts.models import Token
+from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
@@ -26,6 +27,7 @@ from push.routing import WEBSOCKET_PATH
 SESSIONS_SHOWN = 200
 MEMBERS_SHOWN = 200
 ROOMS_SHOWN = 200
+KEYS_SHOWN = 100
 PENDING_SHOWN = 20
 PUSHES_SHOWN = 10
 
@@ -168,12 +170,37 @@ def room(request: HttpRequest) -> HttpResponse:
 @for_operators
 def rooms(request: HttpRequest) -> HttpResponse:
     """The rooms with somebody in them, fullest first."""
-    found = get_registry().rooms()
-    found.pop(DASHBOARD_ROOM, None)
-    rows = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return render(
-        request, "dashboard/rooms.html", {"count": len(rows), "rooms": rows[:ROOMS_SHOWN]}
+    found, _ = snapshot.fullest_rooms(ROOMS_SHOWN)
+    return render(request, "dashboard/rooms.html", {"found": found})
+
+
+@require_GET
+@for_operators
+def keys(request: HttpRequest) -> HttpResponse:
+    """Some of the keys that are connected; those with a text in their name, when one is given."""
+    part = request.GET.get("part", "")
+    if part:
+        check_name(part, "part of a key")
+    cursor = check_number(
+        request.GET.get("cursor", "0"), "The place to go on", lowest=0, highest=INT64_MAX
     )
+    registry = get_registry()
+    found = registry.some_keys(part, KEYS_SHOWN, cursor)
+    context = {
+        "part": part,
+        "found": found,
+        "keys": sorted(row for row in found.rows if not is_dashboard_key(row[0])),
+        "is_first": not cursor,
+        "sessions": sum(node.sessions for node in registry.nodes()),
+    }
+    return render(request, "dashboard/keys.html", context)
+
+
+@require_GET
+@for_operators
+def nothing(request: HttpRequest, rest: str) -> HttpResponse:  # noqa: ARG001
+    """Any other address."""
+    raise NotFound(f"There is nothing at {request.path}.")
 
 
 @require_http_methods(["GET", "POST"])

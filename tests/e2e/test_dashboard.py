@@ -1,6 +1,7 @@
 """The dashboard's live path: a signed-in operator's own session, and the pages beside it."""
 
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -9,13 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import eventually
+
 from .clients import JOIN
 from .harness import Cluster, Embedded, System, logs, manage
 from .test_identity import Enter, cookie_header
 from .world import World, new_key, new_room
 
 ROOM = "imgo.dashboard"
-UNAUTHORIZED, KICKED = 4401, 4504
+UNAUTHORIZED, REVOKED, KICKED = 4401, 4403, 4504
 SignIn = Callable[[System], Awaitable["Operator"]]
 
 CREATE = """
@@ -118,6 +121,56 @@ async def test_an_operator_sees_what_is_going_on(
         assert picture["rooms"]["count"] >= 1
     found = await operator.browser.get("/dashboard/key", params={"name": key})
     assert str(world.node(1).http_port) in found.text  # in the name of its node
+
+
+async def test_a_push_to_a_room_is_a_delivery_for_each_session_in_it(
+    system: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(system), await sign_in(system)
+    room = new_room()
+    sessions = [await world.session(new_key(), node=n, rooms=[room]) for n in range(4)]
+
+    async def deliveries() -> int:
+        found = (await operator.browser.get("/dashboard/data")).json()
+        return int(found["deliveries"])
+
+    before = await deliveries()
+    await world.api.push({"room": room}, b"1")
+    for session in sessions:
+        assert await session.receive_bodies(1) == [b"1"]
+
+    async def are_counted() -> bool:
+        return await deliveries() >= before + 4
+
+    await eventually(are_counted)
+
+
+async def test_an_operator_finds_connected_keys_and_rooms(
+    system: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(system), await sign_in(system)
+    key, room = new_key(), new_room()
+    for n in range(2):
+        await world.session(key, node=n, rooms=[room])
+    keys = await operator.browser.get("/dashboard/keys", params={"part": key[3:-1]})
+    assert f'name={key}">{key}</a></th><td class="number">2<' in keys.text
+    rooms = await operator.browser.get("/dashboard/rooms")
+    assert f'name={room}">{room}</a></th><td class="number">2<' in rooms.text
+
+
+async def test_an_operator_revokes_a_token_and_closes_one_session(
+    system: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(system), await sign_in(system)
+    key = new_key()
+    one, two = [await world.session(key, node=n) for n in range(2)]
+    page = await operator.browser.get("/dashboard/key", params={"name": key})
+    first = re.findall(r'<th scope="row">([0-9a-f]+-[0-9]+)<', page.text)[0]  # the oldest
+    await operator.act("kick-session", {"session": first, "name": key})
+    assert (await one.ended()).code == KICKED
+    await world.wait_for_sessions(key, 1)
+    await operator.act("revoke-token", {"name": key})
+    assert (await two.ended()).code == REVOKED
 
 
 async def test_a_dashboard_takes_nothing_away_from_its_user(

@@ -1,6 +1,8 @@
 """The dashboard: who may look, what is shown and done, and what happens when parts fail."""
 
 import asyncio
+import html
+import re
 import time
 
 import pytest
@@ -17,12 +19,12 @@ from push import snapshot
 from push.groups import key_group, node_group
 from push.models import Duty
 from push.redis_registry import RedisRegistry
-from push.registry import Entry, NodeEntry
+from push.registry import Entry, FullestRooms, NodeEntry
 from push.services import Push, accept_push
 from push.wire import CloseCode
 from tests import in_thread
 
-PAGES = ["", "key?name=u1", "room?name=r1", "rooms", "act/push", "act/kick-key?name=u1"]
+PAGES = ["", "key?name=u1", "room?name=r1", "rooms", "keys", "act/push", "act/kick-key?name=u1"]
 ACTIONS = {
     "push.push_message": ("push", {"target": "key", "name": "u1", "body": "1", "dedupe": "d"}),
     "push.kick_session": ("kick-key", {"name": "u1"}),
@@ -221,7 +223,7 @@ def test_the_samples_of_the_last_minutes_are_kept_and_no_more(db, monkeypatch):
     assert snapshot.history() == []
     assert Duty.objects.claim(snapshot.SAMPLES, 1)
     for count in range(snapshot.SAMPLES_KEPT + 3):
-        snapshot.add_sample(count)
+        snapshot.add_sample({"sessions": count, "deliveries": 0})
     kept = snapshot.history()
     assert len(kept) == snapshot.SAMPLES_KEPT
     assert kept[-1]["sessions"] == snapshot.SAMPLES_KEPT + 2
@@ -255,6 +257,81 @@ def test_a_name_that_cannot_be_is_told(browser, redis_client, page, name):
     answer = browser.get(f"/dashboard/{page}", {"name": name})
     assert answer.status_code == 400
     assert 'role="alert"' in text_of(answer)
+
+
+def test_the_rooms_are_listed_but_for_our_own(browser, populate, monkeypatch):
+    populate({"u1": ["r1", "r2", "a/b?c"], "u2": ["r1"], "\x01dashboard:1:x": [DASHBOARD_ROOM]})
+    text = text_of(browser.get("/dashboard/rooms"))
+    assert "Rooms (3)" in text
+    assert "room?name=a%2Fb%3Fc" in text
+    assert DASHBOARD_ROOM not in text
+    monkeypatch.setattr("push.dashboard.views.ROOMS_SHOWN", 1)
+    text = text_of(browser.get("/dashboard/rooms"))
+    assert "The fullest 1 of 3" in text
+    assert text.count('scope="row"') == 1
+
+
+def test_an_estimate_of_the_rooms_is_called_one(browser, populate, monkeypatch):
+    populate({"u1": ["r1"]})
+    found = FullestRooms(200_000, True, [("r1", 1)])
+    monkeypatch.setattr(RedisRegistry, "fullest_rooms", lambda *_: found)
+    assert "Rooms (about 200,000)" in text_of(browser.get("/dashboard/rooms"))
+    assert browser.get("/dashboard/data").json()["rooms"]["count_is_estimate"] is True
+
+
+def test_the_connected_keys_are_listed_but_for_our_own(browser, populate):
+    populate({"u1": [], "u2": [], "a/b?c&d": [], "\x01dashboard:1:x": [DASHBOARD_ROOM]})
+    text = text_of(browser.get("/dashboard/keys"))
+    assert "Connected keys (3)" in text
+    assert "key?name=a%2Fb%3Fc%26d" in text
+    assert "x01" not in text
+    assert "\x01" not in text
+    filtered = text_of(browser.get("/dashboard/keys", {"part": "u"}))
+    assert filtered.count('scope="row"') == 2
+    assert "None, of 4 keys looked at." in text_of(browser.get("/dashboard/keys", {"part": "zz"}))
+
+
+def test_nobody_is_connected(browser, redis_client):
+    assert "No key is connected." in text_of(browser.get("/dashboard/keys"))
+    assert "Nobody is in a room." in text_of(browser.get("/dashboard/rooms"))
+
+
+def test_many_keys_are_shown_a_few_at_a_time(browser, populate, monkeypatch):
+    monkeypatch.setattr("push.redis_looks.SCAN", 10)
+    monkeypatch.setattr("push.dashboard.views.KEYS_SHOWN", 20)
+    populate({f"u{n}": [] for n in range(200)})
+    found: set[str] = set()
+    page, pages = "/dashboard/keys", 0
+    while page:
+        text = text_of(browser.get(page))
+        names = re.findall(r"key\?name=(u\d+)", text)
+        assert len(names) < 100
+        found |= set(names)
+        more = re.search(r'id="more-keys" href="([^"]+)"', text)
+        page, pages = more and f"/dashboard/keys{html.unescape(more[1])}", pages + 1
+    assert found == {f"u{n}" for n in range(200)}
+    assert pages > 3
+
+
+@pytest.mark.parametrize("query", [{"cursor": "x"}, {"cursor": "-1"}, {"part": "a\x01"}], ids=str)
+def test_a_bad_place_in_the_keys_is_told(browser, redis_client, query):
+    answer = browser.get("/dashboard/keys", query)
+    assert answer.status_code == 400
+    assert 'role="alert"' in text_of(answer)
+
+
+def test_an_address_that_is_no_page(browser, client):
+    answer = browser.get("/dashboard/nothing/here")
+    assert answer.status_code == 404
+    assert "There is nothing at /dashboard/nothing/here." in text_of(answer)
+    assert client.get("/dashboard/nothing").status_code == 302  # nobody is told what there is
+
+
+def test_a_picture_counts_what_the_nodes_have_delivered(browser, populate, redis_client):
+    populate({"u1": []})
+    redis_client.set("imgo:registry:deliveries:n1", 12)
+    assert browser.get("/dashboard/data").json()["deliveries"] == 12
+    assert snapshot.totals() == {"sessions": 1, "deliveries": 12}
 
 
 def test_many_members_are_cut(browser, populate, monkeypatch):
@@ -369,6 +446,22 @@ def test_a_token_is_revoked(browser, populate):
     assert LogEntry.objects.count() == 1
 
 
+GONE = [
+    ("kick-session", {"session": "n1-9", "name": "u1"}, "has no session"),
+    ("kick-session", {"session": "x", "name": "u1"}, "has no session"),
+    ("revoke-token", {"name": "u1"}, "has no token"),
+    ("drain-node", {"node": "n9"}, "no live node"),
+]
+
+
+@pytest.mark.parametrize(("action", "values", "why"), GONE)
+def test_nobody_is_asked_about_what_is_gone(browser, populate, action, values, why):
+    populate({"u1": []})
+    answer = browser.get(f"/dashboard/act/{action}", values)
+    assert answer.status_code == 404
+    assert why in text_of(answer)
+
+
 def test_there_are_no_other_actions(browser):
     assert browser.get("/dashboard/act/fly").status_code == 404
 
@@ -399,7 +492,7 @@ def test_without_redis_the_rest_is_shown(browser, redis_down):
     assert "cannot be reached" in text_of(key)
 
 
-@pytest.mark.parametrize("page", ["room?name=r1", "rooms", "act/kick-key?name=u1"])
+@pytest.mark.parametrize("page", ["room?name=r1", "rooms", "keys", "act/kick-key?name=u1"])
 def test_what_needs_redis_says_so(browser, redis_down, page):
     answer = browser.get(f"/dashboard/{page}")
     assert answer.status_code == 503

@@ -13,7 +13,7 @@ from push import metrics
 from push.hub import Hub
 from push.layers import InProcessChannelLayer
 from push.outbox import write_to_all
-from push.session import Kind, frames_written
+from push.session import Kind, Outgoing, deliveries, frames_written
 from push.wire import CloseCode
 from tests import eventually
 
@@ -201,6 +201,21 @@ def test_a_frame_that_is_held_back_counts_when_it_is_written():
     assert grown(before)["tcp"] == 1
     held.release()
     assert grown(before)["tcp"] == 2
+
+
+async def test_a_delivery_counts_once_for_each_session(hub):
+    for name in ("a", "b", "c"):
+        await hub.add(quick(name, Kind.TCP), ["r.1"])
+    before = deliveries[0]
+    hub.deliver("r.1", Outgoing(0, 5, b"{}", True))  # a picture for the dashboards
+    hub.deliver("r.1", Outgoing(1, 5, b"1", True, at=1000.0))
+    hub.deliver("r.1", Outgoing(2, 5, b"2", True, at=1000.0))
+    await eventually(lambda: deliveries[0] - before == 6)
+    back = make_session("d")
+    back.hold(10**6)
+    back.replay(message(3))
+    back.replay(message(3))
+    assert deliveries[0] - before == 7
 
 
 async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, monkeypatch):

@@ -10,7 +10,14 @@ import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
 from push.redis_registry import CLIENT_NAME, RedisRegistry
-from push.registry import Entry, MemoryRegistry, NodeEntry, Registry
+from push.registry import (
+    Entry,
+    FullestRooms,
+    MemoryRegistry,
+    NodeEntry,
+    Registry,
+    SomeKeys,
+)
 from tests import eventually
 
 NODE = NodeEntry("n1", "one:8000", 1, 100.0)
@@ -89,6 +96,49 @@ async def test_rooms_and_their_members(registry):
     await registry.leave(entries[0], "lobby")
     await registry.leave(entries[0], "nowhere")
     assert registry.members("lobby") == [("u1", "s2"), ("u1", "s3")]
+
+
+async def test_the_fullest_rooms_first(registry):
+    for place, rooms in enumerate((["a", "b", "c"], ["b", "c"], ["c"], ["d"])):
+        await add(registry, entry(f"s{place}"))
+        await registry.join(entry(f"s{place}"), rooms)
+    assert registry.fullest_rooms(3) == FullestRooms(4, False, [("c", 3), ("b", 2), ("a", 1)])
+    await registry.leave(entry("s1"), "c")
+    await registry.leave(entry("s2"), "c")
+    await registry.leave(entry("s2"), "nowhere")
+    assert registry.fullest_rooms(2) == FullestRooms(4, False, [("b", 2), ("a", 1)])
+
+
+async def test_there_are_no_rooms(registry):
+    assert registry.fullest_rooms(3) == FullestRooms(0, False, [])
+
+
+async def test_connected_keys_are_found_by_a_part_of_their_name(registry):
+    await add(registry, entry("s1", "ann"), entry("s2", "ann"), entry("s3", "hanna"))
+    await add(registry, entry("s4", "bob"))
+    assert sorted(registry.some_keys("ann", 9).rows) == [("ann", 2), ("hanna", 1)]
+    assert sorted(registry.some_keys("", 9).rows) == [("ann", 2), ("bob", 1), ("hanna", 1)]
+    assert registry.some_keys("x", 9) == SomeKeys([], 0, 3)
+
+
+async def test_all_connected_keys_are_found_a_few_at_a_time(registry, monkeypatch):
+    monkeypatch.setattr("push.redis_looks.SCAN", 10)
+    await add(registry, *(entry(f"s{n}", f"u{n}") for n in range(300)))
+    found: dict[str, int] = {}
+    pages, cursor = 0, 0
+    while cursor or not pages:
+        some = registry.some_keys("u", 20, cursor)
+        assert len(some.rows) < 100
+        found |= some.rows
+        pages, cursor = pages + 1, some.cursor
+    assert found == {f"u{n}": 1 for n in range(300)}
+    assert pages > 3
+
+
+async def test_a_node_says_how_much_it_delivered(registry):
+    assert [node.deliveries for node in registry.nodes()] == [0]
+    await registry.report(5)
+    assert [node.deliveries for node in registry.nodes()] == [5]
 
 
 async def test_a_room_that_the_last_has_left_is_no_room(registry):
@@ -211,6 +261,56 @@ async def test_every_node_sees_all_nodes(two):
         assert registry.members("a") == [("u1", "s1"), ("u1", "s2")]
 
 
+@pytest.fixture
+def rooms_of(redis_client):
+    """Writes so many rooms with a session each for a node, from a number on."""
+
+    def write(node: str, begin: int, count: int) -> None:
+        for start in range(begin, begin + count, 10_000):
+            names = range(start, min(start + 10_000, begin + count))
+            redis_client.zadd(f"imgo:registry:rooms:{node}", {f"r{n}": 1 for n in names})
+
+    return write
+
+
+async def test_the_fullest_rooms_of_all_nodes(two, rooms_of):
+    first, second = two
+    for node, registry in (("n1", first), ("n2", second)):
+        for place in range(3):
+            await registry.join(entry(f"s{place}", node=node), ["lobby", f"own-{node}"])
+    found = first.fullest_rooms(3)
+    assert found == FullestRooms(3, False, [("lobby", 6), ("own-n1", 3), ("own-n2", 3)])
+
+
+async def test_many_rooms_of_one_node_are_counted(make, rooms_of):
+    registry = await make(NODE)
+    rooms_of("n1", 0, 5000)
+    await registry.join(entry("s1"), ["r4999"])
+    await registry.join(entry("s2"), ["r4999"])
+    assert registry.fullest_rooms(1) == FullestRooms(5000, False, [("r4999", 2)])
+
+
+async def test_how_many_rooms_several_nodes_have_is_estimated(two, rooms_of):
+    rooms_of("n1", 0, 6000)
+    rooms_of("n2", 3000, 6000)
+    found = two[0].fullest_rooms(1)
+    assert found.is_estimate
+    assert found.count == pytest.approx(9000, rel=0.1)
+    rooms_of("n2", 0, 3000)  # now the second has all of the first's
+    assert two[0].fullest_rooms(1).count == pytest.approx(9000, rel=0.1)
+
+
+async def test_the_look_for_keys_is_bounded(make, monkeypatch):
+    monkeypatch.setattr("push.redis_looks.SCAN", 10)
+    monkeypatch.setattr("push.redis_looks.SCAN_MAX", 50)
+    registry = await make(NODE)
+    await add(registry, *(entry(f"s{n}", f"u{n}") for n in range(300)))
+    some = registry.some_keys("nobody", 20)
+    assert some.rows == []
+    assert some.cursor
+    assert 50 <= some.looked_at < 100
+
+
 async def test_the_cap_counts_the_sessions_of_all_nodes(two):
     first, second = two
     await add(first, entry("s1"), cap=2)
@@ -250,6 +350,8 @@ async def test_sessions_of_a_dead_node_do_not_count(two, dies):
     assert [node.id for node in first.nodes()] == ["n1"]
     assert first.sessions("u1") == []
     assert (first.rooms(), first.members("a")) == ({}, [])
+    assert first.fullest_rooms(9) == FullestRooms(0, False, [])
+    assert first.some_keys("", 9).rows == []
     assert await first.add(entry("s3"), 1, evict=True) == []
     assert first.sessions("u1") == [entry("s3")]
     with pytest.raises(TooManySessions):
@@ -277,6 +379,7 @@ async def test_everything_belonging_to_a_node_ends_some_time(make, redis_client)
     await add(registry, entry("s1"))
     await registry.join(entry("s1"), ["a"])
     await registry.renew(1, [(entry("s1"), {"a"})])
+    await registry.report(1)
     forever = {name for name in redis_client.keys("*") if redis_client.ttl(name) == -1}
     assert forever == {"imgo:registry:nodes"}
 
@@ -359,8 +462,9 @@ async def away(closed_port):
         lambda r: r.leave(entry("s1"), "a"),
         lambda r: r.remove(entry("s1"), ["a"]),
         lambda r: r.renew(0, []),
+        lambda r: r.report(0),
     ],
-    ids=["start", "add", "join", "leave", "remove", "renew"],
+    ids=["start", "add", "join", "leave", "remove", "renew", "report"],
 )
 async def test_a_nodes_write_says_that_redis_is_away(away, write):
     with pytest.raises(Unavailable):
@@ -372,11 +476,13 @@ async def test_a_nodes_write_says_that_redis_is_away(away, write):
     [
         lambda r: r.sessions("u1"),
         lambda r: r.rooms(),
+        lambda r: r.fullest_rooms(1),
+        lambda r: r.some_keys("", 1),
         lambda r: r.members("a"),
         lambda r: r.nodes(),
         lambda r: r.forget_node("n1"),
     ],
-    ids=["sessions", "rooms", "members", "nodes", "forget_node"],
+    ids=["sessions", "rooms", "fullest_rooms", "some_keys", "members", "nodes", "forget_node"],
 )
 def test_what_the_api_reads_says_that_redis_is_away(closed_port, read):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
@@ -177,9 +178,17 @@ async def test_what_the_registry_lost_is_written_again(node, mode, redis_client)
     assert (seen.id, seen.name, seen.sessions) == (node.id, node.name, 1)
 
 
-async def test_a_renewal_is_a_sign_of_life_in_the_database(node):
-    row = await in_thread(NodeRow.objects.get)
+async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
+    async def fail(*_: object) -> None:
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(module.database_threads, "run", fail)
     await node.upkeep.renew()
+
+
+async def test_an_announcement_is_a_sign_of_life_in_the_database(node):
+    row = await in_thread(NodeRow.objects.get)
+    await node.upkeep.announce()
     again = await in_thread(NodeRow.objects.get)
     assert (again.pk, again.name) == (row.pk, node.name)
     assert again.last_seen > row.last_seen
@@ -402,6 +411,12 @@ async def test_pictures_are_sent_while_a_dashboard_is_open(node, redis_client):
     picture = json.loads(frame.body)
     assert picture["mark"] == snapshot.mark()
     assert picture["problems"] == []
+
+
+async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
+    monkeypatch.setattr("push.upkeep.deliveries", [7])
+    await node.upkeep.report()
+    assert [one.deliveries for one in node.registry.nodes()] == [7]
 
 
 async def test_one_node_keeps_a_sample(node):

@@ -76,6 +76,10 @@ def test_the_setting_decides(imgo, settings, setting, database, is_on):
 # On
 
 
+def test_browsers_find_an_icon_where_they_look_by_themselves(client):
+    assert client.get("/favicon.ico")["Location"].endswith("push/icon.svg")
+
+
 def test_the_page_has_what_its_clients_need(on, browser):
     answer = browser.get("/")
     assert answer.status_code == 200

@@ -2,7 +2,10 @@
 
 const HEIGHT = 170; // px
 const GAP = 30; // seconds without a point from which on a line is cut
-const count = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const WINDOW = 8; // seconds that a rate is of; nodes count once a second
+const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const large = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const format = (value) => (value < 100 ? small : large).format(value);
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const LINES = [
@@ -47,7 +50,7 @@ class Plot {
       scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.15)] } },
       axes: [
         { ...axis, size: 28, space: 70, values: "{HH}:{mm}" },
-        { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => count.format(tick)) },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map(format) },
       ],
       series: [{}, ...lines],
     };
@@ -75,12 +78,11 @@ class Plot {
       const text =
         last === undefined
           ? `${label}: nothing yet`
-          : `${label} ${count.format(last)}${this.unit}, highest ${count.format(Math.max(...known))}`;
+          : `${label} ${format(last)}${this.unit}, highest ${format(Math.max(...known))}`;
       item.append(mark, text);
       return item;
     });
-    const nodes = parts.flatMap((part, place) => (place ? [" · ", part] : [part]));
-    this.summary.replaceChildren(...nodes);
+    this.summary.replaceChildren(...parts);
   }
 }
 
@@ -95,22 +97,24 @@ export class Plots {
     this.#span = span;
     this.#plots = [
       new Plot(
-        "rates",
-        [
-          { label: "Pushes", of: ({ pushRate }) => pushRate },
-          { label: "deliveries", of: ({ eventRate }) => eventRate },
-        ],
+        "pushes",
+        [{ label: "Accepted", of: ({ pushRate }) => pushRate }],
+        "/s",
+      ),
+      new Plot(
+        "deliveries",
+        [{ label: "Written", of: ({ deliveryRate }) => deliveryRate }],
         "/s",
       ),
       new Plot(
         "latency",
         [
           { label: "Median", of: ({ p50 }) => p50 },
-          { label: "99th percentile", of: ({ p99 }) => p99 },
+          { label: "p99", of: ({ p99 }) => p99 },
         ],
         " ms",
       ),
-      new Plot("sessions", [{ label: "Sessions", of: ({ sessions }) => sessions }], ""),
+      new Plot("sessions", [{ label: "Open", of: ({ sessions }) => sessions }], ""),
     ];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -122,10 +126,16 @@ export class Plots {
       if (last && picture.at <= last.at) continue;
       const passed = last ? picture.at - last.at : Infinity;
       if (last && passed > GAP) this.#points.push(gap(last.at + 1));
-      this.#points.push(pointOf(picture, passed > GAP ? undefined : last, passed));
+      this.#points.push(pointOf(picture, this.#before(picture)));
     }
     const oldest = (this.#points.at(-1)?.at ?? 0) - this.#span;
     this.#points = this.#points.filter(({ at }) => at >= oldest);
+  }
+
+  /** The point that rates are counted from, if there is one since the last gap. */
+  #before({ at }) {
+    const points = this.#points.slice(this.#points.findLastIndex(({ isGap }) => isGap) + 1);
+    return points.findLast((point) => at - point.at >= WINDOW) ?? points[0];
   }
 
   draw() {
@@ -133,23 +143,24 @@ export class Plots {
   }
 }
 
-function pointOf({ at, sessions, pushes, events, latency }, last, passed) {
-  const rate = (now, before) =>
-    last && now !== undefined && before !== undefined ? Math.max(0, now - before) / passed : null;
+function pointOf({ at, sessions, pushes, deliveries, latency }, before) {
+  // A node that has gone has taken its deliveries along: then there is no rate, nor where the
+  // number was not known.
+  const rate = (now, then) => (now >= then ? (now - then) / (at - before.at) : null);
   return {
     at,
     pushes,
-    events,
+    deliveries: deliveries ?? undefined,
     sessions: sessions ?? null,
-    pushRate: rate(pushes, last?.pushes),
-    eventRate: rate(events, last?.events),
+    pushRate: rate(pushes, before?.pushes),
+    deliveryRate: rate(deliveries ?? undefined, before?.deliveries),
     p50: latency?.p50 ?? null,
     p99: latency?.p99 ?? null,
   };
 }
 
 function gap(at) {
-  return { at, isGap: true, sessions: null, pushRate: null, eventRate: null, p50: null, p99: null };
+  return { at, isGap: true, sessions: null, pushRate: null, deliveryRate: null, p50: null, p99: null };
 }
 
 function size(place) {

@@ -11,7 +11,7 @@ const TICK = 1000; // ms
 const SILENT = config.every * 3000; // ms without a picture until one is fetched
 const STALE = SILENT + 6000; // ms without a picture until what is shown is stale
 const POLL_EVERY = 5000; // ms between two attempts
-const POLL_TIMEOUT = 8000; // ms
+const POLL_TIMEOUT = 15000; // ms; without its database the server takes a while to say so
 
 const element = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
@@ -69,17 +69,22 @@ class Page {
 
   async poll() {
     this.#isPolling = true;
-    this.#polledAt = performance.now();
+    const began = (this.#polledAt = performance.now());
+    let picture = null;
+    let reason = "";
     try {
       const options = { signal: AbortSignal.timeout(POLL_TIMEOUT), redirect: "error" };
       const answer = await fetch(config.data, options);
-      if (answer.ok) this.take(await answer.json(), "fetch");
-      else this.fail(await whyNot(answer));
-    } catch {
-      this.fail("The server cannot be reached.");
-    } finally {
-      this.#isPolling = false;
+      if (answer.ok) picture = await answer.json();
+      else reason = await whyNot(answer);
+    } catch (error) {
+      const isLate = error.name === "TimeoutError";
+      reason = isLate ? "The server does not answer." : "The server cannot be reached.";
     }
+    this.#isPolling = false;
+    if (this.lastAt > began) return; // what came over the WebSocket meanwhile is newer
+    if (picture) this.take(picture, "fetch");
+    else this.fail(reason);
   }
 
   fail(reason) {
@@ -125,6 +130,7 @@ function showTiles({ sessions, nodes, rooms, pending, pending_is_estimate: isAbo
   tile("sessions", sessions);
   tile("nodes", nodes?.count);
   tile("rooms", rooms?.count);
+  more("rooms", rooms?.count_is_estimate ? "an estimate" : "");
   tile("pending", pending);
   tile("waiting", outbox?.waiting);
   tile("parked", outbox?.parked, outbox?.parked > 0);
@@ -167,6 +173,7 @@ function showProblems(texts) {
     item.textContent = text;
     list.append(item);
   }
+  list.hidden = !texts.length;
 }
 
 // Tables
@@ -179,8 +186,9 @@ function showTables({ nodes, rooms, latest }) {
         more: ` ${node.name}`,
         href: `${config.urls.drain}?node=${encodeURIComponent(node.id)}`,
       };
-      const cells = [{ text: node.name }, count(node.sessions), time(node.since, dateTime)];
-      return { id: node.id, cells: config.may.drain ? [...cells, drain] : cells };
+      const cells = [{ text: node.name }, count(node.sessions)];
+      if (config.may.drain) cells.push(drain);
+      return { id: node.id, cells: [...cells, time(node.since, dateTime)] };
     });
     fill("nodes", rows, "No node is running.");
     showRest("nodes", nodes.count - rows.length, "more nodes");

@@ -1,0 +1,85 @@
+"""Looks at a large registry in Redis that cost the same however much is in it.
+
+All of it would be hundreds of thousands of names: seconds for who asks, and for Redis.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import redis
+
+from push.redis_names import PREFIX, decode_entry, rooms_name, text
+from push.registry import FullestRooms, NodeEntry, SomeKeys, fullest
+
+CHUNK = 500  # names in one command
+CANDIDATES = 2_000  # fullest rooms of each node, among which the fullest of all are looked for
+SAMPLE = 1_000  # rooms of each node from which it is estimated how many are on several nodes
+SCAN = 250  # of Redis's keys in one step
+SCAN_MAX = 10_000  # subscriber keys for one answer: some 100 ms
+
+
+def fullest_rooms(client: redis.Redis, nodes: Sequence[NodeEntry], limit: int) -> FullestRooms:
+    """The fullest rooms, from the fullest `CANDIDATES` of each node.
+
+    One that is among those of no node is overlooked, however full it is altogether.
+    """
+    names = [rooms_name(node.id) for node in nodes]
+    tops: list[Any] = [client.zrevrange(name, 0, CANDIDATES - 1) for name in names]
+    found = {text(room) for top in tops for room in top}
+    counts = dict.fromkeys(found, 0)
+    for name in names:
+        for room, count in _scores(client, name, found):
+            counts[room] += int(count or 0)
+    sizes = [int(client.zcard(name)) for name in names]
+    is_all = max(sizes, default=0) <= CANDIDATES
+    is_estimate = not is_all and len(names) > 1
+    if is_estimate:
+        shares = [_share(client, name, names) for name in names]
+        count = round(sum(size * share for size, share in zip(sizes, shares, strict=True)))
+    else:
+        count = len(found) if is_all else sizes[0]
+    return FullestRooms(count, is_estimate, fullest(counts, limit))
+
+
+def _scores(
+    client: redis.Redis, name: str, rooms: Iterable[str]
+) -> Iterator[tuple[str, float | None]]:
+    """(room, sessions) of these rooms on a node, None where it has none."""
+    asked = list(rooms)
+    for start in range(0, len(asked), CHUNK):
+        chunk = asked[start : start + CHUNK]
+        yield from zip(chunk, client.zmscore(name, chunk), strict=True)
+
+
+def _share(client: redis.Redis, name: str, names: list[str]) -> float:
+    """What a room of this node counts for: a third, if all of them are on three nodes."""
+    sample: Any = client.zrandmember(name, SAMPLE) or ()
+    times = {text(room): 1 for room in sample}
+    for other in names:
+        if other != name:
+            for room, count in _scores(client, other, times):
+                times[room] += count is not None
+    return sum(1 / nodes for nodes in times.values()) / max(1, len(times))
+
+
+def some_keys(
+    client: redis.Redis, nodes: Sequence[NodeEntry], part: str, limit: int, cursor: int
+) -> SomeKeys:
+    """Keys with `part` in their name, from a look at `SCAN_MAX` of them or a few more."""
+    alive = {node.id for node in nodes}
+    rows: dict[str, int] = {}
+    looked_at = 0
+    while len(rows) < limit and looked_at < SCAN_MAX:
+        cursor, names = client.scan(cursor, match=f"{PREFIX}key:*", count=SCAN)
+        looked_at += len(names)
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hvals(name)
+            replies = pipe.execute()
+        for entries in (list(map(decode_entry, reply)) for reply in replies):
+            there = [entry for entry in entries if entry.node in alive]
+            if there and part in there[0].key:
+                rows[there[0].key] = len(there)
+        if not cursor:
+            break
+    return SomeKeys(list(rows.items()), cursor, looked_at)
