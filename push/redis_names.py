@@ -23,9 +23,14 @@ def deliveries_name(node_id: str) -> str:
     return f"{PREFIX}deliveries:{node_id}"
 
 
+def waiting_name(node_id: str) -> str:
+    """The bytes that wait for those sessions of a node for which some do."""
+    return f"{PREFIX}waiting:{node_id}"
+
+
 def rooms_name(node_id: str) -> str:
     """The rooms that a node's sessions are in, by how many of them are."""
-    return f"{PREFIX}rooms:{node_id}"
+    return f"{PREFIX}fullest:{node_id}"
 
 
 def room_name(node_id: str, room: str) -> str:

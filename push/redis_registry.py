@@ -1,16 +1,16 @@
 """The registry in Redis, for several nodes and for API processes without a node.
 
 Keys: `node:<id>` the node's lease; `nodes` the ids of nodes; `count:<node>` how many sessions it
-has; `deliveries:<node>` how many messages it has written to them; `key:<hash>` the sessions of a
-subscriber key, each with the id of its node; `rooms:<node>` the rooms that its sessions are in, by
-how many; `room:<node>:<hash>` which sessions. What belongs to one node alone expires soon after
-its lease. The sessions of a key, which several nodes share, are checked against the leases
-whenever they are read.
+has; `deliveries:<node>` how many messages it has written to them, `waiting:<node>` the bytes that
+wait for them; `key:<hash>` the sessions of a subscriber key, each with the id of its node;
+`fullest:<node>` the rooms that its sessions are in, by how many; `room:<node>:<hash>` which. What
+belongs to one node alone expires soon after its lease. The sessions of a key, which several nodes
+share, are checked against the leases whenever they are read.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from push.redis_names import (
     room_name,
     rooms_name,
     text,
+    waiting_name,
 )
 from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, SomeKeys
 
@@ -213,11 +214,19 @@ class RedisRegistry:
         if commands:
             await self._do(*commands)
 
-    async def report(self, deliveries: int) -> None:
-        """Write the count, which lasts as long as a lease."""
+    async def report(self, deliveries: int, waiting: Mapping[str, int]) -> None:
+        """Write the figures, which last as long as a lease."""
         assert self._node is not None
-        name = deliveries_name(self._node.id)
-        await self._do(("SET", name, deliveries, "PX", int(conf.NODE_LEASE * 1000)))
+        lease = int(conf.NODE_LEASE * 1000)
+        name = waiting_name(self._node.id)
+        commands: list[tuple[Any, ...]] = [
+            ("SET", deliveries_name(self._node.id), deliveries, "PX", lease),
+            ("DEL", name),
+        ]
+        if waiting:
+            pairs = (part for pair in waiting.items() for part in pair)
+            commands += [("HSET", name, *pairs), ("PEXPIRE", name, lease)]
+        await self._do(*commands)
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in, or raise `TooManySessions`, or make room for it."""
@@ -282,6 +291,13 @@ class RedisRegistry:
             found = [decode_entry(one) for one in self._reader.hvals(key_name(key))]
             alive = {node.id for node in self.nodes()} if found else set()
         return sorted((e for e in found if e.node in alive), key=lambda e: e.since)
+
+    def waiting(self, entries: Sequence[Entry]) -> list[int]:
+        """The bytes that wait for each of these sessions."""
+        with _reading(), self._reader.pipeline(transaction=False) as pipe:
+            for entry in entries:
+                pipe.hget(waiting_name(entry.node), entry.id)
+            return [int(size or 0) for size in pipe.execute()]
 
     def rooms(self) -> dict[str, int]:
         """Every room with somebody in it, and how many sessions that is."""
@@ -372,7 +388,7 @@ def _rewrite_commands(entry: Entry) -> list[tuple[Any, ...]]:
 
 def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
     names = [f"{PREFIX}node:{node_id}", rooms_name(node_id), count_name(node_id)]
-    names.append(deliveries_name(node_id))
+    names += [deliveries_name(node_id), waiting_name(node_id)]
     return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id)]
 
 

@@ -7,7 +7,7 @@ renewed its own for `NODE_LEASE` seconds count for nothing.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -83,8 +83,11 @@ class Registry(Protocol):
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease; if it was lost, write `entries` (session, rooms) again."""
 
-    async def report(self, deliveries: int) -> None:
-        """Say how many messages the node has written to sessions since it started."""
+    async def report(self, deliveries: int, waiting: Mapping[str, int]) -> None:
+        """Say how many messages the node has written to sessions since it started.
+
+        `waiting`: bytes by session, for those for which some wait.
+        """
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in.
@@ -104,6 +107,9 @@ class Registry(Protocol):
 
     def sessions(self, key: str) -> list[Entry]:
         """The sessions of a key, oldest first."""
+
+    def waiting(self, entries: Sequence[Entry]) -> list[int]:
+        """The bytes that wait for each of these sessions, as their nodes said last."""
 
     def rooms(self) -> dict[str, int]:
         """Every room with somebody in it, and how many sessions that is."""
@@ -139,6 +145,7 @@ class MemoryRegistry:
         self._keys: dict[str, dict[str, Entry]] = {}
         self._rooms: dict[str, dict[str, Entry]] = {}
         self._deliveries = 0
+        self._waiting: Mapping[str, int] = {}
         self._is_forgotten = False
 
     async def start(self, node: NodeEntry) -> None:
@@ -166,9 +173,9 @@ class MemoryRegistry:
                 self._keys.setdefault(entry.key, {})[entry.id] = entry
                 await self.join(entry, rooms)
 
-    async def report(self, deliveries: int) -> None:
-        """Keep the count for `nodes`."""
-        self._deliveries = deliveries
+    async def report(self, deliveries: int, waiting: Mapping[str, int]) -> None:
+        """Keep the figures for who asks."""
+        self._deliveries, self._waiting = deliveries, waiting
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in, or raise `TooManySessions`, or make room for it."""
@@ -201,6 +208,10 @@ class MemoryRegistry:
     def sessions(self, key: str) -> list[Entry]:
         """The sessions of a key, oldest first."""
         return sorted(self._keys.get(key, {}).copy().values(), key=lambda entry: entry.since)
+
+    def waiting(self, entries: Sequence[Entry]) -> list[int]:
+        """The bytes that wait for each of these sessions."""
+        return [self._waiting.get(entry.id, 0) for entry in entries]
 
     def rooms(self) -> dict[str, int]:
         """Every room with somebody in it, and how many sessions that is."""

@@ -5,6 +5,7 @@ nodes there are, is a duty that one of them claims in the database.
 """
 
 import asyncio
+import heapq
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+WAITING_MAX = 1_000  # sessions of which it is said how many bytes wait for them
 TICK = 1.0  # seconds between two rounds of what is most urgent
 REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may be on its way
 ECHO_EVERY = 5.0  # seconds
@@ -164,9 +166,12 @@ class Upkeep:
         await database_threads.run(NodeRow.objects.announce, self._node.name)
 
     async def report(self) -> None:
-        """Say how many messages were written to sessions, for the dashboard's rates."""
+        """Say how many messages were written to sessions, and what waits, for the dashboard."""
+        sessions = self._hub.sessions.values()
+        waiting = {one.id: one.link.waiting for one in sessions if one.link.waiting}
+        most = heapq.nlargest(WAITING_MAX, waiting, key=waiting.__getitem__)
         with suppress(Unavailable):  # `renew` says so, less often
-            await self._node.registry.report(deliveries[0])
+            await self._node.registry.report(deliveries[0], {name: waiting[name] for name in most})
 
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""

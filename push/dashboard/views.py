@@ -100,9 +100,14 @@ def _sessions_of(key: str) -> dict[str, Any]:
         if not nodes and not settings.REDIS_URL:
             return {"unknown": "Only the server's own process knows who is connected."}
         found = registry.sessions(key)
+        shown = found[:SESSIONS_SHOWN]
+        waiting = registry.waiting(shown)
     except Unavailable as error:
         return {"unknown": error.message}
-    rows = [_session(entry, nodes) for entry in found[:SESSIONS_SHOWN]]
+    rows = [
+        {**_session(entry, nodes), "waiting": size}
+        for entry, size in zip(shown, waiting, strict=True)
+    ]
     return {"count": len(found), "rows": rows}
 
 

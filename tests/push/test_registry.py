@@ -137,8 +137,19 @@ async def test_all_connected_keys_are_found_a_few_at_a_time(registry, monkeypatc
 
 async def test_a_node_says_how_much_it_delivered(registry):
     assert [node.deliveries for node in registry.nodes()] == [0]
-    await registry.report(5)
+    await registry.report(5, {})
     assert [node.deliveries for node in registry.nodes()] == [5]
+
+
+async def test_a_node_says_what_waits_for_its_sessions(registry):
+    await add(registry, entry("s1"), entry("s2"))
+    await registry.report(0, {"s2": 700})
+    assert registry.waiting([entry("s1"), entry("s2")]) == [0, 700]
+    await registry.report(0, {"s1": 8})
+    assert registry.waiting([entry("s1"), entry("s2")]) == [8, 0]
+    await registry.report(0, {})
+    assert registry.waiting([entry("s1")]) == [0]
+    assert registry.waiting([]) == []
 
 
 async def test_a_room_that_the_last_has_left_is_no_room(registry):
@@ -268,7 +279,7 @@ def rooms_of(redis_client):
     def write(node: str, begin: int, count: int) -> None:
         for start in range(begin, begin + count, 10_000):
             names = range(start, min(start + 10_000, begin + count))
-            redis_client.zadd(f"imgo:registry:rooms:{node}", {f"r{n}": 1 for n in names})
+            redis_client.zadd(f"imgo:registry:fullest:{node}", {f"r{n}": 1 for n in names})
 
     return write
 
@@ -379,7 +390,7 @@ async def test_everything_belonging_to_a_node_ends_some_time(make, redis_client)
     await add(registry, entry("s1"))
     await registry.join(entry("s1"), ["a"])
     await registry.renew(1, [(entry("s1"), {"a"})])
-    await registry.report(1)
+    await registry.report(1, {"s1": 7})
     forever = {name for name in redis_client.keys("*") if redis_client.ttl(name) == -1}
     assert forever == {"imgo:registry:nodes"}
 
@@ -462,7 +473,7 @@ async def away(closed_port):
         lambda r: r.leave(entry("s1"), "a"),
         lambda r: r.remove(entry("s1"), ["a"]),
         lambda r: r.renew(0, []),
-        lambda r: r.report(0),
+        lambda r: r.report(0, {}),
     ],
     ids=["start", "add", "join", "leave", "remove", "renew", "report"],
 )

@@ -419,6 +419,14 @@ async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
     assert [one.deliveries for one in node.registry.nodes()] == [7]
 
 
+async def test_a_node_says_what_waits_for_its_sessions(node):
+    first, second = await admit(node), await admit(node)
+    second.link.waiting = 9
+    await node.upkeep.report()
+    entries = [node.entries[one.id] for one in (first, second)]
+    assert node.registry.waiting(entries) == [0, 9]
+
+
 async def test_one_node_keeps_a_sample(node):
     await node.upkeep.sample()
     await node.upkeep.sample()
