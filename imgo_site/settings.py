@@ -250,6 +250,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "push.api.negotiation.JsonAlways",
+    "DEFAULT_METADATA_CLASS": "push.api.negotiation.MethodsAlone",
     "DEFAULT_SCHEMA_CLASS": "push.api.docs.schema.ImgoSchema",
     "EXCEPTION_HANDLER": "push.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,

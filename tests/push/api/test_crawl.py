@@ -135,3 +135,16 @@ def test_what_there_is_not_is_told(client):
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.json()["detail"] == f"There is nothing at {path}."
+
+
+def test_a_host_that_is_not_ours_is_told_in_the_shape_of_the_path(client):
+    def ask(path):
+        answer = client.get(path, headers={"host": "elsewhere.example"})
+        assert answer.status_code == 400
+        return answer
+
+    problem = ask("/api/v1/stats")
+    assert problem["Content-Type"] == "application/problem+json"
+    assert "DJANGO_ALLOWED_HOSTS" in problem.json()["detail"]
+    assert ask("/1/push").json() == {"ret": 65534}
+    assert b"DJANGO_ALLOWED_HOSTS" in ask("/admin/").content
