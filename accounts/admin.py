@@ -1,6 +1,6 @@
 """Tokens and API keys in the admin. A secret is shown once, when it is made."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -19,7 +19,7 @@ class TokenAdmin(LargeTableAdmin):
     """
 
     list_display = ("key", "room_list", "created_at", "expires_at")
-    search_exact = ("key",)
+    search_exact: ClassVar = {"key": ()}
     search_help_text = "A key, as it is."
 
     @admin.display(description="rooms")
@@ -59,6 +59,8 @@ class ApiKeyAdmin(LargeTableAdmin):
 
     form = ApiKeyForm
     list_display = ("name", "hint", "scope_list", "created_at", "revoked_at")
+    search_exact: ClassVar = {"name": ("name", "-pk")}
+    search_help_text = "A name, as it is."
     readonly_fields = ("hint", "created_at")
     actions = ("revoke",)
 
