@@ -4,12 +4,44 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
+from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.db.models import JSONField, QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.models import SCOPES, ApiKey, Token
-from imgo_site.tables import LargeTableAdmin
+from imgo_site.tables import CarefulAdmin, LargeTableAdmin
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class UserAdmin(CarefulAdmin, BaseUserAdmin):  # type: ignore[type-arg]
+    """Who signs in to the admin and the dashboard."""
+
+
+@admin.register(Group)
+class GroupAdmin(CarefulAdmin, BaseGroupAdmin):
+    """What many users may do."""
+
+
+class RoomsField(forms.JSONField):
+    """JSON, of which any mistake can be shown again: Django's own reads it to do so."""
+
+    def to_python(self, value: Any) -> Any:
+        """What it says. Raises `ValidationError`."""
+        try:
+            return super().to_python(value)
+        except RecursionError:
+            raise ValidationError(self.error_messages["invalid"]) from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:  # noqa: ARG002
+        """As it was typed."""
+        return InvalidJSONInput(data or "")
 
 
 class TokenAdmin(LargeTableAdmin):
@@ -19,6 +51,7 @@ class TokenAdmin(LargeTableAdmin):
     """
 
     list_display = ("key", "room_list", "created_at", "expires_at")
+    formfield_overrides: ClassVar = {JSONField: {"form_class": RoomsField}}
     search_exact: ClassVar = {"key": ()}
     search_help_text = "A key, as it is."
 

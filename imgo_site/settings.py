@@ -306,6 +306,8 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         # A wrong Host header is a caller's mistake: answered 400, without a traceback here.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # So is an address of the admin that names a column that there is not.
+        "django.security.DisallowedModelAdminToField": {"level": "CRITICAL"},
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.request": {"filters": ["one_line"]},

@@ -24,7 +24,50 @@ class LargeTableList(ChangeList):
         return list(self.model_admin.get_ordering(request))
 
 
-class LargeTableAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+class CarefulAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    """Tells mistakes in addresses and forms that Django's own admin fails at."""
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """The row of a page; an empty `?_to_field=` means nothing."""
+        return super().get_object(request, object_id, from_field or None)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The list; Django comes back here without a word when an address asks for nonsense."""
+        if ERROR_FLAG in request.GET:
+            self.message_user(request, "There is no such filter: this is all.", messages.WARNING)
+            return HttpResponseRedirect(request.path)
+        return super().changelist_view(request, extra_context)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002
+        """What an address may filter by: what the page offers. Django allows every column."""
+        if lookup not in self.lookups(request):
+            raise IncorrectLookupParameters
+        return True
+
+    def lookups(self, request: HttpRequest) -> set[str]:
+        """The names in addresses that its filters use."""
+        filters = self.get_list_filter(request)
+        names = {item for item in filters if isinstance(item, str)}
+        found = {getattr(item, "parameter_name", "") for item in filters}
+        return found | {f"{name}__{end}" for name in names for end in ("exact", "id__exact")}
+
+    def response_action(  # type: ignore[override]  # the stubs know of a later Django's argument
+        self, request: HttpRequest, queryset: "QuerySet[Any]"
+    ) -> HttpResponse | None:
+        """Do what was asked for with the selected rows, if there can be such."""
+        if any(_number(text) is None for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            return self._refused(request, "There are no such rows.")
+        response: HttpResponse | None = super().response_action(request, queryset)
+        return response
+
+    def _refused(self, request: HttpRequest, text: str) -> HttpResponse:
+        self.message_user(request, text, messages.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
+
+
+class LargeTableAdmin(CarefulAdmin):
     """Newest first, found by exact values of indexed columns, counted about."""
 
     # Columns with an index, text or number; where they are not unique, with the order that the
@@ -43,35 +86,20 @@ class LargeTableAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generi
         """See `LargeTableList`."""
         return LargeTableList
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The list; Django comes back here without a word when an address asks for nonsense."""
-        if ERROR_FLAG in request.GET:
-            self.message_user(request, "There is no such filter: this is all.", messages.WARNING)
-            return HttpResponseRedirect(request.path)
-        return super().changelist_view(request, extra_context)
+    def lookups(self, request: HttpRequest) -> set[str]:
+        """Those of its filters, and columns with an index."""
+        columns = {f"{name}{end}" for name in self.search_exact for end in ("", "__exact")}
+        return super().lookups(request) | columns
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002
-        """What an address may filter by: where there is an index. Django allows every column."""
-        filters = {getattr(item, "parameter_name", None) for item in self.get_list_filter(request)}
-        if lookup.removesuffix("__exact") not in filters | self.search_exact.keys():
-            raise IncorrectLookupParameters
-        return True
-
-    def response_action(
+    def response_action(  # type: ignore[override]  # the stubs know of a later Django's argument
         self, request: HttpRequest, queryset: "QuerySet[Any]"
     ) -> HttpResponse | None:
-        """Do it, but not with millions of rows in one request."""
-        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
-        if any(_number(text) is None for text in selected):
-            self.message_user(request, "There are no such rows.", messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
+        """Not with millions of rows in one request."""
         is_all = request.POST.get("select_across", "0") != "0"
         if is_all and bounded_count(queryset) > ACTION_MAX:
             text = f"That is more than {ACTION_MAX} rows at once; nothing was done."
-            self.message_user(request, text, messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-        response: HttpResponse | None = super().response_action(request, queryset)
-        return response
+            return self._refused(request, text)
+        return super().response_action(request, queryset)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:  # noqa: ARG002
         """Non-empty shows the search field."""

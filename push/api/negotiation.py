@@ -42,7 +42,7 @@ class MethodsAlone(BaseMetadata):
     No header allows calls from other sites' pages: an API key is nothing to have in a browser.
     """
 
-    def determine_metadata(self, request: Request, view: "APIView") -> None:  # type: ignore[override]
+    def determine_metadata(self, request: Request, view: "APIView") -> None:
         """Nothing: an empty answer."""
 
 
