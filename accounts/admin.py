@@ -1,15 +1,47 @@
 """Tokens and API keys in the admin. A secret is shown once, when it is made."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
+from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.db.models import JSONField, QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.models import SCOPES, ApiKey, Token
-from imgo_site.tables import LargeTableAdmin
+from imgo_site.tables import CarefulAdmin, LargeTableAdmin
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class UserAdmin(CarefulAdmin, BaseUserAdmin):  # type: ignore[type-arg]
+    """Who signs in to the admin and the dashboard."""
+
+
+@admin.register(Group)
+class GroupAdmin(CarefulAdmin, BaseGroupAdmin):
+    """What many users may do."""
+
+
+class RoomsField(forms.JSONField):
+    """JSON, of which any mistake can be shown again: Django's own reads it to do so."""
+
+    def to_python(self, value: Any) -> Any:
+        """What it says. Raises `ValidationError`."""
+        try:
+            return super().to_python(value)
+        except RecursionError:
+            raise ValidationError(self.error_messages["invalid"]) from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:  # noqa: ARG002
+        """As it was typed."""
+        return InvalidJSONInput(data or "")
 
 
 class TokenAdmin(LargeTableAdmin):
@@ -19,7 +51,8 @@ class TokenAdmin(LargeTableAdmin):
     """
 
     list_display = ("key", "room_list", "created_at", "expires_at")
-    search_exact = ("key",)
+    formfield_overrides: ClassVar = {JSONField: {"form_class": RoomsField}}
+    search_exact: ClassVar = {"key": ()}
     search_help_text = "A key, as it is."
 
     @admin.display(description="rooms")
@@ -59,6 +92,8 @@ class ApiKeyAdmin(LargeTableAdmin):
 
     form = ApiKeyForm
     list_display = ("name", "hint", "scope_list", "created_at", "revoked_at")
+    search_exact: ClassVar = {"name": ("name", "-pk")}
+    search_help_text = "A name, as it is."
     readonly_fields = ("hint", "created_at")
     actions = ("revoke",)
 

@@ -162,6 +162,7 @@ class ApiKey(models.Model):
 
     class Meta:
         verbose_name = "API key"
+        indexes: ClassVar = [models.Index(fields=["name"], name="apikey_name")]
 
     def __str__(self) -> str:
         return self.name

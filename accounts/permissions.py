@@ -18,8 +18,8 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: "APIView") -> bool:
         """True, or raises `NotAuthenticated` or `Forbidden` with what is missing."""
         method = request.method or ""
-        if method not in {"OPTIONS", "HEAD"} and not hasattr(view, method.lower()):
-            return True  # what the view has no method for is answered 405 behind this
+        if method == "OPTIONS" or not hasattr(view, method.lower()):
+            return True  # behind this: the names of the methods, or 405
         scope = getattr(view, "scopes", {}).get("GET" if method == "HEAD" else method)
         if scope is None:
             return False

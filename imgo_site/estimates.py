@@ -11,8 +11,12 @@ PAGES_MAX = 100  # pages of a list; the database walks over all rows before a pa
 
 
 def bounded_count(rows: models.QuerySet[Any]) -> int:
-    """How many rows there are, `EXACT_MAX` + 1 when there are more: it stops there."""
-    return rows.order_by()[: EXACT_MAX + 1].count()
+    """How many rows there are, `EXACT_MAX` + 1 when there are more: it stops there.
+
+    It counts in the order that `rows` have: that leads the database to the index of this order,
+    where without one it would rather read the table from its beginning until it has enough.
+    """
+    return rows[: EXACT_MAX + 1].count()
 
 
 def estimated_count(model: type[models.Model]) -> int:

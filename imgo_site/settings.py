@@ -296,6 +296,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "push.api.negotiation.JsonAlways",
+    "DEFAULT_METADATA_CLASS": "push.api.negotiation.MethodsAlone",
     "DEFAULT_SCHEMA_CLASS": "push.api.docs.schema.ImgoSchema",
     "EXCEPTION_HANDLER": "push.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
@@ -355,6 +356,8 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         # A wrong Host header is a caller's mistake: answered 400, without a traceback here.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # So is an address of the admin that names a column that there is not.
+        "django.security.DisallowedModelAdminToField": {"level": "CRITICAL"},
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.request": {"filters": ["one_line"]},

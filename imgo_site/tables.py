@@ -1,31 +1,109 @@
 """What admin pages of tables with millions of rows have in common: nothing reads all of one."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from imgo_site.estimates import EstimatingPaginator
+from imgo_site.estimates import PAGES_MAX, EstimatingPaginator, bounded_count
 from imgo_site.names import INT64_MAX
 
+ACTION_MAX = 500  # rows that an action takes at once: each is work, and a line in the log
 
-class LargeTableAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+
+class LargeTableList(ChangeList):
+    """The rows in the one order that costs nothing, whatever an address asks for."""
+
+    def get_ordering(self, request: HttpRequest, queryset: "QuerySet[Any]") -> list[Any]:  # noqa: ARG002
+        """The admin's own: `?o=` sorts even by columns that cannot be clicked."""
+        return list(self.model_admin.get_ordering(request))
+
+
+class CarefulAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
+    """Tells mistakes in addresses and forms that Django's own admin fails at."""
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """The row of a page; an empty `?_to_field=` means nothing."""
+        return super().get_object(request, object_id, from_field or None)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The list; Django comes back here without a word when an address asks for nonsense."""
+        if ERROR_FLAG in request.GET:
+            self.message_user(request, "There is no such filter: this is all.", messages.WARNING)
+            return HttpResponseRedirect(request.path)
+        return super().changelist_view(request, extra_context)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002
+        """What an address may filter by: what the page offers. Django allows every column."""
+        if lookup not in self.lookups(request):
+            raise IncorrectLookupParameters
+        return True
+
+    def lookups(self, request: HttpRequest) -> set[str]:
+        """The names in addresses that its filters use."""
+        filters = self.get_list_filter(request)
+        names = {item for item in filters if isinstance(item, str)}
+        found = {getattr(item, "parameter_name", "") for item in filters}
+        return found | {f"{name}__{end}" for name in names for end in ("exact", "id__exact")}
+
+    def response_action(  # type: ignore[override]  # the stubs know of a later Django's argument
+        self, request: HttpRequest, queryset: "QuerySet[Any]"
+    ) -> HttpResponse | None:
+        """Do what was asked for with the selected rows, if there can be such."""
+        if any(_number(text) is None for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            return self._refused(request, "There are no such rows.")
+        response: HttpResponse | None = super().response_action(request, queryset)
+        return response
+
+    def _refused(self, request: HttpRequest, text: str) -> HttpResponse:
+        self.message_user(request, text, messages.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
+
+
+class LargeTableAdmin(CarefulAdmin):
     """Newest first, found by exact values of indexed columns, counted about."""
 
-    # Columns with an index, text or number. Django's own `=name` compares numbers as text, and
-    # text in upper case: neither can use an index.
-    search_exact: tuple[str, ...] = ()
+    # Columns with an index, text or number; where they are not unique, with the order that the
+    # index gives. Django's own `=name` compares numbers as text, and text in upper case: neither
+    # can use an index.
+    search_exact: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     paginator = EstimatingPaginator
+    show_facets = admin.ShowFacets.NEVER  # they count all rows of each choice
     show_full_result_count = False
     sortable_by = ()  # a column without an index would be sorted as a whole
     ordering = ("-pk",)
     list_per_page = 50
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ARG002
+        """See `LargeTableList`."""
+        return LargeTableList
+
+    def lookups(self, request: HttpRequest) -> set[str]:
+        """Those of its filters, and columns with an index."""
+        columns = {f"{name}{end}" for name in self.search_exact for end in ("", "__exact")}
+        return super().lookups(request) | columns
+
+    def response_action(  # type: ignore[override]  # the stubs know of a later Django's argument
+        self, request: HttpRequest, queryset: "QuerySet[Any]"
+    ) -> HttpResponse | None:
+        """Not with millions of rows in one request."""
+        is_all = request.POST.get("select_across", "0") != "0"
+        if is_all and bounded_count(queryset) > ACTION_MAX:
+            text = f"That is more than {ACTION_MAX} rows at once; nothing was done."
+            return self._refused(request, text)
+        return super().response_action(request, queryset)
+
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:  # noqa: ARG002
         """Non-empty shows the search field."""
-        return self.search_exact
+        return tuple(self.search_exact)
 
     def get_search_results(
         self,
@@ -37,13 +115,31 @@ class LargeTableAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generi
         term = search_term.strip()
         if not term:
             return queryset, False
-        wanted = Q()
-        for name in self.search_exact:
-            if not _is_number(self.model, name):
-                wanted |= Q(**{name: term})
-            elif term.isascii() and term.isdigit() and int(term) <= INT64_MAX:
-                wanted |= Q(**{name: int(term)})
-        return (queryset.filter(wanted) if wanted else queryset.none()), False
+        found = []
+        for name, order in self.search_exact.items():
+            value = _number(term) if _is_number(self.model, name) else term
+            if value is None:
+                continue
+            if order:
+                # As a range, in the order of the index: for many rows with `name = value` the
+                # database rather walks along another one until it has met the first fifty.
+                rows = queryset.filter(**{f"{name}__gte": value, f"{name}__lte": value})
+                found.append(rows.order_by(*order))
+            else:
+                found.append(queryset.filter(**{name: value}))
+        # Each by its own index: for `a = x OR b = x` the database may read everything.
+        found = [rows for rows in found if rows.values("pk")[:1]] or found[:1]
+        if len(found) == 1:
+            return found[0], False
+        shown = PAGES_MAX * self.list_per_page
+        ids = {pk for rows in found for pk in rows.values_list("pk", flat=True)[:shown]}
+        return queryset.filter(pk__in=ids), False
+
+
+def _number(text: str) -> int | None:
+    """The id that a text is, if any row can have it."""
+    is_one = text.isascii() and text.isdigit() and len(text) <= len(str(INT64_MAX))
+    return int(text) if is_one and int(text) <= INT64_MAX else None
 
 
 def _is_number(model: type[Model], name: str) -> bool:

@@ -8,5 +8,6 @@ urlpatterns = [
     path("", include("push.urls")),
 ]
 
+handler400 = "push.api.problems.bad_request"
 handler404 = "push.api.problems.not_found"
 handler500 = "push.api.problems.server_error"

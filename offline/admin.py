@@ -1,6 +1,6 @@
 """Messages, what is pending, and what became of them, to look at."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db import transaction
@@ -20,6 +20,11 @@ KEYS_SHOWN = 200  # of a message's keys
 class _OfMessageAdmin(ReadOnlyAdmin):
     """Rows about messages."""
 
+    by_key_or_message: ClassVar = {
+        "key": ("-key", "-message_id", "-pk"),
+        "message": ("message_id", "key", "-pk"),
+    }
+
     @admin.display(description="message")
     def message_link(self, row: Any) -> SafeString:
         """A link to the message of a row, without a look at the message."""
@@ -35,7 +40,7 @@ class MessageAdmin(ReadOnlyAdmin):
         "id", "audience", "room", "recipients", "stored", "op", "by", "created_at", "expires_at",
     )  # fmt: skip
     list_display_links = ("id",)
-    search_exact = ("id",)
+    search_exact: ClassVar = {"id": ()}
     search_help_text = "A message's id. For the messages of a key, search pending and events."
     exclude = ("body", "keys")
     readonly_fields = ("fan_out", "what_became_of_it")
@@ -86,7 +91,7 @@ class PendingAdmin(_OfMessageAdmin):
     """What is owed to whom."""
 
     list_display = ("key", "message_link", "expires_at")
-    search_exact = ("key", "message")
+    search_exact = _OfMessageAdmin.by_key_or_message
     search_help_text = "A key, or a message's id."
     fields = readonly_fields = ("key", "message_link", "expires_at")
 
@@ -96,7 +101,7 @@ class EventAdmin(_OfMessageAdmin):
     """What happened to stored messages on their way to each key."""
 
     list_display = ("key", "message_link", "kind", "session", "reason", "at")
-    search_exact = ("key", "message")
+    search_exact = _OfMessageAdmin.by_key_or_message
     search_help_text = "A key, or a message's id."
     fields = readonly_fields = list_display
 

@@ -113,9 +113,7 @@ class OutboxManager(models.Manager["Outbox"]):
 class Outbox(models.Model):
     """A message that has to be fanned out to one partition's keys, to a room, or to everyone."""
 
-    message = models.ForeignKey(
-        Message, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
-    )
+    message = models.ForeignKey(Message, on_delete=models.DO_NOTHING, db_constraint=False)
     partition = models.IntegerField()
     partitions = models.IntegerField(help_text="How many there were when it was accepted.")
     created_at = models.DateTimeField(default=timezone.now)
@@ -145,7 +143,10 @@ class Outbox(models.Model):
                 fields=["partition", "message"],
                 name="outbox_to_send",
                 condition=models.Q(parked_at=None),
-            )
+            ),
+            models.Index(
+                fields=["id"], name="outbox_parked", condition=models.Q(parked_at__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:

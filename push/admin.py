@@ -1,7 +1,7 @@
 """Nodes in the admin, and tokens, whose sessions end with them."""
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db import transaction
@@ -21,7 +21,7 @@ class NodeAdmin(ReadOnlyAdmin):
     """Nodes that have run here; they write their rows themselves. The live ones: dashboard."""
 
     list_display = ("id", "name", "first_seen", "last_seen")
-    search_exact = ("id", "name")
+    search_exact: ClassVar = {"id": (), "name": ()}
     search_help_text = "A node's number, or its name as it is."
 
 

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_GET, require_POST
 from imgo_site import addresses
 from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
-from push.api.problems import CONTENT_TYPE, problem
+from push.api.problems import problem_response
 from push.api.schemas import PushRequest, read, utf8
 from push.routing import WEBSOCKET_PATH
 from push.services import accept_push
@@ -74,4 +74,4 @@ def demo_push(request: HttpRequest) -> JsonResponse:
             raise Forbidden("The demo pushes to its own keys and room alone.")
         return JsonResponse({"id": str(accept_push(push, "demo"))}, status=202)
     except ImgoError as error:
-        return JsonResponse(problem(error), status=error.status, content_type=CONTENT_TYPE)
+        return problem_response(error)

@@ -1,13 +1,18 @@
-"""Content negotiation: there is nothing to negotiate, JSON is what we speak."""
+"""Content negotiation: there is nothing to negotiate, JSON is what we speak; and OPTIONS."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from imgo_site.errors import BadRequest
+
+if TYPE_CHECKING:  # DRF's views import this module
+    from rest_framework.views import APIView
 
 
 class JsonAlways(BaseContentNegotiation):
@@ -29,6 +34,16 @@ class JsonAlways(BaseContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         """The first one."""
         return renderers[0], renderers[0].media_type
+
+
+class MethodsAlone(BaseMetadata):
+    """OPTIONS is answered with the methods in `Allow`, and nothing else: the rest is the schema's.
+
+    No header allows calls from other sites' pages: an API key is nothing to have in a browser.
+    """
+
+    def determine_metadata(self, request: Request, view: "APIView") -> None:
+        """Nothing: an empty answer."""
 
 
 class JsonOrYaml(JsonAlways):

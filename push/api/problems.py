@@ -3,11 +3,10 @@
 import logging
 from typing import Any
 
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import DisallowedHost, RequestDataTooBig, SuspiciousOperation
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
-from rest_framework.response import Response
 
 from imgo_site.errors import (
     BadRequest,
@@ -70,12 +69,17 @@ def _with_status(error: ImgoError, status: int, code: str) -> ImgoError:
     return error
 
 
-def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:  # noqa: ARG001
+def problem_response(error: ImgoError) -> JsonResponse:
+    """Our answer to an error: JSON, also where answers are YAML or a page."""
+    return JsonResponse(problem(error), status=error.status, content_type=CONTENT_TYPE)
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse | None:  # noqa: ARG001
     """DRF's EXCEPTION_HANDLER of our own API. A bug is not handled here: it becomes a 500."""
     known = as_imgo_error(error)
     if known is None:
         return None
-    response = Response(problem(known), status=known.status, content_type=CONTENT_TYPE)
+    response = problem_response(known)
     if known.status == NotAuthenticated.status:
         response["WWW-Authenticate"] = "Api-Key"
     if known.retry:
@@ -105,7 +109,19 @@ def server_error(request: HttpRequest) -> HttpResponse:
         return legacy_response(ImgoError("internal error"))
     error = ImgoError("Something went wrong on our side; it has been logged.")
     error.code = "internal_error"
-    return JsonResponse(problem(error), status=500, content_type=CONTENT_TYPE)
+    return problem_response(error)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler400: what no view has seen, a wrong Host header for one."""
+    error = as_imgo_error(exception) or BadRequest("The request cannot be understood.")
+    if isinstance(exception, DisallowedHost):
+        error = BadRequest("This server does not answer to this host: see DJANGO_ALLOWED_HOSTS.")
+    if request.path.startswith("/1/"):
+        return legacy_response(error)
+    if request.path.startswith("/api/"):
+        return problem_response(error)
+    return HttpResponse(f"{error.message}\n", status=error.status, content_type="text/plain")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
@@ -114,7 +130,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
         return JsonResponse({"ret": RET_PARAMETER}, status=404)
     error = NotFound(f"There is nothing at {request.path}.")
     if request.path.startswith("/api/"):
-        return JsonResponse(problem(error), status=404, content_type=CONTENT_TYPE)
+        return problem_response(error)
     return HttpResponse(
         "<!doctype html><title>Not found</title><p>There is nothing here. <a href='/'>Start</a>.",
         status=404,

@@ -9,13 +9,13 @@ from functools import wraps
 
 from django.contrib.auth.views import redirect_to_login
 from django.db import Error as DatabaseError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
 from accounts.staff import may_watch
 from imgo_site.errors import Forbidden, ImgoError, NotAuthenticated, Unavailable
-from push.api.problems import CONTENT_TYPE, problem
+from push.api.problems import problem_response
 
 logger = logging.getLogger(__name__)
 
@@ -86,4 +86,4 @@ def _error_page(request: HttpRequest, error: ImgoError) -> HttpResponse:
 
 
 def _error_data(request: HttpRequest, error: ImgoError) -> HttpResponse:  # noqa: ARG001
-    return JsonResponse(problem(error), status=error.status, content_type=CONTENT_TYPE)
+    return problem_response(error)

@@ -11,12 +11,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import ApiKey, Token
-from imgo_site import estimates
+from imgo_site import estimates, tables
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push.groups import key_group
 from push.models import Node
-from push.services import Push, accept_pushes
+from push.services import Push, accept_pushes, push_to_keys
 from push.wire import CloseCode
 from tests import in_thread
 
@@ -79,19 +79,71 @@ def test_a_list_never_counts_all_rows(browser, name):
         ("offline/message/?q=7", "offline_message_pkey"),
         ("offline/pending/?q=u7", "offline_pending"),
         ("offline/event/?q=u7", "event_key"),
+        ("offline/outbox/?parked=yes", "outbox_parked"),
         ("accounts/token/?q=u7", "accounts_token_key"),
+        ("accounts/apikey/?q=k", "apikey_name"),
         ("push/node/?q=n7", "push_node_name"),
     ],
 )
 def test_a_search_uses_an_index(browser, path, index):
     add_rows(3)
-    sql = queries_of(browser, path)[-1]
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(f"EXPLAIN {sql}")
-        plan = "\n".join(row[0] for row in cursor.fetchall())
-    assert "Seq Scan" not in plan
+        for sql in queries_of(browser, path)[2:]:  # after the session and the user
+            cursor.execute(f"EXPLAIN {sql}")
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            assert "Seq Scan" not in plan
     assert re.search(rf"Index.* {index}|Index Cond", plan), plan
+
+
+@pytest.mark.any_database
+def test_rows_of_one_key_come_newest_first_and_of_one_message_by_key(browser):
+    add_rows(3)
+    ids = list(Message.objects.order_by("-pk").values_list("pk", flat=True))
+    found = browser.get("/admin/offline/pending/?q=u1").context["cl"].result_list
+    assert [row.message_id for row in found] == [ids[1]]
+    found = browser.get("/admin/offline/event/?q=all").context["cl"].result_list
+    assert [row.message_id for row in found] == ids
+    push_to_keys(["c", "a", "b"], 1)
+    one = Message.objects.latest("pk").pk
+    found = browser.get(f"/admin/offline/pending/?q={one}").context["cl"].result_list
+    assert [row.key for row in found] == ["a", "b", "c"]
+
+
+@pytest.mark.any_database
+def test_a_number_that_is_a_key_and_a_message_finds_the_rows_of_both(browser):
+    first = push_to_keys(["a", "b"], 1)
+    push_to_keys([str(first)], 2)
+    found = browser.get(f"/admin/offline/pending/?q={first}").context["cl"].result_list
+    assert [row.key for row in found] == [str(first), "b", "a"]
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("name", LISTS)
+def test_no_address_sorts_a_list_by_something_else(browser, name):
+    add_rows(3)
+    plain = [row.pk for row in browser.get(f"/admin/{name}/").context["cl"].result_list]
+    for order in ("1", "-1", "2.-3", "99", "x"):
+        answer = browser.get(f"/admin/{name}/?o={order}")
+        assert [row.pk for row in answer.context["cl"].result_list] == plain
+        assert b'class="sortable' not in answer.content
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("name", LISTS)
+def test_no_address_filters_a_list_by_a_column_without_an_index(browser, name):
+    add_rows(1)
+    for query in ("room__exact=r", "reason__contains=x", "created_at__gte=2026-01-01", "nothing=1"):
+        answer = browser.get(f"/admin/{name}/?{query}", follow=True)
+        assert answer.redirect_chain[-1] == (f"/admin/{name}/", 302)
+        assert b"There is no such filter" in answer.content
+
+
+def test_choices_of_a_filter_are_not_counted(browser):
+    add_rows(1)
+    answer = browser.get("/admin/offline/outbox/?_facets=True", follow=True)
+    assert b"Show counts" not in answer.content
+    assert not any("FILTER" in sql for sql in queries_of(browser, "offline/outbox/"))
 
 
 @pytest.mark.any_database
@@ -126,6 +178,31 @@ def test_beyond_a_limit_the_count_is_an_estimate(browser, monkeypatch):
 
 
 # What can be done
+
+
+@pytest.mark.any_database
+def test_an_action_is_not_done_with_more_rows_than_a_request_can_bear(browser, monkeypatch):
+    monkeypatch.setattr(tables, "ACTION_MAX", 2)
+    add_rows(3)
+    Outbox.objects.update(parked_at=timezone.now())
+    form = {"action": "retry", "select_across": "1", "_selected_action": ["1"]}
+    answer = browser.post("/admin/offline/outbox/", form, follow=True)
+    assert b"That is more than 2 rows at once; nothing was done." in answer.content
+    assert not Outbox.objects.filter(parked_at=None).exists()
+    while Outbox.objects.count() > 2:
+        Outbox.objects.first().delete()
+    browser.post("/admin/offline/outbox/", form)
+    assert Outbox.objects.filter(parked_at=None).count() == 2
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize("pk", ["x", "-1", "9" * 30, "", "a\0", "٣"])
+def test_an_action_with_rows_that_cannot_be_is_told(browser, pk):
+    for name, action in (("accounts/token", "revoke"), ("accounts/apikey", "delete_selected")):
+        form = {"action": action, "_selected_action": [pk]}
+        answer = browser.post(f"/admin/{name}/", form, follow=True)
+        assert answer.status_code == 200
+        assert b"There are no such rows." in answer.content
 
 
 def test_parked_messages_are_tried_again(browser):

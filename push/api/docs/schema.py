@@ -244,4 +244,7 @@ Every call needs an API key with the scope that it names: `Authorization: Api-Ke
 Whole numbers are written without a point: `5.0` is refused where a whole number is expected.
 
 Errors are problem details (RFC 9457), `application/problem+json`; `retry` says whether the same
-call may succeed later. On imgo's own paths they are `{"ret": ...}`."""
+call may succeed later. On imgo's own paths they are `{"ret": ...}`.
+
+OPTIONS names the methods of a path in `Allow`. No page of another site may call this API: an API
+key is nothing to have in a browser."""

@@ -46,6 +46,7 @@ class DocsView(SpectacularSwaggerSplitView):
     authentication_classes = []
     permission_classes = []
     content_negotiation_class = JsonAlways
+    http_method_names = ["get", "head"]  # an answer without a page cannot be rendered
     schema = None
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:

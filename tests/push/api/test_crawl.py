@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urlencode, urljoin, urlsplit
 
 import pytest
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
@@ -99,6 +100,72 @@ def test_a_mistake_in_an_address_of_the_admin_is_no_fault_of_ours(browser, model
             assert browser.get(address, follow=True).status_code in {200, 404}, address
 
 
+# The fields of a page's forms. What is pressed or chosen is only right or missing.
+FIELD = re.compile(r"""<(?:input|select|textarea)[^>]* name=["']([^"']+)""")
+CHOSEN = {"csrfmiddlewaretoken", "action", "index", "select_across", "_save", "_continue"}
+FORMS = {
+    "/admin/login/": {},
+    "/admin/password_change/": {},
+    "/admin/auth/user/": {"action": "delete_selected"},
+    "/admin/auth/user/add/": {},
+    "/admin/auth/user/{user}/change/": {},
+    "/admin/auth/group/": {"action": "delete_selected"},
+    "/admin/auth/group/add/": {},
+    "/admin/accounts/token/": {"action": "revoke"},
+    "/admin/accounts/token/add/": {},
+    "/admin/accounts/token/{token}/change/": {},
+    "/admin/accounts/apikey/": {"action": "revoke"},
+    "/admin/accounts/apikey/add/": {},
+    "/admin/accounts/apikey/{apikey}/change/": {},
+    "/admin/offline/outbox/": {"action": "retry"},
+    "/dashboard/act/push": {},
+    "/dashboard/act/kick-key": {"confirmed": "1"},
+    "/dashboard/act/kick-session": {"confirmed": "1"},
+    "/dashboard/act/drain-node": {"confirmed": "1"},
+    "/dashboard/act/revoke-token": {"confirmed": "1"},
+}
+TYPED = [*NONSENSE, "%00", '["\\ud800"]', "[" * 5000, "9999-12-31", "1e400", "٣"]
+
+
+ALONE = ("_to_field", "_selected_action")  # one that is wrong hides all others
+
+
+@pytest.mark.parametrize("page", FORMS)
+def test_a_mistake_in_a_form_is_no_fault_of_ours(browser, page):
+    Group.objects.create(name="operators")
+    user = User.objects.create_user("somebody")
+    rows = {"user": user, "token": Token.objects.get(), "apikey": ApiKey.objects.get()}
+    pressed = FORMS[page]
+    page = page.format(**{name: row.pk for name, row in rows.items()})
+    fields = set(FIELD.findall(browser.get(page).content.decode())) - CHOSEN
+    fields |= {"name", "key", "session", "node"}
+    allowed = {200, 302, 400, 403, 404, 503}
+    for word in TYPED:
+        for names in (fields, *({name} for name in ALONE)):
+            data = urlencode({**dict.fromkeys(names, word), **pressed}).replace("%2500", "%00")
+            kind = "application/x-www-form-urlencoded"
+            answer = browser.generic("POST", page, data, content_type=kind)
+            assert answer.status_code in allowed, data[:200]
+    for body in (b"\xff\x00&=&%ff=%00", b"--x\r\n"):
+        for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            assert browser.generic("POST", page, body, content_type=kind).status_code in allowed
+
+
+@pytest.mark.parametrize("name", ["auth/user", "auth/group", "accounts/token", "push/node"])
+def test_no_address_of_the_admin_asks_too_much(browser, name):
+    pk = {"accounts/token": Token, "push/node": Node}.get(name, User).objects.latest("pk").pk
+    Group.objects.create(pk=pk, name="operators")
+    for lookup in ("date_joined__year", "last_login__year", "username__regex", "name__regex"):
+        for word in TYPED:
+            query = urlencode({lookup: word})
+            assert browser.get(f"/admin/{name}/?{query}", follow=True).status_code == 200, query
+    for word in TYPED:
+        query = urlencode({"_to_field": word})
+        for page in ("", f"{pk}/change/", f"{pk}/delete/"):
+            status = browser.get(f"/admin/{name}/{page}?{query}", follow=True).status_code
+            assert status in {200, 400, 403}, (page, query)
+
+
 PAGED = (
     "/api/v1/rooms",
     "/api/v1/rooms/lobby",
@@ -135,3 +202,16 @@ def test_what_there_is_not_is_told(client):
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.json()["detail"] == f"There is nothing at {path}."
+
+
+def test_a_host_that_is_not_ours_is_told_in_the_shape_of_the_path(client):
+    def ask(path):
+        answer = client.get(path, headers={"host": "elsewhere.example"})
+        assert answer.status_code == 400
+        return answer
+
+    problem = ask("/api/v1/stats")
+    assert problem["Content-Type"] == "application/problem+json"
+    assert "DJANGO_ALLOWED_HOSTS" in problem.json()["detail"]
+    assert ask("/1/push").json() == {"ret": 65534}
+    assert b"DJANGO_ALLOWED_HOSTS" in ask("/admin/").content

@@ -217,3 +217,13 @@ def test_the_page_loads_nothing_from_elsewhere(client):
     script = client.get("/api/docs/?script=")
     assert script["Content-Type"].startswith("application/javascript")
     assert "/api/schema/" in script.content.decode()
+
+
+@pytest.mark.parametrize("path", ["/api/docs/", "/api/schema/", "/api/schema/?format=yaml"])
+def test_an_error_is_json_whatever_the_page_is(client, path):
+    for method in ("POST", "DELETE"):
+        answer = client.generic(method, path, headers={"accept": "application/yaml"})
+        assert answer.status_code == 405
+        assert answer["Content-Type"] == "application/problem+json"
+        assert answer.json()["detail"] == f'Method "{method}" not allowed.'
+    assert client.options(path).status_code in {200, 405}

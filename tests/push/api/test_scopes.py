@@ -109,14 +109,19 @@ def test_what_a_view_cannot_do_is_405_for_whoever_asks(api, path):
         answer = getattr(api, method)(path)
         assert answer.status_code == 405
         assert set(answer["Allow"].split(", ")) >= {name.upper() for name in can}
+        assert status(APIClient(), method, path) == 405
     assert status(api, "trace", path) == 405
+    assert status(APIClient(), "head", path) == (401 if "get" in can else 405)
     assert api.generic("BREW", path).status_code == 405
 
 
 @pytest.mark.parametrize("path", sorted({param.values[0] for param in ENDPOINTS}))
-@pytest.mark.django_db
-def test_options_tell_strangers_nothing(path):
-    assert status(APIClient(), "options", path) == 401
+def test_options_tell_the_methods_alone(path):
+    can = {param.values[1].upper() for param in ENDPOINTS if param.values[0] == path}
+    answer = APIClient().options(path, headers={"origin": "https://elsewhere.example"})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert can <= set(answer["Allow"].split(", ")) <= can | {"HEAD", "OPTIONS"}
+    assert not any(name.startswith("Access-Control-") for name in answer.headers)
 
 
 def test_a_refused_push_is_not_accepted(caller, db):
