@@ -5,7 +5,8 @@ import gc
 import threading
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
+from psycopg_pool import PoolTimeout
 
 from imgo_site import batching
 from imgo_site.batching import BatchLoader, DatabaseThreads, database_threads
@@ -130,6 +131,18 @@ async def test_broken_connections_in_the_pool_are_replaced_too(terminate):
     )
     assert terminate() >= 3
     assert all(await asyncio.gather(*(database_threads.run(backend) for _ in range(2))))
+
+
+async def test_a_pool_without_connections_is_not_waited_for_again(transactional_db):
+    calls = []
+
+    def wait_for_one() -> None:
+        calls.append(1)
+        raise OperationalError("no connection") from PoolTimeout("no connection after 5.00 sec")
+
+    with pytest.raises(OperationalError):
+        await database_threads.run(wait_for_one)
+    assert len(calls) == 1
 
 
 def is_autocommit() -> bool:
