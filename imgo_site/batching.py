@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar, cast
 
 from django.db import InterfaceError, OperationalError, connection
+from psycopg_pool import PoolTimeout
 
 from imgo_site.conf import conf
 
@@ -63,8 +64,11 @@ def _call(function: Callable[..., T], *args: object) -> T:
     for _ in range(ATTEMPTS - 1):
         try:
             return function(*args)
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError) as error:
             connection.close()
+            # The pool has waited for a connection already, and there was none.
+            if isinstance(error.__cause__, PoolTimeout):
+                raise
         except BaseException:
             # Whatever state the failure left behind must not meet the next caller.
             connection.close()

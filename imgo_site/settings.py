@@ -360,6 +360,7 @@ LOGGING = {
         "django.security.DisallowedModelAdminToField": {"level": "CRITICAL"},
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
         "celery.worker.request": {"filters": ["one_line"]},
         "celery.worker.consumer.consumer": {"filters": ["one_line"]},
         "kombu.connection": {"level": "ERROR"},

@@ -70,6 +70,11 @@ def test_compose_gives_nodes_time_and_files():
         assert one["ulimits"]["nofile"] > 20_000
 
 
+def test_compose_has_starting_processes_hear_a_stop():
+    # As the first of a container they would ignore SIGTERM until they handle it.
+    assert all(one["init"] for one in ours().values())
+
+
 def test_compose_waits_for_services_that_there_are():
     services = compose()["services"]
     for one in services.values():
@@ -143,6 +148,7 @@ def test_a_unit_starts_what_there_is_and_may_do_little(path):
     assert (found["NoNewPrivileges"], found["ProtectSystem"]) == ("yes", "strict")
     assert int(found["LimitNOFILE"]) > 1024
     assert seconds(found["TimeoutStopSec"]) >= NODE_STOP
+    assert (found["Restart"], found["StartLimitIntervalSec"]) == ("always", "0")
 
 
 def test_the_units_are_node_workers_and_api():

@@ -324,8 +324,8 @@ def test_a_name_that_is_none_is_a_mistake_of_the_caller(api, nodes, name):
 
 @pytest.mark.django_db(transaction=True)
 async def test_kicking_a_key_orders_its_sessions_to_close(api_key, listen):
-    heard = await listen(key_group("u1"))
-    answer = await in_thread(api_key.delete, "/api/v1/keys/u1/sessions")
+    heard = await listen(key_group("nobody"))
+    answer = await in_thread(api_key.delete, "/api/v1/keys/nobody/sessions")
     assert (answer.status_code, answer.json()) == (202, {"closed": 0})
     (order,) = await heard()
     assert (order["type"], order["sessions"], order["code"]) == ("imgo.close", [], 4504)
