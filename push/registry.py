@@ -33,13 +33,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NodeEntry:
-    """One live node. `number` is imgo's server id."""
+    """One live node. `number` is imgo's server id.
+
+    `address`: where clients reach it alone. `addresses`: how many its sessions come from.
+    """
 
     id: str
     name: str
     number: int
     since: float
     sessions: int = 0
+    address: str = ""
+    addresses: int = 0
 
 
 class Registry(Protocol):
@@ -179,8 +184,9 @@ class MemoryRegistry:
         """The one node, if it runs in this process."""
         if self._node is None:
             return []
-        count = sum(len(there) for there in list(self._keys.values()))
-        return [replace(self._node, sessions=count)]
+        entries = [entry for there in list(self._keys.values()) for entry in list(there.values())]
+        addresses = {entry.address for entry in entries}
+        return [replace(self._node, sessions=len(entries), addresses=len(addresses))]
 
     def forget_node(self, node_id: str) -> None:
         """Drop everything, as far as the registry goes; the next renewal writes it again."""
