@@ -23,7 +23,8 @@ from push.group_commit import accept_in_group
 from push.registry import NodeEntry, get_registry
 from push.services import Push, is_json
 
-ROOMS_MAX = 1_000  # rooms that one question may name or want
+TOP_MAX = 1_000  # rooms that one question may want
+ROOMS_MAX = 100  # rooms that one question may name
 # What goim's own configuration tells clients to do: seconds, but for the factor and the jitter.
 BACKOFF = {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3}
 BEATS = 3  # heartbeats within HEARTBEAT_TIMEOUT, of which the last but one may be missed
@@ -117,7 +118,7 @@ class OnlineTopView(GoimView):
     def get(self, request: Request) -> JsonResponse:
         """`?type=live&limit=10`."""
         start = room_of(_wanted(request, "type"), "")
-        limit = check_number(_wanted(request, "limit"), "limit", lowest=1, highest=ROOMS_MAX)
+        limit = check_number(_wanted(request, "limit"), "limit", lowest=1, highest=TOP_MAX)
         rooms = get_registry().rooms()
         of_type = [(count, room) for room, count in rooms.items() if room.startswith(start)]
         top = sorted(of_type, key=lambda one: (-one[0], one[1]))[:limit]

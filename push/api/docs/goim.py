@@ -110,8 +110,11 @@ class Instances(Code):
     data: list[Instance]
 
 
-def _list_of(item: dict[str, Any], most: int | str) -> dict[str, Any]:
-    return {"type": "array", "items": item, "minItems": 1, "x-imgo": {"maxItems": most}}
+QUERY_MAX = 900  # names in a query: Django reads a thousand parameters
+
+
+def _list_of(item: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "items": item, "minItems": 1, "maxItems": most}
 
 
 TEXT = {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[A-Za-z0-9_-]+$"}
@@ -127,9 +130,9 @@ OPERATION = Parameter(
     FIRST_OWN_OP,
     is_required=True,
 )
-KEYS = Parameter("keys", _list_of(TEXT, "MAX_KEYS"), "Keys.", ["u1", "u2"], is_required=True)
+KEYS = Parameter("keys", _list_of(TEXT, QUERY_MAX), "Keys.", ["u1", "u2"], is_required=True)
 MID = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
-MIDS = Parameter("mids", _list_of(MID, "MAX_KEYS"), "Users.", [1, 2], is_required=True)
+MIDS = Parameter("mids", _list_of(MID, QUERY_MAX), "Users.", [1, 2], is_required=True)
 TYPE = Parameter("type", TEXT, "The room's type.", "live", is_required=True)
 ROOM = Parameter("room", TEXT, "The room.", "1000", is_required=True)
 ROOMS = Parameter(
@@ -143,7 +146,7 @@ SPEED = Parameter(
 )
 LIMIT = Parameter(
     "limit",
-    {"type": "integer", "minimum": 1, "maximum": goim.ROOMS_MAX},
+    {"type": "integer", "minimum": 1, "maximum": goim.TOP_MAX},
     "Rooms at most.",
     10,
     is_required=True,
