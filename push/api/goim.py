@@ -8,16 +8,15 @@ them, as goim keeps nothing. A room is `type://room`.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, JsonResponse
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
-from accounts.authentication import LegacyAuthentication, caller
+from accounts.authentication import caller
 from imgo_site.conf import conf
-from imgo_site.errors import BadRequest, TooLarge
+from imgo_site.errors import BadRequest, ImgoError, TooLarge
 from imgo_site.names import INT32_MAX, INT64_MAX, check_number
-from push.api.negotiation import JsonAlways
-from push.api.problems import CODE_OK, as_imgo_error, goim_response
+from push.api.legacy import LegacyView
+from push.api.problems import CODE_OK, goim_response
 from push.api.v1 import body_of
 from push.group_commit import accept_in_group
 from push.registry import NodeEntry, get_registry
@@ -36,18 +35,12 @@ def done(data: Any = None) -> JsonResponse:
     return JsonResponse(answer if data is None else {**answer, "data": data})
 
 
-class GoimView(APIView):
+class GoimView(LegacyView):
     """Answers `{"code": 0}` and what else a view returns."""
 
-    authentication_classes = [LegacyAuthentication]
-    content_negotiation_class = JsonAlways
-
-    def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
-        """goim's answer to an error; a bug becomes a 500 that is logged."""
-        known = as_imgo_error(exc)
-        if known is None:
-            raise exc
-        return goim_response(known)
+    def refusal(self, error: ImgoError) -> JsonResponse:
+        """The answer to an error."""
+        return goim_response(error)
 
 
 class _PushView(GoimView):

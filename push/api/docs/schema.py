@@ -111,7 +111,7 @@ class ImgoSchema(AutoSchema):
             )
             for one in self.told.parameters
         ]
-        if self.scope and not isinstance(self.view, LegacyView | GoimView):
+        if self.scope and not isinstance(self.view, LegacyView):
             found += HEADERS
         return found
 
@@ -152,10 +152,10 @@ class ImgoSchema(AutoSchema):
         if self.scope or isinstance(self.view, MessagesView):
             told[503] = "The database or Redis cannot be reached; nothing was accepted."
         make = _problem
-        if isinstance(self.view, LegacyView):
-            make = _ret
-        elif isinstance(self.view, GoimView):
+        if isinstance(self.view, GoimView):
             make = _code
+        elif isinstance(self.view, LegacyView):
+            make = _ret
         return {status: make(status, text) for status, text in sorted(told.items())}
 
     def get_operation(self, *args: Any) -> Any:
