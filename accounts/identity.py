@@ -14,6 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from django.conf import settings
 from django.contrib.auth import get_user
@@ -27,7 +28,7 @@ from accounts.models import TOKEN_MAX, Token, check_rooms, digest
 from imgo_site.batching import BatchLoader, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, NotAuthenticated
-from imgo_site.names import INT64_MAX, check_name, check_number
+from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
 
 SESSION_KEY = re.compile("[A-Za-z0-9]{1,100}")
 
@@ -41,7 +42,8 @@ class Identity:
 
     `rooms`: names or `*` patterns that it may join; None leaves that to `ROOMS_OPEN`.
     `expires_at`: Unix time in seconds when the session must end; None: never. `proof`: what it
-    was verified by, to look at again while the session is open.
+    was verified by, to look at again while the session is open. `alias`: another key that live
+    messages reach it by, goim's key of a connection; nothing is kept for it.
     """
 
     key: str
@@ -49,6 +51,7 @@ class Identity:
     expires_at: float | None = None
     source: str = "token"
     proof: bytes = b""
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class Facts:
 class AuthBody:
     """What a client says in its auth frame. Nothing in it is believed before it is verified.
 
-    `change_room` is the room that a later op 12 leaves: goim's one room a session.
+    `change_room` is the room that a later op 12 leaves: goim's one room a session. `accepts`:
+    the own ops that it takes; None: all. `is_goim`: it is goim's, and says who it is by `mid` and
+    `goim_key`.
     """
 
     token: str = ""
@@ -74,6 +79,10 @@ class AuthBody:
     since: int = 0
     platform: str = ""
     device: str = ""
+    accepts: tuple[int, ...] | None = None
+    is_goim: bool = False
+    mid: int = 0
+    goim_key: str = ""
 
 
 Authenticator = Callable[[AuthBody, Facts], Awaitable[Identity]]
@@ -112,10 +121,12 @@ def _from_object(value: dict[str, Any]) -> AuthBody:
     if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
         raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
     texts = {}
-    for name in ("token", "platform", "device"):
+    for name in ("token", "platform", "device", "key"):
         texts[name] = value.get(name) or ""
         if not isinstance(texts[name], str):
             raise BadRequest(f"{name!r} must be a string.")
+    if texts["key"]:
+        check_name(texts["key"], "key")
     return AuthBody(
         token=texts["token"],
         rooms=tuple(dict.fromkeys(rooms)),
@@ -124,7 +135,19 @@ def _from_object(value: dict[str, Any]) -> AuthBody:
         since=check_number(value.get("since") or 0, "'since'", lowest=0, highest=INT64_MAX),
         platform=texts["platform"][:50],
         device=texts["device"][:100],
+        # Go writes null for a list that is not there, and goim takes that for none.
+        accepts=check_ops(value["accepts"] or []) if "accepts" in value else None,
+        is_goim=any(name in value for name in ("mid", "room_id", "accepts")),
+        mid=check_number(value.get("mid") or 0, "'mid'", lowest=0, highest=INT64_MAX),
+        goim_key=texts["key"],
     )
+
+
+def check_ops(ops: object) -> tuple[int, ...]:
+    """Ops that a client takes. Raises `BadRequest`."""
+    if not isinstance(ops, list):
+        raise BadRequest("The ops that a session accepts are a list of numbers.")
+    return tuple(check_number(op, "An op", lowest=0, highest=INT32_MAX) for op in ops)
 
 
 async def authenticate(body: AuthBody, facts: Facts) -> Identity:
@@ -133,6 +156,8 @@ async def authenticate(body: AuthBody, facts: Facts) -> Identity:
         if jwts.is_configured() and jwts.has_shape(body.token):
             return _from_claims(jwts.verify(body.token))
         return await _from_stored_token(body.token)
+    if conf.GOIM_TRUSTED and body.is_goim:
+        return _as_it_says(body)
     if conf.SESSION_AUTH and facts.transport == "websocket" and "cookie" in facts.headers:
         return await _from_session(facts)
     raise NotAuthenticated("No token was sent.")
@@ -154,6 +179,13 @@ def _from_claims(claims: dict[str, Any] | None) -> Identity:
             "key and a list of rooms."
         ) from None
     return Identity(str(key), None if rooms is None else tuple(rooms), expires, "jwt")
+
+
+def _as_it_says(body: AuthBody) -> Identity:
+    """Whom a client of goim says it is: goim believes that, and so do we with `GOIM_TRUSTED`."""
+    if body.mid:
+        return Identity(str(body.mid), source="goim", alias=body.goim_key)
+    return Identity(body.goim_key or uuid4().hex, source="goim")
 
 
 _stored_tokens: BatchLoader[str, Token] = BatchLoader(Token.objects.by_digest)

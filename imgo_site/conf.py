@@ -32,12 +32,15 @@ class ImgoSettings:
     TCP_PORT: int = _setting(8080, "imgo's raw-TCP port; 0 turns it off.")
     DATA_DIR: str = _setting("./var", "Where the embedded mode keeps its files.")
     NODE_NAME: str = _setting("", "This node's name; the host name and HTTP port when empty.")
+    NODE_ADDRESS: str = _setting(
+        "", "Where clients reach this node alone, for `/goim/nodes/weighted`, when they can."
+    )
     DEMO: str = _setting("auto", "Demo page at `/`: `on`, `off`, or `auto` (embedded mode only).")
 
     # Who may call the API.
     API_KEY: str = _setting("", "A bootstrap API key with every scope.")
     LEGACY_TRUSTED_NETWORKS: list[str] = _setting(
-        [], "Networks (CIDR) whose callers need no API key on imgo's own paths."
+        [], "Networks (CIDR) whose callers need no API key on imgo's and goim's paths."
     )
 
     TRUSTED_PROXIES: list[str] = _setting(
@@ -53,6 +56,9 @@ class ImgoSettings:
     )
     RECEIVER: str = _setting(
         "push.receiver.default_receiver", "Dotted path: what answers upstream messages (op 4)."
+    )
+    GOIM_TRUSTED: bool = _setting(
+        False, "Believe goim's clients without a token who they say they are: for a closed network."
     )
     ROOMS_OPEN: bool = _setting(True, "An identity that names no rooms may join any.")
     SESSION_AUTH: bool = _setting(True, "Accept Django's session cookie from our own origin.")

@@ -40,6 +40,7 @@ class NewMessage:
     is_json: bool = True
     by: str = ""
     ensure: bool = False
+    speed: int = 0
     origin: str = ""
     partitions: tuple[int, ...] = (0,)
 
@@ -70,6 +71,7 @@ class MessageManager(models.Manager["Message"]):
                 is_json=new.is_json,
                 by=new.by,
                 ensure=new.ensure,
+                speed=new.speed,
                 recipients=_recipients(new),
                 created_at=now,
                 expires_at=now + timedelta(seconds=new.ttl),
@@ -130,6 +132,7 @@ class MessageManager(models.Manager["Message"]):
             [new.is_json for new in messages],
             [new.by for new in messages],
             [new.ensure for new in messages],
+            [new.speed for new in messages],
             [_recipients(new) for new in messages],
             [new.ttl for new in messages],
             [n for n, _ in owed],
@@ -183,6 +186,9 @@ class Message(models.Model):
     is_json = models.BooleanField(default=True)
     by = models.CharField(max_length=100, blank=True, help_text="Who pushed it.")
     ensure = models.BooleanField(default=False, help_text="Waits for room instead of dropping.")
+    speed = models.IntegerField(
+        default=0, db_default=0, help_text="Sessions that it reaches in a second; 0: all at once."
+    )
     recipients = models.IntegerField(default=0, help_text="Keys that it was made pending for.")
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
@@ -201,16 +207,16 @@ class Message(models.Model):
 _INSERT = """
     WITH stored AS (
         INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by,
-                                     ensure, recipients, created_at, expires_at, keep_until)
-        SELECT audience, room, keys, stored, op, body, is_json, by, ensure, recipients,
+                                     ensure, speed, recipients, created_at, expires_at, keep_until)
+        SELECT audience, room, keys, stored, op, body, is_json, by, ensure, speed, recipients,
                statement_timestamp(),
                statement_timestamp() + ttl * interval '1 second',
                statement_timestamp() + greatest(ttl, %s) * interval '1 second'
         FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::boolean[], %s::integer[],
                     %s::bytea[], %s::boolean[], %s::text[], %s::boolean[], %s::integer[],
-                    %s::float8[])
+                    %s::integer[], %s::float8[])
              WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by,
-                                       ensure, recipients, ttl, place)
+                                       ensure, speed, recipients, ttl, place)
         ORDER BY place RETURNING id, expires_at
     ),
     numbered AS (SELECT id, expires_at, row_number() OVER (ORDER BY id) AS place FROM stored),

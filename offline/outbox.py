@@ -157,7 +157,7 @@ _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
            {age}, o.origin,
            m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure,
-           m.created_at
+           m.speed, m.created_at
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
     WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
     ORDER BY o.message_id LIMIT %s
@@ -166,7 +166,7 @@ _PAGE = """
 
 def _from_row(found: tuple[Any, ...]) -> Outbox:
     pk, partition, partitions, attempts, is_late, age, origin, *message = found
-    message_id, audience, room, keys, stored, op, body, is_json, ensure, created = message
+    message_id, audience, room, keys, stored, op, body, is_json, ensure, speed, created = message
     if isinstance(created, str):  # SQLite has no type for times
         created = datetime.fromisoformat(created).replace(tzinfo=UTC)
     row = Outbox(
@@ -184,6 +184,7 @@ def _from_row(found: tuple[Any, ...]) -> Outbox:
         body=bytes(body),
         is_json=bool(is_json),
         ensure=bool(ensure),
+        speed=speed,
         created_at=created,
     )
     return row

@@ -3,6 +3,7 @@
 from json import dumps, loads
 from typing import Any
 
+from accounts.identity import check_ops
 from imgo_site.errors import BadRequest, ImgoError
 from push.wire import json_body
 
@@ -32,6 +33,19 @@ def room_name(body: bytes) -> str:
     if not isinstance(value, str):
         raise BadRequest("The body must be the name of a room.")
     return value
+
+
+def ops_of(body: bytes) -> tuple[int, ...]:
+    """The ops that a frame names: with commas between them, as goim has it, or a JSON list.
+
+    Raises `BadRequest`.
+    """
+    value = body_value(body) if body else ""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    return check_ops(value)
 
 
 def reply_body(answer: Any) -> bytes:

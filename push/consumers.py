@@ -19,11 +19,11 @@ from imgo_site.addresses import HEADER, client_address
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
-from push.bodies import body_value, error_body, reply_body, room_name
+from push.bodies import body_value, error_body, ops_of, reply_body, room_name
 from push.handshake import Refusal, check_room, establish, ready_node
 from push.links import ResidentLink
 from push.node import Node
-from push.session import Kind, Session, encode_reply
+from push.session import Kind, Session, encode_reply, shared
 from push.sockets import DIRECT_LINK, SocketLink, TcpLink
 from push.wire import (
     CloseCode,
@@ -37,6 +37,8 @@ from push.wire import (
 )
 
 logger = logging.getLogger(__name__)
+
+ACCEPTS_MAX = 1_000  # ops that a session may name
 
 Event = dict[str, Any]
 
@@ -209,6 +211,8 @@ class SessionConsumer(AsyncConsumer):
         Op.HEARTBEAT: "on_heartbeat",
         Op.SEND: "on_send",
         Op.CHANGE_ROOM: "on_change_room",
+        Op.SUB: "on_sub",
+        Op.UNSUB: "on_unsub",
         Op.JOIN: "on_join",
         Op.LEAVE: "on_leave",
         Op.ACK: "on_ack",
@@ -261,6 +265,16 @@ class SessionConsumer(AsyncConsumer):
         session.reply(Op.CHANGE_ROOM_REPLY, frame.seq, body, frame.ver)
 
     @classmethod
+    async def on_sub(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
+        """Op 14: take messages with these ops too; the first ones, when it took all, alone."""
+        _accept(session, frame, lambda accepted, ops: (accepted or frozenset()) | ops)
+
+    @classmethod
+    async def on_unsub(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
+        """Op 16: take messages with these ops no more, if it has named any."""
+        _accept(session, frame, lambda accepted, ops: None if accepted is None else accepted - ops)
+
+    @classmethod
     async def on_join(cls, node: Node, session: Session, frame: Frame) -> None:
         """Op 18: join a room, besides those it is in."""
         body = b""
@@ -306,6 +320,24 @@ class SessionConsumer(AsyncConsumer):
             return
         for number in numbers:
             node.acknowledger.acknowledged(number, session.key, session.id)
+
+
+Accepts = frozenset[int] | None
+
+
+def _accept(
+    session: Session, frame: Frame, change: Callable[[Accepts, frozenset[int]], Accepts]
+) -> None:
+    """Change what a session accepts; the reply's body is the request's, as goim has it."""
+    body = frame.body
+    try:
+        accepted = change(session.accepts, frozenset(ops_of(frame.body)))
+        if accepted is not None and len(accepted) > ACCEPTS_MAX:
+            raise BadRequest(f"A session may name {ACCEPTS_MAX} ops at most.")
+        session.accepts = None if accepted is None else shared(accepted)
+    except ImgoError as error:
+        body = error_body(error)
+    session.reply(Op(frame.op + 1), frame.seq, body, frame.ver)
 
 
 class WebSocketConsumer(SessionConsumer):

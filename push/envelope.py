@@ -25,6 +25,7 @@ class Envelope(TypedDict, total=False):
     body: bytes
     is_json: bool
     key: str  # whose pending row this delivery settles; "" when nothing is pending
+    spread: float  # seconds over which a message to everyone is spread; absent: at once
     ensure: bool  # it waits for room instead of being dropped
     at: float  # when it was accepted, by the database's clock: Unix time, seconds
     trace: str  # the traceparent of its fan-out, when that is traced

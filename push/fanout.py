@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = 200  # messages read at a time
 PUBLISH_MAX = 5_000  # envelopes handed to the layer at a time
+SPREAD_MAX = 3_600.0  # seconds: who waits longer for a message to everyone waits in vain
 ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be on its way to a key that is online
 
 
@@ -110,12 +111,24 @@ def envelopes_of(row: Outbox) -> list[Envelope]:
     if message.audience == Message.Audience.ROOM:
         return [message_envelope(room_group(message.room), message, trace=trace)]
     if message.audience == Message.Audience.ALL:
-        return [message_envelope(ALL, message, trace=trace)]
+        envelope = message_envelope(ALL, message, trace=trace)
+        if message.speed:
+            envelope["spread"] = _spread(message.speed)
+        return [envelope]
     settles = message.stored
     return [
         message_envelope(key_group(key), message, key if settles else "", trace)
         for key in _keys_of(row)
     ]
+
+
+def _spread(speed: int) -> float:
+    """The seconds in which every node writes to all it has, so that `speed` a second have it."""
+    try:
+        sessions = sum(node.sessions for node in get_registry().nodes())
+    except Unavailable:
+        return 0.0  # late is better than never: a push to everyone is not stored
+    return min(SPREAD_MAX, sessions / speed)
 
 
 def _keys_of(row: Outbox) -> list[str]:

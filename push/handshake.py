@@ -74,7 +74,8 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
         identity = await _identify(body, facts)
         for room in body.rooms:
             await check_room(identity, room)
-        session = Session(node.new_session_id(), identity, kind, link, node, acks=body.ack)
+        name = node.new_session_id()
+        session = Session(name, identity, kind, link, node, acks=body.ack, accepts=body.accepts)
         link.session = session
         entry = Entry(
             session.id,
@@ -161,7 +162,8 @@ async def _replay(node: Node, session: Session, since: int) -> None:
         else:
             page = await pending_pages.get((session.key, after)) or []
         for pending in page:
-            if since or not node.acknowledger.has(pending.id, session.key):
+            is_owed = since or not node.acknowledger.has(pending.id, session.key)
+            if is_owed and session.takes(pending.op):
                 if session.link.waiting:  # at the reader's pace
                     await session.link.drained()
                 node.hub.replayed.add(pending.id, group)

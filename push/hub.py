@@ -19,7 +19,7 @@ from push.background import Background
 from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE, as_layer_message, echo_envelope
 from push.groups import ALL, is_key_group, node_group
 from push.layers import groups_add, groups_discard
-from push.outbox import Outbox
+from push.outbox import Outbox, write_spread
 from push.session import Outgoing, Session
 from push.wire import CloseCode
 
@@ -29,6 +29,7 @@ FAIRNESS = 100  # messages handled before the event loop gets a turn
 DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
 RECENT_MAX = 20_000  # messages of keys whose second copies are dropped
+SPREADS_MAX = 100  # messages that are being spread out at once
 HELD_MAX = 1_000  # messages kept back for one group
 
 
@@ -102,6 +103,7 @@ class Hub:
         self._empty_since: dict[str, float] = {}
         self._reader: asyncio.Task[None] | None = None
         self.background = Background("a delivery failed")
+        self._spreading = 0
 
         # What a second copy is dropped for, and what only a look for lost messages leaves out.
         self.delivered = Recent()
@@ -287,6 +289,9 @@ class Hub:
             ensure=message.get("ensure", False),
             at=message.get("at", 0.0),
         )
+        if message.get("spread"):
+            self._spread(outgoing, message["spread"])
+            return
         if "trace" in message:
             outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
         if self._held and (held := self._held.get(group)) is not None:
@@ -294,6 +299,20 @@ class Hub:
                 held.messages.append(outgoing)
             return  # what is too much is pending, and found by the next audit
         self.deliver(group, outgoing)
+
+    def _spread(self, message: Outgoing, seconds: float) -> None:
+        """Write a message to all sessions, a few at a time; others overtake it."""
+        if self._spreading >= SPREADS_MAX:
+            self.count_drop("busy_group")
+            return
+        self._spreading += 1
+        self.background.run(self._write_spread(message, seconds))
+
+    async def _write_spread(self, message: Outgoing, seconds: float) -> None:
+        try:
+            await write_spread(tuple(self.groups.get(ALL, ())), message, seconds)
+        finally:
+            self._spreading -= 1
 
     def deliver(self, group: str, message: Outgoing) -> None:
         """Give a message to all sessions of a group, unless it is a second copy."""

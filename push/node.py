@@ -42,6 +42,12 @@ def own_name() -> str:
     return conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
 
 
+def groups_of(session: Session) -> list[str]:
+    """The groups that a session is in, besides the one of all sessions."""
+    names = (session.key, session.identity.alias) if session.identity.alias else (session.key,)
+    return [*map(key_group, names), *map(room_group, session.rooms)]
+
+
 class Node:
     """What holds the sessions of this process."""
 
@@ -62,7 +68,7 @@ class Node:
         """Announce the node and begin to receive and to care. Raises what a part raises."""
         publish.use_loop(asyncio.get_running_loop())
         row = await database_threads.run(NodeRow.objects.announce, self.name)
-        await self.registry.start(NodeEntry(self.id, self.name, row.pk, time.time()))
+        await self.registry.start(self._entry(row.pk))
         try:
             await self.hub.start()
         except BaseException:
@@ -72,6 +78,10 @@ class Node:
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.acknowledger.start()
         self.upkeep.start()
+
+    def _entry(self, number: int) -> NodeEntry:
+        """How the registry shows this node."""
+        return NodeEntry(self.id, self.name, number, time.time(), address=conf.NODE_ADDRESS)
 
     async def drain(self) -> None:
         """Take no more sessions, and close those there are, one after the other.
@@ -163,8 +173,7 @@ class Node:
         for oldest in evicted:
             await self._close_elsewhere(oldest)
         session.rooms.update(rooms)
-        groups = [key_group(session.key), *map(room_group, rooms)]
-        await self.hub.add(session, groups)
+        await self.hub.add(session, groups_of(session))
         if rooms:
             await self.registry.join(entry, rooms)
 
@@ -175,8 +184,7 @@ class Node:
     async def dismiss(self, session: Session) -> None:
         """Forget a session. Never raises: the registry forgets by itself what it is not told."""
         session.is_closed = True
-        groups = [key_group(session.key), *map(room_group, session.rooms)]
-        self.hub.remove(session, groups)
+        self.hub.remove(session, groups_of(session))
         entry = self.entries.pop(session.id, None)
         if entry is not None:
             try:

@@ -11,6 +11,7 @@ batch, which keeps the order.
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -21,13 +22,18 @@ from imgo_site.conf import conf
 from push.background import Background
 from push.metrics import DELIVERY_SECONDS
 from push.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
+from push.wire import FIRST_OWN_OP
 
 logger = logging.getLogger(__name__)
 
 FAIRNESS = 250  # sessions written to before the event loop gets a turn
+SPREAD_STEP = 0.05  # seconds between two writes of a message that is spread out
 WAITING_MAX = 10_000  # messages that may wait for one group; then the oldest are dropped
 
 _packet_kind = attrgetter("packet_kind")
+
+# Sessions, and the messages that are for all of them.
+Share = tuple[Sequence[Session], list[Outgoing]]
 
 
 class Owner(Protocol):
@@ -83,23 +89,23 @@ class Outbox:
         self._timer = loop.call_later(conf.BATCH_WINDOW, self._window_over)
         count = min(self._max, len(self._waiting))
         messages = [self._waiting.popleft() for _ in range(count)]
-        message = messages[0] if count == 1 else Batch(messages)
-        sessions = tuple(self._hub.groups.get(self._group, ()))
-        if len(sessions) <= FAIRNESS:
-            write_to_all(sessions, message)
-            note_written(messages, len(sessions))
+        shares = share_out(tuple(self._hub.groups.get(self._group, ())), messages)
+        if sum(len(sessions) for sessions, _ in shares) <= FAIRNESS:
+            for sessions, taken in shares:
+                write_to_all(sessions, _together(taken))
+            note_written(messages, shares)
         else:
             self._is_writing = True
-            self._hub.background.run(self._write_slices(sessions, message, messages))
+            self._hub.background.run(self._write_slices(shares, messages))
 
-    async def _write_slices(
-        self, sessions: Sequence[Session], message: Outgoing, messages: list[Outgoing]
-    ) -> None:
+    async def _write_slices(self, shares: list[Share], messages: list[Outgoing]) -> None:
         try:
-            for start in range(0, len(sessions), FAIRNESS):
-                write_to_all(sessions[start : start + FAIRNESS], message)
-                await asyncio.sleep(0)
-            note_written(messages, len(sessions))
+            for sessions, taken in shares:
+                message = _together(taken)
+                for start in range(0, len(sessions), FAIRNESS):
+                    write_to_all(sessions[start : start + FAIRNESS], message)
+                    await asyncio.sleep(0)
+            note_written(messages, shares)
         finally:
             self._is_writing = False
         if len(self._waiting) >= self._max or self._timer is None:
@@ -121,6 +127,38 @@ class Outbox:
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
+
+
+async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: float) -> None:
+    """Write a message to sessions, evenly over some seconds; who has gone by then is left out."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    step = min(FAIRNESS, math.ceil(len(sessions) * SPREAD_STEP / seconds)) or 1
+    for start in range(0, len(sessions), step):
+        some = sessions[start : start + step]
+        there = [one for one in some if not one.is_closed and one.takes(message.op)]
+        write_to_all(there, message)
+        deliveries[0] += len(there)
+        due = begin + seconds * (start + len(some)) / len(sessions)
+        await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+def share_out(sessions: Sequence[Session], messages: list[Outgoing]) -> list[Share]:
+    """Who gets what: everyone everything, but for own ops that some sessions do not take."""
+    if all(message.op < FIRST_OWN_OP for message in messages):
+        return [(sessions, messages)]
+    by_accepts: dict[frozenset[int] | None, list[Session]] = {}
+    for session in sessions:
+        by_accepts.setdefault(session.accepts, []).append(session)
+    shares = (
+        (some, [message for message in messages if some[0].takes(message.op)])
+        for some in by_accepts.values()
+    )
+    return [(some, taken) for some, taken in shares if taken]
+
+
+def _together(messages: list[Outgoing]) -> Outgoing:
+    return messages[0] if len(messages) == 1 else Batch(messages)
 
 
 def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
@@ -164,15 +202,16 @@ def _count(sessions: Sequence[Session], late: list[int], packets: list[bytes | N
         frames_written[kind] += count
 
 
-def note_written(messages: Sequence[Outgoing], sessions: int) -> None:
-    """These messages were written to all sessions of their group: count, and note how long it took.
+def note_written(messages: Sequence[Outgoing], shares: Sequence[Share]) -> None:
+    """These messages were written to the sessions they are for: count, and note how long it took.
 
     By this host's clock, where they were accepted by the database's: see docs/metrics.md.
     """
+    for sessions, taken in shares:
+        deliveries[0] += len(sessions) * sum(1 for message in taken if message.at)
     now = time.time()
     for message in messages:
         if message.at:
-            deliveries[0] += sessions
             DELIVERY_SECONDS.observe(max(0.0, now - message.at))
         if message.span is not None:
             message.span.end()

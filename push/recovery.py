@@ -73,7 +73,11 @@ def _deliver(hub: Hub, key: str, found: PendingMessage) -> bool:
     if hub.delivered.has(found.id, group) or hub.replayed.has(found.id, group):
         return False
     # A session that is connecting reads what is pending itself, at its client's pace.
-    is_open = [session for session in hub.groups.get(group, ()) if not session.is_held]
+    is_open = [
+        session
+        for session in hub.groups.get(group, ())
+        if not session.is_held and session.takes(found.op)
+    ]
     if is_open:
         hub.delivered.add(found.id, group)
         message = Outgoing(found.id, found.op, found.body, found.is_json, key)

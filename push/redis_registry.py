@@ -188,6 +188,9 @@ class RedisRegistry:
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease and what hangs on it; if it was lost, write `entries` again."""
         listed = list(entries)
+        assert self._node is not None
+        addresses = {entry.address for entry, _ in listed}
+        self._node = replace(self._node, addresses=len(addresses))
         if not await self._write_lease(sessions, only_if_there=True):
             await self._write_lease(sessions)
             for entry, rooms in listed:

@@ -34,7 +34,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NodeEntry:
-    """One live node. `number` is imgo's server id."""
+    """One live node. `number` is imgo's server id.
+
+    `address`: where clients reach it alone. `addresses`: how many its sessions come from.
+    """
 
     id: str
     name: str
@@ -42,6 +45,8 @@ class NodeEntry:
     since: float
     sessions: int = 0
     deliveries: int = 0  # messages written to sessions since it started, each session counted
+    address: str = ""
+    addresses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +247,15 @@ class MemoryRegistry:
         """The one node, if it runs in this process."""
         if self._node is None:
             return []
-        count = sum(len(there) for there in list(self._keys.values()))
-        return [replace(self._node, sessions=count, deliveries=self._deliveries)]
+        entries = [entry for there in list(self._keys.values()) for entry in list(there.values())]
+        return [
+            replace(
+                self._node,
+                sessions=len(entries),
+                deliveries=self._deliveries,
+                addresses=len({entry.address for entry in entries}),
+            )
+        ]
 
     def forget_node(self, node_id: str) -> None:
         """Drop everything, as far as the registry goes; the next renewal writes it again."""

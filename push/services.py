@@ -26,11 +26,10 @@ from push import metrics
 from push.groups import partition_of
 from push.models import Dedupe
 from push.waker import wake
-from push.wire import Op
+from push.wire import FIRST_OWN_OP, Op
 
 logger = logging.getLogger(__name__)
 
-FIRST_OWN_OP = 1000  # goim's message ops start here; the ones below belong to the protocol
 DEDUPE_ATTEMPTS = 3  # a parallel push with the same dedupe id makes the first attempt fail
 CALLER_MAX = 100  # characters of a caller's name: the width of its column
 
@@ -53,6 +52,7 @@ class Push:
     store: bool = True
     dedupe_id: str = ""
     ensure: bool = False
+    speed: int = 0  # sessions that a push to everyone reaches in a second; 0: all at once
     origin: str = ""  # what it came with, for logs and traces: see `imgo_site/origin.py`
 
     def check(self) -> None:
@@ -69,12 +69,17 @@ class Push:
             raise BadRequest("The body is missing.")
         if len(self.body) > conf.MAX_BODY:
             raise TooLarge(f"A body has at most {conf.MAX_BODY} bytes; this one {len(self.body)}.")
+        self._check_numbers()
+        if self.dedupe_id:
+            check_name(self.dedupe_id, "dedupe_id")
+
+    def _check_numbers(self) -> None:
         if self.op != Op.MESSAGE and not FIRST_OWN_OP <= self.op <= INT32_MAX:
             raise BadRequest(f"op must be {int(Op.MESSAGE)}, or {FIRST_OWN_OP} or more.")
         if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
             raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds.")
-        if self.dedupe_id:
-            check_name(self.dedupe_id, "dedupe_id")
+        if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
+            raise BadRequest("speed is a number of sessions a second, for a push to everyone.")
 
     @property
     def is_stored(self) -> bool:
@@ -181,6 +186,7 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
                 is_json=push.is_json,
                 by=by,
                 ensure=push.ensure,
+                speed=push.speed,
                 origin=push.origin or origin,
                 partitions=tuple({partition_of(name, count) for name in names}),
             )

@@ -1,10 +1,11 @@
 """What a session is and does, without any I/O: that is its link's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any, Protocol
 
 from push.wire import (
+    FIRST_OWN_OP,
     CloseCode,
     Op,
     disconnect_body,
@@ -160,6 +161,7 @@ class Session:
         "_last_replayed",
         "_replayed",
         "_room_to_hold",
+        "accepts",
         "acks",
         "change_room",
         "close_code",
@@ -186,6 +188,7 @@ class Session:
         keeper: Keeper,
         *,
         acks: bool = False,
+        accepts: Iterable[int] | None = None,
     ) -> None:
         self.id = id
         self.identity = identity
@@ -197,6 +200,8 @@ class Session:
         # Which of the packets of a message is this session's: see PACKET_KINDS.
         self.packet_kind = kind + 3 * acks + 6 * link.wraps
         self.acks = acks  # it acknowledges with op 22; others by reading
+        # The own ops that it takes, as goim's clients name them; None: all there are.
+        self.accepts = None if accepts is None else shared(accepts)
         self.rooms: set[str] = set()
         self.change_room = ""  # the one that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
@@ -209,6 +214,10 @@ class Session:
         self._room_to_hold = 0
         self._replayed: set[int] | None = None
         self._last_replayed = 0
+
+    def takes(self, op: int) -> bool:
+        """Whether messages with this op are for it; those with one of the protocol's all are."""
+        return self.accepts is None or op < FIRST_OWN_OP or op in self.accepts
 
     def deliver(self, message: Outgoing) -> None:
         """Write a live message, or hold it while the replay is under way."""
@@ -283,6 +292,18 @@ class Session:
             body = disconnect_body(code, reason)
             self.link.write(encode_reply(self.link, self.kind, Op.DISCONNECT, 0, body=body))
             self.link.close(code, reason or code.reason)
+
+
+_shared: dict[frozenset[int], frozenset[int]] = {}
+SHARED_MAX = 1_000
+
+
+def shared(ops: Iterable[int]) -> frozenset[int]:
+    """These ops as one set for all sessions that name the same: there are few, and many of them."""
+    wanted = frozenset(ops)
+    if len(_shared) >= SHARED_MAX:
+        _shared.clear()
+    return _shared.setdefault(wanted, wanted)
 
 
 def encode_reply(

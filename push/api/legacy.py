@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 from accounts.authentication import LegacyAuthentication, caller
 from accounts.models import Token, digest
 from imgo_site.conf import conf
-from imgo_site.errors import BadRequest, NotAuthenticated, NotFound
+from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
 from imgo_site.names import INT32_MAX, INT64_MAX, check_number
 from offline.models import Pending, PendingMessage
 from push.api.negotiation import JsonAlways
@@ -49,11 +49,15 @@ class LegacyView(APIView):
     content_negotiation_class = JsonAlways
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
-        """imgo's answer to an error; a bug becomes a 500 that is logged."""
+        """A `refusal`; a bug becomes a 500 that is logged."""
         known = as_imgo_error(exc)
         if known is None:
             raise exc
-        return legacy_response(known)
+        return self.refusal(known)
+
+    def refusal(self, error: ImgoError) -> JsonResponse:
+        """The answer to an error."""
+        return legacy_response(error)
 
 
 def done(data: Mapping[str, Any] | None = None) -> JsonResponse:

@@ -1,4 +1,4 @@
-"""Errors of the API: problem details (RFC 9457) for ours, imgo's {"ret"} on imgo's paths."""
+"""Errors of the API: problem details (RFC 9457) for ours, imgo's and goim's on their paths."""
 
 import logging
 from typing import Any
@@ -31,6 +31,8 @@ RET_NO_SERVER = 1001
 RET_TOKEN = 65533
 RET_PARAMETER = 65534
 RET_INTERNAL = 65535
+
+CODE_OK = 0  # goim's; its other codes are HTTP's with a minus
 
 
 def problem(error: ImgoError) -> Problem:
@@ -103,10 +105,17 @@ def legacy_response(error: ImgoError) -> JsonResponse:
     return JsonResponse({"ret": ret_of(error)}, status=error.status)
 
 
+def goim_response(error: ImgoError) -> JsonResponse:
+    """goim's answer to an error. goim said HTTP 200 to everything; its callers read `code`."""
+    return JsonResponse({"code": -error.status, "message": error.message}, status=error.status)
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500: a bug, logged by Django with its traceback."""
     if request.path.startswith("/1/"):
         return legacy_response(ImgoError("internal error"))
+    if request.path.startswith("/goim/"):
+        return goim_response(ImgoError("internal error"))
     error = ImgoError("Something went wrong on our side; it has been logged.")
     error.code = "internal_error"
     return problem_response(error)
@@ -119,6 +128,8 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
         error = BadRequest("This server does not answer to this host: see DJANGO_ALLOWED_HOSTS.")
     if request.path.startswith("/1/"):
         return legacy_response(error)
+    if request.path.startswith("/goim/"):
+        return goim_response(error)
     if request.path.startswith("/api/"):
         return problem_response(error)
     return HttpResponse(f"{error.message}\n", status=error.status, content_type="text/plain")
@@ -129,6 +140,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
     if request.path.startswith("/1/"):
         return JsonResponse({"ret": RET_PARAMETER}, status=404)
     error = NotFound(f"There is nothing at {request.path}.")
+    if request.path.startswith("/goim/"):
+        return goim_response(error)
     if request.path.startswith("/api/"):
         return problem_response(error)
     return HttpResponse(

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from push.api import legacy, v1
+from push.api import goim, legacy, v1
 from push.api.metrics import MetricsView
 from push.api.stream import StreamView
 
@@ -27,4 +27,13 @@ urlpatterns = [
     path("1/server/del", legacy.DeleteServerView.as_view()),
     path("1/admin/token/new", legacy.NewTokenView.as_view()),
     path("1/msg/get", legacy.MessagesView.as_view()),
+    path("goim/push/keys", goim.PushKeysView.as_view()),
+    path("goim/push/mids", goim.PushMidsView.as_view()),
+    path("goim/push/room", goim.PushRoomView.as_view()),
+    path("goim/push/all", goim.PushAllView.as_view()),
+    path("goim/online/top", goim.OnlineTopView.as_view()),
+    path("goim/online/room", goim.OnlineRoomView.as_view()),
+    path("goim/online/total", goim.OnlineTotalView.as_view()),
+    path("goim/nodes/weighted", goim.NodesWeightedView.as_view()),
+    path("goim/nodes/instances", goim.NodesInstancesView.as_view()),
 ]

@@ -94,6 +94,19 @@ def check_secrets() -> Iterator[CheckMessage]:
 
 @register
 @with_settings
+def check_goim() -> Iterator[CheckMessage]:
+    """W019: clients that are believed without a token."""
+    if conf.GOIM_TRUSTED:
+        yield checks.Warning(
+            "GOIM_TRUSTED is on: whoever reaches this server gets the messages of any key by "
+            "naming it.",
+            hint="Give goim's clients a token to put into their auth body, and unset GOIM_TRUSTED.",
+            id="imgo.W019",
+        )
+
+
+@register
+@with_settings
 def check_public() -> Iterator[CheckMessage]:
     """W012: DEBUG where strangers come; W013: the demo behind a proxy."""
     names = [name for name in settings.ALLOWED_HOSTS if name not in LOCAL_NAMES]

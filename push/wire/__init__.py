@@ -1,6 +1,6 @@
 """Bytes ↔ frames: the protocol without I/O, from the standard library alone.
 
-- `Op`, `CloseCode`: the operations, and the one table of close codes.
+- `Op`, `FIRST_OWN_OP`, `CloseCode`: the operations, and the one table of close codes.
 - `Frame`, `FrameError`: what is decoded, and the only thing decoding raises.
 - `Decoder` for a raw TCP stream; `decode_binary`, `decode_text` for one WebSocket message.
 - `encode_binary`, `encode_text` for one frame; `encode_raw`, `encode_text_batch` for a batch
@@ -21,9 +21,10 @@ from push.wire.encoder import (
     json_body,
 )
 from push.wire.frame import Frame, FrameError
-from push.wire.ops import Op
+from push.wire.ops import FIRST_OWN_OP, Op
 
 __all__ = [
+    "FIRST_OWN_OP",
     "CloseCode",
     "Decoder",
     "Frame",

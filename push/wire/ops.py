@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+FIRST_OWN_OP = 1000  # an application's own ops; the ones below belong to the protocol
+
 
 class Op(IntEnum):
     """Numbers from goim, which clients already speak; 18 to 22 are ours.

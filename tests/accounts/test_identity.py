@@ -71,7 +71,34 @@ def test_an_object_says_more():
 
 def test_goims_object_names_its_room():
     body = parse({"mid": 123, "token": "t", "room_id": "live://1000", "accepts": [1000]})
-    assert body == AuthBody("t", ("live://1000",), "live://1000")
+    told = AuthBody("t", ("live://1000",), "live://1000", accepts=(1000,), is_goim=True, mid=123)
+    assert body == told
+
+
+@pytest.mark.parametrize(("accepts", "expected"), [([], ()), (None, ()), ([1000, 5], (1000, 5))])
+def test_goims_client_without_ops_takes_no_own_ones(accepts, expected):
+    assert parse({"token": "t", "accepts": accepts}).accepts == expected
+    assert parse({"token": "t"}).accepts is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accepts": "1000"},
+        {"accepts": [1.5]},
+        {"accepts": [-1]},
+        {"accepts": [2**31]},
+        {"accepts": [True]},
+        {"mid": -1},
+        {"mid": "x"},
+        {"mid": 2**63},
+        {"key": 5},
+        {"key": "\x00"},
+    ],
+)
+def test_what_goims_client_may_not_say_is_refused(wrong):
+    with pytest.raises(BadRequest):
+        parse(wrong)
 
 
 def test_the_one_room_is_the_one_that_op_12_leaves():
@@ -82,8 +109,9 @@ def test_the_one_room_is_the_one_that_op_12_leaves():
 
 
 def test_empty_and_null_are_as_if_absent():
-    absent = {"token": None, "rooms": None, "since": None, "platform": None, "room_id": ""}
+    absent = {"token": None, "rooms": None, "since": None, "platform": None, "key": None}
     assert parse(absent) == AuthBody()
+    assert parse({"room_id": "", "mid": None}) == AuthBody(is_goim=True)
 
 
 @pytest.mark.parametrize("ack", [1, "true", [], None])

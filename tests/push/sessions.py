@@ -71,6 +71,7 @@ def make_session(
     *,
     kind: Kind = Kind.TCP,
     acks: bool = False,
+    accepts: list[int] | None = None,
     key: str = "u1",
     acknowledged: list[tuple[int, str]] | None = None,
     keeper: KeptKeeper | None = None,
@@ -79,7 +80,7 @@ def make_session(
     link = KeptLink()
     if keeper is None:
         keeper = KeptKeeper([] if acknowledged is None else acknowledged)
-    session = Session(name, Identity(key), kind, link, keeper, acks=acks)
+    session = Session(name, Identity(key), kind, link, keeper, acks=acks, accepts=accepts)
     link.session = session
     return session
 

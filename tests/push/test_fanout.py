@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
@@ -20,6 +22,7 @@ from push.fanout import drain
 from push.groups import ALL, key_group, partition_of, room_group
 from push.publish import publish
 from push.redis_registry import RedisRegistry
+from push.registry import NodeEntry
 from push.services import Push, accept_push, accept_pushes, push_to_key
 from tests import PATIENCE, call_and_close, in_thread
 
@@ -407,3 +410,33 @@ def test_the_time_until_a_message_was_sent_is_noted(imgo, redis_client):
     drain(0)
     assert value(count) - before[0] == 1
     assert 7 <= value(total) - before[1] < 7 + PATIENCE
+
+
+async def test_a_push_to_everyone_is_spread_over_the_time_that_all_sessions_take(
+    listen, imgo, monkeypatch
+):
+    messages = await listen(ALL)
+    nodes = [NodeEntry("a", "a", 1, 0.0, sessions=300), NodeEntry("b", "b", 2, 0.0, sessions=200)]
+    monkeypatch.setattr("push.fanout.get_registry", lambda: SimpleNamespace(nodes=lambda: nodes))
+    await accept(Push(b"1", to_all=True), Push(b"2", to_all=True, speed=250))
+    await accept(Push(b"3", to_all=True, speed=1), Push(b"4", to_all=True, speed=2**31 - 1))
+    nodes[0] = replace(nodes[0], sessions=1_000_000)
+    await drain_all()
+    spreads = [one.get("spread") for one in await messages()]
+    assert spreads[0] is None
+    assert spreads[1] == 3_600
+    assert spreads[2] == 3_600
+    assert spreads[3] == 1_000_200 / (2**31 - 1)
+
+
+async def test_a_push_to_everyone_goes_at_once_when_nobody_knows_how_many_there_are(
+    listen, monkeypatch
+):
+    def unreachable() -> None:
+        raise Unavailable("no Redis")
+
+    messages = await listen(ALL)
+    monkeypatch.setattr("push.fanout.get_registry", unreachable)
+    await accept(Push(b"1", to_all=True, speed=1))
+    await drain_all()
+    assert [one["spread"] for one in await messages()] == [0.0]

@@ -7,7 +7,7 @@ import pytest
 from push import outbox as module
 from push.hub import Hub
 from push.layers import InProcessChannelLayer
-from push.outbox import Outbox, write_to_all
+from push.outbox import Outbox, write_spread, write_to_all
 from push.session import Kind, Session
 from tests import eventually
 
@@ -216,3 +216,61 @@ def test_the_long_way_and_the_short_way_write_the_same():
         session, sock, _ = with_socket("s9", 10**6, got, kind=kind)
         write_to_all([*plain, session], message(7))
         assert {plain[0].link.written[0], plain[1].link.written[0], sock.got} == {sock.got}
+
+
+# goim's accepts
+
+
+async def test_own_ops_reach_the_sessions_that_take_them_and_those_that_take_all(hub, imgo):
+    imgo(BATCH_WINDOW=3600.0)
+    wanted = {"all": None, "none": [], "1000": [1000], "both": [1000, 1001]}
+    found = {
+        name: make_session(name, accepts=accepts, acks=True) for name, accepts in wanted.items()
+    }
+    hub.groups[GROUP] = set(found.values())
+    outbox = Outbox(hub, GROUP, 4)
+    for number, op in enumerate([5, 1000, 1001, 1002, 5], 1):
+        outbox.offer(message(number, op=op))
+    outbox.close()
+    got = {name: ids(session) for name, session in found.items()}
+    assert got == {
+        "all": [1, 2, 3, 4, 5],
+        "none": [1, 5],
+        "1000": [1, 2, 5],
+        "both": [1, 2, 3, 5],
+    }
+    assert writes(found["both"]) == 2  # the others came together
+
+
+async def test_sessions_that_name_the_same_ops_share_them():
+    first, second = (make_session(name, accepts=[1000, 1001]) for name in "ab")
+    assert first.accepts is second.accepts
+
+
+# Spread over time
+
+
+async def test_a_message_is_spread_over_the_seconds_it_may_take():
+    loop = asyncio.get_running_loop()
+    sessions = [make_session(f"s{n}") for n in range(50)]
+    begin = loop.time()
+    writing = asyncio.ensure_future(write_spread(sessions, message(1), 0.5))
+    await eventually(lambda: writes(sessions[10]))
+    assert not writes(sessions[-1])
+    await writing
+    assert 0.5 <= loop.time() - begin < 5
+    assert [writes(session) for session in sessions] == [1] * 50
+
+
+async def test_a_spread_message_leaves_out_who_has_gone_and_who_does_not_take_it():
+    gone, choosy, there = (
+        make_session(name, accepts=accepts)
+        for name, accepts in [("a", None), ("b", [1000]), ("c", None)]
+    )
+    gone.is_closed = True
+    await write_spread([gone, choosy, there], message(1, op=1001), 0.01)
+    assert [writes(session) for session in (gone, choosy, there)] == [0, 0, 1]
+
+
+async def test_spreading_to_nobody_is_over_at_once():
+    await asyncio.wait_for(write_spread([], message(1), 60.0), 5)

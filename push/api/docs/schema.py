@@ -19,7 +19,7 @@ from accounts.authentication import SCHEME
 from accounts.models import SCOPES
 from imgo_site.conf import ImgoSettings, conf
 from push.api import answers
-from push.api.docs import imgo, v1
+from push.api.docs import goim, imgo, v1
 from push.api.docs.operation import (
     PROBLEM,
     Answer,
@@ -29,10 +29,11 @@ from push.api.docs.operation import (
     resolved,
     schema_of,
 )
+from push.api.goim import GoimView
 from push.api.legacy import LegacyView, MessagesView
 from push.api.problems import RET_INTERNAL, RET_PARAMETER, RET_TOKEN, RETRY_AFTER
 
-OPERATIONS = v1.OPERATIONS | imgo.OPERATIONS
+OPERATIONS = v1.OPERATIONS | imgo.OPERATIONS | goim.OPERATIONS
 HEADER, QUERY = "ApiKeyHeader", "ApiKeyQuery"  # the security schemes
 
 # (title, code, an example's detail) of a status.
@@ -150,7 +151,11 @@ class ImgoSchema(AutoSchema):
             }
         if self.scope or isinstance(self.view, MessagesView):
             told[503] = "The database or Redis cannot be reached; nothing was accepted."
-        make = _ret if isinstance(self.view, LegacyView) else _problem
+        make = _problem
+        if isinstance(self.view, GoimView):
+            make = _code
+        elif isinstance(self.view, LegacyView):
+            make = _ret
         return {status: make(status, text) for status, text in sorted(told.items())}
 
     def get_operation(self, *args: Any) -> Any:
@@ -207,6 +212,11 @@ def _ret(status: int, text: str) -> Answer:
     return Answer(text, (Content(answers.Ret, {"error": example}),))
 
 
+def _code(status: int, text: str) -> Answer:
+    example = {"code": -status, "message": PROBLEMS[status][2]}
+    return Answer(text, (Content(goim.Code, {"error": example}),))
+
+
 SECURITY = {
     HEADER: {
         "type": "apiKey",
@@ -226,10 +236,10 @@ SECURITY = {
 def add_types(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """A postprocessing hook: the components that the operations refer to, and the scopes."""
     result["components"] = {
-        "schemas": components(v1.TYPES + imgo.TYPES),
+        "schemas": components(v1.TYPES + imgo.TYPES + goim.TYPES),
         "securitySchemes": SECURITY,
     }
-    result["tags"] = [{"name": name} for name in (*v1.TAGS, imgo.TAG)]
+    result["tags"] = [{"name": name} for name in (*v1.TAGS, imgo.TAG, goim.TAG)]
     scopes = "\n".join(f"- `{name}`: {text}" for name, text in SCOPES.items())
     result["info"]["description"] = f"{DESCRIPTION}\n\nScopes of an API key:\n\n{scopes}"
     return result
@@ -244,7 +254,7 @@ Every call needs an API key with the scope that it names: `Authorization: Api-Ke
 Whole numbers are written without a point: `5.0` is refused where a whole number is expected.
 
 Errors are problem details (RFC 9457), `application/problem+json`; `retry` says whether the same
-call may succeed later. On imgo's own paths they are `{"ret": ...}`.
+call may succeed later. On imgo's own paths they are `{"ret": ...}`, on goim's `{"code": ...}`.
 
 OPTIONS names the methods of a path in `Allow`. No page of another site may call this API: an API
 key is nothing to have in a browser."""

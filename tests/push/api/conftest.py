@@ -16,10 +16,11 @@ class Nodes:
         self._url = url
         self._run = runner.run
         self._nodes: dict[str, RedisRegistry] = {}
+        self._there: dict[str, list[tuple[Entry, set[str]]]] = {}
 
-    def start(self, name: str, number: int) -> None:
+    def start(self, name: str, number: int, address: str = "") -> None:
         node = RedisRegistry(self._url)
-        self._run(node.start(NodeEntry(name, f"{name}:8000", number, 100.0)))
+        self._run(node.start(NodeEntry(name, f"{name}:8000", number, 100.0, address=address)))
         self._nodes[name] = node
 
     def open(self, session: str, key: str, *rooms: str, node: str = "n1") -> None:
@@ -28,6 +29,12 @@ class Nodes:
         entry = Entry(session, key, node, "tcp", "192.0.2.1", "web", since)
         self._run(self._nodes[node].add(entry, 0, evict=False))
         self._run(self._nodes[node].join(entry, rooms))
+        self._there.setdefault(node, []).append((entry, set(rooms)))
+
+    def renew(self, node: str = "n1") -> None:
+        """What a node does every few seconds."""
+        there = self._there.get(node, [])
+        self._run(self._nodes[node].renew(len(there), there))
 
     def stop(self) -> None:
         for node in self._nodes.values():
@@ -48,7 +55,7 @@ def nodes(settings, redis_client) -> Iterator[Nodes]:
 def registry_down(monkeypatch, closed_port) -> None:
     """Redis cannot be reached."""
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    for module in ("v1", "legacy"):
+    for module in ("v1", "legacy", "goim"):
         monkeypatch.setattr(f"push.api.{module}.get_registry", lambda: registry)
 
 

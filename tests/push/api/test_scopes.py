@@ -73,10 +73,10 @@ def test_the_scope_alone_opens_it(caller, nodes, path, method, scope):
 
 @every_endpoint
 @pytest.mark.django_db
-def test_a_trusted_network_opens_imgos_paths_alone(nodes, imgo, path, method, scope):
+def test_a_trusted_network_opens_imgos_and_goims_paths_alone(nodes, imgo, path, method, scope):
     imgo(LEGACY_TRUSTED_NETWORKS=["192.0.2.0/24"])
     client = APIClient(REMOTE_ADDR="192.0.2.7")
-    if path.startswith("/1/"):
+    if path.startswith(("/1/", "/goim/")):
         assert status(client, method, path) not in {401, 403, 405, 500}
         assert status(client, method, f"{path}?apikey=wrong") == 401
     else:
