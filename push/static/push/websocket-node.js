@@ -55,6 +55,11 @@ export class NodeWebSocket {
     return this.#state;
   }
 
+  /** Bytes that were sent and that the kernel has not taken yet. */
+  get bufferedAmount() {
+    return this.#socket?.writableLength ?? 0;
+  }
+
   /** Send a text message; on its way to the end it is dropped, as by a browser. */
   send(text) {
     if (this.#state === CONNECTING) throw new Error("the WebSocket is not open yet");
@@ -137,7 +142,7 @@ export class NodeWebSocket {
 
   #take(opcode, payload) {
     if (opcode === Opcode.PING) {
-      if (this.#socket.writableLength < MAX_UNREAD) this.#write(Opcode.PONG, payload);
+      if (this.bufferedAmount < MAX_UNREAD) this.#write(Opcode.PONG, payload);
     } else if (opcode === Opcode.CLOSE) {
       this.#ending = payload;
       this.#isDeaf = this.#wasClean = true;
