@@ -91,7 +91,7 @@ def test_a_nonce_for_a_policy_that_wants_one(user):
 
 
 def test_everything_is_escaped(user):
-    evil = '"\'><script>alert(1)</script>&amp;'
+    evil = "\"'><script>alert(1)</script>&amp;"
     arguments = "rooms=rooms token=evil url=evil nonce=evil"
     text = render(arguments, user, evil=evil, rooms=[evil])
     attributes = Element(text).attributes
