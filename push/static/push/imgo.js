@@ -20,7 +20,8 @@ const Op = {
 };
 
 const GRACE = 10_000; // ms beyond the heartbeat interval until silence means lost
-const MAX_MS = 1e9; // setTimeout fires at once for more than 2^31 - 1
+const HASTE = 3000; // ms for an answer when there seems to be no network
+const MAX_MS = 1e9; // setTimeout has a limit, and fires at once above it
 const ACK_PAUSE = 100; // ms
 const ACKS = 45; // ids of 19 digits in the 1,024 bytes that a body may have
 const SEEN = 500; // ids kept
@@ -259,7 +260,7 @@ export class Imgo {
     if (type === "visibilitychange" && document.visibilityState !== "visible") return;
     if (this.#state === "open") {
       this.#met();
-      this.#probe(this.#times.timeout);
+      this.#probe(type === "offline" ? HASTE : this.#times.timeout);
     } else if (navigator.onLine !== false) {
       this.connect();
     } else if (this.#state === "waiting") {
