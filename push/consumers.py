@@ -20,6 +20,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
 from push.bodies import body_value, error_body, ops_of, reply_body, room_name
+from push.groups import ALL
 from push.handshake import Refusal, check_room, establish, ready_node
 from push.links import ResidentLink
 from push.node import Node
@@ -319,6 +320,8 @@ class SessionConsumer(AsyncConsumer):
             session.disconnect(CloseCode.BAD_FRAME, reason)
             return
         for number in numbers:
+            if node.hub.live.has(number, ALL):
+                continue  # sent to a room by this node: nothing is pending
             node.acknowledger.acknowledged(number, session.key, session.id)
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 FAIRNESS = 100  # messages handled before the event loop gets a turn
 DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
-RECENT_MAX = 20_000  # messages of keys whose second copies are dropped
+RECENT_MAX = 20_000  # messages that a `Recent` remembers
 SPREADS_MAX = 100  # messages that are being spread out at once
 HELD_MAX = 1_000  # messages kept back for one group
 
@@ -108,6 +108,8 @@ class Hub:
         # What a second copy is dropped for, and what only a look for lost messages leaves out.
         self.delivered = Recent()
         self.replayed = Recent()
+        # For whom nothing is pending, so that nobody has to look when they are acknowledged.
+        self.live = Recent()
         self._held: dict[str, _Held] = {}
         self.last_echo = 0.0  # monotonic seconds
         self._echo_waiters: list[asyncio.Future[None]] = []
@@ -289,6 +291,8 @@ class Hub:
             ensure=message.get("ensure", False),
             at=message.get("at", 0.0),
         )
+        if not outgoing.key:
+            self.live.add(outgoing.id, ALL)
         if message.get("spread"):
             self._spread(outgoing, message["spread"])
             return

@@ -527,6 +527,21 @@ async def test_nobody_acknowledges_for_another(connect, client, name):
     assert await pending() == 1
 
 
+async def test_the_ids_of_rooms_cost_nothing_when_they_are_acknowledged(
+    connect, client, monkeypatch
+):
+    one = await in_thread(push_now, Push(b"1", to_all=True))
+    frame = await client.answer()
+    assert frame.id == one
+    node = await get_node()
+    asked = []
+    monkeypatch.setattr(node.acknowledger, "acknowledged", lambda *about: asked.append(about))
+    await client.send(Op.ACK, [str(one), str(one + 1)])
+    await client.send(Op.HEARTBEAT)
+    await client.answer()
+    assert [about[0] for about in asked] == [one + 1]
+
+
 @pytest.mark.parametrize("body", ["x", {}, [0], [-1], [1.5], [True], ["x"], [2**63], [[1]], None])
 async def test_a_bad_acknowledgement_closes(client, body):
     await client.send(Op.ACK, body)
