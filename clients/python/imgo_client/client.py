@@ -99,6 +99,7 @@ class Client:
         self._link: Transport | None = None
         self._session: Session | None = None
         self._was_open = False  # this attempt has become a session
+        self._arrears: list[tuple[Op, str]] = []
         self._inbox: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
@@ -234,14 +235,10 @@ class Client:
         self._session = Session(
             self._link, self._limits, self._receipts, self._deliver, self._events.report
         )
-        since = self._receipts.since
-        body = {
-            "token": token,
-            "rooms": self._rooms.ask(),
-            "since": str(since) if since else "",
-            **self._about,
-        }
+        since = str(self._receipts.since).lstrip("0")
+        body = {"token": token, "rooms": self._rooms.ask(), "since": since, **self._about}
         reply = await self._session.open({name: said for name, said in body.items() if said})
+        self._arrears = list(self._rooms.arrears())  # before the user can change more
         self._change_state("open")
         self._events.emit("open", reply)
 
@@ -381,7 +378,7 @@ class Client:
 
     async def _settle(self) -> None:
         """Make good what the user changed while the auth frame was under way."""
-        for op, room in list(self._rooms.arrears()):
+        for op, room in self._arrears:
             await self._settle_one(op, room)
         await asyncio.Event().wait()  # `serve` ends with the first that ends
 

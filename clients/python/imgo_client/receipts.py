@@ -45,6 +45,10 @@ class Seen:
         if len(self._ids) > self._limit:
             del self._ids[next(iter(self._ids))]
 
+    def forget(self, message_id: int) -> None:
+        """Not to remember an id."""
+        self._ids.pop(message_id, None)
+
     def save(self) -> None:
         """Write down what is not written yet. Called before the server is told."""
 
@@ -93,7 +97,7 @@ class Receipts:
         self._seen = seen
         self._since = since
         self._held: set[int] = set()  # arrived, and not handled yet
-        self._failed = Seen()
+        self._failed = Seen()  # to come again
         self._due: dict[int, None] = {}  # to be acknowledged
         self.is_due = asyncio.Event()
 
@@ -113,6 +117,7 @@ class Receipts:
         """It is done with: remembered, and the server is told. Nothing to do for id 0."""
         if message_id and message_id not in self._seen:
             self._held.discard(message_id)
+            self._failed.forget(message_id)
             self._seen.add(message_id)
             self._acknowledge(message_id)
 
@@ -161,6 +166,5 @@ class Receipts:
         """
         if not self._since or not self._seen.is_full:
             return self._since
-        unsettled = [one for one in self._failed if one not in self._seen]
-        lowest: int = min({*self._seen, *self._held, *unsettled})
+        lowest: int = min({*self._seen, *self._held, *self._failed})
         return max(self._since, lowest - 1)
