@@ -9,6 +9,8 @@ from imgo_client import Client, Closed, NoAnswer, NotOpen, Refused
 from imgo_client.frames import Frame, Op
 from tests import eventually
 
+from .peers import CLOSED
+
 
 async def quiet(peer):
     """Accept, and read until the client goes."""
@@ -40,8 +42,13 @@ async def test_the_auth_frame_says_what_was_asked_for(serve, make):
         "platform": "p",
         "device": "d",
     }
-    expected = [("state", "connecting"), ("state", "open"), ("open", {}), ("state", "closed")]
-    assert log.events == expected
+    assert log.events == [
+        ("state", "connecting"),
+        ("state", "open"),
+        ("open", {}),
+        ("state", "closed"),
+        ("close", CLOSED),
+    ]
 
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
@@ -543,6 +550,8 @@ async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_
         ({"token": 7}, TypeError),
         ({"rooms": [""]}, ValueError),
         ({"rooms": [7]}, ValueError),
+        ({"since": -1}, ValueError),
+        ({"since": "7"}, TypeError),
         ({"heartbeat": 0}, ValueError),
         ({"timeout": float("inf")}, ValueError),
         ({"buffer": -1}, ValueError),
