@@ -305,7 +305,7 @@ export class Imgo {
       this.#farewell = body;
       this.#met();
       this.#expect(GRACE, "no close after the goodbye");
-    } else if (op === Op.MESSAGE || op >= Op.OWN) {
+    } else if (!seq && (op === Op.MESSAGE || op >= Op.OWN)) {
       this.#take({ body, op, id, frame });
     }
   }
