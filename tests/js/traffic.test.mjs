@@ -69,13 +69,13 @@ describe("requests", () => {
     assert.deepEqual(await answer, { error: { code: "x" } });
   });
 
-  test("no answer in time rejects; a late one is a message", async () => {
+  test("no answer in time rejects; a late one is no message", async () => {
     const { client, log, socket } = makeOpen({ timeout: 50 });
     const answer = client.request("q");
     tick(50);
     await assert.rejects(answer, withCode("timeout"));
     socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: "late" });
-    assert.equal(log.of("message")[0].body, "late");
+    assert.equal(log.of("message").length, 0);
   });
 
   test("the end of the session rejects, and so does asking without one", async () => {
@@ -101,7 +101,7 @@ describe("requests", () => {
     socket.receive({ op: 13, seq, body: refusal }, { op: 5, seq, body: refusal });
     socket.receive({ op: 19, seq });
     assert.equal(await joining, true);
-    assert.equal(log.of("message").length, 1);
+    assert.equal(log.of("message").length, 0);
   });
 });
 
