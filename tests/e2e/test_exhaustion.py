@@ -46,10 +46,14 @@ async def test_a_node_without_file_descriptors_recovers_when_it_has_some_again(
         async def gets_in(transport: str = transport) -> bool:
             try:
                 client = await open_client(node, transport)
+            except (OSError, TimeoutError, Closed):
+                return False
+            try:
                 await client.auth(token, 1)
             except (OSError, TimeoutError, Closed):
                 return False
-            await client.close()
+            finally:
+                await client.close()
             return True
 
         await eventually(gets_in, RECOVERY)
