@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"accounts", "benchmarks", "docs", "imgo_site", "offline", "push", "tests"}
+OURS = {
+    "accounts",
+    "benchmarks",
+    "docs",
+    "examples",
+    "imgo_client",
+    "imgo_site",
+    "offline",
+    "push",
+    "tests",
+}
 OPTIONAL = {"opentelemetry"}  # imgo_site/tracing.py: who wants traces installs it
 
 
