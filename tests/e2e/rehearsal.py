@@ -139,7 +139,9 @@ class Rehearsal:
         programs = str(Path(sys.executable).parent)  # as in an activated virtual environment
         base = self._system.environment
         path = os.pathsep.join((programs, base["PATH"]))
-        return {**base, "PATH": path, "PYTHONPATH": str(self._home), "PYTHONUNBUFFERED": "1"}
+        # A reader has installed the client.
+        modules = os.pathsep.join((str(self._home), str(ROOT / "clients" / "python")))
+        return {**base, "PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1"}
 
     def _run(self, block: Block) -> None:
         done = subprocess.run(

@@ -1,0 +1,158 @@
+"""How often, when and with what a call is tried: the publishers' common part, without I/O."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from imgo_client.backoff import check_pauses, pause
+from imgo_client.errors import BadAnswer, PublishError, Unreachable, api_error
+from imgo_client.pushes import Form, Push, Result, results
+
+AGAIN = frozenset({429, 502, 503, 504})  # statuses after which the same may succeed
+
+
+@dataclass(frozen=True)
+class Retry:
+    """When to try again: at most so many `attempts`, none later than `total` seconds after the
+    first, with a pause of `backoff` (the shortest, the longest) in between, or as long as the
+    server asks for."""
+
+    attempts: int = 6
+    total: float = 60.0
+    backoff: tuple[float, float] = (0.2, 10.0)
+
+    def __post_init__(self) -> None:
+        check_pauses(self.backoff)
+        if self.attempts < 1 or not self.total >= 0:
+            raise ValueError("there is at least one attempt, and no time below zero")
+
+
+@dataclass(frozen=True)
+class Send:
+    """Do this: POST `content` to `path`, and say what comes back."""
+
+    path: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do this: wait so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+Exchange = Generator[Send | Wait, Answer | Exception | None, list[Result]]
+
+
+def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Exchange:
+    """Push these in one request, and those that failed for a time again.
+
+    Whoever drives it does what it yields, and sends in an `Answer`, or the exception of a
+    connection that failed; after a `Wait`, nothing. It returns a result for each push. Raises
+    `PublishError`.
+    """
+    attempts = _Attempts(retry)
+    found: dict[int, Result] = {}
+    left = list(range(len(pushes)))
+    while True:
+        asked = [pushes[place] for place in left]
+        outcome = yield Send(form.path, form.content_type, form.write(asked))
+        got, error, after = _judge(form, asked, outcome)
+        found.update(zip(left, got))  # noqa: B905 - as many, or none
+        # Only what the server says may succeed later: the rest has its answer.
+        left = [place for place in left if place not in found or _may_retry(found[place])]
+        if not left:
+            break
+        seconds = attempts.next_pause(after)
+        if seconds is None:
+            if error is not None:
+                raise error
+            break
+        yield Wait(seconds)
+    return [found[place] for place in range(len(pushes))]
+
+
+def _may_retry(result: Result) -> bool:
+    return result.error is not None and result.error.retry
+
+
+def _judge(
+    form: Form, pushes: list[Push], outcome: Answer | Exception | None
+) -> tuple[list[Result], PublishError | None, float]:
+    """(results, the error instead of them if it may pass, the pause that the server asks for).
+
+    Raises an error that will not pass.
+    """
+    whole = tuple(pushes)
+    if not isinstance(outcome, Answer):
+        return [], Unreachable(f"no answer: {_words(outcome)}", whole), 0.0
+    after = _retry_after(outcome.headers.get("retry-after", ""))
+    if outcome.status in AGAIN:
+        return [], api_error(_problem(outcome), whole), after
+    if outcome.status not in (200, 202):
+        raise api_error(_problem(outcome), whole)
+    try:
+        return results(form, outcome.content, pushes), None, after
+    except ValueError:
+        pass
+    if outcome.content[:1] in (b"{", b"["):  # cut off on its way
+        return [], Unreachable("the answer was cut off", whole), after
+    raise BadAnswer(f"the answer ({outcome.status}) is not the API's", whole)
+
+
+def _words(error: object) -> str:
+    return f"{type(error).__name__} {error}".strip()
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    """The problem details of a refusal; only the status when it has none, as with a proxy's."""
+    try:
+        problem = json.loads(answer.content)
+    except ValueError:
+        problem = None
+    found: dict[str, Any] = problem if isinstance(problem, dict) else {}
+    return {**found, "status": answer.status}
+
+
+def _retry_after(text: str) -> float:
+    """Seconds, of a number or a date; 0 for nothing and for nonsense."""
+    if text.isdecimal() and len(text) < 10:
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+class _Attempts:
+    """Counts the attempts of one call, and its time."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._failed = 0
+        self._end = time.monotonic() + retry.total
+
+    def next_pause(self, after: float) -> float | None:
+        """Seconds until the next attempt, at least `after`; None when there is none."""
+        self._failed += 1
+        jitter = random.random() * after / 4  # noqa: S311 - not all in the same second
+        seconds = max(pause(self._failed, self._retry.backoff), after + jitter)
+        is_over = time.monotonic() + seconds > self._end
+        return None if is_over or self._failed >= self._retry.attempts else seconds

@@ -1,0 +1,255 @@
+"""Bytes and text ↔ frames, in both directions and without I/O.
+
+The protocol is on the server's page "The wire protocol".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, NamedTuple, NoReturn
+
+from imgo_client.errors import FrameError, ProtocolError
+
+
+class Op(IntEnum):
+    """The operations that a client says or hears; the answer to `n` is `n + 1`."""
+
+    HEARTBEAT = 2
+    SEND = 4
+    MESSAGE = 5
+    DISCONNECT = 6
+    AUTH = 7
+    AUTH_REPLY = 8
+    RAW = 9  # a batch: frames inside of a frame
+    CHANGE_ROOM = 12
+    JOIN = 18
+    LEAVE = 20
+    ACK = 22
+    OWN = 1000  # from here on: messages with an application's own number
+
+
+BAD_FRAME = 4500
+FRAME_TOO_LARGE = 4502
+
+# Package length, header length, ver, op, seq: big-endian, no padding; a message id may follow.
+_HEADER = struct.Struct(">ihhii")
+_HEADER_WITH_ID = struct.Struct(">ihhiiq")
+_INT16 = range(-(2**15), 2**15)
+_INT32 = range(-(2**31), 2**31)
+_INT64_MAX = 2**63 - 1
+_ID = re.compile("[0-9]{1,19}")
+
+
+class Frame(NamedTuple):
+    """One frame. `body`: bytes in binary, a JSON value in text. `id`: of a message; 0: none."""
+
+    op: int
+    seq: int = 0
+    body: Any = b""
+    ver: int = 1
+    id: int = 0
+
+
+# Binary
+
+
+def encode_binary(frame: Frame) -> bytes:
+    """A frame of raw TCP. Raises ValueError for numbers out of range."""
+    body: bytes = frame.body
+    numbers = frame.ver, frame.op, frame.seq
+    try:
+        if frame.id:
+            size = _HEADER_WITH_ID.size
+            return _HEADER_WITH_ID.pack(size + len(body), size, *numbers, frame.id) + body
+        return _HEADER.pack(_HEADER.size + len(body), _HEADER.size, *numbers) + body
+    except struct.error as error:
+        raise ValueError(f"no frame can carry this: {error}") from None
+
+
+def encode_batch(frames: Iterable[Frame]) -> bytes:
+    """Frames inside of one frame."""
+    return encode_binary(Frame(Op.RAW, body=b"".join(map(encode_binary, frames))))
+
+
+class Decoder:
+    """Frames out of a stream of bytes, however the network cut it.
+
+    `max_body`: bytes; a larger body is refused as soon as its length is there.
+    """
+
+    def __init__(self, max_body: int, *, is_batch: bool = False) -> None:
+        self._max_body = max_body
+        self._is_batch = is_batch  # what is in a batch holds no other
+        self._data = bytearray()
+        self.error: FrameError | None = None  # what ended it: nothing is found after that
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an unfinished frame."""
+        return len(self._data)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes; those of a batch instead of the batch.
+
+        Raises `FrameError` for bytes that are no frame when there is no good frame before them,
+        else at the next call, so that no good frame is lost.
+        """
+        found: list[Frame] = []
+        if self.error is None:
+            self._data += data
+            try:
+                self._scan(found)
+            except FrameError as error:
+                self._data.clear()
+                self.error = error
+        if self.error is not None and not found:
+            raise self.error
+        return found
+
+    def _scan(self, found: list[Frame]) -> None:
+        start = 0
+        try:
+            while (end := self._end_of(start)) is not None:
+                _, header, ver, op, seq = _HEADER.unpack_from(self._data, start)
+                message_id = 0
+                if header == _HEADER_WITH_ID.size:
+                    *_, message_id = _HEADER_WITH_ID.unpack_from(self._data, start)
+                    if message_id < 0:
+                        raise FrameError(BAD_FRAME, "message id is negative")
+                body = bytes(self._data[start + header : end])
+                start = end
+                frame = Frame(op, seq, body, ver, message_id)
+                found += self._inside(frame) if op == Op.RAW else [frame]
+        finally:
+            del self._data[:start]
+
+    def _end_of(self, start: int) -> int | None:
+        """Where the frame ends that begins at `start`; None when it is not all there."""
+        have = len(self._data) - start
+        if have >= 4:
+            length = int.from_bytes(self._data[start : start + 4], "big", signed=True)
+            if length < _HEADER.size:
+                raise FrameError(BAD_FRAME, "package length is smaller than the header")
+            if length > _HEADER_WITH_ID.size + self._max_body:
+                raise FrameError(FRAME_TOO_LARGE, "frame too large")
+        if have < 6:
+            return None
+        header = int.from_bytes(self._data[start + 4 : start + 6], "big", signed=True)
+        if header not in (_HEADER.size, _HEADER_WITH_ID.size):
+            raise FrameError(BAD_FRAME, "header length must be 16 or 24")
+        if length < header:
+            raise FrameError(BAD_FRAME, "package length is smaller than the header")
+        if length - header > self._max_body:
+            raise FrameError(FRAME_TOO_LARGE, "frame too large")
+        return start + length if have >= length else None
+
+    def _inside(self, batch: Frame) -> list[Frame]:
+        if self._is_batch:
+            raise FrameError(BAD_FRAME, "a batch in a batch")
+        inner = Decoder(self._max_body, is_batch=True)
+        found = inner.feed(batch.body)
+        if inner.error is not None:
+            raise inner.error
+        if inner.pending:
+            raise FrameError(BAD_FRAME, "a batch must hold whole frames")
+        return found
+
+
+def value_of(body: bytes) -> Any:
+    """What a binary body means: the JSON value where it is JSON, else text, else the bytes.
+
+    An empty one is `{}`, as in text frames.
+    """
+    if not body:
+        return {}
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return body
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
+
+
+# Text
+
+
+def encode_text(frame: Frame) -> str:
+    """A client's text frame: a JSON object, its body a JSON value. Raises as `to_json`."""
+    members = {"ver": frame.ver, "op": int(frame.op), "seq": frame.seq, "body": frame.body}
+    return to_json(members)
+
+
+def decode_text(text: str | bytes) -> list[Frame]:
+    """The frames of a server's text message: a JSON array of objects. Raises `ProtocolError`."""
+    try:
+        frames = parse_json(text if isinstance(text, str) else text.decode())
+    except ValueError:
+        frames = None
+    if not isinstance(frames, list):
+        raise ProtocolError("the server sent no list of frames")
+    return [_frame(members) for members in frames]
+
+
+def _frame(members: Any) -> Frame:
+    if not isinstance(members, dict):
+        raise ProtocolError("the server sent no list of frames")
+    message_id = members.get("id", "0")
+    if not isinstance(message_id, str) or not _ID.fullmatch(message_id):
+        raise ProtocolError("a message id must be a string of digits")
+    return Frame(
+        _integer(members.get("op"), _INT32, "op"),
+        _integer(members.get("seq", 0), _INT32, "seq"),
+        members.get("body"),
+        _integer(members.get("ver", 1), _INT16, "ver"),
+        _integer(int(message_id), range(_INT64_MAX + 1), "id"),
+    )
+
+
+def _integer(value: object, allowed: range, name: str) -> int:
+    # Not isinstance: true is an int to Python, and not to JSON.
+    if type(value) is not int or value not in allowed:
+        raise ProtocolError(f"the {name} of a frame is not what it may be")
+    return value
+
+
+# JSON
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON. Raises TypeError or ValueError for what JSON cannot express."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: only its escape can be sent
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("the value is nested too deeply") from None
+    return text
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError, also for what is nested too deeply."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # JSON has no largest number; Python reads no integer of more than 4,300 digits.
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_any_integer)
+
+
+def _any_integer(text: str) -> int | float:
+    return int(text) if len(text) < 1_000 else float(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """Python's parser takes NaN and Infinity, which are not JSON."""
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,214 @@
+"""Publishers, for plain code and for asyncio: they differ in how they send and wait alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from imgo_client.errors import ApiError
+from imgo_client.exchange import Answer, Exchange, Retry, Send, exchange
+from imgo_client.pushes import ARRAY, LINES, ONE, PIECE_PUSHES, Form, Pile, Push, Result, pieces
+
+
+class _Base:
+    """Where to, and with which key: that is in the headers of the HTTP client alone."""
+
+    def __init__(self, url: str, api_key: str, timeout: float, retry: Retry | None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the url begins with http:// or https:// and names a host")
+        if parts.username is not None:
+            raise ValueError("the url carries no user: the API key says who it is")
+        if not api_key or not api_key.isascii() or not api_key.isprintable():
+            raise ValueError("an API key is needed, in printable ASCII")
+        self._url = url.rstrip("/")
+        self._retry = Retry() if retry is None else retry
+        self._options: dict[str, Any] = {
+            "base_url": self._url,
+            "headers": {"Authorization": f"Api-Key {api_key}"},
+            "timeout": timeout,
+        }
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._url}>"
+
+
+class Publisher(_Base):
+    """Pushes over HTTP, with retries that double nothing. Threads may share one.
+
+    - `url`: where the API is, such as "https://push.example.org".
+    - `timeout`: seconds for each step of an attempt: to connect, to send, to wait for an answer.
+    - `retry`: see `Retry`.
+    - `http`: arguments for httpx.Client, such as `verify`, `proxy`, `limits`.
+
+    Connections are kept for the next call, until `close`; it is a context manager too.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout: float = 10.0,
+        retry: Retry | None = None,
+        **http: Any,
+    ) -> None:
+        super().__init__(url, api_key, timeout, retry)
+        self._http = httpx.Client(**self._options, **http)
+        del self._options
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def push(self, body: Any, **push: Any) -> Result:
+        """Push one message: see `Push` for the arguments. Raises `PublishError`."""
+        return _only(self._drive(exchange(ONE, [Push(body, **push)], self._retry)))
+
+    def push_many(self, pushes: Iterable[Push]) -> list[Result]:
+        """Push these, in as few requests as it takes; a result for each, in order.
+
+        What the server refuses has its `error` in its result and does not keep the others back.
+        Raises `PublishError` when a request failed as a whole: to call it again with the same
+        objects doubles nothing.
+        """
+        return [result for piece in pieces(pushes) for result in self._send(ARRAY, piece)]
+
+    def stream(self, pushes: Iterable[Push], piece: int = PIECE_PUSHES) -> Iterator[Result]:
+        """Push any number of them, a piece at a time, over one connection; results in order.
+
+        As many as `piece` are gathered before they are sent: it is also what a retry repeats.
+        Raises as `push_many` does.
+        """
+        for one in pieces(pushes, piece):
+            yield from self._send(LINES, one)
+
+    def _send(self, form: Form, pushes: list[Push]) -> list[Result]:
+        return self._drive(exchange(form, pushes, self._retry))
+
+    def _drive(self, steps: Exchange) -> list[Result]:
+        outcome: Answer | Exception | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return list(end.value)
+            if isinstance(step, Send):
+                outcome = self._post(step)
+            else:
+                outcome = None
+                time.sleep(step.seconds)
+
+    def _post(self, request: Send) -> Answer | Exception:
+        headers = {"Content-Type": request.content_type}
+        try:
+            response = self._http.post(request.path, content=request.content, headers=headers)
+        except httpx.RequestError as error:  # nobody knows what the server has accepted
+            return error
+        return _answer(response)
+
+
+class AsyncPublisher(_Base):
+    """The same for asyncio. Tasks may share one."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout: float = 10.0,
+        retry: Retry | None = None,
+        **http: Any,
+    ) -> None:
+        super().__init__(url, api_key, timeout, retry)
+        self._http = httpx.AsyncClient(**self._options, **http)
+        del self._options
+
+    async def __aenter__(self) -> AsyncPublisher:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def push(self, body: Any, **push: Any) -> Result:
+        """Push one message: see `Push` for the arguments. Raises `PublishError`.
+
+        When this is cancelled nobody knows whether it was accepted.
+        """
+        return _only(await self._drive(exchange(ONE, [Push(body, **push)], self._retry)))
+
+    async def push_many(self, pushes: Iterable[Push]) -> list[Result]:
+        """As `Publisher.push_many`."""
+        return [result for piece in pieces(pushes) for result in await self._send(ARRAY, piece)]
+
+    async def stream(
+        self, pushes: Iterable[Push] | AsyncIterable[Push], piece: int = PIECE_PUSHES
+    ) -> AsyncIterator[Result]:
+        """As `Publisher.stream`, for plain and for asynchronous iterables."""
+        pile = Pile(piece)
+        async for push in _each(pushes):
+            for result in await self._send(LINES, pile.add(push)):
+                yield result
+        for result in await self._send(LINES, pile.take()):
+            yield result
+
+    async def _send(self, form: Form, pushes: list[Push]) -> list[Result]:
+        return await self._drive(exchange(form, pushes, self._retry)) if pushes else []
+
+    async def _drive(self, steps: Exchange) -> list[Result]:
+        outcome: Answer | Exception | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return list(end.value)
+            if isinstance(step, Send):
+                outcome = await self._post(step)
+            else:
+                outcome = None
+                await asyncio.sleep(step.seconds)
+
+    async def _post(self, request: Send) -> Answer | Exception:
+        headers = {"Content-Type": request.content_type}
+        try:
+            response = await self._http.post(request.path, content=request.content, headers=headers)
+        except httpx.RequestError as error:  # nobody knows what the server has accepted
+            return error
+        return _answer(response)
+
+
+def _only(results: list[Result]) -> Result:
+    (result,) = results
+    error: ApiError | None = result.error
+    if error is not None:
+        raise error
+    return result
+
+
+def _answer(response: httpx.Response) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, response.content)
+
+
+async def _each(pushes: Iterable[Push] | AsyncIterable[Push]) -> AsyncIterator[Push]:
+    if isinstance(pushes, AsyncIterable):
+        async for push in pushes:
+            yield push
+    else:
+        for push in pushes:
+            yield push

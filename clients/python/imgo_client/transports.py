@@ -1,0 +1,193 @@
+"""The ways to a server: WebSocket with text messages, and raw TCP, behind one interface."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import websockets
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_websocket
+
+from imgo_client.errors import NoAnswer, ProtocolError
+from imgo_client.frames import (
+    Decoder,
+    Frame,
+    Op,
+    decode_text,
+    encode_binary,
+    encode_text,
+    to_json,
+    value_of,
+)
+from imgo_client.tasks import within
+
+ABNORMAL = 1006  # what WebSocket says of a connection that was not closed in order
+CLOSE_TIMEOUT = 2.0  # seconds for the peer's part of an orderly close
+READ_SIZE = 65_536  # bytes
+TCP_PORT = 8080  # the server's default
+
+
+class Ended(Exception):
+    """The connection is over. `reconnect`: what the server said of that, None if nothing."""
+
+    def __init__(self, code: int, reason: str = "", reconnect: bool | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.reconnect = reconnect
+
+
+class Transport(Protocol):
+    """One connection. Bodies are JSON values on both sides of it."""
+
+    async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
+        """Send a frame; waits while the peer does not read. Raises `Ended`."""
+
+    async def receive(self) -> list[Frame]:
+        """The frames that come next. Raises `Ended`, or `ProtocolError` for what is none."""
+
+    async def close(self) -> None:
+        """Close in order; when cancelled, at once."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError unless a client can connect to this."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss", "tcp", "tcps"):
+        raise ValueError(f"the url begins with ws://, wss://, tcp:// or tcps://, not {url[:40]!r}")
+    if not parts.hostname:
+        raise ValueError(f"there is no host in {url[:40]!r}")
+    _ = parts.port  # looks if it is a number
+
+
+async def connect(url: str, max_size: int, tls: ssl.SSLContext | None) -> Transport:
+    """Open a connection. `max_size`: bytes that one message of the server may have.
+
+    Raises OSError or websockets' own exceptions. When cancelled it leaves nothing open.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("wss", "tcps"):
+        tls = None
+    elif tls is None:
+        tls = ssl.create_default_context()
+    if parts.scheme in ("ws", "wss"):
+        return await WebSocketTransport.open(url, max_size, tls)
+    port = TCP_PORT if parts.port is None else parts.port
+    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=tls, limit=READ_SIZE)
+    return TcpTransport(reader, writer, max_size)
+
+
+class WebSocketTransport:
+    """Text messages: a JSON object there, an array of them back."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, url: str, max_size: int, tls: ssl.SSLContext | None) -> WebSocketTransport:
+        """Connect; see `connect`."""
+        options: dict[str, Any] = {} if tls is None else {"ssl": tls}
+        connection = await connect_websocket(
+            url,
+            compression=None,  # the server has none
+            open_timeout=None,  # the client has one for the whole attempt
+            ping_interval=None,  # the protocol has a heartbeat of its own
+            close_timeout=CLOSE_TIMEOUT,
+            max_size=max_size,
+            max_queue=4,  # messages; then the kernel's buffers fill, and the server waits
+            **options,
+        )
+        return cls(connection)
+
+    async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
+        """One text message."""
+        text = encode_text(Frame(op, seq, {} if body is None else body))
+        try:
+            await self._connection.send(text)
+        except websockets.ConnectionClosed as error:
+            raise _ended(error) from None
+
+    async def receive(self) -> list[Frame]:
+        """The frames of one message."""
+        try:
+            message = await self._connection.recv()
+        except websockets.ConnectionClosed as error:
+            raise _ended(error) from None
+        if not isinstance(message, str):
+            raise ProtocolError("the server sent a binary message to a text session")
+        return decode_text(message)
+
+    async def close(self) -> None:
+        """With the code 1000."""
+        try:
+            await self._connection.close()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the TCP connection."""
+        self._connection.transport.abort()
+
+
+def _ended(error: websockets.ConnectionClosed) -> Ended:
+    if error.rcvd is not None:
+        return Ended(error.rcvd.code, error.rcvd.reason)
+    # What our side found wrong, such as a message that is too large, is told by its own close.
+    reason = error.sent.reason if error.sent is not None else "the connection was lost"
+    return Ended(ABNORMAL, reason)
+
+
+class TcpTransport:
+    """Binary frames, one after the other."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_size: int
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = Decoder(max_size)
+        self._lock = asyncio.Lock()  # Python 3.10 lets one task wait for a stream to drain
+
+    async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
+        """One frame."""
+        data = b"" if body is None else to_json(body).encode()
+        try:
+            self._writer.write(encode_binary(Frame(op, seq, data)))
+            async with self._lock:
+                await self._writer.drain()
+        except OSError as error:
+            raise Ended(ABNORMAL, str(error) or "the connection was lost") from None
+
+    async def receive(self) -> list[Frame]:
+        """The frames that the next bytes complete."""
+        while True:
+            if self._decoder.error is not None:
+                raise self._decoder.error
+            try:
+                data = await self._reader.read(READ_SIZE)
+            except OSError as error:
+                raise Ended(ABNORMAL, str(error) or "the connection was lost") from None
+            if not data:
+                raise Ended(ABNORMAL, "the connection was lost")
+            if frames := self._decoder.feed(data):
+                return [frame._replace(body=value_of(frame.body)) for frame in frames]
+
+    async def close(self) -> None:
+        """After what was written has left, if it does so in time."""
+        self._writer.close()
+        try:
+            await within(CLOSE_TIMEOUT, self._writer.wait_closed())
+        except (OSError, NoAnswer):
+            pass  # it was lost before, or is now
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._writer.transport.abort()

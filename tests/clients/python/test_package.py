@@ -1,0 +1,84 @@
+"""The package: it builds, holds what it should, and runs where nothing of the server is."""
+
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import imgo_client
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "clients" / "python"
+PROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: a build leaves its traces beside the source."""
+    home = tmp_path_factory.mktemp("wheel")
+    source = home / "source"
+    files = [*PACKAGE.glob("*.*"), PACKAGE / "LICENSE", *(PACKAGE / "imgo_client").iterdir()]
+    for file in filter(Path.is_file, files):
+        target = source / file.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "-w", str(home)]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
+    subprocess.run([*command, *options, str(source)], check=True, timeout=100)
+    (found,) = home.glob("*.whl")
+    return found
+
+
+def test_the_wheel_holds_the_package_and_says_what_it_needs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("imgo_client/")}
+        expected = {f"imgo_client/{file.name}" for file in (PACKAGE / "imgo_client").glob("*.py*")}
+        assert names == expected - {"imgo_client/__pycache__"} | {"imgo_client/py.typed"}
+        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        said = Parser().parsestr(archive.read(metadata).decode())
+    assert (said["Name"], said["Version"]) == ("imgo-client", imgo_client.__version__)
+    assert said["Requires-Python"] == ">=3.10"
+    names = [word.partition(">=")[0] for word in said.get_all("Requires-Dist")]
+    assert names == ["httpx", "websockets"]
+    assert "# imgo-client" in said.get_payload()
+
+
+def test_the_version_is_one() -> None:
+    assert PROJECT["version"] == imgo_client.__version__
+
+
+def test_the_licence_is_the_projects() -> None:
+    assert (PACKAGE / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_it_runs_where_nothing_of_the_server_is(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for name in ("anyio", "certifi", "h11", "httpcore", "httpx", "idna", "websockets"):
+        module = Path(__import__(name).__file__).parent
+        (site / name).symlink_to(module)
+    (site / "typing_extensions.py").symlink_to(__import__("typing_extensions").__file__)
+    program = "import imgo_client, sys; print(imgo_client.__file__, 'django' in sys.modules)"
+    done = subprocess.run(
+        [python, "-I", "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split() == [str(site / "imgo_client" / "__init__.py"), "False"]
+
+
+def test_all_that_is_public_is_there_and_has_words() -> None:
+    for name in imgo_client.__all__:
+        found = getattr(imgo_client, name)
+        assert name.startswith("__") or found.__doc__
