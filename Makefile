@@ -33,6 +33,15 @@ run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes
 	@$(PY) manage.py migrate --verbosity 0
 	@exec $(PY) manage.py imgo $(ARGS)
 
+.PHONY: example
+example: export DJANGO_SETTINGS_MODULE = examples.$(NAME).settings
+example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: make example NAME=chat
+	@test -n "$(NAME)" -a -f "examples/$(NAME)/settings.py" || { echo "Say which:" \
+		$(patsubst examples/%/settings.py,NAME=%,$(wildcard examples/*/settings.py)) >&2; exit 1; }
+	@$(PY) manage.py migrate --verbosity 0
+	$(if $(wildcard examples/$(NAME)/templates),@$(PY) manage.py guest alice bob)
+	@exec $(PY) manage.py imgo $(ARGS)
+
 .PHONY: test
 test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
 	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) $(ARGS)
