@@ -54,7 +54,7 @@ check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django'
 	$(PY) -m mypy
 	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
 	$(PY) manage.py check --fail-level WARNING
-	$(PY) manage.py makemigrations --check --dry-run
+	$(PY) manage.py makemigrations --check --dry-run --settings tests.examples.settings
 	$(MKDOCS) build --strict --quiet
 
 .PHONY: chaos

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from examples.bell.models import Notification
@@ -13,7 +12,7 @@ LATEST = 5  # notifications that the bell shows
 
 
 @transaction.atomic
-def notify(user: AbstractBaseUser, text: str) -> None:
+def notify(user: User, text: str) -> None:
     """Tell a user something; inside of your transaction, when that commits."""
     _lock(user)
     Notification.objects.create(user=user, text=text)
@@ -21,14 +20,14 @@ def notify(user: AbstractBaseUser, text: str) -> None:
 
 
 @transaction.atomic
-def mark_read(user: AbstractBaseUser) -> None:
+def mark_read(user: User) -> None:
     """The user has read everything, in whichever tab."""
     _lock(user)
     if Notification.objects.filter(user=user, is_read=False).update(is_read=True):
         push_to_key(str(user.pk), {"type": "bell", "news": "", **state(user)})
 
 
-def state(user: AbstractBaseUser) -> dict[str, Any]:
+def state(user: User) -> dict[str, Any]:
     """What the bell shows."""
     mine = Notification.objects.filter(user=user)
     return {
@@ -37,6 +36,6 @@ def state(user: AbstractBaseUser) -> dict[str, Any]:
     }
 
 
-def _lock(user: AbstractBaseUser) -> None:
+def _lock(user: User) -> None:
     """One change at a time for each user: two at once would both count without the other."""
-    get_user_model().objects.select_for_update(no_key=True).get(pk=user.pk)
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)

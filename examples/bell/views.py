@@ -32,6 +32,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_GET
 def bell(request: HttpRequest) -> JsonResponse:
     """What the bell shows now."""
+    assert request.user.is_authenticated
     return JsonResponse(services.state(request.user))
 
 
@@ -39,5 +40,6 @@ def bell(request: HttpRequest) -> JsonResponse:
 @require_POST
 def read(request: HttpRequest) -> HttpResponse:
     """The user has read everything."""
+    assert request.user.is_authenticated
     services.mark_read(request.user)
     return HttpResponse(status=204)

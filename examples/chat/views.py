@@ -20,6 +20,7 @@ LineForm = modelform_factory(Line, fields=["text"])
 @require_http_methods(["GET", "POST"])
 def chat(request: HttpRequest) -> HttpResponse:
     """The page; a POST says something."""
+    assert request.user.is_authenticated
     form = LineForm(request.POST or None)
     if request.method == "GET":
         return render(request, "chat/chat.html", {"form": form, "room": ROOM})

@@ -49,4 +49,4 @@ async def stay(*where, pause=1):  # seconds
         await asyncio.sleep(random.uniform(0.5, pause))
 
 
-asyncio.run(stay(*(os.environ[name] for name in ("HOST", "PORT", "TOKEN"))))
+asyncio.run(stay(*os.environ["SERVER"].split(":"), os.environ["TOKEN"]))

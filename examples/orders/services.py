@@ -1,6 +1,6 @@
 """What happens to orders. Whom it concerns is told when it is committed, and not before."""
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import F
 
@@ -14,7 +14,7 @@ class SoldOut(Exception):
 
 
 @transaction.atomic
-def place(customer: AbstractBaseUser, article: Article) -> Order:
+def place(customer: User, article: Article) -> Order:
     """Raises `SoldOut`; then there is no order, and nobody has heard of one."""
     order = Order.objects.create(customer=customer, article=article)
     _tell(order)

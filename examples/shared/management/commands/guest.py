@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
-from django.urls import reverse
+from django.shortcuts import resolve_url
 from django.utils.crypto import salted_hmac
 
 from imgo_site.conf import conf
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         """Each has the same password in every run: it comes from the secret key."""
-        page = f"http://localhost:{conf.HTTP_PORT}{reverse(settings.LOGIN_REDIRECT_URL)}"
+        page = f"http://localhost:{conf.HTTP_PORT}{resolve_url(settings.LOGIN_REDIRECT_URL)}"
         self.stdout.write(f"{page}: sign in as")
         for name in options["names"]:
             password = salted_hmac("examples.guest", name, algorithm="sha256").hexdigest()[:12]
