@@ -15,6 +15,10 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 
 MKDOCS := $(PY) -m mkdocs
 
+# What the tests of the JavaScript client need. No lock file names a registry: it is npm's setting.
+NODE_MODULES := tests/js/node_modules/.package-lock.json
+NPM_CI := $(VENV)/bin/npm ci --no-audit --no-fund --loglevel=error --cache $(CACHE)/npm
+
 # A build prints its own warnings alone, not one about the makers' next version.
 export NO_MKDOCS_2_WARNING := 1
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
@@ -30,7 +34,7 @@ run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes
 	@exec $(PY) manage.py imgo $(ARGS)
 
 .PHONY: test
-test: check ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
+test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
 	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) $(ARGS)
 	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
 
@@ -75,7 +79,7 @@ lock: $(UV) ## write the lock files anew; LOCK_ARGS=--upgrade takes newer versio
 
 .PHONY: clean
 clean: ## remove the virtual environment and all caches; the data in var/ stays
-	rm -rf $(VENV) $(CACHE)
+	rm -rf $(VENV) $(CACHE) tests/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A virtual environment that could not be completed is removed: the next try begins from nothing.
@@ -97,6 +101,10 @@ $(VENV)/.test-stamp: requirements-dev.txt requirements.txt | $(PY)
 	@echo "Installing what the tests need (first time only, about a minute) ..."
 	@$(PIP_INSTALL) --require-hashes -r $<
 	@touch $(VENV)/.run-stamp $@
+
+$(NODE_MODULES): tests/js/package.json tests/js/package-lock.json | $(VENV)/.test-stamp
+	@$(NPM_CI) --prefix tests/js >/dev/null
+	@touch $@
 
 # What the benchmarks need includes what the tests need: their Postgres and Redis.
 $(VENV)/.bench-stamp: requirements-bench.txt $(VENV)/.test-stamp

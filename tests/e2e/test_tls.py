@@ -14,8 +14,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests import eventually
+
 from .clients import AUTH, HEARTBEAT
 from .harness import HOST, Embedded, Process, base_environment, free_ports, logs, manage
+from .js_page import LIKE_NODE_20, Page
 
 API_KEY = "an API key of the tests of TLS, and of no other"
 
@@ -100,3 +103,28 @@ async def test_a_session_over_tls_gets_what_is_pushed(daphne: PlainDaphne) -> No
             assert json.loads(await client.recv())[0]["body"] == body["body"]
             await client.send(json.dumps({"ver": 1, "op": HEARTBEAT, "seq": 2}))
             assert json.loads(await client.recv())[0]["seq"] == 2
+
+
+async def test_the_javascript_client_on_node_20_gets_what_is_pushed(
+    daphne: PlainDaphne, tmp_path: Path
+) -> None:
+    token = manage(daphne.environment, "token", "u1")
+    logs.forbid(token)
+    base = f"localhost:{daphne.port}"
+    page = Page(f"https://{base}/sub", tmp_path / "tab", LIKE_NODE_20, token=token)
+    page.environment["NODE_EXTRA_CA_CERTS"] = str(daphne.certificate)
+    async with page, httpx.AsyncClient(verify=daphne.trust, trust_env=False) as http:
+        await page.wait_for("open")
+        headers = {"Authorization": f"Api-Key {API_KEY}"}
+        push = {"to": {"key": "u1"}, "body": "x" * 50_000}
+        await http.post(f"https://{base}/api/v1/pushes", json=push, headers=headers)
+        await eventually(lambda: page.shown == [push["body"]])
+
+
+async def test_the_javascript_client_on_node_20_trusts_no_certificate_by_chance(
+    daphne: PlainDaphne, tmp_path: Path
+) -> None:
+    url = f"wss://localhost:{daphne.port}/sub"
+    async with Page(url, tmp_path / "tab", LIKE_NODE_20, token="wrong") as page:
+        await eventually(page.closes)
+        assert page.closes()[0] == [1006, True]

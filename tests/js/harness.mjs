@@ -22,7 +22,8 @@ afterEach(() => {
 
 /** A client and the log of all its events, as [name, data]. */
 export function make(options = {}, url = URL_) {
-  const client = new Imgo(url, { token: "abc", WebSocket: Socket, random: () => 0, ...options });
+  const defaults = { token: "abc", WebSocket: Socket, storage: null, random: () => 0 };
+  const client = new Imgo(url, { ...defaults, ...options });
   const log = [];
   for (const event of ["state", "open", "message", "close", "error"]) {
     client.on(event, (data) => log.push([event, data]));

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
-import { Socket, clients, makeOpen, tick } from "./harness.mjs";
+import { Socket, clients, make, makeOpen, tick } from "./harness.mjs";
 
 describe("heartbeats", () => {
   // Node's mock starts timers of a callback at the end of the tick: step through it.
@@ -51,14 +51,18 @@ describe("heartbeats", () => {
 });
 
 describe("the page", () => {
-  let window_;
+  let window_; // the events of the document pass by it
   let document_;
+  let navigator_;
+  const happens = (type) => window_.dispatchEvent(new Event(type));
   beforeEach(() => {
     window_ = new EventTarget();
-    document_ = Object.assign(new EventTarget(), { visibilityState: "visible" });
+    document_ = { visibilityState: "visible" };
+    navigator_ = { onLine: true };
     globalThis.addEventListener = window_.addEventListener.bind(window_);
     globalThis.removeEventListener = window_.removeEventListener.bind(window_);
     globalThis.document = document_;
+    mock.getter(globalThis, "navigator", () => navigator_);
   });
   afterEach(() => {
     clients.forEach((client) => client.close());
@@ -67,27 +71,120 @@ describe("the page", () => {
     delete globalThis.document;
   });
 
-  test("it reconnects at once when the page is online or visible again", () => {
+  for (const type of ["online", "visibilitychange", "pageshow", "resume"]) {
+    test(`${type} makes it reconnect at once`, () => {
+      const { client, socket } = makeOpen();
+      socket.drop();
+      happens(type);
+      assert.equal(client.state, "connecting");
+      assert.equal(Socket.sockets.length, 2);
+      happens(type);
+      assert.equal(Socket.sockets.length, 2);
+    });
+
+    test(`after ${type} a session that did not survive the absence is found out soon`, () => {
+      const { client, socket } = makeOpen();
+      happens(type);
+      assert.equal(socket.lastOf(2).op, 2);
+      tick(15_000);
+      assert.equal(client.state, "waiting");
+    });
+
+    test(`after ${type} a session that did is kept`, () => {
+      const { client, socket } = makeOpen();
+      happens(type);
+      socket.receive({ op: 3 });
+      tick(100_000);
+      assert.equal(client.state, "open");
+    });
+  }
+
+  test("a page that is hidden waits", () => {
     const { client, socket } = makeOpen();
-    socket.drop();
-    window_.dispatchEvent(new Event("online"));
-    assert.equal(client.state, "connecting");
-    Socket.last.drop();
     document_.visibilityState = "hidden";
-    document_.dispatchEvent(new Event("visibilitychange"));
+    happens("visibilitychange");
+    assert.equal(socket.lastOf(2), undefined);
+    socket.drop();
+    happens("visibilitychange");
     assert.equal(client.state, "waiting");
-    document_.visibilityState = "visible";
-    document_.dispatchEvent(new Event("visibilitychange"));
-    assert.equal(client.state, "connecting");
-    assert.equal(Socket.sockets.length, 3);
   });
 
-  test("a session that did not survive the absence is found out soon", () => {
-    const { client, socket } = makeOpen();
-    window_.dispatchEvent(new Event("online"));
-    assert.equal(socket.lastOf(2).op, 2);
-    tick(15_000);
-    assert.equal(client.state, "waiting");
+  describe("without a network", () => {
+    const goOffline = () => {
+      navigator_.onLine = false;
+      happens("offline");
+    };
+
+    test("it says so, and tries at the longest pause alone", () => {
+      const { client, log, socket } = makeOpen();
+      navigator_.onLine = false;
+      socket.drop();
+      assert.equal(client.state, "offline");
+      assert.deepEqual(log.of("close")[0].delay, 30_000);
+      assert.equal(log.of("close")[0].willReconnect, true);
+      tick(29_999);
+      assert.equal(Socket.sockets.length, 1);
+      tick(1);
+      assert.equal(client.state, "connecting");
+      Socket.last.drop();
+      assert.equal(client.state, "offline");
+      assert.deepEqual(log.of("state").slice(2), ["offline", "connecting", "offline"]);
+    });
+
+    test("it connects at once when there is one again, with the back-off as it was", () => {
+      const { client, log } = make({ random: () => 1 });
+      navigator_.onLine = false;
+      client.connect();
+      for (let attempt = 0; attempt < 5; attempt++) {
+        Socket.last.drop();
+        tick(30_000);
+      }
+      Socket.last.drop();
+      navigator_.onLine = true;
+      happens("online");
+      assert.equal(client.state, "connecting");
+      Socket.last.drop();
+      assert.equal(log.of("close").at(-1).delay, 1000);
+    });
+
+    test("a pause becomes a long one, once", () => {
+      const { client, log, socket } = makeOpen();
+      socket.drop();
+      goOffline();
+      goOffline();
+      happens("visibilitychange");
+      assert.equal(client.state, "offline");
+      assert.deepEqual(log.of("state").slice(2), ["waiting", "offline"]);
+      tick(29_999);
+      assert.equal(Socket.sockets.length, 1);
+      tick(1);
+      assert.equal(Socket.sockets.length, 2);
+    });
+
+    test("an open session is kept if it answers", () => {
+      const { client, socket } = makeOpen();
+      goOffline();
+      socket.receive({ op: 3 });
+      tick(15_000);
+      assert.equal(client.state, "open");
+      goOffline();
+      tick(15_000);
+      assert.equal(client.state, "offline");
+    });
+
+    test("connect() tries all the same, and close() ends it", () => {
+      const { client, socket } = makeOpen();
+      navigator_.onLine = false;
+      socket.drop();
+      client.connect();
+      assert.equal(client.state, "connecting");
+      Socket.last.drop();
+      client.close();
+      happens("online");
+      tick(1e6);
+      assert.equal(client.state, "closed");
+      assert.equal(Socket.sockets.length, 2);
+    });
   });
 
   for (const [how, end] of [
@@ -96,14 +193,14 @@ describe("the page", () => {
   ]) {
     test(`after ${how} it does not listen to the page any more`, () => {
       const removed = mock.method(globalThis, "removeEventListener");
-      const removedOfDocument = mock.method(document_, "removeEventListener");
       const added = mock.method(globalThis, "addEventListener");
       const { client, socket } = makeOpen();
       end(client, socket);
-      window_.dispatchEvent(new Event("online"));
+      happens("online");
       assert.equal(Socket.sockets.length, 1);
-      assert.deepEqual(removed.mock.calls[0].arguments, added.mock.calls[0].arguments);
-      assert.equal(removedOfDocument.mock.callCount(), 1);
+      const all = ({ mock }) => mock.calls.map((call) => call.arguments);
+      assert.equal(all(added).length, 5);
+      assert.deepEqual(all(removed), all(added));
     });
   }
 });

@@ -1,20 +1,10 @@
-// The file, its options and its events.
+// The options and the events.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { describe, mock, test } from "node:test";
-import { gzipSync } from "node:zlib";
 
 import { Imgo } from "../../push/static/push/imgo.js";
 import { settled } from "./fake-socket.mjs";
 import { Socket, URL_, clients, make, makeOpen, tick } from "./harness.mjs";
-
-const SOURCE = new URL("../../push/static/push/imgo.js", import.meta.url);
-
-test("the file is less than 5 KB gzipped and imports nothing", () => {
-  const source = readFileSync(SOURCE);
-  assert.ok(gzipSync(source).length < 5000);
-  assert.doesNotMatch(source.toString(), /^\s*import\b|\bimport\(/m);
-});
 
 describe("options", () => {
   const urlOf = (url) => {
@@ -46,16 +36,6 @@ describe("options", () => {
 
   test("an URL that is none is refused at once", () => {
     assert.throws(() => make({}, "/sub"), TypeError);
-  });
-
-  test("without any WebSocket it says what to do", () => {
-    const had = globalThis.WebSocket;
-    globalThis.WebSocket = undefined;
-    try {
-      assert.throws(() => new Imgo(URL_), /pass one as an option/);
-    } finally {
-      globalThis.WebSocket = had;
-    }
   });
 });
 

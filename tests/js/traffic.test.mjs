@@ -1,10 +1,12 @@
 // What travels in an open session: messages, requests, rooms, garbage.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
 
 import { settled } from "./fake-socket.mjs";
 import { Socket, make, makeOpen, tick, withCode } from "./harness.mjs";
 
+const vectors = JSON.parse(readFileSync(new URL("../../docs/frames.json", import.meta.url)));
 const refusal = { error: { code: "room_forbidden", message: "not yours" } };
 
 describe("messages", () => {
@@ -189,69 +191,17 @@ describe("rooms", () => {
     assert.deepEqual(client.rooms, []);
   });
 
-  test("changeRoom leaves the room that the session began with, then the last one", async () => {
-    const { client, socket } = makeOpen({ rooms: ["a"] });
-    const first = client.changeRoom("b");
-    assert.equal(socket.lastOf(12).body, "b");
-    answer(socket, 12);
-    assert.equal(await first, true);
-    assert.deepEqual(client.rooms, ["b"]);
-    const second = client.changeRoom();
-    assert.equal(socket.lastOf(12).body, "");
-    answer(socket, 12);
-    await second;
-    assert.deepEqual(client.rooms, []);
-    assert.equal(reconnect(socket).sent[0].body, "abc");
-  });
-
-  test("a refused changeRoom leaves the client where it was", async () => {
-    const { client, socket } = makeOpen({ rooms: ["a"] });
-    const changing = client.changeRoom("secret");
-    answer(socket, 12, refusal);
-    await assert.rejects(changing, withCode("room_forbidden"));
-    assert.deepEqual(client.rooms, ["a"]);
-  });
-
-  test("an overtaken refusal of changeRoom does not undo the newer one", async () => {
-    const { client, socket } = makeOpen({ rooms: ["a"] });
-    const refused = client.changeRoom("secret");
-    const { seq } = socket.lastOf(12);
-    const changed = client.changeRoom("c");
-    socket.receive({ op: 13, seq, body: refusal });
-    answer(socket, 12);
-    await assert.rejects(refused, withCode("room_forbidden"));
-    assert.equal(await changed, true);
-    assert.deepEqual(client.rooms, ["c"]);
-  });
-
-  test("with several rooms the next session is told which of them changeRoom leaves", () => {
-    const { client, socket } = makeOpen({ rooms: ["a", "b"] });
-    client.changeRoom("c");
-    answer(socket, 12);
-    assert.deepEqual(client.rooms, ["a", "b", "c"]);
-    const next = reconnect(socket);
-    next.receive({ op: 8, seq: next.sent[0].seq });
-    assert.equal(next.lastOf(12).body, "c");
-  });
-
   test("a room that is no name rejects", async () => {
     const { client } = makeOpen();
     await assert.rejects(client.join(""), TypeError);
     await assert.rejects(client.leave(7), TypeError);
-    await assert.rejects(client.changeRoom({}), TypeError);
   });
 });
 
 describe("garbage", () => {
-  for (const [what, data] of [
-    ["no JSON", "hello"],
-    ["an object", '{"op":5}'],
-    ["null", "null"],
-    ["a list of what is no frame", '[{"op":5},null]'],
-    ["a frame without an op", "[{}]"],
-    ["an op that is no integer", '[{"op":"5"}]'],
-    ["binary", new TextEncoder().encode("[]").buffer],
-  ]) {
+  const bad = vectors.server_text_bad.map(({ name, text }) => [name, text]);
+  bad.push(["binary", new TextEncoder().encode("[]").buffer], ["a Blob", new Blob(["[]"])]);
+  for (const [what, data] of bad) {
     test(`${what} is an error, and the socket is closed and replaced`, () => {
       const { client, log, socket } = makeOpen();
       socket.receiveRaw(data);
@@ -262,6 +212,29 @@ describe("garbage", () => {
       tick(500);
       assert.equal(Socket.sockets.length, 2);
       assert.equal(client.state, "connecting");
+    });
+
+    test(`${what} instead of the auth reply is an error too`, () => {
+      const { client, log } = make();
+      client.connect();
+      Socket.last.open();
+      Socket.last.receiveRaw(data);
+      assert.equal(log.of("error").length, 1);
+      assert.equal(client.state, "waiting");
+    });
+  }
+});
+
+describe("what servers send", () => {
+  for (const { name, text, frames } of vectors.server_text) {
+    test(`${name} is understood`, () => {
+      const { client, log, socket } = makeOpen();
+      socket.receiveRaw(text);
+      const expected = frames.filter(({ op }) => op === 5 || op >= 1000);
+      assert.deepEqual(log.of("message").map((message) => message.frame), expected);
+      assert.deepEqual(log.of("message").map(({ id }) => id), expected.map(({ id }) => id));
+      assert.deepEqual(log.of("error"), []);
+      assert.equal(client.state, "open");
     });
   }
 });

@@ -33,7 +33,7 @@ class Page {
     this.plots.add(...history);
     this.take(picture, "page");
     if (config.ws) {
-      this.#client = new Imgo(config.ws, { rooms: [config.room] });
+      this.#client = new Imgo(config.ws, { rooms: [config.room], ack: false });
       this.#client
         .on("message", ({ body }) => {
           // Pushes to everyone come here too; the mark is on pictures alone.

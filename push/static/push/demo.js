@@ -19,7 +19,7 @@ class Panel {
     this.key = key;
     this.onMessage = onMessage;
     this.root = document.querySelector(`[data-client="${CSS.escape(key)}"]`);
-    this.client = new Imgo(wsPath, { token, rooms: [config.room] });
+    this.client = new Imgo(wsPath, { token, rooms: [config.room], name: key });
     this.client
       .on("state", () => this.showState())
       .on("message", (message) => this.addMessage(message))
@@ -104,7 +104,8 @@ class Panel {
 
 /**
  * The pushes that this page has sent, so that a message can be told from the push it came from.
- * Messages carry no id here: a push is known by its body and by who should get it.
+ * A message may be here before the answer that tells its id: a push is known by its body and by
+ * who should get it.
  */
 class Pushes {
   #sent = [];

@@ -1,5 +1,5 @@
 /**
- * The imgo client: one session that comes back by itself.
+ * The imgo client: one session that comes back by itself. imgo.d.ts tells all it can do.
  *
  *     const client = new Imgo("/sub", { token, rooms: ["lobby"] });
  *     client.on("message", ({ body }) => show(body)).connect();
@@ -13,16 +13,18 @@ const Op = {
   DISCONNECT: 6,
   AUTH: 7,
   AUTH_REPLY: 8,
-  CHANGE_ROOM: 12,
   JOIN: 18,
   LEAVE: 20,
+  ACK: 22,
   OWN: 1000, // from here on: messages with an application's own number
 };
 
 const GRACE = 10_000; // ms beyond the heartbeat interval until silence means lost
 const MAX_MS = 1e9; // setTimeout fires at once for more than 2^31 - 1
+const ACK_PAUSE = 100; // ms
+const ACKS = 45; // ids of 19 digits in the 1,024 bytes that a body may have
+const SEEN = 500; // ids kept
 
-/** `code`: "closed", "timeout", "protocol", or the server's word for a refusal. */
 export class ImgoError extends Error {
   constructor(code, message) {
     super(message);
@@ -31,29 +33,10 @@ export class ImgoError extends Error {
   }
 }
 
-/**
- * @typedef {object} Options
- * @property {string | (() => string | Promise<string>)} [token] a function is asked for every
- *   attempt; without a token the server tries the Django session
- * @property {string[]} [rooms]
- * @property {number} [heartbeat=240000] ms between heartbeats; each is up to 10% early
- * @property {{min: number, max: number}} [backoff] ms between attempts: 500 to 30000
- * @property {number} [timeout=15000] ms for an attempt, token included, and for an answer
- * @property {typeof WebSocket} [WebSocket] where there is no global one
- * @property {() => number} [random=Math.random]
- */
-
-/**
- * Events:
- * - `state`: "connecting", "open", "waiting" for the next attempt, "closed" until `connect()`
- * - `open`: {body} of the auth reply
- * - `message`: {body, op, id, frame}
- * - `close`: {code, reason, willReconnect, delay}
- * - `error`: an Error
- */
 export class Imgo {
   #url;
   #token;
+  #ack;
   #times; // ms: heartbeat, timeout, min, max
   #WebSocket;
   #random;
@@ -78,12 +61,14 @@ export class Imgo {
 
   #rooms; // what the user wants to be in, session or not
   #asked; // the rooms of this session's auth frame
-  #single = ""; // the one that changeRoom leaves
 
-  /**
-   * @param {string} url may be relative to the page
-   * @param {Options} [options]
-   */
+  #storage;
+  #name; // in the storage
+  #seen = new Set(); // ids of handled messages, the oldest first
+  #handling = new Set(); // ids of those that handlers are at work on
+  #acks = []; // ids to be told to the server
+  #ackTimer;
+
   constructor(url, options = {}) {
     const { token, rooms = [], heartbeat = 240_000, timeout = 15_000, backoff } = options;
     const times = { heartbeat, timeout, min: 500, max: 30_000, ...backoff };
@@ -98,20 +83,20 @@ export class Imgo {
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
-    if (!this.#WebSocket) throw new TypeError("no global WebSocket: pass one as an option");
     this.#random = options.random ?? Math.random;
+    this.#ack = options.ack ?? true;
+    this.#name = `imgo ${this.#url} ${options.name ?? ""}`;
+    if (this.#ack) this.#remember(options.storage);
   }
 
   get state() {
     return this.#state;
   }
 
-  /** Those it is in, or asks for in its next session. */
   get rooms() {
     return [...this.#rooms];
   }
 
-  /** What `fn` throws becomes an `error` event. */
   on(event, fn) {
     this.#handlersOf(event).add(fn);
     return this;
@@ -122,64 +107,36 @@ export class Imgo {
     return this;
   }
 
-  /** Start, or skip the pause before the next attempt. */
   connect() {
     if (this.#state === "closed") {
       this.#failures = 0;
       this.#watchPage("addEventListener");
     }
-    if (["closed", "waiting"].includes(this.#state)) this.#start();
+    if (!["connecting", "open"].includes(this.#state)) this.#start();
     return this;
   }
 
-  /** End the session and stay away until `connect()`. Rooms are kept for then. */
   close() {
     if (this.#state === "closed") return;
+    this.#sendAcks();
     this.#farewell = { reconnect: false };
     this.#end(1000, "closed by the client");
   }
 
-  /**
-   * Send `body` upstream.
-   * @returns {Promise<any>} the answer's body; rejects without an open session
-   */
   request(body) {
     return this.#call(Op.SEND, body);
   }
 
-  /**
-   * Join a room, in this session and in all that follow.
-   * @returns {Promise<boolean>} true: the server has confirmed it; false: without a session,
-   *   the next one asks for the room. Rejects when refused: then the room is forgotten.
-   */
   async join(room) {
     checkRoom(room);
     this.#rooms.add(room);
-    return this.#askFor(Op.JOIN, room, () => this.#rooms.delete(room));
+    return this.#askFor(Op.JOIN, room);
   }
 
-  /** Leave a room. Settles as `join` does. */
   async leave(room) {
     checkRoom(room);
     this.#rooms.delete(room);
-    if (this.#single === room) this.#single = "";
     return this.#askFor(Op.LEAVE, room);
-  }
-
-  /**
-   * Leave the room of the last `changeRoom`, or else the only one that the session began with,
-   * and join another, if one is given. Settles as `join` does.
-   */
-  async changeRoom(room = "") {
-    if (room !== "") checkRoom(room);
-    const old = this.#single;
-    const move = (from, to) => {
-      this.#rooms.delete(from);
-      if (to) this.#rooms.add(to);
-      this.#single = to;
-    };
-    move(old, room);
-    return this.#askFor(Op.CHANGE_ROOM, room, () => this.#single === room && move(room, old));
   }
 
   // Coming and going
@@ -191,6 +148,7 @@ export class Imgo {
     this.#expect(this.#times.timeout, "no session in time");
     this.#emit(["state", "connecting"]);
     try {
+      this.#WebSocket ??= (await import("./websocket-node.js")).NodeWebSocket; // Node 20 has none
       const token = typeof this.#token === "function" ? await this.#token() : this.#token;
       if (run === this.#run) this.#dial(checkToken(token));
     } catch (error) {
@@ -201,8 +159,10 @@ export class Imgo {
   #dial(token) {
     const socket = (this.#socket = new this.#WebSocket(this.#url.href));
     socket.onopen = () => {
-      this.#asked = this.rooms;
-      const body = this.#asked.length ? { token, rooms: this.#asked } : token || {};
+      const ack = this.#ack;
+      const rooms = (this.#asked = this.rooms);
+      // A bare token is all that imgo's own server understands.
+      const body = ack || rooms.length || !token ? { token, rooms, ack } : token;
       this.#send(Op.AUTH, body, this.#nextSeq());
     };
     socket.onmessage = ({ data }) => this.#receive(socket, data);
@@ -215,6 +175,7 @@ export class Imgo {
     this.#state = "open";
     this.#openedAt = Date.now();
     this.#beat();
+    this.#sendAcks();
     this.#settleRooms();
     this.#emit(["state", "open"], ["open", { body }]);
   }
@@ -227,10 +188,6 @@ export class Imgo {
       const isWanted = this.#rooms.has(room);
       if (isWanted !== asked.includes(room)) tell(isWanted ? this.join(room) : this.leave(room));
     }
-    // The server takes a room that came alone for the one to change, and only then.
-    const alone = asked.length === 1 ? asked[0] : "";
-    if (!this.#single) this.#single = alone;
-    else if (this.#single !== alone) tell(this.changeRoom(this.#single));
   }
 
   /** The one end of every attempt and session: let go of everything, then tell. */
@@ -245,10 +202,11 @@ export class Imgo {
     this.#openedAt = Infinity;
 
     const willReconnect = reconnect !== false && !(code >= 4500 && code < 5000);
-    const delay = willReconnect ? this.#nextDelay() : 0;
-    this.#state = willReconnect ? "waiting" : "closed";
-    if (willReconnect) this.#retryTimer = setTimeout(() => this.#start(), delay);
-    else this.#watchPage("removeEventListener");
+    const delay = willReconnect ? this.#pause() : 0;
+    if (!willReconnect) {
+      this.#state = "closed";
+      this.#watchPage("removeEventListener");
+    }
 
     const calls = [...this.#pending.values()];
     this.#pending.clear();
@@ -263,6 +221,7 @@ export class Imgo {
   #letGo() {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#beatTimer);
+    clearTimeout(this.#ackTimer);
     this.#met();
     const socket = this.#socket;
     this.#socket = undefined;
@@ -270,6 +229,16 @@ export class Imgo {
     // A dead network may report the close minutes from now.
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
+  }
+
+  /** Wait for the next attempt; returns how long, in ms. */
+  #pause() {
+    const isOffline = globalThis.navigator?.onLine === false;
+    const delay = isOffline ? this.#times.max : this.#nextDelay();
+    this.#state = isOffline ? "offline" : "waiting";
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.#start(), delay);
+    return delay;
   }
 
   /** Full jitter above `min`: many clients must not come back in step. */
@@ -280,17 +249,22 @@ export class Imgo {
   }
 
   #watchPage(method) {
-    globalThis[method]?.("online", this.#wake);
-    globalThis.document?.[method]("visibilitychange", this.#wake);
+    for (const type of ["online", "offline", "visibilitychange", "pageshow", "resume"]) {
+      globalThis[method]?.(type, this.#wake, { capture: true }); // the document's too
+    }
   }
 
-  /** The page is back: skip the pause, or find out if the session survived. */
+  /** The page or the network is back: skip the pause, or find out if the session survived. */
   #wake = ({ type }) => {
-    if (type !== "online" && document.visibilityState !== "visible") return;
-    if (this.#state === "waiting") this.#start();
-    else if (this.#state === "open") {
+    if (type === "visibilitychange" && document.visibilityState !== "visible") return;
+    if (this.#state === "open") {
       this.#met();
       this.#probe(this.#times.timeout);
+    } else if (navigator.onLine !== false) {
+      this.connect();
+    } else if (this.#state === "waiting") {
+      this.#pause();
+      this.#emit(["state", this.#state]);
     }
   };
 
@@ -332,7 +306,7 @@ export class Imgo {
       this.#met();
       this.#expect(GRACE, "no close after the goodbye");
     } else if (op === Op.MESSAGE || op >= Op.OWN) {
-      this.#emit(["message", { body, op, id, frame }]);
+      this.#take({ body, op, id, frame });
     }
   }
 
@@ -356,15 +330,60 @@ export class Imgo {
     });
   }
 
-  async #askFor(op, room, undo = () => {}) {
+  async #askFor(op, room) {
     if (this.#state !== "open") return false;
     try {
       await this.#call(op, room);
       return true;
     } catch (error) {
       if (error.code === "closed") return false;
-      if (error.code !== "timeout") undo();
+      if (error.code !== "timeout") this.#rooms.delete(room); // refused
       throw error;
+    }
+  }
+
+  // Acknowledgement
+
+  #remember(storage) {
+    try {
+      this.#storage = storage === undefined ? globalThis.sessionStorage : storage;
+      const ids = this.#storage?.getItem(this.#name)?.split(" ") ?? [];
+      this.#seen = new Set(ids.slice(-SEEN));
+    } catch {
+      // forbidden here: ids are kept in memory alone
+    }
+  }
+
+  #take(message) {
+    const { id } = message;
+    if (this.#seen.has(id)) {
+      this.#acknowledge(id); // the last time was lost
+    } else if (!this.#handling.has(id)) {
+      if (this.#ack && typeof id === "string") this.#handling.add(id);
+      this.#emit(["message", message]);
+    }
+  }
+
+  #handled(id) {
+    this.#seen.add(id);
+    if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
+    try {
+      this.#storage?.setItem(this.#name, [...this.#seen].join(" "));
+    } catch {
+      // full, likewise
+    }
+    this.#acknowledge(id);
+  }
+
+  #acknowledge(id) {
+    if (this.#acks.push(id) === 1 && this.#state === "open") {
+      this.#ackTimer = setTimeout(() => this.#sendAcks(), ACK_PAUSE);
+    }
+  }
+
+  #sendAcks() {
+    while (this.#state === "open" && this.#acks.length) {
+      this.#send(Op.ACK, this.#acks.splice(0, ACKS));
     }
   }
 
@@ -412,18 +431,26 @@ export class Imgo {
 
   #tell(event, data) {
     const handlers = [...this.#handlers.get(event)];
+    if (event === "error" && !handlers.length) console.error(data);
+    let isHandled = handlers.length > 0;
     const failed = (error) => {
+      isHandled = false;
       if (event === "error") console.error(error);
       else this.#emit(["error", toError(error)]);
     };
-    if (event === "error" && !handlers.length) console.error(data);
+    const promises = [];
     for (const handler of handlers) {
       try {
-        handler(data)?.then?.(undefined, failed);
+        const result = handler(data);
+        if (result?.then) promises.push(Promise.resolve(result).catch(failed));
       } catch (error) {
         failed(error);
       }
     }
+    if (event !== "message") return;
+    const settle = () => this.#handling.delete(data.id) && isHandled && this.#handled(data.id);
+    if (promises.length) Promise.all(promises).then(settle);
+    else settle();
   }
 }
 
