@@ -168,7 +168,7 @@ describe("the page", () => {
       tick(15_000);
       assert.equal(client.state, "open");
       goOffline();
-      tick(15_000);
+      tick(3000);
       assert.equal(client.state, "offline");
     });
 

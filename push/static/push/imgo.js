@@ -5,7 +5,7 @@
  *     client.on("message", ({ body }) => show(body)).connect();
  */
 
-/** The operations that matter here; the answer to `n` is `n + 1`. */
+/** The operations; the answer to `n` is `n + 1`. */
 const Op = {
   HEARTBEAT: 2,
   SEND: 4,
@@ -20,7 +20,8 @@ const Op = {
 };
 
 const GRACE = 10_000; // ms beyond the heartbeat interval until silence means lost
-const MAX_MS = 1e9; // setTimeout fires at once for more than 2^31 - 1
+const HASTE = 3000; // ms for an answer when there seems to be no network
+const MAX_MS = 1e9; // setTimeout has a limit, and fires at once above it
 const ACK_PAUSE = 100; // ms
 const ACKS = 45; // ids of 19 digits in the 1,024 bytes that a body may have
 const SEEN = 500; // ids kept
@@ -208,12 +209,11 @@ export class Imgo {
       this.#watchPage("removeEventListener");
     }
 
-    const calls = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { timer, reject } of calls) {
+    for (const { timer, reject } of this.#pending.values()) {
       clearTimeout(timer);
       reject(new ImgoError("closed", `the session ended: ${code} ${reason}`));
     }
+    this.#pending.clear();
     if (error) this.#queue.push(["error", error]);
     this.#emit(["state", this.#state], ["close", { code, reason, willReconnect, delay }]);
   }
@@ -259,7 +259,7 @@ export class Imgo {
     if (type === "visibilitychange" && document.visibilityState !== "visible") return;
     if (this.#state === "open") {
       this.#met();
-      this.#probe(this.#times.timeout);
+      this.#probe(type === "offline" ? HASTE : this.#times.timeout);
     } else if (navigator.onLine !== false) {
       this.connect();
     } else if (this.#state === "waiting") {
@@ -357,7 +357,7 @@ export class Imgo {
   #take(message) {
     const { id } = message;
     if (this.#seen.has(id)) {
-      this.#acknowledge(id); // the last time was lost
+      this.#acknowledge(id); // the last one was lost
     } else if (!this.#handling.has(id)) {
       if (this.#ack && typeof id === "string") this.#handling.add(id);
       this.#emit(["message", message]);
