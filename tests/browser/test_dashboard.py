@@ -9,7 +9,7 @@ from playwright.async_api import Locator, Page, WebSocketRoute, expect
 from tests.e2e.harness import Embedded, System
 from tests.e2e.world import World, new_key, new_room
 
-from .visitors import Visitor
+from .visitors import PHONE, SERVER_AWAY, Visitor, width
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -18,7 +18,6 @@ Enter = Callable[[System], Awaitable[World]]
 SignIn = Callable[..., Awaitable[Visitor]]
 
 KICKED = 4504
-PHONE = {"width": 360, "height": 740}  # CSS pixels of a small one
 TABS = 60  # presses of the key until what it should reach is a failure
 
 
@@ -49,6 +48,11 @@ def tile(page: Page, name: str) -> Locator:
     return page.locator(f"[data-tile={name}]")
 
 
+def row_of(page: Page, message: int) -> Locator:
+    """A message among the last ones."""
+    return page.locator(f'#pushes [data-id="{message}"]')
+
+
 async def open_live(visitor: Visitor) -> Page:
     """The overview, with pictures coming over the WebSocket."""
     page = await visitor.open("/dashboard/")
@@ -64,12 +68,11 @@ async def test_figures_change_without_a_reload(
     sessions = int(await tile(page, "sessions").inner_text())
     key, room = new_key(), new_room()
     client = await world.session(key, rooms=[room])
-    await expect(tile(page, "sessions")).to_have_text(str(sessions + 1))
-    await expect(page.locator("#rooms").get_by_role("row", name=room)).to_contain_text("1")
     message = await world.api.push({"key": key}, b"1")
     await client.receive_bodies(1)
-    row = page.locator("#pushes").get_by_role("row", name=str(message))
-    await expect(row).to_contain_text(f"key {key}")
+    await expect(tile(page, "sessions")).to_have_text(str(sessions + 1))
+    await expect(page.locator("#rooms").get_by_role("row", name=room)).to_contain_text("1")
+    await expect(row_of(page, message)).to_contain_text(f"key {key}")
     await client.close()
     await expect(tile(page, "sessions")).to_have_text(str(sessions))
     assert await page.evaluate("document.body.dataset.loaded") == "once"
@@ -109,7 +112,7 @@ async def test_what_is_shown_is_called_stale_when_the_server_is_away_and_live_wh
 ) -> None:
     system = own_system(make_embedded())
     visitor = await sign_in(system)
-    visitor.expect_complaints("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")
+    visitor.expect_complaints(*SERVER_AWAY)
     page = await open_live(visitor)
     await expect(tile(page, "nodes")).to_have_text("1")
     system.nodes[0].kill()
@@ -135,9 +138,9 @@ async def test_without_a_websocket_it_polls_until_there_is_one(
 
     await visitor.context.route_web_socket("**/sub", serve)
     page = await visitor.open("/dashboard/")
-    await expect(state(page)).to_have_text("Polling: there is no WebSocket")
     message = await world.api.push({"key": new_key()}, b"1")
-    await expect(page.locator("#pushes").get_by_role("row", name=str(message))).to_be_visible()
+    await expect(state(page)).to_have_text("Polling: there is no WebSocket")
+    await expect(row_of(page, message)).to_be_visible()
     is_broken = False
     await expect(state(page)).to_have_text("Live")
 
@@ -159,8 +162,7 @@ async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, en
     ):
         await page.goto(f"/dashboard/{path}")
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
-        wide = await page.evaluate("document.documentElement.scrollWidth")
-        assert (path, wide) == (path, PHONE["width"])
+        assert (path, await width(page)) == (path, PHONE["width"])
 
 
 async def test_the_keyboard_alone_finds_a_key_and_closes_its_sessions(

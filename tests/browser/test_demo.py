@@ -8,7 +8,7 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.e2e.harness import Embedded
 
-from .visitors import Visitor, new_text
+from .visitors import PHONE, Visitor, new_text, width
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -131,3 +131,10 @@ async def test_the_form_says_that_the_server_is_away(site: Embedded, visit: Visi
     await visitor.context.set_offline(True)
     await demo.push("key alice", "hello")
     await expect(demo.result).to_have_text("The server could not be reached.")
+
+
+async def test_the_page_is_not_wider_than_a_phone(site: Embedded, visit: Visit) -> None:
+    demo = await Demo.open(await visit(site, viewport=PHONE))
+    await demo.push("everyone", "x" * 1000)  # without a place to break it
+    await expect(demo.message("alice", "xxx")).to_have_count(1)
+    assert await width(demo.page) == PHONE["width"]

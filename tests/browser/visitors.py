@@ -7,7 +7,6 @@ from typing import Any, Self
 from playwright.async_api import (
     BrowserContext,
     ConsoleMessage,
-    Locator,
     Page,
     Request,
     Response,
@@ -17,6 +16,8 @@ from playwright.async_api import (
 
 # Pauses between two attempts of a client are drawn at random: here they are the shortest.
 NO_JITTER = "Math.random = () => 0;"
+PHONE = {"width": 360, "height": 740}  # CSS pixels of a small one
+SERVER_AWAY = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")  # what a restart causes
 BROKEN_OFF = "net::ERR_ABORTED"  # a request of a page that was left or closed meanwhile
 
 
@@ -84,14 +85,16 @@ class Inbox:
         await expect(inbox.state).to_have_text("open")
         return inbox
 
-    def message(self, text: object) -> Locator:
-        """One message."""
-        return self.messages.get_by_text(str(text), exact=True)
-
     async def shows_more(self) -> None:
         """Wait until it shows some more than it does."""
         count = await self.messages.count()
         await expect(self.messages.nth(count + 5)).to_be_visible()
+
+
+async def width(page: Page) -> int:
+    """CSS pixels, with what can only be seen by scrolling sideways."""
+    found: int = await page.evaluate("document.documentElement.scrollWidth")
+    return found
 
 
 def new_text() -> str:
