@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 # Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
 PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,2)
+# The browser of the tests; where there is none they are left out, and that is said.
+CHROMIUM ?= $(shell command -v chromium)
+export CHROMIUM
 PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
@@ -44,8 +47,11 @@ example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: mak
 
 .PHONY: test
 test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
-	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) $(ARGS)
+	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) \
+		$(if $(CHROMIUM),,--ignore=tests/browser) $(ARGS)
 	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
+	$(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH. Get one" \
+		"(Debian: apt-get install chromium), or name one: make test CHROMIUM=/path/to/it")
 
 .PHONY: check
 check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django's checks

@@ -5,7 +5,7 @@
  *     client.on("message", ({ body }) => show(body)).connect();
  */
 
-/** The operations that matter here; the answer to `n` is `n + 1`. */
+/** The operations; the answer to `n` is `n + 1`. */
 const Op = {
   HEARTBEAT: 2,
   SEND: 4,
@@ -209,12 +209,11 @@ export class Imgo {
       this.#watchPage("removeEventListener");
     }
 
-    const calls = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { timer, reject } of calls) {
+    for (const { timer, reject } of this.#pending.values()) {
       clearTimeout(timer);
       reject(new ImgoError("closed", `the session ended: ${code} ${reason}`));
     }
+    this.#pending.clear();
     if (error) this.#queue.push(["error", error]);
     this.#emit(["state", this.#state], ["close", { code, reason, willReconnect, delay }]);
   }
@@ -358,7 +357,7 @@ export class Imgo {
   #take(message) {
     const { id } = message;
     if (this.#seen.has(id)) {
-      this.#acknowledge(id); // the last time was lost
+      this.#acknowledge(id); // the last one was lost
     } else if (!this.#handling.has(id)) {
       if (this.#ack && typeof id === "string") this.#handling.add(id);
       this.#emit(["message", message]);
