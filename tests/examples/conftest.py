@@ -1,6 +1,5 @@
 """Each example on a server of its own, as `make example` starts it, and its users."""
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
@@ -13,10 +12,10 @@ from tests.e2e.conftest import (  # noqa: F401 - fixtures
     make_embedded,
     sqlite_template,
 )
-from tests.e2e.harness import Embedded, logs, manage
+from tests.e2e.harness import Embedded
 from tests.e2e.world import World
 
-from .guests import Guest, SignIn
+from .guests import Guest, SignIn, make_guests, started
 
 GUESTS = 8  # that the tests of one example use up
 Enter = Callable[[Embedded], Awaitable[World]]
@@ -28,22 +27,14 @@ def example(
     make_embedded: Callable[..., Embedded],  # noqa: F811
 ) -> Iterator[Embedded]:
     """The one that the test module names in `EXAMPLE`."""
-    settings = f"examples.{request.module.EXAMPLE}.settings"
-    system = make_embedded(DJANGO_SETTINGS_MODULE=settings)
-    manage(system.environment, "migrate", "--verbosity", "0")
-    with system:
+    with started(make_embedded, request.module.EXAMPLE) as system:
         yield system
 
 
 @pytest.fixture(scope="module")
 def guests(example: Embedded) -> Iterator[tuple[str, str]]:
     """Names and passwords of users of whom no test knows anything yet."""
-    text = manage(example.environment, "guest", *(f"guest{number}" for number in range(GUESTS)))
-    found = re.findall(r"^  (\w+), password (\w+)$", text, re.MULTILINE)
-    assert len(found) == GUESTS
-    for _, password in found:
-        logs.forbid(password)
-    return iter(found)
+    return iter(make_guests(example, *(f"guest{number}" for number in range(GUESTS))))
 
 
 @pytest.fixture

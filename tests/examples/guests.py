@@ -3,17 +3,37 @@
 import html
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import httpx
 
 from tests.e2e.clients import TextClient
-from tests.e2e.harness import System, logs
+from tests.e2e.harness import Embedded, System, logs, manage
 from tests.e2e.world import World
 
 FIELD = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
 CLIENT = re.compile(r"<script type=\"module\"[^>]*\bdata-imgo-rooms=\"([^\"]*)\"")
+
+
+@contextmanager
+def started(make_embedded: Callable[..., Embedded], name: str) -> Iterator[Embedded]:
+    """An example on a server of its own, as `make example` starts it."""
+    system = make_embedded(DJANGO_SETTINGS_MODULE=f"examples.{name}.settings")
+    manage(system.environment, "migrate", "--verbosity", "0")
+    with system:
+        yield system
+
+
+def make_guests(system: System, *names: str) -> list[tuple[str, str]]:
+    """Users as `make example` makes them, with their passwords."""
+    text = manage(system.environment, "guest", *names)
+    found = re.findall(r"^  (\w+), password (\w+)$", text, re.MULTILINE)
+    assert tuple(name for name, _ in found) == names
+    for _, password in found:
+        logs.forbid(password)
+    return found
 
 
 class Guest:
