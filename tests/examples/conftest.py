@@ -9,47 +9,61 @@ from tests.e2e.conftest import (  # noqa: F401 - fixtures
     clean_logs,
     enter,
     homes,
+    make_cluster,
     make_embedded,
+    postgres_template,
     sqlite_template,
 )
-from tests.e2e.harness import Embedded
+from tests.e2e.harness import System
 from tests.e2e.world import World
 
-from .guests import Guest, SignIn, make_guests, started
+from .guests import Guest, SignIn, admin_of, make_guests, started
 
 GUESTS = 8  # that the tests of one example use up
-Enter = Callable[[Embedded], Awaitable[World]]
+Enter = Callable[[System], Awaitable[World]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each module says on which installations; most need one node with SQLite alone."""
+    if "example" in metafunc.fixturenames:
+        installations = getattr(metafunc.module, "INSTALLATIONS", ["embedded"])
+        metafunc.parametrize("example", installations, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
-def example(
-    request: pytest.FixtureRequest,
-    make_embedded: Callable[..., Embedded],  # noqa: F811
-) -> Iterator[Embedded]:
+def example(request: pytest.FixtureRequest) -> Iterator[System]:
     """The one that the test module names in `EXAMPLE`."""
-    with started(make_embedded, request.module.EXAMPLE) as system:
+    make = request.getfixturevalue(f"make_{request.param}")
+    with started(make, request.module.EXAMPLE) as system:
         yield system
 
 
 @pytest.fixture(scope="module")
-def guests(example: Embedded) -> Iterator[tuple[str, str]]:
+def admin(example: System) -> tuple[str, str]:
+    """The administrator's name and password."""
+    return admin_of(example)
+
+
+@pytest.fixture(scope="module")
+def guests(example: System) -> Iterator[tuple[str, str]]:
     """Names and passwords of users of whom no test knows anything yet."""
     return iter(make_guests(example, *(f"guest{number}" for number in range(GUESTS))))
 
 
 @pytest.fixture
-async def world(example: Embedded, enter: Enter) -> World:  # noqa: F811
+async def world(example: System, enter: Enter) -> World:  # noqa: F811
     """The view of the example's server."""
     return await enter(example)
 
 
 @pytest.fixture
-async def sign_in(example: Embedded, guests: Iterator[tuple[str, str]]) -> AsyncIterator[SignIn]:
-    """Signs one of them in, or the demo's admin, on a page: the user, and the page."""
+async def sign_in(
+    example: System, guests: Iterator[tuple[str, str]], admin: tuple[str, str]
+) -> AsyncIterator[SignIn]:
+    """Signs one of them in, or the administrator, on a page: the user, and the page."""
     async with AsyncExitStack() as stack:
 
         async def enter_guest(path: str, *, as_admin: bool = False) -> tuple[Guest, str]:
-            admin = ("admin", example.demo()["admin_password"])
             name, password = admin if as_admin else next(guests)
             guest = await stack.enter_async_context(Guest(example, name))
             return guest, await guest.sign_in(password, path)

@@ -3,9 +3,10 @@
 import html
 import json
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -13,14 +14,16 @@ from tests.e2e.clients import TextClient
 from tests.e2e.harness import Embedded, System, logs, manage
 from tests.e2e.world import World
 
+T = TypeVar("T", bound=System)
+
 FIELD = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
 CLIENT = re.compile(r"<script type=\"module\"[^>]*\bdata-imgo-rooms=\"([^\"]*)\"")
 
 
 @contextmanager
-def started(make_embedded: Callable[..., Embedded], name: str) -> Iterator[Embedded]:
-    """An example on a server of its own, as `make example` starts it."""
-    system = make_embedded(DJANGO_SETTINGS_MODULE=f"examples.{name}.settings")
+def started(make: Callable[..., T], name: str) -> Iterator[T]:
+    """An example on an installation of its own, in the order of `make example`."""
+    system = make(DJANGO_SETTINGS_MODULE=f"examples.{name}.settings")
     manage(system.environment, "migrate", "--verbosity", "0")
     with system:
         yield system
@@ -34,6 +37,16 @@ def make_guests(system: System, *names: str) -> list[tuple[str, str]]:
     for _, password in found:
         logs.forbid(password)
     return found
+
+
+def admin_of(system: System) -> tuple[str, str]:
+    """Its administrator, made where there is no demo to do it, and the password."""
+    if isinstance(system, Embedded):
+        return "admin", system.demo()["admin_password"]
+    secret = {"DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(12)}
+    words = ("createsuperuser", "--noinput", "--username", "admin", "--email", "a@example.com")
+    manage({**system.environment, **secret}, *words)
+    return "admin", secret["DJANGO_SUPERUSER_PASSWORD"]
 
 
 class Guest:

@@ -10,6 +10,7 @@ from tests.e2e.world import World
 from .guests import Guest, SignIn, news
 
 EXAMPLE = "orders"
+INSTALLATIONS = ["embedded", "cluster"]  # locks differ between their databases
 
 
 async def order(customer: Guest, article: str) -> str:
