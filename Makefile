@@ -6,7 +6,7 @@ VENV := .venv
 # Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
 PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,2)
 # The browser of the tests; where there is none they are left out, and that is said.
-CHROMIUM ?= $(shell command -v chromium)
+CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 export CHROMIUM
 PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.

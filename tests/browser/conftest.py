@@ -38,17 +38,18 @@ FLAGS = [
     "--disable-sync",
 ]
 MISSING = (
-    "There is no chromium on PATH. Debian's: apt-get install chromium. Another program: "
-    "CHROMIUM=/path/to/it. Without these tests: --ignore=tests/browser"
+    "There is no {}. Debian's: apt-get install chromium. Another program: CHROMIUM=/path/to/it. "
+    "Without these tests: --ignore=tests/browser"
 )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
     """One browser for all visitors; each has a profile of his own in it."""
-    program = shutil.which(os.environ.get("CHROMIUM") or "chromium")
+    name = os.environ.get("CHROMIUM") or "chromium"
+    program = shutil.which(name)
     if not program:
-        pytest.fail(MISSING, pytrace=False)
+        pytest.fail(MISSING.format(name), pytrace=False)
     expect.set_options(timeout=PATIENCE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(

@@ -40,6 +40,7 @@ async def visitor(chromium: Browser) -> AsyncIterator[Visitor]:
         ("void fetch('/refused').catch(() => {})", f"GET {ORIGIN}/refused: net::ERR_CONNECTION"),
         ("void fetch('/nothing')", f"404 {ORIGIN}/nothing"),
     ],
+    ids=["error", "warning", "exception", "rejection", "refused", "not found"],
 )
 async def test_a_complaint_of_a_page_is_noted_unless_the_test_causes_it(
     visitor: Visitor, script: str, complaint: str
