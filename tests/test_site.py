@@ -62,7 +62,7 @@ def test_metrics_that_the_pages_name_exist():
         (page.name, name)
         for page in (ROOT / "docs").rglob("*.md")
         for name in re.findall(r"\bimgo_[a-z_]+[a-z]\b(?![./*])", page.read_text())
-        if name not in {"imgo_site", "imgo_request_id"}
+        if name not in {"imgo_client", "imgo_request_id", "imgo_site"}
     }
     assert len(named) > 5
     bare = {(page, re.sub("_(bucket|sum|count)$", "", name)) for page, name in named}

@@ -231,8 +231,9 @@ async def test_a_restart_loses_nothing_and_doubles_nothing(
     await client.close()
     await running
     assert handled == list(range(81))
-    closes = [value for event, value in log if event == "close"]
+    *closes, last = [value for event, value in log if event == "close"]
     assert all(ending.will_reconnect for ending in closes)
+    assert (last.code, last.will_reconnect) == (1000, False)
     assert 4000 in [ending.code for ending in closes]
 
 

@@ -1,5 +1,6 @@
 """TLS that ends in a plain Daphne: the same application under a server that knows nothing of it."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from imgo_client import AsyncPublisher, Client
 from tests import eventually
 
 from .clients import AUTH, HEARTBEAT
-from .harness import HOST, Embedded, Process, base_environment, free_ports, logs, manage
+from .harness import HOST, Embedded, Process, System, base_environment, free_ports, logs, manage
 from .js_page import LIKE_NODE_20, Page
 
 API_KEY = "an API key of the tests of TLS, and of no other"
@@ -128,3 +130,46 @@ async def test_the_javascript_client_on_node_20_trusts_no_certificate_by_chance(
     async with Page(url, tmp_path / "tab", LIKE_NODE_20, token="wrong") as page:
         await eventually(page.closes)
         assert page.closes()[0] == [1006, True]
+
+
+async def test_the_python_client_and_publisher_over_tls(daphne: PlainDaphne) -> None:
+    token = manage(daphne.environment, "token", "u1")
+    logs.forbid(token)
+    base = f"localhost:{daphne.port}"
+    options = {"verify": daphne.trust, "trust_env": False}
+    async with AsyncPublisher(f"https://{base}", API_KEY, **options) as publisher:
+        pushed = await publisher.push("over TLS", key="u1")
+    stranger = Client(f"wss://{base}/sub", token, backoff=(0.01, 0.01))
+    errors: list[Exception] = []
+    stranger.on("error", errors.append)
+    async with stranger:  # which does not know the certificate
+        await eventually(lambda: len(errors) > 1)
+    assert {type(error) for error in errors} == {ssl.SSLCertVerificationError}
+    async with Client(f"wss://{base}/sub", token, tls=daphne.trust) as client:
+        message = await anext(aiter(client))
+        assert (message.id, message.body) == (pushed.id, "over TLS")
+
+
+async def test_the_python_client_over_tcp_with_tls(tmp_path: Path, embedded: System) -> None:
+    key, certificate = write_certificate(tmp_path)
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serving.load_cert_chain(certificate, key)
+    token = manage(embedded.environment, "token", "over TCP")
+    logs.forbid(token)
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            writer.write(data)
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """As a load balancer does that ends TLS."""
+        inside, outside = await asyncio.open_connection(HOST, embedded.nodes[0].tcp_port)
+        await asyncio.gather(carry(reader, outside), carry(inside, writer))
+
+    async with await asyncio.start_server(forward, HOST, 0, ssl=serving) as server:
+        port = server.sockets[0].getsockname()[1]
+        trust = ssl.create_default_context(cafile=str(certificate))
+        async with Client(f"tcps://localhost:{port}", token, tls=trust) as client:
+            await eventually(lambda: client.state == "open")
+            assert await client.request("any") == {}

@@ -26,7 +26,7 @@ Token = str | Callable[[], str | Awaitable[str | None] | None] | None
 Handler = Callable[[Message], object]
 
 PARTING = 2.0  # seconds for the last acknowledgements
-PROTOCOL_ERROR = 1002  # WebSocket's word for it
+NORMAL, PROTOCOL_ERROR = 1000, 1002  # WebSocket's words for these
 
 
 class Client:
@@ -80,6 +80,8 @@ class Client:
         for name, value in {"heartbeat": heartbeat, "timeout": timeout, "buffer": buffer}.items():
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} can not be {value}")
+        if since < 0:
+            raise ValueError(f"since can not be {since}")
         if not callable(token):
             _check_token(token)
         self._url = url
@@ -95,7 +97,7 @@ class Client:
 
         self._state = "closed"
         self._task: asyncio.Task[None] | None = None
-        self._over: BaseException | None = None  # why there will be no more messages
+        self._over: Closed | None = None  # why there will be no more messages
         self._link: Transport | None = None
         self._session: Session | None = None
         self._was_open = False  # this attempt has become a session
@@ -164,24 +166,18 @@ class Client:
 
     async def _live(self) -> None:
         """Session after session."""
+        ending = Ending(NORMAL, "closed by the client", False, 0.0)
         try:
             self._over = await self._come_back()
-        except asyncio.CancelledError:
-            self._over = None
-            raise
-        except BaseException as error:
-            self._over = error
-            raise
+            ending = Ending(self._over.code, self._over.reason, False, 0.0)
         finally:
-            self._is_over()
-
-    def _is_over(self) -> None:
-        try:
-            self._receipts.save()
-        except OSError as error:
-            self._events.report(error)
-        self._change_state("closed")
-        self._arrived.set()
+            try:
+                self._receipts.save()
+            except OSError as error:
+                self._events.report(error)
+            self._change_state("closed")
+            self._events.emit("close", ending)
+            self._arrived.set()
 
     async def _come_back(self) -> Closed:
         """Attempts and pauses until the server wants no more of them."""
@@ -194,7 +190,6 @@ class Client:
             is_good = self._was_open and lasted >= self._pauses[1]
             failures = 1 if is_good else failures + 1
             if ended.code >= 4500 or ended.reconnect is False:
-                self._events.emit("close", Ending(ended.code, ended.reason, False, 0.0))
                 return Closed(ended.code, ended.reason)
             delay = pause(failures, self._pauses)
             self._change_state("waiting")
@@ -280,12 +275,12 @@ class Client:
     async def _next(self) -> Message | None:
         """The next message; None after `close`. Raises `Closed`."""
         while not self._inbox or self._task is None:
-            if isinstance(self._over, Closed):
-                raise Closed(self._over.code, self._over.reason)
             if self._over is not None:
-                raise self._over
-            if self._task is None or self._task.done():
+                raise Closed(self._over.code, self._over.reason)
+            if self._task is None or self._task.cancelled():
                 return None
+            if self._task.done():
+                self._task.result()  # raises: only a bug of ours leads here
             self._arrived.clear()
             await self._arrived.wait()
         self._taken.set()

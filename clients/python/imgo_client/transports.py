@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -28,6 +29,10 @@ ABNORMAL = 1006  # what WebSocket says of a connection that was not closed in or
 CLOSE_TIMEOUT = 2.0  # seconds for the peer's part of an orderly close
 READ_SIZE = 65_536  # bytes
 TCP_PORT = 8080  # the server's default
+
+# On DEBUG websockets shows all frames, and the first has the token in it.
+_logger = logging.getLogger("imgo_client.websocket")
+_logger.setLevel(logging.INFO)
 
 
 class Ended(Exception):
@@ -100,6 +105,7 @@ class WebSocketTransport:
             ping_interval=None,  # the protocol has a heartbeat of its own
             close_timeout=CLOSE_TIMEOUT,
             max_size=max_size,
+            logger=_logger,
             max_queue=4,  # messages; then the kernel's buffers fill, and the server waits
             **options,
         )

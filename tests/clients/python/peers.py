@@ -9,10 +9,11 @@ from typing import Any
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
 
-from imgo_client import Client
+from imgo_client import Client, Ending
 from imgo_client.frames import Decoder, Frame, Op, encode_batch, encode_binary, value_of
 
 HOST = "127.0.0.1"
+CLOSED = Ending(1000, "closed by the client", False, 0.0)
 Script = Callable[["Peer"], Awaitable[None]]
 
 
@@ -219,8 +220,8 @@ class Log:
         self.times.append(asyncio.get_running_loop().time())
 
     def of(self, event: str) -> list[Any]:
-        """What was told of one event."""
-        return [value for name, value in self.events if name == event]
+        """What was told of one event, but for the end by the user's own close."""
+        return [value for name, value in self.events if name == event and value != CLOSED]
 
     def assert_not_hot(self, shortest: float) -> None:
         """Each attempt but the first came as late after the one before as was told."""

@@ -9,6 +9,8 @@ from imgo_client import Client, Closed, NoAnswer, NotOpen, Refused
 from imgo_client.frames import Frame, Op
 from tests import eventually
 
+from .peers import CLOSED
+
 
 async def quiet(peer):
     """Accept, and read until the client goes."""
@@ -40,8 +42,13 @@ async def test_the_auth_frame_says_what_was_asked_for(serve, make):
         "platform": "p",
         "device": "d",
     }
-    expected = [("state", "connecting"), ("state", "open"), ("open", {}), ("state", "closed")]
-    assert log.events == expected
+    assert log.events == [
+        ("state", "connecting"),
+        ("state", "open"),
+        ("open", {}),
+        ("state", "closed"),
+        ("close", CLOSED),
+    ]
 
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
@@ -482,6 +489,26 @@ async def test_close_ends_a_loop_in_another_task(serve, make):
         await client.request(1)
 
 
+async def test_a_close_that_is_cancelled_ends_at_once(serve, make, monkeypatch):
+    async def never(session):
+        flushing.set()
+        await asyncio.Event().wait()
+
+    flushing = asyncio.Event()
+    monkeypatch.setattr("imgo_client.client.PARTING", 1_000)
+    client, log = make(await serve(quiet))
+    async with client:
+        await eventually(lambda: client.state == "open")
+        monkeypatch.setattr("imgo_client.session.Session.flush", never)
+        closing = asyncio.ensure_future(client.close())
+        await flushing.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await eventually(lambda: client.state == "closed")
+    assert log.of("error") == []
+
+
 async def test_a_client_runs_once_at_a_time(serve, make):
     client, _ = make(await serve(quiet))
     async with client:
@@ -543,6 +570,8 @@ async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_
         ({"token": 7}, TypeError),
         ({"rooms": [""]}, ValueError),
         ({"rooms": [7]}, ValueError),
+        ({"since": -1}, ValueError),
+        ({"since": "7"}, TypeError),
         ({"heartbeat": 0}, ValueError),
         ({"timeout": float("inf")}, ValueError),
         ({"buffer": -1}, ValueError),
@@ -554,6 +583,25 @@ async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_
 def test_wrong_arguments_are_refused_at_once(arguments, error):
     with pytest.raises(error):
         Client(**{"url": "ws://example.org/sub", **arguments})
+
+
+async def test_no_log_shows_the_token_or_a_body(serve, scheme, caplog):
+    async def script(peer):
+        await peer.accept()
+        await peer.send(Frame(Op.MESSAGE, 0, "a private message", 2, 1))
+        await peer.acks(1)
+        await peer.close(4000)
+
+    for name in ("", "asyncio", "websockets.client", "websockets.server"):
+        caplog.set_level("DEBUG", name)
+    server = await serve(script)
+    async with Client(server.url, "a secret token", backoff=(0.01, 0.01)) as client:
+        assert await take(client, 1) == [1]
+        await eventually(lambda: len(server.peers) > 1)
+    said = [(one.name, one.getMessage()) for one in caplog.records]
+    shown = {name for name, text in said if "secret" in text or "private" in text}
+    # The other end shows what there was to be seen.
+    assert shown == ({"websockets.server"} if scheme == "ws" else set())
 
 
 def test_nothing_secret_is_in_its_repr():

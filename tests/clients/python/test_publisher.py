@@ -418,6 +418,7 @@ def test_the_api_key_is_in_no_repr_and_no_log(
     call: Both, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "httpx")  # Django's settings have it quiet
     server.faults = [hang_up_before, refuse(401, BAD)]
     with pytest.raises(imgo_client.NotAuthenticated) as caught:
         call("push", "the body of a push", key="u1")
