@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 # Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
 PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,2)
+# The browser of the tests; where there is none they are left out, and that is said.
+CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
+export CHROMIUM
 PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
@@ -33,10 +36,22 @@ run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes
 	@$(PY) manage.py migrate --verbosity 0
 	@exec $(PY) manage.py imgo $(ARGS)
 
+.PHONY: example
+example: export DJANGO_SETTINGS_MODULE = examples.$(NAME).settings
+example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: make example NAME=chat
+	@test -n "$(NAME)" -a -f "examples/$(NAME)/settings.py" || { echo "Say which:" \
+		$(patsubst examples/%/settings.py,NAME=%,$(wildcard examples/*/settings.py)) >&2; exit 1; }
+	@$(PY) manage.py migrate --verbosity 0
+	$(if $(wildcard examples/$(NAME)/templates),@$(PY) manage.py guest alice bob)
+	@exec $(PY) manage.py imgo $(ARGS)
+
 .PHONY: test
 test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
-	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) $(ARGS)
+	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist loadfile) \
+		$(if $(CHROMIUM),,--ignore=tests/browser) $(ARGS)
 	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
+	$(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH. Get one" \
+		"(Debian: apt-get install chromium), or name one: make test CHROMIUM=/path/to/it")
 
 .PHONY: check
 check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django's checks
@@ -45,7 +60,7 @@ check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django'
 	$(PY) -m mypy
 	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
 	$(PY) manage.py check --fail-level WARNING
-	$(PY) manage.py makemigrations --check --dry-run
+	$(PY) manage.py makemigrations --check --dry-run --settings tests.examples.settings
 	$(MKDOCS) build --strict --quiet
 
 .PHONY: chaos

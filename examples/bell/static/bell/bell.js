@@ -1,0 +1,48 @@
+/** The bell: the count of this user, the same in all tabs, and the news. */
+const bell = document.getElementById("bell");
+const form = document.getElementById("read");
+const news = document.getElementById("news");
+let messages = 0;
+let newsTimer;
+
+function show({ unread, latest }) {
+  document.getElementById("unread").textContent = unread;
+  bell.dataset.unread = unread > 0;
+  document.getElementById("latest").replaceChildren(
+    ...latest.map((text) => {
+      const item = document.createElement("li");
+      item.textContent = text; // never as HTML: people may have typed it
+      return item;
+    }),
+  );
+}
+
+function announce(text) {
+  news.textContent = text;
+  news.hidden = false;
+  clearTimeout(newsTimer);
+  newsTimer = setTimeout(() => (news.hidden = true), 5000); // ms
+}
+
+// A message of the time before this tab was connected may have gone to another tab. So ask, and
+// ask again when a message came meanwhile: which of the two is newer cannot be known.
+async function refresh() {
+  const before = messages;
+  const state = await (await fetch(bell.dataset.url)).json();
+  if (messages === before) show(state);
+  else await refresh();
+}
+
+document.addEventListener("imgo:open", refresh);
+
+document.addEventListener("imgo:message", ({ detail: { body } }) => {
+  if (body.type !== "bell") return;
+  messages++;
+  show(body);
+  if (body.news) announce(body.news);
+});
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  await fetch(form.action, { method: "POST", body: new FormData(form) }); // all tabs will hear
+});

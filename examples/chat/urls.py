@@ -1,0 +1,11 @@
+"""The chat's paths, and those that all examples have."""
+
+from django.urls import include, path
+
+from examples.chat import views
+
+urlpatterns = [
+    path("chat/", views.chat, name="chat"),
+    path("chat/lines", views.lines, name="chat-lines"),
+    path("", include("examples.shared.urls")),
+]
