@@ -27,6 +27,12 @@ def test_an_examples_page_says_how_to_start_it_and_names_files_that_there_are(na
     assert [link for link in linked if not (HOME / name / link).exists()] == []
 
 
+def test_the_page_above_them_names_all_of_them() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", (HOME / "README.md").read_text())
+    assert {f"{name}/README.md" for name in NAMES} <= set(linked)
+    assert [link for link in linked if not (HOME / link).exists()] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_make_example_makes_the_tables_and_the_users_and_serves(name: str) -> None:
     # As if everything were installed, and without doing it.
