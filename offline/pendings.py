@@ -56,7 +56,8 @@ class PendingManager(models.Manager["Pending"]):
     ) -> dict[Page, list[PendingMessage]]:
         """Like `page`, with what sessions of the key have had in the last `age` seconds.
 
-        Without an age, only what has been pending for a while, and so is not just on its way.
+        Without an age, only what has been pending for a while and is not to be fanned out yet:
+        that would overtake what others of the key have had already and this node has to come.
         """
         if age:
             return _pages(list(wanted), size, f"{_PENDING} UNION {_HAD_LATELY}", age)
@@ -135,6 +136,8 @@ _LONG_PENDING = """
     SELECT w.place, p.message_id FROM wanted w JOIN offline_pending p USING (key)
     JOIN offline_message m ON m.id = p.message_id
     WHERE p.message_id > w.after AND p.expires_at > {now} AND m.created_at < {then}
+          AND NOT EXISTS (SELECT 1 FROM offline_outbox o
+                          WHERE o.message_id = p.message_id AND o.parked_at IS NULL)
 """
 _HAD = """
     SELECT w.place, e.message_id FROM wanted w JOIN offline_event e USING (key)

@@ -262,6 +262,9 @@ def test_missed_has_what_others_have_had_lately(store, settings):
     received((new, "a"))
     found = Pending.objects.missed([("a", 0)], 10, 30.0)
     assert [message.id for message in found["a", 0]] == [new, waiting]
+    settings.IMGO = {"SWEEP_AFTER": 0.0}
+    assert Pending.objects.missed([("a", 0)], 10, 0.0)["a", 0] == []  # the fan-out brings it
+    Outbox.objects.all().delete()
     for patience, expected in ((0.0, [waiting]), (60.0, [])):  # what is young may be on its way
         settings.IMGO = {"SWEEP_AFTER": patience}
         found = Pending.objects.missed([("a", 0)], 10, 0.0)

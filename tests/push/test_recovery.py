@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from django.db import DatabaseError
+from django.db.models.functions import Now
 
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
@@ -55,6 +56,19 @@ async def run(node, *keys: str, gap: float = 0.0) -> int:
 
 
 # In order and once
+
+
+async def test_a_look_for_what_is_pending_does_not_overtake_the_fan_out(node):
+    session = await admit(node)
+    first, second = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))] * 2)
+    await in_thread(Pending.objects.filter(message=first).delete)  # another device had it
+    assert await run(node) == 0
+    await arrives(node, first)
+    await in_thread(Outbox.objects.filter(message=first).delete)
+    assert await run(node) == 0
+    await in_thread(Outbox.objects.filter(message=second).update, parked_at=Now())
+    assert await run(node) == 1
+    assert ids(session) == [first, second]
 
 
 async def test_what_is_pending_comes_before_what_was_held_back_and_nothing_twice(node):
