@@ -88,6 +88,15 @@ describe("requests", () => {
     await assert.rejects(client.request("q"), withCode("closed"));
   });
 
+  test("a body that the server would close the session for rejects and is not sent", async () => {
+    const { client, socket } = makeOpen({ maxBody: 10 });
+    await assert.rejects(client.request("żżżżż"), withCode("too_large"));
+    assert.equal(socket.lastOf(4), undefined);
+    const answer = client.request("żżżż");
+    socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: "taken" });
+    assert.equal(await answer, "taken");
+  });
+
   test("a body that is not JSON rejects and sends nothing", async () => {
     const { client, socket } = makeOpen();
     await assert.rejects(client.request(1n), TypeError);

@@ -99,6 +99,8 @@ export interface Options {
    * that lasts for `max` starts it anew. Default: 500 and 30,000.
    */
   backoff?: { min?: number; max?: number };
+  /** Bytes that the server takes in one request, its MAX_CLIENT_BODY. Default: 1,024. */
+  maxBody?: number;
   /** Default: the global one, or where there is none (Node 20) that of `websocket-node.js`. */
   WebSocket?: new (url: string) => WebSocketLike;
   /** Default: Math.random. */
@@ -106,8 +108,8 @@ export interface Options {
 }
 
 /**
- * `code`: `closed` (no session, or it ended before the answer), `timeout`, `protocol` (the server
- * sent no list of frames), or the server's word for a refusal, such as `room_forbidden`.
+ * `code`: `closed` (no session, or it ended before the answer), `timeout`, `too_large`,
+ * `protocol` (the server sent no list of frames), or the server's word for a refusal, such as `room_forbidden`.
  */
 export class ImgoError extends Error {
   constructor(code: string, message: string);

@@ -19,9 +19,9 @@ const Op = {
   OWN: 1000, // from here on: messages with an application's own number
 };
 
-const GRACE = 10_000; // ms beyond the heartbeat interval until silence means lost
-const HASTE = 3000; // ms for an answer when there seems to be no network
-const MAX_MS = 1e9; // setTimeout has a limit, and fires at once above it
+const GRACE = 10_000; // ms beyond a heartbeat until silence means lost
+const HASTE = 3000; // ms for an answer without a network
+const MAX_MS = 1e9; // setTimeout fires at once above its limit
 const ACK_PAUSE = 100; // ms
 const ACKS = 45; // ids of 19 digits in the 1,024 bytes that a body may have
 const SEEN = 500; // ids kept
@@ -38,6 +38,7 @@ export class Imgo {
   #url;
   #token;
   #ack;
+  #maxBody; // bytes that the server takes
   #times; // ms: heartbeat, timeout, min, max
   #WebSocket;
   #random;
@@ -46,28 +47,28 @@ export class Imgo {
   #handlers = new Map(
     ["state", "open", "message", "close", "error"].map((event) => [event, new Set()]),
   );
-  #queue = []; // events not told yet
+  #queue = []; // of events
   #telling = false;
 
-  #run = 0; // what an earlier attempt still does is void
+  #run = 0;
   #socket;
   #failures = 0; // in a row
   #openedAt = Infinity; // ms
   #farewell; // the body of op 6
   #seq = 0;
-  #pending = new Map(); // seq → the call that waits for its answer
+  #pending = new Map(); // seq → call
   #retryTimer;
   #beatTimer;
   #deadline;
 
   #rooms; // what the user wants to be in, session or not
-  #asked; // the rooms of this session's auth frame
+  #asked; // in the auth frame
 
   #storage;
   #name; // in the storage
   #seen = new Set(); // ids of handled messages, the oldest first
-  #handling = new Set(); // ids of those that handlers are at work on
-  #acks = []; // ids to be told to the server
+  #handling = new Set(); // ids of those at hand
+  #acks = []; // ids to be sent
   #ackTimer;
 
   constructor(url, options = {}) {
@@ -86,6 +87,7 @@ export class Imgo {
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
     this.#random = options.random ?? Math.random;
     this.#ack = options.ack ?? true;
+    this.#maxBody = options.maxBody ?? 1024;
     this.#name = `imgo ${this.#url} ${options.name ?? ""}`;
     if (this.#ack) this.#remember(options.storage);
   }
@@ -162,7 +164,7 @@ export class Imgo {
     socket.onopen = () => {
       const ack = this.#ack;
       const rooms = (this.#asked = this.rooms);
-      // A bare token is all that imgo's own server understands.
+      // imgo's own server understands a bare token alone.
       const body = ack || rooms.length || !token ? { token, rooms, ack } : token;
       this.#send(Op.AUTH, body, this.#nextSeq());
     };
@@ -313,6 +315,8 @@ export class Imgo {
   #call(op, body) {
     return new Promise((resolve, reject) => {
       if (this.#state !== "open") throw new ImgoError("closed", "no session is open");
+      const { length } = new TextEncoder().encode(JSON.stringify(body));
+      if (length > this.#maxBody) throw new ImgoError("too_large", `a body of ${length} bytes`);
       const seq = this.#nextSeq();
       this.#send(op, body, seq);
       const timer = setTimeout(() => {
@@ -350,7 +354,7 @@ export class Imgo {
       const ids = this.#storage?.getItem(this.#name)?.split(" ") ?? [];
       this.#seen = new Set(ids.slice(-SEEN));
     } catch {
-      // forbidden here: ids are kept in memory alone
+      // forbidden: kept in memory alone
     }
   }
 
@@ -370,7 +374,7 @@ export class Imgo {
     try {
       this.#storage?.setItem(this.#name, [...this.#seen].join(" "));
     } catch {
-      // full, likewise
+      // full: likewise
     }
     this.#acknowledge(id);
   }
