@@ -332,6 +332,18 @@ class RedisRegistry:
                 found += [(text(key), text(name)) for name, key in members.items()]
         return sorted(found)
 
+    def sizes(self, rooms: Sequence[str]) -> list[int]:
+        """How many sessions are in each of these rooms: a few ways to Redis, however many."""
+        with _reading():
+            nodes = self.nodes()
+            with self._reader.pipeline(transaction=False) as pipe:
+                for room in rooms:
+                    for node in nodes:
+                        pipe.hlen(room_name(node.id, room))
+                counts = [int(count) for count in pipe.execute()]
+        each = len(nodes)
+        return [sum(counts[n * each : (n + 1) * each]) for n in range(len(rooms))]
+
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """How many sessions are in a room, and about `limit` of them: it may be a huge one."""
         count = 0

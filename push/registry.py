@@ -128,6 +128,9 @@ class Registry(Protocol):
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
 
+    def sizes(self, rooms: Sequence[str]) -> list[int]:
+        """How many sessions are in each of these rooms."""
+
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """How many sessions are in a room, and about `limit` of them as `members` has them."""
 
@@ -237,6 +240,10 @@ class MemoryRegistry:
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
         return sorted((entry.key, entry.id) for entry in list(self._rooms.get(room, {}).values()))
+
+    def sizes(self, rooms: Sequence[str]) -> list[int]:
+        """How many sessions are in each of these rooms."""
+        return [len(self._rooms.get(room, ())) for room in rooms]
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """How many sessions are in a room, and `limit` of them."""

@@ -130,8 +130,8 @@ class OnlineRoomView(GoimView):
             raise BadRequest("rooms is missing.")
         if len(rooms) > ROOMS_MAX:
             raise TooLarge(f"A question names at most {ROOMS_MAX} rooms.")
-        registry = get_registry()
-        return done({room: registry.peek(room_of(kind, room), 0)[0] for room in rooms})
+        sizes = get_registry().sizes([room_of(kind, room) for room in rooms])
+        return done(dict(zip(rooms, sizes, strict=True)))
 
 
 class OnlineTotalView(GoimView):

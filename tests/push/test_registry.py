@@ -152,6 +152,14 @@ async def test_a_node_says_what_waits_for_its_sessions(registry):
     assert registry.waiting([]) == []
 
 
+async def test_rooms_have_sizes_those_too_that_are_empty(registry):
+    await add(registry, entry("s1"), entry("s2"))
+    await registry.join(entry("s1"), ["a", "b"])
+    await registry.join(entry("s2"), ["b"])
+    assert registry.sizes(["b", "none", "a"]) == [2, 0, 1]
+    assert registry.sizes([]) == []
+
+
 async def test_a_room_that_the_last_has_left_is_no_room(registry):
     await add(registry, entry("s1"))
     await registry.join(entry("s1"), ["a"])

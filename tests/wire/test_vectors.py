@@ -1,7 +1,6 @@
 """docs/frames.json, which the clients' tests read too: bytes and the fields they stand for."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,7 @@ from push.wire import (
     encode_text,
     encode_text_batch,
 )
-
-VECTORS = json.loads((Path(__file__).parents[2] / "docs/frames.json").read_text())
-MAX = VECTORS["max_client_body"]
-
-
-def each(part):
-    return pytest.mark.parametrize("vector", VECTORS[part], ids=lambda vector: vector["name"])
+from tests.vectors import MAX, VECTORS, each
 
 
 def frames_of(vector):

@@ -1,7 +1,6 @@
 """docs/frames.json, read by the Python client: what it decodes, what it says, what it refuses."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,13 +19,7 @@ from imgo_client.frames import (
     to_json,
     value_of,
 )
-
-VECTORS = json.loads((Path(__file__).parents[3] / "docs/frames.json").read_text())
-MAX = VECTORS["max_client_body"]
-
-
-def each(part):
-    return pytest.mark.parametrize("vector", VECTORS[part], ids=lambda vector: vector["name"])
+from tests.vectors import MAX, each
 
 
 def frames_of(vector):
