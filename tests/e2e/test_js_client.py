@@ -133,8 +133,9 @@ async def test_a_client_that_was_closed_by_an_administrator_stays_away(
     page = await open_page(world, key)
     await page.wait_for("open")
     await world.api.http.delete(f"/api/v1/keys/{key}/sessions")
-    await page.wait_for("closed")
+    await eventually(page.closes)  # told after the state
     assert page.closes() == [[KICKED, False]]
+    assert page.state == "closed"
 
 
 async def test_a_client_with_a_wrong_token_says_so_and_tries_again(
