@@ -13,10 +13,6 @@ from imgo_site import collector
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
-# It asks, whenever a connection was lost, to choose what happens to tasks under way. They go on:
-# run twice they do no harm, and in a thread they cannot be ended.
-warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker")
-
 app = Celery("imgo")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
@@ -26,6 +22,16 @@ app.autodiscover_tasks()
 def calm_collector(**_: Any) -> None:
     """A worker has all that it will have."""
     collector.calm()
+
+
+@worker_ready.connect
+def keep_tasks(**_: Any) -> None:
+    """Say nothing of what Celery asks whenever a connection was lost: what becomes of its tasks.
+
+    They go on: run twice they do no harm, and in a thread they cannot be ended.
+    """
+    # Not before: Celery, as it sets logging up, has all of these shown.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker")
 
 
 @app.on_after_configure.connect

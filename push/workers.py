@@ -33,7 +33,7 @@ class Worker(supervisor.Child):
         # Its banner is no line for whoever reads lines.
         command += ["--quiet", "worker"] if settings.LOG_FORMAT == "json" else ["worker"]
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
-        command += ["--concurrency", "1", "--without-gossip", "--without-mingle"]
+        command += ["--concurrency", "1"]
         # The port is its supervisor's, who answers for it.
         environment = {**os.environ, "IMGO_WORKER_METRICS_PORT": "0"}
         super().__init__(f"the worker of partition {partition}", command, environment, shared)

@@ -288,7 +288,6 @@ class Worker(Process):
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         command = ["-m", "celery", "-A", "imgo_site", "worker", "-c", "1"]
-        command += ["--without-gossip", "--without-mingle"]  # as `manage.py workers` starts it
         super().__init__(home, name, command, environment)
 
     def is_ready(self) -> bool:

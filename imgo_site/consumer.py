@@ -1,0 +1,46 @@
+"""Celery's consumer of tasks, made to take tasks again whatever happened to the broker."""
+
+from collections.abc import Callable
+from functools import partial
+from logging import Logger
+from typing import Any
+
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu import Connection
+
+RETRY_INTERVAL = 1  # seconds; Celery would wait 2 more each time, up to 30
+
+Errors = tuple[type[Exception], ...]
+
+
+class Consumer(CeleryConsumer):
+    """`worker_consumer` of the settings.
+
+    It tells other workers nothing, and asks them nothing: none of ours listens, and what Celery
+    tells every two seconds stops the worker for half a minute when the broker does not answer.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        alone = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
+        super().__init__(*args, **{**options, **alone})
+
+    def call_soon_ack(
+        self, settle: Callable[[Logger, Errors], None], logger: Logger, _: Errors, *args: Any
+    ) -> Any:
+        """Acknowledge or reject a task; what fails in that ends the connection.
+
+        Celery would log the error and go on, with the task in hand for good. For a worker that has
+        one in hand at a time it is the last one that it takes (celery#2415). A new connection
+        begins with empty hands, and the broker gives the task to somebody again.
+        """
+        return super().call_soon_ack(settle, logger, (), *args)  # type: ignore[misc]
+
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Try until there is a connection, however long that takes, and soon after it can be had.
+
+        Raises what Celery's own raises, when the settings forbid to try again.
+        """
+        # Celery has no setting for it.
+        steady = partial(conn.ensure_connection, interval_start=RETRY_INTERVAL, interval_step=0)
+        conn.ensure_connection = steady  # type: ignore[method-assign]
+        return super().ensure_connected(conn)
