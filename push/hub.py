@@ -105,8 +105,11 @@ class Hub:
         self.background = Background("a delivery failed")
         self._spreading = 0
 
-        # What a second copy is dropped for, and what only a look for lost messages leaves out.
+        # What a second copy is dropped for: it comes when the layer had taken a message and could
+        # not say so. Of what is stored, of what is not, and what only a look for lost messages
+        # leaves out.
         self.delivered = Recent()
+        self.passed = Recent()
         self.replayed = Recent()
         # For whom nothing is pending, so that nobody has to look when they are acknowledged.
         self.live = Recent()
@@ -293,6 +296,8 @@ class Hub:
         )
         if not outgoing.key:
             self.live.add(outgoing.id, ALL)
+            if not self.passed.add(outgoing.id, group):
+                return
         if message.get("spread"):
             self._spread(outgoing, message["spread"])
             return

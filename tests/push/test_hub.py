@@ -345,6 +345,24 @@ async def test_what_settles_a_pending_row_is_acknowledged(hub):
     assert got == [(7, "u1")]
 
 
+@pytest.mark.parametrize("group", [ROOM, ALL, key_group("u1")])
+async def test_a_second_copy_of_what_is_not_stored_is_dropped(hub, group):
+    session = make_session("s1", acks=True)
+    await hub.add(session, [key_group("u1"), ROOM])
+    for number in (1, 1, 2, 1):
+        hub.handle(envelope(group, number))
+    await eventually(lambda: ids(session)[-1:] == [2])
+    assert ids(session) == [1, 2]
+
+
+async def test_what_is_not_stored_reaches_each_of_its_keys(hub):
+    sessions = [make_session(f"s{n}", acks=True, key=f"u{n}") for n in range(3)]
+    for session in sessions:
+        await hub.add(session, [key_group(session.key)])
+        hub.handle(envelope(key_group(session.key), 1))
+    assert [ids(session) for session in sessions] == [[1]] * 3
+
+
 async def test_a_message_for_nobody_here_leaves_nothing(hub):
     hub.handle(envelope(room_group("elsewhere")))
     assert hub.outboxes == {}
