@@ -1,8 +1,8 @@
 """The long form: a load of thousands of pushes while one fault follows the other.
 
 `make chaos` runs it; `make chaos ARGS="--only redis --faults 5"` a part. Its exit status is 0 when
-nothing was lost, foreign or out of order, every fault's pass figures were met, the books balance,
-and no log shows a traceback, a token or a message body.
+nothing was lost, foreign or out of order, nothing came twice to a room, every fault's pass figures
+were met, the books balance, and no log shows a traceback, a token or a message body.
 """
 
 import argparse
@@ -33,6 +33,7 @@ PAUSE = 0.25  # seconds between two calls of a pusher
 BETWEEN = 30  # pushes that are accepted between two faults, at least
 NODES = 2
 WIDTH = 120  # characters of a line that goes to a file
+DELAY_MAX = 1.0  # seconds from yes to arrival between two faults, in the middle: all is back
 DRAIN_MAX = 90.0  # seconds; a node looks at each of its keys once in 60
 
 
@@ -49,6 +50,7 @@ class Row:
     recovery: float = 0.0
     caught_up: float = 0.0
     away: float = 0.0
+    delay: float = 0.0
 
     def add(self, result: Result) -> None:
         """Count what was pushed in one fault's time."""
@@ -123,6 +125,7 @@ class Run:
             row.add(load.history.check(start, end))
             row.recovery = max(row.recovery, fault.recovery)
             row.caught_up = max(row.caught_up, load.history.caught_up(fault.ended))
+            row.delay = max(row.delay, load.history.delay(fault.ended + fault.recovery, end))
             away = [gap.seconds for gap in fault.gaps(start, end)]
             row.away = max(row.away, *away, 0.0)
         return rows
@@ -138,11 +141,11 @@ def table_of(rows: dict[str, Row]) -> Table:
     table.add_column("fault")
     for name in ("times", "accepted", "delivered", "lost", "duplicated", "out of order"):
         table.add_column(name, justify="right")
-    for name in ("recovery", "caught up", "away"):
+    for name in ("recovery", "caught up", "away", "delay"):
         table.add_column(f"{name} s", justify="right")
     for name, row in rows.items():
         counts = (row.times, row.accepted, row.delivered, row.lost, row.duplicates)
-        seconds = (row.recovery, row.caught_up, row.away)
+        seconds = (row.recovery, row.caught_up, row.away, row.delay)
         cells = [*map(str, (*counts, row.out_of_order)), *(f"{value:.1f}" for value in seconds)]
         table.add_row(name, *cells)
     return table
@@ -151,15 +154,24 @@ def table_of(rows: dict[str, Row]) -> Table:
 def settle(run: Run, load: Load, cluster: Cluster) -> None:
     """Print what was found; what is wrong goes to the failures."""
     result = load.history.check()
-    run.console.print(table_of(run.rows(load)))
+    rows = run.rows(load)
+    run.console.print(table_of(rows))
+    run.failures += [
+        f"{name}: half of the pushes after it took {row.delay:.1f} s or more: by a sweep?"
+        for name, row in rows.items()
+        if row.delay > DELAY_MAX
+    ]
     run.console.print(f"[bold]All:[/bold] {result}", highlight=False)
     refusals = sum((device.refusals for device in load.devices), Counter())
     closes = Counter(gap.code for gap in load.gaps)
     run.console.print(f"Refused connects: {dict(refusals)}; closes: {dict(closes)}")
     statuses = Counter(answer.status for answer in load.history.answers)
     run.console.print(f"Answers (None: none came, 0: connection refused): {dict(statuses)}")
+    run.console.print(f"[bold]Rooms, live only:[/bold] {load.rooms.check()}", highlight=False)
     if result.violations:
         run.failures.append(f"the base pass failed: {result.violations}")
+    if wrong := load.room_violations():
+        run.failures.append(f"the rooms' messages are not at most once and in order: {wrong}")
     try:
         run.console.print(manage(cluster.environment, "conserve"), highlight=False)
     except AssertionError as error:

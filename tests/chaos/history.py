@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import inf
+from statistics import median
 
 SHOWN = 5  # offenders of each kind that a result tells of
 
@@ -201,6 +202,11 @@ class History:
         """Seconds from `end` until all that was accepted before it had arrived."""
         arrivals = map(self.arrived, self.accepted_between(-inf, end))
         return max(0.0, max(arrivals, default=end) - end)
+
+    def delay(self, start: float, end: float) -> float:
+        """Seconds from yes to arrival of a push that was accepted in that time: the median."""
+        some = self.accepted_between(start, end)
+        return median(self.arrived(push) - push.accepted for push in some) if some else 0.0
 
     # What is checked
 

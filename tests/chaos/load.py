@@ -66,8 +66,10 @@ class Device:
         self.key = key
         self.transport = transport
         self.acks = acks
+        self.room = ""  # one that acknowledges is in the room of those who push to its key
         self.node: Node | None = None
         self.session: Session | None = None
+        self._in_room: Session | None = None
         self.gaps: list[Gap] = []
         self.refusals: Counter[str] = Counter()
         self._load = load
@@ -97,7 +99,8 @@ class Device:
             client = await open_client(node, self.transport)
             try:
                 token = self._load.tokens[self.key]
-                await client.send(AUTH, {"token": token, "ack": True} if self.acks else token)
+                more = {"token": token, "ack": True, "rooms": [self.room]}
+                await client.send(AUTH, more if self.acks else token)
                 reply = await client.receive()
                 if reply.op == DISCONNECT:
                     raise Closed(reply.value["code"], reply.value["reason"])
@@ -106,6 +109,7 @@ class Device:
                 client.abort()
                 raise
         self.session, self.node = self._load.history.opened(self.name, self.key), node
+        self._in_room = self._load.rooms.opened(self.name, self.room)
         if self.gaps and self.gaps[-1].back == inf:
             self.gaps[-1].back = self.session.opened
         return client
@@ -122,7 +126,7 @@ class Device:
                         await client.send(HEARTBEAT)
                     continue
                 if frame.op == MESSAGE:
-                    self._load.history.received(self.session, frame.body.decode(), frame.id)
+                    self._received(frame.body.decode(), frame.id)
                     if self.acks:
                         assert frame.id, f"no id in a session that acknowledges: {frame}"
                         with suppress(Closed):
@@ -134,10 +138,20 @@ class Device:
         finally:
             client.abort()
 
+    def _received(self, body: str, message_id: int) -> None:
+        assert self.session is not None
+        assert self._in_room is not None
+        if body in self._load.rooms.pushes:
+            self._load.rooms.received(self._in_room, body, message_id)
+        else:
+            self._load.history.received(self.session, body, message_id)
+
     def _ended(self, code: int | None) -> None:
         assert self.session is not None
+        assert self._in_room is not None
         assert self.node is not None
         self._load.history.closed(self.session)
+        self._load.rooms.closed(self._in_room)
         self.gaps.append(Gap(self.name, self.node, code, self.session.closed))
         self.session = self.node = None
 
@@ -155,11 +169,15 @@ class Plan:
 
 @dataclass
 class Load:
-    """The devices and the pushers. A context manager: all devices are there when it is entered."""
+    """The devices and the pushers. A context manager: all devices are there when it is entered.
+
+    `history` is that of the keys; `rooms` has those for keys, and misses what is live only.
+    """
 
     cluster: Cluster
     plan: Plan = field(default_factory=Plan)
     history: History = field(default_factory=History)
+    rooms: History = field(default_factory=History)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.plan.seed)
@@ -170,6 +188,7 @@ class Load:
         self.marker = secrets.token_hex(8)
         logs.forbid(self.marker)
         self.devices = list(self._make_devices())
+        self._assign_rooms()
         self._count = 0
         self._device_tasks: list[asyncio.Task[None]] = []
         self._push_tasks: list[asyncio.Task[None]] = []
@@ -204,10 +223,16 @@ class Load:
         """The devices that have their session there."""
         return [device for device in self.devices if device.node is node]
 
-    def new_push(self, numbers: dict[str, int]) -> Push:
+    def new_push(self, history: History, numbers: dict[str, int]) -> Push:
         """A push with a body of its own, which is about to be sent."""
         self._count += 1
-        return self.history.attempt(f'{{"m":"{self.marker}","b":{self._count}}}', numbers)
+        return history.attempt(f'{{"m":"{self.marker}","b":{self._count}}}', numbers)
+
+    def room_violations(self) -> dict[str, int]:
+        """How many of each kind there are in the rooms, where to miss something is none."""
+        found = self.rooms.check().violations
+        found.pop("lost", None)
+        return found
 
     # Begin and end
 
@@ -244,13 +269,22 @@ class Load:
     def push(self) -> None:
         """Have the pushers begin."""
         self.is_pushing = True
-        keys = self.keys
-        count = min(self.plan.pushers, len(keys))
-        for place in range(count):
+        for place, (room, keys) in enumerate(self._shares()):
             through_nodes = place % self.plan.through_nodes == self.plan.through_nodes - 1
             url = self._a_node if through_nodes else self._the_api
-            pusher = Pusher(self, keys[place::count], url)
+            pusher = Pusher(self, keys, room, url)
             self._push_tasks.append(asyncio.create_task(pusher.run()))
+
+    def _shares(self) -> Iterator[tuple[str, list[str]]]:
+        """A room and keys for each pusher."""
+        keys = self.keys
+        count = min(self.plan.pushers, len(keys))
+        return ((f"{self.marker}-{place}", keys[place::count]) for place in range(count))
+
+    def _assign_rooms(self) -> None:
+        rooms = {key: room for room, keys in self._shares() for key in keys}
+        for device in self.devices:
+            device.room = rooms[device.key] if device.acks else ""
 
     def _the_api(self) -> str:
         return self.cluster.api_url

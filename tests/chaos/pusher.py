@@ -1,4 +1,4 @@
-"""Pushes to some keys, one call after the other, tries again or goes on, and tells the history."""
+"""Pushes to some keys and a room, call by call, tries again or goes on, and tells the history."""
 
 import asyncio
 import json
@@ -6,11 +6,11 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from .history import Push
+from .history import History, Push
 
 if TYPE_CHECKING:
     from .load import Load
@@ -19,17 +19,21 @@ CALL_TIMEOUT = 10.0  # seconds for an answer of the API
 RETRY_AFTER = (0.1, 0.5)  # seconds until a push is tried again
 RETRY_FOR = 60.0  # seconds; then its outcome is what it is
 RETRIED_SHARE = 0.7  # of the pushes have a dedupe id and are tried again
+ROOM_SHARE = 0.1  # of the calls are for the room
 KEYS_MAX = 5  # of one push
+
+Target = dict[str, Any]
 
 
 class Pusher:
-    """Pushes to its own keys, one call after the other: so each key has an order."""
+    """Pushes to its own keys and room, one call after the other: so each of them has an order."""
 
-    def __init__(self, load: "Load", keys: list[str], urls: Callable[[], str]) -> None:
+    def __init__(self, load: "Load", keys: list[str], room: str, urls: Callable[[], str]) -> None:
         self._load = load
         self._keys = keys
+        self._room = room
         self._urls = urls
-        self._numbers = dict.fromkeys(keys, -1)
+        self._numbers = dict.fromkeys((*keys, room), -1)
         self._random = random.Random(load.random.random())
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Api-Key {load.cluster.api_key}"},
@@ -41,7 +45,10 @@ class Pusher:
         """Push until the load stops."""
         try:
             while self._load.is_pushing:
-                await self._push_some()
+                if self._random.random() < ROOM_SHARE:
+                    await self._push_to_room()
+                else:
+                    await self._push_some()
                 await asyncio.sleep(self._random.uniform(0, 2 * self._load.pause))
         finally:
             await self._http.aclose()
@@ -56,24 +63,33 @@ class Pusher:
             groups = [self._random.sample(self._keys, count)]
         else:  # the same key may be in it again
             groups = [[self._random.choice(self._keys)] for _ in range(self._random.randint(2, 4))]
+        history = self._load.history
+        pushes = [self._new(history, keys) for keys in groups]
+        await self._try(history, pushes, [_to_keys(push) for push in pushes])
+
+    async def _push_to_room(self) -> None:
+        push = self._new(self._load.rooms, [self._room])
+        await self._try(self._load.rooms, [push], [{"room": self._room}])
+
+    async def _try(self, history: History, pushes: list[Push], targets: list[Target]) -> None:
+        """Once, or with a dedupe id until all of it was accepted."""
         is_retried = self._random.random() < RETRIED_SHARE
-        pushes = [self._new(keys) for keys in groups]
-        items = [_item(push, is_retried) for push in pushes]
+        items = [_item(push, to, is_retried) for push, to in zip(pushes, targets, strict=True)]
         content = items[0] if len(items) == 1 else b"[%b]" % b",".join(items)
         deadline = time.monotonic() + RETRY_FOR
-        while not await self._call(pushes, content) and is_retried:
+        while not await self._call(history, pushes, content) and is_retried:
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(self._random.uniform(*RETRY_AFTER))
 
-    def _new(self, keys: list[str]) -> Push:
-        for key in keys:
-            self._numbers[key] += 1
-        return self._load.new_push({key: self._numbers[key] for key in keys})
+    def _new(self, history: History, names: list[str]) -> Push:
+        for name in names:
+            self._numbers[name] += 1
+        return self._load.new_push(history, {name: self._numbers[name] for name in names})
 
-    async def _call(self, pushes: list[Push], content: bytes) -> bool:
+    async def _call(self, history: History, pushes: list[Push], content: bytes) -> bool:
         """Whether all of it was accepted."""
-        history, asked = self._load.history, self._load.history.clock()
+        asked = history.clock()
         status: int | None
         try:
             answer = await self._http.post(f"{self._urls()}/api/v1/pushes", content=content)
@@ -90,9 +106,12 @@ class Pusher:
         return all(push.is_accepted for push in pushes)
 
 
-def _item(push: Push, is_retried: bool) -> bytes:
+def _to_keys(push: Push) -> Target:
     keys = list(push.numbers)
-    to = {"keys": keys} if len(keys) > 1 else {"key": keys[0]}
+    return {"keys": keys} if len(keys) > 1 else {"key": keys[0]}
+
+
+def _item(push: Push, to: Target, is_retried: bool) -> bytes:
     options = {"dedupe_id": secrets.token_hex(8)} if is_retried else {}
     return b'%b,"body":%b}' % (json.dumps({"to": to, **options})[:-1].encode(), push.body.encode())
 

@@ -243,6 +243,17 @@ def test_recovery_is_the_arrival_of_the_first_push_after_the_fault(story: Story)
     assert history.caught_up(history.clock()) == 0
 
 
+def test_delay_is_the_median_of_a_time(story: Story) -> None:
+    phone = story.session()
+    early, at_once, slow, lost = (story.push("k") for _ in range(4))
+    story.receive(phone, at_once, slow)
+    delays = [story.history.arrived(push) - push.accepted for push in (at_once, slow)]
+    start, end = at_once.accepted, lost.accepted
+    assert story.history.delay(start, end) == sum(delays) / 2
+    assert story.history.delay(early.accepted, inf) == inf
+    assert story.history.delay(inf, inf) == 0.0
+
+
 def test_a_body_is_pushed_once(story: Story) -> None:
     story.push("k")
     attempt: Callable[..., Push] = story.history.attempt

@@ -73,6 +73,7 @@ async def test_a_load_survives(site: Cluster, postgres: Postgres, kind: type[Fau
         await load.drain()
         result = load.history.check()
     assert result.violations == {}, f"{result}\nfault: {vars(fault)}"
+    assert load.room_violations() == {}, load.rooms.check()
     assert fault.missed() == []
     assert stage.remarks == []
     assert load.history.accepted >= PUSHES
