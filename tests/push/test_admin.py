@@ -96,6 +96,17 @@ def test_a_search_uses_an_index(browser, path, index):
     assert re.search(rf"Index.* {index}|Index Cond", plan), plan
 
 
+def test_the_events_of_a_message_are_not_sorted_for_its_first_page(browser):
+    add_rows(3)
+    one = Message.objects.latest("pk").pk
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL enable_sort = off")  # where there is another way
+        for sql in queries_of(browser, f"offline/event/?q={one}")[2:]:
+            cursor.execute(f"EXPLAIN {sql}")
+            assert "Sort Key: message_id" not in "".join(row[0] for row in cursor.fetchall())
+
+
 @pytest.mark.any_database
 def test_rows_of_one_key_come_newest_first_and_of_one_message_by_key(browser):
     add_rows(3)
