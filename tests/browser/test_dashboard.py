@@ -93,7 +93,7 @@ async def test_an_operator_finds_a_key_and_closes_its_sessions_after_a_question(
     await expect(sessions.get_by_role("row")).to_have_count(1)
     await expect(sessions.get_by_role("row")).to_contain_text("127.0.0.1")
     await page.get_by_role("link", name="Close its sessions").click()
-    await expect(page.get_by_role("main")).to_contain_text("Close 1 session(s) of the key 'alice'?")
+    await expect(page.get_by_role("main")).to_contain_text("Close 1 session of the key 'alice'?")
     await expect(alice.get_by_role("status")).to_have_text("open")  # nothing has been done yet
     await page.get_by_role("button", name="Close the sessions").click()
     await expect(page.get_by_role("status")).to_contain_text("being closed")

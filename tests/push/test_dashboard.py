@@ -4,6 +4,7 @@ import asyncio
 import html
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -69,10 +70,10 @@ def _no_kept_rooms(monkeypatch):
 def populate(settings, redis_client):
     """Writes a node with sessions into the registry: `populate({"u1": ["r1"]})`."""
 
-    def write(keys: dict[str, list[str]]) -> None:
+    def write(keys: dict[str, list[str]], node: NodeEntry = NODE) -> None:
         async def go() -> None:
             registry = RedisRegistry(settings.REDIS_URL)
-            await registry.start(NODE)
+            await registry.start(node)
             for place, (key, rooms) in enumerate(keys.items()):
                 entry = Entry(f"n1-{place}", key, "n1", "tcp", "192.0.2.1", "ios", 1_700_000_000.0)
                 await registry.add(entry, 0, evict=False)
@@ -426,7 +427,7 @@ async def test_sessions_are_closed(desk, listen, action, values, expected):
 async def test_a_node_is_drained(desk, listen):
     heard = await listen(node_group("n1"))
     answer = await in_thread(desk, "drain-node", {"node": "n1"})
-    assert b"node-one is closing 1 session(s)" in answer.content
+    assert b"node-one is closing 1 session" in answer.content
     assert [order["type"] for order in await heard()] == ["imgo.drain"]
     assert await in_thread(logged) == ("node-one", "Drained the node.")
 
@@ -447,6 +448,7 @@ def test_a_token_is_revoked(browser, populate):
 
 
 GONE = [
+    ("kick-key", {"name": "u9"}, "is not connected"),
     ("kick-session", {"session": "n1-9", "name": "u1"}, "has no session"),
     ("kick-session", {"session": "x", "name": "u1"}, "has no session"),
     ("revoke-token", {"name": "u1"}, "has no token"),
@@ -457,9 +459,19 @@ GONE = [
 @pytest.mark.parametrize(("action", "values", "why"), GONE)
 def test_nobody_is_asked_about_what_is_gone(browser, populate, action, values, why):
     populate({"u1": []})
-    answer = browser.get(f"/dashboard/act/{action}", values)
-    assert answer.status_code == 404
-    assert why in text_of(answer)
+    # Or it goes while the question is shown.
+    for answer in (browser.get(f"/dashboard/act/{action}", values), do(browser, action, values)):
+        assert answer.status_code == 404
+        assert why in text_of(answer)
+    assert not LogEntry.objects.exists()
+
+
+def test_a_node_that_drains_already_is_left_alone(browser, populate):
+    populate({}, replace(NODE, is_draining=True))
+    assert browser.get("/dashboard/data").json()["nodes"]["rows"][0]["is_draining"]
+    answer = do(browser, "drain-node", {"node": "n1"})
+    assert (answer.status_code, "draining already" in text_of(answer)) == (400, True)
+    assert not LogEntry.objects.exists()
 
 
 def test_there_are_no_other_actions(browser):

@@ -186,8 +186,9 @@ function showTables({ nodes, rooms, latest }) {
         more: ` ${node.name}`,
         href: `${config.urls.drain}?node=${encodeURIComponent(node.id)}`,
       };
-      const cells = [{ text: node.name }, count(node.sessions)];
-      if (config.may.drain) cells.push(drain);
+      const state = node.is_draining ? " (draining)" : "";
+      const cells = [{ text: node.name + state }, count(node.sessions)];
+      if (config.may.drain) cells.push(node.is_draining ? { text: "" } : drain);
       return { id: node.id, cells: [...cells, time(node.since, dateTime)] };
     });
     fill("nodes", rows, "No node is running.");
