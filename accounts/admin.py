@@ -8,7 +8,7 @@ from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
-from django.db.models import JSONField, QuerySet
+from django.db.models import CharField, JSONField, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils import timezone
@@ -45,13 +45,16 @@ class RoomsField(forms.JSONField):
 
 
 class TokenAdmin(LargeTableAdmin):
-    """Tokens by key; adding one for a key that has one replaces it.
+    """Tokens by key.
 
     It is registered by `push.admin`, which knows how to close sessions.
     """
 
     list_display = ("key", "room_list", "created_at", "expires_at")
-    formfield_overrides: ClassVar = {JSONField: {"form_class": RoomsField}}
+    formfield_overrides: ClassVar = {
+        JSONField: {"form_class": RoomsField},
+        CharField: {"strip": False},  # blanks belong to a key
+    }
     search_exact: ClassVar = {"key": ()}
     search_help_text = "A key, as it is."
 

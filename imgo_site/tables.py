@@ -40,6 +40,10 @@ class CarefulAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic a
             return HttpResponseRedirect(request.path)
         return super().changelist_view(request, extra_context)
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:  # noqa: ARG002
+        """An address fills in nothing: Django's field of a time fails at a text."""
+        return {}
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002
         """What an address may filter by: what the page offers. Django allows every column."""
         if lookup not in self.lookups(request):
