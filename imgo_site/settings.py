@@ -236,6 +236,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "imgo_site.formats"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
@@ -354,10 +355,10 @@ LOGGING = {
         # Daphne's own lines about endpoints and reactors say nothing that ours do not.
         "daphne": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
-        # A wrong Host header is a caller's mistake: answered 400, without a traceback here.
-        "django.security.DisallowedHost": {"level": "CRITICAL"},
-        # So is an address of the admin that names a column that there is not.
-        "django.security.DisallowedModelAdminToField": {"level": "CRITICAL"},
+        # A wrong Host header, too many fields or a column that there is not are a caller's
+        # mistakes: answered 400, without a traceback here.
+        "django.security": {"level": "CRITICAL"},
+        "django.security.csrf": {"level": "WARNING"},  # a line: mostly it is the configuration
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},

@@ -182,8 +182,9 @@ class RedisRegistry:
     async def _write_lease(self, sessions: int, *, only_if_there: bool = False) -> bool:
         assert self._node is not None
         lease = ["PX", int(conf.NODE_LEASE * 1000)]
+        only = ["XX"] if only_if_there else []
         written, *_ = await self._do(
-            ("SET", self._lease_name, _encode(self._node), *lease, *(["XX"] if only_if_there else [])),
+            ("SET", self._lease_name, _encode(self._node), *lease, *only),
             ("SET", count_name(self._node.id), sessions, *lease),
             ("SADD", f"{PREFIX}nodes", self._node.id),
         )

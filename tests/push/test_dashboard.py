@@ -447,6 +447,11 @@ def test_a_token_is_revoked(browser, populate):
     assert LogEntry.objects.count() == 1
 
 
+def test_a_part_that_is_missing_is_named(browser):
+    answer = browser.get("/dashboard/act/kick-session", {"name": "u1"})
+    assert "session: This field is required." in text_of(answer)
+
+
 GONE = [
     ("kick-key", {"name": "u9"}, "is not connected"),
     ("kick-session", {"session": "n1-9", "name": "u1"}, "has no session"),
@@ -482,6 +487,7 @@ def test_there_are_no_other_actions(browser):
 def test_the_wrong_method(browser, method):
     assert getattr(browser, method)("/dashboard/act/push").status_code == 405
     assert browser.post("/dashboard/").status_code == 405
+    assert browser.head("/dashboard/").status_code == 200
 
 
 def test_nobody_else_pushes_to_the_dashboards(db):
