@@ -19,11 +19,13 @@ class Plot {
    * @param {string} name of the figure
    * @param {{label: string, of: (point: object) => number | null}[]} series
    * @param {string} unit
+   * @param {string} zone
    */
-  constructor(name, series, unit) {
+  constructor(name, series, unit, zone) {
     const figure = document.querySelector(`[data-plot="${name}"]`);
     this.series = series;
     this.unit = unit;
+    this.zone = zone;
     this.summary = figure.querySelector('[data-part="summary"]');
     const place = figure.querySelector('[data-part="canvas"]');
     this.chart = new uPlot(this.#options(place), [[], ...series.map(() => [])], place);
@@ -45,6 +47,7 @@ class Plot {
     }));
     return {
       ...size(place),
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), this.zone),
       legend: { show: false },
       cursor: { show: false },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.15)] } },
@@ -92,19 +95,21 @@ export class Plots {
   #span;
   #plots;
 
-  /** @param {number} span seconds */
-  constructor(span) {
+  /** @param {number} span seconds @param {string} zone of the times that are written */
+  constructor(span, zone) {
     this.#span = span;
     this.#plots = [
       new Plot(
         "pushes",
         [{ label: "Accepted", of: ({ pushRate }) => pushRate }],
         "/s",
+        zone,
       ),
       new Plot(
         "deliveries",
         [{ label: "Written", of: ({ deliveryRate }) => deliveryRate }],
         "/s",
+        zone,
       ),
       new Plot(
         "latency",
@@ -113,8 +118,9 @@ export class Plots {
           { label: "p99", of: ({ p99 }) => p99 },
         ],
         " ms",
+        zone,
       ),
-      new Plot("sessions", [{ label: "Open", of: ({ sessions }) => sessions }], ""),
+      new Plot("sessions", [{ label: "Open", of: ({ sessions }) => sessions }], "", zone),
     ];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
