@@ -15,13 +15,13 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.urls import reverse
 
-from accounts.models import Token
+from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotFound
 from imgo_site.names import check_name
 from offline.models import Message
 from push import operations
-from push.models import Node
+from push.models import Dedupe, Node
 from push.registry import get_registry
 from push.services import CALLER_MAX, Push, accept_push, encode_body, is_json
 
@@ -257,7 +257,7 @@ class PushMessage(Action):
     store = forms.BooleanField(
         label="Keep it for a key that is not connected", required=False, initial=True
     )
-    # A form that is sent twice pushes once.
+    # A form that is sent twice pushes once, unless it was changed in between.
     dedupe = forms.CharField(widget=forms.HiddenInput, initial=uuid4, max_length=100)
 
     def clean(self) -> dict[str, Any]:
@@ -290,7 +290,7 @@ class PushMessage(Action):
             to_all=data["target"] == "all",
             ttl=data["ttl"],
             store=data["store"],
-            dedupe_id=data["dedupe"],
+            dedupe_id=digest(repr(sorted(data.items()))),
         )
 
     def _target(self) -> str:
@@ -314,8 +314,11 @@ class PushMessage(Action):
     def perform(self, user: Any) -> str:
         """Accept it."""
         by = f"dashboard:{user.get_username()}"[:CALLER_MAX]
+        is_known = Dedupe.objects.known(by, [self.push.dedupe_id])
         message_id = accept_push(self.push, by)
         what = f"message {message_id} to {self._target()}"
+        if is_known:
+            return f"This was {what} already: it is not pushed again."
         change = f"Pushed {len(self.push.body)} bytes."
         _audit(user, ADDITION, Message, pk=message_id, what=what, change=change)
         return f"Message {message_id} to {self._target()} is accepted."

@@ -360,14 +360,21 @@ def logged() -> tuple[str, str]:
 def test_a_push(browser, populate, tasks, body, stored):
     populate({"u1": []})
     values = {"target": "key", "name": "u1", "body": body, "dedupe": "d1", "store": "on"}
-    for _ in range(2):  # sent twice, pushed once
-        answer = do(browser, "push", values)
-        assert "is accepted" in text_of(answer)
+    for told in ("is accepted", "is not pushed again"):  # sent twice, pushed once
+        assert told in text_of(do(browser, "push", values))
     message = Message.objects.get()
     assert (bytes(message.body), message.keys, message.by) == (stored, ["u1"], "dashboard:root")
     assert Pending.objects.filter(key="u1").count() == 1
-    assert LogEntry.objects.first().object_id == str(message.pk)
-    assert f"message {message.pk} to the key 'u1'" in LogEntry.objects.first().object_repr
+    entry = LogEntry.objects.get()
+    assert entry.object_id == str(message.pk)
+    assert f"message {message.pk} to the key 'u1'" in entry.object_repr
+
+
+def test_who_goes_back_and_changes_the_text_pushes_both(browser, redis_client):
+    values = {"target": "key", "name": "u1", "dedupe": "d1"}
+    for body in ("1", "2"):
+        assert "is accepted" in text_of(do(browser, "push", {**values, "body": body}))
+    assert [bytes(row.body) for row in Message.objects.order_by("pk")] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
