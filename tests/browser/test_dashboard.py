@@ -152,7 +152,7 @@ async def test_without_a_websocket_it_polls_until_there_is_one(
 
 async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, enter: Enter) -> None:
     world, visitor = await enter(site), await sign_in(site, viewport=PHONE)
-    name = "a-long-name-" * 16  # without a place to break it
+    name = "a_long_name_" * 16  # without a place to break it
     await world.session(name, rooms=[name])
     await world.api.push({"key": name}, b"1")
     page = await open_live(visitor)
@@ -162,6 +162,7 @@ async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, en
         f"key?name={name}",
         f"room?name={name}",
         "rooms",
+        f"keys?part={name}",
         f"act/kick-key?name={name}",
         "act/push",
     ):
