@@ -114,8 +114,7 @@ def _sessions_of(key: str) -> dict[str, Any]:
 
 def _pushes_to(key: str) -> list[dict[str, Any]]:
     rows = []
-    for message in records.latest_of(key, PUSHES_SHOWN):
-        (delivery,) = records.deliveries(message, [key])
+    for message, delivery in records.latest_of(key, PUSHES_SHOWN):
         state = " ".join(filter(None, (delivery.state, delivery.how, delivery.reason)))
         rows.append(
             {

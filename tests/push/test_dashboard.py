@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Token
 from imgo_site.errors import BadRequest
@@ -242,6 +244,17 @@ def test_a_key_is_found_with_what_is_known_of_it(browser, populate):
         assert part in text
     assert "which counts as delivered" in text
     assert "Pending messages (1)" in text
+
+
+def test_a_key_with_many_pushes_takes_as_many_queries_as_one_with_few(browser, redis_client):
+    counts = []
+    for pushes in (1, 9):
+        for _ in range(pushes):
+            accept_push(Push(b"1", keys=("u1",)))
+        with CaptureQueriesContext(connection) as queries:
+            browser.get("/dashboard/key", {"name": "u1"})
+        counts.append(len(queries))
+    assert counts[0] == counts[1] <= 12
 
 
 @pytest.mark.parametrize("name", ["nobody", "a/b?c&d=<e>'\"", " blanks ", "ключ"])
