@@ -202,6 +202,15 @@ def test_beyond_a_limit_the_count_is_an_estimate(browser, monkeypatch):
     assert estimates.bounded_count(Pending.objects.filter(key="u1")) == 1
 
 
+@pytest.mark.any_database
+def test_blanks_of_a_key_may_be_its_own_or_pasted_along(browser):
+    for key in ("u1", " u1"):
+        Token.objects.issue(key)
+    for typed, key in ((" u1", " u1"), ("u1", "u1"), ("u1 ", "u1")):
+        found = browser.get("/admin/accounts/token/", {"q": typed}).context["cl"].result_list
+        assert key in [row.key for row in found]
+
+
 # What can be done
 
 
@@ -241,7 +250,7 @@ def test_parked_messages_are_tried_again(browser):
     browser.post("/admin/offline/outbox/", form)
     parked.refresh_from_db()
     assert (parked.attempts, parked.parked_at, parked.error) == (0, None, "")
-    assert LogEntry.objects.get().object_id == str(parked.pk)
+    assert LogEntry.objects.get(change_message__contains="again").object_id == str(parked.pk)
 
 
 def test_who_may_only_look_cannot_retry():
