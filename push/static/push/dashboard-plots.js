@@ -5,6 +5,7 @@ const GAP = 30; // seconds without a point from which on a line is cut
 const WINDOW = 8; // seconds that a rate is of; nodes count once a second
 const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const large = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const ticks = new Intl.NumberFormat("en", { maximumFractionDigits: 2 }); // 0.25 of a small scale
 const format = (value) => (value < 100 ? small : large).format(value);
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -53,7 +54,7 @@ class Plot {
       scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.15)] } },
       axes: [
         { ...axis, size: 28, space: 70, values: "{HH}:{mm}" },
-        { ...axis, size: 52, values: (_, ticks) => ticks.map(format) },
+        { ...axis, size: 52, values: (_, values) => values.map((value) => ticks.format(value)) },
       ],
       series: [{}, ...lines],
     };
