@@ -150,7 +150,9 @@ def test_an_action_needs_the_csrf_token(superuser, populate, permission):
     Token.objects.issue("u1")
     action, values = ACTIONS[permission]
     browser = browser_of(superuser, enforce_csrf_checks=True)
-    assert do(browser, action, values).status_code == 403
+    answer = do(browser, action, values)
+    assert answer.status_code == 403
+    assert "CSRF cookie not set. Go back, load the page again, and repeat." in text_of(answer)
     assert Token.objects.exists()
     assert not LogEntry.objects.exists()
     assert not Message.objects.exists()
