@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
@@ -103,17 +104,32 @@ class Token(models.Model):
     def __str__(self) -> str:
         return f"token of {self.key}"
 
-    def clean(self) -> None:
-        """Refuse names that no session could have: an error of the admin's form."""
-        try:
-            check_name(self.key, "key")
-            check_rooms(self.rooms)
-        except BadRequest as error:
-            raise ValidationError(error.message) from None
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Refuse names that no session could have: errors of the admin's form."""
+        super().clean_fields(exclude)
+        for name, check in (("key", _check_key), ("rooms", check_rooms)):
+            if name not in (exclude or ()):
+                _check_field(name, check, getattr(self, name))
 
     def is_expired(self, now: datetime) -> bool:
         """Whether it stopped being valid at or before `now`."""
         return self.expires_at is not None and self.expires_at <= now
+
+
+def _check_key(key: str) -> None:
+    check_name(key, "key")
+
+
+def _check_field(field: str, check: Callable[[Any], None], value: Any) -> None:
+    try:
+        check(value)
+    except BadRequest as error:
+        raise ValidationError({field: error.message}) from None
+
+
+def _check_api_key_name(name: str) -> None:
+    if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
+        raise BadRequest(f"An API key's name has from 1 to {NAME_MAX} printable characters.")
 
 
 class ApiKeyManager(models.Manager["ApiKey"]):
@@ -123,8 +139,7 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         """A new API key: the row, and its text, which is shown this once. Raises `BadRequest`."""
         if unknown := sorted(set(scopes) - set(SCOPES)):
             raise BadRequest(f"Unknown scope {unknown[0]!r}; there are: {', '.join(SCOPES)}.")
-        if not 1 <= len(name) <= NAME_MAX or not name.isprintable():
-            raise BadRequest(f"An API key's name has from 1 to {NAME_MAX} printable characters.")
+        _check_api_key_name(name)
         text = f"imgo_{secrets.token_urlsafe(30)}"
         row = self.create(name=name, digest=digest(text), hint=text[-4:], scopes=sorted(scopes))
         return row, text
@@ -166,6 +181,12 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Refuse names that a list could not show."""
+        super().clean_fields(exclude)
+        if "name" not in (exclude or ()):
+            _check_field("name", _check_api_key_name, self.name)
 
     def clean(self) -> None:
         """Refuse scopes that do not exist."""

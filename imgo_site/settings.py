@@ -158,6 +158,7 @@ SECRET_KEY = _secret_key()
 DEBUG = _flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+CSRF_FAILURE_VIEW = "push.dashboard.access.csrf_failure"
 if _flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
@@ -236,6 +237,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "imgo_site.formats"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
@@ -355,10 +357,10 @@ LOGGING = {
         # Daphne's own lines about endpoints and reactors say nothing that ours do not.
         "daphne": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
-        # A wrong Host header is a caller's mistake: answered 400, without a traceback here.
-        "django.security.DisallowedHost": {"level": "CRITICAL"},
-        # So is an address of the admin that names a column that there is not.
-        "django.security.DisallowedModelAdminToField": {"level": "CRITICAL"},
+        # A wrong Host header, too many fields or a column that there is not are a caller's
+        # mistakes: answered 400, without a traceback here.
+        "django.security": {"level": "CRITICAL"},
+        "django.security.csrf": {"level": "WARNING"},  # a line: mostly it is the configuration
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},

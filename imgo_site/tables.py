@@ -1,6 +1,6 @@
 """What admin pages of tables with millions of rows have in common: nothing reads all of one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -39,6 +39,10 @@ class CarefulAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic a
             self.message_user(request, "There is no such filter: this is all.", messages.WARNING)
             return HttpResponseRedirect(request.path)
         return super().changelist_view(request, extra_context)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:  # noqa: ARG002
+        """An address fills in nothing: Django's field of a time fails at a text."""
+        return {}
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002
         """What an address may filter by: what the page offers. Django allows every column."""
@@ -116,10 +120,7 @@ class LargeTableAdmin(CarefulAdmin):
         if not term:
             return queryset, False
         found = []
-        for name, order in self.search_exact.items():
-            value = _number(term) if _is_number(self.model, name) else term
-            if value is None:
-                continue
+        for name, order, value in self._wanted(search_term, term):
             if order:
                 # As a range, in the order of the index: for many rows with `name = value` the
                 # database rather walks along another one until it has met the first fifty.
@@ -134,6 +135,14 @@ class LargeTableAdmin(CarefulAdmin):
         shown = PAGES_MAX * self.list_per_page
         ids = {pk for rows in found for pk in rows.values_list("pk", flat=True)[:shown]}
         return queryset.filter(pk__in=ids), False
+
+    def _wanted(self, *terms: str) -> Iterator[tuple[str, tuple[str, ...], int | str]]:
+        """Columns, orders and values: blanks belong to a text, or came along when it was pasted."""
+        for name, order in self.search_exact.items():
+            is_number = _is_number(self.model, name)
+            for value in dict.fromkeys(_number(term) if is_number else term for term in terms):
+                if value is not None:
+                    yield name, order, value
 
 
 def _number(text: str) -> int | None:

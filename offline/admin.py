@@ -101,7 +101,8 @@ class EventAdmin(_OfMessageAdmin):
     """What happened to stored messages on their way to each key."""
 
     list_display = ("key", "message_link", "kind", "session", "reason", "at")
-    search_exact = _OfMessageAdmin.by_key_or_message
+    # By message alone: there is no index that has the keys of one in order.
+    search_exact: ClassVar = {**_OfMessageAdmin.by_key_or_message, "message": ("message_id",)}
     search_help_text = "A key, or a message's id."
     fields = readonly_fields = list_display
 

@@ -42,14 +42,24 @@ def find(message_id: int) -> Message | None:
 
 def deliveries(message: Message, keys: Sequence[str]) -> list[Delivery]:
     """What became of a message for some of the keys that it was pushed to."""
-    found = {key: Delivery(key) for key in keys}
-    for key in Pending.objects.filter(message=message, key__in=keys).values_list("key", flat=True):
+    return list(_deliveries([message], keys).values())
+
+
+def _deliveries(
+    messages: Sequence[Message], keys: Sequence[str]
+) -> dict[tuple[int, str], Delivery]:
+    known = {message.pk: message for message in messages}
+    found = {(pk, key): Delivery(key) for pk in known for key in keys}
+    owed = Pending.objects.filter(message__in=list(known), key__in=keys)
+    for pk, key in owed.values_list("message_id", "key"):
+        message, delivery = known[pk], found[pk, key]
         is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
-        found[key].state = "expired" if is_over else "pending"
-        found[key].at = message.expires_at if is_over else message.created_at
-    for event in Event.objects.filter(message=message, key__in=keys).order_by("at", "pk"):
-        _add(found[event.key], event)
-    return list(found.values())
+        delivery.state = "expired" if is_over else "pending"
+        delivery.at = message.expires_at if is_over else message.created_at
+    events = Event.objects.filter(message__in=list(known), key__in=keys)
+    for event in events.order_by("at", "pk"):
+        _add(found[event.message_id, event.key], event)
+    return found
 
 
 def _add(delivery: Delivery, event: Event) -> None:
@@ -112,11 +122,12 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
     return found
 
 
-def latest_of(key: str, limit: int) -> list[Message]:
+def latest_of(key: str, limit: int) -> list[tuple[Message, Delivery]]:
     """The last messages that were pushed to a key and of which something is recorded."""
     pending = Pending.objects.filter(key=key).order_by("-message_id")
     events = Event.objects.filter(key=key).order_by("-message_id")
     ids: set[int] = set(pending.values_list("message_id", flat=True)[:limit])
     ids |= set(events.values_list("message_id", flat=True).distinct()[:limit])
     rows = Message.objects.filter(pk__in=ids).defer("body").annotate(now=Now())
-    return list(rows.order_by("-pk")[:limit])
+    messages = list(rows.order_by("-pk")[:limit])
+    return list(zip(messages, _deliveries(messages, [key]).values(), strict=True))

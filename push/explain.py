@@ -152,8 +152,7 @@ def of_key(key: str, limit: int) -> list[str]:
     latest = records.latest_of(key, limit)
     if not latest:
         lines.append("There is no record of a message to it.")
-    for message in latest:
-        (delivery,) = records.deliveries(message, [key])
+    for message, delivery in latest:
         lines.append(f"{message.pk}  {_time(message.created_at)}  {_end(delivery, message)}")
     deaf = vitals.deaf_workers()
     if deaf:
@@ -168,7 +167,8 @@ def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
         asked = [] if message is None else [message]
         lines = of_message(key, message_id)
     else:
-        asked, lines = records.latest_of(key, limit), of_key(key, limit)
+        asked = [message for message, _ in records.latest_of(key, limit)]
+        lines = of_key(key, limit)
     return {
         "key": key,
         "explanation": lines,

@@ -62,7 +62,7 @@ class Node:
         self.entries: dict[str, Entry] = {}
         self._held: set[str] = set()  # groups, while messages may be passing by
         self._counter = 0
-        self._is_stopping = False
+        self.is_draining = False
 
     async def start(self) -> None:
         """Announce the node and begin to receive and to care. Raises what a part raises."""
@@ -89,7 +89,7 @@ class Node:
         With a reconnect code, spread over `DRAIN_SECONDS`: they must not all come back in the
         same moment.
         """
-        self._is_stopping = True
+        self.is_draining = True
         health.stopping()
         sessions = list(self.hub.sessions.values())
         spacing = min(CLOSE_SPACING, conf.DRAIN_SECONDS / max(1, len(sessions)))
@@ -165,7 +165,7 @@ class Node:
 
         Whatever happens, `dismiss` undoes it.
         """
-        if self._is_stopping:
+        if self.is_draining:
             raise Unavailable("The server is stopping; come back in a moment.")
         evict = conf.SESSION_CAP_POLICY == "close_oldest"
         evicted = await self.registry.add(entry, conf.MAX_SESSIONS_PER_KEY, evict=evict)

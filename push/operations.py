@@ -6,6 +6,8 @@ when the layer cannot be reached.
 
 from contextlib import suppress
 
+from django.db import transaction
+
 from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import check_name
@@ -58,5 +60,9 @@ def revoke_token(key: str) -> None:
     """
     if not Token.objects.filter(key=check_name(key, "key")).delete()[0]:
         raise NotFound(f"The key {key!r} has no token.")
-    with suppress(Unavailable):
-        publish([close_envelope(key_group(key), [], CloseCode.REVOKED)], LAYER_TIMEOUT)
+
+    def close() -> None:
+        with suppress(Unavailable):
+            publish([close_envelope(key_group(key), [], CloseCode.REVOKED)], LAYER_TIMEOUT)
+
+    transaction.on_commit(close)  # before that the token still lets its client in again

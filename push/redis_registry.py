@@ -158,6 +158,11 @@ class RedisRegistry:
                     pipe.execute_command(*command)
             return list(await pipe.execute(raise_on_error=False))
 
+    @property
+    def _lease_name(self) -> str:
+        assert self._node is not None
+        return f"{PREFIX}node:{self._node.id}"
+
     async def start(self, node: NodeEntry) -> None:
         """Announce the node."""
         self._node = node
@@ -177,9 +182,9 @@ class RedisRegistry:
     async def _write_lease(self, sessions: int, *, only_if_there: bool = False) -> bool:
         assert self._node is not None
         lease = ["PX", int(conf.NODE_LEASE * 1000)]
-        name = f"{PREFIX}node:{self._node.id}"
+        only = ["XX"] if only_if_there else []
         written, *_ = await self._do(
-            ("SET", name, _encode(self._node), *lease, *(["XX"] if only_if_there else [])),
+            ("SET", self._lease_name, _encode(self._node), *lease, *only),
             ("SET", count_name(self._node.id), sessions, *lease),
             ("SADD", f"{PREFIX}nodes", self._node.id),
         )
@@ -217,7 +222,9 @@ class RedisRegistry:
         if commands:
             await self._do(*commands)
 
-    async def report(self, deliveries: int, waiting: Mapping[str, int]) -> None:
+    async def report(
+        self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
+    ) -> None:
         """Write the figures, which last as long as a lease."""
         assert self._node is not None
         lease = int(conf.NODE_LEASE * 1000)
@@ -226,6 +233,9 @@ class RedisRegistry:
             ("SET", deliveries_name(self._node.id), deliveries, "PX", lease),
             ("DEL", name),
         ]
+        if is_draining:
+            self._node = replace(self._node, is_draining=True)
+            commands.append(("SET", self._lease_name, _encode(self._node), "PX", lease))
         if waiting:
             pairs = (part for pair in waiting.items() for part in pair)
             commands += [("HSET", name, *pairs), ("PEXPIRE", name, lease)]

@@ -47,6 +47,7 @@ class NodeEntry:
     deliveries: int = 0  # messages written to sessions since it started, each session counted
     address: str = ""
     addresses: int = 0
+    is_draining: bool = False  # takes no more sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ class Registry(Protocol):
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease; if it was lost, write `entries` (session, rooms) again."""
 
-    async def report(self, deliveries: int, waiting: Mapping[str, int]) -> None:
+    async def report(
+        self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
+    ) -> None:
         """Say how many messages the node has written to sessions since it started.
 
         `waiting`: bytes by session, for those for which some wait.
@@ -181,8 +184,12 @@ class MemoryRegistry:
                 self._keys.setdefault(entry.key, {})[entry.id] = entry
                 await self.join(entry, rooms)
 
-    async def report(self, deliveries: int, waiting: Mapping[str, int]) -> None:
+    async def report(
+        self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
+    ) -> None:
         """Keep the figures for who asks."""
+        assert self._node is not None
+        self._node = replace(self._node, is_draining=is_draining)
         self._deliveries, self._waiting = deliveries, waiting
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:

@@ -92,7 +92,7 @@ def of_registry() -> Section:
             "count": len(nodes),
             "rows": [
                 {"id": n.id, "number": n.number, "name": n.name, "since": n.since,
-                 "sessions": n.sessions}
+                 "sessions": n.sessions, "is_draining": n.is_draining}
                 for n in nodes[:NODES_SHOWN]
             ],
         },

@@ -170,8 +170,11 @@ class Upkeep:
         sessions = self._hub.sessions.values()
         waiting = {one.id: one.link.waiting for one in sessions if one.link.waiting}
         most = heapq.nlargest(WAITING_MAX, waiting, key=waiting.__getitem__)
+        rows = {name: waiting[name] for name in most}
         with suppress(Unavailable):  # `renew` says so, less often
-            await self._node.registry.report(deliveries[0], {name: waiting[name] for name in most})
+            await self._node.registry.report(
+                deliveries[0], rows, is_draining=self._node.is_draining
+            )
 
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""

@@ -158,7 +158,8 @@ class NodesWeightedView(GoimView):
     def get(self, request: Request) -> JsonResponse:
         """The nodes that have a `NODE_ADDRESS`, the emptiest first; else the host asked."""
         host = _host(request)
-        nodes = sorted(get_registry().nodes(), key=lambda node: node.sessions)
+        open_nodes = [node for node in get_registry().nodes() if not node.is_draining]
+        nodes = sorted(open_nodes, key=lambda node: node.sessions)
         return done(
             {
                 "domain": host,

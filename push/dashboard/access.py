@@ -77,6 +77,12 @@ def require(request: HttpRequest, permission: str) -> None:
         raise Forbidden(f"You need the permission {permission} for that.")
 
 
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """For a form that is older than its browser's login, or came from elsewhere: what to do."""
+    error = Forbidden(f"{reason} Go back, load the page again, and repeat.")
+    return render(request, "dashboard/error.html", {"error": error}, status=error.status)
+
+
 def _error_page(request: HttpRequest, error: ImgoError) -> HttpResponse:
     if isinstance(error, NotAuthenticated):
         # Back to a page, not to the form that it was asked with.

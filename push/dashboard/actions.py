@@ -15,13 +15,13 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.urls import reverse
 
-from accounts.models import Token
+from accounts.models import Token, digest
 from imgo_site.conf import conf
-from imgo_site.errors import ImgoError, NotFound
+from imgo_site.errors import BadRequest, ImgoError, NotFound
 from imgo_site.names import check_name
 from offline.models import Message
 from push import operations
-from push.models import Node
+from push.models import Dedupe, Node
 from push.registry import get_registry
 from push.services import CALLER_MAX, Push, accept_push, encode_body, is_json
 
@@ -36,6 +36,11 @@ def key_url(key: str) -> str:
 def room_url(room: str) -> str:
     """The page of a room."""
     return f"{reverse('dashboard-room')}?{urlencode({'name': room})}"
+
+
+def sessions(count: int) -> str:
+    """So many sessions, in words."""
+    return f"{count:,} session{'' if count == 1 else 's'}"
 
 
 def _audit(
@@ -110,9 +115,10 @@ class KickKey(_OfKey):
 
     def question(self) -> list[str]:
         """How many there are."""
-        count = len(get_registry().sessions(self.cleaned_data["name"]))
+        key = self.cleaned_data["name"]
+        count = self._some(len(get_registry().sessions(key)))
         return [
-            f"Close {count} session(s) of the key {self.cleaned_data['name']!r}?",
+            f"Close {count} of the key {key!r}?",
             "Its clients are told not to come back by themselves. What is pending stays pending.",
         ]
 
@@ -121,7 +127,12 @@ class KickKey(_OfKey):
         key = self.cleaned_data["name"]
         what, change = f"sessions of {key}", "Closed all sessions of the key."
         _audit(user, CHANGE, Node, what=what, change=change)
-        return f"{operations.kick_key(key)} session(s) of {key!r} are being closed."
+        return f"Now being closed: {self._some(operations.kick_key(key))} of {key!r}."
+
+    def _some(self, count: int) -> str:
+        if not count:
+            raise NotFound(f"The key {self.cleaned_data['name']!r} is not connected.")
+        return sessions(count)
 
 
 class KickSession(_OfKey):
@@ -136,8 +147,7 @@ class KickSession(_OfKey):
     def question(self) -> list[str]:
         """Which one; it may have gone since the page was made."""
         data = self.cleaned_data
-        if all(entry.id != data["session"] for entry in get_registry().sessions(data["name"])):
-            raise NotFound(f"The key {data['name']!r} has no session {data['session']!r} any more.")
+        self._look()
         return [
             f"Close the session {data['session']} of the key {data['name']!r}?",
             "Its client is told not to come back by itself; other sessions of the key stay.",
@@ -145,11 +155,17 @@ class KickSession(_OfKey):
 
     def perform(self, user: Any) -> str:
         """Order it."""
+        self._look()
         session, key = self.cleaned_data["session"], self.cleaned_data["name"]
         what = f"session {session} of {key}"
         _audit(user, CHANGE, Node, what=what, change="Closed the session.")
         operations.kick_session(session)
         return f"The session {session} is being closed."
+
+    def _look(self) -> None:
+        data = self.cleaned_data
+        if all(entry.id != data["session"] for entry in get_registry().sessions(data["name"])):
+            raise NotFound(f"The key {data['name']!r} has no session {data['session']!r} any more.")
 
 
 class DrainNode(Action):
@@ -164,6 +180,8 @@ class DrainNode(Action):
     def _node(self) -> Any:
         wanted = self.cleaned_data["node"]
         for node in get_registry().nodes():
+            if wanted == node.id and node.is_draining:
+                raise BadRequest(f"{node.name} is draining already.")
             if wanted == node.id:
                 return node
         raise NotFound(f"There is no live node {wanted!r}.")
@@ -172,7 +190,7 @@ class DrainNode(Action):
         """How many sessions that is about."""
         node = self._node()
         return [
-            f"Have the node {node.name} close its {node.sessions} session(s) and take no more?",
+            f"Have the node {node.name} close {sessions(node.sessions)} and take no more?",
             f"They are closed over {conf.DRAIN_SECONDS:g} seconds and come back on other nodes. "
             "The node takes sessions again only after a restart.",
         ]
@@ -181,7 +199,7 @@ class DrainNode(Action):
         """Order it."""
         node = self._node()
         _audit(user, CHANGE, Node, pk=node.number, what=node.name, change="Drained the node.")
-        return f"{node.name} is closing {operations.drain_node(node.id)} session(s)."
+        return f"{node.name} is closing {sessions(operations.drain_node(node.id))}."
 
 
 class RevokeToken(_OfKey):
@@ -239,7 +257,7 @@ class PushMessage(Action):
     store = forms.BooleanField(
         label="Keep it for a key that is not connected", required=False, initial=True
     )
-    # A form that is sent twice pushes once.
+    # A form that is sent twice pushes once, unless it was changed in between.
     dedupe = forms.CharField(widget=forms.HiddenInput, initial=uuid4, max_length=100)
 
     def clean(self) -> dict[str, Any]:
@@ -272,7 +290,7 @@ class PushMessage(Action):
             to_all=data["target"] == "all",
             ttl=data["ttl"],
             store=data["store"],
-            dedupe_id=data["dedupe"],
+            dedupe_id=digest(repr(sorted(data.items()))),
         )
 
     def _target(self) -> str:
@@ -291,13 +309,16 @@ class PushMessage(Action):
             count = len(registry.sessions(name))
         kept = "It is kept for the key if it is not connected." if self.push.is_stored else ""
         size = f"{len(self.push.body):,} bytes"
-        return [f"Push {size} to {self._target()}: {count:,} session(s) now?", kept]
+        return [f"Push {size} to {self._target()}: {sessions(count)} now?", kept]
 
     def perform(self, user: Any) -> str:
         """Accept it."""
         by = f"dashboard:{user.get_username()}"[:CALLER_MAX]
+        is_known = Dedupe.objects.known(by, [self.push.dedupe_id])
         message_id = accept_push(self.push, by)
         what = f"message {message_id} to {self._target()}"
+        if is_known:
+            return f"This was {what} already: it is not pushed again."
         change = f"Pushed {len(self.push.body)} bytes."
         _audit(user, ADDITION, Message, pk=message_id, what=what, change=change)
         return f"Message {message_id} to {self._target()} is accepted."

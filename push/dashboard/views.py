@@ -9,7 +9,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import Token
 from accounts.staff import is_dashboard_key
@@ -44,7 +44,7 @@ def _may(request: HttpRequest) -> dict[str, bool]:
     }
 
 
-@require_GET
+@require_safe
 @for_operators
 def overview(request: HttpRequest) -> HttpResponse:
     """What is going on now; the script keeps it up to date."""
@@ -54,6 +54,7 @@ def overview(request: HttpRequest) -> HttpResponse:
         "room": DASHBOARD_ROOM,
         "data": reverse("dashboard-data"),
         "every": snapshot.EVERY,
+        "zone": settings.TIME_ZONE,
         "span": snapshot.SAMPLE_EVERY * snapshot.SAMPLES_KEPT,
         "may": may,
         "urls": {
@@ -67,7 +68,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/overview.html", {"config": config, "may": may})
 
 
-@require_GET
+@require_safe
 @data_for_operators
 def data(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
     """The picture, for pages without a WebSocket."""
@@ -113,8 +114,7 @@ def _sessions_of(key: str) -> dict[str, Any]:
 
 def _pushes_to(key: str) -> list[dict[str, Any]]:
     rows = []
-    for message in records.latest_of(key, PUSHES_SHOWN):
-        (delivery,) = records.deliveries(message, [key])
+    for message, delivery in records.latest_of(key, PUSHES_SHOWN):
         state = " ".join(filter(None, (delivery.state, delivery.how, delivery.reason)))
         rows.append(
             {
@@ -129,7 +129,7 @@ def _pushes_to(key: str) -> list[dict[str, Any]]:
     return rows
 
 
-@require_GET
+@require_safe
 @for_operators
 def key(request: HttpRequest) -> HttpResponse:
     """One key: its sessions, what is pending for it, and its last pushes."""
@@ -155,7 +155,7 @@ def key(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/key.html", context)
 
 
-@require_GET
+@require_safe
 @for_operators
 def room(request: HttpRequest) -> HttpResponse:
     """One room: who is in it."""
@@ -171,7 +171,7 @@ def room(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/room.html", context)
 
 
-@require_GET
+@require_safe
 @for_operators
 def rooms(request: HttpRequest) -> HttpResponse:
     """The rooms with somebody in them, fullest first."""
@@ -179,7 +179,7 @@ def rooms(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/rooms.html", {"found": found})
 
 
-@require_GET
+@require_safe
 @for_operators
 def keys(request: HttpRequest) -> HttpResponse:
     """Some of the keys that are connected; those with a text in their name, when one is given."""
@@ -201,14 +201,14 @@ def keys(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/keys.html", context)
 
 
-@require_GET
+@require_safe
 @for_operators
 def nothing(request: HttpRequest, rest: str) -> HttpResponse:  # noqa: ARG001
     """Any other address."""
     raise NotFound(f"There is nothing at {request.path}.")
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @for_operators
 def act(request: HttpRequest, name: str) -> HttpResponse:
     """Ask, and when that is confirmed with a POST, do it."""
@@ -216,14 +216,14 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
     if kind is None:
         raise NotFound("There is no such action.")
     require(request, kind.permission)
-    if request.method == "GET" and kind.has_form:
+    if request.method != "POST" and kind.has_form:
         given = {field: value for field, value in request.GET.items() if field in kind.base_fields}
         return _show_form(request, kind(initial=given))
     form = kind(request.POST if request.method == "POST" else request.GET)
     if not form.is_valid():
         if kind.has_form:
             return _show_form(request, form, status=400)
-        problems = [str(error) for errors in form.errors.values() for error in errors]
+        problems = [f"{name}: {error}" for name, errors in form.errors.items() for error in errors]
         raise BadRequest(" ".join(problems))
     if request.method == "POST" and "confirmed" in request.POST:
         with transaction.atomic():

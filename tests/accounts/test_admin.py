@@ -46,15 +46,42 @@ def test_a_change_keeps_the_token(admin_client, add_token):
     assert Token.objects.by_digest([digest(text)])[digest(text)].key == "u2"
 
 
-def test_a_bad_key_is_an_error_of_the_form(admin_client, add_token):
-    assert add_token("a\x01b").status_code == 200
+BAD_TOKENS = [
+    ({"key": ""}, "key", ["This field is required."]),
+    ({"key": "a\x01b"}, "key", ["A key must not contain control characters."]),
+    ({"key": "x" * 300}, "key", ["Ensure this value has at most 255 characters (it has 300)."]),
+    ({"key": "u1", "rooms": '{"a": 1}'}, "rooms", ["rooms must be a list of room names."]),
+    ({"key": "u1", "rooms": "[7]"}, "rooms", ["A room must be a non-empty string."]),
+]
+
+
+@pytest.mark.parametrize(("values", "field", "errors"), BAD_TOKENS)
+def test_a_mistake_is_told_once_and_where_it_is(add_token, values, field, errors):
+    answer = add_token(**values)
+    assert answer.context["adminform"].form.errors == {field: errors}
     assert not Token.objects.exists()
 
 
-def test_bad_rooms_are_an_error_of_the_form(add_token):
-    assert add_token("u1", rooms='{"a": 1}').status_code == 200
-    assert add_token("u1", rooms="[7]").status_code == 200
-    assert not Token.objects.exists()
+def test_blanks_of_a_key_stay_its_own(admin_client, add_token):
+    add_token("  u1")
+    row = Token.objects.get()
+    admin_client.post(f"/admin/accounts/token/{row.pk}/change/", {"key": row.key, "rooms": "[]"})
+    assert list(Token.objects.values_list("key", "rooms")) == [("  u1", [])]
+
+
+@pytest.mark.parametrize("name", ["accounts/token", "accounts/apikey", "auth/user"])
+def test_an_address_fills_in_nothing(admin_client, name):
+    query = {"expires_at": "x", "last_login": "x", "key": "u1", "name": "n", "username": "n"}
+    form = admin_client.get(f"/admin/{name}/add/", query).context["adminform"].form
+    assert form.initial == {}
+
+
+@pytest.mark.parametrize("name", ["a\x01", "a\u200b"])
+def test_a_bad_name_of_an_api_key_is_an_error_of_the_form(admin_client, name):
+    answer = admin_client.post("/admin/accounts/apikey/add/", {"name": name})
+    errors = answer.context["adminform"].form.errors
+    assert errors == {"name": ["An API key's name has from 1 to 100 printable characters."]}
+    assert not ApiKey.objects.exists()
 
 
 def test_a_new_api_key_is_shown_once_and_can_be_revoked(admin_client):

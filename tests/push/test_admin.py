@@ -1,10 +1,12 @@
 """The admin's lists: few queries however many rows, no scan of a table, and what they can do."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
-from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -24,7 +26,7 @@ pytestmark = [pytest.mark.django_db]
 
 LISTS = [
     "accounts/token", "accounts/apikey", "offline/message", "offline/pending", "offline/event",
-    "offline/outbox", "push/node",
+    "offline/outbox", "push/node", "admin/logentry",
 ]  # fmt: skip
 
 
@@ -42,6 +44,11 @@ def add_rows(count: int) -> None:
         Token(key=f"u{n}-{ids[0]}", digest=f"{n}-{ids[0]}") for n in range(count)
     )
     ApiKey.objects.bulk_create(ApiKey(name="k", digest=f"{n}-{ids[0]}") for n in range(count))
+    by, kind = User.objects.earliest("pk"), ContentType.objects.get_for_model(Node)
+    LogEntry.objects.bulk_create(
+        LogEntry(user=by, content_type=kind, object_id=n, object_repr="n", action_flag=CHANGE)
+        for n in range(count)
+    )
     Node.objects.bulk_create(Node(name=f"n{n}-{ids[0]}") for n in range(count))
 
 
@@ -87,13 +94,26 @@ def test_a_list_never_counts_all_rows(browser, name):
 )
 def test_a_search_uses_an_index(browser, path, index):
     add_rows(3)
+    Node.objects.bulk_create(Node(name=str(n)) for n in range(1000))
     with connection.cursor() as cursor:
+        cursor.execute("ANALYZE push_node")  # of a page of rows any index is as good
         cursor.execute("SET LOCAL enable_seqscan = off")
         for sql in queries_of(browser, path)[2:]:  # after the session and the user
             cursor.execute(f"EXPLAIN {sql}")
             plan = "\n".join(row[0] for row in cursor.fetchall())
             assert "Seq Scan" not in plan
     assert re.search(rf"Index.* {index}|Index Cond", plan), plan
+
+
+def test_the_events_of_a_message_are_not_sorted_for_its_first_page(browser):
+    add_rows(3)
+    one = Message.objects.latest("pk").pk
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL enable_sort = off")  # where there is another way
+        for sql in queries_of(browser, f"offline/event/?q={one}")[2:]:
+            cursor.execute(f"EXPLAIN {sql}")
+            assert "Sort Key: message_id" not in "".join(row[0] for row in cursor.fetchall())
 
 
 @pytest.mark.any_database
@@ -116,6 +136,11 @@ def test_a_number_that_is_a_key_and_a_message_finds_the_rows_of_both(browser):
     push_to_keys([str(first)], 2)
     found = browser.get(f"/admin/offline/pending/?q={first}").context["cl"].result_list
     assert [row.key for row in found] == [str(first), "b", "a"]
+
+
+def test_times_are_told_to_the_second(browser):
+    Node.objects.create(name="n", last_seen=datetime(2026, 1, 2, 15, 4, 5, tzinfo=UTC))
+    assert "2026-01-02 15:04:05" in browser.get("/admin/push/node/").content.decode()
 
 
 @pytest.mark.any_database
@@ -177,6 +202,15 @@ def test_beyond_a_limit_the_count_is_an_estimate(browser, monkeypatch):
     assert estimates.bounded_count(Pending.objects.filter(key="u1")) == 1
 
 
+@pytest.mark.any_database
+def test_blanks_of_a_key_may_be_its_own_or_pasted_along(browser):
+    for key in ("u1", " u1"):
+        Token.objects.issue(key)
+    for typed, key in ((" u1", " u1"), ("u1", "u1"), ("u1 ", "u1")):
+        found = browser.get("/admin/accounts/token/", {"q": typed}).context["cl"].result_list
+        assert key in [row.key for row in found]
+
+
 # What can be done
 
 
@@ -216,7 +250,7 @@ def test_parked_messages_are_tried_again(browser):
     browser.post("/admin/offline/outbox/", form)
     parked.refresh_from_db()
     assert (parked.attempts, parked.parked_at, parked.error) == (0, None, "")
-    assert LogEntry.objects.get().object_id == str(parked.pk)
+    assert LogEntry.objects.get(change_message__contains="again").object_id == str(parked.pk)
 
 
 def test_who_may_only_look_cannot_retry():
@@ -270,6 +304,26 @@ def test_the_admin_shows_the_way_to_the_dashboard(browser, client):
         assert b'href="/dashboard/"' in browser.get(f"/admin/{page}").content
     client.force_login(User.objects.create_user("staff", is_staff=True))
     assert b'href="/dashboard/"' not in client.get("/admin/").content
+
+
+def test_the_log_shows_what_everybody_did_with_links_to_what_is_there(browser):
+    push_to_keys(["u1"], 1)
+    message = Message.objects.get()
+    somebody = User.objects.create_user("somebody")
+    for model, pk, flag, name in (
+        (Message, message.pk, ADDITION, "message for <u1>"),
+        (Node, None, CHANGE, "sessions of u1"),
+        (Token, 7, DELETION, "token of u1"),
+    ):
+        LogEntry.objects.create(
+            user=somebody, content_type=ContentType.objects.get_for_model(model), object_id=pk,
+            object_repr=name, action_flag=flag, change_message="Did it.",
+        )  # fmt: skip
+    page = browser.get("/admin/admin/logentry/").content.decode()
+    assert page.count("somebody") == page.count("Did it.") == 3
+    link = f'<a href="/admin/offline/message/{message.pk}/change/">message for &lt;u1&gt;</a>'
+    assert link in page
+    assert "/admin/accounts/token/7/" not in page
 
 
 @pytest.mark.parametrize("name", ["message", "pending", "event", "outbox"])

@@ -4,11 +4,14 @@ import asyncio
 import html
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Token
 from imgo_site.errors import BadRequest
@@ -69,10 +72,10 @@ def _no_kept_rooms(monkeypatch):
 def populate(settings, redis_client):
     """Writes a node with sessions into the registry: `populate({"u1": ["r1"]})`."""
 
-    def write(keys: dict[str, list[str]]) -> None:
+    def write(keys: dict[str, list[str]], node: NodeEntry = NODE) -> None:
         async def go() -> None:
             registry = RedisRegistry(settings.REDIS_URL)
-            await registry.start(NODE)
+            await registry.start(node)
             for place, (key, rooms) in enumerate(keys.items()):
                 entry = Entry(f"n1-{place}", key, "n1", "tcp", "192.0.2.1", "ios", 1_700_000_000.0)
                 await registry.add(entry, 0, evict=False)
@@ -147,7 +150,9 @@ def test_an_action_needs_the_csrf_token(superuser, populate, permission):
     Token.objects.issue("u1")
     action, values = ACTIONS[permission]
     browser = browser_of(superuser, enforce_csrf_checks=True)
-    assert do(browser, action, values).status_code == 403
+    answer = do(browser, action, values)
+    assert answer.status_code == 403
+    assert "CSRF cookie not set. Go back, load the page again, and repeat." in text_of(answer)
     assert Token.objects.exists()
     assert not LogEntry.objects.exists()
     assert not Message.objects.exists()
@@ -241,6 +246,17 @@ def test_a_key_is_found_with_what_is_known_of_it(browser, populate):
         assert part in text
     assert "which counts as delivered" in text
     assert "Pending messages (1)" in text
+
+
+def test_a_key_with_many_pushes_takes_as_many_queries_as_one_with_few(browser, redis_client):
+    counts = []
+    for pushes in (1, 9):
+        for _ in range(pushes):
+            accept_push(Push(b"1", keys=("u1",)))
+        with CaptureQueriesContext(connection) as queries:
+            browser.get("/dashboard/key", {"name": "u1"})
+        counts.append(len(queries))
+    assert counts[0] == counts[1] <= 12
 
 
 @pytest.mark.parametrize("name", ["nobody", "a/b?c&d=<e>'\"", " blanks ", "ключ"])
@@ -359,14 +375,21 @@ def logged() -> tuple[str, str]:
 def test_a_push(browser, populate, tasks, body, stored):
     populate({"u1": []})
     values = {"target": "key", "name": "u1", "body": body, "dedupe": "d1", "store": "on"}
-    for _ in range(2):  # sent twice, pushed once
-        answer = do(browser, "push", values)
-        assert "is accepted" in text_of(answer)
+    for told in ("is accepted", "is not pushed again"):  # sent twice, pushed once
+        assert told in text_of(do(browser, "push", values))
     message = Message.objects.get()
     assert (bytes(message.body), message.keys, message.by) == (stored, ["u1"], "dashboard:root")
     assert Pending.objects.filter(key="u1").count() == 1
-    assert LogEntry.objects.first().object_id == str(message.pk)
-    assert f"message {message.pk} to the key 'u1'" in LogEntry.objects.first().object_repr
+    entry = LogEntry.objects.get()
+    assert entry.object_id == str(message.pk)
+    assert f"message {message.pk} to the key 'u1'" in entry.object_repr
+
+
+def test_who_goes_back_and_changes_the_text_pushes_both(browser, redis_client):
+    values = {"target": "key", "name": "u1", "dedupe": "d1"}
+    for body in ("1", "2"):
+        assert "is accepted" in text_of(do(browser, "push", {**values, "body": body}))
+    assert [bytes(row.body) for row in Message.objects.order_by("pk")] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +449,7 @@ async def test_sessions_are_closed(desk, listen, action, values, expected):
 async def test_a_node_is_drained(desk, listen):
     heard = await listen(node_group("n1"))
     answer = await in_thread(desk, "drain-node", {"node": "n1"})
-    assert b"node-one is closing 1 session(s)" in answer.content
+    assert b"node-one is closing 1 session" in answer.content
     assert [order["type"] for order in await heard()] == ["imgo.drain"]
     assert await in_thread(logged) == ("node-one", "Drained the node.")
 
@@ -446,7 +469,13 @@ def test_a_token_is_revoked(browser, populate):
     assert LogEntry.objects.count() == 1
 
 
+def test_a_part_that_is_missing_is_named(browser):
+    answer = browser.get("/dashboard/act/kick-session", {"name": "u1"})
+    assert "session: This field is required." in text_of(answer)
+
+
 GONE = [
+    ("kick-key", {"name": "u9"}, "is not connected"),
     ("kick-session", {"session": "n1-9", "name": "u1"}, "has no session"),
     ("kick-session", {"session": "x", "name": "u1"}, "has no session"),
     ("revoke-token", {"name": "u1"}, "has no token"),
@@ -457,9 +486,19 @@ GONE = [
 @pytest.mark.parametrize(("action", "values", "why"), GONE)
 def test_nobody_is_asked_about_what_is_gone(browser, populate, action, values, why):
     populate({"u1": []})
-    answer = browser.get(f"/dashboard/act/{action}", values)
-    assert answer.status_code == 404
-    assert why in text_of(answer)
+    # Or it goes while the question is shown.
+    for answer in (browser.get(f"/dashboard/act/{action}", values), do(browser, action, values)):
+        assert answer.status_code == 404
+        assert why in text_of(answer)
+    assert not LogEntry.objects.exists()
+
+
+def test_a_node_that_drains_already_is_left_alone(browser, populate):
+    populate({}, replace(NODE, is_draining=True))
+    assert browser.get("/dashboard/data").json()["nodes"]["rows"][0]["is_draining"]
+    answer = do(browser, "drain-node", {"node": "n1"})
+    assert (answer.status_code, "draining already" in text_of(answer)) == (400, True)
+    assert not LogEntry.objects.exists()
 
 
 def test_there_are_no_other_actions(browser):
@@ -470,6 +509,7 @@ def test_there_are_no_other_actions(browser):
 def test_the_wrong_method(browser, method):
     assert getattr(browser, method)("/dashboard/act/push").status_code == 405
     assert browser.post("/dashboard/").status_code == 405
+    assert browser.head("/dashboard/").status_code == 200
 
 
 def test_nobody_else_pushes_to_the_dashboards(db):

@@ -4,9 +4,10 @@ import time
 
 import pytest
 
+from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound
 from push.groups import key_group, node_group
-from push.operations import drain_node, kick_key, kick_session
+from push.operations import drain_node, kick_key, kick_session, revoke_token
 from push.redis_registry import RedisRegistry
 from push.registry import Entry, NodeEntry
 from push.wire import CloseCode
@@ -47,6 +48,18 @@ async def test_all_nodes_of_a_name_are_drained_for_a_killed_one_is_listed_for_a_
     with pytest.raises(NotFound, match="no live node 'nobody'"):
         await in_thread(drain_node, "nobody")
     assert await heard() == []
+
+
+def test_the_sessions_of_a_token_are_closed_when_it_is_gone_for_all(
+    db, django_capture_on_commit_callbacks, monkeypatch
+):
+    told = []
+    monkeypatch.setattr("push.operations.publish", lambda orders, _: told.extend(orders))
+    Token.objects.issue("u1")
+    with django_capture_on_commit_callbacks(execute=True):
+        revoke_token("u1")
+        assert told == []  # until the commit it still opens sessions
+    assert [order["group"] for order in told] == [key_group("u1")]
 
 
 async def test_a_key_is_kicked_everywhere_and_a_session_where_it_is(registries, listen):

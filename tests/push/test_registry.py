@@ -141,6 +141,15 @@ async def test_a_node_says_how_much_it_delivered(registry):
     assert [node.deliveries for node in registry.nodes()] == [5]
 
 
+async def test_a_node_says_that_it_takes_no_more(registry):
+    await registry.report(0, {})
+    assert [node.is_draining for node in registry.nodes()] == [False]
+    await registry.report(0, {}, is_draining=True)
+    assert [node.is_draining for node in registry.nodes()] == [True]
+    await registry.renew(0, [])
+    assert [node.is_draining for node in registry.nodes()] == [True]
+
+
 async def test_a_node_says_what_waits_for_its_sessions(registry):
     await add(registry, entry("s1"), entry("s2"))
     await registry.report(0, {"s2": 700})

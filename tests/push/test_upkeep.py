@@ -419,6 +419,12 @@ async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
     assert [one.deliveries for one in node.registry.nodes()] == [7]
 
 
+async def test_a_node_that_drains_says_so(node):
+    await node.drain()
+    await node.upkeep.report()
+    assert [one.is_draining for one in node.registry.nodes()] == [True]
+
+
 async def test_a_node_says_what_waits_for_its_sessions(node):
     first, second = await admit(node), await admit(node)
     second.link.waiting = 9

@@ -5,6 +5,7 @@ const GAP = 30; // seconds without a point from which on a line is cut
 const WINDOW = 8; // seconds that a rate is of; nodes count once a second
 const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const large = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const ticks = new Intl.NumberFormat("en", { maximumFractionDigits: 2 }); // 0.25 of a small scale
 const format = (value) => (value < 100 ? small : large).format(value);
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -19,11 +20,13 @@ class Plot {
    * @param {string} name of the figure
    * @param {{label: string, of: (point: object) => number | null}[]} series
    * @param {string} unit
+   * @param {string} zone
    */
-  constructor(name, series, unit) {
+  constructor(name, series, unit, zone) {
     const figure = document.querySelector(`[data-plot="${name}"]`);
     this.series = series;
     this.unit = unit;
+    this.zone = zone;
     this.summary = figure.querySelector('[data-part="summary"]');
     const place = figure.querySelector('[data-part="canvas"]');
     this.chart = new uPlot(this.#options(place), [[], ...series.map(() => [])], place);
@@ -45,12 +48,13 @@ class Plot {
     }));
     return {
       ...size(place),
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), this.zone),
       legend: { show: false },
       cursor: { show: false },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.15)] } },
       axes: [
         { ...axis, size: 28, space: 70, values: "{HH}:{mm}" },
-        { ...axis, size: 52, values: (_, ticks) => ticks.map(format) },
+        { ...axis, size: 52, values: (_, values) => values.map((value) => ticks.format(value)) },
       ],
       series: [{}, ...lines],
     };
@@ -92,19 +96,21 @@ export class Plots {
   #span;
   #plots;
 
-  /** @param {number} span seconds */
-  constructor(span) {
+  /** @param {number} span seconds @param {string} zone of the times that are written */
+  constructor(span, zone) {
     this.#span = span;
     this.#plots = [
       new Plot(
         "pushes",
         [{ label: "Accepted", of: ({ pushRate }) => pushRate }],
         "/s",
+        zone,
       ),
       new Plot(
         "deliveries",
         [{ label: "Written", of: ({ deliveryRate }) => deliveryRate }],
         "/s",
+        zone,
       ),
       new Plot(
         "latency",
@@ -113,8 +119,9 @@ export class Plots {
           { label: "p99", of: ({ p99 }) => p99 },
         ],
         " ms",
+        zone,
       ),
-      new Plot("sessions", [{ label: "Open", of: ({ sessions }) => sessions }], ""),
+      new Plot("sessions", [{ label: "Open", of: ({ sessions }) => sessions }], "", zone),
     ];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }

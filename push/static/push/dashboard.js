@@ -15,12 +15,14 @@ const POLL_TIMEOUT = 15000; // ms; without its database the server takes a while
 
 const element = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
-const dateTime = new Intl.DateTimeFormat("sv", { dateStyle: "short", timeStyle: "medium" }); // ISO
-const clock = new Intl.DateTimeFormat("sv", { timeStyle: "medium" });
+// The server's zone, as on the other pages, in the admin and in logs; Swedes write times like ISO.
+const timeIn = (styles) => new Intl.DateTimeFormat("sv", { timeZone: config.zone, ...styles });
+const dateTime = timeIn({ dateStyle: "short", timeStyle: "medium" });
+const clock = timeIn({ timeStyle: "medium" });
 
 /** What is shown, and since when. */
 class Page {
-  plots = new Plots(config.span);
+  plots = new Plots(config.span, config.zone);
   lastAt = -Infinity; // ms, of the last picture, by this page's clock
   source = "";
   failure = "";
@@ -186,8 +188,9 @@ function showTables({ nodes, rooms, latest }) {
         more: ` ${node.name}`,
         href: `${config.urls.drain}?node=${encodeURIComponent(node.id)}`,
       };
-      const cells = [{ text: node.name }, count(node.sessions)];
-      if (config.may.drain) cells.push(drain);
+      const state = node.is_draining ? " (draining)" : "";
+      const cells = [{ text: node.name + state }, count(node.sessions)];
+      if (config.may.drain) cells.push(node.is_draining ? { text: "" } : drain);
       return { id: node.id, cells: [...cells, time(node.since, dateTime)] };
     });
     fill("nodes", rows, "No node is running.");

@@ -36,6 +36,10 @@ class Nodes:
         there = self._there.get(node, [])
         self._run(self._nodes[node].renew(len(there), there))
 
+    def drain(self, node: str) -> None:
+        """What a node says that takes no more sessions."""
+        self._run(self._nodes[node].report(0, {}, is_draining=True))
+
     def stop(self) -> None:
         for node in self._nodes.values():
             self._run(node.stop())

@@ -201,6 +201,8 @@ def test_clients_are_sent_to_the_emptiest_node(api, nodes):
     assert told["data"]["domain"] == "testserver"
     assert (told["data"]["tcp_port"], told["data"]["ws_port"]) == (8080, 8090)
     assert told["data"]["heartbeat"] * told["data"]["heartbeat_max"] < 300
+    nodes.drain("n3")  # it would refuse them
+    assert api.get("/goim/nodes/weighted").json()["data"]["nodes"] == ["192.0.2.8"]
 
 
 def test_without_addresses_of_their_own_the_host_that_was_asked_is_the_node(api, nodes):

@@ -18,13 +18,16 @@ def test_a_token_as_data(data):
     assert found == {"key": "u1", "rooms": ["a"]}
 
 
-def test_a_revoked_token_is_gone_and_its_sessions_are_told(run, data, imgo, monkeypatch):
+def test_a_revoked_token_is_gone_and_its_sessions_are_told(
+    run, data, imgo, monkeypatch, django_capture_on_commit_callbacks
+):
     told = []
     monkeypatch.setattr("push.operations.publish", lambda orders, _: told.extend(orders))
     run("token", "u1")
-    assert run("token", "u1", "--revoke") == (
-        "The token of 'u1' is revoked; its open sessions are closed within 30 s.\n"
-    )
+    with django_capture_on_commit_callbacks(execute=True):
+        assert run("token", "u1", "--revoke") == (
+            "The token of 'u1' is revoked; its open sessions are closed within 30 s.\n"
+        )
     assert not Token.objects.exists()
     assert [order["code"] for order in told] == [4403]
     with pytest.raises(CommandError, match="'u1' has no token"):
