@@ -68,6 +68,9 @@ class Keeper(Protocol):
     def deliver_late(self, session: "Session", message: "Outgoing") -> None:
         """Find out whether a message that the replay has overtaken is still to be sent."""
 
+    def audience(self, session: "Session") -> int:
+        """How many sessions are in the room of one of goim's clients."""
+
 
 PACKET_KINDS = 12  # of each `Kind`, with an id or without, wrapped or not
 TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
@@ -169,6 +172,7 @@ class Session:
         "id",
         "identity",
         "is_closed",
+        "is_goim",
         "key",
         "kind",
         "last_seen",
@@ -189,6 +193,7 @@ class Session:
         *,
         acks: bool = False,
         accepts: Iterable[int] | None = None,
+        is_goim: bool = False,
     ) -> None:
         self.id = id
         self.identity = identity
@@ -202,6 +207,8 @@ class Session:
         self.acks = acks  # it acknowledges with op 22; others by reading
         # The own ops that it takes, as goim's clients name them; None: all there are.
         self.accepts = None if accepts is None else shared(accepts)
+        # goim's client, which gets goim's bodies of replies; JSON frames have no form for them.
+        self.is_goim = is_goim and kind is not Kind.TEXT
         self.rooms: set[str] = set()
         self.change_room = ""  # the one that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
@@ -283,6 +290,13 @@ class Session:
     def reply(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:
         """Answer a frame; `body` is JSON or empty."""
         self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
+
+    def beat(self, seq: int, ver: int) -> None:
+        """Answer a heartbeat; goim's clients are told how many are in their room."""
+        body = self._keeper.audience(self).to_bytes(4) if self.is_goim else b""
+        self.link.write(
+            encode_reply(self.link, self.kind, Op.HEARTBEAT_REPLY, seq, body=body, ver=ver)
+        )
 
     def disconnect(self, code: CloseCode, reason: str = "") -> None:
         """Say why with op 6, then close. Further calls do nothing."""

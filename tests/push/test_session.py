@@ -38,6 +38,17 @@ def test_a_reply_has_the_seq_and_the_version_of_the_question(kind, acks):
     session.reply(Op.HEARTBEAT_REPLY, 77, ver=3)
     (frame,) = frames(session)
     assert (frame.ver, frame.op, frame.seq, frame.id) == (3, Op.HEARTBEAT_REPLY, 77, 0)
+
+
+@kinds
+@pytest.mark.parametrize("is_goim", [True, False])
+def test_a_heartbeat_tells_goims_clients_the_size_of_their_room(kind, is_goim):
+    session = make_session(kind=kind, is_goim=is_goim)
+    session.beat(77, 3)
+    (frame,) = frames(session)
+    assert (frame.ver, frame.op, frame.seq, frame.id) == (3, Op.HEARTBEAT_REPLY, 77, 0)
+    empty = b"{}" if kind is Kind.TEXT else b""
+    assert frame.body == (b"\0\0\x03\xe8" if is_goim and kind is not Kind.TEXT else empty)
     assert session.link.receipts == [0]
 
 
