@@ -228,7 +228,7 @@ class SessionConsumer(AsyncConsumer):
     @classmethod
     async def on_heartbeat(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
         """Op 2: a sign of life; its body is ignored."""
-        session.reply(Op.HEARTBEAT_REPLY, frame.seq, ver=frame.ver)
+        session.beat(frame.seq, frame.ver)
 
     @classmethod
     async def on_test(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
@@ -253,7 +253,7 @@ class SessionConsumer(AsyncConsumer):
     @classmethod
     async def on_change_room(cls, node: Node, session: Session, frame: Frame) -> None:
         """Op 12: leave the room of the last op 12 (or of the auth body) and join another."""
-        body = b""
+        body = frame.body if session.is_goim else b""
         try:
             room = room_name(frame.body)
             if room:

@@ -75,7 +75,16 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
         for room in body.rooms:
             await check_room(identity, room)
         name = node.new_session_id()
-        session = Session(name, identity, kind, link, node, acks=body.ack, accepts=body.accepts)
+        session = Session(
+            name,
+            identity,
+            kind,
+            link,
+            node,
+            acks=body.ack,
+            accepts=body.accepts,
+            is_goim=body.is_goim,
+        )
         link.session = session
         entry = Entry(
             session.id,

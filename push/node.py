@@ -18,6 +18,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, owed
 from push import health, metrics, publish
+from push.audience import Audience
 from push.envelope import close_envelope
 from push.groups import key_group, node_group, room_group
 from push.hub import Hub
@@ -57,6 +58,7 @@ class Node:
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain
         self.registry = get_registry()
+        self.rooms = Audience(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger()
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
@@ -218,6 +220,10 @@ class Node:
         except DatabaseError as error:
             logger.warning("message %d waits for the next audit: %s", message.id, error)
             self.hub.delivered.forget(message.id, key_group(session.key))
+
+    def audience(self, session: Session) -> int:
+        """How many sessions are in the room that op 12 leaves: goim's one room of a session."""
+        return self.rooms.of(session.change_room)
 
     def delivered(self, message_id: int, session: Session) -> None:
         """The kernel has taken a stored message for a session."""

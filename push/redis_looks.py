@@ -26,19 +26,25 @@ def fullest_rooms(client: redis.Redis, nodes: Sequence[NodeEntry], limit: int) -
     names = [rooms_name(node.id) for node in nodes]
     tops: list[Any] = [client.zrevrange(name, 0, CANDIDATES - 1) for name in names]
     found = {text(room) for top in tops for room in top}
-    counts = dict.fromkeys(found, 0)
-    for name in names:
-        for room, count in _scores(client, name, found):
-            counts[room] += int(count or 0)
-    sizes = [int(client.zcard(name)) for name in names]
-    is_all = max(sizes, default=0) <= CANDIDATES
+    counts = sizes(client, names, found)
+    cards = [int(client.zcard(name)) for name in names]
+    is_all = max(cards, default=0) <= CANDIDATES
     is_estimate = not is_all and len(names) > 1
     if is_estimate:
         shares = [_share(client, name, names) for name in names]
-        count = round(sum(size * share for size, share in zip(sizes, shares, strict=True)))
+        count = round(sum(size * share for size, share in zip(cards, shares, strict=True)))
     else:
-        count = len(found) if is_all else sizes[0]
+        count = len(found) if is_all else cards[0]
     return FullestRooms(count, is_estimate, fullest(counts, limit))
+
+
+def sizes(client: redis.Redis, names: Sequence[str], rooms: Iterable[str]) -> dict[str, int]:
+    """How many sessions are in these rooms, on the nodes whose rooms have these names."""
+    counts = dict.fromkeys(rooms, 0)
+    for name in names:
+        for room, count in _scores(client, name, counts):
+            counts[room] += int(count or 0)
+    return counts
 
 
 def _scores(

@@ -131,8 +131,8 @@ class Registry(Protocol):
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
 
-    def sizes(self, rooms: Sequence[str]) -> list[int]:
-        """How many sessions are in each of these rooms."""
+    def sizes(self, rooms: Sequence[str], besides: str = "") -> list[int]:
+        """How many sessions are in each of these rooms, without those of the node `besides`."""
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """How many sessions are in a room, and about `limit` of them as `members` has them."""
@@ -248,8 +248,10 @@ class MemoryRegistry:
         """(key, session id) of the sessions in a room, in order."""
         return sorted((entry.key, entry.id) for entry in list(self._rooms.get(room, {}).values()))
 
-    def sizes(self, rooms: Sequence[str]) -> list[int]:
-        """How many sessions are in each of these rooms."""
+    def sizes(self, rooms: Sequence[str], besides: str = "") -> list[int]:
+        """How many sessions are in each of these rooms: without those of the one node, none."""
+        if self._node is not None and self._node.id == besides:
+            return [0] * len(rooms)
         return [len(self._rooms.get(room, ())) for room in rooms]
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:

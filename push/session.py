@@ -68,8 +68,11 @@ class Keeper(Protocol):
     def deliver_late(self, session: "Session", message: "Outgoing") -> None:
         """Find out whether a message that the replay has overtaken is still to be sent."""
 
+    def audience(self, session: "Session") -> int:
+        """How many sessions are in the room of one of goim's clients."""
 
-PACKET_KINDS = 12  # of each `Kind`, with an id or without, wrapped or not
+
+PACKET_KINDS = 18  # of each `Kind`; without an id, with one, or in op 9; wrapped or not
 TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
 
 # Frames with messages that this process has written, by kind of packet: plain numbers, because
@@ -109,9 +112,14 @@ class Outgoing:
         """The bytes for this session, which it shares with all of its kind."""
         packet = self.packets[session.packet_kind]
         if packet is None:
-            packet = session.link.wrap(self.frame_for(session), session.kind is Kind.TEXT)
+            packet = session.link.wrap(self.payload_for(session), session.kind is Kind.TEXT)
             self.packets[session.packet_kind] = packet
         return packet
+
+    def payload_for(self, session: "Session") -> bytes:
+        """What the packet carries."""
+        frame = self.frame_for(session)
+        return encode_raw([frame]) if session.gets_raw else frame
 
     def frame_for(self, session: "Session") -> bytes:
         """The frame in the session's kind."""
@@ -135,7 +143,7 @@ class Batch(Outgoing):
         super().__init__(0, 0, b"", True)
         self._messages = messages
 
-    def frame_for(self, session: "Session") -> bytes:
+    def payload_for(self, session: "Session") -> bytes:
         """An array of all, one RAW frame around all, or, on TCP, one frame after the other."""
         frames = [message.frame_for(session) for message in self._messages]
         if session.kind is Kind.TEXT:
@@ -169,6 +177,7 @@ class Session:
         "id",
         "identity",
         "is_closed",
+        "is_goim",
         "key",
         "kind",
         "last_seen",
@@ -189,6 +198,7 @@ class Session:
         *,
         acks: bool = False,
         accepts: Iterable[int] | None = None,
+        is_goim: bool = False,
     ) -> None:
         self.id = id
         self.identity = identity
@@ -197,11 +207,13 @@ class Session:
         self.kind = kind
         self.link = link
         self._keeper = keeper
-        # Which of the packets of a message is this session's: see PACKET_KINDS.
-        self.packet_kind = kind + 3 * acks + 6 * link.wraps
         self.acks = acks  # it acknowledges with op 22; others by reading
         # The own ops that it takes, as goim's clients name them; None: all there are.
         self.accepts = None if accepts is None else shared(accepts)
+        # goim's client, which gets goim's bodies of replies; JSON frames have no form for them.
+        self.is_goim = is_goim and kind is not Kind.TEXT
+        # Which of the packets of a message is this session's: see PACKET_KINDS.
+        self.packet_kind = kind + 3 * (acks or 2 * self.gets_raw) + 9 * link.wraps
         self.rooms: set[str] = set()
         self.change_room = ""  # the one that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
@@ -214,6 +226,11 @@ class Session:
         self._room_to_hold = 0
         self._replayed: set[int] | None = None
         self._last_replayed = 0
+
+    @property
+    def gets_raw(self) -> bool:
+        """Whether a message by itself comes in op 9 too: goim's clients may know no other way."""
+        return self.is_goim and self.kind is Kind.BINARY and not self.acks
 
     def takes(self, op: int) -> bool:
         """Whether messages with this op are for it; those with one of the protocol's all are."""
@@ -284,6 +301,13 @@ class Session:
         """Answer a frame; `body` is JSON or empty."""
         self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
 
+    def beat(self, seq: int, ver: int) -> None:
+        """Answer a heartbeat; goim's clients are told how many are in their room."""
+        body = self._keeper.audience(self).to_bytes(4) if self.is_goim else b""
+        self.link.write(
+            encode_reply(self.link, self.kind, Op.HEARTBEAT_REPLY, seq, body=body, ver=ver)
+        )
+
     def disconnect(self, code: CloseCode, reason: str = "") -> None:
         """Say why with op 6, then close. Further calls do nothing."""
         if not self.is_closed:
@@ -309,7 +333,7 @@ def shared(ops: Iterable[int]) -> frozenset[int]:
 def encode_reply(
     link: Link, kind: Kind, op: Op, seq: int, *, body: bytes = b"", ver: int = 1
 ) -> bytes:
-    """One frame of a session of this kind, for its link; `body` is JSON or empty."""
+    """One frame of a session of this kind, for its link; `body` in text is JSON or empty."""
     if kind is Kind.TEXT:
         return link.wrap(encode_text(op, seq, body, ver), True)
     return link.wrap(encode_binary(op, seq, body, ver), False)

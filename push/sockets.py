@@ -383,7 +383,7 @@ class SocketLink:
                 self._pause()
                 self._care.background.run(self._handle_rest(frames[place:], bad))
                 return
-            session.reply(Op.HEARTBEAT_REPLY, frame.seq, ver=frame.ver)
+            session.beat(frame.seq, frame.ver)
         if bad is not None:
             session.disconnect(bad.code, bad.message)
 

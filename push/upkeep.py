@@ -24,7 +24,7 @@ from imgo_site.names import DASHBOARD_ROOM
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import metrics, publish, snapshot
+from push import audience, metrics, publish, snapshot
 from push.fanout import drain
 from push.groups import room_group
 from push.layers import LAYER_ERRORS, reconnect
@@ -82,6 +82,7 @@ class Upkeep:
             (self.sample, snapshot.SAMPLE_EVERY / 2),
             (self.inform, snapshot.EVERY),
             (self.report, TICK),
+            (self.count_rooms, audience.EVERY),
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
@@ -175,6 +176,11 @@ class Upkeep:
             await self._node.registry.report(
                 deliveries[0], rows, is_draining=self._node.is_draining
             )
+
+    async def count_rooms(self) -> None:
+        """Count what other nodes have in the rooms of goim's clients."""
+        with suppress(Unavailable):
+            await self._node.rooms.look()
 
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from .clients import CHANGE_ROOM, HEARTBEAT, Frame
+from tests import eventually
+
+from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, HEARTBEAT, Frame
 from .harness import Embedded, System, logs
 from .world import World, new_key, new_room
 
@@ -108,6 +110,29 @@ async def test_goims_rooms_are_counted_by_type(world: World, transport: str) -> 
     assert await online(world, "online/room", type=kind, rooms=[room, "0"]) == {room: 1, "0": 0}
     await client.ask(CHANGE_ROOM, f"{kind}://0")
     assert await online(world, "online/room", type=kind, rooms=[room, "0"]) == {room: 0, "0": 1}
+
+
+async def test_a_heartbeat_is_answered_by_the_size_of_the_room_on_all_nodes(
+    world: World, transport: str
+) -> None:
+    room, other = f"live://{new_room()}", f"live://{new_room()}"
+    clients = [await world.session(new_key(), transport, n, room_id=room) for n in (0, 1, 1)]
+    ours = await world.session(new_key(), transport, rooms=[room])
+    has_sizes = transport != "text"
+
+    async def is_told(client: Any, *sizes: int) -> bool:
+        body = (await client.ask(HEARTBEAT, b"", 7)).body
+        return body in [size.to_bytes(4) for size in sizes] if has_sizes else body == b"{}"
+
+    assert await is_told(clients[0], 2, 4)  # at once those of its own node
+    await eventually(lambda: is_told(clients[0], 4))
+    await eventually(lambda: is_told(clients[1], 4))
+    await ours.heartbeat()
+    reply = await clients[0].ask(CHANGE_ROOM, other)
+    assert (reply.op, reply.body) == (CHANGE_ROOM_REPLY, other.encode() if has_sizes else b"{}")
+    assert await is_told(clients[0], 1)
+    await clients[0].ask(CHANGE_ROOM, "")
+    assert await is_told(clients[0], 0)
 
 
 async def test_goims_callers_are_told_of_nodes_and_totals(world: World) -> None:

@@ -88,8 +88,9 @@ async def test_goims_binary_client_with_a_token(world: World, key: str) -> None:
     await client.send_raw(header + body)
     assert await client.receive_raw() == bytes.fromhex("00000010 0010 0001 00000008 00000001")
     await world.api.push({"room": f"live://{room}"}, b'"in the room"', op=1000)
-    expected = bytes.fromhex("0000001d 0010 0001 000003e8 00000000") + b'"in the room"'
-    assert await client.receive_raw() == expected
+    message = bytes.fromhex("0000001d 0010 0001 000003e8 00000000") + b'"in the room"'
+    in_op_9 = bytes.fromhex("0000002d 0010 0001 00000009 00000000") + message
+    assert await client.receive_raw() == in_op_9
     assert await world.api.sessions(key) == 1
 
 

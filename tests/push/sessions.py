@@ -65,6 +65,9 @@ class KeptKeeper:
     def deliver_late(self, session: Session, message: Outgoing) -> None:
         self.late.append(message.id)
 
+    def audience(self, session: Session) -> int:
+        return 1_000
+
 
 def make_session(
     name: str = "s1",
@@ -75,12 +78,14 @@ def make_session(
     key: str = "u1",
     acknowledged: list[tuple[int, str]] | None = None,
     keeper: KeptKeeper | None = None,
+    is_goim: bool = False,
 ) -> Session:
     """A session of `key` that puts what it has been sent into `acknowledged`."""
     link = KeptLink()
     if keeper is None:
         keeper = KeptKeeper([] if acknowledged is None else acknowledged)
-    session = Session(name, Identity(key), kind, link, keeper, acks=acks, accepts=accepts)
+    about: dict[str, Any] = {"acks": acks, "accepts": accepts, "is_goim": is_goim}
+    session = Session(name, Identity(key), kind, link, keeper, **about)
     link.session = session
     return session
 

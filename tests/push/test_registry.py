@@ -167,6 +167,7 @@ async def test_rooms_have_sizes_those_too_that_are_empty(registry):
     await registry.join(entry("s2"), ["b"])
     assert registry.sizes(["b", "none", "a"]) == [2, 0, 1]
     assert registry.sizes([]) == []
+    assert registry.sizes(["b", "none", "a"], "n1") == [0, 0, 0]
 
 
 async def test_a_room_that_the_last_has_left_is_no_room(registry):

@@ -38,6 +38,32 @@ def test_a_reply_has_the_seq_and_the_version_of_the_question(kind, acks):
     session.reply(Op.HEARTBEAT_REPLY, 77, ver=3)
     (frame,) = frames(session)
     assert (frame.ver, frame.op, frame.seq, frame.id) == (3, Op.HEARTBEAT_REPLY, 77, 0)
+
+
+@kinds
+@pytest.mark.parametrize("is_goim", [True, False])
+def test_goims_clients_get_a_message_by_itself_in_op_9_over_websocket(kind, is_goim):
+    session = make_session(kind=kind, is_goim=is_goim)
+    session.deliver(message(7, body=b'{"n":1}', op=1001))
+    session.deliver(Batch([message(8, op=1002), message(9, op=1003)]))
+    got = frames(session)
+    if is_goim and kind is Kind.BINARY:
+        assert [frame.op for frame in got] == [Op.RAW, Op.RAW]
+        got = [inner for frame in got for inner in read(kind, frame.body)]
+    elif kind is Kind.BINARY:
+        got = [got[0], *read(kind, got[1].body)]
+    assert [frame.op for frame in got] == [1001, 1002, 1003]
+
+
+@kinds
+@pytest.mark.parametrize("is_goim", [True, False])
+def test_a_heartbeat_tells_goims_clients_the_size_of_their_room(kind, is_goim):
+    session = make_session(kind=kind, is_goim=is_goim)
+    session.beat(77, 3)
+    (frame,) = frames(session)
+    assert (frame.ver, frame.op, frame.seq, frame.id) == (3, Op.HEARTBEAT_REPLY, 77, 0)
+    empty = b"{}" if kind is Kind.TEXT else b""
+    assert frame.body == (b"\0\0\x03\xe8" if is_goim and kind is not Kind.TEXT else empty)
     assert session.link.receipts == [0]
 
 

@@ -204,7 +204,6 @@ class Client:
             await within(self._limits.timeout, self._open())
             session = self._session
             assert session is not None
-            self._was_open = True
             await session.serve(self._settle())
         except Ended as ended:
             return ended
@@ -234,6 +233,7 @@ class Client:
         body = {"token": token, "rooms": self._rooms.ask(), "since": since, **self._about}
         reply = await self._session.open({name: said for name, said in body.items() if said})
         self._arrears = list(self._rooms.arrears())  # before the user can change more
+        self._was_open = True  # the user may close it from now on
         self._change_state("open")
         self._events.emit("open", reply)
 

@@ -489,6 +489,22 @@ async def test_close_ends_a_loop_in_another_task(serve, make):
         await client.request(1)
 
 
+async def test_a_close_in_the_moment_of_the_opening_sends_what_is_due(serve, make, monkeypatch):
+    async def flush(session):
+        flushed.append(session)
+
+    flushed: list[object] = []
+    monkeypatch.setattr("imgo_client.session.Session.flush", flush)
+    client, log = make(await serve(quiet))
+    client.on("open", lambda _: closings.append(asyncio.ensure_future(client.close())))
+    closings: list[asyncio.Future[None]] = []
+    async with client:
+        await eventually(lambda: bool(closings))
+        await closings[0]
+    assert len(flushed) == 1
+    assert log.of("error") == []
+
+
 async def test_a_close_that_is_cancelled_ends_at_once(serve, make, monkeypatch):
     async def never(session):
         flushing.set()
