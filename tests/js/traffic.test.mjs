@@ -188,6 +188,15 @@ describe("rooms", () => {
     assert.deepEqual(client.rooms, ["b", "c"]);
   });
 
+  test("rooms that the auth frame has no space for are joined after it", () => {
+    const rooms = Array.from({ length: 100 }, (_, n) => `a room with a rather long name ${n}`);
+    const { socket } = makeOpen({ rooms });
+    assert.ok(JSON.stringify(socket.sent[0].body).length <= 1024);
+    const joined = socket.sent.filter(({ op }) => op === 18).map(({ body }) => body);
+    assert.ok(joined.length < 100);
+    assert.deepEqual([...roomsOf(socket), ...joined], rooms);
+  });
+
   test("such a late join that is refused is an error event", async () => {
     const { client, log } = make();
     client.connect();
