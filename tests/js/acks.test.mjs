@@ -1,5 +1,6 @@
 // Acknowledgement: what is told to the server, what is shown once, what is remembered and where.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, mock, test } from "node:test";
 
 import { Imgo } from "../../push/static/push/imgo.js";
@@ -54,7 +55,16 @@ describe("acknowledging", () => {
     tick(100);
     assert.ok(acked(socket).every((body) => JSON.stringify(body).length <= 1024));
     assert.deepEqual(acked(socket).flat(), ids);
-    assert.equal(acked(socket).length, 12);
+    assert.equal(acked(socket).length, 11);
+  });
+
+  test("no frame of them is larger than the server takes", () => {
+    const { socket } = makeOpen({ maxBody: 100 });
+    const ids = Array.from({ length: 50 }, (_, n) => String(9223372036854775807n - BigInt(n)));
+    socket.receive(...ids.map((id) => push(id, null)));
+    tick(100);
+    assert.ok(acked(socket).every((body) => JSON.stringify(body).length <= 100));
+    assert.deepEqual(acked(socket).flat(), ids);
   });
 
   test("a message waits for all of its handlers", async () => {
@@ -242,14 +252,25 @@ describe("nothing twice", () => {
     assert.doesNotMatch(JSON.stringify([...storage.items]), /secret/);
   });
 
-  test("the newest 500 are remembered", () => {
+  test("the newest 2,000 are remembered", () => {
     const storage = memory();
     const { log, socket } = makeOpen({ storage });
-    for (let id = 1; id <= 600; id++) socket.receive(push(String(id)));
+    for (let id = 1; id <= 2100; id++) socket.receive(push(String(id)));
     const [stored] = storage.items.values();
-    assert.equal(stored.split(" ").length, 500);
+    assert.equal(stored.split(" ").length, 2000);
     socket.receive(push("101"), push("100"));
-    assert.equal(log.of("message").length, 601);
+    assert.equal(log.of("message").length, 2101);
+  });
+
+  test("as many as a key may have pending come again, and are not shown again", () => {
+    const settings = readFileSync(new URL("../../imgo_site/conf.py", import.meta.url), "utf8");
+    const [, most] = settings.match(/OFFLINE_MAX: int = _setting\(([\d_]+)/);
+    const length = Number(most.replace("_", ""));
+    const all = Array.from({ length }, (_, n) => push(String(n + 1)));
+    const { log, socket } = makeOpen();
+    socket.receive(...all);
+    reopen().receive(...all);
+    assert.equal(log.of("message").length, length);
   });
 
   const broken = () => { throw new Error("QuotaExceededError"); };

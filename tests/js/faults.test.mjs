@@ -98,6 +98,14 @@ describe("no hot loop", () => {
     });
   }
 
+  test("handlers that connect each time change nothing of that", async () => {
+    const token = mock.fn(() => { throw new Error("no token today"); });
+    const { client } = make({ token });
+    for (const event of ["state", "close", "error"]) client.on(event, () => client.connect());
+    assert.ok((await hour(client, () => token.mock.callCount())) <= MOST);
+    client.close();
+  });
+
   test("the codes of the protocol's page are all there are", () => {
     const defined = read("push/wire/codes.py").matchAll(/^ {4}[A-Z_]+ = (4\d\d\d), /gm);
     assert.deepEqual(codes, [...defined].map(([, code]) => +code));
@@ -145,11 +153,12 @@ describe("promises", () => {
   }
 
   test("a goodbye with garbage in it is one all the same", () => {
-    for (const body of [null, 7, "bye", [], { code: "x" }, { reconnect: "no" }]) {
-      const { client, socket } = makeOpen();
+    for (const body of [null, 7, "bye", [], { code: "4500" }, { code: {} }, { reconnect: "no" }]) {
+      const { client, log, socket } = makeOpen();
       socket.receive({ op: 6, body });
       socket.drop(1006);
       assert.equal(client.state, "waiting");
+      assert.equal(log.of("close")[0].code, 1006);
     }
   });
 });
@@ -210,8 +219,8 @@ describe("10,000 reconnects", () => {
     };
     try {
       let before;
-      for (let number = 1; number <= 11_000; number++) {
-        if (number === 1000) before = heapUsed();
+      for (let number = 1; number <= 12_000; number++) {
+        if (number === 2000) before = heapUsed();
         await round(number);
       }
       const growth = heapUsed() - before;

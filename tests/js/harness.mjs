@@ -10,6 +10,7 @@ export let clients; // closed after each test
 
 beforeEach(() => {
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  performance.now = () => Date.now(); // mock.method would keep every call
   Socket = fakeWebSocket();
   clients = [];
 });
@@ -18,6 +19,7 @@ afterEach(() => {
   clients.forEach((client) => client.close());
   mock.timers.reset();
   mock.restoreAll();
+  delete performance.now;
 });
 
 /** A client and the log of all its events, as [name, data]. */

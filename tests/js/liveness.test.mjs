@@ -73,9 +73,11 @@ describe("the page", () => {
 
   for (const type of ["online", "visibilitychange", "pageshow", "resume"]) {
     test(`${type} makes it reconnect at once`, () => {
-      const { client, socket } = makeOpen();
+      const { client, socket } = makeOpen({ random: () => 1 });
       socket.drop();
+      tick(500);
       happens(type);
+      tick(1);
       assert.equal(client.state, "connecting");
       assert.equal(Socket.sockets.length, 2);
       happens(type);
@@ -142,6 +144,7 @@ describe("the page", () => {
       Socket.last.drop();
       navigator_.onLine = true;
       happens("online");
+      tick(500);
       assert.equal(client.state, "connecting");
       Socket.last.drop();
       assert.equal(log.of("close").at(-1).delay, 1000);
@@ -177,6 +180,7 @@ describe("the page", () => {
       navigator_.onLine = false;
       socket.drop();
       client.connect();
+      tick(500);
       assert.equal(client.state, "connecting");
       Socket.last.drop();
       client.close();

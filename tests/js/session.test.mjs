@@ -195,9 +195,23 @@ describe("coming back", () => {
     const { client, socket } = makeOpen();
     client.connect();
     socket.drop();
+    tick(500);
     client.connect().connect();
+    tick(1);
     assert.equal(Socket.sockets.length, 2);
+    client.connect();
     tick(14_999);
+    assert.equal(Socket.sockets.length, 2);
+  });
+
+  test("the shortest pause is not skipped, and is not made longer", () => {
+    const { client, socket } = makeOpen({ random: () => 1 });
+    socket.drop();
+    for (let passed = 0; passed < 500; passed += 100) {
+      assert.equal(Socket.sockets.length, 1);
+      client.connect();
+      tick(100);
+    }
     assert.equal(Socket.sockets.length, 2);
   });
 

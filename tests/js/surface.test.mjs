@@ -97,6 +97,7 @@ describe("events", () => {
     client.connect();
     Socket.last.accept();
     Socket.last.drop();
+    tick(500);
     assert.deepEqual(seen, ["connecting", "open", "waiting", "connecting"]);
   });
 

@@ -188,6 +188,15 @@ describe("rooms", () => {
     assert.deepEqual(client.rooms, ["b", "c"]);
   });
 
+  test("rooms that the auth frame has no space for are joined after it", () => {
+    const rooms = Array.from({ length: 100 }, (_, n) => `a room with a rather long name ${n}`);
+    const { socket } = makeOpen({ rooms });
+    assert.ok(JSON.stringify(socket.sent[0].body).length <= 1024);
+    const joined = socket.sent.filter(({ op }) => op === 18).map(({ body }) => body);
+    assert.ok(joined.length < 100);
+    assert.deepEqual([...roomsOf(socket), ...joined], rooms);
+  });
+
   test("such a late join that is refused is an error event", async () => {
     const { client, log } = make();
     client.connect();
@@ -236,14 +245,27 @@ describe("garbage", () => {
 
 describe("what servers send", () => {
   for (const { name, text, frames } of vectors.server_text) {
-    test(`${name} is understood`, () => {
-      const { client, log, socket } = makeOpen();
-      socket.receiveRaw(text);
+    test(`${name} is understood`, async () => {
+      const { client, log } = make();
+      client.connect();
+      Socket.last.open();
+      const has = (op) => frames.find((frame) => frame.op === op)?.body;
+      if (!has(8)) Socket.last.receive({ op: 8, seq: 1 });
+      const joins = ["a", "b", "c"].map((room) => client.join(room).catch((error) => error));
+      Socket.last.receiveRaw(text);
       const expected = frames.filter(({ op }) => op === 5 || op >= 1000);
+      assert.deepEqual(JSON.parse(text), frames);
       assert.deepEqual(log.of("message").map((message) => message.frame), expected);
       assert.deepEqual(log.of("message").map(({ id }) => id), expected.map(({ id }) => id));
       assert.deepEqual(log.of("error"), []);
       assert.equal(client.state, "open");
+      Socket.last.drop();
+      const [{ code, reason, willReconnect: reconnect }] = log.of("close");
+      if (has(6)) assert.deepEqual({ code, reason, reconnect }, has(6));
+      if (has(19)) {
+        const { code, message } = await joins[2]; // seq 4
+        assert.deepEqual({ code, message }, has(19).error);
+      }
     });
   }
 });

@@ -56,6 +56,13 @@ def test_every_part_has_vectors_and_no_name_stands_twice():
         assert len(set(names)) == len(names)
 
 
+def test_every_operation_has_a_vector():
+    parts = (VECTORS["binary"], VECTORS["binary_batches"])
+    vectors = [vector for part in parts for vector in part]
+    seen = {frame.op for vector in vectors for frame in frames_of(vector)}
+    assert set(Op) - seen == {Op.RAW}  # around the frames of `binary_batches`
+
+
 @each("binary")
 def test_binary_frames_mean_what_the_vectors_say(vector):
     data, frames = bytes.fromhex(vector["hex"]), frames_of(vector)

@@ -230,8 +230,11 @@ class Client:
             self._link, self._limits, self._receipts, self._deliver, self._events.report
         )
         since = str(self._receipts.since).lstrip("0")
-        body = {"token": token, "rooms": self._rooms.ask(), "since": since, **self._about}
-        reply = await self._session.open({name: said for name, said in body.items() if said})
+        about = {"token": token, "since": since, **self._about}
+        body = {name: said for name, said in about.items() if said}
+        most = self._limits.max_body
+        rooms = self._rooms.ask(lambda rooms: _size({**body, "rooms": rooms}) <= most)
+        reply = await self._session.open({**body, "rooms": rooms} if rooms else body)
         self._arrears = list(self._rooms.arrears())  # before the user can change more
         self._was_open = True  # the user may close it from now on
         self._change_state("open")
@@ -364,7 +367,7 @@ class Client:
         return True
 
     async def _call(self, op: Op, body: Any) -> Any:
-        if (size := len(to_json(body).encode())) > self._limits.max_body:
+        if (size := _size(body)) > self._limits.max_body:
             raise ValueError(f"a request has at most {self._limits.max_body} bytes, not {size}")
         if self._session is None:
             raise NotOpen("no session is open")
@@ -372,9 +375,10 @@ class Client:
         return await self._session.call(op, body)
 
     async def _settle(self) -> None:
-        """Make good what the user changed while the auth frame was under way."""
+        """Make good what the auth frame had no space for, or the user changed meanwhile."""
         for op, room in self._arrears:
-            await self._settle_one(op, room)
+            if (op == Op.LEAVE) != (room in self._rooms.wanted()):  # so it is still
+                await self._settle_one(op, room)
         await asyncio.Event().wait()  # `serve` ends with the first that ends
 
     async def _settle_one(self, op: Op, room: str) -> None:
@@ -384,6 +388,10 @@ class Client:
             if op == Op.JOIN and isinstance(error, Refused):
                 self._rooms.leave(room)
             self._events.report(error)
+
+
+def _size(body: Any) -> int:
+    return len(to_json(body).encode())
 
 
 def _check_token(token: object) -> None:

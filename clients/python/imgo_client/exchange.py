@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from imgo_client.backoff import check_pauses, pause
 from imgo_client.errors import BadAnswer, PublishError, Unreachable, api_error
+from imgo_client.frames import parse_json
 from imgo_client.pushes import Form, Push, Result, results
 
 AGAIN = frozenset({429, 502, 503, 504})  # statuses after which the same may succeed
@@ -124,7 +124,7 @@ def _words(error: object) -> str:
 def _problem(answer: Answer) -> dict[str, Any]:
     """The problem details of a refusal; only the status when it has none, as with a proxy's."""
     try:
-        problem = json.loads(answer.content)
+        problem = parse_json(answer.content)
     except ValueError:
         problem = None
     found: dict[str, Any] = problem if isinstance(problem, dict) else {}

@@ -233,7 +233,7 @@ def to_json(value: Any) -> str:
     return text
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError, also for what is nested too deeply."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +139,7 @@ class _Array(Form):
         return b"[%b]" % b",".join([push.encoded for push in pushes])
 
     def read(self, content: bytes) -> list[Any]:
-        answers = json.loads(content)
+        answers = parse_json(content)
         if not isinstance(answers, list):
             raise ValueError("no array")
         return answers
@@ -151,7 +150,7 @@ class _One(Form):
         return pushes[0].encoded
 
     def read(self, content: bytes) -> list[Any]:
-        return [json.loads(content)]
+        return [parse_json(content)]
 
 
 class _Lines(Form):
@@ -159,7 +158,7 @@ class _Lines(Form):
         return b"".join([push.encoded + b"\n" for push in pushes])
 
     def read(self, content: bytes) -> list[Any]:
-        return [json.loads(line) for line in content.splitlines()]
+        return [parse_json(line) for line in content.splitlines()]
 
 
 ONE = _One("/api/v1/pushes", "application/json")

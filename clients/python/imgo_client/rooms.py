@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from imgo_client.frames import Op
 
@@ -19,10 +19,14 @@ class Rooms:
         """Those it is in, or asks for in its next session."""
         return list(self._wanted)
 
-    def ask(self) -> list[str]:
-        """Those for an auth frame."""
-        self._asked = self.wanted()
-        return self._asked
+    def ask(self, fits: Callable[[list[str]], bool]) -> list[str]:
+        """Those for an auth frame, as many as it has space for; the others are `arrears`."""
+        asked = self.wanted()
+        while asked and not fits(asked):
+            # Not one of several: the server takes one that comes alone for the one to change.
+            asked = asked[: len(asked) // 2] if len(asked) > 3 else []
+        self._asked = asked
+        return asked
 
     def join(self, room: str) -> None:
         """Want to be in it."""
@@ -52,7 +56,7 @@ class Rooms:
         self._single = new
 
     def arrears(self) -> Iterator[tuple[Op, str]]:
-        """What was changed while the auth frame was under way, as requests that make it good."""
+        """What the auth frame did not ask for, or was changed since, as requests for it."""
         asked = self._asked
         for room in dict.fromkeys((*asked, *self._wanted)):
             if (room in self._wanted) != (room in asked):

@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from imgo_client.errors import NoAnswer
+from imgo_client.errors import ImgoError, NoAnswer
 
 T = TypeVar("T")
 
 
 async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Its result; raises what it raises, or `NoAnswer` when it takes longer.
+    """Its result; raises what it raises, `NoAnswer` when it takes longer, or `ImgoError` when it
+    is cancelled from inside.
 
     If this is cancelled the result may be lost: a coroutine that opens something keeps it where
     it can be closed.
@@ -24,6 +25,8 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(coroutine)
     try:
         await asyncio.wait([task], timeout=seconds)
+        if task.cancelled():  # from inside: whoever waits for this was not
+            raise ImgoError("it was cancelled")
         if task.done():
             return task.result()
     finally:

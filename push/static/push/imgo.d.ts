@@ -99,7 +99,7 @@ export interface Options {
    * that lasts for `max` starts it anew. Default: 500 and 30,000.
    */
   backoff?: { min?: number; max?: number };
-  /** Bytes that the server takes in one request, its MAX_CLIENT_BODY. Default: 1,024. */
+  /** Bytes that the server takes in one frame's body, its MAX_CLIENT_BODY. Default: 1,024. */
   maxBody?: number;
   /** Default: the global one, or where there is none (Node 20) that of `websocket-node.js`. */
   WebSocket?: new (url: string) => WebSocketLike;
@@ -138,7 +138,7 @@ export class Imgo<Body = unknown> {
 
   off<Name extends keyof Events>(name: Name, handler: (event: Events<Body>[Name]) => unknown): this;
 
-  /** Start, or skip the pause before the next attempt. */
+  /** Start, or skip the pause before the next attempt, but for its first `backoff.min`. */
   connect(): this;
 
   /** End the session and stay away until `connect()`. Rooms are kept for then. */

@@ -1,9 +1,4 @@
-/**
- * The imgo client: one session that comes back by itself. imgo.d.ts tells all it can do.
- *
- *     const client = new Imgo("/sub", { token, rooms: ["lobby"] });
- *     client.on("message", ({ body }) => show(body)).connect();
- */
+/** The imgo client: one session that comes back by itself. imgo.d.ts tells all it can do. */
 
 /** The operations; the answer to `n` is `n + 1`. */
 const Op = {
@@ -19,12 +14,12 @@ const Op = {
   OWN: 1000, // from here on: messages with an application's own number
 };
 
-const GRACE = 10_000; // ms beyond a heartbeat until silence means lost
+const GRACE = 10_000; // ms of silence beyond a heartbeat
 const HASTE = 3000; // ms for an answer without a network
-const MAX_MS = 1e9; // setTimeout fires at once above its limit
+const MAX_MS = 1e9; // setTimeout has a limit
 const ACK_PAUSE = 100; // ms
-const ACKS = 45; // ids of 19 digits in the 1,024 bytes that a body may have
-const SEEN = 500; // ids kept
+const ID_SIZE = 22; // bytes in a list
+const SEEN = 2000; // ids kept; a server sends up to 1,000 again
 
 export class ImgoError extends Error {
   constructor(code, message) {
@@ -38,7 +33,7 @@ export class Imgo {
   #url;
   #token;
   #ack;
-  #maxBody; // bytes that the server takes
+  #maxBody; // bytes
   #times; // ms: heartbeat, timeout, min, max
   #WebSocket;
   #random;
@@ -54,6 +49,7 @@ export class Imgo {
   #socket;
   #failures = 0; // in a row
   #openedAt = Infinity; // ms
+  #endedAt;
   #farewell; // the body of op 6
   #seq = 0;
   #pending = new Map(); // seq → call
@@ -61,7 +57,7 @@ export class Imgo {
   #beatTimer;
   #deadline;
 
-  #rooms; // what the user wants to be in, session or not
+  #rooms; // wanted, session or not
   #asked; // in the auth frame
 
   #storage;
@@ -73,9 +69,10 @@ export class Imgo {
 
   constructor(url, options = {}) {
     const { token, rooms = [], heartbeat = 240_000, timeout = 15_000, backoff } = options;
+    const { ack = true, maxBody = 1024, name = "", random = Math.random, storage } = options;
     const times = { heartbeat, timeout, min: 500, max: 30_000, ...backoff };
-    for (const [name, ms] of Object.entries(times)) {
-      if (!(ms > 0 && ms < MAX_MS)) throw new TypeError(`${name} can not be ${ms} ms`);
+    for (const [time, ms] of Object.entries(times)) {
+      if (!(ms > 0 && ms < MAX_MS)) throw new TypeError(`${time} can not be ${ms} ms`);
     }
     this.#times = times;
     if (typeof token !== "function") checkToken(token);
@@ -85,11 +82,11 @@ export class Imgo {
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
-    this.#random = options.random ?? Math.random;
-    this.#ack = options.ack ?? true;
-    this.#maxBody = options.maxBody ?? 1024;
-    this.#name = `imgo ${this.#url} ${options.name ?? ""}`;
-    if (this.#ack) this.#remember(options.storage);
+    this.#random = random;
+    this.#ack = ack;
+    this.#maxBody = maxBody;
+    this.#name = `imgo ${this.#url} ${name}`;
+    if (ack) this.#remember(storage);
   }
 
   get state() {
@@ -114,8 +111,11 @@ export class Imgo {
     if (this.#state === "closed") {
       this.#failures = 0;
       this.#watchPage("addEventListener");
+      this.#start();
+    } else if (!["connecting", "open"].includes(this.#state)) {
+      // `min` stays: a handler may call this each time.
+      this.#startIn(this.#endedAt + this.#times.min - performance.now());
     }
-    if (!["connecting", "open"].includes(this.#state)) this.#start();
     return this;
   }
 
@@ -145,7 +145,6 @@ export class Imgo {
   // Coming and going
 
   async #start() {
-    clearTimeout(this.#retryTimer);
     const run = ++this.#run;
     this.#state = "connecting";
     this.#expect(this.#times.timeout, "no session in time");
@@ -166,6 +165,8 @@ export class Imgo {
       const rooms = (this.#asked = this.rooms);
       // imgo's own server understands a bare token alone.
       const body = ack || rooms.length || !token ? { token, rooms, ack } : token;
+      // Those that do not fit are joined after it.
+      while (rooms.length && sizeOf(body) > this.#maxBody) rooms.length >>= 1;
       this.#send(Op.AUTH, body, this.#nextSeq());
     };
     socket.onmessage = ({ data }) => this.#receive(socket, data);
@@ -176,32 +177,32 @@ export class Imgo {
   #opened(body) {
     this.#met();
     this.#state = "open";
-    this.#openedAt = Date.now();
+    this.#openedAt = performance.now();
     this.#beat();
     this.#sendAcks();
     this.#settleRooms();
     this.#emit(["state", "open"], ["open", { body }]);
   }
 
-  /** Make good what the user changed while the auth frame was under way. */
+  /** Make good what the auth frame did not ask for. */
   #settleRooms() {
     const asked = this.#asked;
-    const tell = (call) => call.catch((error) => this.#emit(["error", error]));
     for (const room of new Set([...asked, ...this.#rooms])) {
       const isWanted = this.#rooms.has(room);
-      if (isWanted !== asked.includes(room)) tell(isWanted ? this.join(room) : this.leave(room));
+      if (isWanted === asked.includes(room)) continue;
+      this[isWanted ? "join" : "leave"](room).catch((error) => this.#emit(["error", error]));
     }
   }
 
-  /** The one end of every attempt and session: let go of everything, then tell. */
+  /** The one end of every attempt and session. */
   #end(code, reason, error) {
     this.#run++;
     this.#letGo();
-    const { code: said, reason: why, reconnect } = this.#farewell ?? {};
+    const { code: said, reason: why = "", reconnect } = this.#farewell ?? {};
     this.#farewell = undefined;
-    if (code < 4000 && said) [code, reason] = [said, why];
-    // A session that outlived the longest pause was a good one.
-    if (Date.now() - this.#openedAt >= this.#times.max) this.#failures = 0;
+    if (code < 4000 && Number.isInteger(said)) [code, reason] = [said, String(why)];
+    this.#endedAt = performance.now(); // after the longest pause it was a good one
+    if (this.#endedAt - this.#openedAt >= this.#times.max) this.#failures = 0;
     this.#openedAt = Infinity;
 
     const willReconnect = reconnect !== false && !(code >= 4500 && code < 5000);
@@ -228,7 +229,7 @@ export class Imgo {
     const socket = this.#socket;
     this.#socket = undefined;
     if (!socket) return;
-    // A dead network may report the close minutes from now.
+    // A dead network reports the close minutes later.
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
   }
@@ -238,9 +239,13 @@ export class Imgo {
     const isOffline = globalThis.navigator?.onLine === false;
     const delay = isOffline ? this.#times.max : this.#nextDelay();
     this.#state = isOffline ? "offline" : "waiting";
-    clearTimeout(this.#retryTimer);
-    this.#retryTimer = setTimeout(() => this.#start(), delay);
+    this.#startIn(delay);
     return delay;
+  }
+
+  #startIn(ms) {
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => this.#start(), ms);
   }
 
   /** Full jitter above `min`: many clients must not come back in step. */
@@ -256,7 +261,7 @@ export class Imgo {
     }
   }
 
-  /** The page or the network is back: skip the pause, or find out if the session survived. */
+  /** The page or the network is back: is the session? */
   #wake = ({ type }) => {
     if (type === "visibilitychange" && document.visibilityState !== "visible") return;
     if (this.#state === "open") {
@@ -315,8 +320,8 @@ export class Imgo {
   #call(op, body) {
     return new Promise((resolve, reject) => {
       if (this.#state !== "open") throw new ImgoError("closed", "no session is open");
-      const { length } = new TextEncoder().encode(JSON.stringify(body));
-      if (length > this.#maxBody) throw new ImgoError("too_large", `a body of ${length} bytes`);
+      const size = sizeOf(body);
+      if (size > this.#maxBody) throw new ImgoError("too_large", `a body of ${size} bytes`);
       const seq = this.#nextSeq();
       this.#send(op, body, seq);
       const timer = setTimeout(() => {
@@ -353,9 +358,7 @@ export class Imgo {
       this.#storage = storage === undefined ? globalThis.sessionStorage : storage;
       const ids = this.#storage?.getItem(this.#name)?.split(" ") ?? [];
       this.#seen = new Set(ids.slice(-SEEN));
-    } catch {
-      // forbidden: kept in memory alone
-    }
+    } catch {} // forbidden: kept in memory alone
   }
 
   #take(message) {
@@ -373,9 +376,7 @@ export class Imgo {
     if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
     try {
       this.#storage?.setItem(this.#name, [...this.#seen].join(" "));
-    } catch {
-      // full: likewise
-    }
+    } catch {} // full: likewise
     this.#acknowledge(id);
   }
 
@@ -387,7 +388,7 @@ export class Imgo {
 
   #sendAcks() {
     while (this.#state === "open" && this.#acks.length) {
-      this.#send(Op.ACK, this.#acks.splice(0, ACKS));
+      this.#send(Op.ACK, this.#acks.splice(0, Math.max(1, this.#maxBody / ID_SIZE)));
     }
   }
 
@@ -406,7 +407,7 @@ export class Imgo {
     this.#expect(patience, "no answer to a heartbeat");
   }
 
-  /** End the attempt or session unless it is `#met` within `ms`. The first call counts. */
+  /** End it all unless `#met` within `ms`. The first call counts. */
   #expect(ms, reason) {
     this.#deadline ??= setTimeout(() => this.#end(1006, reason), ms);
   }
@@ -424,7 +425,7 @@ export class Imgo {
     return handlers;
   }
 
-  /** Tell the handlers, one event after the other even if one causes another. */
+  /** One event after the other, even if one causes another. */
   #emit(...events) {
     this.#queue.push(...events);
     if (this.#telling) return;
@@ -462,10 +463,12 @@ function parse(data) {
   try {
     const frames = typeof data === "string" && JSON.parse(data);
     if (Array.isArray(frames) && frames.every((one) => Number.isInteger(one?.op))) return frames;
-  } catch {
-    // said below
-  }
+  } catch {} // said below
   throw new ImgoError("protocol", "the server sent no list of frames");
+}
+
+function sizeOf(body) {
+  return new TextEncoder().encode(JSON.stringify(body)).length;
 }
 
 function checkToken(token) {

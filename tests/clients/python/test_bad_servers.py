@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from imgo_client import Client, Closed, FileSeen, NoAnswer, ProtocolError
+from imgo_client import Client, Closed, FileSeen, ImgoError, NoAnswer, ProtocolError
 from imgo_client.frames import Frame, Op, encode_binary
 from push.wire import CloseCode
 from tests import eventually
@@ -247,10 +247,21 @@ async def test_nobody_listens(kind, closed_port):
     log.assert_not_hot(SHORTEST)
 
 
+async def cancelled():
+    """A token from a task that somebody else has cancelled."""
+    raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     "answer",
-    [partial(int, "x"), lambda: 7, lambda: asyncio.sleep(0, b"t"), lambda: asyncio.sleep(9)],
-    ids=["raises", "gives a number", "gives bytes", "takes too long"],
+    [
+        partial(int, "x"),
+        lambda: 7,
+        lambda: asyncio.sleep(0, b"t"),
+        lambda: asyncio.sleep(9),
+        cancelled,
+    ],
+    ids=["raises", "gives a number", "gives bytes", "takes too long", "is cancelled"],
 )
 async def test_a_token_function_that_fails(serve, scheme, answer):
     async def script(peer):
@@ -261,7 +272,12 @@ async def test_a_token_function_that_fails(serve, scheme, answer):
     log = Log(client)
     async with client:
         await eventually(lambda: len(log.of("close")) >= ATTEMPTS)
-    assert {type(error) for error in log.of("error")} <= {ValueError, TypeError, NoAnswer}
+    assert {type(error) for error in log.of("error")} <= {
+        ValueError,
+        TypeError,
+        NoAnswer,
+        ImgoError,
+    }
     assert len(log.of("error")) >= ATTEMPTS
     log.assert_not_hot(SHORTEST)
 

@@ -305,6 +305,30 @@ async def test_rooms_that_were_changed_during_the_auth_are_made_good(serve, make
     assert (client.rooms, log.of("error")) == (["b", "c"], [])
 
 
+async def test_rooms_that_the_auth_frame_has_no_space_for_are_joined_after_it(serve, make):
+    joined = []
+
+    async def script(peer):
+        await peer.accept()
+        while True:
+            request = await peer.receive()
+            joined.append(request.body)
+            await peer.send(Frame(request.op + 1, request.seq, {}))
+
+    rooms = [f"a room with a rather long name {number}" for number in range(100)]
+    server = await serve(script)
+    client, log = make(server, rooms=rooms)
+    async with client:
+        await eventually(lambda: client.state == "open")
+        assert await client.leave(rooms[-1]) is True  # before its turn
+        await eventually(lambda: len(joined) + len(server.peers[0].auth["rooms"]) >= 100)
+    auth = server.peers[0].auth
+    assert len(json.dumps(auth, separators=(",", ":"))) <= 1024
+    assert sorted([*auth["rooms"], *joined]) == sorted(rooms)
+    assert joined.count(rooms[-1]) == 1  # which left it
+    assert log.of("error") == []
+
+
 async def test_a_refused_room_is_forgotten(serve, make):
     error = {"error": {"code": "room_forbidden", "message": "Not allowed in the room 'x'."}}
 

@@ -387,7 +387,18 @@ def test_a_refusal_is_an_exception_with_the_problem(
 
 @pytest.mark.parametrize(
     "content",
-    [b"<html>Welcome", b"7", b"null", b"[]", b"{}", b'{"id":7}', b'{"id":"x"}', b"[7]", b""],
+    [
+        b"<html>Welcome",
+        b"7",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"id":7}',
+        b'{"id":"x"}',
+        b"[7]",
+        b"",
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
 )
 @pytest.mark.parametrize("method", ["push", "push_many", "stream"])
 def test_what_is_no_answer_of_the_api_is_told(
