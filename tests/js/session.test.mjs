@@ -263,6 +263,7 @@ describe("coming back", () => {
     socket.drop(4503, "replaced");
     assert.equal(log.of("close")[0].code, 4503);
     assert.equal(log.of("close")[0].willReconnect, false);
+    tick(500);
     client.connect();
     Socket.last.accept();
     Socket.last.drop(1006);

@@ -108,14 +108,16 @@ export class Imgo {
   }
 
   connect() {
+    // `min` stays: handlers may call this.
+    const pause = this.#endedAt + this.#times.min - performance.now();
     if (this.#state === "closed") {
       this.#failures = 0;
       this.#watchPage("addEventListener");
-      this.#start();
-    } else if (!["connecting", "open"].includes(this.#state)) {
-      // `min` stays: a handler may call this each time.
-      this.#startIn(this.#endedAt + this.#times.min - performance.now());
-    }
+      if (pause > 0) {
+        this.#pause();
+        this.#emit(["state", this.#state]);
+      } else this.#start();
+    } else if (!["connecting", "open"].includes(this.#state)) this.#startIn(pause);
     return this;
   }
 
@@ -124,6 +126,7 @@ export class Imgo {
     this.#sendAcks();
     this.#farewell = { reconnect: false };
     this.#end(1000, "closed by the client");
+    this.#endedAt = undefined;
   }
 
   request(body) {
