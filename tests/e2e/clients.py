@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from .harness import HOST, Node, logs
 
-TIMEOUT = 10.0  # seconds for what should come at once
+TIMEOUT = 30.0  # seconds until what should come at once is missing; a busy machine needs some
 HEADER = struct.Struct(">ihhii")  # package length, header length, ver, op, seq
 MESSAGE_ID = struct.Struct(">q")  # what a version 2 header has behind that
 
@@ -348,6 +348,7 @@ class WebSocketClient(Client):
         raise NotImplementedError
 
     def finish(self) -> None:
+        self.connection.close_timeout = TIMEOUT  # what the server has sent is not to be cut off
         self._closing = asyncio.create_task(self.connection.close())
 
     async def close(self) -> None:

@@ -107,8 +107,15 @@ async def test_an_operator_sees_what_is_going_on(
     page = await operator.browser.get("/dashboard/")
     client = await operator.watch(world)
     await client.auth({"rooms": [ROOM]})
-    pushed = await next_picture(client)
-    fetched = (await operator.browser.get("/dashboard/data")).json()
+    # Rooms are counted now and then: the first pictures may be from before.
+    while (pushed := await next_picture(client))["rooms"]["watching"] < 1:
+        pass
+
+    async def fetch() -> Any:
+        found = (await operator.browser.get("/dashboard/data")).json()
+        return found if found["rooms"]["watching"] else None
+
+    fetched = await eventually(fetch)
     assert (await next_picture(client))["at"] > pushed["at"]
     assert page.status_code == 200
     assert pushed["mark"] in page.text
