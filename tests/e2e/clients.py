@@ -22,6 +22,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from .harness import HOST, Node, logs
 
 TIMEOUT = 30.0  # seconds until what should come at once is missing; a busy machine needs some
+# Not longer than a server keeps an idle connection: a request on one that it closes is lost.
+LIMITS = httpx.Limits(keepalive_expiry=1.0)
 HEADER = struct.Struct(">ihhii")  # package length, header length, ver, op, seq
 MESSAGE_ID = struct.Struct(">q")  # what a version 2 header has behind that
 
@@ -431,6 +433,7 @@ class Publisher:
             base_url=url,
             headers={"Authorization": f"Api-Key {api_key}"},
             timeout=30,
+            limits=LIMITS,
             trust_env=False,
         )
 

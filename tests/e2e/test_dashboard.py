@@ -12,7 +12,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import JOIN
+from .clients import JOIN, LIMITS
 from .harness import Cluster, Embedded, System, logs, manage
 from .test_identity import Enter, cookie_header
 from .world import World, new_key, new_room
@@ -64,7 +64,7 @@ async def sign_in() -> AsyncIterator[SignIn]:
     async with AsyncExitStack() as stack:
 
         async def enter_browser(system: System) -> Operator:
-            client = httpx.AsyncClient(base_url=system.api_url, trust_env=False)
+            client = httpx.AsyncClient(base_url=system.api_url, limits=LIMITS, trust_env=False)
             browser = await stack.enter_async_context(client)
             if system not in _logins:
                 _logins[system] = await _first_login(system, browser)
