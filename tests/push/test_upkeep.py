@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import pytest
@@ -24,7 +25,7 @@ from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
 from push.services import Push, accept_push, accept_pushes
 from push.wire import CloseCode
-from tests import eventually, in_thread
+from tests import PATIENCE, eventually, in_thread
 
 from .sessions import admit, closed, frames, ids, message
 
@@ -464,3 +465,20 @@ async def test_the_rounds_begin_with_the_node(
     assert {"close_silent", "sweep", "audit", "echo", "prune", "send_canaries", "inform"} <= set(
         rounds
     )
+
+
+async def test_a_round_ends_though_what_it_awaits_keeps_the_cancellation_to_itself():
+    begun = asyncio.Event()
+
+    async def care() -> None:
+        # The first time as `asyncio.wait_for` may, in Python 3.11.
+        keeps = nullcontext() if begun.is_set() else suppress(asyncio.CancelledError)
+        begun.set()
+        with keeps:
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(module._repeat(care, 0.0))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=PATIENCE)
+    assert task.done()
