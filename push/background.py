@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits: kept until they end, and what they raise is logged."""
+"""Tasks that nobody awaits: kept until they end, and what they raise is logged; and their end."""
 
 import asyncio
 import logging
@@ -26,3 +26,13 @@ class Background:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error(self._failed, exc_info=error)
+
+
+def is_cancelled() -> bool:
+    """Whether this task was cancelled, even if something that it awaited has kept that to itself.
+
+    Python 3.11's `asyncio.wait_for` does, and with it redis-py when it sends a command: a
+    cancellation in the very turn in which the awaited is done is answered with its result.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

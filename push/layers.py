@@ -16,6 +16,8 @@ from channels_redis.utils import decode_hosts
 from redis import RedisError
 from redis.asyncio.client import PubSub
 
+from push.background import is_cancelled
+
 logger = logging.getLogger(__name__)
 
 # What a channel layer raises when it cannot be reached.
@@ -251,7 +253,7 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
                 self._subscribed_to.difference_update(there)
 
     async def _do_receiving(self) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 if self._pubsub is None or not self._pubsub.subscribed:
                     await asyncio.sleep(0.01)

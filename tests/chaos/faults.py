@@ -155,7 +155,7 @@ class RedisFault(Fault):
     def missed(self) -> list[str]:
         found = self.bad_answers()
         caught_up = self.stage.load.history.caught_up(self.ended)
-        if caught_up > CAUGHT_UP_MAX:
+        if caught_up > CAUGHT_UP_MAX * self.stage.slack:
             found.append(f"{self.name}: caught up {caught_up:.1f} s after it was back")
         return found
 
@@ -197,7 +197,7 @@ class PauseRedis(RedisFault):
 
     async def inject(self) -> None:
         server = self.stage.cluster.redis
-        with server.paused(), self.stage.redis() as client:
+        with server.paused(), self.stage.redis(0.5) as client:
             with suppress(redis.TimeoutError):
                 client.ping()
                 raise NoEffect("Redis answers although it is stopped")

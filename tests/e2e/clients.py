@@ -21,7 +21,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from .harness import HOST, Node, logs
 
-TIMEOUT = 10.0  # seconds for what should come at once
+TIMEOUT = 30.0  # seconds until what should come at once is missing; a busy machine needs some
+# Not longer than a server keeps an idle connection: a request on one that it closes is lost.
+LIMITS = httpx.Limits(keepalive_expiry=1.0)
 HEADER = struct.Struct(">ihhii")  # package length, header length, ver, op, seq
 MESSAGE_ID = struct.Struct(">q")  # what a version 2 header has behind that
 
@@ -348,6 +350,7 @@ class WebSocketClient(Client):
         raise NotImplementedError
 
     def finish(self) -> None:
+        self.connection.close_timeout = TIMEOUT  # what the server has sent is not to be cut off
         self._closing = asyncio.create_task(self.connection.close())
 
     async def close(self) -> None:
@@ -430,6 +433,7 @@ class Publisher:
             base_url=url,
             headers={"Authorization": f"Api-Key {api_key}"},
             timeout=30,
+            limits=LIMITS,
             trust_env=False,
         )
 

@@ -8,11 +8,10 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,12 +21,12 @@ import redis
 from psycopg import sql
 
 from tests import wait_until
-from tests.services import LAUNCHER, PORTS, Redis, process_state, redis_programs, start_first
+from tests.services import LAUNCHER, Redis, free_port, process_state, redis_programs, start_first
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
-UP_TIMEOUT = 60.0  # seconds until a started process serves; a busy machine needs a few
-DOWN_TIMEOUT = 10.0  # seconds from SIGTERM to the end: what is promised
+UP_TIMEOUT = 120.0  # seconds until a started process serves; a busy machine needs some
+DOWN_TIMEOUT = 15.0  # seconds from SIGTERM to the end: what docs/deploying.md promises
 LOG_TAIL = 4000  # characters of a log that a failure shows
 SECRET_MIN = 8  # bytes; what is shorter may be in a log by chance
 # Only what the machine needs: a developer's own IMGO_* or DATABASE_URL must not get in.
@@ -43,24 +42,9 @@ def base_environment() -> Environment:
     return {**kept, "PYTHONUNBUFFERED": "1", **dict(word.split("=", 1) for word in words)}
 
 
-_given_ports: set[int] = set()
-
-
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on and that were not given before.
-
-    They are outside of the range that the ports of clients come from, for a client could take
-    one before the server does, or while the server is away.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
-            if port not in _given_ports:
-                _given_ports.add(port)
-                found.append(port)
-    return found
+    """Ports that nobody listens on and that were not given before."""
+    return [free_port() for _ in range(count)]
 
 
 class Logs:

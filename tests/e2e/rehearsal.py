@@ -17,7 +17,7 @@ from tests.services import LAUNCHER
 from .harness import HOST, ROOT, Environment, System
 from .pages import Block
 
-TIMEOUT = 30.0  # seconds for one block
+TIMEOUT = 60.0  # seconds for one block
 CLIENT = ROOT / "push" / "static" / "push" / "imgo.js"
 SUFFIXES = {"sh": "sh", "python": "py", "js": "mjs"}
 # Variables that the blocks of a page set are handed on in this file.

@@ -12,7 +12,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import JOIN
+from .clients import JOIN, LIMITS
 from .harness import Cluster, Embedded, System, logs, manage
 from .test_identity import Enter, cookie_header
 from .world import World, new_key, new_room
@@ -64,7 +64,7 @@ async def sign_in() -> AsyncIterator[SignIn]:
     async with AsyncExitStack() as stack:
 
         async def enter_browser(system: System) -> Operator:
-            client = httpx.AsyncClient(base_url=system.api_url, trust_env=False)
+            client = httpx.AsyncClient(base_url=system.api_url, limits=LIMITS, trust_env=False)
             browser = await stack.enter_async_context(client)
             if system not in _logins:
                 _logins[system] = await _first_login(system, browser)
@@ -107,8 +107,15 @@ async def test_an_operator_sees_what_is_going_on(
     page = await operator.browser.get("/dashboard/")
     client = await operator.watch(world)
     await client.auth({"rooms": [ROOM]})
-    pushed = await next_picture(client)
-    fetched = (await operator.browser.get("/dashboard/data")).json()
+    # Rooms are counted now and then: the first pictures may be from before.
+    while (pushed := await next_picture(client))["rooms"]["watching"] < 1:
+        pass
+
+    async def fetch() -> Any:
+        found = (await operator.browser.get("/dashboard/data")).json()
+        return found if found["rooms"]["watching"] else None
+
+    fetched = await eventually(fetch)
     assert (await next_picture(client))["at"] > pushed["at"]
     assert page.status_code == 200
     assert pushed["mark"] in page.text

@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from tests import eventually
 
 from .clients import AUTH, HEARTBEAT, HEARTBEAT_REPLY, Client, Closed, pack
 from .harness import System
-from .world import World, new_key
+from .world import World, new_key, new_room
 
 AT_ONCE = 1.0  # seconds
+TRIES = 5  # one of which has to be at once: a machine may be busy, a server that waits always does
 FLOOD = 10_000  # frames
 ALLOWED = 100  # frames of one client in a second, the setting
 READ = 4096 // 16  # heartbeats in what the server reads at once
@@ -81,11 +82,14 @@ class Witness:
         self._key = key
 
     async def still_receives(self) -> None:
-        start = time.monotonic()
-        await self._world.api.push({"key": self._key}, b'"for the witness"')
-        assert await self._client.receive_bodies(1) == [b'"for the witness"']
-        await self._client.heartbeat()
-        assert time.monotonic() - start < AT_ONCE
+        for _ in range(TRIES):
+            start = time.monotonic()
+            await self._world.api.push({"key": self._key}, b'"for the witness"')
+            assert await self._client.receive_bodies(1) == [b'"for the witness"']
+            await self._client.heartbeat()
+            if time.monotonic() - start < AT_ONCE:
+                return
+        pytest.fail("the witness has to wait")
 
 
 @pytest.fixture
@@ -95,22 +99,54 @@ async def witness(world: World) -> Witness:
     return Witness(world, await world.session(key, "text"), key)
 
 
-async def assert_closed_at_once(client: Client, code: int) -> None:
-    start = time.monotonic()
-    ending = await client.ended()
-    assert (ending.code, bool(ending.reason)) == (code, True)
-    assert time.monotonic() - start < AT_ONCE
+Provoke = Callable[[], AbstractAsyncContextManager[Client]]
 
 
-@asynccontextmanager
-async def sending(client: Any, message: Any) -> AsyncIterator[None]:
-    """Send it meanwhile, as far as the server takes it."""
-    task = asyncio.create_task(client.connection.send(message))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def assert_closed_at_once(code: int, provoke: Provoke) -> None:
+    """Whoever does it is closed with this code and a reason."""
+    for _ in range(TRIES):
+        async with provoke() as client:
+            start = time.monotonic()
+            ending = await client.ended()
+            assert (ending.code, bool(ending.reason)) == (code, True)
+            if time.monotonic() - start < AT_ONCE:
+                return
+    pytest.fail("the client has to wait")
+
+
+async def begin(world: World, door: str, key: str | None) -> Any:
+    """A session of the key; without one, a connection that has not authenticated."""
+    return await (world.connect(door) if key is None else world.session(key, door))
+
+
+def saying(world: World, door: str, data: str | bytes, key: str | None = None) -> Provoke:
+    """Begin, and say this."""
+
+    @asynccontextmanager
+    async def provoke() -> AsyncIterator[Client]:
+        client = await begin(world, door, key)
+        await client.send_raw(data)
+        yield client
+
+    return provoke
+
+
+def sending(
+    world: World, door: str, message: Callable[[], Any], key: str | None = None, **options: Any
+) -> Provoke:
+    """Begin, and send a WebSocket message meanwhile, as far as the server takes it."""
+
+    @asynccontextmanager
+    async def provoke() -> AsyncIterator[Client]:
+        client = await begin(world, door, key)
+        task = asyncio.create_task(client.connection.send(message(), **options))
+        try:
+            yield client
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    return provoke
 
 
 @pytest.mark.parametrize("case", BAD_BINARY)
@@ -120,9 +156,7 @@ async def test_a_bad_binary_frame_closes_its_session(
 ) -> None:
     data, code = BAD_BINARY[case]
     key = new_key()
-    client = await world.session(key, transport)
-    await client.send_raw(data)
-    await assert_closed_at_once(client, code)
+    await assert_closed_at_once(code, saying(world, transport, data, key))
     await witness.still_receives()
     await world.wait_for_sessions(key, 0)
 
@@ -133,9 +167,7 @@ async def test_a_bad_binary_frame_before_auth_closes(
     world: World, witness: Witness, transport: str, case: str
 ) -> None:
     data, code = BAD_BINARY[case]
-    client = await world.connect(transport)
-    await client.send_raw(data)
-    await assert_closed_at_once(client, code)
+    await assert_closed_at_once(code, saying(world, transport, data))
     await witness.still_receives()
 
 
@@ -145,9 +177,9 @@ async def test_a_bad_text_message_closes(
     world: World, witness: Witness, is_session: bool, case: str
 ) -> None:
     text, code = BAD_TEXT[case]
-    client = await (world.session(new_key(), "text") if is_session else world.connect("text"))
-    await client.send_raw(text)
-    await assert_closed_at_once(client, code)
+    await assert_closed_at_once(
+        code, saying(world, "text", text, new_key() if is_session else None)
+    )
     await witness.still_receives()
 
 
@@ -155,9 +187,9 @@ async def test_a_bad_text_message_closes(
 async def test_text_that_is_not_utf8_closes(
     world: World, witness: Witness, is_session: bool
 ) -> None:
-    client = await (world.session(new_key(), "text") if is_session else world.connect("text"))
-    await client.connection.send(b'{"ver":1,"op":2,"seq":1,"body":"\xff\xfe"}', text=True)
-    await assert_closed_at_once(client, NOT_UTF8)
+    key = new_key() if is_session else None
+    text = b'{"ver":1,"op":2,"seq":1,"body":"\xff\xfe"}'
+    await assert_closed_at_once(NOT_UTF8, sending(world, "text", lambda: text, key, text=True))
     await witness.still_receives()
 
 
@@ -167,22 +199,18 @@ async def test_text_that_is_not_utf8_closes(
 async def test_an_oversized_message_closes(
     world: World, witness: Witness, transport: str, is_session: bool, size: int
 ) -> None:
-    client = await (world.session(new_key(), transport) if is_session else world.connect(transport))
-    message = b"x" * size
-    async with sending(client, message.decode() if transport == "text" else message):
-        await assert_closed_at_once(client, MESSAGE_TOO_BIG)
+    key = new_key() if is_session else None
+    message = "x" * size if transport == "text" else b"x" * size
+    await assert_closed_at_once(MESSAGE_TOO_BIG, sending(world, transport, lambda: message, key))
     await witness.still_receives()
 
 
 async def test_an_oversized_message_in_fragments_closes(world: World, witness: Witness) -> None:
-    client = await world.session(new_key(), "text")
-
     async def fragments() -> Any:
         for _ in range(1000):
             yield "x" * 1000
 
-    async with sending(client, fragments()):
-        await assert_closed_at_once(client, MESSAGE_TOO_BIG)
+    await assert_closed_at_once(MESSAGE_TOO_BIG, sending(world, "text", fragments, new_key()))
     await witness.still_receives()
 
 
@@ -203,9 +231,7 @@ async def test_fragments_are_put_together(world: World, transport: str) -> None:
 
 async def test_half_a_frame_in_a_binary_message_closes(world: World, witness: Witness) -> None:
     for message in (pack(HEARTBEAT, 1, b"body")[:-1], b"\0", b""):
-        client = await world.session(new_key(), "binary")
-        await client.send_raw(message)
-        await assert_closed_at_once(client, BAD_FRAME)
+        await assert_closed_at_once(BAD_FRAME, saying(world, "binary", message, new_key()))
     await witness.still_receives()
 
 
@@ -234,14 +260,19 @@ async def test_rubbish_that_comes_byte_by_byte_closes(
     world: World, witness: Witness, case: str
 ) -> None:
     data, code = BAD_BINARY[case]
-    client = await world.session(new_key(), "tcp")
-    client.nagle(on=False)
-    for byte in data:
-        try:
-            await client.send_raw(bytes([byte]))
-        except Closed:
-            break
-    await assert_closed_at_once(client, code)
+
+    @asynccontextmanager
+    async def provoke() -> AsyncIterator[Client]:
+        client = await world.session(new_key(), "tcp")
+        client.nagle(on=False)
+        for byte in data:
+            try:
+                await client.send_raw(bytes([byte]))
+            except Closed:
+                break
+        yield client
+
+    await assert_closed_at_once(code, provoke)
     await witness.still_receives()
 
 
@@ -299,25 +330,27 @@ async def test_a_reset_during_the_upgrade_hurts_nobody(world: World, witness: Wi
 async def test_what_is_no_websocket_frame_closes(
     world: World, witness: Witness, name: str, change: Callable[[bytes], bytes]
 ) -> None:
-    client = await world.session(new_key(), "text")
-    frame = b"\x81\x82\0\0\0\0{}"
-    client.connection.transport.write(change(frame))
-    start = time.monotonic()
-    ending = await client.ended()
-    assert ending.code == 1002
-    assert time.monotonic() - start < AT_ONCE
+    @asynccontextmanager
+    async def provoke() -> AsyncIterator[Client]:
+        client = await world.session(new_key(), "text")
+        frame = b"\x81\x82\0\0\0\0{}"
+        client.connection.transport.write(change(frame))
+        yield client
+
+    await assert_closed_at_once(1002, provoke)
     await witness.still_receives()
 
 
 @pytest.mark.parametrize("room", ["';DROP TABLE offline_message;--", "{{7*7}}", "../..", "*", "\\"])
 async def test_names_cross_nothing(world: World, transport: str, room: str) -> None:
-    mine, other = new_key() + room, new_key()
+    mine, other, room = new_key() + room, new_key(), new_room() + room
     client = await world.session(mine, transport, rooms=[room])
     neighbour = await world.session(other, transport, rooms=[room + room])
     await world.api.push({"room": room}, b'"for the room"')
     await world.api.push({"key": mine}, b'"for the key"')
     await world.api.push({"key": other}, b'"for the other"')
-    assert await client.receive_bodies(2) == [b'"for the room"', b'"for the key"']
+    # Of two partitions: in either order.
+    assert sorted(await client.receive_bodies(2)) == [b'"for the key"', b'"for the room"']
     assert await neighbour.receive_bodies(1) == [b'"for the other"']
     assert (await world.api.rooms())[room] == 1
 
@@ -363,8 +396,6 @@ async def test_bad_pushes_are_refused_with_a_reason(world: World, content: bytes
 
 
 async def test_a_flood_of_bad_connections_leaves_no_session(world: World) -> None:
-    stats = await world.api.get("/api/v1/stats")
-
     async def attack(number: int) -> None:
         client = await world.connect(("tcp", "binary")[number % 2])
         await client.send_raw(list(BAD_BINARY.values())[number % len(BAD_BINARY)][0])
@@ -372,10 +403,10 @@ async def test_a_flood_of_bad_connections_leaves_no_session(world: World) -> Non
 
     await asyncio.gather(*(attack(number) for number in range(100)))
 
-    async def is_as_before() -> bool:
-        return (await world.api.get("/api/v1/stats"))["sessions"] == stats["sessions"]
+    async def nobody_is_left() -> bool:
+        return (await world.api.get("/api/v1/stats"))["sessions"] == 0
 
-    await eventually(is_as_before)
+    await eventually(nobody_is_left)
 
 
 @asynccontextmanager

@@ -146,9 +146,13 @@ async def test_goims_callers_are_told_of_nodes_and_totals(world: World) -> None:
 
 async def test_a_broadcast_may_take_its_time(world: World, transport: str) -> None:
     clients = [await world.session(new_key(), transport, node) for node in (0, 1, 0, 1)]
-    count = (await online(world, "online/total"))["conn_count"]
+
+    async def nobody_else_is_there() -> bool:
+        return bool((await online(world, "online/total"))["conn_count"] == len(clients))
+
+    await eventually(nobody_else_is_there)
     begin = asyncio.get_running_loop().time()
-    await goim(world, "all", b'"slowly"', operation=5, speed=count)  # a second for all
+    await goim(world, "all", b'"slowly"', operation=5, speed=len(clients))  # a second for all
     arrived = []
     for client in clients:
         assert await next_message(client) == (5, b'"slowly"')

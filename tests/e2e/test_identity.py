@@ -109,6 +109,7 @@ async def test_the_cookie_is_refused_from_another_origin(
 ) -> None:
     world = await enter(embedded)
     cookie = cookie_header(await admin_cookies(world))
+    await world.wait_for_sessions("1", 0)  # those before have gone
     client = await world.connect("text", Origin=origin, Cookie=cookie)
     assert (await client.refused({})).code == UNAUTHORIZED
     assert await world.api.sessions("1") == 0

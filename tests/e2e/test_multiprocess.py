@@ -87,7 +87,7 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
     cluster = make_cluster(
-        nodes=1, IMGO_NODE_NAME="web", IMGO_DRAIN_SECONDS="1", IMGO_NODE_LEASE="2"
+        nodes=1, IMGO_NODE_NAME="web", IMGO_DRAIN_SECONDS="1", IMGO_NODE_LEASE="5"
     )
     parent = cluster.nodes[0]
     parent.add_arguments("--processes", "2")

@@ -70,7 +70,7 @@ async def test_store_never_keeps_nothing(world: World) -> None:
 
 async def test_a_message_expires_after_its_ttl(world: World) -> None:
     key = new_key()
-    await world.api.push({"key": key}, b'"short-lived"', ttl=1)
+    await world.api.push({"key": key}, b'"short-lived"', ttl=4)
     await world.api.push({"key": key}, b'"long-lived"', ttl=1000)
     assert await world.api.pending(key) == 2
     await world.wait_for_pending(key, 1)

@@ -12,11 +12,11 @@ import pytest
 from tests import eventually
 
 from .clients import TRANSPORTS
-from .harness import HOST, Cluster, Embedded, System, names_setting
+from .harness import DOWN_TIMEOUT, HOST, Cluster, Embedded, System, names_setting
 from .world import World, new_key
 
 GOING_AWAY = 4000
-LEASE = 2  # seconds
+LEASE = 4  # seconds; 30 is the default
 
 Enter = Callable[[System], Awaitable[World]]
 Start = Callable[[System], System]
@@ -48,7 +48,7 @@ async def test_a_node_that_is_stopped_sends_its_sessions_elsewhere(
         client.abort()
     await eventually(node.has_ended)
     assert node.status == 0
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < DOWN_TIMEOUT
 
 
 async def test_a_node_stops_although_clients_do_not_answer(
@@ -144,8 +144,8 @@ async def test_a_killed_node_vanishes_and_its_sessions_are_served_by_another(
     dying.kill()
     killed = time.monotonic()
     ids.append(await world.api.push({"key": key}, b'"pushed to a dead node"'))
-    await world.wait_for_sessions(key, 0)
-    assert time.monotonic() - killed < LEASE + 2
+    await world.wait_for_sessions(key, 0, LEASE + 6)
+    assert time.monotonic() - killed < LEASE + 6
     (node,) = (await world.api.get("/api/v1/nodes"))["results"]
     assert (node["name"].endswith(str(living.http_port)), node["sessions"]) == (True, 1)
     assert (await world.api.rooms())[room] == 1

@@ -4,8 +4,10 @@ import asyncio
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from imgo_client import AsyncPublisher, Client
-from tests import eventually
+from tests import PATIENCE, eventually
 
 from .clients import AUTH, HEARTBEAT
 from .harness import HOST, Embedded, Process, System, base_environment, free_ports, logs, manage
@@ -157,13 +159,19 @@ async def test_the_python_client_over_tcp_with_tls(tmp_path: Path, embedded: Sys
     token = manage(embedded.environment, "token", "over TCP")
     logs.forbid(token)
 
+    ends: list[asyncio.Task[Any] | None] = []
+
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(2**16):
-            writer.write(data)
+        with suppress(OSError):
+            while data := await reader.read(2**16):
+                writer.write(data)
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """As a load balancer does that ends TLS."""
+        ends.append(asyncio.current_task())
         inside, outside = await asyncio.open_connection(HOST, embedded.nodes[0].tcp_port)
         await asyncio.gather(carry(reader, outside), carry(inside, writer))
 
@@ -173,3 +181,4 @@ async def test_the_python_client_over_tcp_with_tls(tmp_path: Path, embedded: Sys
         async with Client(f"tcps://localhost:{port}", token, tls=trust) as client:
             await eventually(lambda: client.state == "open")
             assert await client.request("any") == {}
+        await asyncio.wait_for(asyncio.gather(*ends), PATIENCE)

@@ -5,7 +5,7 @@ import secrets
 from typing import Any, Self
 from zlib import crc32
 
-from tests import eventually
+from tests import PATIENCE, eventually
 
 from .clients import Client, Publisher, open_client
 from .harness import Node, System
@@ -57,8 +57,8 @@ class World:
 
     async def session(self, key: str, door: str = "tcp", node: int = 0, **auth: Any) -> Any:
         """A session of `key`; `auth` goes into the auth body."""
+        token = await self.token(key)  # before: a connection has only so long to authenticate
         client = await self.connect(door, node)
-        token = await self.token(key)
         return await client.auth({"token": token, **auth} if auth else token)
 
     async def settle(self) -> None:
@@ -73,7 +73,7 @@ class World:
             await witness.receive_bodies(1)
             await witness.close()
 
-    async def wait_for_sessions(self, key: str, count: int, timeout: float = 10) -> None:
+    async def wait_for_sessions(self, key: str, count: int, timeout: float = PATIENCE) -> None:
         """Wait until the key has as many sessions."""
 
         async def are_there() -> bool:
@@ -81,7 +81,7 @@ class World:
 
         await eventually(are_there, timeout)
 
-    async def wait_for_pending(self, key: str, count: int, timeout: float = 10) -> None:
+    async def wait_for_pending(self, key: str, count: int, timeout: float = PATIENCE) -> None:
         """Wait until as many messages are pending for the key."""
 
         async def are_pending() -> bool:

@@ -52,8 +52,13 @@ def guests(example: System) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 async def world(example: System, enter: Enter) -> World:  # noqa: F811
-    """The view of the example's server."""
-    return await enter(example)
+    """The view of the example's server, when what was pushed before has been sent.
+
+    All tests of an example share its rooms.
+    """
+    found = await enter(example)
+    await found.settle()
+    return found
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from tests.e2e.clients import TextClient
+from tests.e2e.clients import LIMITS, TextClient
 from tests.e2e.harness import Embedded, System, logs, manage
 from tests.e2e.world import World
 
@@ -55,7 +55,7 @@ class Guest:
     def __init__(self, system: System, name: str) -> None:
         self.name = name
         self.url = system.nodes[0].url
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=30, limits=LIMITS, trust_env=False)
         self._token = ""
 
     async def __aenter__(self) -> Self:

@@ -165,7 +165,7 @@ async def test_a_device_that_is_told_to_stay_away_ends(example: Embedded, world:
         await world.wait_for_sessions(key, 1)
         answer = await world.api.http.delete(f"/api/v1/keys/{key}/sessions")
         assert answer.status_code < 300
-        _, said = await asyncio.wait_for(device.communicate(), 10)
+        _, said = await asyncio.wait_for(device.communicate(), 30)
     finally:
         with suppress(ProcessLookupError):
             device.kill()

@@ -23,7 +23,7 @@ def run(tmp_path):
             [sys.executable, *arguments],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
             check=False,
             cwd=ROOT,
             env=kept | {"IMGO_DATA_DIR": str(tmp_path)},

@@ -55,6 +55,7 @@ async def test_after_a_minute_it_is_forgotten(imgo, waits, monkeypatch):
 async def test_only_so_many_of_one_address_may_wait(imgo, monkeypatch):
     imgo(AUTH_FAILURES=1)
     monkeypatch.setattr(module, "WAITING_MAX", 2)
+    monkeypatch.setattr(module, "DELAY", 3600.0)
     guard = Guard()
     guard.failed(HERE)
     waiting = [asyncio.create_task(guard.admit(HERE)) for _ in range(2)]

@@ -7,18 +7,17 @@ import pytest
 from push import look as module
 from push import vitals
 from push.look import Look
-from tests import wait_until
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+from tests import PATIENCE, wait_until
 
 
 @pytest.fixture
-def silent():
-    """A function that finds nothing out before the event is set; and how often it was called."""
+def silent(monkeypatch):
+    """A function that finds nothing out before the event is set; and how often it was called.
+
+    Nobody waits for it for long.
+    """
     answers, calls = threading.Event(), []
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
 
     def ask() -> int:
         calls.append(None)
@@ -35,7 +34,7 @@ def test_what_is_found_or_raised_is_passed_on():
         Look(lambda: 1 // 0)()
 
 
-def test_who_waits_in_vain_is_told_and_the_look_goes_on(silent):
+def test_who_waits_in_vain_is_told_and_the_look_goes_on(silent, monkeypatch):
     answers, calls, ask = silent
     look = Look(ask)
     for _ in range(3):  # none begins another
@@ -44,6 +43,7 @@ def test_who_waits_in_vain_is_told_and_the_look_goes_on(silent):
     assert len(calls) == 1
     answers.set()
     wait_until(look._under_way.done)
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
     assert look() == 2
 
 

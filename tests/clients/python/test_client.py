@@ -195,9 +195,10 @@ async def test_a_failed_message_is_told_and_comes_again_with_the_next_session(se
 
     async def script(peer):
         await peer.accept()
-        await peer.push(*((1, 2, 3) if len(server.peers) == 1 else (2,)))
-        acks.append(await peer.acks(2 if len(server.peers) == 1 else 1))
-        await peer.close(4000)
+        if len(server.peers) < 3:
+            await peer.push(*((1, 2, 3) if len(server.peers) == 1 else (2,)))
+            acks.append(await peer.acks(2 if len(server.peers) == 1 else 1))
+            await peer.close(4000)
         await peer.until_gone()
 
     got = []
@@ -255,7 +256,7 @@ async def test_a_request_gets_its_own_answer_and_a_late_one_is_no_message(serve,
         await peer.until_gone()
 
     late = asyncio.Event()
-    client, _ = make(await serve(script), timeout=0.5)
+    client, _ = make(await serve(script), timeout=3)
     async with client:
         await eventually(lambda: client.state == "open")
         answers = await asyncio.gather(client.request(1), client.request(2))
@@ -361,7 +362,7 @@ async def test_a_slow_reader_stops_the_reading_and_loses_nothing(serve, make):
 
     client, _ = make(await serve(script), buffer=10)
     async with client:
-        before = -1
+        before = await eventually(lambda: sent) and -1
         while sent != before:  # until the server can send no more
             before = sent
             for _ in range(50):
@@ -403,7 +404,7 @@ async def test_a_server_that_does_not_answer_a_heartbeat_is_left(serve, make):
 
     answered = []
     server = await serve(script)
-    client, log = make(server, heartbeat=0.05, timeout=1)
+    client, log = make(server, heartbeat=0.05, timeout=3)
     async with client:
         await eventually(lambda: len(answered) > 3)
         assert client.state == "open"
@@ -425,9 +426,9 @@ async def test_heartbeats_go_on_while_messages_wait_and_the_session_too(serve, m
         await peer.until_gone()
 
     server = await serve(script)
-    client, log = make(server, heartbeat=0.02, timeout=0.05, buffer=1)
+    client, log = make(server, heartbeat=0.1, timeout=2, buffer=1)
     async with client:
-        await eventually(lambda: beats > 3)
+        await eventually(lambda: beats > 1)  # longer than an answer may take
         assert client.state == "open"
     assert log.of("close") == []
 
