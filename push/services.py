@@ -75,7 +75,9 @@ class Push:
 
     def _check_numbers(self) -> None:
         if self.op != Op.MESSAGE and not FIRST_OWN_OP <= self.op <= INT32_MAX:
-            raise BadRequest(f"op must be {int(Op.MESSAGE)}, or {FIRST_OWN_OP} or more.")
+            raise BadRequest(
+                f"op must be {int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}."
+            )
         if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
             raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds.")
         if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
@@ -194,9 +196,13 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
     ids = Message.objects.store(messages, count)
     due = {partition for message in messages for partition in message.partitions}
     transaction.on_commit(partial(wake, due))
+    transaction.on_commit(partial(_count, pushes))
+    return ids
+
+
+def _count(pushes: Sequence[Push]) -> None:
     for push in pushes:
         metrics.PUSHES.labels("key" if push.keys else "room" if push.room else "all").inc()
-    return ids
 
 
 # The Python calls
