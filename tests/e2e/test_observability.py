@@ -91,9 +91,7 @@ def watched(
         OTEL_BSP_SCHEDULE_DELAY="100",
     )
     directory = tmp_path_factory.mktemp("metrics")
-    (directory / "counter_1.db").write_bytes(b"of a process that is no more")
-    own = {"PROMETHEUS_MULTIPROC_DIR": str(directory)}
-    system.gunicorn.environment = {**system.environment, **own}
+    system.gunicorn.environment = {**system.environment, "TMPDIR": str(directory)}
     system.worker = Workers(system.home, "workers", system.environment)
     system.processes = [*system.nodes, system.worker, system.gunicorn]
     with system:
@@ -143,7 +141,7 @@ async def test_a_push_is_one_trace_through_all_processes(
 
 
 def test_every_process_behind_a_port_counts(watched: Cluster) -> None:
-    directory = watched.gunicorn.environment["PROMETHEUS_MULTIPROC_DIR"]
+    (directory,) = Path(watched.gunicorn.environment["TMPDIR"]).glob("imgo-api-*")
     url = f"{watched.api_url}/metrics"
     name = 'imgo_pushes_total{target="key"}'
     before = metric(call(watched, "GET", url).text, name)
