@@ -368,5 +368,7 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
+        # Some lines a push.
+        "imgo.push": {"level": "INFO" if _flag("LOG_PUSHES") else "WARNING"},
     },
 }

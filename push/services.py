@@ -19,8 +19,9 @@ from django.db import IntegrityError, transaction
 from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
+from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
-from imgo_site.origin import current_origin
+from imgo_site.origin import current_origin, request_of
 from offline.models import Message, NewMessage
 from push import metrics
 from push.groups import partition_of
@@ -196,13 +197,15 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
     ids = Message.objects.store(messages, count)
     due = {partition for message in messages for partition in message.partitions}
     transaction.on_commit(partial(wake, due))
-    transaction.on_commit(partial(_count, pushes))
+    transaction.on_commit(partial(_note, messages, ids))
     return ids
 
 
-def _count(pushes: Sequence[Push]) -> None:
-    for push in pushes:
-        metrics.PUSHES.labels("key" if push.keys else "room" if push.room else "all").inc()
+def _note(messages: Sequence[NewMessage], ids: Sequence[int]) -> None:
+    """These messages are committed: count them, and say so."""
+    for message, message_id in zip(messages, ids, strict=True):
+        metrics.PUSHES.labels("key" if message.audience == "keys" else message.audience).inc()
+        note_push(message_id, "accepted", request_of(message.origin))
 
 
 # The Python calls
