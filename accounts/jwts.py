@@ -2,14 +2,19 @@
 
 import functools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jwt
+from jwt.algorithms import RSAAlgorithm
 
 from imgo_site.conf import conf
 
 logger = logging.getLogger(__name__)
+
+# What reading a file with keys raises, whatever is in it.
+_UNREADABLE = (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError)
 
 
 def is_configured() -> bool:
@@ -56,11 +61,10 @@ def _key_for(header: dict[str, Any]) -> Any:
     if algorithm != "RS256":
         return None
     if conf.JWT_JWKS_FILE:
-        path = Path(conf.JWT_JWKS_FILE)
         try:
-            keys = _jwks(conf.JWT_JWKS_FILE, path.stat().st_mtime_ns)
-        except (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
-            logger.error("JWT_JWKS_FILE %s cannot be used: %s", path, error)
+            keys = _jwks_keys()
+        except _UNREADABLE as error:
+            logger.error("JWT_JWKS_FILE %s cannot be used: %s", conf.JWT_JWKS_FILE, error)
             keys = {}
         kid = header.get("kid")
         found = keys.get(kid) if kid else next(iter(keys.values()), None)
@@ -72,6 +76,24 @@ def _key_for(header: dict[str, Any]) -> Any:
         except (OSError, ValueError) as error:
             logger.error("JWT_PUBLIC_KEY cannot be used: %s", error)
     return None
+
+
+def unusable_keys() -> Iterator[tuple[str, str]]:
+    """(setting, why) of each public key that is set and that no token can be verified with."""
+    try:
+        if conf.JWT_JWKS_FILE and not _jwks_keys():
+            yield "JWT_JWKS_FILE", "it has no RS256 key"
+    except _UNREADABLE as error:
+        yield "JWT_JWKS_FILE", str(error)
+    try:
+        if conf.JWT_PUBLIC_KEY:
+            RSAAlgorithm(RSAAlgorithm.SHA256).prepare_key(_public_key(conf.JWT_PUBLIC_KEY))
+    except _UNREADABLE as error:
+        yield "JWT_PUBLIC_KEY", str(error)
+
+
+def _jwks_keys() -> dict[str | None, Any]:
+    return _jwks(conf.JWT_JWKS_FILE, Path(conf.JWT_JWKS_FILE).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)

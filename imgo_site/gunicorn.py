@@ -1,15 +1,21 @@
 """gunicorn's settings for the API: `gunicorn -c python:imgo_site.gunicorn imgo_site.wsgi`.
 
-What it adds to gunicorn's own: the metrics of all its processes together, when
-`PROMETHEUS_MULTIPROC_DIR` names a directory for them, and an access log, when one is asked for,
-without queries, in which old tools have their API key, and with the id of each request.
+What it adds to gunicorn's own: the metrics of all its processes together, in the directory that
+`PROMETHEUS_MULTIPROC_DIR` names or else in one of its own, and an access log, when one is asked
+for, without queries, in which old tools have their API key, and with the id of each request.
 """
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.multiprocess import mark_process_dead
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_own = "" if os.environ.get(VARIABLE) else tempfile.mkdtemp(prefix="imgo-api-")
+if _own:
+    # Before anything of prometheus_client is loaded: it looks once, and the workers are forks.
+    os.environ[VARIABLE] = _own
 
 access_log_format = (
     '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms "%(a)s" request %({x-request-id}o)s'
@@ -17,24 +23,31 @@ access_log_format = (
 
 if os.environ.get("LOG_FORMAT", "").strip().lower() == "json":
     # gunicorn's own lines too; those of the site are set up by Django.
-    _own = {"level": "INFO", "handlers": ["imgo"], "propagate": False}
+    _logger = {"level": "INFO", "handlers": ["imgo"], "propagate": False}
     logconfig_dict = {
         "root": {"level": "INFO", "handlers": ["imgo"]},
         "formatters": {"imgo": {"()": "imgo_site.logs.JsonLines"}},
         "handlers": {"imgo": {"class": "logging.StreamHandler", "formatter": "imgo"}},
-        "loggers": {"gunicorn.error": _own, "gunicorn.access": _own},
+        "loggers": {"gunicorn.error": _logger, "gunicorn.access": _logger},
     }
 
 
 def on_starting(_server: Any) -> None:
     """Empty the directory: what is in it are the counts of processes that are no more."""
-    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        for file in Path(directory).glob("*.db"):
-            file.unlink()
+    directory = Path(os.environ[VARIABLE])
+    directory.mkdir(parents=True, exist_ok=True)
+    for file in directory.glob("*.db"):
+        file.unlink()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
     """Forget what is true of a living process only; what it has counted still counts."""
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    """Remove a directory of our own."""
+    if _own:
+        shutil.rmtree(_own, ignore_errors=True)

@@ -16,6 +16,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+pushes = logging.getLogger("imgo.push")  # INFO with LOG_PUSHES
+
 FIELDS = ("request_id", "push_id", "method", "path", "status", "seconds", "caller", "address")
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # what is taken from a caller
@@ -40,6 +42,13 @@ def within(name: str) -> Iterator[None]:
         yield
     finally:
         _request_id.reset(token)
+
+
+def note_push(push_id: int, what: str, request: str = "") -> None:
+    """Say how far a push is, when such lines are wanted. `request`: the id of its own, if any."""
+    if pushes.isEnabledFor(logging.INFO):
+        about = {"push_id": str(push_id), "request_id": request}
+        pushes.info("push %d %s", push_id, what, extra=about)
 
 
 class RequestFilter(logging.Filter):
@@ -86,3 +95,5 @@ class JsonLines(JsonFormatter):
         shown = {"time", "level", "logger", "message", "exc_info", "stack_info", *FIELDS}
         for name in log_data.keys() - shown:
             del log_data[name]
+        if not log_data.get("request_id"):
+            log_data.pop("request_id", None)

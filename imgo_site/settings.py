@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.connection import parse_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR", BASE_DIR / "var")).resolve()
+DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR") or BASE_DIR / "var").resolve()
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 
@@ -165,7 +165,7 @@ if _flag("DJANGO_BEHIND_TLS_PROXY"):
     # A browser's pages are sent to https://. Not the API and the probes: backends and monitoring
     # inside call nodes directly, and a POST that is redirected is lost.
     SECURE_SSL_REDIRECT = _flag("DJANGO_SSL_REDIRECT", default=True)
-    SECURE_REDIRECT_EXEMPT = [r"^api/", r"^1/", r"^(healthz|readyz|metrics)$"]
+    SECURE_REDIRECT_EXEMPT = [r"^api/", r"^(1|goim)/", r"^(healthz|readyz|metrics)$"]
     # For so many seconds a browser that was here takes nothing but HTTPS from this host, and that
     # cannot be taken back: an hour to begin with, a year (31536000) when all is well.
     SECURE_HSTS_SECONDS = _seconds("DJANGO_HSTS_SECONDS", 3600)
@@ -261,8 +261,9 @@ if REDIS_URL:
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "push.layers.InProcessChannelLayer"}}
 
-CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", REDIS_URL or "memory://")
-CELERY_TASK_ALWAYS_EAGER = not REDIS_URL and "CELERY_BROKER_URL" not in os.environ
+_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "") or REDIS_URL
+CELERY_BROKER_URL = _BROKER_URL or "memory://"
+CELERY_TASK_ALWAYS_EAGER = not _BROKER_URL
 CELERY_TASK_DEFAULT_QUEUE = "imgo.push.0"  # imgo_site/celery.py declares those of all partitions
 CELERY_TASK_IGNORE_RESULT = True
 # A task is acknowledged when it has run, so that one whose worker died runs again. It may run
@@ -370,5 +371,7 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
+        # Some lines a push.
+        "imgo.push": {"level": "INFO" if _flag("LOG_PUSHES") else "WARNING"},
     },
 }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
+from imgo_site.logs import note_push
 from imgo_site.origin import parent_of, request_of
 from offline.models import Message, Outbox, Pending
 from push import metrics
@@ -95,6 +96,7 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
     since_read = time.monotonic() - read_at
     for row in sent:
         metrics.FANOUT_SECONDS.observe(max(0.0, row.age + since_read))
+        note_push(row.message_id, "fanned out", request_of(row.origin))
         if row.span is not None:
             row.span.end()
     return len(sent)

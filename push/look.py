@@ -10,11 +10,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from django.db import Error as DatabaseError
 from django.db import connection
 
 PATIENCE = 3.0  # seconds from the begin of a look
 
 T = TypeVar("T")
+
+
+def _forget_broken() -> None:
+    """A database that was restarted has cut all connections of the pool: they go at once, not with
+    a failure for each, of a look or of a push."""
+    pool = connection.pool if connection.vendor == "postgresql" else None  # type: ignore[attr-defined]
+    if pool is not None:
+        pool.check()
 
 
 class Look(Generic[T]):
@@ -47,6 +56,8 @@ class Look(Generic[T]):
             result = self._function()
         except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
             connection.close()
+            if isinstance(error, DatabaseError):
+                _forget_broken()
             found.set_exception(error)
         else:
             connection.close()

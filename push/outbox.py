@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from imgo_site.conf import conf
+from imgo_site.logs import note_push
 from push.background import Background
 from push.metrics import DELIVERY_SECONDS
 from push.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
@@ -213,5 +214,6 @@ def note_written(messages: Sequence[Outgoing], shares: Sequence[Share]) -> None:
     for message in messages:
         if message.at:
             DELIVERY_SECONDS.observe(max(0.0, now - message.at))
+            note_push(message.id, "delivered")
         if message.span is not None:
             message.span.end()

@@ -19,8 +19,9 @@ from django.db import IntegrityError, transaction
 from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
+from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
-from imgo_site.origin import current_origin
+from imgo_site.origin import current_origin, request_of
 from offline.models import Message, NewMessage
 from push import metrics
 from push.groups import partition_of
@@ -75,7 +76,9 @@ class Push:
 
     def _check_numbers(self) -> None:
         if self.op != Op.MESSAGE and not FIRST_OWN_OP <= self.op <= INT32_MAX:
-            raise BadRequest(f"op must be {int(Op.MESSAGE)}, or {FIRST_OWN_OP} or more.")
+            raise BadRequest(
+                f"op must be {int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}."
+            )
         if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
             raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds.")
         if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
@@ -194,9 +197,15 @@ def _store(pushes: Sequence[Push], by: str) -> list[int]:
     ids = Message.objects.store(messages, count)
     due = {partition for message in messages for partition in message.partitions}
     transaction.on_commit(partial(wake, due))
-    for push in pushes:
-        metrics.PUSHES.labels("key" if push.keys else "room" if push.room else "all").inc()
+    transaction.on_commit(partial(_note, messages, ids))
     return ids
+
+
+def _note(messages: Sequence[NewMessage], ids: Sequence[int]) -> None:
+    """These messages are committed: count them, and say so."""
+    for message, message_id in zip(messages, ids, strict=True):
+        metrics.PUSHES.labels("key" if message.audience == "keys" else message.audience).inc()
+        note_push(message_id, "accepted", request_of(message.origin))
 
 
 # The Python calls

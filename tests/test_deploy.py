@@ -38,7 +38,8 @@ def check_command(words: list[str]) -> None:
     if found := re.search(r"manage\.py (\w+)", line):
         assert found[1] in get_commands()
     else:
-        module = re.search(r"gunicorn (\w+\.\w+)", line)
+        # Without its settings each of its processes shows metrics of its own at one port.
+        module = re.search(r"gunicorn -c python:imgo_site\.gunicorn (\w+\.\w+)", line)
         assert module is not None, f"what does this start? {line}"
         assert importlib.import_module(module[1]).application
 
@@ -134,6 +135,11 @@ def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
     patience = re.findall(r"proxy_(?:read_timeout|timeout) (\d+)s;", text)
     # The API's own is shorter.
     assert sum(int(one) > DEFAULTS.HEARTBEAT_TIMEOUT for one in patience) == 2
+    # A stream of pushes has no end that is known.
+    (stream,) = re.findall(r"location = /api/v1/pushes/stream \{(.+?)\}", text, re.DOTALL)
+    assert {"client_max_body_size 0;", "proxy_request_buffering off;"} <= {
+        line.strip() for line in stream.splitlines()
+    }
     assert int(re.search(r"client_max_body_size (\d+)m", text)[1]) * 2**20 >= DEFAULTS.MAX_REQUEST
 
 

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from accounts.authentication import caller
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, TooLarge
-from imgo_site.names import INT32_MAX, INT64_MAX, check_number
+from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
 from push.api.legacy import LegacyView
 from push.api.problems import CODE_OK, goim_response
 from push.api.v1 import body_of
@@ -23,6 +23,7 @@ from push.registry import NodeEntry, get_registry
 from push.services import Push, is_json
 
 TOP_MAX = 1_000  # rooms that one question may want
+TYPE_MAX, ROOM_MAX = 100, 150  # characters; together, with `://`, they fit a name
 ROOMS_MAX = 100  # rooms that one question may name
 # What goim's own configuration tells clients to do: seconds, but for the factor and the jitter.
 BACKOFF = {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3}
@@ -205,8 +206,10 @@ def _instance(node: NodeEntry) -> dict[str, Any]:
 
 
 def room_of(kind: str, room: str) -> str:
-    """The name of goim's room of a type."""
-    return f"{kind}://{room}"
+    """The name of goim's room of a type. Raises `BadRequest`."""
+    if len(kind) > TYPE_MAX or len(room) > ROOM_MAX:
+        raise BadRequest(f"A type has at most {TYPE_MAX} characters, a room {ROOM_MAX}.")
+    return check_name(f"{kind}://{room}", "room")
 
 
 def _wanted(request: Request, name: str) -> str:

@@ -1,6 +1,5 @@
 """Numbers: out of their range, in contradiction to each other, or not what anybody wants."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,9 +9,11 @@ from django.core.checks import CheckMessage, Error, register
 from django.db import connection
 
 from imgo_site.conf import conf
+from imgo_site.names import INT32_MAX
 from push.checks.reading import with_settings
 
 PORT_MAX = 65_535
+NUMBER_MAX = INT32_MAX  # what timers, the database and the kernel can all do with; 68 years
 HEARTBEAT_MIN = 10.0  # seconds; phones and proxies sleep for longer than clients think
 LEASE_MIN = 5.0  # seconds; it is renewed in every third, and a busy node may be late
 FRAME_OVERHEAD = 1024  # bytes that a body's frame may add: headers, ids, WebSocket
@@ -25,17 +26,18 @@ class Range:
     """From `lowest` (itself only if it `includes` it) to `highest`."""
 
     lowest: float
-    highest: float = math.inf
+    highest: float = NUMBER_MAX
     includes: bool = True
 
     def has(self, value: float) -> bool:
-        """Whether a finite `value` is within."""
+        """Whether `value` is within; not a number is not."""
         above = value >= self.lowest if self.includes else value > self.lowest
-        return math.isfinite(value) and above and value <= self.highest
+        return above and value <= self.highest
 
     def __str__(self) -> str:
-        least = f"{self.lowest:g} or more" if self.includes else f"more than {self.lowest:g}"
-        return least if self.highest == math.inf else f"from {self.lowest:g} to {self.highest:g}"
+        least = "from" if self.includes else "more than"
+        most = "to" if self.includes else "and at most"
+        return f"{least} {self.lowest:.10g} {most} {self.highest:.10g}"
 
 
 ANY = Range(0)  # 0 means: none, at once, or no limit, as its text says
@@ -106,9 +108,7 @@ def check_ranges() -> Iterator[CheckMessage]:
     for name, allowed in RANGES.items():
         value = getattr(conf, name)
         if not allowed.has(value):
-            yield Error(
-                f"{name} is {value}.", hint=f"It has to be {allowed}, finite.", id="imgo.E006"
-            )
+            yield Error(f"{name} is {value}.", hint=f"It has to be {allowed}.", id="imgo.E006")
 
 
 @register

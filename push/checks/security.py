@@ -9,11 +9,13 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, register
 
+from accounts.jwts import unusable_keys
 from imgo_site.conf import conf
 from push.checks.reading import with_settings
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+API_KEY_MIN = 16  # characters; those that `manage.py apikey` makes have more
 SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
 
@@ -83,12 +85,25 @@ def _is_public(name: str) -> bool:
 @register
 @with_settings
 def check_secrets() -> Iterator[CheckMessage]:
-    """W003: a JWT secret that can be guessed."""
+    """W003: a secret that can be guessed; W020: a key that verifies no JWT."""
     if conf.JWT_SECRET and len(conf.JWT_SECRET.encode()) < SECRET_MIN:
         yield checks.Warning(
             f"JWT_SECRET is shorter than {SECRET_MIN} bytes.",
             hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
             id="imgo.W003",
+        )
+    if 0 < len(conf.API_KEY) < API_KEY_MIN:
+        yield checks.Warning(
+            f"API_KEY is shorter than {API_KEY_MIN} characters, and may do everything.",
+            hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
+            id="imgo.W003",
+        )
+    for name, why in unusable_keys():
+        yield checks.Warning(
+            f"{name} cannot be used, so the tokens it is for are refused: {why}",
+            hint="Say the path of a file that this process can read, with an RSA key; a public key "
+            "may also be the PEM text itself.",
+            id="imgo.W020",
         )
 
 

@@ -87,13 +87,12 @@ def watched(
         GUNICORN_CMD_ARGS="--access-logfile - --access-logformat '%(r)s %(q)s %({x-request-id}o)s'",
         LOG_FORMAT="json",
         LOG_ACCESS="1",
+        LOG_PUSHES="1",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
     )
     directory = tmp_path_factory.mktemp("metrics")
-    (directory / "counter_1.db").write_bytes(b"of a process that is no more")
-    own = {"PROMETHEUS_MULTIPROC_DIR": str(directory)}
-    system.gunicorn.environment = {**system.environment, **own}
+    system.gunicorn.environment = {**system.environment, "TMPDIR": str(directory)}
     system.worker = Workers(system.home, "workers", system.environment)
     system.processes = [*system.nodes, system.worker, system.gunicorn]
     with system:
@@ -143,7 +142,7 @@ async def test_a_push_is_one_trace_through_all_processes(
 
 
 def test_every_process_behind_a_port_counts(watched: Cluster) -> None:
-    directory = watched.gunicorn.environment["PROMETHEUS_MULTIPROC_DIR"]
+    (directory,) = Path(watched.gunicorn.environment["TMPDIR"]).glob("imgo-api-*")
     url = f"{watched.api_url}/metrics"
     name = 'imgo_pushes_total{target="key"}'
     before = metric(call(watched, "GET", url).text, name)
@@ -243,6 +242,33 @@ async def test_a_node_tells_of_its_sessions(watched: Cluster, enter: Callable[..
         )
 
     wait_until(are_counted)
+
+
+async def test_a_push_can_be_followed_through_the_logs(
+    watched: Cluster, enter: Callable[..., Any]
+) -> None:
+    world: World = await enter(watched)
+    key, request = new_key(), f"request-{token_hex(8)}"
+    client = await world.session(key)
+    number = push(watched, key, **{"X-Request-ID": request}).json()["id"]
+    await client.receive_bodies(1)
+    expected = [
+        (watched.gunicorn, "accepted", request),
+        (watched.worker, "fanned out", request),
+        (watched.nodes[0], "delivered", None),
+    ]
+    for process, what, asked in expected:
+
+        def said(log: Path = process.log) -> list[tuple[str, str | None]]:
+            lines = map(json.loads, log.read_text().splitlines())
+            return [
+                (line["message"], line.get("request_id"))
+                for line in lines
+                if line.get("push_id") == number
+            ]
+
+        wait_until(said)
+        assert said() == [(f"push {number} {what}", asked)]
 
 
 def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tests import eventually
 
 from .clients import HEARTBEAT
-from .harness import ROOT, Cluster, manage
+from .harness import ROOT, Cluster, manage, try_manage
 from .world import World, new_key, new_room
 
 
@@ -131,7 +131,9 @@ async def test_explain_says_why_in_plain_words(world: World) -> None:
     nobody = "No session of the key is connected now" if knows else "GET /api/v1/keys/"
     assert nobody in text
     assert f"It was not pushed to {other!r}." in explain(world, other, str(waiting))
-    assert "There is no record of message 999999999" in explain(world, key, "999999999")
+    unknown = try_manage(world.system.environment, "explain", key, "999999999")
+    assert unknown.stdout.startswith("There is no record of message 999999999")
+    assert unknown.returncode == 1
 
     client = await world.session(key, "text", ack=True)
     message = await client.receive()

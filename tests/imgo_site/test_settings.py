@@ -224,7 +224,7 @@ import django
 django.setup()
 from django.test import Client
 client = Client(headers={"host": "push.example.com"})
-for path in ("/healthz", "/api/v1/nothing", "/1/nothing", "/nothing"):
+for path in ("/healthz", "/api/v1/nothing", "/1/nothing", "/goim/nothing", "/nothing"):
     print(path, client.get(path).status_code)
 answer = client.get("/healthz", headers={"x-forwarded-proto": "https"})
 print(answer.headers["Strict-Transport-Security"])
@@ -246,6 +246,7 @@ def test_behind_tls_browsers_are_sent_to_it_and_backends_inside_are_not():
         "/healthz 200",
         "/api/v1/nothing 404",
         "/1/nothing 404",
+        "/goim/nothing 404",
         "/nothing 301",
         "max-age=60",
     ]

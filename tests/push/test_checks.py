@@ -80,6 +80,7 @@ def test_the_settings_as_they_are_need_no_word():
         ({"SWEEP_AFTER": float("nan")}, ["imgo.E006"]),
         ({"AUDIT_INTERVAL": float("inf")}, ["imgo.E006"]),
         ({"DRAIN_SECONDS": -0.1}, ["imgo.E006"]),
+        ({"DEDUPE_WINDOW": 10**30, "NODE_LEASE": 1e30}, ["imgo.E006", "imgo.E006"]),
         ({"DRAIN_SECONDS": 0.0, "AUTH_FAILURES": 0, "REVALIDATE_INTERVAL": 0}, []),
         ({"TTL": 100, "MAX_TTL": 99}, ["imgo.E007"]),
         ({"TTL": 100, "MAX_TTL": 100}, []),
@@ -97,6 +98,11 @@ def test_the_settings_as_they_are_need_no_word():
         ({"DEMO": "on"}, []),
         ({"JWT_SECRET": "short"}, ["imgo.W003"]),
         ({"JWT_SECRET": "ä" * 16}, []),
+        ({"API_KEY": "guess me"}, ["imgo.W003"]),
+        ({"API_KEY": "x" * 16}, []),
+        ({"JWT_PUBLIC_KEY": "/nowhere.pem", "JWT_JWKS_FILE": "/"}, ["imgo.W020", "imgo.W020"]),
+        ({"JWT_PUBLIC_KEY": "-----BEGIN PUBLIC KEY-----\nx"}, ["imgo.W020"]),
+        ({"JWT_PUBLIC_KEY": __file__, "JWT_JWKS_FILE": __file__}, ["imgo.W020", "imgo.W020"]),
         ({"JWT_SECRET": "x" * 32, "SESSION_CAP_POLICY": "close_oldest", "DEMO": "off"}, []),
     ],
     ids=str,
@@ -164,8 +170,8 @@ def test_the_defaults_are_within_their_ranges_and_the_ranges_say_what_they_are()
     for name, allowed in limits.RANGES.items():
         assert allowed.has(getattr(ImgoSettings, name))
     assert str(limits.Range(0, 9)) == "from 0 to 9"
-    assert str(limits.TIME) == "more than 0"
-    assert str(limits.ONE) == "1 or more"
+    assert str(limits.TIME) == "more than 0 and at most 2147483647"
+    assert str(limits.ONE) == "from 1 to 2147483647"
 
 
 # The channel layer

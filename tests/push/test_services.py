@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import push as push_package
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
 from offline.models import Message, Outbox, Pending
-from push import push_to_all, push_to_key, push_to_keys, push_to_room
+from push import metrics, push_to_all, push_to_key, push_to_keys, push_to_room
 from push.groups import partition_of
 from push.models import Dedupe
 from push.services import Push, accept_push, accept_pushes, encode_body, is_json
@@ -217,6 +217,7 @@ def test_inside_a_transaction_nothing_leaves_before_the_commit(queued):
 
 @pytest.mark.django_db(transaction=True)
 def test_what_is_rolled_back_was_never_pushed(queued):
+    counted = metrics.PUSHES.labels("key")._value.get()
     with transaction.atomic():
         push_to_key("a", 1, dedupe_id="d")
         transaction.set_rollback(True)
@@ -224,7 +225,9 @@ def test_what_is_rolled_back_was_never_pushed(queued):
     assert not Message.objects.exists()
     assert not Dedupe.objects.exists()
     assert waiting() == []
+    assert metrics.PUSHES.labels("key")._value.get() == counted
     again = push_to_key("a", 1, dedupe_id="d")
+    assert metrics.PUSHES.labels("key")._value.get() == counted + 1
     assert queued() == {A}
     assert waiting() == [(again, A)]
 

@@ -1,14 +1,17 @@
 """/healthz, /readyz and /metrics while something is wrong: they say what, and never fail."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from offline.models import Message, Outbox, Pending
 from push import health, metrics, pool, vitals
+from push.look import Look
 from push.models import Canary
 from push.redis_registry import RedisRegistry
 from push.services import push_to_key
@@ -169,3 +172,22 @@ def test_waits_for_the_pool_in_vain_are_counted_once(database_down):
     assert counted >= 1
     pool.note()
     assert metrics.POOL_TIMEOUTS._value.get() - before == counted
+
+
+def test_of_the_connections_that_a_restart_has_cut_one_look_finds_all(terminate):
+    together = threading.Barrier(3)
+
+    def connect() -> None:
+        connection.ensure_connection()
+        together.wait(30)
+        connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        for one in [threads.submit(connect) for _ in range(3)]:
+            one.result()
+    assert terminate() >= 3
+    look = Look(Canary.objects.exists)
+    with pytest.raises(DatabaseError):
+        look()
+    for _ in range(4):
+        assert look() is False

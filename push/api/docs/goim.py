@@ -8,6 +8,7 @@ from imgo_site.names import INT32_MAX, INT64_MAX
 from push.api import goim
 from push.api.docs.imgo import RAW, RAW_TOLD
 from push.api.docs.operation import Answer, Content, Operation, Parameter
+from push.api.schemas import NAME
 from push.wire import FIRST_OWN_OP, Op
 
 TAG = "goim's paths"
@@ -117,7 +118,8 @@ def _list_of(item: dict[str, Any], most: int) -> dict[str, Any]:
     return {"type": "array", "items": item, "minItems": 1, "maxItems": most}
 
 
-TEXT = {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[A-Za-z0-9_-]+$"}
+TEXT = {"type": "string", **NAME}
+KIND, ROOM_NAME = ({**TEXT, "maxLength": most} for most in (goim.TYPE_MAX, goim.ROOM_MAX))
 OPERATION = Parameter(
     "operation",
     {
@@ -133,10 +135,10 @@ OPERATION = Parameter(
 KEYS = Parameter("keys", _list_of(TEXT, QUERY_MAX), "Keys.", ["u1", "u2"], is_required=True)
 MID = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
 MIDS = Parameter("mids", _list_of(MID, QUERY_MAX), "Users.", [1, 2], is_required=True)
-TYPE = Parameter("type", TEXT, "The room's type.", "live", is_required=True)
-ROOM = Parameter("room", TEXT, "The room.", "1000", is_required=True)
+TYPE = Parameter("type", KIND, "The room's type.", "live", is_required=True)
+ROOM = Parameter("room", ROOM_NAME, "The room.", "1000", is_required=True)
 ROOMS = Parameter(
-    "rooms", _list_of(TEXT, goim.ROOMS_MAX), "Rooms of the type.", ["1000"], is_required=True
+    "rooms", _list_of(ROOM_NAME, goim.ROOMS_MAX), "Rooms of the type.", ["1000"], is_required=True
 )
 SPEED = Parameter(
     "speed",

@@ -1,9 +1,11 @@
 """`manage.py explain KEY [ID]`: why did this key not get it?"""
 
+import sys
 from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_name, check_number
+from offline import records
 from push import explain
 from push.management.console import ImgoCommand, add_json
 
@@ -11,7 +13,10 @@ from push.management.console import ImgoCommand, add_json
 class Command(ImgoCommand):
     """Explain."""
 
-    help = "Say in plain words what became of a message for a key, or how a key stands."
+    help = (
+        "Say in plain words what became of a message for a key, or how a key stands. Exit status 1 "
+        "when there is no record of the message."
+    )
     examples: ClassVar = ("alice", "alice 1043", "alice --json")
     data: ClassVar = (
         '{"key": "alice", "explanation": ["…"], "messages": [{"id": "1043", '
@@ -36,6 +41,8 @@ class Command(ImgoCommand):
         last = check_number(options["last"], "--last", lowest=1, highest=1000)
         if options["json"]:
             self.print_json(explain.as_data(key, number, last))
-            return
-        lines = explain.of_key(key, last) if number is None else explain.of_message(key, number)
-        self.stdout.write("\n".join(lines))
+        else:
+            lines = explain.of_key(key, last) if number is None else explain.of_message(key, number)
+            self.stdout.write("\n".join(lines))
+        if number is not None and records.find(number) is None:
+            sys.exit(1)

@@ -5,13 +5,14 @@ import json
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
 from offline.models import Message
 from push.management.commands import tail as module
-from push.services import push_to_all, push_to_key, push_to_keys, push_to_room
+from push.services import Push, accept_push, push_to_all, push_to_key, push_to_keys, push_to_room
 from tests import call_and_close, wait_until
 
 SECRET = "nobody's business"
@@ -56,6 +57,16 @@ def test_bodies_as_data(run):
     first, second = map(json.loads, text.splitlines())
     assert first["body"] == {"n": [1]}
     assert (second["body_base64"], "body" in second) == ("/wA=", False)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("body", ["1e400", "9" * 5000, '{"a":\r\n "\u2028",\n\n"a": 2}'])
+def test_json_that_python_cannot_read_stays_as_it_was_pushed_on_one_line(run, body):
+    start = accept_push(Push(body.encode(), to_all=True))
+    text = run("tail", "--since", str(start - 1), "--count", "1", "--json", "--bodies")
+    (line,) = text.encode().splitlines()
+    found = msgspec.json.decode(line, type=dict[str, msgspec.Raw])["body"]
+    assert bytes(found) == b" ".join(body.encode().splitlines())
 
 
 @pytest.mark.django_db

@@ -1,0 +1,40 @@
+"""gunicorn's settings: a directory in which the processes of the API count together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIFE = """
+import os, sys
+from imgo_site import gunicorn
+
+assert "prometheus_client" not in sys.modules  # it would not see the variable any more
+gunicorn.on_starting(None)
+print(os.environ["PROMETHEUS_MULTIPROC_DIR"], os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+gunicorn.on_exit(None)
+"""
+
+
+@pytest.mark.parametrize("given", ["named", ""])
+def test_the_directory_is_empty_at_the_start_and_removed_when_nobody_named_it(tmp_path, given):
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "counter_1.db").touch()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment["PROMETHEUS_MULTIPROC_DIR"] = str(named) if given else ""
+    done = subprocess.run(
+        [sys.executable, "-c", LIFE],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    path, found = done.stdout.split(maxsplit=1)
+    assert found == "[]\n"
+    assert path.startswith(str(named if given else tmp_path / "imgo-api-"))
+    assert Path(path).exists() == bool(given)
