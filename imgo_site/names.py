@@ -25,8 +25,13 @@ def check_name(value: object, what: str) -> str:
 
 
 def check_number(value: object, what: str, *, lowest: int, highest: int) -> int:
-    """`value`, an int or its decimal text, if it is within the limits; raises `BadRequest`."""
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+    """`value`, an int or its decimal text, if it is within the limits; raises `BadRequest`.
+
+    5.0 is a whole number too, as JSON Schema has it, whose `integer` our API's parameters are.
+    """
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}(\.0+)?", value):
+        value = int(value.partition(".")[0])
+    elif isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise BadRequest(f"{what} must be a whole number from {lowest} to {highest}.")

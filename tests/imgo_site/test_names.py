@@ -44,7 +44,10 @@ def test_any_value_is_a_name_that_can_be_stored_or_a_bad_request(value):
     assert "\0" not in name
 
 
-@pytest.mark.parametrize(("value", "number"), [(0, 0), (9, 9), ("0", 0), ("9", 9), ("007", 7)])
+NUMBERS = [(0, 0), (9, 9), ("0", 0), ("9", 9), ("007", 7), (5.0, 5), ("5.0", 5), ("5.00", 5)]
+
+
+@pytest.mark.parametrize(("value", "number"), NUMBERS)
 def test_a_number_may_be_decimal_text(value, number):
     assert check_number(value, "n", lowest=0, highest=9) == number
 
@@ -57,7 +60,26 @@ def test_a_number_may_be_negative_where_that_is_allowed(value):
 @pytest.mark.parametrize(
     "value",
     [
-        *(None, "", " 1", "1 ", "1_0", "+1", "0x1", "1.0", 1.0, True, [1], b"1", "-1", -1, 10),
+        *(
+            None,
+            "",
+            " 1",
+            "1 ",
+            "1_0",
+            "+1",
+            "0x1",
+            "1.5",
+            1.5,
+            "1.",
+            "1e0",
+            1e300,
+            True,
+            [1],
+            b"1",
+            "-1",
+            -1,
+            10,
+        ),
         *("10", "\u0661", "1\n", "9" * 5000, 10**30),
     ],
 )
