@@ -10,11 +10,13 @@ from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
 
 from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
-from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX
+from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX, check_number
 from push.services import Push
 from push.wire import FIRST_OWN_OP, Op
 
 T = TypeVar("T")
+
+EXPIRES_MAX = 10 * 366 * 86_400  # seconds
 
 
 def told(description: str = "", **keywords: Any) -> Meta:
@@ -24,7 +26,8 @@ def told(description: str = "", **keywords: Any) -> Meta:
     return Meta(description=description or None, extra_json_schema={"x-imgo": keywords})
 
 
-Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+# What JSON Schema calls an integer: 5.0 is one. `check_number` makes it an int.
+Whole = int | float
 # What `check_name` takes.
 NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
 Name = Annotated[str, told(**NAME)]
@@ -58,7 +61,7 @@ class PushRequest(Struct, forbid_unknown_fields=True):
         told("Any JSON value. Clients receive the very bytes; see MAX_BODY for how many at most."),
     ]
     op: Annotated[
-        Count,
+        Whole,
         told(
             f"{int(Op.MESSAGE)}, or {FIRST_OWN_OP} and more: clients tell messages apart by it.",
             anyOf=[
@@ -69,7 +72,7 @@ class PushRequest(Struct, forbid_unknown_fields=True):
     ] = 5
     ttl: (
         Annotated[
-            Count,
+            Whole,
             told("Seconds that it may wait for its keys; TTL.", minimum=1, maximum="MAX_TTL"),
         ]
         | None
@@ -103,8 +106,8 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             keys=tuple(keys or ()),
             room=self.to.room or "",
             to_all=bool(self.to.all),
-            op=self.op,
-            ttl=self.ttl,
+            op=whole(self.op, "op"),
+            ttl=None if self.ttl is None else whole(self.ttl, "ttl"),
             store=self.store == "always",
             dedupe_id=self.dedupe_id or "",
             ensure=self.ensure,
@@ -117,7 +120,7 @@ class ManyRequest(Struct):
     """imgo's body of /1/pushs."""
 
     u: Annotated[
-        list[Annotated[int, told(minimum=1, maximum=INT64_MAX)]],
+        list[Annotated[Whole, told(minimum=1, maximum=INT64_MAX)]],
         told("Ids of users.", minItems=1, maxItems="MAX_KEYS"),
     ]
     m: Annotated[Raw, told("The message, any JSON value.")]
@@ -129,9 +132,21 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
     key: Name
     token: Annotated[str, told("A text of your own; made here when empty.", **TOKEN)] = ""
     expires_in: (
-        Annotated[int, Meta(ge=1, le=10 * 366 * 86_400, description="Seconds; null: never.")] | None
+        Annotated[Whole, told("Seconds; null: never.", minimum=1, maximum=EXPIRES_MAX)] | None
     ) = None
     rooms: Annotated[list[Name], told("Names or `*` patterns; null: the default.")] | None = None
+
+    @property
+    def seconds(self) -> int | None:
+        """`expires_in`. Raises `BadRequest`."""
+        if self.expires_in is None:
+            return None
+        return check_number(self.expires_in, "expires_in", lowest=1, highest=EXPIRES_MAX)
+
+
+def whole(value: Whole, what: str) -> int:
+    """A number as an int, whose own limits somebody else knows. Raises `BadRequest`."""
+    return check_number(value, what, lowest=0, highest=INT64_MAX)
 
 
 def utf8(data: bytes) -> bytes:

@@ -251,7 +251,7 @@ class TokensView(APIView):
         """Give a key a token, replacing the one it had. Its text is in this answer alone."""
         wanted = read(utf8(body_of(request)), TokenRequest)
         token, text = Token.objects.issue(
-            wanted.key, token=wanted.token, expires_in=wanted.expires_in, rooms=wanted.rooms
+            wanted.key, token=wanted.token, expires_in=wanted.seconds, rooms=wanted.rooms
         )
         made: NewToken = {**token_json(token), "token": text}
         return Response(made, status=201)

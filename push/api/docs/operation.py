@@ -67,6 +67,10 @@ class Operation:
     needs_body: bool = True
 
 
+# What msgspec tells of an int that may be written as 5.0, which in a schema is an integer.
+WHOLE = [{"type": "integer"}, {"type": "number"}]
+
+
 def ref(kind: Any) -> Schema:
     """The reference to the component of a type."""
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
@@ -93,6 +97,8 @@ def resolved(part: Any) -> Any:
         return [resolved(item) for item in part]
     if not isinstance(part, dict):
         return part
+    if part.get("anyOf") == WHOLE:
+        part = {"type": "integer"} | {name: part[name] for name in part if name != "anyOf"}
     names = known_names()
     added = {
         name: getattr(conf, value) if isinstance(value, str) and value in names else resolved(value)
