@@ -296,7 +296,8 @@ class Hub:
         )
         if not outgoing.key:
             self.live.add(outgoing.id, ALL)
-            if not self.passed.add(outgoing.id, group):
+            # What nobody has accepted, as the dashboard's picture, has no id.
+            if outgoing.id and not self.passed.add(outgoing.id, group):
                 return
         if message.get("spread"):
             self._spread(outgoing, message["spread"])

@@ -355,6 +355,13 @@ async def test_a_second_copy_of_what_is_not_stored_is_dropped(hub, group):
     assert ids(session) == [1, 2]
 
 
+async def test_what_has_no_id_is_never_a_second_copy(hub, room):
+    for body in (b"1", b"2", b"1"):
+        hub.handle(envelope(ROOM, 0, body=body))
+    await eventually(lambda: len(frames(room)) == 3)
+    assert [frame.body for frame in frames(room)] == [b"1", b"2", b"1"]
+
+
 async def test_what_is_not_stored_reaches_each_of_its_keys(hub):
     sessions = [make_session(f"s{n}", acks=True, key=f"u{n}") for n in range(3)]
     for session in sessions:
