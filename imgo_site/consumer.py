@@ -25,7 +25,7 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, **{**options, **alone})
 
     def call_soon_ack(
-        self, settle: Callable[[Logger, Errors], None], logger: Logger, _: Errors, *args: Any
+        self, settle: Callable[..., None], logger: Logger, errors: Errors, *args: Any
     ) -> Any:
         """Acknowledge or reject a task; what fails in that ends the connection.
 
@@ -33,7 +33,19 @@ class Consumer(CeleryConsumer):
         one in hand at a time it is the last one that it takes (celery#2415). A new connection
         begins with empty hands, and the broker gives the task to somebody again.
         """
-        return super().call_soon_ack(settle, logger, (), *args)  # type: ignore[misc]
+        settling = partial(settle, logger, (), *args)
+        return super().call_soon_ack(self._settle, settling, errors)  # type: ignore[misc]
+
+    def _settle(self, settling: Callable[[], None], errors: Errors) -> None:
+        try:
+            settling()
+        except errors as error:
+            # Not raised here: this may be called while the loop is being cleaned up.
+            self.call_soon(self._give_up, self.connection, error)
+
+    def _give_up(self, connection: Connection, error: Exception) -> None:
+        if self.connection is connection:
+            raise error
 
     def ensure_connected(self, conn: Connection) -> Connection:
         """Try until there is a connection, however long that takes, and soon after it can be had.

@@ -116,8 +116,9 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
     if message.audience == Message.Audience.ROOM:
         found["room"] = message.room
     if message.audience == Message.Audience.KEYS:
-        rows = [delivery.as_dict() for delivery in deliveries(message, keys[window])]
+        # First: who waits for the totals finds rows that are as new at least.
         found["totals"] = totals(message) if message.stored else {}
+        rows = [delivery.as_dict() for delivery in deliveries(message, keys[window])]
         found |= {"count": len(keys), "results": rows}
     return found
 

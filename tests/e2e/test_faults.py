@@ -31,7 +31,7 @@ from .world import World, new_key
 
 PUSHES = 200  # accepted, for one fault
 BEFORE = 60  # of them before it
-DEVICE_PUSHES = 8  # to two devices, one after the other
+DEVICE_PUSHES = 4  # to two devices, one after the other
 DRAIN_SECONDS = 5.0  # the default of the setting
 RERUN_MAX = 30.0  # seconds until the task that a killed worker had in hand runs again
 LOCK_CLASS = 0x696D676F  # of the advisory locks that a drain holds

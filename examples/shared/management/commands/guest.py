@@ -27,8 +27,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{page}: sign in as")
         for name in options["names"]:
             password = salted_hmac("examples.guest", name, algorithm="sha256").hexdigest()[:12]
-            user, _ = get_user_model().objects.get_or_create(username=name)
-            if not user.check_password(password):
+            user, is_new = get_user_model().objects.get_or_create(username=name)
+            if is_new or not user.check_password(password):
                 user.set_password(password)
                 user.save()
             self.stdout.write(f"  {name}, password {password}")
