@@ -32,7 +32,7 @@ PUSHERS = 12
 PAUSE = 0.25  # seconds between two calls of a pusher
 BETWEEN = 30  # pushes that are accepted between two faults, at least
 NODES = 2
-WIDTH = 120  # characters of a line that goes to a file
+WIDTH = 132  # characters of a line that goes to a file
 DELAY_MAX = 1.0  # seconds from yes to arrival between two faults, in the middle: all is back
 DRAIN_MAX = 90.0  # seconds; a node looks at each of its keys once in 60
 
