@@ -296,11 +296,9 @@ class Hub:
         )
         if not outgoing.key:
             self.live.add(outgoing.id, ALL)
-            # What nobody has accepted, as the dashboard's picture, has no id.
-            if outgoing.id and not self.passed.add(outgoing.id, group):
-                return
         if message.get("spread"):
-            self._spread(outgoing, message["spread"])
+            if self._is_new(group, outgoing):
+                self._spread(outgoing, message["spread"])
             return
         if "trace" in message:
             outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
@@ -326,13 +324,18 @@ class Hub:
 
     def deliver(self, group: str, message: Outgoing) -> None:
         """Give a message to all sessions of a group, unless it is a second copy."""
-        if message.key and not self.delivered.add(message.id, group):
+        if not self._is_new(group, message):
             return
         outbox = self.outboxes.get(group)
         if outbox is None:
             batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
             outbox = self.outboxes[group] = Outbox(self, group, batch_max)
         outbox.offer(message)
+
+    def _is_new(self, group: str, message: Outgoing) -> bool:
+        """Whether it is no second copy; what nobody has accepted, as a picture, has no id."""
+        recent = self.delivered if message.key else self.passed
+        return not message.id or recent.add(message.id, group)
 
     async def echo(self, patience: float) -> bool:
         """Whether the layer carries a message of this node back to it within `patience` seconds.

@@ -235,7 +235,8 @@ class RedisRegistry:
         ]
         if is_draining:
             self._node = replace(self._node, is_draining=True)
-            commands.append(("SET", self._lease_name, _encode(self._node), "PX", lease))
+            # A lease that was lost is for `renew`, which writes the entries again too.
+            commands.append(("SET", self._lease_name, _encode(self._node), "PX", lease, "XX"))
         if waiting:
             pairs = (part for pair in waiting.items() for part in pair)
             commands += [("HSET", name, *pairs), ("PEXPIRE", name, lease)]

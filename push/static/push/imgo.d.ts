@@ -138,7 +138,10 @@ export class Imgo<Body = unknown> {
 
   off<Name extends keyof Events>(name: Name, handler: (event: Events<Body>[Name]) => unknown): this;
 
-  /** Start, or skip the pause before the next attempt, but for its first `backoff.min`. */
+  /**
+   * Start, or skip the pause before the next attempt. After an end that `close()` did not bring,
+   * its first `backoff.min` stays.
+   */
   connect(): this;
 
   /** End the session and stay away until `connect()`. Rooms are kept for then. */
