@@ -223,8 +223,9 @@ async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, monkeyp
     await hub.add(quick("a", Kind.TCP), [])
     count, total = (f"imgo_delivery_latency_seconds_{what}" for what in ("count", "sum"))
     before = line_of(count), line_of(total)
-    for at in (999.5, 1001.0, 0.0):  # half a second; a clock that differs; of no interest
-        one = message(1, "")
+    times = (999.5, 1001.0, 0.0)  # half a second; a clock that differs; of no interest
+    for number, at in enumerate(times, 1):
+        one = message(number, "")
         one.at = at
         hub.deliver("all", one)
         await asyncio.sleep(0)
