@@ -159,6 +159,7 @@ class NodeRow(TypedDict):
     name: str
     since: Time
     sessions: Count
+    draining: Annotated[bool, Meta(description="It takes no more sessions.")]
 
 
 class NodePage(TypedDict):

@@ -201,6 +201,7 @@ class NodesView(APIView):
                 "name": n.name,
                 "since": n.since,
                 "sessions": n.sessions,
+                "draining": n.is_draining,
             }
             for n in nodes
         ]

@@ -56,8 +56,8 @@ async def test_commands_see_and_reach_sessions(
     (session,) = json.loads(data)
     assert session["transport"] == "websocket"
     assert table.splitlines()[1].startswith(session["id"])
-    sizes = {row["id"]: row["sessions"] for row in json.loads(nodes)}
-    assert sizes[session["node"]] >= 1
+    (node,) = (row for row in json.loads(nodes) if row["id"] == session["node"])
+    assert (node["sessions"] >= 1, node["draining"]) == (True, False)
     assert {"room": room, "sessions": 1} in json.loads(rooms)
     assert json.loads(members) == [{"key": key, "session": session["id"]}]
     assert first == again

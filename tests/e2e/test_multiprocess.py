@@ -157,6 +157,7 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
         assert (await client.ended()).code == GOING_AWAY
     newest = await open_sessions(world)
     assert {await node_of(world, key) for key in newest} == {after["web#0"]["id"]}
+    await eventually(partial(draining, world, ["web#1"]))
 
     parent.signal(signal.SIGTERM)
     for client in newest.values():
@@ -166,6 +167,10 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     for port in (parent.http_port, parent.ws_port, parent.tcp_port):
         with socket.socket() as probe:
             assert probe.connect_ex((HOST, port)) != 0
+
+
+async def draining(world: World, names: list[str]) -> bool:
+    return [row["name"] for row in await nodes(world) if row["draining"]] == names
 
 
 async def test_nodes_of_a_killed_supervisor_stop_in_order(

@@ -58,6 +58,7 @@ NODE = {
     "name": "node1:8000",
     "since": 1795671942.5,
     "sessions": 3,
+    "draining": False,
 }
 TOKEN = {
     "key": "u1",

@@ -21,7 +21,8 @@ class Command(ImgoCommand):
 
     help = (
         "Have a node take no more sessions and close those it has, spread over DRAIN_SECONDS, "
-        "with a code that tells clients to connect to another. The node stays until it is stopped."
+        "with a code that tells clients to connect to another. The node stays until it is stopped; "
+        "'manage.py sessions' shows that it is draining."
     )
     examples: ClassVar = ("web1:8000", "5938fe7d --wait")
     data: ClassVar = ('{"node": "web1:8000", "sessions": 812}',)

@@ -12,7 +12,7 @@ from push.management.console import ImgoCommand, add_json
 from push.registry import get_registry
 
 SESSION = ("id", "node", "transport", "address", "platform", "since")
-NODE = ("id", "number", "name", "sessions", "since")
+NODE = ("id", "number", "name", "sessions", "since", "draining")
 
 
 class Command(ImgoCommand):
@@ -25,7 +25,7 @@ class Command(ImgoCommand):
     examples: ClassVar = ("", "alice", "alice --json")
     data: ClassVar = (
         '[{"id": "5938fe7d", "number": 1, "name": "web1:8000", "sessions": 812, '
-        '"since": 1795681257.6}]',
+        '"since": 1795681257.6, "draining": false}]',
         '[{"id": "5938fe7d-12", "node": "5938fe7d", "transport": "websocket", '
         '"address": "192.0.2.7", "platform": "ios", "since": 1795681639.2}]',
     )
@@ -57,7 +57,17 @@ def nodes() -> list[dict[str, Any]]:
     """The live nodes."""
     if local_api.is_embedded():
         return local_api.all_rows(local_api.path_of("nodes"))
-    return [{name: getattr(node, name) for name in NODE} for node in get_registry().nodes()]
+    return [
+        {
+            "id": node.id,
+            "number": node.number,
+            "name": node.name,
+            "sessions": node.sessions,
+            "since": node.since,
+            "draining": node.is_draining,
+        }
+        for node in get_registry().nodes()
+    ]
 
 
 def sessions(key: str) -> list[dict[str, Any]]:
@@ -75,4 +85,6 @@ def sessions(key: str) -> list[dict[str, Any]]:
 def _cell(row: dict[str, Any], name: str) -> str:
     if name == "since":
         return f"{datetime.fromtimestamp(row[name], UTC):%Y-%m-%d %H:%M:%S}Z"
+    if name == "draining":
+        return "yes" if row[name] else "no"
     return str(row[name])

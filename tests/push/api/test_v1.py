@@ -356,6 +356,7 @@ def crowd(nodes):
     for n in range(10):
         rooms = ["lobby"] + ["three"] * (n < 3) + ["zwei", "one"][: 1 if n == 3 else 2 * (n == 4)]
         nodes.open(f"s{n}", f"u{n}", *rooms, node="n1" if n % 2 else "n2")
+    return nodes
 
 
 def test_rooms_are_listed_fullest_first(api, crowd):
@@ -392,11 +393,14 @@ def test_a_room_with_nobody_in_it_is_not_found(api, nodes):
 
 
 def test_nodes_are_listed_by_number(api, crowd):
+    crowd.drain("n2")
     answer = api.get("/api/v1/nodes").json()
-    node = {"id": "n1", "number": 7, "name": "n1:8000", "since": 100.0, "sessions": 5}
+    shared = {"since": 100.0, "sessions": 5}
     assert answer["count"] == 2
-    assert answer["results"][0] == node
-    assert answer["results"][1] == node | {"id": "n2", "number": 9, "name": "n2:8000"}
+    first = {"id": "n1", "number": 7, "name": "n1:8000", "draining": False}
+    assert answer["results"][0] == first | shared
+    second = {"id": "n2", "number": 9, "name": "n2:8000", "draining": True}
+    assert answer["results"][1] == second | shared
 
 
 def test_stats_are_totals(api, crowd):
