@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.errors import BadRequest, NotFound
-from imgo_site.names import check_name
+from imgo_site.names import check_name, has_control_characters
 
 TOKEN_MAX = 1024  # characters of a token that a caller chose
 NAME_MAX = 100  # characters of an API key's name
@@ -63,8 +63,8 @@ class TokenManager(models.Manager["Token"]):
         """
         check_name(key, "key")
         text = token or secrets.token_urlsafe(24)
-        if len(text) > TOKEN_MAX or not text.isprintable():
-            raise BadRequest(f"A token has at most {TOKEN_MAX} printable characters.")
+        if len(text) > TOKEN_MAX or has_control_characters(text):
+            raise BadRequest(f"A token has at most {TOKEN_MAX} characters, none of control.")
         check_rooms(rooms)
         try:
             if expires_in is not None:

@@ -1,8 +1,9 @@
 """gunicorn's settings for the API: `gunicorn -c python:imgo_site.gunicorn imgo_site.wsgi`.
 
-What it adds to gunicorn's own: the metrics of all its processes together, in the directory that
-`PROMETHEUS_MULTIPROC_DIR` names or else in one of its own, and an access log, when one is asked
-for, without queries, in which old tools have their API key, and with the id of each request.
+What it adds to gunicorn's own: room for long queries; the metrics of all its processes together,
+in the directory that `PROMETHEUS_MULTIPROC_DIR` names or else in one of its own; and an access
+log, when one is asked for, without queries, in which old tools have their API key, and with the id
+of each request.
 """
 
 import os
@@ -10,6 +11,14 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from gunicorn.http import message  # type: ignore[import-untyped]
+
+from imgo_site.names import REQUEST_LINE_MAX
+
+# goim's callers name keys in the query. The setting alone can be no more than gunicorn's constant
+# of 8,190 bytes, but for 0, which would be any number.
+message.MAX_REQUEST_LINE = limit_request_line = REQUEST_LINE_MAX
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _own = "" if os.environ.get(VARIABLE) else tempfile.mkdtemp(prefix="imgo-api-")

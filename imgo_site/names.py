@@ -7,10 +7,16 @@ from imgo_site.errors import BadRequest
 NAME_MAX = 255  # characters of a key or room: fits an indexed column
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+REQUEST_LINE_MAX = 65_536  # bytes of a request's first line: a thousand keys in a query
 DASHBOARD_ROOM = "imgo.dashboard"  # snapshots for the dashboard's own sessions; nobody pushes to it
 
 # Control characters and lone surrogates: Postgres stores neither NUL nor half a character.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether characters are in it that no name may have."""
+    return _FORBIDDEN.search(text) is not None
 
 
 def check_name(value: object, what: str) -> str:
@@ -19,7 +25,7 @@ def check_name(value: object, what: str) -> str:
         raise BadRequest(f"A {what} must be a non-empty string.")
     if len(value) > NAME_MAX:
         raise BadRequest(f"A {what} has at most {NAME_MAX} characters.")
-    if _FORBIDDEN.search(value):
+    if has_control_characters(value):
         raise BadRequest(f"A {what} must not contain control characters.")
     return value
 

@@ -248,6 +248,8 @@ WHITENOISE_USE_FINDERS = True
 
 # Bytes of a request body that are read at all; `MAX_REQUEST` of the IMGO dictionary is the limit.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
+# Keys that goim's callers name in a query, which Django limits to a thousand.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000
 
 if REDIS_URL:
     _check_redis_url()

@@ -25,6 +25,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from push import health, metrics, pool
 from push.background import Background
+from push.http_channel import Channel
 from push.node import Node, get_node, stop_node
 from push.sockets import Care, SocketLink
 from push.takeover import DirectRequest, TcpListener, http_ports, listen_shared, scope_of
@@ -247,6 +248,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         # A close frame says why; without this autobahn cuts the connection at a client's mistake.
         self.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
+        self.http_factory.protocol = Channel
         if conf.HANDOVER:
             self._build_http = self.http_factory.buildProtocol
             self.http_factory.buildProtocol = self._build_direct

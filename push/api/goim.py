@@ -13,7 +13,7 @@ from rest_framework.request import Request
 
 from accounts.authentication import caller
 from imgo_site.conf import conf
-from imgo_site.errors import BadRequest, ImgoError, TooLarge
+from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
 from push.api.legacy import LegacyView
 from push.api.problems import CODE_OK, goim_response
@@ -130,7 +130,9 @@ class OnlineRoomView(GoimView):
         if not rooms:
             raise BadRequest("rooms is missing.")
         if len(rooms) > ROOMS_MAX:
-            raise TooLarge(f"A question names at most {ROOMS_MAX} rooms.")
+            raise BadRequest(f"A question names at most {ROOMS_MAX} rooms.")
+        if not all(rooms):
+            raise BadRequest("One of rooms is empty.")
         sizes = get_registry().sizes([room_of(kind, room) for room in rooms])
         return done(dict(zip(rooms, sizes, strict=True)))
 

@@ -29,17 +29,18 @@ def told(description: str = "", **keywords: Any) -> Meta:
 # What JSON Schema calls an integer: 5.0 is one. `check_number` makes it an int.
 Whole = int | float
 # What `check_name` takes.
-NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": r"^[^\u0000-\u001f\u007f]*$"}
+NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
+NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": NO_CONTROL}
 Name = Annotated[str, told(**NAME)]
-# What `Token.objects.issue` takes; the format is what Python calls printable.
-TOKEN = {"maxLength": TOKEN_MAX, "format": "printable"}
+# What `Token.objects.issue` takes.
+TOKEN = {"maxLength": TOKEN_MAX, "pattern": NO_CONTROL}
 
 
 class Target(Struct, forbid_unknown_fields=True):
     """Whom a push is for: exactly one of these."""
 
     key: Name | None = None
-    keys: Annotated[list[Name], told(minItems=1, maxItems="MAX_KEYS")] | None = None
+    keys: Annotated[list[Name], told("See MAX_KEYS for how many.", minItems=1)] | None = None
     room: Name | None = None
     all: Annotated[bool, told("Everyone who is connected.", enum=[True])] | None = None
 
@@ -121,7 +122,7 @@ class ManyRequest(Struct):
 
     u: Annotated[
         list[Annotated[Whole, told(minimum=1, maximum=INT64_MAX)]],
-        told("Ids of users.", minItems=1, maxItems="MAX_KEYS"),
+        told("Ids of users; see MAX_KEYS for how many.", minItems=1),
     ]
     m: Annotated[Raw, told("The message, any JSON value.")]
 

@@ -319,6 +319,35 @@ async def test_a_reset_during_the_upgrade_hurts_nobody(world: World, witness: Wi
     await witness.still_receives()
 
 
+LONG = b"x" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /?" + LONG, b"414 URI Too Long"),
+        (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + LONG,
+            b"431 Request Header Fields Too Large",
+        ),
+    ],
+    ids=["first line", "header"],
+)
+async def test_a_line_of_http_that_is_too_long_is_answered(
+    world: World, sent: bytes, status: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.node().http_port)
+    try:
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"at most 65536 bytes" in answer
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

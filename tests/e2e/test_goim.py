@@ -47,6 +47,14 @@ async def test_mids_are_users_and_accepts_are_what_they_get(world: World, transp
     await client.heartbeat()  # and nothing before its answer
 
 
+async def test_a_thousand_keys_fit_a_query(world: World) -> None:
+    key = new_key()
+    client = await world.session(key, "text")
+    others = [f"{key}-{number:0>30}" for number in range(999)]
+    await goim(world, "keys", b'"to many"', operation=1000, keys=[*others, key])
+    assert await next_message(client) == (1000, b'"to many"')
+
+
 async def test_what_a_session_does_not_accept_waits_for_one_that_does(
     world: World, transport: str
 ) -> None:

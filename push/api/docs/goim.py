@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
 
-from imgo_site.names import INT32_MAX, INT64_MAX
+from imgo_site.names import INT32_MAX, INT64_MAX, REQUEST_LINE_MAX
 from push.api import goim
 from push.api.docs.imgo import RAW, RAW_TOLD
 from push.api.docs.operation import Answer, Content, Operation, Parameter
@@ -111,11 +111,8 @@ class Instances(Code):
     data: list[Instance]
 
 
-QUERY_MAX = 900  # names in a query: Django reads a thousand parameters
-
-
-def _list_of(item: dict[str, Any], most: int) -> dict[str, Any]:
-    return {"type": "array", "items": item, "minItems": 1, "maxItems": most}
+def _list_of(item: dict[str, Any], **limits: int) -> dict[str, Any]:
+    return {"type": "array", "items": item, "minItems": 1, **limits}
 
 
 TEXT = {"type": "string", **NAME}
@@ -132,13 +129,18 @@ OPERATION = Parameter(
     FIRST_OWN_OP,
     is_required=True,
 )
-KEYS = Parameter("keys", _list_of(TEXT, QUERY_MAX), "Keys.", ["u1", "u2"], is_required=True)
+AS_MANY = f"As many as fit the request's first line of {REQUEST_LINE_MAX} bytes."
+KEYS = Parameter("keys", _list_of(TEXT), f"Keys. {AS_MANY}", ["u1", "u2"], is_required=True)
 MID = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
-MIDS = Parameter("mids", _list_of(MID, QUERY_MAX), "Users.", [1, 2], is_required=True)
+MIDS = Parameter("mids", _list_of(MID), f"Users. {AS_MANY}", [1, 2], is_required=True)
 TYPE = Parameter("type", KIND, "The room's type.", "live", is_required=True)
 ROOM = Parameter("room", ROOM_NAME, "The room.", "1000", is_required=True)
 ROOMS = Parameter(
-    "rooms", _list_of(ROOM_NAME, goim.ROOMS_MAX), "Rooms of the type.", ["1000"], is_required=True
+    "rooms",
+    _list_of(ROOM_NAME, maxItems=goim.ROOMS_MAX),
+    "Rooms of the type.",
+    ["1000"],
+    is_required=True,
 )
 SPEED = Parameter(
     "speed",
@@ -204,8 +206,9 @@ def _push(name: str, to: str, *parameters: Parameter, more: str = "") -> Operati
 
 def _ask(name: str, title: str, kind: type, data: Any, *parameters: Parameter) -> Operation:
     told = {200: Answer(title + ".", (Content(kind, {"found": {**OK, "data": data}}),))}
-    errors = BAD | LARGE if ROOMS in parameters else BAD if parameters else {}
-    return Operation(f"goim_{name}", TAG, title, told, "", parameters, errors=errors)
+    return Operation(
+        f"goim_{name}", TAG, title, told, "", parameters, errors=BAD if parameters else {}
+    )
 
 
 OPERATIONS: dict[tuple[type, str], Operation] = {

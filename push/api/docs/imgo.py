@@ -142,8 +142,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "What is pending for a user",
         {
             200: Answer(
-                "At most OFFLINE_MAX ({OFFLINE_MAX}) messages, in order. As a script when `cb` is "
-                "given; then errors are told to the callback too, with this status.",
+                "At most OFFLINE_MAX ({OFFLINE_MAX}) messages, in order; a script for `&cb=`.",
                 (
                     Content(answers.Messages, {"one": MESSAGES}, JSON),
                     Content(
@@ -154,7 +153,9 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
                 ),
             )
         },
-        "A client's call: it needs the user's token and no API key. Reading removes nothing.",
+        "A client's call: it needs the user's token and no API key. Reading removes nothing. For "
+        "JSONP add `&cb=callback`, the name of a function: the answer is a script that calls it, "
+        "and errors are told to it too, with status 200, as browsers run no script with another.",
         (
             UID,
             Parameter(
@@ -170,12 +171,6 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
                 "Only messages with an id above this one.",
                 0,
                 is_required=True,
-            ),
-            Parameter(
-                "cb",
-                {"type": "string", "pattern": f"^({legacy.CALLBACK.pattern})?$"},
-                "The function that a JSONP answer calls.",
-                "callback",
             ),
         ),
         errors=BAD | {401: "`ret` 65533: the token is wrong."},

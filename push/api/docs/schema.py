@@ -251,8 +251,6 @@ Push to the sessions of keys, to rooms and to everyone; see what became of it; m
 Every call needs an API key with the scope that it names: `Authorization: Api-Key <key>`, or
 `?apikey=<key>`. `manage.py apikey NAME --scope push` makes one.
 
-Whole numbers are written without a point: `5.0` is refused where a whole number is expected.
-
 Errors are problem details (RFC 9457), `application/problem+json`; `retry` says whether the same
 call may succeed later. On imgo's own paths they are `{"ret": ...}`, on goim's `{"code": ...}`.
 

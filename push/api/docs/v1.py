@@ -93,7 +93,8 @@ PUSHES = Operation(
         )
     },
     "One object, or an array of at most {MAX_PUSHES} of them. An array is accepted together and "
-    "answered item by item, in order; one bad item does not keep the others back. A push names at "
+    "answered item by item, in order; an item that is no push is answered with its error and does "
+    "not keep the others back. A push names at "
     "most {MAX_KEYS} keys, its body has at most {MAX_BODY} bytes, the request at most "
     "{MAX_REQUEST}. Whatever the content type says, the request is read as JSON in UTF-8.",
     request=(
@@ -101,11 +102,8 @@ PUSHES = Operation(
             {
                 "oneOf": [
                     ref(PushRequest),
-                    {
-                        "type": "array",
-                        "x-imgo": {"maxItems": "MAX_PUSHES"},
-                        "items": ref(PushRequest),
-                    },
+                    # Any item has its answer, so none makes the request a wrong one.
+                    {"type": "array", "items": {"anyOf": [ref(PushRequest), {}]}},
                 ]
             },
             {
@@ -141,7 +139,11 @@ STREAM = Operation(
     "that is longer than MAX_BODY ({MAX_BODY} bytes) and 16384 more is answered 413 and ends the "
     "stream. Under a node (Daphne) the answers come when the request is complete; under gunicorn "
     "line by line.",
-    request=(Content({"type": "string"}, {"three lines": LINES}, NDJSON),),
+    request=(
+        # Either name will do, and tools that cannot send the second one can send the first.
+        Content({"type": "string"}, {"three lines": LINES}, "text/plain"),
+        Content({"type": "string"}, {}, NDJSON),
+    ),
     needs_body=False,
 )
 RECORD_OF = Operation(

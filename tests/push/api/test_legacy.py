@@ -279,7 +279,7 @@ def test_a_token_is_given(api, path, body, kind):
     assert 60 <= (token.expires_at - before).total_seconds() < 90
 
 
-def test_a_token_in_the_query_can_be_anything_printable(api):
+def test_a_token_in_the_query_can_be_any_text(api):
     path = f"{NEW}?uid=42&expire=60&token=%C3%A4%2B%26"
     check_ret(send(api, path, b""), 200, OK)
     assert Token.objects.get().digest == digest("ä+&")
@@ -316,7 +316,7 @@ def test_a_token_in_the_query_can_be_anything_printable(api):
         b'{"uid": 42, "token": "t", "expire": NaN}',
         b'{"uid": 42, "token": "t", "expire": ' + b"9" * 5000 + b"}",
         b'{"uid": ' * 50_000,
-        b"&".join(b"a%d=1" % n for n in range(2000)),
+        b"&".join(b"a%d=1" % n for n in range(20_000)),
     ],
     ids=lambda body: repr(body)[2:40],
 )
@@ -508,7 +508,7 @@ def test_the_wrong_method(api):
 
 
 def test_a_query_with_thousands_of_names(api):
-    query = "&".join(f"a{n}=1" for n in range(2000))
+    query = "&".join(f"a{n}=1" for n in range(20_000))
     check_bad(send(api, f"/1/push?uid=1&{query}"))
 
 
