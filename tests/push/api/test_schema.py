@@ -58,7 +58,7 @@ def examples() -> list:
         for status, part in parts.items():
             for media_type, content in part.get("content", {}).items():
                 place = (path, method, status, media_type, content["schema"])
-                for name, example in content["examples"].items():
+                for name, example in content.get("examples", {}).items():
                     one = Example(*place, example["value"])
                     title = f"{param.id} {status or 'request'} {media_type} {name}"
                     found.append(pytest.param(one, id=title))
@@ -97,8 +97,8 @@ def test_an_operation_is_told_of(path, method, told):
     assert told["summary"]
     assert told["tags"][0] in [tag["name"] for tag in SCHEMA["tags"]]
     for place in (told.get("requestBody"), *told["responses"].values()):
-        for content in (place or {}).get("content", {}).values():
-            assert content["examples"]
+        contents = (place or {}).get("content", {}).values()
+        assert not contents or any(content.get("examples") for content in contents)
     for parameter in told.get("parameters", []):
         assert parameter["description"]
         assert parameter["examples"]
@@ -171,14 +171,11 @@ def test_limits_are_the_settings(imgo):
     imgo(MAX_KEYS=3, MAX_PUSHES=4, MAX_BODY=5, MAX_TTL=6, MAX_REQUEST=7)
     found = generate()
     schemas = found["components"]["schemas"]
-    assert schemas["Target"]["properties"]["keys"]["anyOf"][0]["maxItems"] == 3
-    assert schemas["ManyRequest"]["properties"]["u"]["maxItems"] == 3
     assert schemas["PushRequest"]["properties"]["ttl"]["anyOf"][0]["maximum"] == 6
     push = found["paths"]["/api/v1/pushes"]["post"]
-    content = push["requestBody"]["content"]["application/json"]["schema"]
-    assert content["oneOf"][1]["maxItems"] == 4
     for text in ("at most 4 of them", "at most 3 keys", "at most 5 bytes", "at most 7."):
         assert text in push["description"]
+    assert "At most 3 users" in found["paths"]["/1/pushs"]["post"]["description"]
     raw = found["paths"]["/1/push"]["post"]["requestBody"]["content"]["application/octet-stream"]
     assert raw["schema"]["maxLength"] == 5
     assert "x-imgo" not in json.dumps(found)
