@@ -34,7 +34,7 @@ SERVER = Parameter("server", NUMBER, "The server's number.", 1, is_required=True
 DONE = {200: Answer("Done.", (Content(answers.Ret, {"done": {"ret": RET_OK}}),))}
 RAW = (
     Content(
-        {"type": "string", "format": "binary", "x-imgo": {"minLength": 1, "maxLength": "MAX_BODY"}},
+        {"type": "string", "format": "binary", "minLength": 1},
         {"a message": '{"test": 1}'},
         BINARY,
     ),
