@@ -64,7 +64,9 @@ class TokenManager(models.Manager["Token"]):
         check_name(key, "key")
         text = token or secrets.token_urlsafe(24)
         if len(text) > TOKEN_MAX or has_control_characters(text):
-            raise BadRequest(f"A token has at most {TOKEN_MAX} characters, none of control.")
+            raise BadRequest(
+                f"A token has at most {TOKEN_MAX} characters, and no control characters."
+            )
         check_rooms(rooms)
         try:
             if expires_in is not None:
