@@ -35,7 +35,7 @@ from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.group_commit import accept_in_group
 from push.operations import kick_key, revoke_token
-from push.registry import Entry, get_registry
+from push.registry import Entry, NodeEntry, get_registry
 from push.services import Push, accept_pushes
 
 PAGE_MAX = 1000  # rows of one page
@@ -186,6 +186,18 @@ class RoomView(APIView):
         return Response(page)
 
 
+def node_json(node: NodeEntry) -> NodeRow:
+    """A node as the API shows it."""
+    return {
+        "id": node.id,
+        "number": node.number,
+        "name": node.name,
+        "since": node.since,
+        "sessions": node.sessions,
+        "draining": node.is_draining,
+    }
+
+
 class NodesView(APIView):
     """The live nodes."""
 
@@ -193,18 +205,7 @@ class NodesView(APIView):
 
     def get(self, request: Request) -> Response:  # noqa: ARG002
         """Each with its number, name and sessions."""
-        nodes = get_registry().nodes()
-        rows: list[NodeRow] = [
-            {
-                "id": n.id,
-                "number": n.number,
-                "name": n.name,
-                "since": n.since,
-                "sessions": n.sessions,
-                "draining": n.is_draining,
-            }
-            for n in nodes
-        ]
+        rows = [node_json(node) for node in get_registry().nodes()]
         page: NodePage = {"count": len(rows), "results": rows}
         return Response(page)
 

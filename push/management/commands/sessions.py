@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandError
 
 from imgo_site.names import check_name
+from push.api.v1 import node_json, session_json
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
 from push.registry import get_registry
@@ -24,8 +25,8 @@ class Command(ImgoCommand):
     )
     examples: ClassVar = ("", "alice", "alice --json")
     data: ClassVar = (
-        '[{"id": "5938fe7d", "number": 1, "name": "web1:8000", "sessions": 812, '
-        '"since": 1795681257.6, "draining": false}]',
+        '[{"id": "5938fe7d", "number": 1, "name": "web1:8000", "since": 1795681257.6, '
+        '"sessions": 812, "draining": false}]',
         '[{"id": "5938fe7d-12", "node": "5938fe7d", "transport": "websocket", '
         '"address": "192.0.2.7", "platform": "ios", "since": 1795681639.2}]',
     )
@@ -57,17 +58,7 @@ def nodes() -> list[dict[str, Any]]:
     """The live nodes."""
     if local_api.is_embedded():
         return local_api.all_rows(local_api.path_of("nodes"))
-    return [
-        {
-            "id": node.id,
-            "number": node.number,
-            "name": node.name,
-            "sessions": node.sessions,
-            "since": node.since,
-            "draining": node.is_draining,
-        }
-        for node in get_registry().nodes()
-    ]
+    return [dict(node_json(node)) for node in get_registry().nodes()]
 
 
 def sessions(key: str) -> list[dict[str, Any]]:
@@ -77,9 +68,7 @@ def sessions(key: str) -> list[dict[str, Any]]:
             "sessions"
         ]
         return found
-    return [
-        {name: getattr(entry, name) for name in SESSION} for entry in get_registry().sessions(key)
-    ]
+    return [dict(session_json(entry)) for entry in get_registry().sessions(key)]
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
