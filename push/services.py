@@ -75,12 +75,9 @@ class Push:
             check_name(self.dedupe_id, "dedupe_id")
 
     def _check_numbers(self) -> None:
-        if self.op != Op.MESSAGE and not FIRST_OWN_OP <= self.op <= INT32_MAX:
-            raise BadRequest(
-                f"op must be {int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}."
-            )
+        check_op(self.op)
         if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
-            raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds.")
+            raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds, not {self.ttl}.")
         if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
             raise BadRequest("speed is a number of sessions a second, for a push to everyone.")
 
@@ -88,6 +85,13 @@ class Push:
     def is_stored(self) -> bool:
         """Whether keys that do not get it now get it later."""
         return self.store and bool(self.keys)
+
+
+def check_op(op: int, name: str = "op") -> None:
+    """Raise `BadRequest` if a push cannot carry this op. `name`: the caller's word for it."""
+    if op != Op.MESSAGE and not FIRST_OWN_OP <= op <= INT32_MAX:
+        rule = f"{int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}"
+        raise BadRequest(f"{name} must be {rule}, not {op}.")
 
 
 def _check_room(room: str) -> None:

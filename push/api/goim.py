@@ -20,7 +20,7 @@ from push.api.problems import CODE_OK, goim_response
 from push.api.v1 import body_of
 from push.group_commit import accept_in_group
 from push.registry import NodeEntry, get_registry
-from push.services import Push, is_json
+from push.services import Push, check_op, is_json
 
 TOP_MAX = 1_000  # rooms that one question may want
 TYPE_MAX, ROOM_MAX = 100, 150  # characters; together, with `://`, they fit a name
@@ -52,7 +52,8 @@ class _PushView(GoimView):
     def post(self, request: Request) -> JsonResponse:
         """Accept it."""
         query = request.query_params
-        op = check_number(query.get("operation"), "operation", lowest=0, highest=INT32_MAX)
+        op = check_number(query.get("operation"), "operation", lowest=-INT64_MAX, highest=INT64_MAX)
+        check_op(op, "operation")
         body = body_of(request)
         push = Push(body, op=op, is_json=is_json(body), **self.target(request))
         accept_in_group(push, caller(request).name)

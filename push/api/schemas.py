@@ -146,8 +146,10 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
 
 
 def whole(value: Whole, what: str) -> int:
-    """A number as an int, whose own limits somebody else knows. Raises `BadRequest`."""
-    return check_number(value, what, lowest=0, highest=INT64_MAX)
+    """Return a whole number as an int. Raises `BadRequest` for 1.5; the caller checks the range."""
+    if isinstance(value, float) and not value.is_integer():
+        raise BadRequest(f"{what} must be a whole number, not {value}.")
+    return int(value)
 
 
 def utf8(data: bytes) -> bytes:

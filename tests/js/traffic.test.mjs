@@ -61,12 +61,21 @@ describe("requests", () => {
     assert.deepEqual(await answers, ["one", "two"]);
   });
 
-  test("an answer that looks like a refusal is the receiver's own business", async () => {
+  test("a refusal rejects the request as it rejects a join", async () => {
     const { client, socket } = makeOpen();
     const answer = client.request();
     assert.deepEqual(socket.lastOf(4).body, {});
-    socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: { error: { code: "x" } } });
-    assert.deepEqual(await answer, { error: { code: "x" } });
+    socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: refusal });
+    await assert.rejects(answer, withCode("room_forbidden"));
+  });
+
+  test("an answer with an error of another form is the receiver's own", async () => {
+    const { client, socket } = makeOpen();
+    for (const error of ["out of stock", { code: 5 }, null]) {
+      const answer = client.request();
+      socket.receive({ op: 5, seq: socket.lastOf(4).seq, body: { error } });
+      assert.deepEqual(await answer, { error });
+    }
   });
 
   test("no answer in time rejects; a late one is no message", async () => {

@@ -324,10 +324,11 @@ class Client:
     # Requests
 
     async def request(self, body: Any) -> Any:
-        """Send `body`, any JSON value, upstream; returns the answer's body.
+        """Send `body`, any JSON value, upstream; return the answer's body.
 
-        Raises `NotOpen` without an open session, `NoAnswer` when none comes in time, and
-        ValueError or TypeError for a body that is too large or is not JSON.
+        Raises `Refused` if the answer is `{"error": {"code": "...", "message": "..."}}`, `NotOpen`
+        without an open session, `NoAnswer` if no answer arrives in time, and ValueError or
+        TypeError for a body that is too large or is not JSON.
         """
         return await self._call(Op.SEND, body)
 

@@ -97,9 +97,9 @@ class Session:
             answer = await within(self._limits.timeout, self._ask(op, body, seq, future))
         finally:
             del self._calls[seq]
-        if op != Op.SEND and isinstance(answer, dict) and isinstance(answer.get("error"), dict):
-            error = answer["error"]
-            raise Refused(str(error.get("code", "")), str(error.get("message", "")))
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if isinstance(error, dict) and isinstance(error.get("code"), str):
+            raise Refused(error["code"], str(error.get("message", "")))
         return answer
 
     async def _ask(self, op: Op, body: Any, seq: int, future: asyncio.Future[Any]) -> Any:

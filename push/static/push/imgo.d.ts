@@ -148,8 +148,9 @@ export class Imgo<Body = unknown> {
   close(): void;
 
   /**
-   * Send `body` upstream: the answer's body. Rejects with an `ImgoError`, also when no session is
-   * open; with a `TypeError` for a body that is no JSON. A body may have 1,024 bytes.
+   * Send `body` upstream: the answer's body. Rejects with an `ImgoError` if no session is open or
+   * the answer is `{error: {code: string, message}}`, with a `TypeError` for a body that is no
+   * JSON. A body may have 1,024 bytes.
    */
   request<Answer = unknown>(body?: unknown): Promise<Answer>;
 

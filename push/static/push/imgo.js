@@ -334,8 +334,8 @@ export class Imgo {
       const settle = (answer) => {
         this.#pending.delete(seq);
         clearTimeout(timer);
-        const refusal = op !== Op.SEND && answer?.error;
-        if (refusal) reject(new ImgoError(refusal.code, refusal.message));
+        const refusal = answer?.error;
+        if (typeof refusal?.code === "string") reject(new ImgoError(refusal.code, refusal.message));
         else resolve(answer);
       };
       this.#pending.set(seq, { answer: op + 1, settle, reject, timer });

@@ -248,7 +248,7 @@ async def test_a_request_gets_its_own_answer_and_a_late_one_is_no_message(serve,
         await peer.accept()
         first, second = await peer.receive(), await peer.receive()
         await peer.send(Frame(Op.MESSAGE, second.seq, "for the second"))
-        await peer.send(Frame(Op.MESSAGE, first.seq, {"error": {"code": "the receiver's own"}}))
+        await peer.send(Frame(Op.MESSAGE, first.seq, {"error": "the receiver's own"}))
         third = await peer.receive()
         await eventually(late.is_set)
         await peer.send(Frame(Op.MESSAGE, third.seq, "too late"))
@@ -260,7 +260,7 @@ async def test_a_request_gets_its_own_answer_and_a_late_one_is_no_message(serve,
     async with client:
         await eventually(lambda: client.state == "open")
         answers = await asyncio.gather(client.request(1), client.request(2))
-        assert answers == [{"error": {"code": "the receiver's own"}}, "for the second"]
+        assert answers == [{"error": "the receiver's own"}, "for the second"]
         with pytest.raises(NoAnswer):
             await client.request(3)
         late.set()
@@ -349,6 +349,8 @@ async def test_a_refused_room_is_forgotten(serve, make):
                 await ask("x")
             assert caught.value.code == "room_forbidden"
             assert client.rooms == ["a"]
+        with pytest.raises(Refused, match="Not allowed"):
+            await client.request("x")
 
 
 async def test_a_slow_reader_stops_the_reading_and_loses_nothing(serve, make):

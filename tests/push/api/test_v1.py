@@ -157,6 +157,20 @@ def test_a_bad_push_is_a_problem_that_says_so(api, data):
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("ttl", -1, "ttl must be from 1 to 2592000 seconds, not -1."),
+        ("ttl", 10**12, "ttl must be from 1 to 2592000 seconds, not 1000000000000."),
+        ("ttl", 1.5, "ttl must be a whole number, not 1.5."),
+        ("op", -1, "op must be 5, or from 1000 to 2147483647, not -1."),
+    ],
+)
+def test_push_number_out_of_range_names_the_rule(api, field, value, rule):
+    data = json.dumps({"to": {"key": "u1"}, "body": 1, field: value}).encode()
+    assert check_problem(send(api, data), 400, "bad_request") == rule
+
+
+@pytest.mark.parametrize(
     ("limits", "data"),
     [
         ({"MAX_BODY": 3}, {"to": {"key": "u1"}, "body": 1234}),
