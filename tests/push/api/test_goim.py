@@ -86,7 +86,7 @@ def test_everyone_may_take_its_time(api, queued, query, speed):
         ("keys?operation=1000&keys=", "key"),
         ("keys?keys=a", "operation"),
         ("keys?operation=x&keys=a", "operation"),
-        ("keys?operation=9&keys=a", "op must be 5, or from 1000 to 2147483647"),
+        ("keys?operation=9&keys=a", "operation must be 5, or from 1000 to 2147483647"),
         ("keys?operation=2147483648&keys=a", "operation"),
         ("mids?operation=1000", "mids"),
         ("mids?operation=1000&mids=0", "mids"),
