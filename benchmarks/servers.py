@@ -28,6 +28,9 @@ API_KEY = "imgo_benchmarks-know-this-key-and-so-may-everybody"
 JWT_SECRET = "a secret that signs the tokens of benchmarks, of a proper length"
 QUEUE = "imgo.push*"  # the broker's queues
 HOST = "127.0.0.1"
+IDLE_TIMEOUT = 60.0  # seconds that Postgres may take for new rows
+IDLE_SAMPLE = 0.25  # seconds
+IDLE_SHARE = 0.04  # of one core: below this Postgres is idle
 
 
 class DurablePostgres(Postgres):
@@ -140,8 +143,32 @@ class Stack:
         return done.stdout
 
     def seed(self, *arguments: object) -> str:
-        """Put rows into the database, see seed.py."""
-        return self.run("-m", "benchmarks.seed", *map(str, arguments))
+        """Put rows into the database (see seed.py), and leave it idle."""
+        output = self.run("-m", "benchmarks.seed", *map(str, arguments))
+        self._finish_writing()
+        return output
+
+    def _finish_writing(self) -> None:
+        """Do Postgres's background work for new rows now, and return when it is idle.
+
+        Statistics, vacuum and checkpoint would otherwise fall into the next measurement, and a
+        plan made without statistics would be measured. Raises `StartError` after `IDLE_TIMEOUT`.
+        """
+        with self.database() as database:
+            database.execute("VACUUM (ANALYZE)")
+            database.execute("CHECKPOINT")
+        deadline = time.monotonic() + IDLE_TIMEOUT
+        before = self.postgres_cpu()
+        while True:
+            time.sleep(IDLE_SAMPLE)
+            now = self.postgres_cpu()
+            if now - before < IDLE_SHARE * IDLE_SAMPLE:
+                return
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"Postgres was still busy {IDLE_TIMEOUT:g} s after rows were added"
+                )
+            before = now
 
     def _add(self, process: Process) -> None:
         self.processes.append(process)
