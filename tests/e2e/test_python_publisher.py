@@ -11,6 +11,7 @@ from imgo_client import (
     BadRequest,
     Forbidden,
     NotAuthenticated,
+    NotFound,
     Publisher,
     Push,
     Retry,
@@ -60,6 +61,43 @@ async def test_every_target_and_every_way(world: World, publisher: AsyncPublishe
     assert isinstance(results[4].error, BadRequest)
     record = await world.api.get(f"/api/v1/pushes/{ids[0]}")
     assert (record["id"], record["count"]) == (str(ids[0]), 1)
+
+
+@pytest.mark.parametrize("name", ["plain", "a/b ?#%", "..", "żółć"])
+async def test_publisher_calls_cover_keys_rooms_tokens_and_results(
+    world: World, publisher: AsyncPublisher, name: str
+) -> None:
+    key, room = f"{name}{new_key()}", f"{new_room()}{name}"
+    made = await publisher.create_token(key, expires_in=600, rooms=[room])
+    assert (made["key"], made["rooms"]) == (key, [room])
+    client = await world.connect("text")
+    await client.auth({"token": made["token"], "rooms": [room], "ack": True})
+    accepted = await publisher.push("hello", key=key)
+
+    def look() -> dict[str, Any]:
+        with Publisher(world.system.api_url, world.system.api_key, trust_env=False) as plain:
+            return {
+                "key": plain.key(key),
+                "room": plain.room(room),
+                "rooms": plain.rooms(limit=1000)["results"],
+                "nodes": plain.nodes()["count"],
+                "sessions": plain.stats()["sessions"],
+                "token": plain.token(key)["key"],
+                "tokens": plain.tokens()["count"],
+                "result": plain.result(accepted.id)["results"][0]["key"],
+            }
+
+    found = await asyncio.to_thread(look)
+    assert [one["transport"] for one in found["key"]["sessions"]] == ["websocket"]
+    assert [one["key"] for one in found["room"]["results"]] == [key]
+    assert {"room": room, "sessions": 1} in found["rooms"]
+    assert (found["token"], found["result"]) == (key, key)
+    assert min(found["nodes"], found["sessions"], found["tokens"]) >= 1
+    assert await publisher.kick(key) == 1
+    assert await client.ended()
+    await publisher.revoke_token(key)
+    with pytest.raises(NotFound):
+        await publisher.token(key)
 
 
 async def test_the_plain_one_does_the_same(world: World) -> None:

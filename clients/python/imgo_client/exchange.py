@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from imgo_client.backoff import check_pauses, pause
 from imgo_client.errors import BadAnswer, PublishError, Unreachable, api_error
@@ -35,11 +35,12 @@ class Retry:
 
 @dataclass(frozen=True)
 class Send:
-    """Do this: POST `content` to `path`, and say what comes back."""
+    """An HTTP request for the driver to send. Its outcome is sent back into the generator."""
 
-    path: str
-    content_type: str
-    content: bytes
+    path: str  # with the query
+    content_type: str = ""
+    content: bytes = b""
+    method: str = "POST"
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,19 @@ class Answer:
     content: bytes
 
 
-Exchange = Generator[Send | Wait, Answer | Exception | None, list[Result]]
+T = TypeVar("T")
+# What a driver runs: it carries out what is yielded, and sends the outcome of a `Send` back in.
+Steps = Generator[Send | Wait, Answer | Exception | None, T]
 
 
-def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Exchange:
+def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Result]]:
     """Push these in one request, and those that failed for a time again.
 
     Whoever drives it does what it yields, and sends in an `Answer`, or the exception of a
     connection that failed; after a `Wait`, nothing. It returns a result for each push. Raises
     `PublishError`.
     """
-    attempts = _Attempts(retry)
+    attempts = Attempts(retry)
     found: dict[int, Result] = {}
     left = list(range(len(pushes)))
     while True:
@@ -102,12 +105,12 @@ def _judge(
     """
     whole = tuple(pushes)
     if not isinstance(outcome, Answer):
-        return [], Unreachable(f"no answer: {_words(outcome)}", whole), 0.0
-    after = _retry_after(outcome.headers.get("retry-after", ""))
+        return [], Unreachable(f"no answer: {describe(outcome)}", whole), 0.0
+    after = retry_after(outcome.headers.get("retry-after", ""))
     if outcome.status in AGAIN:
-        return [], api_error(_problem(outcome), whole), after
+        return [], api_error(problem_of(outcome), whole), after
     if outcome.status not in (200, 202):
-        raise api_error(_problem(outcome), whole)
+        raise api_error(problem_of(outcome), whole)
     try:
         return results(form, outcome.content, pushes), None, after
     except ValueError:
@@ -117,11 +120,12 @@ def _judge(
     raise BadAnswer(f"the answer ({outcome.status}) is not the API's", whole)
 
 
-def _words(error: object) -> str:
+def describe(error: object) -> str:
+    """Return an exception's type and text."""
     return f"{type(error).__name__} {error}".strip()
 
 
-def _problem(answer: Answer) -> dict[str, Any]:
+def problem_of(answer: Answer) -> dict[str, Any]:
     """The problem details of a refusal; only the status when it has none, as with a proxy's."""
     try:
         problem = parse_json(answer.content)
@@ -131,7 +135,7 @@ def _problem(answer: Answer) -> dict[str, Any]:
     return {**found, "status": answer.status}
 
 
-def _retry_after(text: str) -> float:
+def retry_after(text: str) -> float:
     """Seconds, of a number or a date; 0 for nothing and for nonsense."""
     if text.isdecimal() and len(text) < 10:
         return float(text)
@@ -141,8 +145,8 @@ def _retry_after(text: str) -> float:
         return 0.0
 
 
-class _Attempts:
-    """Counts the attempts of one call, and its time."""
+class Attempts:
+    """The attempts and the time that one call has used."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry

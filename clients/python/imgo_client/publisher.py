@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
+from imgo_client.calls import AsyncCalls, Calls
 from imgo_client.errors import ApiError
-from imgo_client.exchange import Answer, Exchange, Retry, Send, exchange
+from imgo_client.exchange import Answer, Retry, Send, Steps, exchange
 from imgo_client.pushes import ARRAY, LINES, ONE, PIECE_PUSHES, Form, Pile, Push, Result, pieces
+from imgo_client.requests import Request, call
+
+T = TypeVar("T")
 
 
 class _Base:
@@ -38,8 +42,10 @@ class _Base:
         return f"<{type(self).__name__} {self._url}>"
 
 
-class Publisher(_Base):
-    """Pushes over HTTP, with retries that double nothing. Threads may share one.
+class Publisher(_Base, Calls):
+    """Pushes, and calls of the rest of the API, over HTTP. Threads may share one.
+
+    Retries double no push.
 
     - `url`: where the API is, such as "https://push.example.org".
     - `timeout`: seconds for each step of an attempt: to connect, to send, to wait for an answer.
@@ -97,29 +103,31 @@ class Publisher(_Base):
     def _send(self, form: Form, pushes: list[Push]) -> list[Result]:
         return self._drive(exchange(form, pushes, self._retry))
 
-    def _drive(self, steps: Exchange) -> list[Result]:
+    def _call(self, request: Request) -> Any:
+        return self._drive(call(request, self._retry))
+
+    def _drive(self, steps: Steps[T]) -> T:
         outcome: Answer | Exception | None = None
         while True:
             try:
                 step = steps.send(outcome)
             except StopIteration as end:
-                return list(end.value)
+                return end.value  # type: ignore[no-any-return]
             if isinstance(step, Send):
-                outcome = self._post(step)
+                outcome = self._transmit(step)
             else:
                 outcome = None
                 time.sleep(step.seconds)
 
-    def _post(self, request: Send) -> Answer | Exception:
-        headers = {"Content-Type": request.content_type}
+    def _transmit(self, request: Send) -> Answer | Exception:
         try:
-            response = self._http.post(request.path, content=request.content, headers=headers)
+            response = self._http.request(request.method, request.path, **_content(request))
         except httpx.RequestError as error:  # nobody knows what the server has accepted
             return error
         return _answer(response)
 
 
-class AsyncPublisher(_Base):
+class AsyncPublisher(_Base, AsyncCalls):
     """The same for asyncio. Tasks may share one."""
 
     def __init__(
@@ -170,23 +178,25 @@ class AsyncPublisher(_Base):
     async def _send(self, form: Form, pushes: list[Push]) -> list[Result]:
         return await self._drive(exchange(form, pushes, self._retry)) if pushes else []
 
-    async def _drive(self, steps: Exchange) -> list[Result]:
+    async def _call(self, request: Request) -> Any:
+        return await self._drive(call(request, self._retry))
+
+    async def _drive(self, steps: Steps[T]) -> T:
         outcome: Answer | Exception | None = None
         while True:
             try:
                 step = steps.send(outcome)
             except StopIteration as end:
-                return list(end.value)
+                return end.value  # type: ignore[no-any-return]
             if isinstance(step, Send):
-                outcome = await self._post(step)
+                outcome = await self._transmit(step)
             else:
                 outcome = None
                 await asyncio.sleep(step.seconds)
 
-    async def _post(self, request: Send) -> Answer | Exception:
-        headers = {"Content-Type": request.content_type}
+    async def _transmit(self, request: Send) -> Answer | Exception:
         try:
-            response = await self._http.post(request.path, content=request.content, headers=headers)
+            response = await self._http.request(request.method, request.path, **_content(request))
         except httpx.RequestError as error:  # nobody knows what the server has accepted
             return error
         return _answer(response)
@@ -198,6 +208,13 @@ def _only(results: list[Result]) -> Result:
     if error is not None:
         raise error
     return result
+
+
+def _content(request: Send) -> dict[str, Any]:
+    """The arguments of httpx for a request's content; none without content."""
+    if not request.content:
+        return {}
+    return {"content": request.content, "headers": {"Content-Type": request.content_type}}
 
 
 def _answer(response: httpx.Response) -> Answer:

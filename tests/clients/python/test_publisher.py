@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -78,6 +79,17 @@ class Handler(BaseHTTPRequestHandler):
             self.take(pushes)
         else:
             fault(self, pushes)
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, 0))
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        if fault is None:
+            self.answer(200, json.dumps({"asked": self.path}).encode())
+        else:
+            fault(self, [])
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
 
     def take(self, pushes: list[dict[str, Any]]) -> None:
         self.answer(202, self.encoded([self.server.accept(push) for push in pushes]))
@@ -467,3 +479,39 @@ async def test_a_cancelled_push_leaves_nothing_behind(server: Server) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert asyncio.all_tasks() == before
+
+
+# Calls besides pushing
+
+
+def test_call_is_repeated_until_the_server_answers(server, call):
+    server.faults = [refuse(503), hang_up_before, None]
+    assert call("stats") == {"asked": "/api/v1/stats"}
+    assert [path for path, _ in server.requests] == ["/api/v1/stats"] * 3
+
+
+def test_call_that_is_refused_raises_at_once(server, call):
+    server.faults = [refuse(404, {"code": "not_found", "detail": "No such token."})]
+    with pytest.raises(imgo_client.NotFound, match="No such token"):
+        call("token", "u1")
+    assert len(server.requests) == 1
+
+
+def test_call_without_an_answer_raises_unreachable(server, call):
+    server.faults = [hang_up_before] * 4
+    with pytest.raises(imgo_client.Unreachable):
+        call("revoke_token", "u1")
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "?x=1", "%2e", "a b"])
+def test_call_names_a_key_in_its_path_as_it_is(server, call, name):
+    asked = call("key", name)["asked"]
+    assert unquote(asked) == f"/api/v1/keys/{name}"
+    assert asked.count("/") == 4
+
+
+def test_call_for_an_empty_key_is_refused_before_it_is_sent(server, call):
+    with pytest.raises(ValueError, match="empty"):
+        call("kick", "")
+    assert server.requests == []

@@ -1,0 +1,101 @@
+"""Requests to the API other than pushes, and how often each is tried: without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from imgo_client.errors import BadAnswer, Unreachable, api_error
+from imgo_client.exchange import (
+    AGAIN,
+    Answer,
+    Attempts,
+    Retry,
+    Send,
+    Steps,
+    Wait,
+    describe,
+    problem_of,
+    retry_after,
+)
+from imgo_client.frames import parse_json, to_json
+
+GOOD = frozenset({200, 201, 202, 204})  # statuses of success; 204 has no content
+LIMIT = 100  # rows of a page
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. It has the same effect when it is sent twice."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any] | None = None
+    body: Any = None  # any JSON value; None: no content
+
+    def as_send(self) -> Send:
+        """Return it as the driver sends it."""
+        query = f"?{urlencode(self.query)}" if self.query else ""
+        content = b"" if self.body is None else to_json(self.body).encode()
+        return Send(f"/api/v1/{self.path}{query}", "application/json", content, self.method)
+
+
+def call(request: Request, retry: Retry) -> Steps[Any]:
+    """Send a request, repeat it while that may help, and return the answer's JSON value.
+
+    Returns None for an answer without content. Raises `ApiError`, `Unreachable`, `BadAnswer`.
+    """
+    attempts = Attempts(retry)
+    while True:
+        outcome = yield request.as_send()
+        after = 0.0
+        if isinstance(outcome, Answer):
+            if outcome.status in GOOD:
+                return _value_of(outcome)
+            error: Exception = api_error(problem_of(outcome))
+            after = retry_after(outcome.headers.get("retry-after", ""))
+            if outcome.status not in AGAIN:
+                raise error
+        else:
+            error = Unreachable(f"no answer: {describe(outcome)}")
+        seconds = attempts.next_pause(after)
+        if seconds is None:
+            raise error
+        yield Wait(seconds)
+
+
+def _value_of(answer: Answer) -> Any:
+    if answer.status == 204:
+        return None
+    try:
+        return parse_json(answer.content)
+    except ValueError:
+        raise BadAnswer(f"the answer ({answer.status}) is not the API's") from None
+
+
+def part(name: str) -> str:
+    """Return a key or room as a part of a path. Raises ValueError if it is empty."""
+    if not name:
+        raise ValueError("the name of a key or room is empty")
+    # HTTP clients and proxies resolve the parts "." and ".." of a path.
+    return "".join("%2E" if sign == "." else quote(sign, safe="") for sign in name)
+
+
+def page(limit: int, offset: int) -> dict[str, Any]:
+    """Return the query of a page."""
+    return {"limit": limit, "offset": offset}
+
+
+def push_of(push_id: int | str, limit: int, offset: int) -> Request:
+    """Ask what became of a push."""
+    return Request("GET", f"pushes/{int(push_id)}", page(limit, offset))
+
+
+def new_token(key: str, token: str, expires_in: int | None, rooms: Sequence[str] | None) -> Request:
+    """Ask for a token. Sent twice, the second answer's text is the one that is valid."""
+    if isinstance(rooms, str):
+        raise TypeError("rooms is a list of strings")
+    body = {"key": key, "token": token, "expires_in": expires_in, "rooms": rooms and list(rooms)}
+    return Request("POST", "tokens", body=body)
