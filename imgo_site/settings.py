@@ -296,32 +296,6 @@ if CELERY_BROKER_URL.startswith(("redis", "sentinel")):
 # Nobody waits for the broker: the waker tries again by itself.
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.2}
 
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.HasScope"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "push.api.negotiation.JsonAlways",
-    "DEFAULT_METADATA_CLASS": "push.api.negotiation.MethodsAlone",
-    "DEFAULT_SCHEMA_CLASS": "push.api.docs.schema.ImgoSchema",
-    "EXCEPTION_HANDLER": "push.api.problems.exception_handler",
-    "UNAUTHENTICATED_USER": None,
-}
-
-SPECTACULAR_SETTINGS = {
-    "TITLE": "imgo",
-    "VERSION": "1",  # the API's
-    "OAS_VERSION": "3.1.0",  # msgspec writes its dialect of JSON Schema
-    "LICENSE": {"name": "MIT"},
-    "SCHEMA_PATH_PREFIX": "",
-    "SORT_OPERATIONS": False,  # as in push/api/urls.py
-    "SORT_OPERATION_PARAMETERS": False,
-    "SERVE_INCLUDE_SCHEMA": False,
-    "POSTPROCESSING_HOOKS": ["push.api.docs.schema.add_types"],
-    "SWAGGER_UI_DIST": "SIDECAR",  # from this server, like all that it shows
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "defaultModelsExpandDepth": 0},
-}
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or "line"
 if LOG_FORMAT not in {"line", "json"}:
     raise ImproperlyConfigured(f"LOG_FORMAT={LOG_FORMAT!r}: say json, or line.")

@@ -4,14 +4,14 @@ from django.urls import include, path
 
 from push import views
 from push.api.docs.views import DocsView, SchemaView
-from push.api.health import HealthView, ReadyView
+from push.api.urls import PROBES
 
+app_name = "imgo"
 urlpatterns = [
     path("", views.demo, name="demo"),
     path("demo/push", views.demo_push, name="demo-push"),
     path("favicon.ico", views.favicon),
-    path("healthz", HealthView.as_view()),
-    path("readyz", ReadyView.as_view()),
+    *PROBES,
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/docs/", DocsView.as_view(), name="docs"),
     path("dashboard/", include("push.dashboard.urls")),

@@ -1,7 +1,7 @@
 """The demo page, and the icon of every page that names none."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.csrf import ensure_csrf_cookie
@@ -12,6 +12,7 @@ from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
 from push.api.problems import problem_response
 from push.api.schemas import PushRequest, read, utf8
+from push.pages import render
 from push.routing import WEBSOCKET_PATH
 from push.services import accept_push
 
@@ -49,7 +50,7 @@ def demo(request: HttpRequest) -> HttpResponse:
     config = {
         "clients": [{"key": key, "token": token} for key, token in known["tokens"].items()],
         "room": demo_data.ROOM,
-        "push_url": reverse("demo-push"),
+        "push_url": reverse("imgo:demo-push"),
     }
     context = {
         "ws_path": WEBSOCKET_PATH,

@@ -2,13 +2,13 @@
 
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from push import health, vitals
 from push.api.answers import Health
+from push.api.base import ApiView
 
 
-class HealthView(APIView):
+class HealthView(ApiView):
     """For who decides whether to send clients here. No key, no database."""
 
     authentication_classes = []
@@ -21,7 +21,7 @@ class HealthView(APIView):
         return Response(found, status=200 if state is health.State.READY else 503)
 
 
-class ReadyView(APIView):
+class ReadyView(ApiView):
     """For who decides whether to send pushes here. No key."""
 
     authentication_classes = []

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from django.http import HttpResponse, JsonResponse, QueryDict
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from accounts.authentication import LegacyAuthentication, caller
 from accounts.models import Token, digest
@@ -15,6 +14,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
 from imgo_site.names import INT32_MAX, INT64_MAX, check_number
 from offline.models import Pending, PendingMessage
+from push.api.base import ApiView
 from push.api.negotiation import JsonAlways
 from push.api.problems import (
     RET_OK,
@@ -42,7 +42,7 @@ def user_id(value: object) -> str:
     return str(check_number(value, "uid", lowest=1, highest=INT64_MAX))
 
 
-class LegacyView(APIView):
+class LegacyView(ApiView):
     """Answers `{"ret": 1}` and what else a view returns, or imgo's code of an error."""
 
     authentication_classes = [LegacyAuthentication]

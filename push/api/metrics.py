@@ -4,13 +4,13 @@ from typing import ClassVar
 
 from django.http import HttpResponse
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from push import metrics
+from push.api.base import ApiView
 from push.vitals import refresh_metrics
 
 
-class MetricsView(APIView):
+class MetricsView(ApiView):
     """The counters of this process, for an API key that may read."""
 
     scopes: ClassVar = {"GET": "read"}

@@ -9,8 +9,6 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-from imgo_site.errors import BadRequest
-
 if TYPE_CHECKING:  # DRF's views import this module
     from rest_framework.views import APIView
 
@@ -44,21 +42,3 @@ class MethodsAlone(BaseMetadata):
 
     def determine_metadata(self, request: Request, view: "APIView") -> None:
         """Nothing: an empty answer."""
-
-
-class JsonOrYaml(JsonAlways):
-    """For the schema: `?format=`, or YAML where Accept asks for it, else JSON."""
-
-    def select_renderer(  # type: ignore[override]
-        self,
-        request: Request,
-        renderers: Sequence[BaseRenderer],
-        format_suffix: str | None = None,  # noqa: ARG002
-    ) -> tuple[BaseRenderer, str]:
-        """The renderer with the format. Raises `BadRequest` for one that there is not."""
-        accepted = "yaml" if "yaml" in request.headers.get("Accept", "") else "json"
-        wanted = request.query_params.get("format", accepted)
-        for renderer in renderers:
-            if renderer.media_type == f"application/{wanted}":
-                return renderer, renderer.media_type
-        raise BadRequest("format must be json or yaml.")

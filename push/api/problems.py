@@ -73,7 +73,10 @@ def _with_status(error: ImgoError, status: int, code: str) -> ImgoError:
 
 def problem_response(error: ImgoError) -> JsonResponse:
     """Our answer to an error: JSON, also where answers are YAML or a page."""
-    return JsonResponse(problem(error), status=error.status, content_type=CONTENT_TYPE)
+    headers = {"Cache-Control": "no-store"}
+    return JsonResponse(
+        problem(error), status=error.status, content_type=CONTENT_TYPE, headers=headers
+    )
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse | None:  # noqa: ARG001

@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 from django.http import StreamingHttpResponse
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from accounts.authentication import caller
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, TooLarge, Unavailable
+from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, read, utf8
 from push.services import Push, accept_pushes
@@ -34,7 +34,7 @@ BUFFERED_MAX = 4_000  # lines read ahead; then the feeder has to wait
 LINE_EXTRA = 16_384  # bytes that a line may be longer than its body
 
 
-class StreamView(APIView):
+class StreamView(ApiView):
     """Push a stream of objects, one a line."""
 
     scopes: ClassVar = {"POST": "push"}

@@ -3,8 +3,11 @@
 from django.urls import path
 
 from push.api import goim, legacy, v1
+from push.api.health import HealthView, ReadyView
 from push.api.metrics import MetricsView
 from push.api.stream import StreamView
+
+PROBES = [path("healthz", HealthView.as_view()), path("readyz", ReadyView.as_view())]
 
 urlpatterns = [
     path("api/v1/pushes", v1.PushesView.as_view()),

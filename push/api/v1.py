@@ -5,7 +5,6 @@ from typing import ClassVar
 from msgspec import Raw
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from accounts.authentication import caller
 from accounts.models import Token
@@ -31,6 +30,7 @@ from push.api.answers import (
     TokenPage,
     TokenRow,
 )
+from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.group_commit import accept_in_group
@@ -60,7 +60,7 @@ def window_of(request: Request) -> slice:
     return slice(offset, offset + limit)
 
 
-class PushesView(APIView):
+class PushesView(ApiView):
     """Push: one object, or an array of them."""
 
     scopes: ClassVar = {"POST": "push"}
@@ -94,7 +94,7 @@ class PushesView(APIView):
         ]
 
 
-class PushView(APIView):
+class PushView(ApiView):
     """One push."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -123,7 +123,7 @@ def session_json(entry: Entry) -> SessionRow:
     }
 
 
-class KeyView(APIView):
+class KeyView(ApiView):
     """One subscriber key."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -141,7 +141,7 @@ class KeyView(APIView):
         return Response(found)
 
 
-class KeySessionsView(APIView):
+class KeySessionsView(ApiView):
     """The sessions of one key."""
 
     scopes: ClassVar = {"DELETE": "admin"}
@@ -152,7 +152,7 @@ class KeySessionsView(APIView):
         return Response(closed, status=202)
 
 
-class RoomsView(APIView):
+class RoomsView(ApiView):
     """The rooms with somebody in them."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -165,7 +165,7 @@ class RoomsView(APIView):
         return Response(page)
 
 
-class RoomView(APIView):
+class RoomView(ApiView):
     """One room."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -198,7 +198,7 @@ def node_json(node: NodeEntry) -> NodeRow:
     }
 
 
-class NodesView(APIView):
+class NodesView(ApiView):
     """The live nodes."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -210,7 +210,7 @@ class NodesView(APIView):
         return Response(page)
 
 
-class StatsView(APIView):
+class StatsView(ApiView):
     """Totals."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -235,7 +235,7 @@ def token_json(token: Token) -> TokenRow:
     }
 
 
-class TokensView(APIView):
+class TokensView(ApiView):
     """Stored tokens."""
 
     scopes: ClassVar = {"GET": "tokens", "POST": "tokens"}
@@ -259,7 +259,7 @@ class TokensView(APIView):
         return Response(made, status=201)
 
 
-class TokenView(APIView):
+class TokenView(ApiView):
     """The token of one key."""
 
     scopes: ClassVar = {"GET": "tokens", "DELETE": "tokens"}

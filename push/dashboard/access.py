@@ -10,12 +10,12 @@ from functools import wraps
 from django.contrib.auth.views import redirect_to_login
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from accounts.staff import may_watch
 from imgo_site.errors import Forbidden, ImgoError, NotAuthenticated, Unavailable
 from push.api.problems import problem_response
+from push.pages import render
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 def _error_page(request: HttpRequest, error: ImgoError) -> HttpResponse:
     if isinstance(error, NotAuthenticated):
         # Back to a page, not to the form that it was asked with.
-        path = request.get_full_path() if request.method == "GET" else reverse("dashboard")
+        path = request.get_full_path() if request.method == "GET" else reverse("imgo:dashboard")
         return redirect_to_login(path, reverse("admin:login"))
     return render(request, "dashboard/error.html", {"error": error}, status=error.status)
 

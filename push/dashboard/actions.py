@@ -30,12 +30,12 @@ REPR_MAX = 200  # characters: the width of its column
 
 def key_url(key: str) -> str:
     """The page of a key."""
-    return f"{reverse('dashboard-key')}?{urlencode({'name': key})}"
+    return f"{reverse('imgo:dashboard-key')}?{urlencode({'name': key})}"
 
 
 def room_url(room: str) -> str:
     """The page of a room."""
-    return f"{reverse('dashboard-room')}?{urlencode({'name': room})}"
+    return f"{reverse('imgo:dashboard-room')}?{urlencode({'name': room})}"
 
 
 def sessions(count: int) -> str:
@@ -78,7 +78,7 @@ class Action(forms.Form):
 
     def back(self) -> str:
         """The page to go on with."""
-        return reverse("dashboard")
+        return reverse("imgo:dashboard")
 
 
 class _NameField(forms.CharField):
@@ -327,7 +327,7 @@ class PushMessage(Action):
         """The page of the key or room."""
         target, name = self.cleaned_data["target"], self.cleaned_data["name"]
         urls = {"key": key_url, "room": room_url}
-        return urls[target](name) if target in urls else reverse("dashboard")
+        return urls[target](name) if target in urls else reverse("imgo:dashboard")
 
 
 ACTIONS: dict[str, type[Action]] = {

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -21,6 +21,7 @@ from offline.models import Pending
 from push import explain, snapshot
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action
+from push.pages import render
 from push.registry import Entry, get_registry
 from push.routing import WEBSOCKET_PATH
 
@@ -52,15 +53,15 @@ def overview(request: HttpRequest) -> HttpResponse:
     config = {
         "ws": WEBSOCKET_PATH if conf.SESSION_AUTH else None,
         "room": DASHBOARD_ROOM,
-        "data": reverse("dashboard-data"),
+        "data": reverse("imgo:dashboard-data"),
         "every": snapshot.EVERY,
         "zone": settings.TIME_ZONE,
         "span": snapshot.SAMPLE_EVERY * snapshot.SAMPLES_KEPT,
         "may": may,
         "urls": {
-            "room": reverse("dashboard-room"),
-            "key": reverse("dashboard-key"),
-            "drain": reverse("dashboard-act", args=["drain-node"]),
+            "room": reverse("imgo:dashboard-room"),
+            "key": reverse("imgo:dashboard-key"),
+            "drain": reverse("imgo:dashboard-act", args=["drain-node"]),
             "message": reverse("admin:offline_message_change", args=[0]).replace("/0/", "/ID/"),
         },
         "picture": {**snapshot.take(), "history": snapshot.history()},

@@ -233,8 +233,8 @@ SECURITY = {
 }
 
 
-def add_types(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """A postprocessing hook: the components that the operations refer to, and the scopes."""
+def add_types(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema with the components that the operations refer to, and the scopes."""
     result["components"] = {
         "schemas": components(v1.TYPES + imgo.TYPES + goim.TYPES),
         "securitySchemes": SECURITY,

@@ -1,56 +1,52 @@
-"""The schema at /api/schema/ and the page at /api/docs/, for everyone who reaches this server."""
+"""The schema at api/schema/ and the page at api/docs/, for everyone who reaches this server."""
 
-from functools import lru_cache
-from typing import Any
-
-from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer2
-from drf_spectacular.views import SpectacularSwaggerSplitView
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from imgo_site.conf import load
-from push.api.negotiation import JsonAlways, JsonOrYaml
+from imgo_site.errors import BadRequest
+from push.api.base import ApiView
+from push.api.docs.generator import rendered
+from push.pages import render
 
 # Only what this server has; Swagger UI sets styles by script and has its icons as data.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+SCHEMA_PATH = "/api/schema/"
 
 
-@lru_cache(maxsize=1)
-def schema_with(settings: str) -> Any:  # noqa: ARG001 - it is made anew when they change
-    """The schema. Making it takes a quarter of a second, and anyone may ask for it."""
-    return SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
-
-
-class SchemaView(APIView):
+class SchemaView(ApiView):
     """The schema; `?format=yaml`, or an Accept header that asks for YAML."""
 
     authentication_classes = []
     permission_classes = []
-    renderer_classes = [OpenApiJsonRenderer2, OpenApiYamlRenderer2]
-    content_negotiation_class = JsonOrYaml
-    schema = None
 
-    def get(self, request: Request) -> Response:  # noqa: ARG002
-        """All of it, with the values of the settings."""
-        return Response(schema_with(repr(load())))
+    def get(self, request: Request) -> HttpResponse:
+        """All of it, with the values of the settings. Raises `BadRequest` for other formats."""
+        accepted = "yaml" if "yaml" in request.headers.get("Accept", "") else "json"
+        kind = request.query_params.get("format", accepted)
+        if kind not in {"json", "yaml"}:
+            raise BadRequest("format must be json or yaml.")
+        text = rendered(kind, prefix_of(reverse("imgo:schema")))
+        return HttpResponse(text, content_type=f"application/{kind}", headers={"Vary": "Accept"})
 
 
-class DocsView(SpectacularSwaggerSplitView):
+def prefix_of(path: str) -> str:
+    """The path below which imgo is served, "" for none, from the path of the schema."""
+    return path.removesuffix(SCHEMA_PATH)
+
+
+class DocsView(ApiView):
     """The schema as a page where calls can be tried."""
 
     authentication_classes = []
     permission_classes = []
-    content_negotiation_class = JsonAlways
-    http_method_names = ["get", "head"]  # an answer without a page cannot be rendered
-    schema = None
 
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """The page, or with `?script` the script that starts it."""
-        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+    def get(self, request: Request) -> HttpResponse:
+        """The page. It is the same for everyone, so it gets no user and no messages."""
+        page: HttpRequest = request._request
+        response = render(page, "api_docs.html", {})
         response["Content-Security-Policy"] = CSP
         return response

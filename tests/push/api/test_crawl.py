@@ -80,8 +80,8 @@ def test_every_page_answers(browser):
         assert found[reverse(f"{name}_changelist")] == 200
         row = model.objects.first()
         assert found[reverse(f"{name}_change", args=[row.pk])] == 200
-    only_posted_to = {reverse("demo-push"), reverse("admin:logout")}
-    forms_ask_with_a_name = {reverse("dashboard-key"), reverse("dashboard-room")}
+    only_posted_to = {reverse("imgo:demo-push"), reverse("admin:logout")}
+    forms_ask_with_a_name = {reverse("imgo:dashboard-key"), reverse("imgo:dashboard-room")}
     wrong = {page: status for page, status in found.items() if status >= 400}
     assert wrong.keys() <= only_posted_to | forms_ask_with_a_name
     assert {wrong[page] for page in forms_ask_with_a_name & wrong.keys()} <= {400, 404}

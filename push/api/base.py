@@ -1,0 +1,80 @@
+"""The base of every view of the API: nothing in it comes from the project's own DRF settings.
+
+DRF takes what a view does not name from `REST_FRAMEWORK`. A project that has imgo beside its own
+API sets that for its own views; for ours it would open the API, or close it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db.transaction import non_atomic_requests
+from django.http import HttpRequest
+from rest_framework.parsers import JSONParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.settings import DEFAULTS, IMPORT_STRINGS, APISettings
+from rest_framework.views import APIView
+
+from accounts.authentication import ApiKeyAuthentication
+from accounts.permissions import HasScope
+from push.api.negotiation import JsonAlways, MethodsAlone
+from push.api.problems import exception_handler
+
+# Not empty: with nothing given, DRF would read the project's.
+OWN_SETTINGS: Any = {"UNAUTHENTICATED_USER": None, "UNAUTHENTICATED_TOKEN": None}
+
+
+class ApiRequest(Request):
+    """DRF's request. A caller without credentials is None, whatever the project says."""
+
+    def _not_authenticated(self) -> None:
+        self._authenticator = None
+        self.user = None  # type: ignore[assignment]
+        self.auth = None
+
+
+class Json(JSONRenderer):
+    """JSON as RFC 8259 has it: UTF-8, compact, without NaN."""
+
+    ensure_ascii = False
+    compact = True
+    strict = True
+
+
+class ApiView(APIView):
+    """A view with imgo's authentication, permissions, formats and errors."""
+
+    authentication_classes = [ApiKeyAuthentication]
+    permission_classes = [HasScope]
+    parser_classes = [JSONParser]
+    renderer_classes = [Json]
+    throttle_classes = []
+    content_negotiation_class = JsonAlways
+    metadata_class = MethodsAlone
+    versioning_class = None
+    schema = None  # a project's own schema is its own; ours is made by push/api/docs
+    settings = APISettings(OWN_SETTINGS, DEFAULTS, IMPORT_STRINGS)
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        """Return the view. `ATOMIC_REQUESTS` does not apply: pushes have their own transaction."""
+        return non_atomic_requests(super().as_view(**initkwargs))
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:  # noqa: ARG002
+        """Return the request with this view's parsers, authenticators and negotiator."""
+        return ApiRequest(
+            request,
+            parsers=self.get_parsers(),
+            authenticators=self.get_authenticators(),
+            negotiator=self.get_content_negotiator(),
+            parser_context=self.get_parser_context(request),
+        )
+
+    def get_exception_handler(self) -> Callable[..., Any]:
+        """Return our handler: problem details."""
+        return exception_handler
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """DRF's headers, and one that forbids caches: answers hold keys, tokens and counts."""
+        return {**super().default_response_headers, "Cache-Control": "no-store"}
