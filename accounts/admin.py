@@ -76,7 +76,7 @@ class TokenAdmin(LargeTableAdmin):
     It is registered by `push.admin`, which knows how to close sessions.
     """
 
-    list_display = ("key", "room_list", "created_at", "expires_at")
+    list_display = ("key", "room_list", "join_list", "created_at", "expires_at")
     formfield_overrides: ClassVar = {
         JSONField: {"form_class": RoomsField},
         CharField: {"strip": False},  # blanks belong to a key
@@ -89,13 +89,18 @@ class TokenAdmin(LargeTableAdmin):
         """The rooms that it may join."""
         return "default" if token.rooms is None else ", ".join(token.rooms) or "none"
 
+    @admin.display(description="joins")
+    def join_list(self, token: Token) -> str:
+        """The rooms that its sessions are in from the start."""
+        return ", ".join(token.join)
+
     def save_model(self, request: HttpRequest, obj: Token, form: Any, change: bool) -> None:
         """Make the token's text when it is new, and show it this once."""
         if change:
             super().save_model(request, obj, form, change)
             return
         expires, rooms = obj.expires_at, obj.rooms
-        row, text = Token.objects.issue(obj.key, rooms=rooms)
+        row, text = Token.objects.issue(obj.key, rooms=rooms, join=obj.join)
         Token.objects.filter(pk=row.pk).update(expires_at=expires)
         obj.pk = row.pk
         messages.warning(request, f"The token of {row.key}, shown this once: {text}")

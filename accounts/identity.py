@@ -5,7 +5,6 @@ shape (no query at all), stored tokens (one query for all that ask in the same m
 when no token was sent, Django's session cookie of a browser on our own origin.
 """
 
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,11 +23,21 @@ from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
 from accounts import jwts
-from accounts.models import TOKEN_MAX, Token, check_rooms, digest
+from accounts.auth_body import AuthBody
+from accounts.models import Token, check_join, check_rooms, digest
 from imgo_site.batching import BatchLoader, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, NotAuthenticated
-from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
+from imgo_site.names import check_name
+
+__all__ = [  # for `AUTHENTICATOR`s of projects, which import them from here
+    "AuthBody",
+    "Facts",
+    "Identity",
+    "authenticate",
+    "authorize_room",
+    "user_key",
+]
 
 SESSION_KEY = re.compile("[A-Za-z0-9]{1,100}")
 
@@ -43,7 +52,9 @@ class Identity:
     `rooms`: names or `*` patterns that it may join; None leaves that to `ROOMS_OPEN`.
     `expires_at`: Unix time in seconds when the session must end; None: never. `proof`: what it
     was verified by, to look at again while the session is open. `alias`: another key that live
-    messages reach it by, goim's key of a connection; nothing is kept for it.
+    messages reach it by, goim's key of a connection; nothing is kept for it. `join`: rooms that
+    the session is in from the start, as the servers of imgo and goim chose one for a connection.
+    They need no permission by `rooms`, and none may have a `*`.
     """
 
     key: str
@@ -52,6 +63,14 @@ class Identity:
     source: str = "token"
     proof: bytes = b""
     alias: str = ""
+    join: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.join:
+            try:
+                check_join(list(self.join))
+            except BadRequest as error:
+                raise ValueError(error.message) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,95 +82,17 @@ class Facts:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AuthBody:
-    """What a client says in its auth frame. Nothing in it is believed before it is verified.
-
-    `change_room` is the room that a later op 12 leaves: goim's one room a session. `accepts`:
-    the own ops that it takes; None: all. `is_goim`: it is goim's, and says who it is by `mid` and
-    `goim_key`.
-    """
-
-    token: str = ""
-    rooms: tuple[str, ...] = ()
-    change_room: str = ""
-    ack: bool = False
-    since: int = 0
-    platform: str = ""
-    device: str = ""
-    accepts: tuple[int, ...] | None = None
-    is_goim: bool = False
-    mid: int = 0
-    goim_key: str = ""
-
-
 Authenticator = Callable[[AuthBody, Facts], Awaitable[Identity]]
 RoomAuthorizer = Callable[[Identity, str], Awaitable[bool]]
 
 
-def parse_auth_body(body: bytes) -> AuthBody:
-    """imgo's bare token (also as a JSON string), or a JSON object. Raises `BadRequest`."""
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        raise BadRequest("The auth body must be UTF-8 text.") from None
-    # A token such as 12345 is valid JSON too, but what was sent is the text.
-    token = text
-    if text.lstrip()[:1] in ("{", '"'):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            return _from_object(value)
-        if isinstance(value, str):
-            token = value
-    if len(token) > TOKEN_MAX * 4:
-        raise BadRequest("The token is too long.")
-    return AuthBody(token=token)
-
-
-def _from_object(value: dict[str, Any]) -> AuthBody:
-    rooms = value.get("rooms") or []
-    if not isinstance(rooms, list):
-        raise BadRequest("'rooms' must be a list of room names.")
-    rooms = [check_name(room, "room") for room in rooms]
-    if value.get("room_id"):  # goim
-        rooms.append(check_name(value["room_id"], "room"))
-    if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
-        raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
-    texts = {}
-    for name in ("token", "platform", "device", "key"):
-        texts[name] = value.get(name) or ""
-        if not isinstance(texts[name], str):
-            raise BadRequest(f"{name!r} must be a string.")
-    if texts["key"]:
-        check_name(texts["key"], "key")
-    return AuthBody(
-        token=texts["token"],
-        rooms=tuple(dict.fromkeys(rooms)),
-        change_room=rooms[-1] if len(rooms) == 1 else "",
-        ack=value.get("ack") is True,
-        since=check_number(value.get("since") or 0, "'since'", lowest=0, highest=INT64_MAX),
-        platform=texts["platform"][:50],
-        device=texts["device"][:100],
-        # Go writes null for a list that is not there, and goim takes that for none.
-        accepts=check_ops(value["accepts"] or []) if "accepts" in value else None,
-        is_goim=any(name in value for name in ("mid", "room_id", "accepts")),
-        mid=check_number(value.get("mid") or 0, "'mid'", lowest=0, highest=INT64_MAX),
-        goim_key=texts["key"],
-    )
-
-
-def check_ops(ops: object) -> tuple[int, ...]:
-    """Ops that a client takes. Raises `BadRequest`."""
-    if not isinstance(ops, list):
-        raise BadRequest("The ops that a session accepts are a list of numbers.")
-    return tuple(check_number(op, "An op", lowest=0, highest=INT32_MAX) for op in ops)
-
-
 async def authenticate(body: AuthBody, facts: Facts) -> Identity:
-    """The default `AUTHENTICATOR`. Raises `NotAuthenticated`."""
+    """Return whose session it is: the default `AUTHENTICATOR`.
+
+    Raises `NotAuthenticated`, and `BadRequest` if the body cannot be read.
+    """
+    if body.mistake:
+        raise BadRequest(body.mistake)
     if body.token:
         if jwts.is_configured() and jwts.has_shape(body.token):
             return _from_claims(jwts.verify(body.token))
@@ -167,18 +108,22 @@ def _from_claims(claims: dict[str, Any] | None) -> Identity:
     if claims is None:
         raise NotAuthenticated(REFUSED)
     key, rooms = claims.get(conf.JWT_KEY_CLAIM), claims.get(conf.JWT_ROOMS_CLAIM)
+    join = claims.get(conf.JWT_JOIN_CLAIM)
+    join = [] if join is None else join
     if isinstance(key, int) and not isinstance(key, bool):
         key = str(key)
     try:
         check_name(key, "key")
         check_rooms(rooms)
+        check_join(join)
         expires = float(claims["exp"]) if "exp" in claims else None
     except (BadRequest, TypeError, ValueError):
         raise NotAuthenticated(
             f"The token's claims {conf.JWT_KEY_CLAIM!r} and {conf.JWT_ROOMS_CLAIM!r} must be a "
-            "key and a list of rooms."
+            f"key and a list of rooms, and {conf.JWT_JOIN_CLAIM!r} a list of rooms without '*'."
         ) from None
-    return Identity(str(key), None if rooms is None else tuple(rooms), expires, "jwt")
+    allowed = None if rooms is None else tuple(rooms)
+    return Identity(str(key), allowed, expires, "jwt", join=tuple(join))
 
 
 def _as_it_says(body: AuthBody) -> Identity:
@@ -200,7 +145,8 @@ async def _from_stored_token(text: str) -> Identity:
     if token.expires_at is not None:  # by the database's clock; a session ends by this process's
         left = token.expires_at - token.now  # type: ignore[attr-defined]
         expires = time.time() + left.total_seconds()
-    return Identity(token.key, rooms, expires, "token", proof_of(token.digest))
+    proof = proof_of(token.digest)
+    return Identity(token.key, rooms, expires, "token", proof, join=tuple(token.join))
 
 
 def proof_of(token_digest: str) -> bytes:
@@ -272,6 +218,8 @@ def user_key(user: AbstractBaseUser) -> str:
 
 async def authorize_room(identity: Identity, room: str) -> bool:
     """The default `ROOM_AUTHORIZER`: the rooms the identity names, `*` standing for anything."""
+    if room in identity.join:
+        return True
     if identity.rooms is None:
         return conf.ROOMS_OPEN
     return any(_matches(pattern, room) for pattern in identity.rooms)

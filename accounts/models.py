@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.errors import BadRequest, NotFound
-from imgo_site.names import check_name, has_control_characters
+from imgo_site.names import DASHBOARD_ROOM, check_name, has_control_characters
 
 TOKEN_MAX = 1024  # characters of a token that a caller chose
 NAME_MAX = 100  # characters of an API key's name
@@ -39,6 +39,17 @@ def check_rooms(rooms: object) -> None:
         check_name(room, "room")
 
 
+def check_join(rooms: object) -> None:
+    """Raise `BadRequest` unless this is a list of rooms that a session can be put into."""
+    if not isinstance(rooms, list):
+        raise BadRequest("join must be a list of room names.")
+    for room in rooms:
+        if "*" in check_name(room, "room"):
+            raise BadRequest(f"join has {room!r}: name each room, a pattern cannot be joined.")
+        if room == DASHBOARD_ROOM:
+            raise BadRequest(f"join has {room!r}, which is the dashboard's own room.")
+
+
 def _from_now(seconds: int) -> Any:
     """So many seconds from now by the database's time, which all processes share."""
     return ExpressionWrapper(Now() + timedelta(seconds=seconds), models.DateTimeField())
@@ -54,11 +65,13 @@ class TokenManager(models.Manager["Token"]):
         token: str = "",
         expires_in: int | None = None,
         rooms: list[str] | None = None,
+        join: list[str] | None = None,
     ) -> tuple["Token", str]:
         """Give `key` a token, replacing the one it had; returns the row and the token's text.
 
         `token`: the text, made here when empty. `expires_in`: seconds from now, None for never.
         `rooms`: names or `*` patterns that its sessions may join, None for the default.
+        `join`: rooms that its sessions are in from the start, None for none.
         Raises `BadRequest`.
         """
         check_name(key, "key")
@@ -68,13 +81,22 @@ class TokenManager(models.Manager["Token"]):
                 f"A token has at most {TOKEN_MAX} characters, and no control characters."
             )
         check_rooms(rooms)
+        join = [] if join is None else join
+        check_join(join)
         try:
             if expires_in is not None:
                 _ = timezone.now() + timedelta(seconds=expires_in)
         except OverflowError:
             raise BadRequest("The time when the token expires is beyond the calendar.") from None
         expires = None if expires_in is None else _from_now(expires_in)
-        row = Token(key=key, digest=digest(text), expires_at=expires, rooms=rooms, created_at=Now())
+        row = Token(
+            key=key,
+            digest=digest(text),
+            expires_at=expires,
+            rooms=rooms,
+            join=join,
+            created_at=Now(),
+        )
         with transaction.atomic():
             # The same text can open the sessions of one key only: the last one that got it.
             self.filter(digest=row.digest).exclude(key=key).delete()
@@ -82,7 +104,7 @@ class TokenManager(models.Manager["Token"]):
                 [row],
                 update_conflicts=True,
                 unique_fields=["key"],
-                update_fields=["digest", "expires_at", "rooms", "created_at"],
+                update_fields=["digest", "expires_at", "rooms", "join", "created_at"],
             )
         return self.get(key=key), text
 
@@ -98,6 +120,13 @@ class Token(models.Model):
     key = models.CharField(max_length=255, unique=True)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     rooms = models.JSONField(null=True, blank=True, help_text="Rooms it may join; null: default.")
+    join = models.JSONField(
+        default=list,
+        # For processes of the release before, which insert rows without this column.
+        db_default=models.Value([], models.JSONField()),
+        blank=True,
+        help_text="Rooms that its sessions are in from the start.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
 
@@ -108,8 +137,11 @@ class Token(models.Model):
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Refuse names that no session could have: errors of the admin's form."""
+        if self.join is None:  # the admin's field was emptied
+            self.join = []
         super().clean_fields(exclude)
-        for name, check in (("key", _check_key), ("rooms", check_rooms)):
+        checks = (("key", _check_key), ("rooms", check_rooms), ("join", check_join))
+        for name, check in checks:
             if name not in (exclude or ()):
                 _check_field(name, check, getattr(self, name))
 

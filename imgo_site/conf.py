@@ -75,6 +75,9 @@ class ImgoSettings:
     JWT_AUDIENCE: str = _setting("", "Required `aud` of a JWT, when set.")
     JWT_KEY_CLAIM: str = _setting("sub", "The claim that holds the subscriber key.")
     JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms it may join.")
+    JWT_JOIN_CLAIM: str = _setting(
+        "join", "The claim that lists the rooms its session is in from the start."
+    )
     JWT_LEEWAY: int = _setting(5, "Clock difference allowed when checking times, seconds.")
 
     # Sessions.

@@ -3,7 +3,7 @@
 from json import dumps, loads
 from typing import Any
 
-from accounts.identity import check_ops
+from accounts.auth_body import check_ops
 from imgo_site.errors import BadRequest, ImgoError
 from push.wire import json_body
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
-from accounts.identity import AuthBody, Facts, Identity, parse_auth_body
+from accounts.auth_body import AuthBody, parse_auth_body
+from accounts.identity import Facts, Identity
 from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
 from imgo_site.conf import conf
 from imgo_site.errors import (
@@ -72,8 +73,7 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
     with _refusing():
         body = parse_auth_body(frame.body)
         identity = await _identify(body, facts)
-        for room in body.rooms:
-            await check_room(identity, room)
+        rooms = await _rooms_of(identity, body)
         name = node.new_session_id()
         session = Session(
             name,
@@ -96,7 +96,7 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
             time.time(),
         )
         try:
-            await _open(node, session, entry, body, frame)
+            await _open(node, session, entry, body, frame, rooms=rooms)
         except BaseException:
             await node.dismiss(session)
             raise
@@ -135,6 +135,19 @@ async def _identify(body: AuthBody, facts: Facts) -> Identity:
     return identity
 
 
+async def _rooms_of(identity: Identity, body: AuthBody) -> list[str]:
+    """Return the rooms that a new session is in: those of its identity, and those it names.
+
+    Raises `RoomForbidden`, and `BadRequest` if they are too many.
+    """
+    rooms = list(dict.fromkeys((*identity.join, *body.rooms)))
+    if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
+        raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
+    for room in rooms:
+        await check_room(identity, room)
+    return rooms
+
+
 async def check_room(identity: Identity, room: str) -> None:
     """Raises `RoomForbidden` unless `ROOM_AUTHORIZER` lets the identity into the room.
 
@@ -142,18 +155,21 @@ async def check_room(identity: Identity, room: str) -> None:
     """
     if is_kept_apart(identity, room):
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
-    if identity.source == DASHBOARD:
+    if identity.source == DASHBOARD or room in identity.join:
         return
     if not await import_string(conf.ROOM_AUTHORIZER)(identity, room):
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
 
 
-async def _open(node: Node, session: Session, entry: Entry, body: AuthBody, frame: Frame) -> None:
+async def _open(
+    node: Node, session: Session, entry: Entry, body: AuthBody, frame: Frame, *, rooms: list[str]
+) -> None:
     session.hold(conf.SESSION_BYTES)
     session.opened = entry.since
     session.last_seen = asyncio.get_running_loop().time()
-    session.change_room = body.change_room
-    await node.admit(session, entry, list(body.rooms))
+    # goim has one room a connection, whoever chose it; of several, op 12 leaves none.
+    session.change_room = body.change_room or (rooms[0] if len(rooms) == 1 else "")
+    await node.admit(session, entry, rooms)
     session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
     await _replay(node, session, body.since)
     session.release()

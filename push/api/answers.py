@@ -184,6 +184,7 @@ class TokenRow(TypedDict):
     rooms: Annotated[
         list[str] | None, Meta(description="Rooms and `*` patterns; null: the default.")
     ]
+    join: Annotated[list[str], Meta(description="Rooms that its sessions are in from the start.")]
     created_at: datetime
     expires_at: Annotated[datetime | None, Meta(description="null: never.")]
 

@@ -42,6 +42,11 @@ def user_id(value: object) -> str:
     return str(check_number(value, "uid", lowest=1, highest=INT64_MAX))
 
 
+def room_id(value: object) -> str:
+    """Return imgo's room number, 32 bits, as the name of the room. Raises `BadRequest`."""
+    return str(check_number(value, "rid", lowest=0, highest=INT32_MAX))
+
+
 class LegacyView(ApiView):
     """Answers `{"ret": 1}` and what else a view returns, or imgo's code of an error."""
 
@@ -105,8 +110,8 @@ class PushRoomView(LegacyView):
     def post(self, request: Request) -> JsonResponse:
         """`?rid=`, a 32-bit number, and `&ensure=`; the message is the body, raw."""
         query = request.query_params
-        rid = check_number(query.get("rid"), "rid", lowest=0, highest=INT32_MAX)
-        raw_push(request, room=str(rid), ensure=query.get("ensure") in TRUE)
+        room = room_id(query.get("rid"))
+        raw_push(request, room=room, ensure=query.get("ensure") in TRUE)
         return done()
 
 
@@ -165,14 +170,19 @@ class NewTokenView(LegacyView):
     scopes: ClassVar = {"POST": "tokens"}
 
     def post(self, request: Request) -> JsonResponse:
-        """`uid`, `token`, `expire` (seconds), as a form, in the query, or as a JSON object."""
+        """`uid`, `token`, `expire` (seconds), as a form, in the query, or as a JSON object.
+
+        `rid`: the room that the sessions of this token are in from the start; none without it.
+        """
         values = _form_or_json(request)
         key = user_id(values.get("uid"))
         token = values.get("token")
         if not isinstance(token, str) or not token:
             raise BadRequest("token is missing.")
         expire = check_number(values.get("expire"), "expire", lowest=1, highest=INT32_MAX)
-        Token.objects.issue(key, token=token, expires_in=expire)
+        rid = values.get("rid")
+        join = [] if rid is None else [room_id(rid)]
+        Token.objects.issue(key, token=token, expires_in=expire, join=join)
         return done()
 
 

@@ -32,6 +32,8 @@ Whole = int | float
 NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
 NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": NO_CONTROL}
 Name = Annotated[str, told(**NAME)]
+# What `check_join` takes, but for the dashboard's room.
+NO_PATTERN = r"^[^\u0000-\u001f\u007f*]*$"
 # What `Token.objects.issue` takes.
 TOKEN = {"maxLength": TOKEN_MAX, "pattern": NO_CONTROL}
 
@@ -128,7 +130,7 @@ class ManyRequest(Struct):
 
 
 class TokenRequest(Struct, forbid_unknown_fields=True):
-    """A token to make. `expires_in`: seconds; `rooms`: names or `*` patterns."""
+    """A token to make. `expires_in`: seconds; `rooms`: names or `*` patterns; `join`: names."""
 
     key: Name
     token: Annotated[str, told("A text of your own; made here when empty.", **TOKEN)] = ""
@@ -136,6 +138,13 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
         Annotated[Whole, told("Seconds; null: never.", minimum=1, maximum=EXPIRES_MAX)] | None
     ) = None
     rooms: Annotated[list[Name], told("Names or `*` patterns; null: the default.")] | None = None
+    join: (
+        Annotated[
+            list[Annotated[str, told(**{**NAME, "pattern": NO_PATTERN})]],
+            told("Rooms that its sessions are in from the start; null: none."),
+        ]
+        | None
+    ) = None
 
     @property
     def seconds(self) -> int | None:

@@ -230,6 +230,7 @@ def token_json(token: Token) -> TokenRow:
     return {
         "key": token.key,
         "rooms": token.rooms,
+        "join": token.join,
         "created_at": token.created_at,
         "expires_at": token.expires_at,
     }
@@ -253,7 +254,11 @@ class TokensView(ApiView):
         """Give a key a token, replacing the one it had. Its text is in this answer alone."""
         wanted = read(utf8(body_of(request)), TokenRequest)
         token, text = Token.objects.issue(
-            wanted.key, token=wanted.token, expires_in=wanted.seconds, rooms=wanted.rooms
+            wanted.key,
+            token=wanted.token,
+            expires_in=wanted.seconds,
+            rooms=wanted.rooms,
+            join=wanted.join,
         )
         made: NewToken = {**token_json(token), "token": text}
         return Response(made, status=201)

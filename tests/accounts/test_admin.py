@@ -38,6 +38,12 @@ def test_a_new_token_is_shown_once(admin_client, add_token):
     assert text not in later
 
 
+@pytest.mark.parametrize(("typed", "join"), [('["7"]', ["7"]), ("", []), ("[]", [])])
+def test_token_admin_join_field_sets_the_rooms(admin_client, add_token, typed, join):
+    add_token("u1", join=typed)
+    assert Token.objects.get().join == join
+
+
 def test_a_change_keeps_the_token(admin_client, add_token):
     text = shown(add_token("u1"))
     row = Token.objects.get()
@@ -52,6 +58,12 @@ BAD_TOKENS = [
     ({"key": "x" * 300}, "key", ["Ensure this value has at most 255 characters (it has 300)."]),
     ({"key": "u1", "rooms": '{"a": 1}'}, "rooms", ["rooms must be a list of room names."]),
     ({"key": "u1", "rooms": "[7]"}, "rooms", ["A room must be a non-empty string."]),
+    ({"key": "u1", "join": '{"a": 1}'}, "join", ["join must be a list of room names."]),
+    (
+        {"key": "u1", "join": '["a*"]'},
+        "join",
+        ["join has 'a*': name each room, a pattern cannot be joined."],
+    ),
 ]
 
 

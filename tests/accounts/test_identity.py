@@ -1,7 +1,6 @@
 """From an auth body to an identity: parsing, stored tokens, Django's session, rooms."""
 
 import asyncio
-import json
 from datetime import timedelta
 
 import pytest
@@ -9,182 +8,20 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
+from accounts.auth_body import AuthBody, parse_auth_body
 from accounts.identity import (
     REFUSED,
-    AuthBody,
     Facts,
     Identity,
     authenticate,
     authorize_room,
-    parse_auth_body,
 )
 from accounts.models import Token, digest
 from imgo_site.errors import BadRequest, NotAuthenticated
 from tests import in_thread
 
 TCP = Facts("tcp", "192.0.2.1")
-
-# Parsing
-
-
-def parse(value: object) -> AuthBody:
-    return parse_auth_body(json.dumps(value).encode())
-
-
-@pytest.mark.parametrize(
-    ("body", "token"),
-    [
-        (b"abc", "abc"),
-        (b'"abc"', "abc"),
-        (b'"a\\"b"', 'a"b'),
-        (b"12345", "12345"),
-        (b"1.50", "1.50"),
-        (b"null", "null"),
-        (b"[1]", "[1]"),
-        ("ä".encode(), "ä"),
-        (b"{not json", "{not json"),
-        (b"1" * 4096, "1" * 4096),
-        (b"[" * 4096, "[" * 4096),
-        (b"", ""),
-    ],
-)
-def test_anything_but_an_object_is_the_token(body, token):
-    assert parse_auth_body(body) == AuthBody(token=token)
-
-
-def test_an_object_says_more():
-    assert parse(
-        {
-            "token": "t",
-            "rooms": ["a", "b", "a"],
-            "ack": True,
-            "since": "7",
-            "platform": "web",
-            "device": "d",
-            "something": "else",
-        }
-    ) == AuthBody("t", ("a", "b"), "", True, 7, "web", "d")
-
-
-def test_goims_object_names_its_room():
-    body = parse({"mid": 123, "token": "t", "room_id": "live://1000", "accepts": [1000]})
-    told = AuthBody("t", ("live://1000",), "live://1000", accepts=(1000,), is_goim=True, mid=123)
-    assert body == told
-
-
-@pytest.mark.parametrize(("accepts", "expected"), [([], ()), (None, ()), ([1000, 5], (1000, 5))])
-def test_goims_client_without_ops_takes_no_own_ones(accepts, expected):
-    assert parse({"token": "t", "accepts": accepts}).accepts == expected
-    assert parse({"token": "t"}).accepts is None
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"accepts": "1000"},
-        {"accepts": [1.5]},
-        {"accepts": [-1]},
-        {"accepts": [2**31]},
-        {"accepts": [True]},
-        {"mid": -1},
-        {"mid": "x"},
-        {"mid": 2**63},
-        {"key": 5},
-        {"key": "\x00"},
-    ],
-)
-def test_what_goims_client_may_not_say_is_refused(wrong):
-    with pytest.raises(BadRequest):
-        parse(wrong)
-
-
-def test_the_one_room_is_the_one_that_op_12_leaves():
-    assert parse({"rooms": ["a"]}).change_room == "a"
-    assert parse({"rooms": ["a", "b"]}).change_room == ""
-    assert parse({"rooms": ["a"], "room_id": "b"}).change_room == ""
-    assert parse({}).change_room == ""
-
-
-def test_empty_and_null_are_as_if_absent():
-    absent = {"token": None, "rooms": None, "since": None, "platform": None, "key": None}
-    assert parse(absent) == AuthBody()
-    assert parse({"room_id": "", "mid": None}) == AuthBody(is_goim=True)
-
-
-@pytest.mark.parametrize("ack", [1, "true", [], None])
-def test_ack_is_true_or_nothing(ack):
-    assert parse({"ack": ack}).ack is False
-
-
-def test_long_words_about_the_client_are_cut():
-    body = parse({"platform": "p" * 500, "device": "d" * 500})
-    assert (len(body.platform), len(body.device)) == (50, 100)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"\xff",
-        b"x" * 4097,
-        b'"' + b"x" * 4097 + b'"',
-        b'{"token": 1}',
-        b'{"rooms": "a"}',
-        b'{"rooms": [1]}',
-        b'{"rooms": [""]}',
-        b'{"rooms": ["a\\u0000"]}',
-        b'{"room_id": 7}',
-        b'{"since": -1}',
-        b'{"since": 1.5}',
-        b'{"since": NaN}',
-        b'{"since": true}',
-        b'{"since": 9223372036854775808}',
-        b'{"platform": ["web"]}',
-        b'{"device": {"a": 1}}',
-    ],
-)
-def test_a_bad_auth_body_is_a_bad_request(body):
-    with pytest.raises(BadRequest):
-        parse_auth_body(body)
-
-
-def test_a_session_may_not_ask_for_too_many_rooms(imgo):
-    imgo(MAX_ROOMS_PER_SESSION=2)
-    assert len(parse({"rooms": ["a", "b"]}).rooms) == 2
-    with pytest.raises(BadRequest, match="2 rooms at most"):
-        parse({"rooms": ["a", "b"], "room_id": "c"})
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-objects = st.fixed_dictionaries(
-    {},
-    optional=dict.fromkeys(
-        ("token", "rooms", "room_id", "ack", "since", "platform", "device"), json_values
-    ),
-)
-
-
-@settings(deadline=None, max_examples=300)
-@example(b"[" * 100_000)
-@example(b'{"a":' * 100_000)
-@example(b"1" * 100_000)
-@example(b'{"since": 1' + b"0" * 5000 + b"}")
-@given(st.binary() | (objects | json_values).map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_an_auth_body_or_a_bad_request(data):
-    try:
-        body = parse_auth_body(data)
-    except BadRequest:
-        return
-    assert isinstance(body.token, str)
-    assert all(isinstance(room, str) and room for room in body.rooms)
-    assert 0 <= body.since < 2**63
-
 
 # Stored tokens
 
@@ -239,6 +76,11 @@ async def test_a_storm_of_tokens_is_one_query(transactional_db, thread_queries):
 async def test_no_token_is_nobody():
     with pytest.raises(NotAuthenticated, match="No token was sent"):
         await identity("")
+
+
+async def test_stored_token_with_join_names_the_rooms_of_the_session(transactional_db):
+    await in_thread(Token.objects.issue, "u1", token="t", join=["7"])
+    assert (await identity("t")).join == ("7",)
 
 
 # Django's session
@@ -424,8 +266,37 @@ async def test_an_identity_joins_the_rooms_it_names(patterns, room, allowed):
     assert await authorize_room(Identity("u1", patterns), room) is allowed
 
 
+@pytest.mark.parametrize("rooms", [(), ("b",), None])
+async def test_joined_room_counts_as_permitted(imgo, rooms):
+    imgo(ROOMS_OPEN=False)
+    assert await authorize_room(Identity("u1", rooms, join=("a",)), "a")
+    assert not await authorize_room(Identity("u1", rooms, join=("a",)), "c")
+
+
+@pytest.mark.parametrize("join", [("a*",), ("",), (7,), ("imgo.dashboard",)])
+def test_identity_with_a_room_nobody_can_be_put_into_raises(join):
+    with pytest.raises(ValueError, match=r"join|room"):
+        Identity("u1", join=join)
+
+
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_who_names_no_rooms_is_up_to_the_setting(imgo, is_open):
     imgo(ROOMS_OPEN=is_open)
     assert await authorize_room(Identity("u1", None), "any") is is_open
     assert not await authorize_room(Identity("u1", ()), "any")
+
+
+# What the default authenticator refuses
+
+
+@pytest.mark.parametrize("raw", [b"\xff\x00", b'{"rooms": "a", "token": "t"}', b"x" * 4097])
+async def test_default_authenticator_refuses_a_body_it_cannot_read(transactional_db, raw):
+    await in_thread(Token.objects.issue, "u1", token="t")
+    with pytest.raises(BadRequest):
+        await authenticate(parse_auth_body(raw), TCP)
+
+
+@pytest.mark.parametrize("raw", [b'{"TypeID":10,"AuthMsg":{}}', b'{"data":{}}', b"{}"])
+async def test_default_authenticator_finds_no_token_in_another_object(raw):
+    with pytest.raises(NotAuthenticated, match="No token was sent"):
+        await authenticate(parse_auth_body(raw), TCP)

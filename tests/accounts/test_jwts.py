@@ -95,9 +95,9 @@ async def test_the_claims_become_the_identity(secret):
 
 
 async def test_the_claims_may_have_other_names(imgo):
-    imgo(JWT_SECRET=SECRET, JWT_KEY_CLAIM="uid", JWT_ROOMS_CLAIM="channels")
-    found = await who(signed(uid="u2", channels=["c"], rooms="ignored"))
-    assert (found.key, found.rooms) == ("u2", ("c",))
+    imgo(JWT_SECRET=SECRET, JWT_KEY_CLAIM="uid", JWT_ROOMS_CLAIM="channels", JWT_JOIN_CLAIM="rid")
+    found = await who(signed(uid="u2", channels=["c"], rid=["7"], rooms="ignored", join="ignored"))
+    assert (found.key, found.rooms, found.join) == ("u2", ("c",), ("7",))
 
 
 async def test_a_number_as_subject_is_imgos_user_id(secret):
@@ -183,6 +183,10 @@ async def test_an_audience_is_ignored_when_none_is_set(secret):
         {"rooms": [""]},
         {"rooms": 7},
         {"rooms": True},
+        {"join": "7"},
+        {"join": [7]},
+        {"join": ["live.*"]},
+        {"join": ["imgo.dashboard"]},
     ],
     ids=str,
 )

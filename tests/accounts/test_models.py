@@ -30,6 +30,29 @@ def test_a_token_is_found_by_its_text():
     assert (row.key, row.rooms, row.expires_at) == ("u1", ["a", "b.*"], None)
 
 
+def test_token_issue_with_join_keeps_the_rooms():
+    row, text = Token.objects.issue("u1", join=["7", "lobby"])
+    assert (row.join, by_text(text).join) == (["7", "lobby"], ["7", "lobby"])
+    assert Token.objects.issue("u1")[0].join == []
+
+
+@pytest.mark.parametrize("join", ["7", [7], [""], ["team-*"], ["a\0"], {}, ["imgo.dashboard"]])
+def test_token_issue_with_a_room_nobody_can_be_put_into_raises(join):
+    with pytest.raises(BadRequest):
+        Token.objects.issue("u1", join=join)
+    assert not Token.objects.exists()
+
+
+def test_token_row_of_the_release_before_joins_nothing():
+    """Processes of the release before insert rows that do not name the column."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO accounts_token (key, digest, created_at) VALUES (%s, %s, %s)",
+            ["u1", digest("t"), timezone.now()],
+        )
+    assert by_text("t").join == []
+
+
 def test_a_token_may_be_chosen():
     assert Token.objects.issue("u1", token="my own")[1] == "my own"
     assert by_text("my own").key == "u1"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from .clients import BinaryClient, TcpClient, TextClient
+from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, BinaryClient, TcpClient, TextClient
 from .harness import logs
 from .world import World, new_key, new_room
 
@@ -74,6 +74,29 @@ async def test_the_vector_of_the_protocols_description(world: World) -> None:
     client: TcpClient = await world.connect("tcp")
     await client.send_raw(bytes.fromhex("00000013 0010 0001 00000007 00000001 616263"))
     assert await client.receive_bytes(16) == bytes.fromhex("00000010 0010 0001 00000008 00000001")
+
+
+@pytest.mark.parametrize("door", ["tcp", "text-on-own-port", "binary"])
+async def test_bare_token_client_is_in_the_room_that_the_server_chose(
+    world: World, door: str
+) -> None:
+    """No client of imgo or goim v1 can name a room: the server puts a connection into one."""
+    uid, room, token = new_key(), new_room(), f"token-of-{new_key()}"
+    logs.forbid(token)
+    form = f"uid={uid}&token={token}&expire=3600&rid={room}".encode()
+    await world.api.imgo("/1/admin/token/new", form)
+    client = await (await world.connect(door)).auth(token)
+    await world.api.imgo("/1/push/room", b'{"test":1}', rid=room)
+    assert await client.receive_bodies(1) == [b'{"test":1}']
+    counted = (await world.api.http.get("/1/count?type=room")).json()
+    assert {"RoomId": int(room), "Count": 1} in counted["data"]
+    # Op 12 leaves the room of the server's choice, as goim has it.
+    other = new_room()
+    assert (await client.ask(CHANGE_ROOM, other)).op == CHANGE_ROOM_REPLY
+    await world.api.imgo("/1/push/room", b'{"test":2}', rid=other)
+    assert await client.receive_bodies(1) == [b'{"test":2}']
+    counted = (await world.api.http.get("/1/count?type=room")).json()
+    assert room not in {str(row["RoomId"]) for row in counted["data"]}
 
 
 async def test_goims_binary_client_with_a_token(world: World, key: str) -> None:

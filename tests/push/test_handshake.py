@@ -9,7 +9,7 @@ from django.db import OperationalError
 
 from accounts.identity import Facts, Identity
 from accounts.models import Token
-from imgo_site.errors import NotAuthenticated
+from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Pending
 from offline.pending import owed
@@ -27,6 +27,8 @@ FACTS = Facts("tcp", "192.0.2.1")
 
 async def trust(body, facts) -> Identity:
     """An AUTHENTICATOR: the token is the key; "key*" names the rooms it may join."""
+    if body.mistake:
+        raise BadRequest(body.mistake)
     key, *rooms = body.token.split("|")
     if key == "nobody":
         raise NotAuthenticated("who?")
@@ -34,7 +36,8 @@ async def trust(body, facts) -> Identity:
         raise LookupError("a bug")
     if key == "expired":
         return Identity("u1", expires_at=1.0)
-    return Identity(key, tuple(rooms) or None)
+    join = json.loads(body.raw).get("join", ()) if body.raw[:1] == b"{" else ()
+    return Identity(key, tuple(rooms) or None, join=tuple(join))
 
 
 async def never(identity, room) -> bool:
@@ -102,8 +105,78 @@ async def test_a_bare_token_asks_for_no_ids(node):
     assert not session.acks
 
 
+async def test_bare_token_session_is_in_the_rooms_of_its_identity(node, imgo):
+    """What a client of imgo or goim v1 sends: nothing but a token."""
+    imgo(AUTHENTICATOR="accounts.identity.authenticate", ROOMS_OPEN=False)
+    await in_thread(Token.objects.issue, "1", token="t", join=["7"])
+    session = await establish(node, Frame(1, Op.AUTH, 1, b"t"), Kind.TCP, KeptLink(), FACTS)
+    assert (session.rooms, session.change_room) == ({"7"}, "7")
+    assert await in_thread(node.registry.rooms) == {"7": 1}
+
+
+async def test_joined_rooms_of_an_identity_need_no_authorizer(node, imgo):
+    imgo(ROOM_AUTHORIZER="tests.push.test_handshake.never")
+    assert (await refusal(node, "u1", rooms=["c"], join=["a"])).code == CloseCode.ROOM_FORBIDDEN
+    session = await open_session(node, "u1", rooms=["a"], join=["a", "b"])
+    assert (session.rooms, session.change_room) == ({"a", "b"}, "a")
+    session = await open_session(node, "u1", join=["a", "b"])
+    assert session.change_room == ""  # goim has one room, and it is not known which this is
+
+
+async def test_joined_rooms_count_against_the_rooms_of_a_session(node, imgo):
+    imgo(MAX_ROOMS_PER_SESSION=2)
+    found = await refusal(node, rooms=["a", "c"], join=["b"])
+    assert (found.code, found.reason) == (4401, "A session may be in 2 rooms at most.")
+    assert len((await open_session(node, rooms=["a"], join=["b"])).rooms) == 2
+
+
+async def test_authenticator_that_joins_a_pattern_is_reported_as_a_bug(node, caplog):
+    assert (await refusal(node, join=["a*"])).code == CloseCode.INTERNAL_ERROR
+    assert "a pattern cannot be joined" in caplog.text
+
+
 async def test_the_room_that_op_12_leaves(node):
     assert (await open_session(node, room_id="a")).change_room == "a"
+
+
+# Bodies of others
+
+
+async def by_ticket(body, facts) -> Identity:
+    """An AUTHENTICATOR for clients whose auth frame holds something of their own."""
+    seen.append(body.raw)
+    return Identity("u1", join=("7",))
+
+
+seen: list[bytes] = []
+OTHER_BODIES = [
+    b'{"TypeID":10,"AuthMsg":{"ticket":"x"}}',
+    b'{"data":{}}',
+    b'{"uid":1,"roomid":2}',
+    b'{"token":5,"rooms":{},"since":"x","accepts":7,"mid":[],"key":1,"ack":2}',
+    b"[1,2]",
+    b"17",
+    b"null",
+    b"\x00\xff\xfe",
+    b"",
+]
+
+
+@pytest.mark.parametrize("raw", OTHER_BODIES)
+async def test_auth_body_of_any_form_reaches_the_authenticator(node, imgo, raw):
+    imgo(AUTHENTICATOR="tests.push.test_handshake.by_ticket")
+    seen.clear()
+    session = await establish(node, Frame(1, Op.AUTH, 1, raw), Kind.TCP, KeptLink(), FACTS)
+    assert seen == [raw]
+    assert (session.key, session.rooms, session.acks) == ("u1", {"7"}, False)
+
+
+@pytest.mark.parametrize("raw", OTHER_BODIES)
+async def test_default_authenticator_refuses_bodies_of_other_forms(node, imgo, raw):
+    imgo(AUTHENTICATOR="accounts.identity.authenticate")
+    with pytest.raises(Refusal) as found:
+        await establish(node, Frame(1, Op.AUTH, 1, raw), Kind.TCP, KeptLink(), FACTS)
+    assert found.value.code == CloseCode.UNAUTHORIZED
 
 
 # Replaying

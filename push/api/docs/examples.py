@@ -63,6 +63,7 @@ NODE = {
 TOKEN = {
     "key": "u1",
     "rooms": ["a", "team-*"],
+    "join": [],
     "created_at": "2026-11-26T05:46:56.880887Z",
     "expires_at": "2026-11-26T06:46:56.880887Z",
 }

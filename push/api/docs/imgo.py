@@ -48,6 +48,7 @@ LARGE = {413: f"`ret` {RET_PARAMETER}: the message or the request is too large."
 
 
 DIGITS = {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"}
+ZERO_UP = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})$"}
 
 
 def _new_token(*numbers: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +62,10 @@ def _new_token(*numbers: dict[str, Any]) -> dict[str, Any]:
             "expire": {
                 "anyOf": [DIGITS, *({**n, "maximum": INT32_MAX} for n in numbers)],
                 "description": "Seconds.",
+            },
+            "rid": {
+                "anyOf": [ZERO_UP, *({**NUMBER} for _ in numbers)],
+                "description": "The room that sessions of this token are in from the start.",
             },
         },
     }

@@ -20,9 +20,14 @@ class Command(ImgoCommand):
         "Give a subscriber key a token, replacing the one it had, and print it this once. "
         "With --revoke: delete the key's token and close its sessions."
     )
-    examples: ClassVar = ("alice", "alice --expires-in 3600 --room 'team-*'", "alice --revoke")
+    examples: ClassVar = (
+        "alice",
+        "alice --expires-in 3600 --room 'team-*'",
+        "1 --join 7",
+        "alice --revoke",
+    )
     data: ClassVar = (
-        '{"key": "alice", "token": "…", "rooms": ["team-*"], "expires_at": null}',
+        '{"key": "alice", "token": "…", "rooms": ["team-*"], "join": [], "expires_at": null}',
         '{"key": "alice", "revoked": true}',
     )
 
@@ -35,25 +40,33 @@ class Command(ImgoCommand):
         parser.add_argument(
             "--room", action="append", help="a room it may join, * for any part; may be repeated"
         )
+        parser.add_argument(
+            "--join",
+            action="append",
+            help="a room its sessions are in from the start; may be repeated",
+        )
         parser.add_argument("--revoke", action="store_true", help="delete the key's token")
         add_json(parser)
 
     def run(self, **options: Any) -> None:
         """Print the token's text alone, for use in scripts."""
-        expires_in, rooms = options["expires_in"], options["room"]
+        expires_in, rooms, join = options["expires_in"], options["room"], options["join"]
         if options["revoke"]:
-            if expires_in is not None or rooms is not None:
+            if (expires_in, rooms, join) != (None, None, None):
                 raise CommandError(
-                    "--revoke takes the token away: it goes with neither --expires-in nor --room.",
+                    "--revoke deletes the token. It cannot be used with --expires-in, --room or "
+                    "--join.",
                     returncode=2,
                 )
             self._revoke(options["key"], as_json=options["json"])
             return
         if expires_in is not None:
             check_number(expires_in, "--expires-in", lowest=1, highest=INT64_MAX)
-        row, text = Token.objects.issue(options["key"], expires_in=expires_in, rooms=rooms)
+        row, text = Token.objects.issue(
+            options["key"], expires_in=expires_in, rooms=rooms, join=join
+        )
         if options["json"]:
-            data = {"key": row.key, "token": text, "rooms": row.rooms}
+            data = {"key": row.key, "token": text, "rooms": row.rooms, "join": row.join}
             self.print_json({**data, "expires_at": row.expires_at})
         else:
             self.stdout.write(text)

@@ -328,6 +328,20 @@ def test_a_bad_token_request(api, body):
 # Offline messages
 
 
+@pytest.mark.parametrize(("rid", "join"), [("", []), ("&rid=0", ["0"]), ("&rid=7", ["7"])])
+def test_new_token_with_a_room_number_joins_that_room(api, rid, join):
+    form = f"uid=42&token=t&expire=60{rid}".encode()
+    check_ret(send(api, "/1/admin/token/new", form), 200, OK)
+    assert Token.objects.get().join == join
+
+
+@pytest.mark.parametrize("rid", BAD_RIDS, ids=lambda rid: rid[:8])
+def test_new_token_with_a_bad_room_number_is_refused(api, rid):
+    form = f"uid=42&token=t&expire=60&rid={rid}".encode()
+    check_bad(send(api, "/1/admin/token/new", form))
+    assert not Token.objects.exists()
+
+
 @pytest.fixture
 def subscriber():
     """Asks for the messages of user 42, whose token is t."""

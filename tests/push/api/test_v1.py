@@ -451,7 +451,7 @@ def test_a_token_is_made_and_shown_this_once(api):
     answer = send(api, {"key": "u1", "rooms": ["a", "b.*"], "expires_in": 60}, TOKENS)
     assert answer.status_code == 201
     made = answer.json()
-    assert set(made) == {"key", "rooms", "created_at", "expires_at", "token"}
+    assert set(made) == {"key", "rooms", "join", "created_at", "expires_at", "token"}
     assert (made["key"], made["rooms"]) == ("u1", ["a", "b.*"])
     assert Token.objects.get().digest == digest(made["token"])
     for path in (TOKENS, f"{TOKENS}?key=u1", f"{TOKENS}/u1"):

@@ -10,12 +10,13 @@ pytestmark = pytest.mark.django_db
 
 
 def test_a_token_as_data(data):
-    found = data("token", "u1", "--room", "a", "--expires-in", "60")
+    found = data("token", "u1", "--room", "a", "--join", "7", "--expires-in", "60")
     token = Token.objects.get()
     assert digest(found.pop("token")) == token.digest
     expires = parse_datetime(found.pop("expires_at"))
     assert abs((expires - token.expires_at).total_seconds()) < 0.001
-    assert found == {"key": "u1", "rooms": ["a"]}
+    assert found == {"key": "u1", "rooms": ["a"], "join": ["7"]}
+    assert token.join == ["7"]
 
 
 def test_a_revoked_token_is_gone_and_its_sessions_are_told(
