@@ -81,7 +81,15 @@ class ImgoSettings:
     JWT_LEEWAY: int = _setting(5, "Clock difference allowed when checking times, seconds.")
 
     # Sessions.
-    HANDSHAKE_TIMEOUT: float = _setting(5.0, "From connect to a valid auth frame, seconds.")
+    HANDSHAKE_TIMEOUT: float = _setting(
+        5.0,
+        "From connect to a valid auth frame, seconds; the same for a request's first line and "
+        "headers.",
+    )
+    MAX_UNAUTHENTICATED: int = _setting(
+        1_000,
+        "Connections of a node that have not authenticated; at the limit the slowest is closed.",
+    )
     HEARTBEAT_TIMEOUT: float = _setting(300.0, "A session with no frame for this long is closed.")
     MAX_SESSIONS_PER_KEY: int = _setting(0, "Sessions of one key across all nodes; 0: no cap.")
     SESSION_CAP_POLICY: str = _setting(
@@ -109,6 +117,23 @@ class ImgoSettings:
     MAX_KEYS: int = _setting(10_000, "Keys one push may name.")
     MAX_PUSHES: int = _setting(1_000, "Pushes in one array.")
     MAX_REQUEST: int = _setting(16 * 1024 * 1024, "Largest body of an API request, bytes.")
+    MAX_FORM: int = _setting(
+        1024 * 1024,
+        "Largest body of a request to any other view, bytes; more if yours take uploads.",
+    )
+    MAX_STRAY_BODY: int = _setting(
+        8 * 1024, "Largest body of a request to a path or method that takes none, bytes."
+    )
+    MAX_BODIES: int = _setting(
+        64 * 1024 * 1024, "Bytes of request bodies that a node holds at once; more get a 503."
+    )
+    MAX_HEADERS: int = _setting(100, "Headers of one request.")
+    BODY_TIMEOUT: float = _setting(
+        5.0, "A request's body must arrive within this, seconds, and one for each `BODY_RATE`."
+    )
+    BODY_RATE: int = _setting(
+        16 * 1024, "Bytes of a request's body that add a second to `BODY_TIMEOUT`."
+    )
     DEDUPE_WINDOW: int = _setting(86_400, "How long a `dedupe_id` is remembered, seconds.")
     PARTITIONS: int = _setting(
         4, "Queues that pushes are spread over by key or room; `manage.py workers` serves each."

@@ -31,6 +31,14 @@ class TooLarge(ImgoError):
     status = 413
 
 
+class TooSlow(ImgoError):
+    """A request that did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+    retry = True
+
+
 class NotAuthenticated(ImgoError):
     """Nobody we know."""
 

@@ -60,9 +60,7 @@ class Noted:
         meta = self._request.META
         _hide_secrets(meta, "RAW_URI")
         # Before anybody looks, the server's own access log too, which is written at the end.
-        peer = meta[addresses.PEER] = meta.get("REMOTE_ADDR") or ""
-        forwarded = self._request.headers.get(addresses.HEADER, "")
-        meta["REMOTE_ADDR"] = addresses.client_address(peer, forwarded)
+        note_addresses(self._request)
         self._context.__enter__()
         self._recording = self._span.__enter__()
         return self
@@ -105,6 +103,14 @@ class Noted:
         # A server's own access log is written from the same dictionary, after this.
         _hide_secrets(request.META, "QUERY_STRING")
         return response
+
+
+def note_addresses(request: HttpRequest) -> None:
+    """Replace the peer's address with the client's, as far as trusted proxies vouch for it."""
+    meta = request.META
+    peer = meta[addresses.PEER] = meta.get("REMOTE_ADDR") or ""
+    forwarded = request.headers.get(addresses.HEADER, "")
+    meta["REMOTE_ADDR"] = addresses.client_address(peer, forwarded)
 
 
 def _caller_of(request: HttpRequest) -> str:

@@ -24,11 +24,22 @@ from imgo_site.batching import database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from push import health, metrics, pool
+from push.admission import Admission
 from push.background import Background
+from push.body_gate import BodyGate
+from push.http_bodies import Bodies
 from push.http_channel import Channel
+from push.http_request import NodeRequest
 from push.node import Node, get_node, stop_node
 from push.sockets import Care, SocketLink
-from push.takeover import DirectRequest, TcpListener, http_ports, listen_shared, scope_of
+from push.takeover import (
+    ROOM_PAUSE,
+    DirectRequest,
+    TcpListener,
+    http_ports,
+    listen_shared,
+    scope_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +239,10 @@ class ImgoServer(Server):  # type: ignore[misc]
         if conf.REUSE_PORT:
             self.endpoints: list[str] = []  # Twisted's share no ports: `listen_shared`
         self.failure = ""
+        self.admission = Admission()
+        self.gate = BodyGate()
+        self.bodies = Bodies(self.gate)
+        self._is_accepting = True
         self.loop: asyncio.AbstractEventLoop
         self.care: Care
         self._listener: TcpListener | None = None
@@ -241,6 +256,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
         health.starting()
         super().run()
+        self.gate.close()
         database_threads.close()
 
     def _before_start(self) -> None:
@@ -249,20 +265,40 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
         self.http_factory.protocol = Channel
-        if conf.HANDOVER:
-            self._build_http = self.http_factory.buildProtocol
-            self.http_factory.buildProtocol = self._build_direct
+        self._build_http = self.http_factory.buildProtocol
+        self.http_factory.buildProtocol = self._build_channel
         reactor.callWhenRunning(self._open)
 
-    def _build_direct(self, address: Any) -> Any:
-        """Daphne's HTTP protocol, with requests that become direct links."""
+    def _build_channel(self, address: Any) -> Any:
+        """Return the protocol of a connection that was accepted; pause when there are too many."""
+        if not self.has_room():
+            self._pause_accepting()
         protocol = self._build_http(address)
-        protocol.requestFactory = DirectRequest
+        protocol.requestFactory = DirectRequest if conf.HANDOVER else NodeRequest
         return protocol
+
+    def has_room(self) -> bool:
+        """Return whether one more connection may be accepted."""
+        return self.admission.makes_room(len(self.care.poller) + len(self.admission))
+
+    def _pause_accepting(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            for port in self._ports:
+                port.stopReading()
+            self.loop.call_later(ROOM_PAUSE, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        if not self.has_room():
+            self.loop.call_later(ROOM_PAUSE, self._resume_accepting)
+            return
+        self._is_accepting = True
+        for port in self._ports:
+            port.startReading()
 
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
-        self.care = Care(self.loop)
+        self.care = Care(self.loop, self.admission)
         if conf.REUSE_PORT:
             try:
                 for port in listen_shared(self.http_factory):
@@ -346,6 +382,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         """Daphne's `send`, but a WebSocket's waits for the kernel and tells of a client gone."""
         if not isinstance(protocol, SessionProtocol):
             await super().handle_reply(protocol, message)
+            await protocol.drained()
             return
         details = self.connections.get(protocol)
         if details is None or details.get("disconnected"):

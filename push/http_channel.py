@@ -1,23 +1,33 @@
-"""Twisted's side of an HTTP connection, with room for long queries and an answer to longer ones.
+"""One HTTP connection of a node: what its client may send, and how long it may take for that.
 
-goim's callers name a thousand keys in a query. Twisted's own reads 16 KiB, and closes the
-connection without a word when a line is longer.
+Twisted's own takes any body, counts its timeout anew with every byte, and closes without a word.
+Here headers and bodies have a number, a size and a total deadline; nothing is read that is refused
+already; and what is refused is answered before the connection ends.
 """
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+from django.http import HttpResponseBase
 from twisted.web.http import HTTPChannel
 
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, ImgoError, TooLarge, TooSlow
 from imgo_site.names import REQUEST_LINE_MAX
+from imgo_site.request_limits import body_limit, find_view
+from push import metrics
+from push.api.problems import answer_at
+from push.http_bodies import Body
+from push.http_target import BadTarget, read_target
 
-_ANSWER = (
-    "HTTP/1.1 {status}\r\n"
-    "Content-Type: text/plain; charset=utf-8\r\n"
-    "Content-Length: {length}\r\n"
-    "Connection: close\r\n\r\n"
-    "{text}"
+if TYPE_CHECKING:
+    from push.http_request import NodeRequest
+
+CLOSE_TIMEOUT = 2  # seconds for a client to read an answer that ends its connection
+LINE_TEXT = (
+    f"The first line and the headers of a request have at most {REQUEST_LINE_MAX} bytes each."
 )
-_TEXT = f"The first line and the headers of a request have at most {REQUEST_LINE_MAX} bytes each.\n"
 
 
 class Channel(HTTPChannel):
@@ -25,20 +35,173 @@ class Channel(HTTPChannel):
 
     MAX_LENGTH = REQUEST_LINE_MAX
     totalHeadersSize = 2 * REQUEST_LINE_MAX  # noqa: N815 - Twisted's name; the first line counts
+    abortTimeout = CLOSE_TIMEOUT  # noqa: N815
     transport: Any
+    factory: Any
+    requests: list["NodeRequest"]
+    _command: bytes
+    _path: Any  # bytes; Twisted's own hints are wrong
+    _version: bytes
     _is_refused = False
+    _is_idle = False  # between two requests
+    _waits_for_body = False
+    _has_all = False  # the body is here; whether it may be is still being asked
+    _body: Body | None = None
+    since = 0.0  # monotonic seconds: the beginning of this request, or of the connection
+
+    def connectionMade(self) -> None:
+        """Start the deadline of the first request's headers."""
+        self.maxHeaders = conf.MAX_HEADERS
+        self.since = time.monotonic()
+        self.factory.server.admission.enter(self)
+        super().connectionMade()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Give back what this connection held."""
+        self.factory.server.admission.leave(self)
+        self._drop_body()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def evict(self) -> None:
+        """Close at once: others need the place."""
+        self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have come; what follows a line that is too long is of no interest."""
-        if not self._is_refused:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
+        """Take bytes; they do not restart a deadline, except the first ones of a next request."""
+        if self._is_refused:
+            return
+        if self._is_idle:
+            self._is_idle = False
+            self.since = time.monotonic()
+            self.resetTimeout()  # type: ignore[no-untyped-call]
+        # Not HTTPChannel's own, which restarts it with every byte.
+        super(HTTPChannel, self).dataReceived(data)  # type: ignore[no-untyped-call]
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802 - Twisted's
-        """Say so, and close our end; the other ends with the client, or by the usual timeout.
+    # The first line and the headers
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's
+        """Take a line of a request that has not been refused."""
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.refuse(TooLarge(f"Headers have at most {self.totalHeadersSize} bytes."), 431)
+        if not self._is_refused:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
+        """Refuse a line that is too long."""
+        status = 431 if self.requests else 414
+        self.refuse(TooLarge(LINE_TEXT), status)
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802
+        """Take a header; one too many ends the request."""
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self.refuse(TooLarge(f"A request has at most {self.maxHeaders} headers."), 431)
+            return False
+        return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
+
+    def allHeadersReceived(self) -> None:  # noqa: N802
+        """Decide, before any of the body is taken, whether it may come."""
+        request = self.requests[-1]
+        try:
+            self._path = read_target(self._path, self._version, request.requestHeaders)
+        except BadTarget as error:
+            self.refuse(BadRequest(str(error)))
+            return
+        if self.length == 0:
+            super().allHeadersReceived()  # type: ignore[no-untyped-call]
+            return
+        path = unquote(self._path.partition(b"?")[0].decode("latin1"))
+        match = find_view(path)
+        limit = 0 if request.is_upgrade else body_limit(self._command.decode("latin1"), match)
+        self._body = Body(self, self.factory.server.bodies, limit, match)
+        if self.length is not None and self.length > limit:
+            self.refuse(self._body.too_large())
+            return
+        self._waits_for_body = True
+        self.setTimeout(conf.BODY_TIMEOUT)  # type: ignore[no-untyped-call]
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
+        self._body.begin(self.length, request, self._command, self._path)
+
+    # The body
+
+    def body_received(self, size: int) -> bool:
+        """Count bytes of the body; return whether they may be kept."""
+        if self._is_refused or self._body is None:
+            return False
+        return self._body.add(size)
+
+    def allContentReceived(self) -> None:  # noqa: N802
+        """Hand the request on, unless it was refused or is still being asked about."""
+        if self._is_refused:
+            return
+        if self._body is not None and self._body.is_asking:
+            self._has_all = True
+            return
+        self._waits_for_body = self._has_all = False
+        self.setTimeout(conf.HANDSHAKE_TIMEOUT)  # type: ignore[no-untyped-call]
+        self.factory.server.admission.serve(self)
+        super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def body_allowed(self) -> None:
+        """Go on: the caller may send this body."""
+        if self._has_all:
+            self.allContentReceived()
+        else:
+            self.transport.resumeProducing()
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802
+        """The answer is written: wait for the next request."""
+        self._drop_body()
+        self._is_idle = True
+        self.since = time.monotonic()
+        self.factory.server.admission.enter(self)
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+        if not self.persistent:
+            self._is_refused = True  # nothing more is read; the rest of the answer may be
+            self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
+
+    def _drop_body(self) -> None:
+        if self._body is not None:
+            self._body.drop()
+            self._body = None
+
+    # The end
+
+    def timeoutConnection(self) -> None:  # noqa: N802
+        """A deadline has passed: close, with an answer if there is a request to answer."""
+        if self._is_refused:
+            self.transport.abortConnection()
+        elif self._waits_for_body and self._body is not None and (left := self._body.left()) > 0:
+            self.setTimeout(left)  # type: ignore[no-untyped-call]
+        elif self.requests or self._buffer:
+            self.refuse(TooSlow("The request did not arrive in time."))
+        else:
+            super().timeoutConnection()  # type: ignore[no-untyped-call]
+
+    def refuse(self, error: ImgoError, status: int = 0) -> None:
+        """Answer a request that is not read any further, in the form of its path."""
+        if status:
+            error.status = status
+        path = getattr(self, "_path", b"/").partition(b"?")[0].decode("latin1")
+        self.end_with(answer_at(path, error))
+
+    def end_with(self, response: HttpResponseBase) -> None:
+        """Write an answer, and close our end; the other ends with the client, or in a moment.
 
         Closing both at once would reset the connection, and the answer might never be read.
         """
+        if self._is_refused:
+            return
         self._is_refused = True
-        status = "431 Request Header Fields Too Large" if self.requests else "414 URI Too Long"
-        self.transport.write(_ANSWER.format(status=status, length=len(_TEXT), text=_TEXT).encode())
+        self._drop_body()
+        metrics.REQUESTS_REFUSED.labels(str(response.status_code)).inc()
+        response["Connection"] = "close"
+        body = getattr(response, "content", b"")
+        response["Content-Length"] = str(len(body))
+        status = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin1")
+        self.transport.write(status + response.serialize_headers() + b"\r\n\r\n" + body)
+        self.transport.resumeProducing()
         self.transport.loseWriteConnection()
+        self.setTimeout(CLOSE_TIMEOUT)  # type: ignore[no-untyped-call]
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
+        self.refuse(BadRequest("The request is not valid HTTP/1.1."))

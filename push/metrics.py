@@ -35,6 +35,7 @@ NOTE_EVERY = 5.0  # seconds; a look at 100,000 sessions takes 30 ms
 SOURCES = ("token", "jwt", "session", "goim", "dashboard")
 DROP_REASONS = ("busy_group", "expired", "offline_max", "parked", "too_late")
 RECONNECTS = ("lost", "silent")
+REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503")
 TARGETS = ("key", "room", "all")
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -56,6 +57,17 @@ CLOSES = Counter(
     "Connections that the server closed, by reason, those that never became a session too.",
     ["reason"],
 )
+EVICTED = Counter(
+    "imgo_connections_evicted",
+    "Connections that were closed for others because they had not authenticated.",
+)
+REQUESTS_REFUSED = Counter(
+    "imgo_requests_refused",
+    "HTTP requests that were refused before all of them was read, by status.",
+    ["status"],
+)
+for _status in REFUSED_STATUSES:
+    REQUESTS_REFUSED.labels(_status)
 DROPS = Counter("imgo_drops", "Messages that were not delivered, by reason.", ["reason"])
 RECOVERED = Counter("imgo_recovered", "Messages found pending that had passed by this node.")
 SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their task was lost.")

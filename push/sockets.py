@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
+from push.admission import Admission
 from push.background import Background
 from push.metrics import count_close
 from push.poller import READ, WRITE, Poller
@@ -44,8 +45,9 @@ class Care:
     One `tick` a second serves every link that waits for time to pass: no timers of their own.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, admission: Admission | None = None) -> None:
         self.loop = loop
+        self.admission = admission or Admission()
         self.poller = Poller(loop)
         self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
         self.stalled: dict[SocketLink, float] = {}  # since when bytes wait
@@ -146,6 +148,7 @@ class SocketLink:
         self.session: Session | None = None
         self.waiting = 0
         care.poller.add(sock.fileno(), self._ready)
+        care.admission.enter(self)
 
     # Out
 
@@ -292,11 +295,16 @@ class SocketLink:
         """Close without waiting any longer."""
         self.lose()
 
+    def evict(self) -> None:
+        """Close at once: others need the place."""
+        self.lose()
+
     def lose(self) -> None:
         """The connection has ended: let go of everything."""
         if self._socket.fileno() == -1:
             return
         self._care.poller.remove(self._socket.fileno())
+        self._care.admission.leave(self)
         self._socket.close()
         self._is_open = False
         self._close_short_way()
@@ -444,6 +452,7 @@ class SocketLink:
             raise Gone("the client disconnected")
         assert self._inbox is not None
         inbox, self._inbox = self._inbox, None
+        self._care.admission.leave(self)
         self._node, self._handlers = node, handlers
         left = [inbox.get_nowait() for _ in range(inbox.qsize())]
         behind, bad = self._frames(left)
@@ -479,14 +488,15 @@ class TcpLink(SocketLink):
 class WebSocketLink(SocketLink):
     """WebSocket: each frame, or several binary ones, in a message."""
 
-    __slots__ = ("_framing", "_response")
+    __slots__ = ("_early", "_framing", "response")
 
     wraps = True
 
     def __init__(self, care: Care, sock: socket.socket, response: bytes) -> None:
         super().__init__(care, sock)
         self._framing: Framing | None = None
-        self._response = response  # to the upgrade request, until it is sent
+        self._early = b""  # what came before it was sent
+        self.response = response  # to the upgrade request, until it is sent
         assert self._inbox is not None
         self._inbox.put_nowait({"type": "websocket.connect"})
 
@@ -496,7 +506,15 @@ class WebSocketLink(SocketLink):
         return packet(payload, is_text)
 
     def received(self, data: bytes) -> None:
-        """Bytes from the client, those of the closing handshake included."""
+        """Bytes from the client, those of the closing handshake included.
+
+        Before the upgrade is answered they wait: an answer to a frame must not come first.
+        """
+        if self.response:
+            if self._is_open:
+                self._early += data
+                self._pause()
+            return
         framing = self._framing or self._care.framings.take()
         messages = framing.feed(data)
         out = framing.out()
@@ -520,12 +538,13 @@ class WebSocketLink(SocketLink):
     def refuse(self, response: bytes) -> None:
         """Answer an upgrade request that cannot be accepted."""
         self._inbox = None
+        self.response = response
         self.write(response)
         self._close_soon()
 
     def _goodbye(self, code: int, reason: str) -> None:
         framing = self._framing = self._framing or self._care.framings.take()
-        if self._response:
+        if self.response:
             self.write(refuse_upgrade(403, "There is no WebSocket at this path.\n"))
         else:
             framing.close(code, reason)
@@ -543,8 +562,12 @@ class WebSocketLink(SocketLink):
         if self._socket.fileno() == -1:
             raise Gone("the client disconnected")
         if event["type"] == "websocket.accept":
-            response, self._response = self._response, b""
+            response, self.response = self.response, b""
+            early, self._early = self._early, b""
             self.write(response)
+            self._resume()
+            if early:
+                self.received(early)
         elif event["type"] == "websocket.close":
             self.close(event.get("code", 1000), event.get("reason") or "")
         else:

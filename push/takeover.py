@@ -8,16 +8,15 @@ import logging
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from daphne.http_protocol import WebRequest
 from twisted.internet import reactor, tcp
 
 from imgo_site.conf import conf
+from push.http_request import NodeRequest
 from push.poller import READ
 from push.processes import listen
 from push.sockets import DIRECT_LINK, Care, SocketLink, TcpLink, WebSocketLink
-from push.websocket import answer_upgrade
+from push.websocket import answer_upgrade, refuse_upgrade
 
 if TYPE_CHECKING:
     from push.door import ImgoServer
@@ -25,17 +24,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ACCEPTS = 64  # connections accepted before the event loop gets a turn
+ROOM_PAUSE = 0.05  # seconds until it is looked again whether there is room for one more
 ACCEPT_PAUSE = 1.0  # seconds to wait when the process is out of file descriptors
 
 
-class DirectRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
-    """Daphne's HTTP request, except that an upgrade of a plain socket becomes a direct link."""
+class DirectRequest(NodeRequest):
+    """A node's HTTP request, except that an upgrade of a plain socket becomes a direct link."""
 
     def process(self) -> Any:
-        """All of the request is there."""
-        upgrade = self.requestHeaders.getRawHeaders(b"upgrade") or [b""]
+        """Take over the socket of an upgrade request that is complete."""
         plain = type(self.transport) is tcp.Server and not self.transport.TLS
-        if upgrade[0].lower() != b"websocket" or not plain:
+        if not self.is_upgrade or not plain or self.unusable_header():
             return super().process()
         # Not at once: what the client sent right behind the request is still on its way from
         # Twisted's line buffer to the channel's, where anything read until then goes as well.
@@ -43,61 +42,74 @@ class DirectRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
         return None
 
     def _take_over(self) -> None:
-        transport, channel = self.transport, self.channel
-        self.server.protocol_disconnected(self)
+        transport, channel, server = self.transport, self.channel, self.server
+        server.protocol_disconnected(self)
         if not transport.connected:
             return
         behind = b"".join(channel._dataBuffer)  # there is no other way to it
-        sock = detach(transport)
         channel.setTimeout(None)
-        headers = [
-            (name.lower(), value)
-            for name, values in self.requestHeaders.getAllRawHeaders()
-            for value in values
-        ]
-        is_accepted, response = answer_upgrade(
-            self.method.decode("latin1"),
-            self.uri.decode("latin1"),
-            self.clientproto.decode("latin1"),
-            [(name.decode("latin1"), value.decode("latin1")) for name, value in headers],
-        )
-        path, _, query = self.uri.partition(b"?")
-        scope = {
-            "type": "websocket",
-            "path": unquote(path.decode("latin1")) if b"%" in path else path.decode("latin1"),
-            "raw_path": path,
-            "root_path": "",
-            "query_string": query,
-            "headers": headers,
-            "client": [self.client.host, self.client.port],
-            "server": [self.host.host, self.host.port],
-            "subprotocols": [],
-        }
-        server = self.server
+        server.admission.leave(channel)
+        sock, unsent = detach(transport)
+        link = WebSocketLink(server.care, sock, b"")
+        try:
+            is_accepted, response = self._answer()
+            scope = self._scope()
+        except Exception:
+            logger.exception("an upgrade request could not be answered")
+            is_accepted, response, scope = False, refuse_upgrade(500, "Internal error.\n"), {}
         # Twisted's objects hold each other: taken apart they go now, and not when the garbage
         # collector comes by, which would be kilobytes for each session of a storm.
         for part in (transport, channel, self):
             part.__dict__.clear()
-        link = WebSocketLink(server.care, sock, response)
+        if unsent:  # an answer to a request before this one
+            link.write(unsent)
         if not is_accepted:
             link.refuse(response)
             return
+        link.response = response
         server.run_link(link, scope)
         if behind:
             link.received(behind)
 
+    def _answer(self) -> tuple[bool, bytes]:
+        return answer_upgrade(
+            self.method.decode("latin1"),
+            self.uri.decode("latin1"),
+            self.clientproto.decode("latin1"),
+            [
+                (name.decode("latin1"), value.decode("latin1"))
+                for name, values in self.requestHeaders.getAllRawHeaders()
+                for value in values
+            ],
+        )
 
-def detach(transport: Any) -> socket.socket:
-    """Take the socket of a Twisted connection away from it and from the reactor."""
+    def _scope(self) -> dict[str, Any]:
+        scope = self.http_scope(self.method, self.uri)
+        return {
+            **scope,
+            "type": "websocket",
+            "scheme": "ws",
+            "raw_path": self.uri.partition(b"?")[0],
+            "root_path": "",
+            "subprotocols": [],
+        }
+
+
+def detach(transport: Any) -> tuple[socket.socket, bytes]:
+    """Take the socket of a Twisted connection away from it and from the reactor.
+
+    The bytes are those that were written and that the kernel does not have yet.
+    """
     transport.stopReading()
     transport.stopWriting()
     transport.unregisterProducer()
     transport.connected = False  # it must not be read from, written to or closed any more
     transport.protocol = None
+    unsent = b"".join([transport.dataBuffer[transport.offset :], *transport._tempDataBuffer])
     sock = socket.socket(fileno=transport.socket.detach())
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    return sock, unsent
 
 
 def http_ports() -> list[int]:
@@ -126,6 +138,9 @@ class TcpListener:
 
     def _accept(self, events: int) -> None:  # noqa: ARG002
         for _ in range(ACCEPTS):
+            if not self._server.has_room():
+                self._pause(ROOM_PAUSE)
+                return
             try:
                 sock, address = self._socket.accept()
             except BlockingIOError:
@@ -133,8 +148,7 @@ class TcpListener:
             except OSError as error:
                 # Out of file descriptors, most likely. What waits in the backlog keeps waiting.
                 logger.error("connections cannot be accepted: %s", error)
-                self._care.poller.watch(self._socket.fileno(), 0)
-                self._care.loop.call_later(ACCEPT_PAUSE, self._resume)
+                self._pause(ACCEPT_PAUSE)
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -144,6 +158,10 @@ class TcpListener:
                 "server": [conf.HOST, conf.TCP_PORT],
             }
             self._server.run_link(TcpLink(self._care, sock), scope)
+
+    def _pause(self, seconds: float) -> None:
+        self._care.poller.watch(self._socket.fileno(), 0)
+        self._care.loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         if self._socket.fileno() != -1:

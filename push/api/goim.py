@@ -48,6 +48,7 @@ class _PushView(GoimView):
     """A push: the message is the body, raw; `?operation=` is its op."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
         """Accept it."""

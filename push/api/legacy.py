@@ -80,6 +80,7 @@ class PushView(LegacyView):
     """To one user."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
         """`?uid=`; the message is the body, raw."""
@@ -91,6 +92,7 @@ class PushManyView(LegacyView):
     """One message to many users."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_REQUEST"
 
     def post(self, request: Request) -> JsonResponse:
         """`{"u": [1, 2, 3], "m": {...}}`."""
@@ -106,6 +108,7 @@ class PushRoomView(LegacyView):
     """To a room."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
         """`?rid=`, a 32-bit number, and `&ensure=`; the message is the body, raw."""
@@ -119,6 +122,7 @@ class PushAllView(LegacyView):
     """To everyone."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
         """The message is the body, raw."""

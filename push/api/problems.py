@@ -129,11 +129,16 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     error = as_imgo_error(exception) or BadRequest("The request cannot be understood.")
     if isinstance(exception, DisallowedHost):
         error = BadRequest("This server does not answer to this host: see DJANGO_ALLOWED_HOSTS.")
-    if request.path.startswith("/1/"):
+    return answer_at(request.path, error)
+
+
+def answer_at(path: str, error: ImgoError) -> HttpResponse:
+    """Return the answer to an error in the form that callers of a path expect."""
+    if path.startswith("/1/"):
         return legacy_response(error)
-    if request.path.startswith("/goim/"):
+    if path.startswith("/goim/"):
         return goim_response(error)
-    if request.path.startswith("/api/"):
+    if path.startswith("/api/"):
         return problem_response(error)
     return HttpResponse(f"{error.message}\n", status=error.status, content_type="text/plain")
 

@@ -38,6 +38,7 @@ class StreamView(ApiView):
     """Push a stream of objects, one a line."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_REQUEST"
 
     def post(self, request: Request) -> StreamingHttpResponse:
         """200 and one line for each: `{"id": "1"}` or `{"error": {...}}`, in order."""

@@ -64,6 +64,7 @@ class PushesView(ApiView):
     """Push: one object, or an array of them."""
 
     scopes: ClassVar = {"POST": "push"}
+    body_setting = "MAX_REQUEST"
 
     def post(self, request: Request) -> Response:
         """202 with the id, or for an array with one answer an item."""

@@ -76,6 +76,12 @@ RANGES = {
             "MAX_KEYS",
             "MAX_PUSHES",
             "MAX_REQUEST",
+            "MAX_FORM",
+            "MAX_STRAY_BODY",
+            "MAX_BODIES",
+            "MAX_HEADERS",
+            "MAX_UNAUTHENTICATED",
+            "BODY_RATE",
             "TTL",
             "LIVE_TTL",
             "MAX_TTL",
@@ -89,6 +95,7 @@ RANGES = {
     **dict.fromkeys(
         (
             "HANDSHAKE_TIMEOUT",
+            "BODY_TIMEOUT",
             "HEARTBEAT_TIMEOUT",
             "SLOW_READER_TIMEOUT",
             "NODE_LEASE",
@@ -119,6 +126,7 @@ def check_pairs() -> Iterator[CheckMessage]:
     pairs = [
         ("TTL", conf.TTL, "MAX_TTL", conf.MAX_TTL, "no push could have the lifetime it gets"),
         ("MAX_BODY", conf.MAX_BODY, "MAX_REQUEST", conf.MAX_REQUEST, "no request could carry it"),
+        ("MAX_REQUEST", conf.MAX_REQUEST, "MAX_BODIES", conf.MAX_BODIES, "none would fit"),
     ]
     if upload is not None:
         name = "DATA_UPLOAD_MAX_MEMORY_SIZE"

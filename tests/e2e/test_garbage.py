@@ -325,10 +325,10 @@ LONG = b"x" * 200_000
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"GET /?" + LONG, b"414 URI Too Long"),
+        (b"GET /?" + LONG, b"414 "),
         (
             b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + LONG,
-            b"431 Request Header Fields Too Large",
+            b"431 ",
         ),
     ],
     ids=["first line", "header"],

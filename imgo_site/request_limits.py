@@ -1,0 +1,36 @@
+"""How large a request's body may be, by its method and path: known before any of it is read.
+
+A view class of ours names its limit in `body_setting`; what it has no method for, and what has no
+view, takes a few kilobytes.
+"""
+
+from django.urls import Resolver404, ResolverMatch, resolve
+
+from imgo_site.conf import conf
+
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "CONNECT"})
+
+
+def find_view(path: str) -> ResolverMatch | None:
+    """Return the view of an unquoted path without its query; None if there is none."""
+    try:
+        return resolve(path)
+    except Resolver404:
+        return None
+
+
+def body_limit(method: str, match: ResolverMatch | None) -> int:
+    """Return how many bytes the body of a request may have."""
+    if match is None or method in WITHOUT_BODY:
+        return conf.MAX_STRAY_BODY
+    view = view_class(match)
+    if view is not None and not hasattr(view, method.lower()):
+        return conf.MAX_STRAY_BODY
+    limit: int = getattr(conf, getattr(view, "body_setting", "MAX_FORM"))
+    return limit
+
+
+def view_class(match: ResolverMatch) -> type | None:
+    """Return the class of a class-based view, Django's or DRF's; None for a function."""
+    found: type | None = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
+    return found

@@ -1,0 +1,122 @@
+"""One HTTP request of a node: Daphne's, held to what the channel allows, and written with patience.
+
+Daphne hands an answer to Twisted without waiting for the client to read it. Here `drained` waits,
+so that a client that does not read holds one piece of an answer in memory, not all of it.
+"""
+
+import asyncio
+from typing import Any
+from urllib.parse import unquote
+
+from daphne.http_protocol import WebRequest
+from daphne.utils import HEADER_NAME_RE, INVALID_HEADER_VALUE_BYTES
+
+from imgo_site.addresses import is_proxy
+from imgo_site.conf import conf
+
+ROOT_PATH = b"Daphne-Root-Path"
+
+
+class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
+    """Daphne's HTTP request with flow control both ways."""
+
+    producer: Any
+
+    def __init__(self, channel: Any, queued: object = False) -> None:
+        self._writable = asyncio.Event()
+        self._writable.set()
+        # Twisted would parse forms of any number of fields; Django does that itself, with limits.
+        super().__init__(channel, queued, parsePOSTFormSubmission=False)
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether it asks for a WebSocket."""
+        upgrade = self.requestHeaders.getRawHeaders(b"Upgrade") or [b""]
+        return bool(upgrade[0].lower() == b"websocket")
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
+        """Keep a piece of the body if the channel allows it."""
+        if self.channel is not None and self.channel.body_received(len(data)):
+            super().handleContentChunk(data)
+
+    def process(self) -> Any:
+        """Serve a request that is complete."""
+        if problem := self.unusable_header():
+            self.basic_error(400, b"Bad Request", problem)
+            return None
+        return super().process()
+
+    def unusable_header(self) -> str:
+        """Return what is wrong with the headers, "" if nothing; drop what only a proxy may say."""
+        for name, values in self.requestHeaders.getAllRawHeaders():
+            if not HEADER_NAME_RE.fullmatch(name):
+                return "Invalid header name"
+            if any(INVALID_HEADER_VALUE_BYTES.intersection(value) for value in values):
+                return "Invalid header value"
+        root_paths = self.requestHeaders.getRawHeaders(ROOT_PATH) or []
+        if root_paths and not is_proxy(str(self.client.host)):
+            self.requestHeaders.removeHeader(ROOT_PATH)
+        elif not all(path.isascii() for path in root_paths):
+            return f"Invalid {ROOT_PATH.decode()}"
+        return ""
+
+    def http_scope(self, method: bytes, target: bytes) -> dict[str, Any]:
+        """Return the ASGI scope of a request whose headers are here."""
+        path, _, query = target.partition(b"?")
+        return {
+            "type": "http",
+            "method": method.decode("latin1"),
+            "path": unquote(path.decode("latin1")),
+            "query_string": query,
+            "headers": [
+                (name.lower(), value)
+                for name, values in self.requestHeaders.getAllRawHeaders()
+                for value in values
+            ],
+            "client": [str(self.client.host), self.client.port],
+            "server": [str(self.host.host), self.host.port],
+            "scheme": "https" if self.isSecure() else "http",
+        }
+
+    # Out
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        """Write a part of the answer."""
+        is_gone = self.finished or self.channel is None
+        if message["type"] == "http.response.start" and not is_gone and self.producer is None:
+            self.registerProducer(self, True)
+        super().handle_reply(message)
+
+    async def drained(self) -> None:
+        """Return when the kernel has nearly all that was written; end a client that never reads."""
+        if self._writable.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._writable.wait(), conf.SLOW_READER_TIMEOUT)
+        except TimeoutError:
+            if self.channel is not None:
+                self.channel.evict()
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport has more bytes than it should."""
+        self._writable.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """The kernel has taken them."""
+        self._writable.set()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """The transport is closed."""
+        self._writable.set()
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        if self.producer is not None:
+            self.unregisterProducer()
+        super().finish()
+
+    def connectionLost(self, reason: Any) -> None:
+        """The client has gone: nobody waits for it any longer."""
+        self.producer = None
+        self._writable.set()
+        super().connectionLost(reason)

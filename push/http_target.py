@@ -1,0 +1,35 @@
+"""The target of a request: its path and host, by RFC 9112, sections 3.2 and 3.3."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+
+
+class BadTarget(ValueError):
+    """A request that does not say which host or resource it is for."""
+
+
+def read_target(target: bytes, version: bytes, headers: Any) -> bytes:
+    """Return the path and query of a request target, with the Host header made to agree.
+
+    `headers` are Twisted's. An absolute URI is what clients send to a proxy; a server has to take
+    it too, and its host goes before the header's. Raises `BadTarget`.
+    """
+    hosts = headers.getRawHeaders(b"Host") or []
+    if len(hosts) > 1 or (version == b"HTTP/1.1" and not hosts):
+        raise BadTarget("A request of HTTP/1.1 has exactly one Host header.")
+    if target.startswith(b"/") or target == b"*":
+        return target
+    if ABSOLUTE.match(target) is None:
+        raise BadTarget(
+            "The target of a request is a path, or an absolute http:// or https:// URI."
+        )
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise BadTarget("The target of the request is not a valid URI.") from None
+    headers.setRawHeaders(b"Host", [parts.netloc.rpartition(b"@")[2]])
+    path = parts.path or b"/"
+    return path + b"?" + parts.query if parts.query else path
