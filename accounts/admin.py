@@ -4,55 +4,14 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import LogEntry
-from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
-from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
-from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.db.models import CharField, JSONField, QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
 
 from accounts.models import SCOPES, ApiKey, Token
-from imgo_site.tables import CarefulAdmin, LargeTableAdmin, ReadOnlyAdmin
-
-admin.site.unregister([User, Group])
-
-
-@admin.register(User)
-class UserAdmin(CarefulAdmin, BaseUserAdmin):  # type: ignore[type-arg]
-    """Who signs in to the admin and the dashboard."""
-
-
-@admin.register(Group)
-class GroupAdmin(CarefulAdmin, BaseGroupAdmin):
-    """What many users may do."""
-
-
-@admin.register(LogEntry)
-class LogEntryAdmin(ReadOnlyAdmin):
-    """What everybody did, here and in the dashboard; the admin's first page shows one's own."""
-
-    list_display = ("action_time", "user", "action_flag", "what", "content_type", "change")
-    list_display_links = None
-    list_select_related = ("user", "content_type")
-    fields = readonly_fields = list_display
-
-    @admin.display(description="object")
-    def what(self, entry: LogEntry) -> SafeString | str:
-        """Its name, as a link where it has a page and is there still."""
-        url = None if entry.is_deletion() else entry.get_admin_url()
-        return (
-            format_html('<a href="{}">{}</a>', url, entry.object_repr) if url else entry.object_repr
-        )
-
-    @admin.display(description="change")
-    def change(self, entry: LogEntry) -> str:
-        """What was done with it."""
-        return entry.get_change_message()
+from imgo_site.tables import LargeTableAdmin
 
 
 class RoomsField(forms.JSONField):

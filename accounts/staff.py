@@ -21,7 +21,9 @@ VIEW_DASHBOARD = "push.view_dashboard"  # the permission
 
 def may_watch(user: Any) -> bool:
     """Whether a user may look at the dashboard. It may ask the database."""
-    return bool(user.is_active and user.is_staff and user.has_perm(VIEW_DASHBOARD))
+    # A project's user model may lack any of these.
+    is_staff = getattr(user, "is_active", False) and getattr(user, "is_staff", False)
+    return bool(is_staff and hasattr(user, "has_perm") and user.has_perm(VIEW_DASHBOARD))
 
 
 async def authenticate_dashboard(facts: Facts) -> Identity:

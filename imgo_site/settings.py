@@ -19,7 +19,9 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.connection import parse_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR") or BASE_DIR / "var").resolve()
+# Installed as a package there is no checkout to keep files in.
+_HOME = BASE_DIR if (BASE_DIR / "manage.py").exists() else Path.cwd()
+DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR") or _HOME / "var").resolve()
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 
@@ -46,11 +48,11 @@ def _seconds(name: str, default: int) -> int:
     return int(value or default)
 
 
-def _positive(name: str, default: int) -> int:
-    """The environment variable `name` as a whole number of 1 or more."""
+def _at_least(lowest: int, name: str, default: int) -> int:
+    """The environment variable `name` as a whole number of `lowest` or more."""
     value = os.environ.get(name, "").strip() or str(default)
-    if not value.isdecimal() or not int(value):
-        raise ImproperlyConfigured(f"{name}={value!r}: say a whole number of 1 or more.")
+    if not value.isdecimal() or int(value) < lowest:
+        raise ImproperlyConfigured(f"{name}={value!r}: say a whole number of {lowest} or more.")
     return int(value)
 
 
@@ -86,7 +88,7 @@ def _kept_secret(path: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Written under another name and linked: two first starts at once must agree on one key.
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)
@@ -100,11 +102,24 @@ def _kept_secret(path: Path) -> str:
     return path.read_text().strip()
 
 
+def _make_private(path: Path) -> None:
+    """Make a database file, if there is none, that only this user can read. Raises `OSError`.
+
+    SQLite gives the files beside it (-wal, -shm) the same permissions.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    for one in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        # An older version made them readable for all. Another user's file is that user's affair.
+        if one.exists() and one.stat().st_uid == os.getuid() and one.stat().st_mode & 0o077:
+            one.chmod(0o600)
+
+
 def _database() -> dict[str, Any]:
     """Postgres from `DATABASE_URL`, else SQLite in the data directory."""
     if not DATABASE_URL:
         try:
-            DATA_DIR.mkdir(parents=True, exist_ok=True)
+            _make_private(DATA_DIR / "imgo.sqlite3")
         except OSError as error:
             raise _no_data_dir(error) from None
         return {
@@ -134,7 +149,7 @@ def _database() -> dict[str, Any]:
             "pool",
             {
                 "min_size": 1,
-                "max_size": _positive("DATABASE_POOL_SIZE", 4),
+                "max_size": _at_least(3, "DATABASE_POOL_SIZE", 4),
                 "timeout": 5,  # seconds; then the request is answered 503
                 # seconds; or the tries, each after twice the time of the one before, would go on
                 # for minutes, and find a server that is back as late
@@ -263,38 +278,10 @@ if REDIS_URL:
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "push.layers.InProcessChannelLayer"}}
 
-_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "") or REDIS_URL
-CELERY_BROKER_URL = _BROKER_URL or "memory://"
-CELERY_TASK_ALWAYS_EAGER = not _BROKER_URL
-CELERY_TASK_DEFAULT_QUEUE = "imgo.push.0"  # imgo_site/celery.py declares those of all partitions
-CELERY_TASK_IGNORE_RESULT = True
-# A task is acknowledged when it has run, so that one whose worker died runs again. It may run
-# twice: it only says that there is something to do.
-CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_REJECT_ON_WORKER_LOST = True
-# One task in hand at a time: what waits stays in the broker, for any other worker. In a thread,
-# because the way into a child process and back takes longer than a fan-out (5 ms of a push's 12).
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_CONCURRENCY = 1
-CELERY_WORKER_POOL = "threads"
-CELERY_WORKER_CONSUMER = "imgo_site.consumer:Consumer"
-CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # for ever: by default a worker gives up after 100
-CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "socket_connect_timeout": 2,
-    "socket_timeout": 10,
-}
-if CELERY_BROKER_URL.startswith(("redis", "sentinel")):
-    # What a killed worker had in hand is given to another after 20 s, looked for every 5 s; by
-    # default that is after an hour, every 100 s. A drain that takes longer is only woken again.
-    CELERY_BROKER_TRANSPORT_OPTIONS |= {
-        "visibility_timeout": 20,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
-    }
-# Nobody waits for the broker: the waker tries again by itself.
-CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.1, "interval_max": 0.2}
+# The broker of imgo's own tasks, and options of its Celery application, by their names in Celery.
+# `CELERY_*` is left to the project, for its own tasks; see imgo_site/celery.py.
+IMGO_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "") or REDIS_URL
+IMGO_CELERY: dict[str, Any] = {}
 
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or "line"
 if LOG_FORMAT not in {"line", "json"}:

@@ -3,6 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from imgo_site import site_admin
+
+site_admin.register()
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("", include("push.urls")),

@@ -7,10 +7,8 @@ of the first.
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from django.conf import settings
-
+from imgo_site.deployment import data_dir
 from imgo_site.errors import Unavailable
 
 
@@ -18,12 +16,12 @@ from imgo_site.errors import Unavailable
 def alone() -> Iterator[None]:
     """Hold the data directory. Raises `Unavailable` when another server does."""
     # The kernel lets go of it when this process ends, however that happens.
-    with (Path(settings.DATA_DIR) / "server.lock").open("ab") as file:
+    with (data_dir() / "server.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Unavailable(
-                f"A server runs with the data in {settings.DATA_DIR} already, and knows alone who "
+                f"A server runs with the data in {data_dir()} already, and knows alone who "
                 "is connected to it: stop it, or set IMGO_DATA_DIR for another."
             ) from None
         yield

@@ -1,7 +1,8 @@
-"""The demo: an admin, an API key and two subscribers, made on the first start and kept.
+"""The demo: subscribers, an API key and an admin, made on the first start and kept.
 
-It exists in the embedded mode alone (unless `DEMO` says otherwise), its secrets are random and
-lie in a file that only this user can read.
+In the embedded mode it is there by itself. `DEMO=on` shows the page with any other database, and
+makes there what the page needs and no more: no superuser, and an API key that may only push. Its
+secrets are random, and in a file that only this user can read.
 """
 
 import json
@@ -10,36 +11,39 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import transaction
+from django.db import Error as DatabaseError
+from django.db import models, transaction
 
 from accounts.models import SCOPES, ApiKey, Token, digest
 from imgo_site.conf import conf
+from imgo_site.deployment import data_dir, is_embedded
 
-KEYS = ("alice", "bob")
+SUBSCRIBERS = 2
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
 ROOM = "lobby"
 ADMIN = "admin"
+PUSH_ONLY = ["push"]  # the scopes of its API key in a database that is not its own
 
 
 def is_on() -> bool:
     """Whether the demo page is served."""
-    return conf.DEMO == "on" or (conf.DEMO == "auto" and not settings.DATABASE_URL)
+    return conf.DEMO == "on" or (conf.DEMO == "auto" and is_embedded())
 
 
 def _path() -> Path:
-    return Path(settings.DATA_DIR) / "demo.json"
+    return data_dir() / "demo.json"
 
 
 def secrets_of_demo() -> dict[str, Any]:
-    """The demo's secrets, made if there are none yet: `api_key`, `admin_password`, `tokens`."""
+    """Return the demo's secrets, made if there are none: `api_key`, `admin_password`, `tokens`."""
     try:
         found: dict[str, Any] = json.loads(_path().read_text())
     except (FileNotFoundError, ValueError):
         found = {
             "api_key": _new_api_key(),
             "admin_password": secrets.token_urlsafe(9),
-            "tokens": {key: secrets.token_urlsafe(12) for key in KEYS},
+            "tokens": {key: _new_token() for key in NAMES[:SUBSCRIBERS]},
         }
         _keep(found)
     return found
@@ -49,8 +53,12 @@ def _new_api_key() -> str:
     return f"imgo_{secrets.token_urlsafe(30)}"
 
 
+def _new_token() -> str:
+    return secrets.token_urlsafe(12)
+
+
 def _keep(found: dict[str, Any]) -> None:
-    _path().parent.mkdir(parents=True, exist_ok=True)
+    _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = _path().with_suffix(f".{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(json.dumps(found, indent=1))
@@ -59,27 +67,73 @@ def _keep(found: dict[str, Any]) -> None:
 
 @transaction.atomic
 def prepare() -> dict[str, Any]:
-    """See that the database knows the demo's secrets; returns them."""
+    """Store the demo's secrets in the database where they are missing.
+
+    Returns them, as `secrets_of_demo`, and `admin`: the name of its superuser, "" without one.
+    """
     known = secrets_of_demo()
-    users = get_user_model().objects
-    if not users.filter(**{get_user_model().USERNAME_FIELD: ADMIN}).exists():
-        users.create_superuser(ADMIN, password=known["admin_password"])
-    if ApiKey.objects.filter(digest=digest(known["api_key"])).exclude(revoked_at=None).exists():
-        known["api_key"] = _new_api_key()  # what is printed has to work
-        _keep(known)
+    before = json.dumps(known)
+    known["tokens"] = _prepare_tokens(known["tokens"])
+    known["api_key"] = _prepare_api_key(known["api_key"])
+    if json.dumps(known) != before:
+        _keep(known)  # what is printed has to work
+    admin = _prepare_admin(known["admin_password"]) if is_embedded() else ""
+    return {**known, "admin": admin}
+
+
+def _prepare_tokens(known: dict[str, str]) -> dict[str, str]:
+    """Return a token for each of the page's subscribers.
+
+    A key has one token. Where somebody gave a key another one, that token stays in use, and the
+    page takes another key.
+    """
+    found: dict[str, str] = {}
+    for key in NAMES:
+        text = known.get(key) or _new_token()
+        row = Token.objects.filter(key=key).first()
+        if row is None:
+            Token.objects.issue(key, token=text)
+        if row is None or row.digest == digest(text):
+            found[key] = text
+        if len(found) == SUBSCRIBERS:
+            break
+    return found
+
+
+def _prepare_api_key(text: str) -> str:
+    """Return the text of an API key that is valid: `text`, or a new one if it was revoked."""
+    if ApiKey.objects.filter(digest=digest(text)).exclude(revoked_at=None).exists():
+        text = _new_api_key()
+    scopes = sorted(SCOPES) if is_embedded() else PUSH_ONLY
     ApiKey.objects.get_or_create(
-        digest=digest(known["api_key"]),
-        defaults={"name": "demo", "hint": known["api_key"][-4:], "scopes": sorted(SCOPES)},
+        digest=digest(text), defaults={"name": "demo", "hint": text[-4:], "scopes": scopes}
     )
-    for key, token in known["tokens"].items():
-        if not Token.objects.filter(key=key, digest=digest(token)).exists():
-            Token.objects.issue(key, token=token)
-    return known
+    return text
+
+
+def _prepare_admin(password: str) -> str:
+    """Return the login of the demo's superuser, made if there is none.
+
+    "" where the project's user model cannot be made from a name and a password.
+    """
+    model = get_user_model()
+    is_email = isinstance(model._meta.get_field(model.USERNAME_FIELD), models.EmailField)
+    name = f"{ADMIN}@example.com" if is_email else ADMIN
+    manager: Any = model._default_manager
+    if manager.filter(**{model.USERNAME_FIELD: name}).exists():
+        return name
+    try:
+        with transaction.atomic():
+            manager.create_superuser(**{model.USERNAME_FIELD: name, "password": password})
+    except (AttributeError, TypeError, ValueError, DatabaseError):
+        return ""
+    return name
 
 
 def curl_line(api_key: str, base: str) -> str:
-    """A first push to type."""
+    """Return a first push to type. `api_key` may be a shell's variable."""
+    quote = '"' if api_key.startswith("$") else "'"
     return (
-        f"curl -H 'Authorization: Api-Key {api_key}' "
+        f"curl -H {quote}Authorization: Api-Key {api_key}{quote} "
         f"""-d '{{"to": {{"key": "alice"}}, "body": {{"hello": "world"}}}}' {base}/api/v1/pushes"""
     )

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from django.conf import settings
 from django.utils import timezone
 
 from accounts.models import Token
 from imgo_site.conf import conf
+from imgo_site.deployment import redis_url
 from imgo_site.errors import Unavailable
 from offline import records
 from offline.models import Message, Pending
@@ -99,7 +99,7 @@ def _connected(key: str) -> tuple[list[Entry], str]:
     """(its sessions, why they are not known)."""
     registry = get_registry()
     try:
-        if not settings.REDIS_URL and not registry.nodes():
+        if not redis_url() and not registry.nodes():
             return [], (
                 "without REDIS_URL only the server's own process knows: "
                 f"GET /api/v1/keys/{quote(key, safe='')}"

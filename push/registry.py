@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
-from django.conf import settings
-
+from imgo_site.deployment import redis_url
 from imgo_site.errors import TooManySessions
 
 REFUSED = "This key has as many sessions as it may have."
@@ -297,8 +296,8 @@ def _discard(table: dict[str, dict[str, Entry]], name: str, session_id: str) -> 
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
     """The registry of this setup: Redis's with `REDIS_URL`, else this process's own."""
-    if settings.REDIS_URL:
+    if url := redis_url():
         from push.redis_registry import RedisRegistry
 
-        return RedisRegistry(settings.REDIS_URL)
+        return RedisRegistry(url)
     return MemoryRegistry()

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db.models import Max
 from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
+from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, estimated_count
 from imgo_site.names import DASHBOARD_ROOM
@@ -110,7 +110,7 @@ def of_database() -> Section:
         "pending": pending,
         "pending_is_estimate": pending > EXACT_MAX,
         "outbox": {"waiting": waiting.count, "oldest": waiting.oldest, "parked": waiting.parked},
-        "deaf": [] if settings.CELERY_TASK_ALWAYS_EAGER else vitals.deaf_workers(),
+        "deaf": vitals.deaf_workers() if has_workers() else [],
         "missing": (balance or {}).get("missing", 0),
         "latest": _latest_pushes(),
     }

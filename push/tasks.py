@@ -2,10 +2,10 @@
 
 import logging
 
-from celery import shared_task
 from django.db import Error as DatabaseError
 
 from imgo_site import logs
+from imgo_site.celery import app
 from imgo_site.errors import Unavailable
 from imgo_site.logs import request_id, sane_request_id
 from offline.outbox import Busy
@@ -24,7 +24,7 @@ def queue_of(partition: int) -> str:
     return f"imgo.push.{partition}"
 
 
-@shared_task(name="push.fan_out")
+@app.task(name="push.fan_out")
 def fan_out(partition: int) -> None:
     """Send what a partition's outbox holds. Raises `ValueError` for what is no partition.
 
@@ -51,7 +51,7 @@ def _drain_or_leave(partition: int) -> None:
             return
 
 
-@shared_task(name="push.canary")
+@app.task(name="push.canary")
 def canary(partition: int) -> None:
     """Say that somebody takes tasks from this partition's queue."""
     try:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from django.conf import settings
 from django.db import Error as DatabaseError
 from kombu.exceptions import OperationalError as BrokerError
 
 from accounts.revalidation import revoked
 from imgo_site.batching import database_threads
 from imgo_site.conf import conf
+from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
 from offline import balance
@@ -87,7 +87,7 @@ class Upkeep:
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
-        if not settings.CELERY_TASK_ALWAYS_EAGER:
+        if has_workers():
             rounds.append((self.send_canaries, conf.CANARY_INTERVAL / 2))
         self._tasks = [loop.create_task(_repeat(one, every)) for one, every in rounds]
 
@@ -98,7 +98,7 @@ class Upkeep:
         statements make Django compile them.
         """
         await _once(self.sample, snapshot.SAMPLE_EVERY)
-        if not settings.CELERY_TASK_ALWAYS_EAGER:
+        if has_workers():
             await _once(self.send_canaries, conf.CANARY_INTERVAL)
 
     async def stop(self) -> None:

@@ -1,10 +1,15 @@
 """The demo page, and the icon of every page that names none."""
 
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import split_domain_port
 from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import reverse
-from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.csrf import csrf_protect, ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 
 from imgo_site import addresses
@@ -19,8 +24,19 @@ from push.services import accept_push
 # Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
 CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PEER = addresses.PEER
+PROXY_HEADERS = tuple(
+    f"HTTP_{name}"
+    for name in (
+        *("FORWARDED", "VIA", "X_REAL_IP", "X_FORWARDED_FOR", "X_FORWARDED_HOST"),
+        *("X_FORWARDED_PROTO", "X_FORWARDED_PORT", "X_FORWARDED_SERVER", "X_FORWARDED_PREFIX"),
+        *("X_CLIENT_IP", "X_CLUSTER_CLIENT_IP", "TRUE_CLIENT_IP", "CF_CONNECTING_IP"),
+    )
+)
 
 
+@login_not_required
 @require_GET
 def favicon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
     """Where browsers look by themselves: for the admin, the API's pages and plain answers."""
@@ -31,11 +47,37 @@ def _check_demo(request: HttpRequest) -> None:
     """The demo shows secrets and pushes without an API key: for whoever sits at this machine."""
     if not demo_data.is_on():
         raise NotFound("The demo is off; the API is under /api/v1/.")
-    # The client and who has passed it on: a proxy's loopback is another machine's.
-    if not {request.META.get(name) for name in ("REMOTE_ADDR", addresses.PEER)} <= LOOPBACK:
-        raise Forbidden("The demo is for a browser on the same machine.")
+    if not _is_local(request):
+        raise Forbidden(
+            "The demo is for a browser on the same machine, without a proxy in between: open it "
+            "as http://localhost and the server's port."
+        )
 
 
+def _is_local(request: HttpRequest) -> bool:
+    """Whether the request comes from a browser on this machine, and through no proxy.
+
+    A proxy's own address is the machine's, so its traces are looked for too: the header that
+    names a client, a host that is not this machine's, and HTTP/1.0, which browsers do not speak
+    and nginx does unless it is configured.
+    """
+    meta = request.META
+    if not {meta.get(name, meta.get("REMOTE_ADDR")) for name in ("REMOTE_ADDR", PEER)} <= LOOPBACK:
+        return False
+    if any(name in meta for name in PROXY_HEADERS) or _protocol(request) == "1.0":
+        return False
+    host = split_domain_port(request.get_host())[0]
+    return host in LOCAL_HOSTS
+
+
+def _protocol(request: HttpRequest) -> str:
+    """The HTTP version of the request, as `1.1`; "" when the server does not say it."""
+    scope: dict[str, Any] = getattr(request, "scope", {})
+    given = scope.get("http_version") or request.META.get("SERVER_PROTOCOL", "")
+    return str(given).rpartition("/")[2]
+
+
+@login_not_required
 @require_GET
 @ensure_csrf_cookie
 def demo(request: HttpRequest) -> HttpResponse:
@@ -65,13 +107,19 @@ def demo(request: HttpRequest) -> HttpResponse:
     return response
 
 
+@login_not_required
+@non_atomic_requests
+@csrf_protect
 @require_POST
 def demo_push(request: HttpRequest) -> JsonResponse:
     """Push for the demo page's form, which Django's CSRF token ties to this site."""
     try:
         _check_demo(request)
         push = read(utf8(request.body), PushRequest).as_push()
-        if set(push.keys) - set(demo_data.KEYS) or push.room not in {"", demo_data.ROOM}:
+        if set(push.keys) - set(demo_data.secrets_of_demo()["tokens"]) or push.room not in {
+            "",
+            demo_data.ROOM,
+        }:
             raise Forbidden("The demo pushes to its own keys and room alone.")
         return JsonResponse({"id": str(accept_push(push, "demo"))}, status=202)
     except ImgoError as error:

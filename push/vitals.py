@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models import Count, DurationField, ExpressionWrapper, Min, Q
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
+from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from offline.models import Outbox, Pending
 from push import health, metrics, pool
@@ -92,7 +92,7 @@ def report() -> tuple[bool, dict[str, Any]]:
 def _database_checks() -> dict[str, str]:
     deaf = deaf_workers()
     checks = {"database": "ok"}
-    if settings.CELERY_TASK_ALWAYS_EAGER:
+    if not has_workers():
         checks["workers"] = "in this process"
     else:
         names = ", ".join(map(str, deaf))

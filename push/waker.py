@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Iterable
 
-from django.conf import settings
 from kombu.exceptions import OperationalError as BrokerError
 
+from imgo_site.deployment import has_workers
 from imgo_site.logs import request_id
 from push.tasks import REQUEST_HEADER, fan_out, queue_of
 
@@ -37,9 +37,9 @@ class Waker:
 
     def wake(self, partitions: Iterable[int]) -> None:
         """There is something in the outboxes of these partitions."""
-        if settings.CELERY_TASK_ALWAYS_EAGER:
+        if not has_workers():
             for partition in sorted(partitions):
-                fan_out.delay(partition)
+                fan_out.apply((partition,))
             return
         with self._condition:
             if self._pid != os.getpid():  # the first time, or the first after a fork

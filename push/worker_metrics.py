@@ -16,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from celery.signals import worker_init
 from django.core.wsgi import get_wsgi_application
 
+from imgo_site.celery import app
 from imgo_site.conf import conf
 from push import metrics
 from push.shared_metrics import SharedMetrics
@@ -96,9 +97,9 @@ class WorkerMetrics:
 
 
 @worker_init.connect
-def _answer_alone(**_: Any) -> None:
-    """In a worker of a supervisor the port is 0."""
-    if not conf.WORKER_METRICS_PORT:
+def _answer_alone(sender: Any = None, **_: Any) -> None:
+    """In a worker of a supervisor the port is 0. A project's own workers have no such port."""
+    if getattr(sender, "app", None) is not app or not conf.WORKER_METRICS_PORT:
         return
     try:
         MetricsPort().start()

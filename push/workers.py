@@ -31,7 +31,8 @@ class Worker(supervisor.Child):
         name = f"imgo{partition}-{time.time_ns():x}@%h"
         command = [sys.executable, "-m", "celery", "-A", "imgo_site"]
         # Its banner is no line for whoever reads lines.
-        command += ["--quiet", "worker"] if settings.LOG_FORMAT == "json" else ["worker"]
+        is_json = getattr(settings, "LOG_FORMAT", "") == "json"
+        command += ["--quiet", "worker"] if is_json else ["worker"]
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
         command += ["--concurrency", "1"]
         # The port is its supervisor's, who answers for it.

@@ -5,7 +5,7 @@
 and Redis how much they take.
 """
 
-from push.checks import capacity, layers, limits, names, security
+from push.checks import capacity, layers, limits, names, project, security
 from push.checks.names import CALLABLES
 
-__all__ = ["CALLABLES", "capacity", "layers", "limits", "names", "security"]
+__all__ = ["CALLABLES", "capacity", "layers", "limits", "names", "project", "security"]

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import redis
-from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Info, Tags, register
 from django.db import Error as DatabaseError
@@ -15,6 +14,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
+from imgo_site.deployment import redis_url
 from push import files
 from push.checks.reading import with_settings
 from push.models import Node
@@ -104,11 +104,11 @@ def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
 
 
 def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
-    if not settings.REDIS_URL:
+    if not redis_url():
         return
     try:
         with redis.Redis.from_url(
-            settings.REDIS_URL,
+            redis_url(),
             socket_connect_timeout=REDIS_TIMEOUT,
             socket_timeout=REDIS_TIMEOUT,
         ) as client:

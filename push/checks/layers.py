@@ -3,11 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from kombu import Connection
 
+from imgo_site.deployment import (
+    IN_PROCESS_LAYERS,
+    broker_url,
+    has_workers,
+    is_shared_database,
+    layer,
+    redis_url,
+)
 from push.checks.reading import with_settings
 
 IN_PROCESS = "push.layers.InProcessChannelLayer"
@@ -20,31 +27,38 @@ USE_OURS = "Use push.layers.PubSubChannelLayer, as imgo_site/settings.py does wi
 @with_settings
 def check_layer() -> Iterator[CheckMessage]:
     """E008: no layer, or a deaf one; W007-W009: such that lose messages."""
-    layer = settings.CHANNEL_LAYERS.get("default", {}).get("BACKEND", "")
-    if not layer:
+    name = layer()
+    if not name:
         yield Error("CHANNEL_LAYERS has no default layer.", hint=USE_OURS, id="imgo.E008")
-    if layer in {IN_PROCESS, STOCK} and settings.REDIS_URL:
+    if name in IN_PROCESS_LAYERS and redis_url():
         yield Error(
-            f"{layer} is heard in one process alone: workers and API processes reach no session.",
+            f"{name} is heard in one process alone: workers and API processes reach no session.",
             hint=USE_OURS,
             id="imgo.E008",
         )
-    elif layer in {IN_PROCESS, STOCK} and settings.DATABASE_URL:
+    elif name in IN_PROCESS_LAYERS and is_shared_database():
         yield checks.Warning(
-            "DATABASE_URL is set and REDIS_URL is not: nodes, workers and API processes that share "
-            "the database do not hear each other. One process alone works.",
+            "The database is one for many processes, and REDIS_URL is not set: nodes, workers and "
+            "API processes do not hear each other. One process alone works.",
             hint="Set REDIS_URL.",
             id="imgo.W007",
         )
-    if layer == STOCK:
+    elif name and name not in IN_PROCESS_LAYERS and not redis_url():
+        yield Error(
+            f"{name} is heard by other processes, and REDIS_URL is not set: each process would "
+            "know its own sessions only.",
+            hint="Set REDIS_URL of the settings to the Redis of the layer.",
+            id="imgo.E008",
+        )
+    if name == STOCK:
         yield checks.Warning(
-            f"{layer} drops messages when 100 are waiting.",
+            f"{name} drops messages when 100 are waiting.",
             hint=f"Use {IN_PROCESS}.",
             id="imgo.W008",
         )
-    if layer in CORE:
+    if name in CORE:
         yield checks.Warning(
-            f"{layer} drops messages of a channel when 100 are waiting.",
+            f"{name} drops messages of a channel when 100 are waiting.",
             hint=USE_OURS,
             id="imgo.W009",
         )
@@ -53,11 +67,11 @@ def check_layer() -> Iterator[CheckMessage]:
 @register
 def check_broker(**_: Any) -> list[CheckMessage]:
     """E009: a broker that Celery cannot speak to."""
-    if settings.CELERY_TASK_ALWAYS_EAGER:
+    if not has_workers():
         return []
     try:
         # It imports the transport, and connects to nothing.
-        Connection(settings.CELERY_BROKER_URL).create_transport()
+        Connection(broker_url()).create_transport()
     except (KeyError, ImportError, NameError, ValueError) as error:
         # kombu has names of such a package in its code, and does not see that it is missing.
         is_missing = isinstance(error, ImportError | NameError)

@@ -23,7 +23,7 @@ def check_names(**_: Any) -> list[CheckMessage]:
     known = known_names()
     messages: list[CheckMessage] = [
         Error(f"IMGO[{name!r}] is not a setting.", hint=_hint(name, known), id="imgo.E001")
-        for name in settings.IMGO
+        for name in getattr(settings, "IMGO", {})
         if name not in known
     ]
     for variable in os.environ:

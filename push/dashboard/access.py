@@ -7,10 +7,13 @@ import logging
 from collections.abc import Callable
 from functools import wraps
 
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.views.csrf import csrf_failure as project_csrf_failure
+from django.views.decorators.csrf import csrf_protect
 
 from accounts.staff import may_watch
 from imgo_site.errors import Forbidden, ImgoError, NotAuthenticated, Unavailable
@@ -18,6 +21,8 @@ from push.api.problems import problem_response
 from push.pages import render
 
 logger = logging.getLogger(__name__)
+
+OUR_PAGES = frozenset({"imgo", "admin"})  # namespaces of URLs
 
 View = Callable[..., HttpResponse]
 
@@ -57,13 +62,13 @@ def _guarded(view: View, fail: Callable[[HttpRequest, ImgoError], HttpResponse])
         response["Cache-Control"] = "no-store"
         return response
 
-    return guarded
+    return login_not_required(csrf_protect(guarded))
 
 
 def _check(request: HttpRequest) -> None:
     """Raises `NotAuthenticated` or `Forbidden`."""
     user = request.user
-    if not (user.is_active and user.is_staff):
+    if not (user.is_active and getattr(user, "is_staff", False)):
         raise NotAuthenticated("Sign in as a member of the staff.")
     if not may_watch(user):
         raise Forbidden(
@@ -79,6 +84,9 @@ def require(request: HttpRequest, permission: str) -> None:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """For a form that is older than its browser's login, or came from elsewhere: what to do."""
+    match = request.resolver_match
+    if match is None or not OUR_PAGES & set(match.app_names):
+        return project_csrf_failure(request, reason)
     error = Forbidden(f"{reason} Go back, load the page again, and repeat.")
     return render(request, "dashboard/error.html", {"error": error}, status=error.status)
 

@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.models import Token
 from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
+from imgo_site.deployment import redis_url
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
 from offline import records
@@ -99,7 +100,7 @@ def _sessions_of(key: str) -> dict[str, Any]:
     registry = get_registry()
     try:
         nodes = {node.id: node.name for node in registry.nodes()}
-        if not nodes and not settings.REDIS_URL:
+        if not nodes and not redis_url():
             return {"unknown": "Only the server's own process knows who is connected."}
         found = registry.sessions(key)
         shown = found[:SESSIONS_SHOWN]

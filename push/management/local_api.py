@@ -7,13 +7,13 @@ command is another process: it asks the server over HTTP, with the bootstrap or 
 import http.client
 import json
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from django.conf import settings
 
 from imgo_site.conf import conf
+from imgo_site.deployment import data_dir, redis_url
 from imgo_site.errors import ImgoError, NotFound, Unavailable
 
 TIMEOUT = 10.0  # seconds for one call
@@ -23,7 +23,7 @@ ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 def is_embedded() -> bool:
     """Whether the registry and the layer are in the server's memory."""
-    return not settings.REDIS_URL
+    return not redis_url()
 
 
 def path_of(*parts: str) -> str:
@@ -71,7 +71,7 @@ def _api_key(method: str, path: str) -> str:
     if conf.API_KEY:
         return conf.API_KEY
     try:
-        known = json.loads((Path(settings.DATA_DIR) / "demo.json").read_text())
+        known = json.loads((data_dir() / "demo.json").read_text())
         return str(known["api_key"])
     except (OSError, ValueError, KeyError, TypeError):
         raise Unavailable(

@@ -171,7 +171,7 @@ def task_in_hand(cluster: Cluster) -> Iterator[redis.Redis]:
 
 def in_hand(broker: redis.Redis) -> list[bytes]:
     """The tasks that workers have taken and not acknowledged, without canaries."""
-    return [text for text in broker.hvals("unacked") if b"push.fan_out" in text]
+    return [text for text in broker.hvals("imgo.unacked") if b"push.fan_out" in text]
 
 
 def queued(broker: redis.Redis) -> list[bytes]:

@@ -104,7 +104,7 @@ def test_no_flag_is_its_default(monkeypatch):
 SHOW = """
 from imgo_site import settings as s
 print(s.DATABASES["default"]["ENGINE"].rsplit(".", 1)[1], s.CHANNEL_LAYERS["default"]["BACKEND"],
-      s.CELERY_TASK_ALWAYS_EAGER, s.DEBUG, s.ALLOWED_HOSTS)
+      not s.IMGO_BROKER_URL, s.DEBUG, s.ALLOWED_HOSTS)
 """
 
 

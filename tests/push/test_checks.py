@@ -10,7 +10,7 @@ from django.core.management import call_command
 from imgo_site.conf import ImgoSettings
 from push import checks as module
 from push import files
-from push.checks import capacity, layers, limits
+from push.checks import capacity, limits
 from push.models import Node
 
 
@@ -178,25 +178,31 @@ def test_the_defaults_are_within_their_ranges_and_the_ranges_say_what_they_are()
 # The channel layer
 
 PUBSUB = "push.layers.PubSubChannelLayer"
+IN_PROCESS = "push.layers.InProcessChannelLayer"
+STOCK = "channels.layers.InMemoryChannelLayer"
 
 
 @pytest.mark.parametrize(
-    ("layer", "redis_url", "database_url", "expected"),
+    ("given", "expected"),
     [
-        (PUBSUB, "redis://x", "postgres://x", []),
-        (layers.IN_PROCESS, "", "", []),
-        (layers.IN_PROCESS, "", "postgres://x", ["imgo.W007"]),
-        (layers.IN_PROCESS, "redis://x", "postgres://x", ["imgo.E008"]),
-        (layers.STOCK, "", "", ["imgo.W008"]),
-        (layers.STOCK, "", "postgres://x", ["imgo.W007", "imgo.W008"]),
-        (layers.STOCK, "redis://x", "postgres://x", ["imgo.E008", "imgo.W008"]),
-        ("channels_redis.core.RedisChannelLayer", "redis://x", "postgres://x", ["imgo.W009"]),
-        ("", "redis://x", "postgres://x", ["imgo.E008"]),
+        ((PUBSUB, "redis://x", "postgres://x"), []),
+        ((PUBSUB, "", "postgres://x"), ["imgo.E008"]),
+        ((IN_PROCESS, "", ""), []),
+        ((IN_PROCESS, "", "postgres://x"), ["imgo.W007"]),
+        ((IN_PROCESS, "redis://x", "postgres://x"), ["imgo.E008"]),
+        ((STOCK, "", ""), ["imgo.W008"]),
+        ((STOCK, "", "postgres://x"), ["imgo.W007", "imgo.W008"]),
+        ((STOCK, "redis://x", "postgres://x"), ["imgo.E008", "imgo.W008"]),
+        (("channels_redis.core.RedisChannelLayer", "redis://x", "postgres://x"), ["imgo.W009"]),
+        (("", "redis://x", "postgres://x"), ["imgo.E008"]),
     ],
 )
-def test_a_layer_that_loses_messages_has_its_id(settings, layer, redis_url, database_url, expected):
+def test_a_layer_that_loses_messages_has_its_id(settings, monkeypatch, given, expected):
+    layer, redis_url, database_url = given
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer}} if layer else {}
-    settings.REDIS_URL, settings.DATABASE_URL = redis_url, database_url
+    settings.REDIS_URL = redis_url
+    if not database_url:
+        monkeypatch.setattr("push.checks.layers.is_shared_database", lambda: False)
     assert ids() == expected
 
 
@@ -303,7 +309,7 @@ def test_a_redis_that_is_away_fails_no_check(many_files, settings, closed_port):
     ],
 )
 def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason):
-    settings.CELERY_BROKER_URL, settings.CELERY_TASK_ALWAYS_EAGER = url, False
+    settings.IMGO_BROKER_URL = url
     ((id_, message, hint),) = found()
     assert id_ == "imgo.E009"
     assert reason in message
@@ -312,5 +318,5 @@ def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason)
 
 @pytest.mark.parametrize("url", ["redis://h", "amqp://h", "redis://a;redis://b"])
 def test_a_broker_that_celery_knows_is_not_connected_to(settings, url):
-    settings.CELERY_BROKER_URL, settings.CELERY_TASK_ALWAYS_EAGER = url, False
+    settings.IMGO_BROKER_URL = url
     assert found() == []

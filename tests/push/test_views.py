@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from accounts.models import ApiKey, Token, digest
+from accounts.models import SCOPES, ApiKey, Token, digest
 from offline.models import Message
 from push import demo, health, metrics
 from push.wire import CloseCode
@@ -22,7 +22,14 @@ def on(imgo, settings, tmp_path):
 
 @pytest.fixture
 def browser() -> Client:
-    return Client(enforce_csrf_checks=True)
+    return Client(enforce_csrf_checks=True, headers={"host": "localhost"})
+
+
+@pytest.fixture
+def embedded(monkeypatch, settings, tmp_path):
+    """The demo's database is its own, as far as the demo can see."""
+    settings.DATA_DIR = tmp_path
+    monkeypatch.setattr("push.demo.is_embedded", lambda: True)
 
 
 def send(browser: Client, value: object, *, token: str | None = "", **extra: str):
@@ -59,17 +66,17 @@ def test_a_page_that_is_off_makes_no_secrets(client, settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "database", "is_on"),
+    ("setting", "embedded", "is_on"),
     [
-        ("auto", "postgres://db", False),
-        ("auto", "", True),
-        ("on", "postgres://db", True),
-        ("off", "", False),
+        ("auto", False, False),
+        ("auto", True, True),
+        ("on", False, True),
+        ("off", True, False),
     ],
 )
-def test_the_setting_decides(imgo, settings, setting, database, is_on):
+def test_the_setting_decides(imgo, monkeypatch, setting, embedded, is_on):
     imgo(DEMO=setting)
-    settings.DATABASE_URL = database
+    monkeypatch.setattr("push.demo.is_embedded", lambda: embedded)
     assert demo.is_on() is is_on
 
 
@@ -114,7 +121,7 @@ def test_two_demos_have_different_secrets(settings, tmp_path):
 
 def test_a_broken_file_of_secrets_is_made_again(on, tmp_path):
     Path(tmp_path / "demo.json").write_text("{")
-    assert set(demo.prepare()) == {"api_key", "admin_password", "tokens"}
+    assert set(demo.prepare()) == {"api_key", "admin_password", "tokens", "admin"}
 
 
 @pytest.mark.django_db
@@ -129,7 +136,33 @@ def test_a_demo_whose_api_key_was_revoked_gets_another(settings, tmp_path):
     assert second["tokens"] == first["tokens"]
 
 
-def test_a_changed_password_of_the_admin_stays(on, django_user_model):
+def test_demo_in_another_database_makes_no_admin_and_a_key_that_only_pushes(on, django_user_model):
+    assert demo.prepare()["admin"] == ""
+    assert not django_user_model.objects.exists()
+    assert ApiKey.objects.get().scopes == ["push"]
+
+
+def test_demo_in_its_own_database_makes_an_admin(embedded, django_user_model):
+    known = demo.prepare()
+    user = django_user_model.objects.get()
+    assert user.is_superuser
+    assert (user.username, known["admin"]) == ("admin", "admin")
+    assert user.check_password(known["admin_password"])
+    assert ApiKey.objects.get().scopes == sorted(SCOPES)
+
+
+def test_demo_leaves_a_token_that_somebody_made_for_its_key(on, browser):
+    browser.get("/")
+    _, text = Token.objects.issue("alice")
+    page = browser.get("/").content.decode()
+    assert Token.objects.get(key="alice").digest == digest(text)
+    tokens = demo.prepare()["tokens"]
+    assert list(tokens) == ["bob", "carol"]
+    assert all(token in page for token in tokens.values())
+    assert send(browser, {"to": {"key": "carol"}, "body": 1}).status_code == 202
+
+
+def test_a_changed_password_of_the_admin_stays(embedded, django_user_model):
     demo.prepare()
     user = django_user_model.objects.get(username="admin")
     assert user.is_superuser
@@ -151,10 +184,33 @@ def test_the_demo_is_for_this_machine_alone(on, browser, address):
 @pytest.mark.parametrize(
     ("peer", "client"), [("127.0.0.1", "192.0.2.1"), ("10.0.0.1", "127.0.0.1"), ("10.0.0.1", "")]
 )
-def test_the_demo_is_for_nobody_behind_a_proxy(imgo, on, browser, peer, client):
+def test_the_demo_is_for_nobody_behind_a_trusted_proxy(imgo, on, browser, peer, client):
     imgo(TRUSTED_PROXIES=["127.0.0.1", "10.0.0.1"])
     headers = {"X-Forwarded-For": client}
     assert browser.get("/", REMOTE_ADDR=peer, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        {"HTTP_X_FORWARDED_FOR": "192.0.2.1"},
+        {"HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+        {"HTTP_X_FORWARDED_PROTO": "https"},
+        {"HTTP_FORWARDED": "for=192.0.2.1"},
+        {"HTTP_X_REAL_IP": "192.0.2.1"},
+        {"HTTP_VIA": "1.1 proxy"},
+        {"HTTP_HOST": "testserver"},
+        {"SERVER_PROTOCOL": "HTTP/1.0"},  # nginx, as it comes
+    ],
+    ids=str,
+)
+def test_demo_through_a_proxy_of_this_machine_is_refused(on, browser, trace):
+    browser.get("/")
+    answer = browser.get("/", **trace)
+    assert answer.status_code == 403
+    assert demo.secrets_of_demo()["api_key"] not in answer.content.decode()
+    assert send(browser, PUSH, **trace).status_code == 403
+    assert not Message.objects.exists()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

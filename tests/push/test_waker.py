@@ -168,7 +168,7 @@ def test_where_tasks_run_at_once_the_outbox_is_empty_when_the_push_is_accepted(
     settings, mode_of, tasks
 ):
     mode_of("embedded")
-    settings.CELERY_TASK_ALWAYS_EAGER = True
+    settings.IMGO_BROKER_URL = ""
     for push in (Push(b"1", keys=("a", "b", "c")), Push(b"1", room="r"), Push(b"1", to_all=True)):
         accept_push(push)
         assert not Outbox.objects.exists()

@@ -4,18 +4,20 @@ from argparse import ArgumentParser
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.urls import NoReverseMatch, reverse
 
 from imgo_site.conf import conf
+from imgo_site.deployment import has_workers, is_embedded, is_one_process, is_shared_database
 from imgo_site.names import check_number
 from push import demo, files, processes
 from push.alone import alone
 from push.management.console import ImgoCommand
 
 PROCESSES_MAX = 1000
+DATABASES = {"postgresql": "Postgres", "sqlite": "SQLite"}  # by Django's names of vendors
 
 
 class Command(ImgoCommand):
@@ -44,7 +46,7 @@ class Command(ImgoCommand):
     def run(self, **options: Any) -> None:
         """Print what to open and what to type, and serve until stopped."""
         count = check_number(options["processes"], "--processes", lowest=1, highest=PROCESSES_MAX)
-        if count > 1 and not (settings.DATABASE_URL and settings.REDIS_URL):
+        if count > 1 and (is_one_process() or not is_shared_database()):
             raise CommandError(
                 "--processes needs DATABASE_URL (Postgres) and REDIS_URL (Redis): without them "
                 "messages and sessions are in the memory of one process."
@@ -52,8 +54,7 @@ class Command(ImgoCommand):
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
-        is_embedded = not (settings.DATABASE_URL or settings.REDIS_URL)
-        with alone() if is_embedded else nullcontext():
+        with alone() if is_embedded() else nullcontext():
             if options["verbosity"]:
                 self._greet(demo.prepare() if demo.is_on() else None)
             connection.close()
@@ -67,30 +68,41 @@ class Command(ImgoCommand):
     def _greet(self, known: dict[str, Any] | None) -> None:
         host = "localhost" if conf.HOST in {"127.0.0.1", "0.0.0.0", "::1", "::"} else conf.HOST  # noqa: S104
         base = f"http://{host}:{conf.HTTP_PORT}"
-        mode = "Postgres" if settings.DATABASE_URL else "SQLite"
-        bus = "Redis and Celery workers" if settings.REDIS_URL else "this process alone"
-        lines = [f"imgo, with {mode} and {bus}", ""]
+        bus = "this process alone" if is_one_process() else "Redis"
+        bus += " and Celery workers" if has_workers() else ""
+        lines = [f"imgo, with {DATABASES.get(connection.vendor, connection.vendor)} and {bus}"]
+        lines += ["", *_to_open(base, known), ""]
         if known is not None:
-            lines += [
-                f"  demo page     {base}/",
-                f"  admin         {base}/admin/   user {demo.ADMIN}, "
-                f"password {known['admin_password']}",
-                f"  API key       {conf.API_KEY or known['api_key']}",
-                *(
-                    f"  token         {token}   (key {key})"
-                    for key, token in known["tokens"].items()
-                ),
-                "",
-                "  A first push:",
-                f"  {demo.curl_line(conf.API_KEY or known['api_key'], base)}",
-                "",
-            ]
+            # Whoever gave the key knows it; what is printed ends up in logs.
+            key = "$IMGO_API_KEY" if conf.API_KEY else known["api_key"]
+            lines += ["  A first push:", f"  {demo.curl_line(key, base)}", ""]
         ports = [f"HTTP and WebSocket {base} (/sub)"]
         ports += [f"WebSocket port {conf.WS_PORT}"] if conf.WS_PORT else []
         ports += [f"TCP port {conf.TCP_PORT}"] if conf.TCP_PORT else []
         lines += [f"Listening: {', '.join(ports)}. Ctrl-C stops it."]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
+
+
+def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
+    """What there is to open in a browser, and how to sign in."""
+    lines = [f"  demo page     {base}/"] if known is not None else []
+    try:
+        pages = {"dashboard": reverse("imgo:dashboard"), "API docs": reverse("imgo:docs")}
+        pages["admin"] = reverse("admin:index")
+    except NoReverseMatch:
+        return lines
+    lines += [f"  {name:<14}{base}{path}" for name, path in pages.items()]
+    if known is None or not known["admin"]:
+        lines.append("  sign in       as staff; manage.py createsuperuser makes the first user")
+    else:
+        lines.append(f"  sign in       user {known['admin']}, password {known['admin_password']}")
+    if known is not None:
+        key = "that of IMGO_API_KEY" if conf.API_KEY else known["api_key"]
+        lines.append(f"  API key       {key}")
+        tokens = known["tokens"].items()
+        lines += [f"  token         {token}   (key {key})" for key, token in tokens]
+    return lines
 
 
 def _serve() -> str:

@@ -4,10 +4,10 @@ import re
 from argparse import ArgumentParser
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.core.management.base import CommandError
 
 from imgo_site.conf import conf
+from imgo_site.deployment import has_workers
 from push.management.console import ImgoCommand
 from push.worker_metrics import taken
 from push.workers import Supervisor
@@ -38,7 +38,7 @@ class Command(ImgoCommand):
 
     def run(self, **options: Any) -> None:
         """Run until stopped."""
-        if settings.CELERY_TASK_ALWAYS_EAGER:
+        if not has_workers():
             raise CommandError(
                 "There is nothing to do: without REDIS_URL or CELERY_BROKER_URL the server itself "
                 "does what workers do."

@@ -41,6 +41,7 @@ def browser(rows, nodes, admin_client, imgo) -> Client:
     """Signed in, on the machine of the server, which has its demo on."""
     imgo(DEMO="on")
     admin_client.raise_request_exception = False
+    admin_client.defaults["HTTP_HOST"] = "localhost"  # the demo has no other name
     return admin_client
 
 

@@ -95,14 +95,12 @@ def test_a_disk_that_is_full_is_one_line(run, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["x", "9", "3-1", "-1", "0-99999", "1,,2"])
-def test_partitions_that_make_no_sense_start_no_workers(run, settings, text):
-    settings.CELERY_TASK_ALWAYS_EAGER = False
+def test_partitions_that_make_no_sense_start_no_workers(run, text):
     with pytest.raises(CommandError, match="partition"):
         run("workers", f"--partitions={text}")
 
 
-def test_a_log_level_that_there_is_not_starts_no_workers(run, settings):
-    settings.CELERY_TASK_ALWAYS_EAGER = False
+def test_a_log_level_that_there_is_not_starts_no_workers(run):
     with pytest.raises(CommandError, match="invalid choice: 'LOUD'"):
         run("workers", "--log-level", "loud")
 

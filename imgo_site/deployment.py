@@ -1,0 +1,70 @@
+"""What this setup is made of, read from the settings that decide it and not from the environment.
+
+A project may have a database, a layer or a broker of its own, and may have left out settings that
+only `imgo_site/settings.py` has.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from imgo_site.conf import conf
+
+DATABASE_FILE = "imgo.sqlite3"
+IN_PROCESS_LAYERS = frozenset(
+    {"push.layers.InProcessChannelLayer", "channels.layers.InMemoryChannelLayer"}
+)
+
+
+def redis_url() -> str:
+    """Return the URL of Redis, which holds the registry; "" without one."""
+    return str(getattr(settings, "REDIS_URL", "") or "")
+
+
+def broker_url() -> str:
+    """Return the URL of the broker of imgo's own tasks; "" where tasks run in this process."""
+    return str(getattr(settings, "IMGO_BROKER_URL", "") or "")
+
+
+def has_workers() -> bool:
+    """Whether tasks go through a broker to workers."""
+    return bool(broker_url())
+
+
+def data_dir() -> Path:
+    """Return the directory of the embedded mode's files. It may not exist."""
+    return Path(getattr(settings, "DATA_DIR", None) or conf.DATA_DIR).resolve()
+
+
+def layer() -> str:
+    """Return the dotted path of the default channel layer; "" when there is none."""
+    layers: dict[str, Any] = getattr(settings, "CHANNEL_LAYERS", None) or {}
+    return str((layers.get("default") or {}).get("BACKEND", ""))
+
+
+def has_own_database() -> bool:
+    """Whether the database is the SQLite file that imgo makes in its data directory.
+
+    Any other database, SQLite too, was chosen by whoever runs this.
+    """
+    default = settings.DATABASES.get("default", {})
+    is_sqlite = str(default.get("ENGINE", "")).endswith(".sqlite3")
+    path = Path(str(default.get("NAME", "")))
+    return is_sqlite and path.is_absolute() and path == data_dir() / DATABASE_FILE
+
+
+def is_shared_database() -> bool:
+    """Whether the database is one that several machines can use: anything but SQLite."""
+    engine = str(settings.DATABASES.get("default", {}).get("ENGINE", ""))
+    return not engine.endswith(".sqlite3")
+
+
+def is_one_process() -> bool:
+    """Whether sessions are known to one process only: no Redis, or a layer in its memory."""
+    return not redis_url() or layer() in IN_PROCESS_LAYERS
+
+
+def is_embedded() -> bool:
+    """Whether this is the mode that needs no configuration: own SQLite file, one process."""
+    return has_own_database() and not redis_url() and layer() in IN_PROCESS_LAYERS

@@ -1,0 +1,164 @@
+"""The project around imgo: what its settings lack, or have that imgo cannot work with."""
+
+from collections.abc import Iterator
+
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, register
+from django.db import connection
+from django.urls import NoReverseMatch, reverse
+
+from imgo_site.conf import conf
+from push.checks.reading import with_settings
+
+NEEDED = (
+    *("accounts", "offline", "push", "channels"),
+    *("django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"),
+    *("django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles"),
+)
+OF_PAGES = (
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+)
+OF_REQUESTS = "imgo_site.middleware.RequestMiddleware"
+POOL_MIN = 3  # connections: the two of DATABASE_THREADS, and one for the API
+SECRET_KEY_MIN, SECRET_KEY_DISTINCT_MIN = 32, 8  # characters
+
+
+@register
+def check_apps(**_: object) -> list[CheckMessage]:
+    """E020: an app that imgo needs is not installed; W030: the API's page lacks its scripts."""
+    found: list[CheckMessage] = []
+    if missing := [name for name in NEEDED if not apps.is_installed(name)]:
+        found.append(
+            Error(
+                f"INSTALLED_APPS lacks {', '.join(missing)}.",
+                hint="Add them, or begin your settings with 'from imgo_site.settings import *'.",
+                id="imgo.E020",
+            )
+        )
+    if not apps.is_installed("drf_spectacular_sidecar"):
+        found.append(
+            checks.Warning(
+                "drf_spectacular_sidecar is not in INSTALLED_APPS: the page api/docs/ stays empty.",
+                hint="Add it to INSTALLED_APPS.",
+                id="imgo.W030",
+            )
+        )
+    return found
+
+
+@register
+@with_settings
+def check_middleware() -> Iterator[CheckMessage]:
+    """E021: middleware that the pages or the settings need; W031: no ids and no access log."""
+    if missing := [name for name in OF_PAGES if name not in settings.MIDDLEWARE]:
+        yield Error(
+            f"MIDDLEWARE lacks {', '.join(missing)}: the dashboard cannot know who looks at it.",
+            hint="Add it where Django's documentation has it, or take MIDDLEWARE of "
+            "imgo_site.settings.",
+            id="imgo.E021",
+        )
+    if OF_REQUESTS in settings.MIDDLEWARE:
+        return
+    if conf.TRUSTED_PROXIES:
+        yield Error(
+            f"TRUSTED_PROXIES is set, and MIDDLEWARE lacks {OF_REQUESTS}, which reads what they "
+            "say: every client would have the proxy's address.",
+            hint="Put it first in MIDDLEWARE.",
+            id="imgo.E021",
+        )
+    else:
+        yield checks.Warning(
+            f"MIDDLEWARE lacks {OF_REQUESTS}: requests have no id, no trace and no access log.",
+            hint="Put it first in MIDDLEWARE.",
+            id="imgo.W031",
+        )
+
+
+@register
+def check_time_zones(**_: object) -> list[CheckMessage]:
+    """E022: times without a zone."""
+    if settings.USE_TZ:
+        return []
+    return [
+        Error(
+            "USE_TZ is False: imgo compares times with the database's, and messages would expire "
+            "hours too early or too late.",
+            hint="Set USE_TZ = True. TIME_ZONE may be any.",
+            id="imgo.E022",
+        )
+    ]
+
+
+@register
+def check_pages(**_: object) -> list[CheckMessage]:
+    """E023: the dashboard is served, and the admin that it signs operators in with is not."""
+    try:
+        reverse("imgo:dashboard")
+    except NoReverseMatch:
+        return []  # a project that serves no pages of ours
+    try:
+        reverse("admin:index")
+    except NoReverseMatch:
+        return [
+            Error(
+                "ROOT_URLCONF has imgo's dashboard and no admin, which signs its users in.",
+                hint="Add path('admin/', admin.site.urls) to the URLs, or include imgo_site.urls.",
+                id="imgo.E023",
+            )
+        ]
+    return []
+
+
+@register
+def check_pool(**_: object) -> list[CheckMessage]:
+    """E024: a pool that a node cannot work with."""
+    pool = connection.settings_dict.get("OPTIONS", {}).get("pool")
+    if not isinstance(pool, dict):
+        return []
+    size = int(pool.get("max_size") or pool.get("min_size") or POOL_MIN)
+    if size >= POOL_MIN:
+        return []
+    return [
+        Error(
+            f"The database's pool has {size} connections: logins and the API would wait for each "
+            "other until they time out.",
+            hint=f"Set max_size of OPTIONS['pool'] (DATABASE_POOL_SIZE) to {POOL_MIN} or more.",
+            id="imgo.E024",
+        )
+    ]
+
+
+@register(deploy=True)
+def check_secret_key(**_: object) -> list[CheckMessage]:
+    """E025: a secret key that can be guessed. Whoever has it can sign in as anybody."""
+    key = settings.SECRET_KEY
+    if len(key) >= SECRET_KEY_MIN and len(set(key)) >= SECRET_KEY_DISTINCT_MIN:
+        return []
+    return [
+        Error(
+            f"The secret key can be guessed: it has {len(key)} characters, {len(set(key))} of "
+            "them different.",
+            hint="Set DJANGO_SECRET_KEY to what this prints: python -c 'import secrets; "
+            "print(secrets.token_urlsafe(50))'",
+            id="imgo.E025",
+        )
+    ]
+
+
+@register(deploy=True)
+def check_hosts(**_: object) -> list[CheckMessage]:
+    """E026: any name is taken for this server's."""
+    if "*" not in settings.ALLOWED_HOSTS:
+        return []
+    return [
+        Error(
+            "ALLOWED_HOSTS has '*': pages can be served under a stranger's name, and links and "
+            "cookies with them.",
+            hint="Set DJANGO_ALLOWED_HOSTS to the names of this server.",
+            id="imgo.E026",
+        )
+    ]
