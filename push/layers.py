@@ -1,33 +1,24 @@
 """The channel layers of the two modes, and what any layer raises when it is away."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
-from channels_redis.pubsub import (
-    RedisPubSubChannelLayer,
-    RedisPubSubLoopLayer,
-    RedisSingleShardConnection,
-)
-from channels_redis.utils import decode_hosts
+from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
+from channels_redis.utils import create_pool, decode_hosts
 from redis import RedisError
-from redis.asyncio.client import PubSub
+from redis import asyncio as aioredis
 
-from push.background import is_cancelled
-
-logger = logging.getLogger(__name__)
+from push.listener import Listener
 
 # What a channel layer raises when it cannot be reached.
 LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull)
 
 NEVER = float("inf")  # the time when a message expires
 CAPACITY = 1_000_000  # messages a hub may lag behind; the layer drops at 100 by default
-CONFIRM_TIMEOUT = 5.0  # seconds for Redis to confirm a subscription
 PIPELINE_MAX = 500  # messages in one pipeline
-RETRY_INTERVAL = 1.0  # seconds until a connection that failed is read again
 
 
 class InProcessChannelLayer(InMemoryChannelLayer):
@@ -137,19 +128,31 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
     def __init__(self, hosts: Any = None, **options: Any) -> None:
         super().__init__(hosts, **options)
-        self._shards: list[_Connection] = [_Connection(host, self) for host in decode_hosts(hosts)]
+        self._shards: list[_Shard] = [_Shard(host, self) for host in decode_hosts(hosts)]
+        self._in_gap: set[_Shard] = set()
         self.lost: Callable[[], None] = _nothing
         self.regained: Callable[[], None] = _nothing
+
+    def shard_lost(self, shard: "_Shard") -> None:
+        """Say that messages may be missed from now on."""
+        self._in_gap.add(shard)
+        self.lost()
+
+    def shard_regained(self, shard: "_Shard") -> None:
+        """Say that all groups are subscribed to again, if that is so in every shard."""
+        self._in_gap.discard(shard)
+        if not self._in_gap:
+            self.regained()
 
     async def reconnect(self) -> None:
         """Break the connections; their readers make them again."""
         for shard in self._shards:
-            await shard.disconnect()
+            await shard.listener.reconnect()
 
     async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Send messages to their groups, in order for each group. Raises what Redis raises."""
         serialize = self.channel_layer.serialize
-        by_shard: dict[_Connection, list[tuple[str, bytes]]] = {}
+        by_shard: dict[_Shard, list[tuple[str, bytes]]] = {}
         for group, message in messages:
             name = self._get_group_channel_name(group)
             by_shard.setdefault(self._get_shard(name), []).append((name, serialize(message)))
@@ -176,44 +179,46 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         shards = self._by_shard(left).items()
         await asyncio.gather(*(shard.unsubscribe_all(some) for shard, some in shards))
 
-    def _by_shard(self, names: Iterable[str]) -> "dict[_Connection, list[str]]":
-        shards: dict[_Connection, list[str]] = {}
+    def received(self, name: str, data: bytes) -> None:
+        """Queue what was published: to a channel, or to every channel in a group."""
+        if name in self.channels:
+            self.channels[name].put_nowait(data)
+            return
+        for channel in self.groups.get(name, ()):
+            if channel in self.channels:
+                self.channels[channel].put_nowait(data)
+
+    def _by_shard(self, names: Iterable[str]) -> "dict[_Shard, list[str]]":
+        shards: dict[_Shard, list[str]] = {}
         for name in names:
             shards.setdefault(self._get_shard(name), []).append(name)
         return shards
 
 
-class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
-    """The connection to one Redis: subscriptions and publications."""
+class _Shard:
+    """One Redis: a listener for subscriptions, a pool of its own for publications.
+
+    It stands for channels_redis' `RedisSingleShardConnection`.
+    """
 
     def __init__(self, host: Any, layer: _LoopLayer) -> None:
-        super().__init__(host, layer)
-        self._redis: Any = None
-        self._pubsub: Any = None
-        self._confirmations: dict[bytes, asyncio.Future[None]] = {}
-        self._last_again = b""  # of the channels that are subscribed to again
+        self._pool = create_pool(host)
+        self._redis = aioredis.Redis(connection_pool=self._pool)
+        self._lock = asyncio.Lock()  # what is published by one after the other arrives so
+        self.listener = Listener(
+            self._pool.make_connection, lambda name, data: layer.received(name.decode(), data)
+        )
+        self.listener.lost = lambda: layer.shard_lost(self)
+        self.listener.regained = lambda: layer.shard_regained(self)
 
-    def _ensure_redis(self) -> None:
-        if self._redis is None:
-            super()._ensure_redis()
-            pool: Any = self._redis.connection_pool  # type: ignore[attr-defined]  # made above
-            self._pubsub = _PubSub(pool, self._connected)
-
-    def _connected(self, again: list[bytes]) -> None:
-        """A connection was made; `again` are the channels that it subscribes to, in order."""
-        if again:
-            self._last_again = again[-1]
-            self.channel_layer.lost()
-
-    async def disconnect(self) -> None:
-        """Break the connection that is read, for the reader to make it again."""
-        if self._pubsub is not None and self._pubsub.connection is not None:
-            await self._pubsub.connection.disconnect(nowait=True)
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Publish one message. Raises what Redis raises."""
+        async with self._lock:
+            await self._redis.publish(channel, message)
 
     async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish messages, in order, many with one way to Redis and back."""
         async with self._lock:
-            self._ensure_redis()
             for start in range(0, len(messages), PIPELINE_MAX):
                 pipe = self._redis.pipeline(transaction=False)
                 for name, data in messages[start : start + PIPELINE_MAX]:
@@ -221,74 +226,25 @@ class _Connection(RedisSingleShardConnection):  # type: ignore[misc]
                 await pipe.execute()
 
     async def subscribe(self, channel: str) -> None:
+        """Subscribe to one channel. Raises what Redis raises, or `TimeoutError`."""
         await self.subscribe_all([channel])
 
+    async def unsubscribe(self, channel: str) -> None:
+        """Give up the subscription to one channel. Raises what Redis raises."""
+        await self.unsubscribe_all([channel])
+
     async def subscribe_all(self, channels: Sequence[str]) -> None:
-        """Subscribe to channels, and wait until Redis says so."""
-        async with self._lock:
-            fresh = [name for name in channels if name not in self._subscribed_to]
-            if not fresh:
-                return
-            self._ensure_redis()
-            self._ensure_receiver()
-            # Redis confirms in order: the last one stands for all.
-            last = fresh[-1].encode()
-            confirmed = self._confirmations[last] = asyncio.get_running_loop().create_future()
-            try:
-                await self._pubsub.subscribe(*fresh)
-                async with asyncio.timeout(CONFIRM_TIMEOUT):
-                    await confirmed
-            finally:
-                self._confirmations.pop(last, None)
-            self._subscribed_to.update(fresh)
+        """Subscribe to channels, and wait until Redis has confirmed it."""
+        await self.listener.subscribe([name.encode() for name in channels])
 
     async def unsubscribe_all(self, channels: Sequence[str]) -> None:
         """Give up the subscriptions to channels."""
-        async with self._lock:
-            there = [name for name in channels if name in self._subscribed_to]
-            if there:
-                self._ensure_redis()
-                self._ensure_receiver()
-                await self._pubsub.unsubscribe(*there)
-                self._subscribed_to.difference_update(there)
+        await self.listener.unsubscribe([name.encode() for name in channels])
 
-    async def _do_receiving(self) -> None:
-        while not is_cancelled():
-            try:
-                if self._pubsub is None or not self._pubsub.subscribed:
-                    await asyncio.sleep(0.01)
-                    continue
-                reply = await self._pubsub.parse_response(block=True)
-                if reply is not None and bytes(reply[0]) == b"message":
-                    self._receive_message({"channel": reply[1], "data": reply[2]})
-                    continue
-                if reply is not None:
-                    self._confirmed(reply[1])
-                await self._pubsub.handle_message(reply)
-            except Exception as error:  # noqa: BLE001 - the reader must outlive any of them
-                logger.warning("the connection to Redis failed, connecting again: %s", error)
-                await asyncio.sleep(RETRY_INTERVAL)
-
-    def _confirmed(self, name: bytes) -> None:
-        """Redis has confirmed a subscription."""
-        confirmed = self._confirmations.get(name)
-        if confirmed is not None and not confirmed.done():
-            confirmed.set_result(None)
-        if name == self._last_again:
-            self._last_again = b""
-            self.channel_layer.regained()
-
-
-class _PubSub(PubSub):
-    """redis-py's, which subscribes again when it had to connect again, and says so."""
-
-    def __init__(self, pool: Any, connected: Callable[[list[bytes]], None]) -> None:
-        super().__init__(pool)
-        self._connected = connected
-
-    async def on_connect(self, connection: Any) -> None:
-        self._connected(list(self.channels))
-        await super().on_connect(connection)
+    async def flush(self) -> None:
+        """Close the connections; the next use makes new ones."""
+        await self.listener.close()
+        await self._redis.aclose(close_connection_pool=True)
 
 
 def _nothing() -> None:

@@ -51,7 +51,7 @@ def test_it_is_what_the_embedded_mode_makes(settings):
 
 @pytest.fixture
 async def pubsub(settings, redis_client, monkeypatch) -> AsyncIterator[PubSubChannelLayer]:
-    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
     layer = PubSubChannelLayer(hosts=[settings.REDIS_URL], prefix="t")
     yield layer
     await layer.flush()
@@ -172,7 +172,7 @@ def own_redis(tmp_path) -> Iterator[Redis]:
 
 
 async def test_a_redis_that_was_restarted_is_found_again(own_redis, monkeypatch):
-    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
     layer = PubSubChannelLayer(hosts=[own_redis.url])
     reader = Reader(layer)
     await reader.join("a", "b")
@@ -244,3 +244,16 @@ async def test_a_layer_that_can_do_less_does_the_same_one_by_one():
     assert (await layer.receive(channel))["n"] == 2
     on_reconnect(layer, pytest.fail, pytest.fail)
     await reconnect(layer)
+
+
+async def test_a_gap_in_two_redis_servers_ends_when_both_are_back(settings):
+    layer = PubSubChannelLayer(hosts=[settings.REDIS_URL, settings.REDIS_URL], prefix="two")
+    log: list[str] = []
+    layer.on_reconnect(lambda: log.append("lost"), lambda: log.append("regained"))
+    first, second = layer._get_layer()._shards
+    first.listener.lost()
+    second.listener.lost()
+    first.listener.regained()
+    assert log == ["lost", "lost"]
+    second.listener.regained()
+    assert log == ["lost", "lost", "regained"]
