@@ -28,7 +28,7 @@ from accounts.models import Token, check_join, check_rooms, digest
 from imgo_site.batching import BatchLoader, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, NotAuthenticated
-from imgo_site.names import check_name
+from imgo_site.names import check_name, matches_pattern
 
 __all__ = [  # for `AUTHENTICATOR`s of projects, which import them from here
     "AuthBody",
@@ -222,8 +222,4 @@ async def authorize_room(identity: Identity, room: str) -> bool:
         return True
     if identity.rooms is None:
         return conf.ROOMS_OPEN
-    return any(_matches(pattern, room) for pattern in identity.rooms)
-
-
-def _matches(pattern: str, room: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), room) is not None
+    return any(matches_pattern(pattern, room) for pattern in identity.rooms)

@@ -19,6 +19,27 @@ def has_control_characters(text: str) -> bool:
     return _FORBIDDEN.search(text) is not None
 
 
+def matches_pattern(pattern: str, name: str) -> bool:
+    """Return whether `name` matches `pattern`, in which each `*` stands for any text.
+
+    Each part between two stars is searched once, behind the part before it, so the time grows
+    with the length of the name and not with the number of ways to share it out.
+    """
+    first, *parts = pattern.split("*")
+    if not parts:
+        return name == pattern
+    last = parts.pop()
+    start, end = len(first), len(name) - len(last)
+    if start > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for part in parts:
+        found = name.find(part, start, end)
+        if found < 0:
+            return False
+        start = found + len(part)
+    return True
+
+
 def check_name(value: object, what: str) -> str:
     """`value` if it may be a `what` ("key", "room"); raises `BadRequest`."""
     if not isinstance(value, str) or not value:

@@ -1,11 +1,14 @@
 """What a key, a room and a number from outside may look like."""
 
+import time
+from fnmatch import fnmatchcase
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgo_site.errors import BadRequest
-from imgo_site.names import NAME_MAX, check_name, check_number
+from imgo_site.names import NAME_MAX, check_name, check_number, matches_pattern
 
 ANYTHING = st.recursive(
     st.none()
@@ -97,3 +100,24 @@ def test_any_value_is_a_number_within_the_limits_or_a_bad_request(value):
         return
     assert type(number) is int
     assert -5 <= number <= 10**6
+
+
+@settings(deadline=None)
+@given(st.text("ab*", max_size=8), st.text("ab*", max_size=12))
+def test_a_pattern_matches_as_fnmatch_does(pattern, name):
+    assert matches_pattern(pattern, name) is fnmatchcase(name, pattern)
+
+
+def seconds_to_refuse(size: int) -> float:
+    """Return the CPU time for a pattern with `size` stars and a name that almost matches it."""
+    pattern, name = "*-" * size + "*!*", "-" * 4 * size
+    begin = time.process_time()
+    for _ in range(5):
+        assert not matches_pattern(pattern, name)
+    return time.process_time() - begin
+
+
+def test_a_patterns_time_grows_with_the_name_alone():
+    # A name 8 times as long takes 8 times as long; a quadratic search takes 64 times.
+    ratios = [seconds_to_refuse(40_000) / seconds_to_refuse(5_000) for _ in range(3)]
+    assert min(ratios) < 24
