@@ -258,6 +258,8 @@ class SessionConsumer(AsyncConsumer):
             room = room_name(frame.body)
             if room:
                 await cls._join(node, session, room)
+            if session.is_closed:
+                return
             if session.change_room and session.change_room != room:
                 await node.leave_room(session, session.change_room)
             session.change_room = room
@@ -305,6 +307,8 @@ class SessionConsumer(AsyncConsumer):
         if len(session.rooms) >= conf.MAX_ROOMS_PER_SESSION:
             raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
         await check_room(session.identity, room)
+        if session.is_closed:  # while the `ROOM_AUTHORIZER` was asked
+            return
         await node.join_room(session, room)
 
     @classmethod

@@ -191,6 +191,8 @@ async def _replay(node: Node, session: Session, since: int) -> None:
             if is_owed and session.takes(pending.op):
                 if session.link.waiting:  # at the reader's pace
                     await session.link.drained()
+                if session.is_closed:
+                    return
                 node.hub.replayed.add(pending.id, group)
                 session.replay(
                     Outgoing(pending.id, pending.op, pending.body, pending.is_json, session.key)

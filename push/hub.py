@@ -153,7 +153,12 @@ class Hub:
         await self._join_layer(*groups)
 
     async def join(self, session: Session, group: str) -> None:
-        """Add a session to a group, and this node to the layer's group if it is the first."""
+        """Add a session to a group, and this node to the layer's group if it is the first.
+
+        A session that was removed is not added: nothing would take it out again.
+        """
+        if self.sessions.get(session.id) is not session:
+            return
         self._enter(session, group)
         await self._join_layer(group)
 

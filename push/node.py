@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 CLOSE_SPACING = 0.5  # seconds between two sessions that a node that ends closes, at most
 DRAINED_TIMEOUT = 5.0  # seconds that the last writes of closed sessions may take
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
+STOPPING = "The server is stopping; come back in a moment."
 GAP_MARGIN = 2.0  # seconds added to the time that a node may have heard nothing
 
 
@@ -167,17 +168,25 @@ class Node:
 
         Whatever happens, `dismiss` undoes it.
         """
-        if self.is_draining:
-            raise Unavailable("The server is stopping; come back in a moment.")
+        self._check_not_draining()
         evict = conf.SESSION_CAP_POLICY == "close_oldest"
         evicted = await self.registry.add(entry, conf.MAX_SESSIONS_PER_KEY, evict=evict)
         self.entries[session.id] = entry
         for oldest in evicted:
             await self._close_elsewhere(oldest)
+        self._check_not_draining()  # `stop` dismisses only the sessions that it finds in the hub
         session.rooms.update(rooms)
         await self.hub.add(session, groups_of(session))
-        if rooms:
+        if rooms and session.id in self.entries:
             await self.registry.join(entry, rooms)
+        if session.id not in self.entries:
+            await self.registry.remove(entry, rooms)
+            raise Unavailable(STOPPING)
+
+    def _check_not_draining(self) -> None:
+        """Raise `Unavailable` if this node takes no more sessions."""
+        if self.is_draining:
+            raise Unavailable(STOPPING)
 
     async def _close_elsewhere(self, entry: Entry) -> None:
         order = close_envelope(node_group(entry.node), [entry.id], CloseCode.REPLACED)
@@ -195,16 +204,34 @@ class Node:
                 logger.warning("a session stays in the registry for a while: %s", error)
 
     async def join_room(self, session: Session, room: str) -> None:
-        """Put a session into a room. Raises `Unavailable`."""
+        """Put a session into a room; do nothing for a session that was dismissed.
+
+        The client may go at each `await`, and `dismiss` then takes the session out of the rooms
+        it has at that moment. Raises `Unavailable`; the session is not in the room then.
+        """
+        entry = self.entries.get(session.id)
+        if entry is None:
+            return
         session.rooms.add(room)
-        await self.hub.join(session, room_group(room))
-        await self.registry.join(self.entries[session.id], [room])
+        try:
+            await self.hub.join(session, room_group(room))
+            if session.id in self.entries:
+                await self.registry.join(entry, [room])
+        except BaseException:
+            session.rooms.discard(room)
+            self.hub.leave(session, room_group(room))
+            raise
+        if session.id not in self.entries:
+            # The registry may have been told of the end first.
+            await self.registry.leave(entry, room)
 
     async def leave_room(self, session: Session, room: str) -> None:
         """Take a session out of a room."""
         session.rooms.discard(room)
         self.hub.leave(session, room_group(room))
-        await self.registry.leave(self.entries[session.id], room)
+        entry = self.entries.get(session.id)
+        if entry is not None:
+            await self.registry.leave(entry, room)
 
     def deliver_late(self, session: Session, message: Outgoing) -> None:
         """See `Session.deliver`: send it if nobody of its key has had it."""
@@ -215,7 +242,7 @@ class Node:
         try:
             is_owed = not self.acknowledger.has(*pair) and await owed.get(pair)
             # It may have been acknowledged while the database was asked.
-            if is_owed and not self.acknowledger.has(*pair):
+            if is_owed and not self.acknowledger.has(*pair) and not session.is_closed:
                 session.replay(message)
         except DatabaseError as error:
             logger.warning("message %d waits for the next audit: %s", message.id, error)

@@ -49,8 +49,7 @@ redis.call('INCR', KEYS[2])
 """
 
 _REMOVE = """
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('DECR', KEYS[2])
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('DECR', KEYS[2]) end
 """
 
 # Puts a session into a room, and the room among the node's rooms, by how many are in it.

@@ -154,7 +154,11 @@ class Upkeep:
         await self._hub.leave_empty(conf.GROUP_LINGER)
 
     async def renew(self) -> None:
-        """Renew the lease."""
+        """Renew the lease.
+
+        After a lost lease every entry is written again. A session that was dismissed meanwhile
+        would come back to life by that, so its entry is removed once more.
+        """
         node, sessions = self._node, self._hub.sessions
         entries = [
             (entry, sessions[name].rooms)
@@ -162,6 +166,9 @@ class Upkeep:
             if name in sessions
         ]
         await node.registry.renew(len(sessions), entries)
+        for entry, rooms in entries:
+            if entry.id not in node.entries:
+                await node.registry.remove(entry, rooms)
 
     async def announce(self) -> None:
         """Give a sign of life in the database, whose absence must not cost the lease."""

@@ -1,7 +1,7 @@
 """What the tests of push/ share: listening to groups of the real channel layer, and a node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +9,30 @@ from channels.layers import get_channel_layer
 
 from imgo_site.conf import conf
 from push.fanout import drain
+from push.hub import Hub
 from push.node import Node, get_node, stop_node
 from push.redis_registry import RedisRegistry
 from push.registry import MemoryRegistry, Registry
 from push.services import Push, accept_push
 
 Message = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_removed_session_in_a_group(monkeypatch) -> Iterator[None]:
+    """Fail if a session is in a group of a hub that has removed it: nothing would take it out."""
+    hubs: list[Hub] = []
+    make = Hub.__init__
+
+    def keep(hub: Hub, *arguments: Any) -> None:
+        make(hub, *arguments)
+        hubs.append(hub)
+
+    monkeypatch.setattr(Hub, "__init__", keep)
+    yield
+    for hub in hubs:
+        members = {session.id for group in hub.groups.values() for session in group}
+        assert members <= hub.sessions.keys()
 
 
 @pytest.fixture

@@ -634,6 +634,53 @@ async def test_a_registry_that_is_away_is_an_error_and_no_end(client, op, closed
     assert not any(record.exc_info for record in caplog.records)
 
 
+class Gate:
+    """A hook that is waited for: `entered` says that it was called, `opened` lets it return."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> bool:
+        self.entered.set()
+        await asyncio.wait_for(self.opened.wait(), PATIENCE)
+        return True
+
+
+async def ask_gate(identity, room) -> bool:
+    return await gate.wait()
+
+
+async def receive_behind_gate(identity, op, body) -> None:
+    await gate.wait()
+
+
+gate = Gate()
+
+
+@pytest.mark.parametrize(
+    "case", [(Op.JOIN, "client"), (Op.CHANGE_ROOM, "server"), (Op.SEND, "server")]
+)
+async def test_session_that_ends_during_hook_stays_out(client, imgo, monkeypatch, case, caplog):
+    """A session that is closed while a handler waits is in no group, and in no room of Redis."""
+    op, ends = case
+    monkeypatch.setattr(f"{__name__}.gate", Gate())
+    imgo(ROOM_AUTHORIZER=f"{__name__}.ask_gate", RECEIVER=f"{__name__}.receive_behind_gate")
+    node = await get_node()
+    (session,) = node.hub.sessions.values()
+    await client.send(op, b"a")
+    await asyncio.wait_for(gate.entered.wait(), PATIENCE)
+    if ends == "server":
+        session.disconnect(CloseCode.KICKED)
+    await node.dismiss(session)
+    gate.opened.set()
+    if ends == "server":
+        await client.until_closed()
+    await client.leave()
+    assert (node.hub.groups, node.hub.sessions, node.entries) == ({}, {}, {})
+    assert (session.rooms, await rooms()) == (set(), {})
+    assert not any(record.exc_info for record in caplog.records)
+
+
 # The receiver
 
 

@@ -200,6 +200,8 @@ async def test_a_leave_that_failed_does_not_keep_others_from_joining(hub, layer,
 
 async def test_in_a_storm_of_joins_and_leaves_the_layer_follows_at_last(hub, layer):
     sessions = [make_session(f"s{n}") for n in range(5)]
+    for session in sessions:
+        await hub.add(session, [])
 
     async def come_and_go(session, stays: bool) -> None:
         for _ in range(20):

@@ -1,12 +1,14 @@
 """A node: who is counted in and out, how it starts and stops, what it does after a gap."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
 from push import node as module
+from push.groups import room_group
 from push.hub import Hub
 from push.models import Node as NodeRow
 from push.node import get_node, is_running, stop_node
@@ -85,6 +87,81 @@ def test_ids_of_sessions_are_their_own(transactional_db, mode):
     nodes = [module.Node() for _ in range(3)]
     found = [node.new_session_id() for node in nodes for _ in range(50)]
     assert len(set(found)) == 150
+
+
+class Slow:
+    """A method that waits until it is `opened`, and then does what it did before."""
+
+    def __init__(self, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._method = getattr(owner, name)
+        self.entered, self.opened = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(owner, name, self)
+
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.entered.set()
+        await self.opened.wait()
+        return await self._method(*arguments, **options)
+
+
+@pytest.mark.parametrize("at", ["hub.join", "registry.join"])
+async def test_session_dismissed_during_join_is_in_no_room(node, monkeypatch, at):
+    session = await admit(node, "u1")
+    owner, name = at.split(".")
+    slow = Slow(getattr(node, owner), name, monkeypatch)
+    joining = asyncio.create_task(node.join_room(session, "a"))
+    await slow.entered.wait()
+    await node.dismiss(session)
+    slow.opened.set()
+    await joining
+    assert (node.hub.groups, await in_thread(node.registry.rooms)) == ({}, {})
+    await node.leave_room(session, "a")
+
+
+async def test_join_that_fails_can_be_tried_again(node, monkeypatch):
+    """A session that was told of an error is not in the room, so its next try joins."""
+    session = await admit(node, "u1")
+
+    async def fail(*_: Any) -> None:
+        raise Unavailable("Redis is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.registry, "join", fail)
+        with pytest.raises(Unavailable):
+            await node.join_room(session, "a")
+    assert (session.rooms, room_group("a") in node.hub.groups) == (set(), False)
+    await node.join_room(session, "a")
+    one = await in_thread(push_now, Push(b"1", room="a"))
+    await eventually(lambda: ids(session) == [one])
+
+
+@pytest.mark.parametrize("at", ["registry.add", "registry.join"])
+async def test_session_admitted_during_stop_is_refused(node, monkeypatch, at):
+    owner, name = at.split(".")
+    slow = Slow(getattr(node, owner), name, monkeypatch)
+    admitting = asyncio.create_task(admit(node, "u1", "a"))
+    await slow.entered.wait()
+    await node.drain()
+    for session in list(node.hub.sessions.values()):  # as `stop` does
+        await node.dismiss(session)
+    slow.opened.set()
+    with pytest.raises(Unavailable):
+        await admitting
+    assert (node.hub.groups, node.hub.sessions, node.entries) == ({}, {}, {})
+    assert await sessions_of(node, "u1") == []
+    assert await in_thread(node.registry.rooms) == {}
+
+
+async def test_session_that_goes_during_renewal_stays_gone(node, monkeypatch):
+    session = await admit(node, "u1", "a")
+    await in_thread(node.registry.forget_node, node.id)  # the lease was lost
+    slow = Slow(node.registry, "renew", monkeypatch)
+    renewing = asyncio.create_task(node.upkeep.renew())
+    await slow.entered.wait()
+    await node.dismiss(session)
+    slow.opened.set()
+    await renewing
+    assert await sessions_of(node, "u1") == []
+    assert await in_thread(node.registry.rooms) == {}
 
 
 # Starting and stopping
