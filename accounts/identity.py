@@ -25,8 +25,9 @@ from django.utils.module_loading import import_string
 from accounts import jwts
 from accounts.auth_body import AuthBody
 from accounts.models import Token, check_join, check_rooms, digest
-from imgo_site.batching import BatchLoader, database_threads
+from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
+from imgo_site.database_threads import login_threads
 from imgo_site.errors import BadRequest, NotAuthenticated
 from imgo_site.names import check_name, matches_pattern
 
@@ -194,7 +195,7 @@ async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes
         cookie = None
     if cookie is None or not SESSION_KEY.fullmatch(cookie.value):
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
-    user, expires = await database_threads.run(_session_user, cookie.value)
+    user, expires = await login_threads.run(_session_user, cookie.value)
     if user is None:
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
     return user, expires, cookie.value.encode()

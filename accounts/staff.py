@@ -9,8 +9,8 @@ import secrets
 from typing import Any
 
 from accounts.identity import Facts, Identity, signed_in
-from imgo_site.batching import database_threads
 from imgo_site.conf import conf
+from imgo_site.database_threads import login_threads
 from imgo_site.errors import NotAuthenticated
 from imgo_site.names import DASHBOARD_ROOM
 
@@ -35,7 +35,7 @@ async def authenticate_dashboard(facts: Facts) -> Identity:
     if not conf.SESSION_AUTH or facts.transport != "websocket" or "cookie" not in facts.headers:
         raise NotAuthenticated("The dashboard needs the login of a browser on our own pages.")
     user, expires, proof = await signed_in(facts)
-    if not await database_threads.run(may_watch, user):
+    if not await login_threads.run(may_watch, user):
         raise NotAuthenticated("This user may not look at the dashboard.")
     key = f"{KEY_START}{user.pk}:{secrets.token_hex(4)}"
     return Identity(key, (DASHBOARD_ROOM,), expires, DASHBOARD, proof)

@@ -26,6 +26,10 @@ if _own:
     # Before anything of prometheus_client is loaded: it looks once, and the workers are forks.
     os.environ[VARIABLE] = _own
 
+# Seconds from SIGTERM until workers whose requests do not end are killed. The services that they
+# wait for may be silent, and the whole stop is promised within DRAIN_SECONDS and ten more.
+graceful_timeout = 8
+
 access_log_format = (
     '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms "%(a)s" request %({x-request-id}o)s'
 )

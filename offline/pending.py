@@ -4,19 +4,24 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
+from django.db import DataError, IntegrityError
 from django.db import Error as DatabaseError
 
-from imgo_site.batching import BatchLoader, database_threads
+from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
+from imgo_site.database_threads import session_threads
 from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Receipt
 from offline.pendings import HistoryPage, Page, Pending, PendingMessage
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SIZE = 2_000  # receipts in one transaction
-RETRY_INTERVAL = 1.0  # seconds between attempts while the database is away
-BACKLOG_MAX = 200_000  # receipts kept while the database is away
+RETRY_INTERVAL = 1.0  # seconds between attempts while the database is unavailable
+BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
+# Errors that are about one receipt: writing the same one again cannot help.
+UNFIT = (DataError, IntegrityError, ValueError, TypeError)
 
 
 def _fetch(wanted: list[Page]) -> dict[Page, list[PendingMessage]]:
@@ -41,35 +46,35 @@ def _fetch_owed(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], bool]:
 owed: BatchLoader[tuple[int, str], bool] = BatchLoader(_fetch_owed)
 
 
+Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time
+
+
 class Acknowledger:
     """Takes receipts and writes them in batches: events, and the pending rows that they settle.
 
-    While the database is away the receipts wait, up to `BACKLOG_MAX`; beyond that the oldest are
-    forgotten, which costs a second delivery and never a message.
+    While the database is unavailable the receipts wait, up to `BACKLOG_MAX`. Beyond that the
+    oldest are dropped, which costs a second delivery and never a message. `on_lost(reason)` is
+    called for each receipt that is dropped.
     """
 
-    def __init__(self) -> None:
-        # (message id, key, kind, session id, time)
-        self._waiting: deque[tuple[int, str, str, str, float]] = deque(maxlen=BACKLOG_MAX)
+    def __init__(self, on_lost: Callable[[str], None] | None = None) -> None:
+        self._waiting: deque[Row] = deque(maxlen=BACKLOG_MAX)
         self._known: set[tuple[int, str]] = set()  # of those that settle
         self._wakeup = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to write; needs a running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._flushing: asyncio.Task[None] | None = None
+        self._on_lost = on_lost or _ignore
 
     def sent(self, message_id: int, key: str, session: str) -> None:
-        """A session that acknowledges itself was sent the message."""
+        """Note that a session which acknowledges itself was sent the message."""
         self._add(message_id, key, SENT, session)
 
     def received(self, message_id: int, key: str, session: str) -> None:
-        """The kernel took the message for a session that cannot acknowledge: that settles it."""
+        """Settle the message: the kernel took it for a session that cannot acknowledge."""
         self._known.add((message_id, key))
         self._add(message_id, key, RECEIVED, session)
 
     def acknowledged(self, message_id: int, key: str, session: str) -> None:
-        """A client acknowledged the message."""
+        """Settle the message: a client acknowledged it."""
         if (message_id, key) not in self._known:
             self._known.add((message_id, key))
             self._add(message_id, key, ACKNOWLEDGED, session)
@@ -77,39 +82,68 @@ class Acknowledger:
     def _add(self, message_id: int, key: str, kind: str, session: str) -> None:
         if len(self._waiting) == BACKLOG_MAX:
             self._known.discard(self._waiting[0][:2])
+            self._on_lost("backlog")
         self._waiting.append((message_id, key, kind, session, time.monotonic()))
         self._wakeup.set()
 
     def has(self, message_id: int, key: str) -> bool:
-        """Whether this delivery is known here though its row may still be in the database."""
+        """Return whether this delivery is settled here, though its row may still be stored."""
         return (message_id, key) in self._known
 
-    async def stop(self) -> None:
-        """Write what is waiting and end. What cannot be written now will be delivered again."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        while self._waiting:
-            try:
-                await self._flush()
-            except DatabaseError as error:
-                logger.warning("%d receipts were not written: %s", len(self._waiting), error)
-                return
+    @property
+    def waiting(self) -> int:
+        """How many receipts are not written yet."""
+        return len(self._waiting)
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Write receipts as they come. Never returns; the caller restarts it if it raises."""
         while True:
             await self._wakeup.wait()
             try:
-                # What comes while this is written is the next batch: busier makes them larger.
-                await asyncio.shield(self._flush())
+                # Receipts that come while this is written are the next batch.
+                await self._flush_once()
             except DatabaseError as error:
                 logger.warning("receipts wait, the database failed: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
 
+    async def stop(self) -> None:
+        """Write the receipts that wait. Call it when `run` has been cancelled.
+
+        A flush that `run` had begun is waited for and not made again. What cannot be written is
+        delivered again by the next node. A cancel leaves a flush under way to its thread.
+        """
+        try:
+            while self._waiting:
+                await self._flush_once()
+        except DatabaseError as error:
+            logger.warning("%d receipts were not written: %s", len(self._waiting), error)
+
+    async def _flush_once(self) -> None:
+        """Write one batch, or wait for the one that is being written."""
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+        await asyncio.shield(self._flushing)
+
     async def _flush(self) -> None:
         batch = [self._waiting[i] for i in range(min(FLUSH_SIZE, len(self._waiting)))]
-        await database_threads.run(_record, batch)
+        try:
+            await session_threads.run(_record, batch)
+        except UNFIT:
+            await self._flush_each(batch)
+        else:
+            self._forget(batch)
+
+    async def _flush_each(self, batch: list[Row]) -> None:
+        """Write the receipts of a batch that failed one by one, without those that cannot be."""
+        for row in batch:
+            try:
+                await session_threads.run(_record, [row])
+            except UNFIT:
+                logger.exception("a receipt of message %d cannot be written, it is dropped", row[0])
+                self._on_lost("refused")
+            self._forget([row])
+
+    def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:
             # The backlog may have dropped some of them from the left meanwhile.
             if self._waiting and self._waiting[0] is receipt:
@@ -120,7 +154,11 @@ class Acknowledger:
             self._wakeup.clear()
 
 
-def _record(batch: list[tuple[int, str, str, str, float]]) -> None:
+def _ignore(reason: str) -> None:
+    """Stand in for an owner that does not count what is lost."""
+
+
+def _record(batch: list[Row]) -> None:
     now = time.monotonic()
     Event.objects.record(
         [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]

@@ -19,8 +19,7 @@ from autobahn.exception import Disconnected
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
 
-from imgo_site import collector
-from imgo_site.batching import database_threads
+from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from push import health, metrics, pool
@@ -31,6 +30,8 @@ from push.http_bodies import Bodies
 from push.http_channel import Channel
 from push.http_request import NodeRequest
 from push.node import Node, get_node, stop_node
+from push.runtime import Runtime, finish
+from push.shutdown import Shutdown
 from push.sockets import Care, SocketLink
 from push.takeover import (
     ROOM_PAUSE,
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 INBOX_MAX = 64  # events a consumer may lag behind before its socket is not read any more
 POLL_INTERVAL = 0.02  # seconds between looks at such an inbox
+OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start that is under way
+NODE_TIMEOUT = 5.5  # seconds beyond DRAIN_SECONDS for the node's part of a shutdown
+THREADS_TIMEOUT = 0.5  # seconds for the database threads, when everything else has ended
 CLOSE_TIMEOUT = 2.0  # seconds that a closed TCP connection may take to send what is left
 NEVER = float("inf")
 
@@ -235,6 +239,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             verbosity=1,
             ready_callable=self._before_start,
             server_name="imgo",
+            signal_handlers=False,  # `Shutdown` has its own
         )
         if conf.REUSE_PORT:
             self.endpoints: list[str] = []  # Twisted's share no ports: `listen_shared`
@@ -248,16 +253,20 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._listener: TcpListener | None = None
         self._tcp: asyncio.Server | None = None
         self._applications = Background("Exception inside application")
-        self._ticking: asyncio.Task[None] | None = None
+        self._runtime = Runtime()
+        self._shutdown = Shutdown("the server")
         self._opening: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self._ports: list[Any] = []  # Twisted's, that are listened on
 
     def run(self) -> None:
         """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
         health.starting()
+        self._shutdown.on_signals(lambda: reactor.callFromThread(self.stop))
         super().run()
         self.gate.close()
-        database_threads.close()
+        if not database_threads.close_all(THREADS_TIMEOUT):
+            logger.warning("the database does not answer: its calls under way are left behind")
 
     def _before_start(self) -> None:
         self.ws_factory.protocol = SessionProtocol
@@ -306,7 +315,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             except OSError as error:
                 self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
         self._opening = self.loop.create_task(self._open_rest())
-        self._ticking = self.loop.create_task(self._tick())
+        self._runtime.keep("ticking", self._tick)
 
     async def _tick(self) -> None:
         while True:
@@ -355,6 +364,13 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _fail(self, reason: str) -> None:
         self.failure = self.failure or reason
         self.stop()
+
+    def stop(self) -> None:
+        """Begin the shutdown; does nothing if it has begun."""
+        self._shutdown.begin(self.failure or "it was told to")
+        if not self._is_stopping:
+            self._is_stopping = True
+            super().stop()
 
     def run_tcp(self, protocol: TcpProtocol, scope: dict[str, Any]) -> None:
         """Run the application for a TCP connection."""
@@ -412,15 +428,22 @@ class ImgoServer(Server):  # type: ignore[misc]
             self._listener = None
 
     async def _shut(self) -> None:
+        """Stop everything in reverse order of its start, within the time of `Shutdown`."""
+        self._shutdown.begin("the reactor stops")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + conf.DRAIN_SECONDS + NODE_TIMEOUT
         health.stopping()
         self._stop_listening()
         if self._opening is not None:
-            await asyncio.wait([self._opening])
+            await asyncio.wait([self._opening], timeout=OPENING_TIMEOUT)
+            self._opening.cancel()
         self._stop_listening()  # what was opened meanwhile
-        try:
-            await stop_node()
-        except Exception:
-            logger.exception("the node did not stop cleanly")
+        await finish(stop_node(OPENING_TIMEOUT), deadline, "the node")
+        await self._end_applications()
+        await self._runtime.stop(deadline)
+        self.care.close()
+
+    async def _end_applications(self) -> None:
         left = [
             instance
             for details in self.connections.values()
@@ -430,6 +453,3 @@ class ImgoServer(Server):  # type: ignore[misc]
             task.cancel()
         if left or self._applications.tasks:
             await asyncio.wait([*left, *self._applications.tasks], timeout=CLOSE_TIMEOUT)
-        if self._ticking is not None:
-            self._ticking.cancel()
-        self.care.close()

@@ -34,6 +34,7 @@ NOTE_EVERY = 5.0  # seconds; a look at 100,000 sessions takes 30 ms
 # Values of labels that are shown from the start: a rate does not see a series' first count.
 SOURCES = ("token", "jwt", "session", "goim", "dashboard")
 DROP_REASONS = ("busy_group", "expired", "offline_max", "parked", "too_late")
+LOST_RECEIPTS = ("backlog", "refused", "stop")
 RECONNECTS = ("lost", "silent")
 REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503")
 TARGETS = ("key", "room", "all")
@@ -74,6 +75,18 @@ SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their ta
 LAYER_RECONNECTS = Counter(
     "imgo_layer_reconnects", "Connections to the layer that were made anew, by why.", ["why"]
 )
+TASK_RESTARTS = Counter(
+    "imgo_task_restarts",
+    "Failures of a process's long-lived tasks, each followed by a restart, by task.",
+    ["task"],
+)
+RECEIPTS_LOST = Counter(
+    "imgo_receipts_lost",
+    "Receipts that were dropped before they were stored, by reason; the message is sent again.",
+    ["reason"],
+)
+for _reason in LOST_RECEIPTS:
+    RECEIPTS_LOST.labels(_reason)
 PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
 for _reason in DROP_REASONS:
     DROPS.labels(_reason)

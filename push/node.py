@@ -13,8 +13,8 @@ import time
 from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 
-from imgo_site.batching import database_threads
 from imgo_site.conf import conf
+from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, owed
 from push import health, metrics, publish
@@ -26,6 +26,7 @@ from push.layers import on_reconnect
 from push.models import Node as NodeRow
 from push.recovery import recover
 from push.registry import Entry, NodeEntry, get_registry
+from push.runtime import Runtime, finish
 from push.session import Outgoing, Session
 from push.upkeep import Upkeep
 from push.wire import CloseCode
@@ -33,7 +34,9 @@ from push.wire import CloseCode
 logger = logging.getLogger(__name__)
 
 CLOSE_SPACING = 0.5  # seconds between two sessions that a node that ends closes, at most
-DRAINED_TIMEOUT = 5.0  # seconds that the last writes of closed sessions may take
+STOP_TIMEOUT = 5.0  # seconds beyond DRAIN_SECONDS for all of `Node.stop`
+DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions may take
+DISMISSED_TIMEOUT = 1.0  # seconds of them for taking sessions out of the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
 GAP_MARGIN = 2.0  # seconds added to the time that a node may have heard nothing
@@ -60,7 +63,8 @@ class Node:
         self.hub.on_drain = self.drain
         self.registry = get_registry()
         self.rooms = Audience(self.hub, self.registry, self.id)
-        self.acknowledger = Acknowledger()
+        self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
+        self.runtime = Runtime()
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
         self._held: set[str] = set()  # groups, while messages may be passing by
@@ -70,7 +74,7 @@ class Node:
     async def start(self) -> None:
         """Announce the node and begin to receive and to care. Raises what a part raises."""
         publish.use_loop(asyncio.get_running_loop())
-        row = await database_threads.run(NodeRow.objects.announce, self.name)
+        row = await cluster_threads.run(NodeRow.objects.announce, self.name)
         await self.registry.start(self._entry(row.pk))
         try:
             await self.hub.start()
@@ -79,8 +83,9 @@ class Node:
             raise
         metrics.node.begin(self.hub)
         on_reconnect(self.hub.layer, self._lost, self._regained)
-        self.acknowledger.start()
+        self.runtime.keep("acknowledger", self.acknowledger.run)
         self.upkeep.start()
+        logger.info("node %s (%s) has started", self.name, self.id)
 
     def _entry(self, number: int) -> NodeEntry:
         """How the registry shows this node."""
@@ -102,20 +107,35 @@ class Node:
             await asyncio.sleep(max(0.0, begin + place * spacing - time.monotonic()))
 
     async def stop(self) -> None:
-        """Drain, finish what is being written, and leave the registry."""
+        """Drain, finish what is being written, and leave the registry.
+
+        Ends within `DRAIN_SECONDS` + `STOP_TIMEOUT` seconds, whatever is silent: receipts that
+        cannot be written are given up, their messages are delivered again.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + conf.DRAIN_SECONDS + STOP_TIMEOUT
         sessions = list(self.hub.sessions.values())
         await self.drain()
-        await self.upkeep.stop()
-        drained = [asyncio.ensure_future(session.link.drained()) for session in sessions]
-        if drained:
-            await asyncio.wait(drained, timeout=DRAINED_TIMEOUT)
-        await asyncio.gather(*(self.dismiss(session) for session in sessions))
-        await self.hub.stop()
+        await self.upkeep.stop(min(deadline, loop.time() + 1))
+        links = [session.link.drained() for session in sessions]
+        await finish(asyncio.gather(*links), loop.time() + DRAINED_TIMEOUT, "reading by clients")
+        dismissals = asyncio.gather(*(self.dismiss(session) for session in sessions))
+        await finish(dismissals, loop.time() + DISMISSED_TIMEOUT, "taking sessions out")
+        await finish(self.hub.stop(), deadline, "the hub")
         if metrics.node.hub is self.hub:
             metrics.node.hub = None
-        await self.acknowledger.stop()
-        await self._leave_registry()
+        await self.runtime.stop(deadline)
+        receipts = finish(self.acknowledger.stop(), deadline, "writing receipts")
+        await asyncio.gather(
+            receipts, finish(self._leave_registry(), deadline, "leaving the registry")
+        )
+        metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
         publish.use_loop(None)
+        logger.info("node %s (%s) has stopped", self.name, self.id)
+
+    def failing(self) -> list[str]:
+        """Return the names of the tasks of this node that go on failing."""
+        return [*self.runtime.failing(), *self.upkeep.runtime.failing()]
 
     def _lost(self) -> None:
         """Messages may have passed by: until it is known which, what comes is kept back."""
@@ -266,7 +286,7 @@ _starting: asyncio.Task[Node] | None = None
 async def get_node() -> Node:
     """This process's node, started on first use. Raises what its start raises."""
     global _starting  # noqa: PLW0603 - one node a process is the point
-    if _starting is None or (_starting.done() and _starting.exception()):
+    if _starting is None or (_starting.done() and not is_running()):
         _starting = asyncio.get_running_loop().create_task(_start())
     return await asyncio.shield(_starting)
 
@@ -277,14 +297,34 @@ async def _start() -> Node:
     return node
 
 
-async def stop_node() -> None:
-    """Stop this process's node, if it was started."""
+async def stop_node(patience: float | None = None) -> None:
+    """Stop this process's node, if it was started.
+
+    `patience`: seconds to wait for a start that is under way; then it is given up.
+    """
     global _starting
     task, _starting = _starting, None
-    if task is not None and not (task.done() and task.exception()):
-        await (await task).stop()
+    if task is None:
+        return
+    await asyncio.wait([task], timeout=patience)
+    if not task.done():
+        task.cancel()
+    elif not task.cancelled() and task.exception() is None:
+        await task.result().stop()
+
+
+def failing() -> list[str]:
+    """Return the names of the tasks of this process's node that go on failing."""
+    if _starting is None or not is_running():
+        return []
+    return _starting.result().failing()
 
 
 def is_running() -> bool:
     """Whether this process has a node that was started."""
-    return _starting is not None and _starting.done() and not _starting.exception()
+    return (
+        _starting is not None
+        and _starting.done()
+        and not _starting.cancelled()
+        and not _starting.exception()
+    )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from django.db import Error as DatabaseError
 
-from imgo_site.batching import database_threads
 from imgo_site.conf import conf
+from imgo_site.database_threads import session_threads
 from offline.pending import Acknowledger
 from offline.pendings import Page, Pending, PendingMessage
 from push import metrics
@@ -89,7 +89,7 @@ def _deliver(hub: Hub, key: str, found: PendingMessage) -> bool:
 async def _read(wanted: list[Page], missed: float) -> dict[Page, list[PendingMessage]]:
     while True:
         try:
-            return await database_threads.run(
+            return await session_threads.run(
                 Pending.objects.missed, wanted, conf.REPLAY_PAGE, missed
             )
         except DatabaseError as error:

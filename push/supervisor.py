@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from imgo_site.conf import conf
 from push.shared_metrics import SharedMetrics
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,9 @@ TICK = 0.5  # seconds between looks at the processes
 BACKOFF = (1.0, 30.0)  # seconds until one that ended is started again: the first time, the most
 HEALTHY_AFTER = 60.0  # seconds after which a start counts as a success
 STOP_TIMEOUT = 10.0  # seconds that one that is replaced gets to end in order
-
+STOP_GRACE = 8.5  # seconds beyond DRAIN_SECONDS until children that do not end are killed
+STOP_TICK = 0.05  # seconds between looks at children that are to end
+NEVER = float("inf")
 
 # Run as `python -c LAUNCHER our_pid command...`, it becomes the command, and the kernel tells that
 # to stop when we die, however that happens. A program of its own, because subprocess's preexec_fn
@@ -65,10 +68,26 @@ class Child:
         self.started = 0.0
         self._wait = BACKOFF[0]
         self._not_before = 0.0
+        self._is_replaced = False
+        self._kill_at = NEVER
 
     def look(self, now: float) -> None:
-        """Start it unless it runs; after a failure, a little later each time."""
+        """Start it unless it runs; after a failure, a little later each time. Never waits."""
         if self._process is not None and (status := self._process.poll()) is not None:
+            self._ended(status, now)
+        if self._process is None:
+            if now >= self._not_before:
+                self._start(now)
+        elif now >= self._kill_at:
+            logger.error("%s does not end, it is killed", self.name)
+            self._kill_at = NEVER
+            self._process.kill()
+
+    def _ended(self, status: int, now: float) -> None:
+        assert self._process is not None
+        if self._is_replaced:
+            self._not_before = now
+        else:
             if now - self.started > HEALTHY_AFTER:
                 self._wait = BACKOFF[0]
             self._not_before = now + self._wait
@@ -76,36 +95,39 @@ class Child:
                 "%s ended with %d, it is started again in %g s", self.name, status, self._wait
             )
             self._wait = min(self._wait * 2, BACKOFF[1])
-            if self._shared is not None:
-                self._shared.ended(self._process.pid)
-            self._process = None
-        if self._process is None and now >= self._not_before:
-            # In a session of its own: a Ctrl-C is for us, who tell it to end in order.
-            self._process = subprocess.Popen(  # noqa: S603
-                _with_us(self._command), env=self._environment, start_new_session=True
-            )
-            self.started = now
+        if self._shared is not None:
+            self._shared.ended(self._process.pid)
+        self._process, self._is_replaced, self._kill_at = None, False, NEVER
 
-    def replace(self) -> None:
-        """End it, in order or not; the next look starts it again."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self.started = time.monotonic()  # it gets its time anew
+    def _start(self, now: float) -> None:
+        # In a session of its own: a Ctrl-C is for us, who tell it to end in order.
+        self._process = subprocess.Popen(  # noqa: S603
+            _with_us(self._command), env=self._environment, start_new_session=True
+        )
+        self.started = now
+
+    def replace(self, now: float) -> None:
+        """End it, in order or `STOP_TIMEOUT` seconds later by force; `look` starts it again."""
+        self.started = now  # it gets its time anew
+        if self.is_running and not self._is_replaced:
+            self._is_replaced, self._kill_at = True, now + STOP_TIMEOUT
+            self.ask_to_stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def ask_to_stop(self) -> None:
-        """Have it finish what it is at, and end."""
-        if self._process is not None and self._process.poll() is None:
+        """Tell it to finish what it is at, and to end."""
+        if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGTERM)
 
-    def wait(self) -> None:
-        """Until it has ended."""
-        if self._process is not None:
-            self._process.wait()
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self._process is not None and self.is_running:
+            logger.error("%s did not end in time, it is killed", self.name)
+            self._process.kill()
 
 
 class Supervisor:
@@ -114,9 +136,14 @@ class Supervisor:
     def __init__(self, children: Sequence[Child]) -> None:
         self.children = children
         self._is_over = threading.Event()
+        self._is_urgent = False
 
     def run(self) -> None:
-        """Return when all children have ended after a SIGTERM or SIGINT. For the main thread."""
+        """Return when all children have ended after a SIGTERM or SIGINT. For the main thread.
+
+        Children that have not ended `DRAIN_SECONDS` + `STOP_GRACE` seconds later, or at a second
+        signal, are killed.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         while True:
@@ -126,13 +153,21 @@ class Supervisor:
             self.look_further(now)
             if self._is_over.wait(TICK):
                 break
+        self._end_children()
+
+    def _end_children(self) -> None:
+        deadline = time.monotonic() + conf.DRAIN_SECONDS + STOP_GRACE
         for child in self.children:
             child.ask_to_stop()
-        for child in self.children:
-            child.wait()
+        while any(child.is_running for child in self.children):
+            if time.monotonic() > deadline or self._is_urgent:
+                for child in self.children:
+                    child.kill()
+            time.sleep(STOP_TICK)
 
     def look_further(self, now: float) -> None:
         """What else there is to do in a round, at `now` (monotonic seconds)."""
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._is_urgent = self._is_over.is_set()
         self._is_over.set()

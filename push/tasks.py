@@ -1,7 +1,9 @@
 """The Celery tasks of pushing, which carry no messages: they wake whoever can send them."""
 
 import logging
+from typing import Any
 
+from celery.signals import worker_init, worker_shutting_down
 from django.db import Error as DatabaseError
 
 from imgo_site import logs
@@ -12,6 +14,7 @@ from offline.outbox import Busy
 from push import worker_metrics  # noqa: F401 - a worker listens to a signal there
 from push.fanout import drain
 from push.models import Canary
+from push.shutdown import Shutdown
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,20 @@ PARTITION_MAX = 2**31 - 1  # the width of its column
 def queue_of(partition: int) -> str:
     """The name of a partition's queue."""
     return f"imgo.push.{partition}"
+
+
+@worker_init.connect
+def end_in_time(sender: Any, **_: Any) -> None:
+    """Have a worker of ours end within the time of `Shutdown`, whatever its task waits for.
+
+    A worker of the project's own application ends as the project wants.
+    """
+    if sender.app is app:
+        worker_shutting_down.connect(_begin_shutdown)
+
+
+def _begin_shutdown(**_: Any) -> None:
+    Shutdown("the worker").begin("it was told to")
 
 
 @app.task(name="push.fan_out")

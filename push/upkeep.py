@@ -8,16 +8,14 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from django.db import Error as DatabaseError
 from kombu.exceptions import OperationalError as BrokerError
 
 from accounts.revalidation import revoked
-from imgo_site.batching import database_threads
 from imgo_site.conf import conf
+from imgo_site.database_threads import cluster_threads, session_threads
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
@@ -25,13 +23,13 @@ from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
 from push import audience, metrics, publish, snapshot
-from push.background import is_cancelled
 from push.fanout import drain
 from push.groups import room_group
-from push.layers import LAYER_ERRORS, reconnect
+from push.layers import reconnect
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
 from push.recovery import recover
+from push.runtime import Kept, Runtime, run_once
 from push.session import Session, deliveries
 from push.tasks import canary, queue_of
 from push.wire import CloseCode
@@ -59,7 +57,7 @@ class Upkeep:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._hub = node.hub
-        self._tasks: list[asyncio.Task[None]] = []
+        self.runtime = Runtime()
         self._reconnected = 0.0  # monotonic seconds
         self._to_audit: list[str] = []
         self._audit_size = 0
@@ -67,9 +65,8 @@ class Upkeep:
         self._revalidate_size = 0
 
     def start(self) -> None:
-        """Begin; needs a running loop."""
-        loop = asyncio.get_running_loop()
-        self._hub.last_echo = loop.time()
+        """Begin, on a runtime of its own; needs a running loop."""
+        self._hub.last_echo = asyncio.get_running_loop().time()
         rounds = [
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
             (self.leave_groups, TICK),
@@ -89,7 +86,8 @@ class Upkeep:
             rounds.append((self.revalidate, TICK))
         if has_workers():
             rounds.append((self.send_canaries, conf.CANARY_INTERVAL / 2))
-        self._tasks = [loop.create_task(_repeat(one, every)) for one, every in rounds]
+        for one, every in rounds:
+            self.runtime.repeat(one.__name__, one, every)
 
     async def warm_up(self) -> None:
         """Do once what takes long the first time, before there are sessions that would feel it.
@@ -97,15 +95,13 @@ class Upkeep:
         The first task makes the way to the broker (30 ms on the event loop's core), the first
         statements make Django compile them.
         """
-        await _once(self.sample, snapshot.SAMPLE_EVERY)
+        await run_once(Kept("sample", self.sample), snapshot.SAMPLE_EVERY)
         if has_workers():
-            await _once(self.send_canaries, conf.CANARY_INTERVAL)
+            await run_once(Kept("send_canaries", self.send_canaries), conf.CANARY_INTERVAL)
 
-    async def stop(self) -> None:
-        """End all rounds."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def stop(self, deadline: float = float("inf")) -> None:
+        """End all rounds, by `deadline` (loop time)."""
+        await self.runtime.stop(deadline)
 
     # For its sessions
 
@@ -129,7 +125,7 @@ class Upkeep:
         some = _take(self._to_revalidate, self._revalidate_size)
         looked_at = [s.identity for s in some if not s.is_closed]
         if looked_at:
-            gone = {id(one) for one in await database_threads.run(revoked, looked_at)}
+            gone = {id(one) for one in await session_threads.run(revoked, looked_at)}
             for session in some:
                 if id(session.identity) in gone:
                     session.disconnect(CloseCode.REVOKED)
@@ -172,7 +168,7 @@ class Upkeep:
 
     async def announce(self) -> None:
         """Give a sign of life in the database, whose absence must not cost the lease."""
-        await database_threads.run(NodeRow.objects.announce, self._node.name)
+        await cluster_threads.run(NodeRow.objects.announce, self._node.name)
 
     async def report(self) -> None:
         """Say how many messages were written to sessions, and what waits, for the dashboard."""
@@ -204,9 +200,9 @@ class Upkeep:
 
     async def sweep(self) -> None:
         """Fan out what should have been long ago: its task was lost, or nobody takes tasks."""
-        for partition in await database_threads.run(Outbox.objects.overdue, conf.SWEEP_AFTER):
+        for partition in await cluster_threads.run(Outbox.objects.overdue, conf.SWEEP_AFTER):
             try:
-                count = await database_threads.run(_drain_now, partition)
+                count = await cluster_threads.run(_drain_now, partition)
             except Busy:
                 continue  # somebody is at it
             if count:
@@ -215,38 +211,38 @@ class Upkeep:
 
     async def send_canaries(self) -> None:
         """Ask the workers for a sign of life."""
-        due = await database_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
+        due = await cluster_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
         if due:
             await asyncio.to_thread(_send_canaries, due)
 
     async def prune(self) -> None:
         """Settle what has expired, and forget what is past its time, in batches."""
-        if await database_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
-            while count := await database_threads.run(Pending.objects.expire):
+        if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
+            while count := await cluster_threads.run(Pending.objects.expire):
                 metrics.DROPS.labels("expired").inc(count)
-            while await database_threads.run(Message.objects.prune):
+            while await cluster_threads.run(Message.objects.prune):
                 pass
-            await database_threads.run(Dedupe.objects.forget)
+            await cluster_threads.run(Dedupe.objects.forget)
 
     async def balance(self) -> None:
         """Strike the balance of the latest messages, for the metrics of all."""
-        if await database_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
-            await database_threads.run(_strike_balance)
+        if await cluster_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
+            await cluster_threads.run(_strike_balance)
 
     async def sample(self) -> None:
         """Keep a sample for the dashboard's plots of the last minutes."""
         every = snapshot.SAMPLE_EVERY
-        if await database_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
+        if await cluster_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
             found = await asyncio.to_thread(snapshot.totals)
-            await database_threads.run(snapshot.add_sample, found)
+            await cluster_threads.run(snapshot.add_sample, found)
 
     async def inform(self) -> None:
         """Send a picture to the dashboards, if this node has one of them and it is its turn."""
         if not self._hub.groups.get(room_group(DASHBOARD_ROOM)):
             return
-        if await database_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
+        if await cluster_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
             live = await asyncio.to_thread(snapshot.assemble, snapshot.of_registry)
-            stored = await database_threads.run(snapshot.assemble, snapshot.of_database)
+            stored = await cluster_threads.run(snapshot.assemble, snapshot.of_database)
             problems = live["problems"] + stored["problems"]
             picture = {**live, **stored, "problems": problems}
             await publish.send([snapshot.envelope(picture)])
@@ -281,20 +277,3 @@ def _strike_balance() -> None:
     Duty.objects.filter(name="balance").update(result=found.as_dict())
     if found.missing:
         logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)
-
-
-async def _repeat(care: Callable[[], Coroutine[None, None, None]], every: float) -> None:
-    """Call `care` again and again; a failure is logged and tried again next time."""
-    while not is_cancelled():
-        await asyncio.sleep(every)
-        await _once(care, every)
-
-
-async def _once(care: Callable[[], Coroutine[None, None, None]], every: float) -> None:
-    try:
-        await care()
-    except (DatabaseError, Unavailable, *LAYER_ERRORS) as error:
-        name = getattr(care, "__name__", "")
-        logger.warning("%s: %s; trying again in %g s", name, str(error) or repr(error), every)
-    except Exception:
-        logger.exception("%s failed", getattr(care, "__name__", ""))

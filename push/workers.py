@@ -7,14 +7,15 @@ when its connection to Redis was lost at the wrong moment (celery#8030, #9054): 
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
-from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
 from imgo_site.conf import conf
+from imgo_site.database_threads import use_own_connection
 from push import supervisor, vitals
 from push.shared_metrics import SharedMetrics
 from push.tasks import queue_of
@@ -30,14 +31,45 @@ class Worker(supervisor.Child):
         self.partition = partition
         name = f"imgo{partition}-{time.time_ns():x}@%h"
         command = [sys.executable, "-m", "celery", "-A", "imgo_site"]
-        # Its banner is no line for whoever reads lines.
-        is_json = getattr(settings, "LOG_FORMAT", "") == "json"
-        command += ["--quiet", "worker"] if is_json else ["worker"]
+        command += ["--quiet", "worker"]  # without a banner for each partition
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
         command += ["--concurrency", "1"]
         # The port is its supervisor's, who answers for it.
         environment = {**os.environ, "IMGO_WORKER_METRICS_PORT": "0"}
         super().__init__(f"the worker of partition {partition}", command, environment, shared)
+
+
+class DeafnessQuery:
+    """Asks the database which workers take no tasks, on a thread of its own, one at a time.
+
+    The supervisor must go on while the database is silent.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._found: list[int] = []
+
+    def begin(self) -> None:
+        """Start a query, unless the one before still waits for its answer."""
+        if self._thread is not None and self._thread.is_alive():
+            logger.warning("whether workers are deaf is not known: the database does not answer")
+            return
+        self._thread = threading.Thread(target=self._ask, name="imgo-deafness", daemon=True)
+        self._thread.start()
+
+    def take(self) -> list[int]:
+        """Return the partitions that the last query has found, once."""
+        found, self._found = self._found, []
+        return found
+
+    def _ask(self) -> None:
+        use_own_connection()
+        try:
+            self._found = vitals.deaf_workers()
+        except DatabaseError as error:
+            logger.warning("whether workers are deaf is not known: %s", error)
+        finally:
+            connection.close()
 
 
 class Supervisor(supervisor.Supervisor):
@@ -52,6 +84,7 @@ class Supervisor(supervisor.Supervisor):
         self._workers = [Worker(one, log_level, shared) for one in partitions]
         super().__init__(self._workers)
         self._next_check = 0.0  # monotonic seconds
+        self._deafness = DeafnessQuery()
 
     def run(self) -> None:
         """Return when all workers have ended after a SIGTERM or SIGINT. For the main thread."""
@@ -65,18 +98,10 @@ class Supervisor(supervisor.Supervisor):
         """Replace those that take no tasks."""
         if now >= self._next_check:
             self._next_check = now + conf.CANARY_INTERVAL
-            self._replace_deaf(now)
-
-    def _replace_deaf(self, now: float) -> None:
-        try:
-            deaf = vitals.deaf_workers()
-        except DatabaseError as error:
-            logger.warning("whether workers are deaf is not known: %s", error)
-            return
-        finally:
-            connection.close()
+            self._deafness.begin()
+        deaf = self._deafness.take()
         for worker in self._workers:
             young = now - worker.started <= supervisor.HEALTHY_AFTER
             if worker.partition in deaf and not young:
                 logger.error("partition %d: the worker is deaf, it is replaced", worker.partition)
-                worker.replace()
+                worker.replace(now)

@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis
 from rest_framework.test import APIClient
 
 from accounts.models import SCOPES, ApiKey
-from imgo_site.batching import database_threads
 from imgo_site.celery import app as celery_app
 from imgo_site.conf import conf
+from imgo_site.database_threads import close_all, login_threads, session_threads
 from push import health
 from push.tasks import queue_of
 from push.waker import waker
@@ -53,7 +53,7 @@ def _no_database_threads() -> Iterator[None]:
     """The threads of the loaders keep connections, and a connection to a test database that is
     to be emptied or removed is in the way."""
     yield
-    database_threads.close()
+    close_all()
 
 
 @pytest.fixture
@@ -68,7 +68,8 @@ def thread_queries(imgo) -> Callable[[], Awaitable[list[str]]]:
             queries.append(sql)
             return execute(sql, *rest)
 
-        await database_threads.run(lambda: connection.execute_wrappers.append(note))
+        for threads in (login_threads, session_threads):
+            await threads.run(lambda: connection.execute_wrappers.append(note))
         return queries
 
     return begin

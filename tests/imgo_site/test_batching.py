@@ -5,11 +5,9 @@ import gc
 import threading
 
 import pytest
-from django.db import OperationalError, connection
-from psycopg_pool import PoolTimeout
 
 from imgo_site import batching
-from imgo_site.batching import BatchLoader, DatabaseThreads, database_threads
+from imgo_site.batching import BatchLoader
 from tests import eventually
 
 
@@ -97,120 +95,17 @@ async def test_an_error_nobody_waits_for_is_not_reported(loader, fetch, imgo, ca
     assert caplog.text == ""
 
 
-def backend() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        return cursor.fetchone()[0]
-
-
-async def test_a_thread_keeps_its_connection(transactional_db, imgo):
+async def test_loader_with_silent_database_keeps_no_stale_lookups(loader, fetch, imgo):
     imgo(DATABASE_THREADS=1)
-    assert await database_threads.run(backend) == await database_threads.run(backend)
-
-
-async def test_a_broken_connection_is_replaced(terminate, imgo):
-    imgo(DATABASE_THREADS=1)
-    before = await database_threads.run(backend)
-    assert terminate(before) == 1
-    assert await database_threads.run(backend) != before
-
-
-async def test_broken_connections_in_the_pool_are_replaced_too(terminate):
-    together = threading.Barrier(3)
-
-    def meet() -> None:
-        backend()
-        together.wait(10)
-
-    def meet_and_leave() -> None:
-        meet()
-        connection.close()  # into the pool
-
-    await asyncio.gather(
-        *(database_threads.run(meet) for _ in range(2)), asyncio.to_thread(meet_and_leave)
-    )
-    assert terminate() >= 3
-    assert all(await asyncio.gather(*(database_threads.run(backend) for _ in range(2))))
-
-
-async def test_a_pool_without_connections_is_not_waited_for_again(transactional_db):
-    calls = []
-
-    def wait_for_one() -> None:
-        calls.append(1)
-        raise OperationalError("no connection") from PoolTimeout("no connection after 5.00 sec")
-
-    with pytest.raises(OperationalError):
-        await database_threads.run(wait_for_one)
-    assert len(calls) == 1
-
-
-def is_autocommit() -> bool:
-    return connection.get_autocommit()  # of this thread
-
-
-async def test_a_failed_transaction_does_not_meet_the_next_caller(transactional_db, imgo):
-    imgo(DATABASE_THREADS=1)
-
-    def fail() -> None:
-        connection.set_autocommit(False)
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        await database_threads.run(fail)
-    assert await database_threads.run(is_autocommit)
-
-
-async def test_an_error_of_the_call_is_the_callers(transactional_db):
-    calls = []
-
-    def fail() -> None:
-        calls.append(1)
-        raise LookupError("mine")
-
-    with pytest.raises(LookupError, match="mine"):
-        await database_threads.run(fail)
-    assert len(calls) == 1  # not made again: only a broken connection is worth that
-
-
-def lent(stats: dict[str, int]) -> int:
-    return stats["pool_size"] - stats["pool_available"]
-
-
-async def test_close_closes_the_connections_of_all_threads(transactional_db, imgo):
-    imgo(DATABASE_THREADS=2)
-    pool = connection.pool
-    before = lent(pool.get_stats())  # the test's own
-    # Often: which thread gets which call is up to the scheduler.
-    for _ in range(20):
-        threads, together = DatabaseThreads(), threading.Barrier(2)
-
-        def meet(together=together) -> None:
-            backend()
-            together.wait(10)
-
-        await asyncio.gather(threads.run(meet), threads.run(meet))
-        threads.close()
-        try:
-            # One that the pool began to open counts in its size before it is there.
-            await eventually(lambda: lent(pool.get_stats()) <= before)
-        except BaseException:
-            connection.close_pool()  # what leaked must not starve the other tests
-            raise
-
-
-async def test_threads_work_again_after_close(fetch):
-    threads = DatabaseThreads()
-    assert await threads.run(len, "ab") == 2
-    threads.close()
-    threads.close()
-    assert await threads.run(len, "abc") == 3
-    threads.close()
-
-
-async def test_close_ends_whatever_the_settings_have_become(fetch, imgo):
-    imgo(DATABASE_THREADS=1)
-    threads = DatabaseThreads()
-    await threads.run(len, "ab")
-    imgo(DATABASE_THREADS=2)
-    threads.close()
+    fetch.may_go_on.clear()
+    first = asyncio.create_task(loader.get("a"))
+    await eventually(lambda: fetch.batches)
+    gone = [asyncio.create_task(loader.get(f"gone{n}")) for n in range(50)]
+    stays = asyncio.create_task(loader.get("stays"))
+    await asyncio.sleep(0.01)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    fetch.may_go_on.set()
+    assert await asyncio.gather(first, stays) == [1, 5]
+    assert fetch.batches == [["a"], ["stays"]]

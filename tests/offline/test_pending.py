@@ -1,10 +1,13 @@
 """The batched loader of pending messages, and the batched acknowledger."""
 
 import asyncio
+import threading
+from collections import deque
 
 import pytest
 
 from offline import pending
+from offline.models import Event
 from offline.pending import Acknowledger, pending_pages
 from tests import eventually, in_thread
 
@@ -13,10 +16,23 @@ from .conftest import owed
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+class Running(Acknowledger):
+    """An acknowledger whose `run` is under way; `stop` ends that first, as a node does."""
+
+    def __init__(self):
+        self.lost = []
+        super().__init__(self.lost.append)
+        self.task = asyncio.get_running_loop().create_task(self.run())
+
+    async def stop(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await super().stop()
+
+
 @pytest.fixture
 async def acknowledger():
-    made = Acknowledger()
-    made.start()
+    made = Running()
     yield made
     await made.stop()
 
@@ -105,8 +121,7 @@ async def test_a_failure_of_the_database_loses_nothing(store, acknowledger, tabl
 async def test_stop_writes_the_rest(store, monkeypatch):
     monkeypatch.setattr(pending, "FLUSH_SIZE", 2)
     ids = [await in_thread(store, "a") for _ in range(5)]
-    acknowledger = Acknowledger()
-    acknowledger.start()
+    acknowledger = Running()
     for one in ids:
         acknowledger.received(one, "a", "s1")
     await acknowledger.stop()
@@ -116,8 +131,7 @@ async def test_stop_writes_the_rest(store, monkeypatch):
 
 async def test_stop_in_the_middle_of_a_batch_writes_that_too(store):
     ids = [await in_thread(store, "a") for _ in range(3)]
-    acknowledger = Acknowledger()
-    acknowledger.start()
+    acknowledger = Running()
     acknowledger.received(ids[0], "a", "s1")
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # the writer has begun
@@ -163,3 +177,52 @@ async def test_the_database_is_not_asked_while_nothing_is_added(acknowledger, th
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(queries) == 1
+
+
+async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
+    """The flush under way is waited for; a second one of the same receipts would be another."""
+    written, may_go_on, begun = [], threading.Event(), threading.Event()
+    record = pending._record
+
+    def slow_record(batch):
+        begun.set()
+        assert may_go_on.wait(10)
+        record(batch)
+        written.append(len(batch))
+
+    monkeypatch.setattr(pending, "_record", slow_record)
+    one = await in_thread(store, "a")
+    acknowledger = Running()
+    acknowledger.sent(one, "a", "s1")
+    await eventually(begun.is_set)
+    stopping = asyncio.create_task(acknowledger.stop())
+    await asyncio.sleep(0.05)
+    acknowledger.sent(one, "a", "s2")
+    may_go_on.set()
+    await stopping
+    assert written == [1, 1]
+    sessions = await in_thread(lambda: list(Event.objects.values_list("session", flat=True)))
+    assert sorted(sessions) == ["s1", "s2"]
+
+
+async def test_receipt_that_cannot_be_stored_does_not_stop_the_others(store, caplog):
+    ids = [await in_thread(store, "a") for _ in range(3)]
+    acknowledger = Running()
+    acknowledger.received(ids[0], "a", "s1")
+    acknowledger.received(ids[1], "a", "a NUL: \0")
+    acknowledger.received(ids[2], "a", "s1")
+    await eventually(lambda: not acknowledger.waiting)
+    assert await in_thread(owed) == [(ids[1], "a")]
+    assert acknowledger.lost == ["refused"]
+    assert f"a receipt of message {ids[1]} cannot be written" in caplog.text
+    await acknowledger.stop()
+
+
+async def test_backlog_beyond_its_bound_is_counted(monkeypatch):
+    monkeypatch.setattr(pending, "BACKLOG_MAX", 3)
+    lost = []
+    acknowledger = Acknowledger(lost.append)
+    acknowledger._waiting = deque(maxlen=3)
+    for one in range(5):
+        acknowledger.sent(one, "a", "s1")
+    assert lost == ["backlog", "backlog"]

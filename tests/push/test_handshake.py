@@ -207,7 +207,7 @@ async def test_a_session_may_say_what_it_has_seen(node):
 
 async def test_what_was_acknowledged_a_moment_ago_is_not_replayed(node):
     ids = await store(b"1", b"2")
-    await node.acknowledger.stop()  # as when the database is slow
+    await node.runtime.stop(float("inf"))  # as when the database is slow
     node.acknowledger.received(ids[0], "u1", "s1")
     assert sent(await open_session(node)) == [0, ids[1]]
 
@@ -240,7 +240,7 @@ async def test_what_another_session_had_before_is_not_sent(node):
 
 async def test_what_another_session_had_just_now_is_not_sent(node):
     session, ids = await overtaken(node)
-    await node.acknowledger.stop()  # as when the database is slow
+    await node.runtime.stop(float("inf"))  # as when the database is slow
     node.acknowledger.received(ids[0], "u1", "s1")
     session.deliver(message(ids[0]))
     await owed.get((ids[0], "u1"))  # asked behind it
@@ -249,7 +249,7 @@ async def test_what_another_session_had_just_now_is_not_sent(node):
 
 async def test_what_another_session_has_while_that_is_asked_is_not_sent(node, monkeypatch):
     session, ids = await overtaken(node)
-    await node.acknowledger.stop()
+    await node.runtime.stop(float("inf"))
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def slow(pair) -> bool:

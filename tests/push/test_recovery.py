@@ -146,7 +146,7 @@ async def test_what_was_replayed_is_not_delivered_again(node):
 async def test_what_was_acknowledged_a_moment_ago_is_not_delivered_again(node):
     session = await admit(node)
     one, two = await missed(2)
-    await node.acknowledger.stop()  # as when the database is slow
+    await node.runtime.stop(float("inf"))  # as when the database is slow
     node.acknowledger.acknowledged(one, "u1", session.id)
     assert await run(node) == 1
     assert ids(session) == [two]

@@ -5,13 +5,21 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from push import processes
 from push.shared_metrics import SharedMetrics
-from push.supervisor import BACKOFF, HEALTHY_AFTER, LAUNCHER, Child, Supervisor
+from push.supervisor import (
+    BACKOFF,
+    HEALTHY_AFTER,
+    LAUNCHER,
+    STOP_TIMEOUT,
+    Child,
+    Supervisor,
+)
 from tests import wait_until
 
 ENDS = [sys.executable, "-c", "raise SystemExit(3)"]
@@ -57,24 +65,63 @@ def test_one_that_lasts_is_left_alone_replaced_and_stopped():
     first = child._process
     child.look(HEALTHY_AFTER * 2)
     assert child._process is first
-    child.replace()
-    assert first.returncode == -signal.SIGTERM
     now = HEALTHY_AFTER * 3
+    child.replace(now)
+    wait_until(lambda: first.poll() == -signal.SIGTERM)
     child.look(now)
-    child.look(now + BACKOFF[0])
     assert child._process is not None
     assert child._process.pid != first.pid
     child.ask_to_stop()
-    child.wait()
-    assert has_ended(child)
+    wait_until(lambda: not child.is_running)
     child.ask_to_stop()  # of one that has ended: nothing
+
+
+@pytest.fixture
+def stubborn(tmp_path: Path) -> Iterator[Child]:
+    """A child that ignores SIGTERM, and is there."""
+    up = tmp_path / "up"
+    child = Child("the child", ["sh", "-c", f"trap '' TERM; touch {up}; exec sleep 600"])
+    child.look(0.0)
+    wait_until(up.exists)
+    yield child
+    child.kill()
+    wait_until(lambda: not child.is_running)
+
+
+def test_child_that_ignores_its_replacement_is_killed(stubborn: Child):
+    first = stubborn._process
+    assert first is not None
+    stubborn.replace(1.0)
+    stubborn.look(1.0 + STOP_TIMEOUT - 0.1)
+    assert first.poll() is None
+    stubborn.look(1.0 + STOP_TIMEOUT)
+    wait_until(lambda: first.poll() == -signal.SIGKILL)
+    stubborn.look(20.0)
+    assert stubborn._process is not first
+    assert stubborn.is_running
+
+
+def test_supervisor_kills_children_that_do_not_end_in_time(stubborn, imgo, monkeypatch, caplog):
+    imgo(DRAIN_SECONDS=0.0)
+    monkeypatch.setattr("push.supervisor.STOP_GRACE", 0.2)
+    Supervisor([stubborn])._end_children()
+    assert not stubborn.is_running
+    assert "the child did not end in time, it is killed" in caplog.text
+
+
+def test_supervisor_told_twice_kills_its_children_at_once(stubborn):
+    supervisor = Supervisor([stubborn])
+    supervisor._stop(signal.SIGTERM, None)
+    supervisor._stop(signal.SIGTERM, None)
+    supervisor._end_children()
+    assert not stubborn.is_running
 
 
 def test_one_that_was_never_started_is_no_trouble():
     child = Child("the child", LASTS)
     child.ask_to_stop()
-    child.wait()
-    child.replace()
+    child.kill()
+    child.replace(0.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import pytest
@@ -14,7 +13,6 @@ from django.utils import timezone
 
 from accounts.identity import Identity, proof_of
 from accounts.models import Token, digest
-from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
@@ -25,7 +23,7 @@ from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
 from push.services import Push, accept_push, accept_pushes
 from push.wire import CloseCode
-from tests import PATIENCE, eventually, in_thread
+from tests import eventually, in_thread
 
 from .sessions import admit, closed, frames, ids, message
 
@@ -188,7 +186,7 @@ async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
     async def fail(*_: object) -> None:
         raise DatabaseError("away")
 
-    monkeypatch.setattr(module.database_threads, "run", fail)
+    monkeypatch.setattr(module.cluster_threads, "run", fail)
     await node.upkeep.renew()
 
 
@@ -390,25 +388,7 @@ async def test_a_duty_is_claimed_by_one(transactional_db):
     assert await in_thread(Duty.objects.claim, "d", 60.0)
 
 
-# Again and again
-
-
-async def test_a_round_goes_on_after_a_failure(caplog):
-    calls = []
-
-    async def care() -> None:
-        calls.append(1)
-        if len(calls) == 1:
-            raise Unavailable("away")
-        if len(calls) == 2:
-            raise LookupError("a bug")
-
-    task = asyncio.create_task(module._repeat(care, 0.001))
-    await eventually(lambda: len(calls) >= 4)
-    task.cancel()
-    away, bug = [r for r in caplog.records if r.name == "push.upkeep"]
-    assert (away.levelname, away.exc_info) == ("WARNING", None)
-    assert bug.exc_info[0] is LookupError
+# For the dashboard
 
 
 async def test_pictures_are_sent_while_a_dashboard_is_open(node, redis_client, monkeypatch):
@@ -458,33 +438,11 @@ async def test_the_rounds_begin_with_the_node(
     production_node, imgo, monkeypatch, interval, is_done
 ):
     rounds = []
-
-    async def note(care, every: float) -> None:
-        rounds.append(care.__name__)
-
     imgo(REVALIDATE_INTERVAL=interval)
-    monkeypatch.setattr(module, "_repeat", note)
     upkeep = module.Upkeep(production_node)
+    monkeypatch.setattr(upkeep.runtime, "repeat", lambda name, *_: rounds.append(name))
     upkeep.start()
-    await asyncio.gather(*upkeep._tasks)
     assert ("revalidate" in rounds) == is_done
     assert {"close_silent", "sweep", "audit", "echo", "prune", "send_canaries", "inform"} <= set(
         rounds
     )
-
-
-async def test_a_round_ends_though_what_it_awaits_keeps_the_cancellation_to_itself():
-    begun = asyncio.Event()
-
-    async def care() -> None:
-        # The first time as `asyncio.wait_for` may, in Python 3.11.
-        keeps = nullcontext() if begun.is_set() else suppress(asyncio.CancelledError)
-        begun.set()
-        with keeps:
-            await asyncio.get_running_loop().create_future()
-
-    task = asyncio.create_task(module._repeat(care, 0.0))
-    await begun.wait()
-    task.cancel()
-    await asyncio.wait({task}, timeout=PATIENCE)
-    assert task.done()

@@ -1,0 +1,91 @@
+"""End of a process: one deadline for the whole shutdown, then a hard end.
+
+An orderly shutdown waits for services and peers. Whatever of them is silent, the process ends
+`DRAIN_SECONDS` + `GRACE` seconds after it was told to. A second signal ends it at once.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from imgo_site.conf import conf
+
+logger = logging.getLogger(__name__)
+
+GRACE = 10.0  # seconds beyond DRAIN_SECONDS within which every process has ended
+MARGIN = 2.0  # seconds of them that are kept for the hard end itself, and for a supervisor's
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_WORDS = 0.5  # seconds for the line in the log
+NOT_IN_ORDER = 1  # exit status of a hard end
+
+
+class Shutdown:
+    """The shutdown of this process. `deadline`: monotonic seconds, once it has begun."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.deadline = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the process was told to end."""
+        return self.deadline > 0
+
+    def begin(self, why: str) -> None:
+        """Begin the shutdown: after its time the process ends, whatever its threads do.
+
+        Further calls do nothing.
+        """
+        if self.has_begun:
+            return
+        seconds = conf.DRAIN_SECONDS + GRACE - MARGIN
+        self.deadline = time.monotonic() + seconds
+        logger.info("%s stops: %s", self._what, why)
+        timer = threading.Timer(seconds, self._end_late, [seconds])
+        timer.daemon = True
+        timer.name = "imgo-shutdown"
+        timer.start()
+
+    def left(self) -> float:
+        """Return the seconds until the hard end, 0.0 at least."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def on_signals(self, stop: Callable[[], None]) -> None:
+        """Call `stop()` at the first SIGTERM or SIGINT, and end at once at the second.
+
+        For the main thread. `stop` runs in the signal handler.
+        """
+
+        def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            name = signal.Signals(number).name
+            if self.has_begun:
+                self.end_now(f"a second signal ({name})", 128 + number)
+            self.begin(name)
+            stop()
+
+        for number in SIGNALS:
+            signal.signal(number, handle)
+
+    def _end_late(self, seconds: float) -> None:
+        self.end_now(f"the shutdown is not over after {seconds:g} s", NOT_IN_ORDER)
+
+    def end_now(self, why: str, status: int) -> NoReturn:
+        """End the process at once, with a line in the log and without any cleaning up."""
+        # On a thread of its own: whoever reads the log may have stopped reading it.
+        saying = threading.Thread(target=self._last_words, args=[why], daemon=True)
+        saying.start()
+        saying.join(LAST_WORDS)
+        os._exit(status)
+
+    def _last_words(self, why: str) -> None:
+        logger.error("%s ends without waiting any longer: %s", self._what, why)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed
+                stream.flush()
