@@ -6,7 +6,6 @@ when no token was sent, Django's session cookie of a browser on our own origin.
 """
 
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -27,6 +26,7 @@ from accounts.auth_body import AuthBody
 from accounts.models import Token, check_join, check_rooms, digest
 from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
+from imgo_site.database_clock import DatabaseClock, Reading, boot_time
 from imgo_site.database_threads import login_threads
 from imgo_site.errors import BadRequest, NotAuthenticated
 from imgo_site.names import check_name, matches_pattern
@@ -76,11 +76,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a connection. Header names are lower-case."""
+    """What is known of a connection. Header names are lower-case.
+
+    `clock`: the node's, with the database's time, which tokens are judged by.
+    """
 
     transport: str
     address: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    clock: DatabaseClock = field(default_factory=DatabaseClock, compare=False, repr=False)
 
 
 Authenticator = Callable[[AuthBody, Facts], Awaitable[Identity]]
@@ -96,8 +100,8 @@ async def authenticate(body: AuthBody, facts: Facts) -> Identity:
         raise BadRequest(body.mistake)
     if body.token:
         if jwts.is_configured() and jwts.has_shape(body.token):
-            return _from_claims(jwts.verify(body.token))
-        return await _from_stored_token(body.token)
+            return _from_claims(jwts.verify(body.token, facts.clock.now()))
+        return await _from_stored_token(body.token, facts.clock)
     if conf.GOIM_TRUSTED and body.is_goim:
         return _as_it_says(body)
     if conf.SESSION_AUTH and facts.transport == "websocket" and "cookie" in facts.headers:
@@ -111,19 +115,21 @@ def _from_claims(claims: dict[str, Any] | None) -> Identity:
     key, rooms = claims.get(conf.JWT_KEY_CLAIM), claims.get(conf.JWT_ROOMS_CLAIM)
     join = claims.get(conf.JWT_JOIN_CLAIM)
     join = [] if join is None else join
+    if conf.JWT_REQUIRE_EXP and "exp" not in claims:
+        raise NotAuthenticated("The token has no 'exp' claim, which JWT_REQUIRE_EXP demands.")
     if isinstance(key, int) and not isinstance(key, bool):
         key = str(key)
     try:
         check_name(key, "key")
         check_rooms(rooms)
         check_join(join)
-        expires = float(claims["exp"]) if "exp" in claims else None
-    except (BadRequest, TypeError, ValueError):
+    except BadRequest:
         raise NotAuthenticated(
             f"The token's claims {conf.JWT_KEY_CLAIM!r} and {conf.JWT_ROOMS_CLAIM!r} must be a "
             f"key and a list of rooms, and {conf.JWT_JOIN_CLAIM!r} a list of rooms without '*'."
         ) from None
     allowed = None if rooms is None else tuple(rooms)
+    expires = claims["exp"] + conf.JWT_LEEWAY if "exp" in claims else None
     return Identity(str(key), allowed, expires, "jwt", join=tuple(join))
 
 
@@ -134,18 +140,30 @@ def _as_it_says(body: AuthBody) -> Identity:
     return Identity(body.goim_key or uuid4().hex, source="goim")
 
 
-_stored_tokens: BatchLoader[str, Token] = BatchLoader(Token.objects.by_digest)
+def _with_time(digests: list[str]) -> dict[str, tuple[Token, Reading]]:
+    """Look stored tokens up, and the database's time with them."""
+    begin = boot_time()
+    found = Token.objects.by_digest(digests)
+    end = boot_time()
+    return {
+        name: (token, Reading(token.now.timestamp(), begin, end))  # type: ignore[attr-defined]
+        for name, token in found.items()
+    }
 
 
-async def _from_stored_token(text: str) -> Identity:
-    token = await _stored_tokens.get(digest(text))
-    if token is None or token.is_expired(token.now):  # type: ignore[attr-defined]  # annotated
+_stored_tokens: BatchLoader[str, tuple[Token, Reading]] = BatchLoader(_with_time)
+
+
+async def _from_stored_token(text: str, clock: DatabaseClock) -> Identity:
+    found = await _stored_tokens.get(digest(text))
+    if found is None:
+        raise NotAuthenticated(REFUSED)
+    token, reading = found
+    clock.take(reading)
+    if token.is_expired(token.now):  # type: ignore[attr-defined]  # annotated
         raise NotAuthenticated(REFUSED)
     rooms = None if token.rooms is None else tuple(token.rooms)
-    expires = None
-    if token.expires_at is not None:  # by the database's clock; a session ends by this process's
-        left = token.expires_at - token.now  # type: ignore[attr-defined]
-        expires = time.time() + left.total_seconds()
+    expires = None if token.expires_at is None else token.expires_at.timestamp()
     proof = proof_of(token.digest)
     return Identity(token.key, rooms, expires, "token", proof, join=tuple(token.join))
 
@@ -183,7 +201,8 @@ async def _from_session(facts: Facts) -> Identity:
 
 
 async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes]:
-    """The Django user whose browser this is, when the login ends, and its proof.
+    """The Django user whose browser this is, when the login ends by the database's time, and its
+    proof.
 
     Raises `NotAuthenticated`, for a page that is not ours too.
     """
@@ -195,21 +214,21 @@ async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes
         cookie = None
     if cookie is None or not SESSION_KEY.fullmatch(cookie.value):
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
-    user, expires = await login_threads.run(_session_user, cookie.value)
+    user, left = await login_threads.run(_session_user, cookie.value)
     if user is None:
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
-    return user, expires, cookie.value.encode()
+    return user, facts.clock.now() + left, cookie.value.encode()
 
 
-def _session_user(session_key: str) -> tuple[AbstractBaseUser | None, float | None]:
-    """The signed-in, active user of a session and the time when the session ends."""
+def _session_user(session_key: str) -> tuple[AbstractBaseUser | None, int]:
+    """The signed-in, active user of a session and the seconds until the session ends."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     request = HttpRequest()
     request.session = store(session_key)
     user = get_user(request)
     if not user.is_authenticated or not user.is_active:
-        return None, None
-    return user, time.time() + request.session.get_expiry_age()
+        return None, 0
+    return user, request.session.get_expiry_age()
 
 
 def user_key(user: AbstractBaseUser) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import jwt
 from jwt.algorithms import RSAAlgorithm
 
 from imgo_site.conf import conf
+
+TIME_MAX = 2**53  # Unix seconds that a float holds exactly
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +30,11 @@ def has_shape(token: str) -> bool:
     return token.count(".") == 2
 
 
-def verify(token: str) -> dict[str, Any] | None:
-    """The claims of a token that is signed by us and valid now, or None.
+def verify(token: str, now: float) -> dict[str, Any] | None:
+    """Return the claims of a token that is signed by us, for us, and valid at `now`, or None.
 
+    `now`: Unix time in seconds. A token with an audience is for us only if JWT_AUDIENCE is in it
+    (RFC 7519, section 4.1.3): what was signed for another service opens nothing here.
     The algorithm is fixed by the kind of key that is configured, never by the token's header
     alone (RFC 8725, section 3.1).
     """
@@ -44,13 +49,38 @@ def verify(token: str) -> dict[str, Any] | None:
             algorithms=[header["alg"]],
             issuer=conf.JWT_ISSUER or None,
             audience=conf.JWT_AUDIENCE or None,
-            leeway=conf.JWT_LEEWAY,
-            # The subject may be a number: imgo's user ids are.
-            options={"verify_aud": bool(conf.JWT_AUDIENCE), "verify_sub": False},
+            # Times are judged below: PyJWT knows no clock but the host's. The subject may be a
+            # number: imgo's user ids are.
+            options={
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                "verify_sub": False,
+            },
         )
     except (jwt.PyJWTError, UnicodeEncodeError, OverflowError, TypeError):
         return None
-    return claims
+    return claims if _is_current(claims, now) else None
+
+
+def _is_current(claims: dict[str, Any], now: float) -> bool:
+    """Return whether `exp`, `nbf` and `iat`, where they are, allow the token at `now`.
+
+    JWT_LEEWAY seconds are added to each of them in the token's favour.
+    """
+    times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
+    if not all(_is_number(value) for value in times.values()):
+        return False
+    ends = times.get("exp", math.inf) + conf.JWT_LEEWAY
+    begins = max(times.get("nbf", 0), times.get("iat", 0)) - conf.JWT_LEEWAY
+    return bool(begins <= now < ends)
+
+
+def _is_number(value: object) -> bool:
+    """Return whether JSON's `value` is a time; Python's parser lets NaN and infinity pass."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= TIME_MAX
 
 
 def _key_for(header: dict[str, Any]) -> Any:

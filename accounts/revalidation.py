@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
-from django.utils import timezone
+from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare
 
 from accounts.identity import Identity, proof_of
@@ -50,9 +50,7 @@ def _logins(names: list[str]) -> dict[str, dict[str, Any]]:
     """The logins of these Django sessions, without those that have ended."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if hasattr(store, "get_model_class"):  # they are in the database: one query
-        rows = store.get_model_class().objects.filter(
-            session_key__in=names, expire_date__gt=timezone.now()
-        )
+        rows = store.get_model_class().objects.filter(session_key__in=names, expire_date__gt=Now())
         loaded = {row.session_key: row.get_decoded() for row in rows}
     else:
         loaded = {name: store(name).load() for name in names}

@@ -72,13 +72,20 @@ class ImgoSettings:
     JWT_PUBLIC_KEY: str = _setting("", "RS256 public key of JWTs, PEM text or a file's path.")
     JWT_JWKS_FILE: str = _setting("", "A JWKS file with RS256 keys, chosen by `kid`.")
     JWT_ISSUER: str = _setting("", "Required `iss` of a JWT, when set.")
-    JWT_AUDIENCE: str = _setting("", "Required `aud` of a JWT, when set.")
+    JWT_AUDIENCE: str = _setting(
+        "", "Required `aud` of a JWT, when set. When not, a JWT with an `aud` is refused."
+    )
+    JWT_REQUIRE_EXP: bool = _setting(
+        True, "Refuse a JWT without `exp`: nothing can take it back, so it would be valid for ever."
+    )
     JWT_KEY_CLAIM: str = _setting("sub", "The claim that holds the subscriber key.")
     JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms it may join.")
     JWT_JOIN_CLAIM: str = _setting(
         "join", "The claim that lists the rooms its session is in from the start."
     )
-    JWT_LEEWAY: int = _setting(5, "Clock difference allowed when checking times, seconds.")
+    JWT_LEEWAY: int = _setting(
+        5, "Seconds that a JWT, and its session, live beyond `exp`, and count before `nbf`, `iat`."
+    )
 
     # Sessions.
     HANDSHAKE_TIMEOUT: float = _setting(

@@ -7,9 +7,9 @@ before joining would lose what is pushed in between.
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
@@ -72,7 +72,7 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
     """
     with _refusing():
         body = parse_auth_body(frame.body)
-        identity = await _identify(body, facts)
+        identity = await _identify(body, replace(facts, clock=node.clock))
         rooms = await _rooms_of(identity, body)
         name = node.new_session_id()
         session = Session(
@@ -93,7 +93,7 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
             kind.transport,
             facts.address,
             body.platform,
-            time.time(),
+            node.clock.now(),
         )
         try:
             await _open(node, session, entry, body, frame, rooms=rooms)
@@ -130,7 +130,7 @@ async def _identify(body: AuthBody, facts: Facts) -> Identity:
     except NotAuthenticated:
         guard.failed(facts.address)
         raise
-    if identity.expires_at is not None and identity.expires_at <= time.time():
+    if identity.expires_at is not None and identity.expires_at <= facts.clock.now():
         raise NotAuthenticated("The token is not valid or has expired.")
     return identity
 

@@ -17,7 +17,8 @@ class NodeManager(models.Manager["Node"]):
 
     def announce(self, name: str) -> "Node":
         """Note that the node of this name is alive now; its row keeps its number for good."""
-        row, _ = self.update_or_create(name=name, defaults={"last_seen": timezone.now()})
+        row, _ = self.update_or_create(name=name, defaults={"last_seen": Now()})
+        row.refresh_from_db(fields=["last_seen"])
         return row
 
 

@@ -14,6 +14,7 @@ from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
+from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, owed
@@ -65,6 +66,7 @@ class Node:
         self.rooms = Audience(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
         self.runtime = Runtime()
+        self.clock = DatabaseClock()
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
         self._held: set[str] = set()  # groups, while messages may be passing by
@@ -75,6 +77,7 @@ class Node:
         """Announce the node and begin to receive and to care. Raises what a part raises."""
         publish.use_loop(asyncio.get_running_loop())
         row = await cluster_threads.run(NodeRow.objects.announce, self.name)
+        await self.clock.renew()
         await self.registry.start(self._entry(row.pk))
         try:
             await self.hub.start()
@@ -89,7 +92,8 @@ class Node:
 
     def _entry(self, number: int) -> NodeEntry:
         """How the registry shows this node."""
-        return NodeEntry(self.id, self.name, number, time.time(), address=conf.NODE_ADDRESS)
+        since = self.clock.now()
+        return NodeEntry(self.id, self.name, number, since, address=conf.NODE_ADDRESS)
 
     async def drain(self) -> None:
         """Take no more sessions, and close those there are, one after the other.

@@ -7,7 +7,6 @@ nodes there are, is a duty that one of them claims in the database.
 import asyncio
 import heapq
 import logging
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -108,7 +107,7 @@ class Upkeep:
     async def close_silent(self) -> None:
         """Close sessions without a sign of life, and those whose identity has expired."""
         oldest = asyncio.get_running_loop().time() - conf.HEARTBEAT_TIMEOUT
-        now = time.time()
+        now = self._node.clock.now()
         for session in list(self._hub.sessions.values()):
             if session.last_seen < oldest:
                 session.disconnect(CloseCode.HEARTBEAT_TIMEOUT)
@@ -169,6 +168,7 @@ class Upkeep:
     async def announce(self) -> None:
         """Give a sign of life in the database, whose absence must not cost the lease."""
         await cluster_threads.run(NodeRow.objects.announce, self._node.name)
+        await self._node.clock.renew()
 
     async def report(self) -> None:
         """Say how many messages were written to sessions, and what waits, for the dashboard."""

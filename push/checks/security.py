@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, register
 
-from accounts.jwts import unusable_keys
+from accounts.jwts import is_configured, unusable_keys
 from imgo_site.conf import conf
 from push.checks.reading import with_settings
 
@@ -104,6 +104,19 @@ def check_secrets() -> Iterator[CheckMessage]:
             hint="Say the path of a file that this process can read, with an RSA key; a public key "
             "may also be the PEM text itself.",
             id="imgo.W020",
+        )
+
+
+@register
+@with_settings
+def check_jwt_expiry() -> Iterator[CheckMessage]:
+    """W025: tokens that nothing ever ends."""
+    if is_configured() and not conf.JWT_REQUIRE_EXP:
+        yield checks.Warning(
+            "JWT_REQUIRE_EXP is off: a JWT without 'exp' opens sessions for ever, and nothing can "
+            "take it back.",
+            hint="Sign tokens with an 'exp', and unset JWT_REQUIRE_EXP.",
+            id="imgo.W025",
         )
 
 

@@ -1,6 +1,7 @@
 """From an auth body to an identity: parsing, stored tokens, Django's session, rooms."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -18,10 +19,13 @@ from accounts.identity import (
     authorize_room,
 )
 from accounts.models import Token, digest
+from imgo_site.database_clock import DatabaseClock, Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
 from tests import in_thread
 
-TCP = Facts("tcp", "192.0.2.1")
+CLOCK = DatabaseClock()
+CLOCK.take(Reading(time.time(), boot_time(), boot_time()))
+TCP = Facts("tcp", "192.0.2.1", clock=CLOCK)
 
 # Stored tokens
 
@@ -45,9 +49,14 @@ async def test_a_stored_token_without_rooms_leaves_them_to_the_setting(transacti
 
 async def test_a_session_ends_with_its_token(transactional_db):
     row, _ = await in_thread(Token.objects.issue, "u1", token="t", expires_in=60)
-    # By the database's clock, told in this process's time.
-    expected = pytest.approx(row.expires_at.timestamp(), abs=20)
-    assert (await identity("t")).expires_at == expected
+    assert (await identity("t")).expires_at == row.expires_at.timestamp()
+
+
+async def test_stored_token_query_is_a_reading_of_the_databases_time(transactional_db):
+    await in_thread(Token.objects.issue, "u1", token="t")
+    clock, before = DatabaseClock(), time.time()
+    await identity("t", Facts("tcp", clock=clock))
+    assert before - 1 < clock.now() < time.time() + 1
 
 
 async def test_wrong_expired_and_replaced_tokens_get_the_same_answer(transactional_db):
@@ -100,7 +109,7 @@ async def sign_in(user: User) -> str:
 async def from_browser(cookie: str, **headers: str) -> Identity:
     known = {"host": "push.example", "origin": "https://push.example", "cookie": cookie}
     sent = {name: value for name, value in (known | headers).items() if value}
-    return await authenticate(AuthBody(), Facts("websocket", "192.0.2.1", sent))
+    return await authenticate(AuthBody(), Facts("websocket", "192.0.2.1", sent, CLOCK))
 
 
 @pytest.fixture

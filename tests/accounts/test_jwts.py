@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from accounts.identity import REFUSED, AuthBody, Facts, Identity, authenticate
-from imgo_site.errors import NotAuthenticated
+from imgo_site.database_clock import DatabaseClock, Reading, boot_time
+from imgo_site.errors import NotAuthenticated, Unavailable
 
 SECRET = "a secret of at least thirty-two bytes"
 NOW = int(time.time())
@@ -34,8 +35,22 @@ def pem(key: rsa.RSAPrivateKey) -> str:
 
 
 def signed(key: Any = SECRET, algorithm: str = "HS256", kid: str = "", **claims: Any) -> str:
+    """A token that is valid for an hour, unless its claims say otherwise; None leaves one out."""
     headers = {"kid": kid} if kid else None
-    return jwt.encode({"sub": "u1", **claims}, key, algorithm, headers)
+    claims = {"sub": "u1", "exp": NOW + 3600, **claims}
+    return jwt.encode(
+        {name: value for name, value in claims.items() if value is not None},
+        key,
+        algorithm,
+        headers,
+    )
+
+
+def clock_at(unix: float) -> DatabaseClock:
+    """A clock that has just read this time, whatever the host's says."""
+    clock, now = DatabaseClock(), boot_time()
+    clock.take(Reading(unix, now, now))
+    return clock
 
 
 def by_hand(header: Any, claims: Any, secret: bytes = b"") -> str:
@@ -48,14 +63,14 @@ def by_hand(header: Any, claims: Any, secret: bytes = b"") -> str:
     return f"{first}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
-async def who(token: str) -> Identity:
+async def who(token: str, now: float = NOW) -> Identity:
     """No fixture gives these tests a database: a JWT costs no query."""
-    return await authenticate(AuthBody(token=token), Facts("tcp"))
+    return await authenticate(AuthBody(token=token), Facts("tcp", clock=clock_at(now)))
 
 
-async def is_refused(token: str) -> bool:
+async def is_refused(token: str, now: float = NOW) -> bool:
     with pytest.raises(NotAuthenticated) as refusal:
-        await who(token)
+        await who(token, now)
     return refusal.value.message == REFUSED
 
 
@@ -70,11 +85,11 @@ def public_key(imgo):
 
 
 async def test_hs256(secret):
-    assert await who(signed()) == Identity("u1", None, None, "jwt")
+    assert await who(signed()) == Identity("u1", None, NOW + 3605, "jwt")
 
 
 async def test_rs256(public_key):
-    assert await who(signed(KEY, "RS256")) == Identity("u1", None, None, "jwt")
+    assert await who(signed(KEY, "RS256")) == Identity("u1", None, NOW + 3605, "jwt")
 
 
 async def test_the_public_key_may_be_in_a_file(imgo, tmp_path):
@@ -90,8 +105,9 @@ async def test_a_public_key_file_that_is_not_there_refuses(imgo, tmp_path):
 
 
 async def test_the_claims_become_the_identity(secret):
-    token = signed(rooms=["a", "live.*"], exp=NOW + 3600)
-    assert await who(token) == Identity("u1", ("a", "live.*"), NOW + 3600, "jwt")
+    token = signed(rooms=["a", "live.*"], join=["7"], exp=NOW + 60)
+    expected = Identity("u1", ("a", "live.*"), NOW + 65, "jwt", join=("7",))
+    assert await who(token) == expected
 
 
 async def test_the_claims_may_have_other_names(imgo):
@@ -101,7 +117,9 @@ async def test_the_claims_may_have_other_names(imgo):
 
 
 async def test_a_number_as_subject_is_imgos_user_id(secret):
-    assert (await who(by_hand({"alg": "HS256"}, {"sub": 42}, SECRET.encode()))).key == "42"
+    assert (
+        await who(by_hand({"alg": "HS256"}, {"sub": 42, "exp": NOW + 60}, SECRET.encode()))
+    ).key == "42"
 
 
 async def test_another_secret_or_key_is_refused(imgo):
@@ -142,14 +160,36 @@ async def test_a_changed_claim_is_refused(secret):
     assert await is_refused(f"{head}.{changed}.{tail}")
 
 
-async def test_an_expired_token_is_refused_after_the_leeway(imgo):
-    imgo(JWT_SECRET=SECRET, JWT_LEEWAY=30)
-    assert await is_refused(signed(exp=NOW - 60))
-    assert (await who(signed(exp=int(time.time()) - 5))).key == "u1"
+@pytest.mark.parametrize("leeway", [0, 30])
+async def test_jwt_times_are_judged_with_the_leeway(imgo, leeway):
+    """The session ends when its token would not be accepted any more."""
+    imgo(JWT_SECRET=SECRET, JWT_LEEWAY=leeway)
+    found = await who(signed(exp=NOW), now=NOW + leeway - 1)
+    assert found.expires_at == NOW + leeway
+    assert await is_refused(signed(exp=NOW), now=NOW + leeway + 0.1)
+    for claim in ("nbf", "iat"):
+        assert (await who(signed(**{claim: NOW}), now=NOW - leeway + 0.1)).key == "u1"
+        assert await is_refused(signed(**{claim: NOW}), now=NOW - leeway - 1)
 
 
-async def test_a_token_from_the_future_is_refused(secret):
-    assert await is_refused(signed(nbf=NOW + 3600))
+async def test_jwt_is_judged_by_the_clock_of_the_facts(secret):
+    """Not by the host's, which may be hours off."""
+    token = signed(exp=NOW - 7200)
+    assert (await who(token, now=NOW - 7300)).key == "u1"
+    assert await is_refused(signed(exp=NOW + 60), now=NOW + 7200)
+
+
+async def test_jwt_before_the_first_reading_of_the_clock_is_unavailable(secret):
+    with pytest.raises(Unavailable):
+        await authenticate(AuthBody(token=signed()), Facts("tcp"))
+
+
+async def test_jwt_without_exp_passes_only_if_it_is_not_required(imgo):
+    imgo(JWT_SECRET=SECRET)
+    with pytest.raises(NotAuthenticated, match="'exp'"):
+        await who(signed(exp=None))
+    imgo(JWT_REQUIRE_EXP=False)
+    assert await who(signed(exp=None)) == Identity("u1", None, None, "jwt")
 
 
 async def test_issuer_and_audience_must_match_when_set(imgo):
@@ -162,8 +202,10 @@ async def test_issuer_and_audience_must_match_when_set(imgo):
     assert await is_refused(signed(aud="push"))
 
 
-async def test_an_audience_is_ignored_when_none_is_set(secret):
-    assert (await who(signed(aud="whoever"))).key == "u1"
+@pytest.mark.parametrize("aud", ["whoever", ["whoever"], ["a", "b"], 7, {"a": 1}, [7]])
+async def test_jwt_for_another_audience_is_refused_while_none_is_set(secret, aud):
+    claims = {"sub": "u1", "exp": NOW + 60, "aud": aud}
+    assert await is_refused(by_hand({"alg": "HS256"}, claims, SECRET.encode()))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +234,9 @@ async def test_an_audience_is_ignored_when_none_is_set(secret):
 )
 async def test_claims_that_make_no_identity_are_refused(secret, claims):
     with pytest.raises(NotAuthenticated, match="must be a key and a list of rooms"):
-        await who(by_hand({"alg": "HS256"}, {"sub": "u1", **claims}, SECRET.encode()))
+        await who(
+            by_hand({"alg": "HS256"}, {"sub": "u1", "exp": NOW + 60, **claims}, SECRET.encode())
+        )
 
 
 @pytest.mark.parametrize("claims", [[], "u1", None, 7])
@@ -200,19 +244,15 @@ async def test_claims_that_are_no_object_are_refused(secret, claims):
     assert await is_refused(by_hand({"alg": "HS256"}, claims, SECRET.encode()))
 
 
-@pytest.mark.parametrize("exp", ["soon", [], {}, None, float("inf")])
-async def test_an_expiry_that_is_no_time_is_refused(secret, exp):
-    with pytest.raises(NotAuthenticated):
-        await who(by_hand({"alg": "HS256"}, {"sub": "u1", "exp": exp}, SECRET.encode()))
-
-
-async def test_an_expiry_is_a_number_whatever_the_issuer_wrote(secret):
-    token = by_hand({"alg": "HS256"}, {"sub": "u1", "exp": str(NOW + 3600)}, SECRET.encode())
-    try:
-        found = await who(token)
-    except NotAuthenticated:
-        return
-    assert found.expires_at == NOW + 3600
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "value",
+    ["soon", str(NOW), [], {}, None, True, float("inf"), float("-inf"), float("nan"), 10**400],
+    ids=lambda value: str(value)[:10],
+)
+async def test_jwt_time_that_is_no_number_is_refused(secret, claim, value):
+    claims = {"sub": "u1", "exp": NOW + 3600, claim: value}
+    assert await is_refused(by_hand({"alg": "HS256"}, claims, SECRET.encode()))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from .clients import JOIN
 from .harness import Embedded, System, logs
 from .world import World, new_key
 
-UNAUTHORIZED = 4401
+UNAUTHORIZED, EXPIRED = 4401, 4402
 SECRET = "a secret for tests that has enough bytes"
 
 Enter = Callable[[System], Awaitable[World]]
@@ -44,7 +44,19 @@ async def test_a_jwt_opens_a_session_of_its_subject(
     assert await client.receive_bodies(1) == [b'"for the subject"']
 
 
-@pytest.mark.parametrize("case", ["another secret", "expired", "no subject", "unsigned", "rooms"])
+async def test_jwt_within_the_leeway_opens_a_session_that_ends_with_it(
+    jwt_system: System, enter: Enter
+) -> None:
+    world = await enter(jwt_system)
+    token = signed({"sub": new_key(), "exp": time.time() - 2})  # the leeway is 5 s
+    client = await (await world.connect("tcp")).auth(token)
+    assert (await client.ended(20)).code == EXPIRED
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["another secret", "expired", "no expiry", "no subject", "unsigned", "rooms", "audience"],
+)
 async def test_a_bad_jwt_is_refused(
     jwt_system: System, enter: Enter, transport: str, case: str
 ) -> None:
@@ -53,6 +65,8 @@ async def test_a_bad_jwt_is_refused(
     token = {
         "another secret": lambda: signed(claims, "x" * 40),
         "expired": lambda: signed({**claims, "exp": time.time() - 60}),
+        "no expiry": lambda: signed({"sub": claims["sub"]}),
+        "audience": lambda: signed({**claims, "aud": "another.example"}),
         "no subject": lambda: signed({"exp": time.time() + 60}),
         "unsigned": lambda: signed(claims, "", "none"),
         "rooms": lambda: signed({**claims, "rooms": 7}),

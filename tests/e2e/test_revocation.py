@@ -13,7 +13,7 @@ from .test_identity import SECRET, admin_cookies, cookie_header
 from .world import World, new_key
 
 EXPIRED, REVOKED = 4402, 4403
-SOON = {"IMGO_REVALIDATE_INTERVAL": "2"}
+SOON = {"IMGO_REVALIDATE_INTERVAL": "2", "IMGO_JWT_LEEWAY": "0"}
 
 Enter = Callable[[System], Awaitable[World]]
 

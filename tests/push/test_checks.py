@@ -70,6 +70,8 @@ def test_the_settings_as_they_are_need_no_word():
         ({"LEGACY_TRUSTED_NETWORKS": ["::/0"]}, ["imgo.W002", "imgo.W004"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["8.8.8.0/24"]}, ["imgo.W002", "imgo.W004"]),
         ({"GOIM_TRUSTED": True}, ["imgo.W019"]),
+        ({"JWT_SECRET": "x" * 32, "JWT_REQUIRE_EXP": False}, ["imgo.W025"]),
+        ({"JWT_REQUIRE_EXP": False}, []),
         ({"PARTITIONS": 0}, ["imgo.E006"]),
         ({"PARTITIONS": -1, "MAX_KEYS": 0}, ["imgo.E006", "imgo.E006"]),
         ({"HTTP_PORT": 0}, ["imgo.E006"]),

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
+import jwt
 import pytest
 from django.db import OperationalError
 
 from accounts.identity import Facts, Identity
 from accounts.models import Token
+from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Pending
@@ -137,6 +140,29 @@ async def test_authenticator_that_joins_a_pattern_is_reported_as_a_bug(node, cap
 
 async def test_the_room_that_op_12_leaves(node):
     assert (await open_session(node, room_id="a")).change_room == "a"
+
+
+# The database's time
+
+
+@pytest.mark.parametrize(("hours", "is_admitted"), [(-2, True), (2, False)])
+async def test_jwt_is_judged_by_the_nodes_clock_of_the_database(node, imgo, hours, is_admitted):
+    """The host's clock is `hours` ahead of the database's, and the token expires by the latter."""
+    secret = "a secret of at least thirty-two bytes"
+    imgo(AUTHENTICATOR="accounts.identity.authenticate", JWT_SECRET=secret)
+    unix, now = time.time() + hours * 3600, boot_time()
+    node.clock.take(Reading(unix, now, now))
+    expires = time.time() + hours * 1800  # between the two clocks
+    token = jwt.encode({"sub": "u1", "exp": expires}, secret, "HS256").encode()
+    opening = establish(node, Frame(1, Op.AUTH, 1, token), Kind.TCP, KeptLink(), FACTS)
+    if is_admitted:
+        session = await opening
+        assert session.expires_at == expires + 5
+        assert session.opened == pytest.approx(unix, abs=20)
+    else:
+        with pytest.raises(Refusal) as found:
+            await opening
+        assert found.value.code == CloseCode.UNAUTHORIZED
 
 
 # Bodies of others

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from accounts.identity import Identity, proof_of
 from accounts.models import Token, digest
+from imgo_site.database_clock import Reading, boot_time
 from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
@@ -60,6 +61,23 @@ async def test_a_session_ends_with_its_identity(node):
     later.expires_at = time.time() + 60
     await node.upkeep.close_silent()
     assert (closed(ended), closed(later)) == ([CloseCode.EXPIRED], [])
+
+
+async def test_session_ends_by_the_databases_time_not_the_hosts(node):
+    """A host whose clock is two hours slow would keep an expired session for two hours."""
+    session = await admit(node)
+    session.expires_at = time.time() + 3600
+    now = boot_time()
+    node.clock.take(Reading(time.time() + 7200, now, now))
+    await node.upkeep.close_silent()
+    assert closed(session) == [CloseCode.EXPIRED]
+
+
+async def test_announcement_renews_the_databases_time(node):
+    now = boot_time()
+    node.clock.take(Reading(time.time() + 7200, now, now))
+    await node.upkeep.announce()
+    assert abs(node.clock.now() - time.time()) < 10
 
 
 async def test_the_memory_of_a_replay_is_kept_for_a_while_only(node):
