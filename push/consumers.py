@@ -22,6 +22,7 @@ from imgo_site.names import INT64_MAX, check_name, check_number
 from push.bodies import body_value, error_body, ops_of, reply_body, room_name
 from push.groups import ALL
 from push.handshake import Refusal, check_room, establish, ready_node
+from push.handshake_deadline import Expired, HandshakeDeadline
 from push.links import ResidentLink
 from push.node import Node
 from push.session import Kind, Session, encode_reply, shared
@@ -58,6 +59,7 @@ class SessionConsumer(AsyncConsumer):
     session: Session | None = None
     node: Node
     bad: FrameError | None = None
+    has_auth = False  # the auth frame has come
     has_handed_over = False
     link: ResidentLink | SocketLink
 
@@ -99,13 +101,16 @@ class SessionConsumer(AsyncConsumer):
     async def _serve(self) -> None:
         await self.connect()
         try:
-            async with asyncio.timeout(conf.HANDSHAKE_TIMEOUT):
+            with HandshakeDeadline(conf.HANDSHAKE_TIMEOUT, self._expire) as deadline:
                 auth, *behind = await self._frames_from_auth()
-            self.node = await ready_node()
-            assert self.kind is not None
-            self.session = await establish(self.node, auth, self.kind, self.link, self.facts())
-        except TimeoutError:
-            await self._refuse(CloseCode.HANDSHAKE_TIMEOUT)
+                self.has_auth = True
+                self.node = await ready_node()
+                assert self.kind is not None
+                self.session = await establish(
+                    self.node, auth, self.kind, self.link, self.facts(), deadline=deadline
+                )
+        except Expired:
+            await self._until_gone()
         except FrameError as error:
             await self._refuse(error.code, error.message)
         except Refusal as refusal:
@@ -152,12 +157,29 @@ class SessionConsumer(AsyncConsumer):
             if self.bad is not None:
                 raise self.bad
 
+    def _expire(self) -> None:
+        """Close the connection because the handshake's deadline has passed."""
+        code = CloseCode.UNAVAILABLE if self.has_auth else CloseCode.HANDSHAKE_TIMEOUT
+        if self.has_auth:
+            logger.warning("a session could not be opened within HANDSHAKE_TIMEOUT")
+        if (session := self.link.session) is not None:
+            session.is_closed, session.close_code = True, code
+        self._say_refused(code)
+
     async def _refuse(self, code: CloseCode, reason: str = "") -> None:
-        """Close without a session: op 6 where frames are binary, else the close code alone."""
+        """Close without a session, and wait until the client has gone."""
+        self._say_refused(code, reason)
+        await self._until_gone()
+
+    def _say_refused(self, code: CloseCode, reason: str = "") -> None:
+        """Write op 6 where frames are binary, and close with the code."""
         if self.kind in (Kind.TCP, Kind.BINARY):
             self._write(Op.DISCONNECT, 0, disconnect_body(code, reason))
         self.link.close(code, reason or code.reason)
-        while True:  # until the client has gone
+
+    async def _until_gone(self) -> None:
+        """Drop what still comes in, until `Gone` is raised."""
+        while True:
             await self.next_event()
 
     def _write(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:

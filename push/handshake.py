@@ -29,8 +29,10 @@ from imgo_site.errors import (
 )
 from imgo_site.names import DASHBOARD_ROOM, check_name
 from offline.pending import history_pages, pending_pages
+from offline.pendings import PendingMessage
 from push.groups import key_group
 from push.guard import guard
+from push.handshake_deadline import HandshakeDeadline
 from push.layers import LAYER_ERRORS
 from push.node import Node, get_node
 from push.registry import Entry
@@ -65,10 +67,13 @@ async def ready_node() -> Node:
         return await get_node()
 
 
-async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts) -> Session:
+async def establish(
+    node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts, *, deadline: HandshakeDeadline
+) -> Session:
     """Open a session for an auth frame: when this returns it has been replied to and is live.
 
-    Raises `Refusal`. If it raises or is cancelled, nothing of the session is left.
+    `deadline` does not run while the client reads. Raises `Refusal`. If it raises or is
+    cancelled, nothing of the session is left.
     """
     with _refusing():
         body = parse_auth_body(frame.body)
@@ -96,7 +101,8 @@ async def establish(node: Node, frame: Frame, kind: Kind, link: Link, facts: Fac
             node.clock.now(),
         )
         try:
-            await _open(node, session, entry, body, frame, rooms=rooms)
+            await _admit(node, session, entry, body, rooms)
+            await _reply_and_replay(node, session, body, frame, deadline)
         except BaseException:
             await node.dismiss(session)
             raise
@@ -161,8 +167,8 @@ async def check_room(identity: Identity, room: str) -> None:
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
 
 
-async def _open(
-    node: Node, session: Session, entry: Entry, body: AuthBody, frame: Frame, *, rooms: list[str]
+async def _admit(
+    node: Node, session: Session, entry: Entry, body: AuthBody, rooms: list[str]
 ) -> None:
     session.hold(conf.SESSION_BYTES)
     session.opened = entry.since
@@ -170,35 +176,58 @@ async def _open(
     # goim has one room a connection, whoever chose it; of several, op 12 leaves none.
     session.change_room = body.change_room or (rooms[0] if len(rooms) == 1 else "")
     await node.admit(session, entry, rooms)
+
+
+async def _reply_and_replay(
+    node: Node, session: Session, body: AuthBody, frame: Frame, deadline: HandshakeDeadline
+) -> None:
+    """Send the auth reply, what is pending a page at a time in order of id, and what was held.
+
+    The reply waits for the first page: no client is told that its session is open while what is
+    pending for it cannot be read.
+    """
+    page = await _read_page(session, 0, body.since)
     session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
-    await _replay(node, session, body.since)
+    while not session.is_closed:
+        await _write_page(node, session, page, body.since, deadline)
+        if len(page) < conf.REPLAY_PAGE or session.is_closed:
+            break
+        # The next page is read when the client has taken this one.
+        with deadline.reading():
+            await session.link.drained()
+        page = await _read_page(session, page[-1].id, body.since)
     session.release()
 
 
-async def _replay(node: Node, session: Session, since: int) -> None:
-    """Send what is pending for the session's key, a page at a time, in order of id.
+async def _read_page(session: Session, after: int, since: int) -> list[PendingMessage]:
+    """Read the next page of what is pending for the session's key, in order of id.
 
     With `since`, only above that id, and with what other sessions of the key have had.
     """
-    after, group = 0, key_group(session.key)
-    while True:
-        if since:
-            page = await history_pages.get((session.key, after, since)) or []
-        else:
-            page = await pending_pages.get((session.key, after)) or []
-        for pending in page:
-            is_owed = since or not node.acknowledger.has(pending.id, session.key)
-            if is_owed and session.takes(pending.op):
-                if session.link.waiting:  # at the reader's pace
-                    await session.link.drained()
-                if session.is_closed:
-                    return
-                node.hub.replayed.add(pending.id, group)
-                session.replay(
-                    Outgoing(pending.id, pending.op, pending.body, pending.is_json, session.key)
-                )
-        if len(page) < conf.REPLAY_PAGE or session.is_closed:
+    if since:
+        return await history_pages.get((session.key, after, since)) or []
+    return await pending_pages.get((session.key, after)) or []
+
+
+async def _write_page(
+    node: Node,
+    session: Session,
+    page: list[PendingMessage],
+    since: int,
+    deadline: HandshakeDeadline,
+) -> None:
+    group = key_group(session.key)
+    for pending in page:
+        if session.link.waiting:  # at the reader's pace
+            with deadline.reading():
+                await session.link.drained()
+        if session.is_closed:
             return
-        # The next page is read when the client has taken this one.
-        await session.link.drained()
-        after = page[-1].id
+        # Another session may have settled what was pushed while this one was being opened.
+        session.replay_held(pending.id)
+        is_owed = since or not node.acknowledger.has(pending.id, session.key)
+        if is_owed and session.takes(pending.op):
+            node.hub.replayed.add(pending.id, group)
+            session.replay(
+                Outgoing(pending.id, pending.op, pending.body, pending.is_json, session.key)
+            )

@@ -88,7 +88,6 @@ class Node:
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.upkeep.start()
-        logger.info("node %s (%s) has started", self.name, self.id)
 
     def _entry(self, number: int) -> NodeEntry:
         """How the registry shows this node."""
@@ -135,7 +134,6 @@ class Node:
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
         publish.use_loop(None)
-        logger.info("node %s (%s) has stopped", self.name, self.id)
 
     def failing(self) -> list[str]:
         """Return the names of the tasks of this node that go on failing."""

@@ -274,11 +274,28 @@ class Session:
         self._held = []
         self._room_to_hold = limit
 
+    def replay_held(self, below: int) -> None:
+        """Write the held messages for the key with ids below `below`, in order of id."""
+        if not self._held:
+            return
+        early = [one for one in self._held if one.key and one.id < below]
+        if early:
+            self._held = [one for one in self._held if not one.key or one.id >= below]
+            for message in sorted(early, key=lambda one: one.id):
+                self.replay(message)
+
     def release(self) -> None:
-        """Write what was kept back, except what the replay has sent."""
+        """Write what was kept back, except what the replay has sent.
+
+        It came for this session, so it is written even if another session of the key has
+        acknowledged it meanwhile, or an id above it was replayed.
+        """
         held, self._held = self._held or [], None
         for message in held:
-            self.deliver(message)
+            if message.key and message.id <= self._last_replayed:
+                self.replay(message)
+            else:
+                self.deliver(message)
         self.link.open_short_way()
 
     @property

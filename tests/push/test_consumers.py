@@ -4,6 +4,7 @@ What real sockets, clients and servers make of it is in tests/e2e.
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from asgiref.testing import ApplicationCommunicator
+from django.db import OperationalError
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
@@ -349,6 +351,25 @@ async def test_a_wrong_token_closes_with_a_code_and_a_reason(connect, name):
         assert "not valid" in body["reason"]
     if name != "tcp":
         assert "not valid" in client.reason
+
+
+async def test_handshake_whose_look_up_is_silent_is_closed_in_time(
+    connect, name, imgo, monkeypatch
+):
+    """Whatever the look-up does when it is cancelled."""
+    imgo(HANDSHAKE_TIMEOUT=0.5, AUTHENTICATOR="tests.push.test_consumers.silent")
+    client = await connect(name)
+    await client.send(Op.AUTH, b"u1")
+    assert await client.until_closed() == CloseCode.UNAVAILABLE
+    assert Op.AUTH_REPLY not in [frame.op for frame in client.frames]
+
+
+async def silent(body, facts) -> None:
+    """An AUTHENTICATOR whose database does not answer, and that ignores its cancellation."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(3600)
+    await asyncio.sleep(0.2)
+    raise OperationalError("silent")
 
 
 async def test_who_says_nothing_is_closed(connect, name, imgo):

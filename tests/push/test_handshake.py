@@ -15,12 +15,13 @@ from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Pending
-from offline.pending import owed
+from offline.pending import owed, pending_pages
 from push.handshake import Refusal, establish, ready_node
+from push.handshake_deadline import Expired, HandshakeDeadline
 from push.services import Push, accept_push
 from push.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
-from tests import eventually, in_thread
+from tests import PATIENCE, eventually, in_thread
 
 from .conftest import push_now
 from .sessions import KeptLink, frames, message
@@ -53,12 +54,17 @@ def _trusting(imgo):
     imgo(AUTHENTICATOR="tests.push.test_handshake.trust")
 
 
+async def open_with(node, frame: Frame, kind: Kind = Kind.TCP, link: Any = None) -> Session:
+    with HandshakeDeadline(PATIENCE, lambda: None) as deadline:
+        return await establish(node, frame, kind, link or KeptLink(), FACTS, deadline=deadline)
+
+
 async def open_session(
     node, token: str = "u1", *, kind: Kind = Kind.TCP, link: Any = None, **body: Any
 ) -> Session:
     data = json.dumps({"token": token, "ack": True, **body}).encode()
     frame = Frame(1, Op.AUTH, 77, data)
-    return await establish(node, frame, kind, link or KeptLink(), FACTS)
+    return await open_with(node, frame, kind, link or KeptLink())
 
 
 def sent(session: Session) -> list[int]:
@@ -104,7 +110,7 @@ async def test_what_is_known_of_the_session(node):
 
 async def test_a_bare_token_asks_for_no_ids(node):
     frame = Frame(1, Op.AUTH, 1, b"u1")
-    session = await establish(node, frame, Kind.TCP, KeptLink(), FACTS)
+    session = await open_with(node, frame)
     assert not session.acks
 
 
@@ -112,7 +118,7 @@ async def test_bare_token_session_is_in_the_rooms_of_its_identity(node, imgo):
     """What a client of imgo or goim v1 sends: nothing but a token."""
     imgo(AUTHENTICATOR="accounts.identity.authenticate", ROOMS_OPEN=False)
     await in_thread(Token.objects.issue, "1", token="t", join=["7"])
-    session = await establish(node, Frame(1, Op.AUTH, 1, b"t"), Kind.TCP, KeptLink(), FACTS)
+    session = await open_with(node, Frame(1, Op.AUTH, 1, b"t"))
     assert (session.rooms, session.change_room) == ({"7"}, "7")
     assert await in_thread(node.registry.rooms) == {"7": 1}
 
@@ -192,7 +198,7 @@ OTHER_BODIES = [
 async def test_auth_body_of_any_form_reaches_the_authenticator(node, imgo, raw):
     imgo(AUTHENTICATOR="tests.push.test_handshake.by_ticket")
     seen.clear()
-    session = await establish(node, Frame(1, Op.AUTH, 1, raw), Kind.TCP, KeptLink(), FACTS)
+    session = await open_with(node, Frame(1, Op.AUTH, 1, raw))
     assert seen == [raw]
     assert (session.key, session.rooms, session.acks) == ("u1", {"7"}, False)
 
@@ -201,7 +207,7 @@ async def test_auth_body_of_any_form_reaches_the_authenticator(node, imgo, raw):
 async def test_default_authenticator_refuses_bodies_of_other_forms(node, imgo, raw):
     imgo(AUTHENTICATOR="accounts.identity.authenticate")
     with pytest.raises(Refusal) as found:
-        await establish(node, Frame(1, Op.AUTH, 1, raw), Kind.TCP, KeptLink(), FACTS)
+        await open_with(node, Frame(1, Op.AUTH, 1, raw))
     assert found.value.code == CloseCode.UNAUTHORIZED
 
 
@@ -236,6 +242,72 @@ async def test_what_was_acknowledged_a_moment_ago_is_not_replayed(node):
     await node.runtime.stop(float("inf"))  # as when the database is slow
     node.acknowledger.received(ids[0], "u1", "s1")
     assert sent(await open_session(node)) == [0, ids[1]]
+
+
+# While the database is silent
+
+
+@pytest.fixture
+def first_page(monkeypatch) -> asyncio.Event:
+    """Set it to have the first page of what is pending read; until then the database is silent."""
+    is_there, get = asyncio.Event(), pending_pages.get
+
+    async def slow(wanted: Any) -> Any:
+        await is_there.wait()
+        return await get(wanted)
+
+    monkeypatch.setattr(pending_pages, "get", slow)
+    return is_there
+
+
+async def test_reply_waits_for_the_first_page_of_what_is_pending(node, first_page):
+    ids, link = await store(b"1"), KeptLink()
+    opening = asyncio.create_task(open_session(node, link=link))
+    await eventually(lambda: node.hub.sessions)
+    await asyncio.sleep(0.05)
+    assert link.written == []
+    first_page.set()
+    assert sent(await opening) == [0, *ids]
+
+
+async def test_held_message_is_written_though_another_device_has_it(node, first_page):
+    """It was pushed while the session was being opened; the other device was quicker."""
+    (old,) = await store(b"0")
+    link = KeptLink()
+    opening = asyncio.create_task(open_session(node, link=link))
+    await eventually(lambda: node.hub.sessions)
+    early = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    (session,) = node.hub.sessions.values()
+    await eventually(lambda: session._held)
+    await in_thread(Event.objects.record, [Receipt(early, "u1", RECEIVED, "s1")])
+    later = await in_thread(accept_push, Push(b"2", keys=("u1",)))
+    first_page.set()
+    assert sent(await opening) == [0, old, early, later]
+
+
+async def test_session_that_expires_leaves_nothing_behind(node, first_page):
+    expired: list[bool] = []
+    frame = Frame(1, Op.AUTH, 1, b"u1")
+    deadline = HandshakeDeadline(0.05, lambda: expired.append(True))
+    with pytest.raises(Expired), deadline:
+        await establish(node, frame, Kind.TCP, KeptLink(), FACTS, deadline=deadline)
+    assert expired == [True]
+    assert (node.hub.sessions, node.entries) == ({}, {})
+    assert await in_thread(node.registry.sessions, "u1") == []
+
+
+async def test_time_that_the_client_takes_to_read_does_not_count(node, imgo):
+    imgo(REPLAY_PAGE=1)
+    ids = await store(*[b"1"] * 3)
+
+    class SlowLink(KeptLink):
+        async def drained(self) -> None:
+            await asyncio.sleep(0.3)
+
+    with HandshakeDeadline(0.6, lambda: None) as deadline:
+        frame = Frame(1, Op.AUTH, 1, b'{"token":"u1","ack":true}')
+        session = await establish(node, frame, Kind.TCP, SlowLink(), FACTS, deadline=deadline)
+    assert sent(session) == [0, *ids]
 
 
 # What the replay has overtaken
@@ -399,7 +471,7 @@ async def test_a_refusal_has_its_code(node, token, body, code, caplog):
 
 async def test_a_body_that_is_not_text_is_refused(node):
     with pytest.raises(Refusal) as found:
-        await establish(node, Frame(1, Op.AUTH, 1, b"\xff"), Kind.TCP, KeptLink(), FACTS)
+        await open_with(node, Frame(1, Op.AUTH, 1, b"\xff"))
     assert found.value.code == CloseCode.UNAUTHORIZED
 
 
