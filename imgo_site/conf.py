@@ -110,6 +110,11 @@ class ImgoSettings:
     SLOW_READER_TIMEOUT: float = _setting(
         10.0, "Bytes that wait this long for a session's client close it, seconds."
     )
+    TCP_FRAME_GAP: float = _setting(
+        0.005,
+        "Pause between two writes to a raw-TCP session that authenticated with a bare token, "
+        "seconds: imgo's Java client takes one read for one frame. 0: none.",
+    )
     MAX_FRAMES_PER_SECOND: int = _setting(
         100, "Frames read from one client in a second; more wait for the next."
     )

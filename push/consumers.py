@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from channels.consumer import AsyncConsumer
 from django.utils.module_loading import import_string
 
+from accounts.auth_body import parse_auth_body
 from accounts.identity import Facts
 from imgo_site.addresses import HEADER, client_address
 from imgo_site.conf import conf
@@ -25,7 +26,8 @@ from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.links import ResidentLink
 from push.node import Node
-from push.session import Kind, Session, encode_reply, shared
+from push.pacing import PacedLink
+from push.session import Kind, Link, Session, encode_reply, shared
 from push.sockets import DIRECT_LINK, SocketLink, TcpLink
 from push.wire import (
     CloseCode,
@@ -106,8 +108,9 @@ class SessionConsumer(AsyncConsumer):
                 self.has_auth = True
                 self.node = await ready_node()
                 assert self.kind is not None
+                link = self.link_for(auth)
                 self.session = await establish(
-                    self.node, auth, self.kind, self.link, self.facts(), deadline=deadline
+                    self.node, auth, self.kind, link, self.facts(), deadline=deadline
                 )
         except Expired:
             await self._until_gone()
@@ -211,6 +214,10 @@ class SessionConsumer(AsyncConsumer):
     async def send_close(self, code: int, reason: str) -> None:
         """Close the connection."""
         raise NotImplementedError
+
+    def link_for(self, auth: Frame) -> Link:  # noqa: ARG002 - for TCP
+        """Return the link that a session with this auth frame is written to."""
+        return self.link
 
     def facts(self) -> Facts:
         """What is known of the connection."""
@@ -428,6 +435,12 @@ class TcpConsumer(SessionConsumer):
         """The frames that the next bytes complete."""
         event = await self.next_event()
         return self.decoder.feed(event["bytes"])
+
+    def link_for(self, auth: Frame) -> Link:
+        """Return a paced link for imgo's clients, which authenticate with a bare token."""
+        if conf.TCP_FRAME_GAP and parse_auth_body(auth.body).is_bare:
+            return PacedLink(self.link, self.node.pacer)
+        return self.link
 
     async def send_data(self, data: bytes) -> None:
         """Bytes onto the stream."""

@@ -65,7 +65,7 @@ class ResidentLink:
         if self._closing is not None:
             return
         if self.waiting and self.waiting + len(data) > self._limit:
-            self._give_up()
+            self.give_up()
             if self._deadline is not None:
                 self._deadline.reschedule(asyncio.get_running_loop().time())
             return
@@ -74,7 +74,8 @@ class ResidentLink:
         self._idle.clear()
         self._wakeup.set()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """The reader is too slow: drop what waits, and close with a code that says to come back."""
         self._queue.clear()
         if self.session is not None:
             self.session.is_closed = True
@@ -94,6 +95,15 @@ class ResidentLink:
             count_close(code)
             self._closing = (code, reason)
             self._wakeup.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be written to."""
+        return self._closing is None
+
+    def fileno(self) -> int:
+        """-1: the socket is the ASGI server's."""
+        return -1
 
     async def drained(self) -> None:
         """Return when the queue is empty or the link closed."""
@@ -121,7 +131,7 @@ class ResidentLink:
             async with asyncio.timeout(self._patience) as self._deadline:
                 await self._send(data)
         except TimeoutError:
-            self._give_up()
+            self.give_up()
             return
         finally:
             self._deadline = None

@@ -25,6 +25,7 @@ from push.groups import key_group, node_group, room_group
 from push.hub import Hub
 from push.layers import on_reconnect
 from push.models import Node as NodeRow
+from push.pacing import Pacer
 from push.recovery import recover
 from push.registry import Entry, NodeEntry, get_registry
 from push.runtime import Runtime, finish
@@ -67,6 +68,7 @@ class Node:
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
         self.runtime = Runtime()
         self.clock = DatabaseClock()
+        self.pacer = Pacer()
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
         self._held: set[str] = set()  # groups, while messages may be passing by

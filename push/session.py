@@ -33,9 +33,12 @@ class Kind(IntEnum):
 class Link(Protocol):
     """The way out to one client. It can be replaced without touching the session."""
 
-    waiting: int  # bytes that the kernel has not taken yet
     wraps: bool  # whether `wrap` changes a payload
     session: "Session | None"  # whose `sent` it calls
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the kernel has not taken yet."""
 
     def wrap(self, payload: bytes, is_text: bool) -> bytes:
         """The bytes that carry one message on this transport, for `write`."""

@@ -187,7 +187,8 @@ class SocketLink:
         session = self.session
         if session is None or session.is_replaying or self.waiting:
             return
-        if self._is_open and self._node is not None:
+        # A paced session has a link of its own in between, which must not be passed by.
+        if self._is_open and self._node is not None and session.link is self:
             session.send = self._socket.send
 
     def _enqueue(self, data: bytes, receipt: int) -> None:
@@ -236,6 +237,15 @@ class SocketLink:
             self._drained.set()
         if self in self._care.closing:
             self._finish()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be written to."""
+        return self._is_open
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 when the connection has ended."""
+        return self._socket.fileno()
 
     async def drained(self) -> None:
         """Return when nothing is waiting, or when the link is closed."""

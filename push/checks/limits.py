@@ -51,6 +51,7 @@ RANGES = {
     "TCP_PORT": Range(0, PORT_MAX),
     "PARTITIONS": Range(1, PARTITIONS_MAX),
     "SESSION_BYTES": Range(FRAME_OVERHEAD),
+    "TCP_FRAME_GAP": Range(0, 1),
     **dict.fromkeys(
         (
             "AUTH_FAILURES",
