@@ -4,11 +4,12 @@ A (message, key) that was accepted is pending until exactly one event settles it
 that deletes its pending row inserts that event. So accepted = settled + pending, always.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import ClassVar, NamedTuple
 
 from django.db import connection, models, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from offline.messages import CHUNK, Message
@@ -72,6 +73,27 @@ class EventManager(models.Manager["Event"]):
             cursor.execute(_RECORD, [list(column) for column in zip(*receipts, strict=True)])
             count: int = cursor.fetchone()[0]
             return count
+
+    def ages_of_receipt(self, pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], float]:
+        """Return for those of these (message id, key) that a session has had, how long ago.
+
+        In seconds, by the database's clock.
+        """
+        wanted = list(set(pairs))
+        found: dict[tuple[int, str], float] = {}
+        for start in range(0, len(wanted), CHUNK):
+            chunk = set(wanted[start : start + CHUNK])
+            rows = self.filter(
+                message__in={i for i, _ in chunk},
+                key__in={key for _, key in chunk},
+                kind__in=(RECEIVED, ACKNOWLEDGED),
+            )
+            for message_id, key, at, now in rows.annotate(now=Now()).values_list(
+                "message_id", "key", "at", "now"
+            ):
+                if (message_id, key) in chunk:
+                    found[message_id, key] = max(0.0, (now - at).total_seconds())
+        return found
 
     def settle(self, rows: Iterable[tuple[int, str]], kind: str, reason: str = "") -> None:
         """Note how these (message id, key), whose pending rows are being deleted, ended."""

@@ -38,12 +38,15 @@ pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch)
 history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
 
 
-def _fetch_owed(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], bool]:
-    return dict.fromkeys(Pending.objects.among(pairs), True)
+def _fetch_ages(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], float]:
+    # In this order: what is settled in between is found by the second.
+    pending = dict.fromkeys(Pending.objects.among(pairs), 0.0)
+    return Event.objects.ages_of_receipt(pairs) | pending
 
 
-# get((message id, key)) → True while the message is pending for the key, else None.
-owed: BatchLoader[tuple[int, str], bool] = BatchLoader(_fetch_owed)
+# get((message id, key)) → seconds since a session of the key has had the message; 0 while it is
+# pending; None when it is over in another way.
+receipt_ages: BatchLoader[tuple[int, str], float] = BatchLoader(_fetch_ages)
 
 
 Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time
@@ -85,6 +88,17 @@ class Acknowledger:
             self._on_lost("backlog")
         self._waiting.append((message_id, key, kind, session, time.monotonic()))
         self._wakeup.set()
+
+    def settled_at(self, message_id: int, key: str) -> float | None:
+        """Return when this delivery was settled here (monotonic seconds), if not yet written."""
+        if (message_id, key) not in self._known:
+            return None
+        times = (
+            at
+            for waiting, to, kind, _, at in self._waiting
+            if (waiting, to) == (message_id, key) and kind != SENT
+        )
+        return next(times, None)
 
     def has(self, message_id: int, key: str) -> bool:
         """Return whether this delivery is settled here, though its row may still be stored."""

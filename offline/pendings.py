@@ -25,6 +25,7 @@ class PendingMessage:
     op: int
     body: bytes
     is_json: bool
+    had: float | None = None  # seconds since a session of the key has had it; None while pending
 
 
 Page = tuple[str, int]  # a key, and the id above which its messages are wanted
@@ -127,26 +128,31 @@ class PendingManager(models.Manager["Pending"]):
         return len(found)
 
 
-# Rows (key, message_id) that are wanted.
+# Rows (place, message_id, seconds since it was had) that are wanted.
+_NO_AGE = "CAST(NULL AS double precision)"
 _PENDING = """
-    SELECT w.place, p.message_id FROM wanted w JOIN offline_pending p USING (key)
+    SELECT w.place, p.message_id, {pending} AS had
+    FROM wanted w JOIN offline_pending p USING (key)
     WHERE p.message_id > w.after AND p.message_id > w.since AND p.expires_at > {now}
 """
 _LONG_PENDING = """
-    SELECT w.place, p.message_id FROM wanted w JOIN offline_pending p USING (key)
+    SELECT w.place, p.message_id, {pending} AS had
+    FROM wanted w JOIN offline_pending p USING (key)
     JOIN offline_message m ON m.id = p.message_id
     WHERE p.message_id > w.after AND p.expires_at > {now} AND m.created_at < {then}
           AND NOT EXISTS (SELECT 1 FROM offline_outbox o
                           WHERE o.message_id = p.message_id AND o.parked_at IS NULL)
 """
 _HAD = """
-    SELECT w.place, e.message_id FROM wanted w JOIN offline_event e USING (key)
+    SELECT w.place, e.message_id, {pending} AS had
+    FROM wanted w JOIN offline_event e USING (key)
     JOIN offline_message m ON m.id = e.message_id
     WHERE e.message_id > w.after AND e.message_id > w.since AND m.expires_at > {now}
           AND e.kind IN ('received', 'acknowledged')
 """
 _HAD_LATELY = """
-    SELECT w.place, e.message_id FROM wanted w JOIN offline_event e USING (key)
+    SELECT w.place, e.message_id, {age} AS had
+    FROM wanted w JOIN offline_event e USING (key)
     JOIN offline_message m ON m.id = e.message_id
     WHERE e.message_id > w.after AND m.expires_at > {now} AND e.at > {then}
           AND e.kind IN ('received', 'acknowledged')
@@ -168,31 +174,33 @@ def _pages(
     if connection.vendor == "postgresql":
         now = "statement_timestamp()"
         then = f"{now} - interval '{age:f} seconds'"
+        elapsed = f"CAST(extract(epoch FROM {now} - e.at) AS double precision)"
     else:
         moment = timezone.now()
         now, then = (
             f"'{connection.ops.adapt_datetimefield_value(time)}'"
             for time in (moment, moment - timedelta(seconds=age))
         )
+        elapsed = f"(julianday({now}) - julianday(e.at)) * 86400"
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             WITH wanted (place, key, after, since) AS (VALUES {marks}),
-            found AS ({source.format(now=now, then=then)}),
+            found AS ({source.format(now=now, then=then, age=elapsed, pending=_NO_AGE)}),
             ranked AS (
-                SELECT place, message_id,
+                SELECT place, message_id, had,
                        row_number() OVER (PARTITION BY place ORDER BY message_id) AS number
                 FROM found
             )
-            SELECT r.place, m.id, m.op, m.body, m.is_json
+            SELECT r.place, m.id, m.op, m.body, m.is_json, r.had
             FROM ranked r JOIN offline_message m ON m.id = r.message_id
             WHERE r.number <= %s
             ORDER BY r.place, m.id
             """,  # noqa: S608 - only placeholders, our own text and a time are put in
             [*values, size],
         )
-        for place, message_id, op, body, is_json in cursor.fetchall():
-            message = PendingMessage(message_id, op, bytes(body), bool(is_json))
+        for place, message_id, op, body, is_json, had in cursor.fetchall():
+            message = PendingMessage(message_id, op, bytes(body), bool(is_json), had)
             found[asks[place]].append(message)
     return found
 

@@ -29,6 +29,8 @@ class Envelope(TypedDict, total=False):
     ensure: bool  # it waits for room instead of being dropped
     at: float  # when it was accepted, by the database's clock: Unix time, seconds
     trace: str  # the traceparent of its fan-out, when that is traced
+    # ECHO
+    sent: float  # when it was sent, by the clock of the node's event loop: seconds
     # CLOSE
     sessions: list[str]
     code: int
@@ -58,9 +60,9 @@ def close_envelope(group: str, sessions: list[str], code: int, reason: str = "")
     return Envelope(type=CLOSE, group=group, sessions=sessions, code=code, reason=reason)
 
 
-def echo_envelope(group: str) -> Envelope:
+def echo_envelope(group: str, sent: float) -> Envelope:
     """What a node sends to itself, to know that the layer still carries."""
-    return Envelope(type=ECHO, group=group)
+    return Envelope(type=ECHO, group=group, sent=sent)
 
 
 def drain_envelope(group: str) -> Envelope:

@@ -28,15 +28,13 @@ from imgo_site.errors import (
     Unavailable,
 )
 from imgo_site.names import DASHBOARD_ROOM, check_name
-from offline.pending import history_pages, pending_pages
-from offline.pendings import PendingMessage
-from push.groups import key_group
 from push.guard import guard
 from push.handshake_deadline import HandshakeDeadline
 from push.layers import LAYER_ERRORS
 from push.node import Node, get_node
 from push.registry import Entry
-from push.session import Kind, Link, Outgoing, Session
+from push.replay import Replay
+from push.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
 
 logger = logging.getLogger(__name__)
@@ -170,6 +168,7 @@ async def check_room(identity: Identity, room: str) -> None:
 async def _admit(
     node: Node, session: Session, entry: Entry, body: AuthBody, rooms: list[str]
 ) -> None:
+    session.is_connecting = True
     session.hold(conf.SESSION_BYTES)
     session.opened = entry.since
     session.last_seen = asyncio.get_running_loop().time()
@@ -186,48 +185,13 @@ async def _reply_and_replay(
     The reply waits for the first page: no client is told that its session is open while what is
     pending for it cannot be read.
     """
-    page = await _read_page(session, 0, body.since)
+    replay = Replay(node, session, body.since)
+    page = await replay.next_page()
     session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
-    while not session.is_closed:
-        await _write_page(node, session, page, body.since, deadline)
-        if len(page) < conf.REPLAY_PAGE or session.is_closed:
-            break
-        # The next page is read when the client has taken this one.
-        with deadline.reading():
-            await session.link.drained()
-        page = await _read_page(session, page[-1].id, body.since)
-    session.release()
-
-
-async def _read_page(session: Session, after: int, since: int) -> list[PendingMessage]:
-    """Read the next page of what is pending for the session's key, in order of id.
-
-    With `since`, only above that id, and with what other sessions of the key have had.
-    """
-    if since:
-        return await history_pages.get((session.key, after, since)) or []
-    return await pending_pages.get((session.key, after)) or []
-
-
-async def _write_page(
-    node: Node,
-    session: Session,
-    page: list[PendingMessage],
-    since: int,
-    deadline: HandshakeDeadline,
-) -> None:
-    group = key_group(session.key)
-    for pending in page:
-        if session.link.waiting:  # at the reader's pace
-            with deadline.reading():
-                await session.link.drained()
+    while page is not None:
+        await replay.write(page, deadline)
         if session.is_closed:
-            return
-        # Another session may have settled what was pushed while this one was being opened.
-        session.replay_held(pending.id)
-        is_owed = since or not node.acknowledger.has(pending.id, session.key)
-        if is_owed and session.takes(pending.op):
-            node.hub.replayed.add(pending.id, group)
-            session.replay(
-                Outgoing(pending.id, pending.op, pending.body, pending.is_json, session.key)
-            )
+            break
+        page = await replay.next_page()
+    session.is_connecting = False
+    session.release()

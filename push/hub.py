@@ -7,8 +7,9 @@ frame and the same bytes are written to every session of its group.
 
 import asyncio
 import logging
+import math
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from imgo_site import tracing
@@ -18,8 +19,10 @@ from push import metrics
 from push.background import Background
 from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE, as_layer_message, echo_envelope
 from push.groups import ALL, is_key_group, node_group
+from push.holds import Holds
 from push.layers import groups_add, groups_discard
 from push.outbox import Outbox, write_spread
+from push.recent import Recent
 from push.session import Outgoing, Session
 from push.wire import CloseCode
 
@@ -28,9 +31,7 @@ logger = logging.getLogger(__name__)
 FAIRNESS = 100  # messages handled before the event loop gets a turn
 DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
-RECENT_MAX = 20_000  # messages that a `Recent` remembers
 SPREADS_MAX = 100  # messages that are being spread out at once
-HELD_MAX = 1_000  # messages kept back for one group
 
 
 class _Batch:
@@ -41,47 +42,6 @@ class _Batch:
     def __init__(self) -> None:
         self.groups: list[str] = []
         self.waiting: list[asyncio.Future[None]] = []
-
-
-class _Held:
-    """What is kept back for one group, and for how many."""
-
-    __slots__ = ("count", "messages")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.messages: list[Outgoing] = []
-
-
-class Recent:
-    """The last messages of groups: the last `RECENT_MAX`, and up to as many before them."""
-
-    __slots__ = ("_new", "_old")
-
-    def __init__(self) -> None:
-        self._new: set[int] = set()
-        self._old: set[int] = set()
-
-    def add(self, message_id: int, group: str) -> bool:
-        """Remember a message of a group; False when it is known."""
-        mark = hash((message_id, group))  # of 64 bits: none of the few is another one's
-        if mark in self._new or mark in self._old:
-            return False
-        self._new.add(mark)
-        if len(self._new) >= RECENT_MAX:
-            self._old, self._new = self._new, set()
-        return True
-
-    def forget(self, message_id: int, group: str) -> None:
-        """It was not delivered after all."""
-        mark = hash((message_id, group))
-        self._new.discard(mark)
-        self._old.discard(mark)
-
-    def has(self, message_id: int, group: str) -> bool:
-        """Whether it is one of them."""
-        mark = hash((message_id, group))
-        return mark in self._new or mark in self._old
 
 
 class Hub:
@@ -113,9 +73,10 @@ class Hub:
         self.replayed = Recent()
         # For whom nothing is pending, so that nobody has to look when they are acknowledged.
         self.live = Recent()
-        self._held: dict[str, _Held] = {}
-        self.last_echo = 0.0  # monotonic seconds
-        self._echo_waiters: list[asyncio.Future[None]] = []
+        self.holds = Holds(self.groups, self.deliver)
+        self.gaps = 0  # how often the layer's connection was lost
+        self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
+        self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
         self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
 
     async def start(self) -> None:
@@ -212,7 +173,7 @@ class Hub:
             members.discard(session)
             if not members:
                 del self.groups[group]
-                self._held.pop(group, None)  # whoever comes next reads what is pending
+                self.holds.forget(group)  # whoever comes next reads what is pending
                 if group != ALL:
                     self._empty_since[group] = asyncio.get_running_loop().time()
 
@@ -278,9 +239,7 @@ class Hub:
         elif message["type"] == CLOSE:
             self._close(message)
         elif message["type"] == ECHO:
-            self.last_echo = asyncio.get_running_loop().time()
-            settle(self._echo_waiters)
-            self._echo_waiters.clear()
+            self._echoed(message["sent"])
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
         else:
@@ -307,10 +266,8 @@ class Hub:
             return
         if "trace" in message:
             outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
-        if self._held and (held := self._held.get(group)) is not None:
-            if len(held.messages) < HELD_MAX:
-                held.messages.append(outgoing)
-            return  # what is too much is pending, and found by the next audit
+        if self.holds.keep(group, outgoing):
+            return
         self.deliver(group, outgoing)
 
     def _spread(self, message: Outgoing, seconds: float) -> None:
@@ -347,36 +304,25 @@ class Hub:
 
         Raises what the layer raises, or `TimeoutError` when it does not even take it.
         """
-        group = node_group(self.node_id)
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._echo_waiters.append(waiter)
+        group, loop = node_group(self.node_id), asyncio.get_running_loop()
+        sent = loop.time()
+        while sent in self._echoes:  # each has its own
+            sent = math.nextafter(sent, math.inf)
+        waiter = self._echoes[sent] = loop.create_future()
         try:
             async with asyncio.timeout(patience):
-                await self.layer.group_send(group, as_layer_message(echo_envelope(group)))
+                await self.layer.group_send(group, as_layer_message(echo_envelope(group, sent)))
             await asyncio.wait([waiter], timeout=patience)
             return waiter.done()
         finally:
-            if not waiter.done():  # or they would gather for as long as the layer is away
-                self._echo_waiters.remove(waiter)
+            del self._echoes[sent]  # or they would gather for as long as the layer is away
 
-    # Recovery: see `recovery.py`
-
-    def hold(self, groups: Iterable[str]) -> None:
-        """Keep back what comes for these groups, until as many calls of `release`."""
-        for group in groups:
-            if group in self.groups:
-                self._held.setdefault(group, _Held()).count += 1
-
-    def release(self, groups: Iterable[str]) -> None:
-        """Deliver what was kept back for these groups, unless another still holds it."""
-        for group in groups:
-            held = self._held.get(group)
-            if held is not None:
-                held.count -= 1
-                if not held.count:
-                    del self._held[group]
-                    for message in held.messages:
-                        self.deliver(group, message)
+    def _echoed(self, sent: float) -> None:
+        """Note that all that was published before this echo was sent has come in."""
+        self.last_echo = max(self.last_echo, sent)
+        waiter = self._echoes.get(sent)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered, and say so now and then."""

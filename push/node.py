@@ -17,11 +17,12 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
-from offline.pending import Acknowledger, owed
+from offline.pending import Acknowledger, receipt_ages
 from push import health, metrics, publish
 from push.audience import Audience
 from push.envelope import close_envelope
 from push.groups import key_group, node_group, room_group
+from push.holds import Hold
 from push.hub import Hub
 from push.layers import on_reconnect
 from push.models import Node as NodeRow
@@ -41,7 +42,7 @@ DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions
 DISMISSED_TIMEOUT = 1.0  # seconds of them for taking sessions out of the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
-GAP_MARGIN = 2.0  # seconds added to the time that a node may have heard nothing
+GAP_MARGIN = 2.0  # seconds added to a gap, for what was under way when it began
 
 
 def own_name() -> str:
@@ -71,7 +72,8 @@ class Node:
         self.pacer = Pacer()
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
-        self._held: set[str] = set()  # groups, while messages may be passing by
+        self._holds: list[Hold] = []  # while messages may be passing by
+        self._gap_began = 0.0  # monotonic seconds
         self._counter = 0
         self.is_draining = False
 
@@ -142,28 +144,37 @@ class Node:
         return [*self.runtime.failing(), *self.upkeep.runtime.failing()]
 
     def _lost(self) -> None:
-        """Messages may have passed by: until it is known which, what comes is kept back."""
+        """Keep back what comes: messages may have passed by, and it is not known which."""
         metrics.LAYER_RECONNECTS.labels("lost").inc()
-        groups = {key_group(session.key) for session in self.hub.sessions.values()}
-        self.hub.hold(groups - self._held)
-        self._held |= groups
+        self.hub.gaps += 1
+        if not self._holds:
+            self._gap_began = self.hub.last_echo - GAP_MARGIN
+        self._hold_keys()
 
     def _regained(self) -> None:
-        """The groups are joined again: find out what has passed by."""
-        gap = asyncio.get_running_loop().time() - self.hub.last_echo + GAP_MARGIN
+        """Find out what has passed by: the groups are joined again."""
+        self._hold_keys()  # those of sessions that have come during the gap too
         keys = list({session.key for session in self.hub.sessions.values()})
-        held, self._held = self._held, set()
-        self.hub.background.run(self._recover(keys, gap, held))
+        holds, self._holds = self._holds, []
+        self.hub.background.run(self._recover(keys, self._gap_began, holds))
         self.hub.background.run(self._return_to_registry())
 
-    async def _recover(self, keys: list[str], gap: float, held: set[str]) -> None:
-        for start in range(0, len(keys), RECOVERED_TOGETHER):
-            some = keys[start : start + RECOVERED_TOGETHER]
-            await recover(self.hub, self.acknowledger, some, gap)
-            done = held & {key_group(key) for key in some}
-            self.hub.release(done)
-            held -= done
-        self.hub.release(held)  # of keys that have gone meanwhile
+    def _hold_keys(self) -> None:
+        groups = {key_group(session.key) for session in self.hub.sessions.values()}
+        groups.difference_update(*(hold.groups for hold in self._holds))
+        self._holds.append(self.hub.holds.hold(groups))
+
+    async def _recover(self, keys: list[str], since: float, holds: list[Hold]) -> None:
+        try:
+            for start in range(0, len(keys), RECOVERED_TOGETHER):
+                some = keys[start : start + RECOVERED_TOGETHER]
+                await recover(self.hub, self.acknowledger, some, since)
+                groups = {key_group(key) for key in some}
+                for hold in holds:
+                    self.hub.holds.release(hold, groups)
+        finally:
+            for hold in holds:
+                self.hub.holds.release(hold)
 
     async def _return_to_registry(self) -> None:
         """Where the layer's connection was lost, the registry's may be, and all it knew."""
@@ -258,19 +269,24 @@ class Node:
             await self.registry.leave(entry, room)
 
     def deliver_late(self, session: Session, message: Outgoing) -> None:
-        """See `Session.deliver`: send it if nobody of its key has had it."""
-        self.hub.background.run(self._deliver_if_owed(session, message))
+        """See `Session.deliver`: send it if it is due, and before all that comes after it."""
+        session.hold(conf.SESSION_BYTES)
+        self.hub.background.run(self._deliver_if_due(session, message))
 
-    async def _deliver_if_owed(self, session: Session, message: Outgoing) -> None:
+    async def _deliver_if_due(self, session: Session, message: Outgoing) -> None:
         pair = (message.id, session.key)
+        at = self.acknowledger.settled_at(*pair)
         try:
-            is_owed = not self.acknowledger.has(*pair) and await owed.get(pair)
-            # It may have been acknowledged while the database was asked.
-            if is_owed and not self.acknowledger.has(*pair) and not session.is_closed:
+            if at is None and (age := await receipt_ages.get(pair)) is not None:
+                at = asyncio.get_running_loop().time() - age
+            # What has been had by another session is for those that were open by then.
+            if at is not None and at >= session.joined:
                 session.replay(message)
         except DatabaseError as error:
             logger.warning("message %d waits for the next audit: %s", message.id, error)
             self.hub.delivered.forget(message.id, key_group(session.key))
+        finally:
+            session.release()
 
     def audience(self, session: Session) -> int:
         """How many sessions are in the room that op 12 leaves: goim's one room of a session."""

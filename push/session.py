@@ -179,8 +179,11 @@ class Session:
         "expires_at",
         "id",
         "identity",
+        "is_behind",
         "is_closed",
+        "is_connecting",
         "is_goim",
+        "joined",
         "key",
         "kind",
         "last_seen",
@@ -221,6 +224,11 @@ class Session:
         self.change_room = ""  # the one that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
         self.opened = 0.0  # Unix time, seconds
+        # Monotonic seconds of the first reading of what is pending: what was had by then is not
+        # for this session; 0 before it.
+        self.joined = 0.0
+        self.is_connecting = False  # it reads what is pending itself
+        self.is_behind = False  # and has to read it again
         self.is_closed = False
         self.close_code = 0  # why the server closed it; 0 when the client has gone
         # The socket's own, while a message may be given to it directly: see `write_to_all`.
@@ -261,7 +269,8 @@ class Session:
         if message.id not in self._replayed:
             self._replayed.add(message.id)
             self._last_replayed = max(message.id, self._last_replayed)
-            deliveries[0] += 1
+            if not message.at:  # a live one, which was kept back, was counted as it came
+                deliveries[0] += 1
             self._write(message)
 
     def _write(self, message: Outgoing) -> None:
@@ -291,14 +300,11 @@ class Session:
         """Write what was kept back, except what the replay has sent.
 
         It came for this session, so it is written even if another session of the key has
-        acknowledged it meanwhile, or an id above it was replayed.
+        acknowledged it meanwhile. What the replay has overtaken is looked at one by one.
         """
         held, self._held = self._held or [], None
         for message in held:
-            if message.key and message.id <= self._last_replayed:
-                self.replay(message)
-            else:
-                self.deliver(message)
+            self.deliver(message)
         self.link.open_short_way()
 
     @property
@@ -313,7 +319,7 @@ class Session:
 
     def forget_replayed(self) -> None:
         """Stop looking for live copies of replayed messages: none can come any more."""
-        if self._replayed is not None:
+        if self._replayed is not None and self._held is None:
             self._replayed = None
             self.link.open_short_way()
 

@@ -130,16 +130,12 @@ class Upkeep:
                     session.disconnect(CloseCode.REVOKED)
 
     async def audit(self) -> None:
-        """Look for what is pending for a slice of the keys, whatever the reason may be.
-
-        Not while the layer does not carry: what it is about to bring would come behind what is
-        found here, and a key's sessions on other nodes would not get the same in the same order.
-        """
+        """Look for what is pending for a slice of the keys, whatever the reason may be."""
         if not self._to_audit:
             self._to_audit = list({s.key for s in self._hub.sessions.values()})
             self._audit_size = _slice_of(len(self._to_audit), conf.AUDIT_INTERVAL)
         some = _take(self._to_audit, self._audit_size)
-        if some and await self._hub.echo(TICK):
+        if some:
             await recover(self._hub, self._node.acknowledger, some)
 
     # For its place among the others

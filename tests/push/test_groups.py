@@ -47,7 +47,7 @@ def test_envelopes_are_plain_values():
         "ensure": False,
         "at": accepted.timestamp(),
     }
-    assert echo_envelope("g") == {"type": "imgo.echo", "group": "g"}
+    assert echo_envelope("g", 1.5) == {"type": "imgo.echo", "group": "g", "sent": 1.5}
     assert close_envelope("g", ["s1"], 4504) == {
         "type": "imgo.close",
         "group": "g",

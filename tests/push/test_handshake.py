@@ -15,9 +15,11 @@ from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Pending
-from offline.pending import owed, pending_pages
+from offline.pending import pending_pages, receipt_ages
+from push.groups import key_group
 from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
+from push.recovery import recover
 from push.services import Push, accept_push
 from push.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
@@ -160,7 +162,7 @@ async def test_jwt_is_judged_by_the_nodes_clock_of_the_database(node, imgo, hour
     node.clock.take(Reading(unix, now, now))
     expires = time.time() + hours * 1800  # between the two clocks
     token = jwt.encode({"sub": "u1", "exp": expires}, secret, "HS256").encode()
-    opening = establish(node, Frame(1, Op.AUTH, 1, token), Kind.TCP, KeptLink(), FACTS)
+    opening = open_with(node, Frame(1, Op.AUTH, 1, token), Kind.TCP, KeptLink())
     if is_admitted:
         session = await opening
         assert session.expires_at == expires + 5
@@ -327,41 +329,83 @@ async def test_what_was_stored_behind_the_replays_back_is_sent(node):
     await eventually(lambda: sent(session) == [0, ids[1], ids[0]])
 
 
-async def test_what_another_session_had_before_is_not_sent(node):
+async def test_what_another_session_had_before_this_one_opened_is_not_sent(node):
+    session, ids = await overtaken(node)
+    await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1", 60.0)])
+    session.deliver(message(ids[0]))
+    session.deliver(message(ids[1] + 1))
+    await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
+
+
+async def test_what_another_session_has_had_since_it_opened_is_sent(node):
     session, ids = await overtaken(node)
     await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1")])
     session.deliver(message(ids[0]))
-    session.deliver(message(ids[1] + 1))
-    await owed.get((ids[0], "u1"))  # asked behind it
-    assert sent(session) == [0, ids[1], ids[1] + 1]
+    await eventually(lambda: sent(session) == [0, ids[1], ids[0]])
 
 
-async def test_what_another_session_had_just_now_is_not_sent(node):
-    session, ids = await overtaken(node)
+async def test_what_was_settled_here_before_it_opened_is_not_sent(node):
+    ids = await store(b"1", b"2")
     await node.runtime.stop(float("inf"))  # as when the database is slow
     node.acknowledger.received(ids[0], "u1", "s1")
+    session = await open_session(node, since=str(ids[0]))
     session.deliver(message(ids[0]))
-    await owed.get((ids[0], "u1"))  # asked behind it
-    assert sent(session) == [0, ids[1]]
+    session.deliver(message(ids[1] + 1))
+    await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
 
 
-async def test_what_another_session_has_while_that_is_asked_is_not_sent(node, monkeypatch):
+async def test_what_comes_while_a_late_message_is_asked_for_follows_it(node, monkeypatch):
     session, ids = await overtaken(node)
-    await node.runtime.stop(float("inf"))
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(pair) -> bool:
+    async def slow(pair) -> float:
         asked.set()
         await answer.wait()
-        return True
+        return 0.0
 
-    monkeypatch.setattr(owed, "get", slow)
+    monkeypatch.setattr(receipt_ages, "get", slow)
     session.deliver(message(ids[0]))
+    session.deliver(message(ids[1] + 1))
     await asked.wait()
-    node.acknowledger.received(ids[0], "u1", "s1")
-    answer.set()
-    await eventually(lambda: not node.hub.background.tasks)
     assert sent(session) == [0, ids[1]]
+    answer.set()
+    await eventually(lambda: sent(session) == [0, ids[1], ids[0], ids[1] + 1])
+
+
+async def test_what_is_kept_back_goes_out_in_the_order_of_the_replay(node, monkeypatch):
+    """A live message that others have had already precedes what is pending still."""
+    ids = await store(b"1", b"2", b"3")
+    await in_thread(Event.objects.record, [Receipt(ids[1], "u1", RECEIVED, "s1")])
+    read = pending_pages.get
+
+    async def after_a_live_one(ask):
+        (session,) = node.hub.groups[key_group("u1")]
+        session.deliver(message(ids[1]))
+        return await read(ask)
+
+    monkeypatch.setattr(pending_pages, "get", after_a_live_one)
+    assert sent(await open_session(node)) == [0, *ids]
+
+
+async def test_what_came_in_a_gap_behind_the_replays_back_is_read_again(node, monkeypatch):
+    ids = await store(b"1", b"2", b"3")
+    await in_thread(Pending.objects.filter(message__in=ids[1:]).update, key="not yet")
+    read = pending_pages.get
+
+    async def before_a_gap(ask):
+        page = await read(ask)
+        await in_thread(Pending.objects.filter(key="not yet").update, key="u1")
+        await in_thread(Event.objects.record, [Receipt(ids[1], "u1", RECEIVED, "s1")])
+        (session,) = node.hub.groups[key_group("u1")]
+        loop = asyncio.get_running_loop()
+        await recover(node.hub, node.acknowledger, ["u1"], loop.time() - 1.0)
+        assert session.is_behind
+        return page
+
+    monkeypatch.setattr(pending_pages, "get", before_a_gap)
+    session = await open_session(node)
+    assert sent(session) == [0, ids[0], ids[2]]  # the second was had before this one was open
+    assert not session.is_connecting
 
 
 async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
@@ -371,7 +415,7 @@ async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
         raise OperationalError("away")
 
     session, ids = await overtaken(node)
-    monkeypatch.setattr(owed, "get", away)
+    monkeypatch.setattr(receipt_ages, "get", away)
     session.deliver(message(ids[0]))
     await eventually(lambda: "waits for the next audit" in caplog.text)
     assert sent(session) == [0, ids[1]]

@@ -12,7 +12,6 @@ from push import metrics
 from push import recovery as module
 from push.envelope import as_layer_message, message_envelope
 from push.groups import key_group
-from push.hub import HELD_MAX
 from push.recovery import recover
 from push.services import Push, accept_pushes
 from tests import eventually, in_thread
@@ -52,7 +51,8 @@ async def had(message_id: int, key: str = "u1", *, age: float) -> None:
 
 
 async def run(node, *keys: str, gap: float = 0.0) -> int:
-    return await recover(node.hub, node.acknowledger, keys or ("u1",), gap)
+    since = asyncio.get_running_loop().time() - gap if gap else None
+    return await recover(node.hub, node.acknowledger, keys or ("u1",), since)
 
 
 # In order and once
@@ -74,12 +74,12 @@ async def test_a_look_for_what_is_pending_does_not_overtake_the_fan_out(node):
 async def test_what_is_pending_comes_before_what_was_held_back_and_nothing_twice(node):
     session = await admit(node)
     found = await missed(4)
-    node.hub.hold([U1])
+    hold = node.hub.holds.hold([U1])
     await arrives(node, found[2])
     await arrives(node, found[3])
     assert ids(session) == []
-    assert await run(node) == 4
-    node.hub.release([U1])
+    assert await run(node, gap=1.0) == 4
+    node.hub.holds.release(hold)
     assert ids(session) == found
     await arrives(node, found[0])  # from the layer, late
     later = await in_thread(push_now, Push(b"1", keys=("u1",)))
@@ -109,7 +109,7 @@ async def test_what_comes_while_it_is_read_follows(node, monkeypatch):
         return pages
 
     (later,) = await missed(1)
-    await had(later, age=100.0)  # what is read does not have it
+    await had(later, age=100.0)  # the database holds it for nobody
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(Pending.objects, "missed", slowly)
     await run(node)
@@ -138,7 +138,7 @@ async def test_what_was_delivered_is_not_delivered_again(node):
 async def test_what_was_replayed_is_not_delivered_again(node):
     session = await admit(node)
     (one,) = await missed(1)
-    node.hub.replayed.add(one, U1)
+    node.hub.replayed.add(one, session.id)
     assert await run(node) == 0
     assert ids(session) == []
 
@@ -209,8 +209,10 @@ async def test_a_node_whose_connection_breaks_delivers_what_passed_it_by(
 async def test_a_session_that_connects_is_left_to_its_own_replay(node):
     connecting = await admit(node)
     connecting.hold(10**6)
+    connecting.is_connecting = True
     (one,) = await missed(1)
     await run(node, gap=10.0)
+    assert connecting.is_behind
     connecting.replay(message(one))
     connecting.release()
     assert ids(connecting) == [one]
@@ -219,6 +221,7 @@ async def test_a_session_that_connects_is_left_to_its_own_replay(node):
 async def test_a_session_that_connects_keeps_nothing_from_the_others_of_its_key(node):
     session, connecting = await admit(node), await admit(node)
     connecting.hold(10**6)
+    connecting.is_connecting = True
     lately, waiting = await missed(2)
     await had(lately, age=5.0)
     await run(node, gap=10.0)
@@ -274,7 +277,7 @@ async def test_who_is_cancelled_lets_go(node, table, caplog):
 
 async def test_only_what_is_held_is_held(node):
     session, other = await admit(node, "u1", "r"), await admit(node, "u2")
-    node.hub.hold([U1, key_group("nobody")])
+    node.hub.holds.hold([U1, key_group("nobody")])
     await in_thread(push_now, Push(b"1", keys=("u1",)))
     to_other = await in_thread(push_now, Push(b"1", keys=("u2",)))
     to_room = await in_thread(push_now, Push(b"1", room="r"))
@@ -282,32 +285,33 @@ async def test_only_what_is_held_is_held(node):
     assert (ids(session), ids(other)) == ([to_room], [to_other])
 
 
-async def test_more_than_is_held_back_is_pending_and_found(node):
+async def test_more_than_is_held_back_is_read_again(node, monkeypatch):
     session = await admit(node)
-    found = await missed(HELD_MAX + 2)
-    node.hub.hold([U1])
-    for one in found:
-        node.hub.handle(
-            {
-                "type": "imgo.message",
-                "group": U1,
-                "id": one,
-                "op": 5,
-                "body": b"1",
-                "is_json": True,
-                "key": "u1",
-                "ensure": False,
-            }
-        )
-    node.hub.release([U1])
-    assert ids(session) == found[:HELD_MAX]
-    assert await run(node) == 2
-    assert ids(session) == found
+    monkeypatch.setattr("push.holds.HELD_MAX", 3)
+    found = await missed(2)
+    later = await missed(5)
+    read, reads = module._read, 0
+
+    def note(*args):
+        nonlocal reads
+        reads += 1
+        pages = read(*args)
+        if reads == 1:
+            for one in later:
+                asyncio.run_coroutine_threadsafe(arrives(node, one), loop).result(10)
+        return pages
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(module, "_read", note)
+    await in_thread(Pending.objects.filter(message__in=later).update, expires_at=Now())
+    await run(node, gap=1.0)
+    assert reads == 2
+    assert ids(session) == [*found, later[-1]]  # the others had expired when they were read again
 
 
 async def test_a_hold_ends_with_the_last_session_of_its_key(node):
     gone = await admit(node)
-    node.hub.hold([U1])
+    node.hub.holds.hold([U1])
     await node.dismiss(gone)
     session = await admit(node)
     one = await in_thread(push_now, Push(b"1", keys=("u1",)))
@@ -316,10 +320,114 @@ async def test_a_hold_ends_with_the_last_session_of_its_key(node):
 
 async def test_what_two_hold_back_is_held_until_both_have_let_go(node):
     session = await admit(node)
-    node.hub.hold([U1])  # a gap has begun
-    assert await run(node) == 0  # an audit that was under way comes to its end
-    one = (await missed(1))[0]
-    (later,) = await missed(1)
+    hold = node.hub.holds.hold([U1])  # a gap has begun
+    (one,), (later,) = await missed(1), await missed(1)
     await arrives(node, later)
-    await run(node)
+    assert await run(node) == 0  # an audit leaves it to who holds
+    assert ids(session) == []
+    assert await run(node, gap=1.0) == 2
+    newest = await in_thread(push_now, Push(b"1", keys=("u1",)))
+    await eventually(lambda: node.hub.holds._held[U1].messages)
     assert ids(session) == [one, later]
+    node.hub.holds.release(hold)
+    assert ids(session) == [one, later, newest]
+
+
+async def test_a_hold_of_sessions_that_have_gone_lets_nothing_of_others_go(node):
+    gone = await admit(node)
+    old = node.hub.holds.hold([U1])
+    await node.dismiss(gone)
+    session = await admit(node)
+    new = node.hub.holds.hold([U1])
+    (one,) = await missed(1)
+    await arrives(node, one)
+    node.hub.holds.release(old)
+    assert ids(session) == []
+    node.hub.holds.release(new)
+    assert ids(session) == [one]
+
+
+async def test_a_recovery_that_raises_lets_everything_go(node, monkeypatch, caplog):
+    session = await admit(node)
+    (one,) = await missed(1)
+
+    async def fail(*_):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("push.node.recover", fail)
+    node._lost()
+    await arrives(node, one)
+    assert ids(session) == []
+    node._regained()
+    await eventually(lambda: ids(session) == [one])
+    assert "unforeseen" in caplog.text
+
+
+# In one order for the sessions of a key on several nodes
+
+
+async def test_what_was_had_before_a_session_opened_is_not_for_it(node):
+    session = await admit(node)
+    before, after = await missed(2)
+    await had(before, age=5.0)
+    session.joined = asyncio.get_running_loop().time() - 2.0
+    await had(after, age=1.0)
+    assert await run(node, gap=10.0) == 1
+    assert ids(session) == [after]
+
+
+async def test_what_is_held_and_what_is_read_are_one_order(node):
+    session = await admit(node)
+    first, second, third = await missed(3)
+    await had(first, age=100.0)  # before the gap
+    await had(third, age=100.0)
+    hold = node.hub.holds.hold([U1])
+    await arrives(node, third)
+    await arrives(node, first)
+    assert await run(node, gap=1.0) == 1
+    assert ids(session) == [first, second]
+    node.hub.holds.release(hold)
+    assert ids(session) == [first, second, third]
+
+
+async def test_an_audit_waits_for_what_is_under_way(node, monkeypatch):
+    session = await admit(node)
+    first, second = await missed(2)
+    await in_thread(Pending.objects.filter(message=first).delete)  # another device had it
+    echo = node.hub.echo
+
+    async def late(patience):
+        await arrives(node, first)
+        return await echo(patience)
+
+    monkeypatch.setattr(node.hub, "echo", late)
+    assert await run(node) == 1
+    assert ids(session) == [first, second]
+
+
+@pytest.mark.parametrize("reason", ["no echo", "a gap"])
+async def test_an_audit_that_cannot_know_what_is_under_way_delivers_nothing(
+    node, monkeypatch, reason
+):
+    session = await admit(node)
+    (one,) = await missed(1)
+
+    async def echo(patience):
+        if reason == "a gap":
+            node.hub.gaps += 1
+        return reason != "no echo"
+
+    monkeypatch.setattr(node.hub, "echo", echo)
+    assert await run(node) == 0
+    assert ids(session) == []
+    monkeypatch.undo()
+    assert await run(node) == 1
+    assert ids(session) == [one]
+
+
+async def test_what_one_session_was_replayed_is_still_due_to_another(node):
+    first, second = await admit(node), await admit(node)
+    (one,) = await missed(1)
+    node.hub.replayed.add(one, first.id)
+    assert await run(node, gap=1.0) == 1
+    assert (ids(first), ids(second)) == ([], [one])

@@ -168,7 +168,7 @@ async def test_there_is_no_audit_while_the_layer_does_not_carry(node, imgo, monk
         patch.setattr(node.hub.layer, "group_send", swallow)
         await node.upkeep.audit()
         assert ids(session) == []
-        assert node.hub._echo_waiters == []  # nothing gathers while the layer is away
+        assert node.hub._echoes == {}  # nothing gathers while the layer is away
 
     async def is_found() -> bool:
         await node.upkeep.audit()
