@@ -126,7 +126,11 @@ class TooManyRequests(ApiError):
 
 
 class Unavailable(ApiError):
-    """502, 503, 504: nothing was accepted, or nobody knows; later attempts failed as well."""
+    """502, 503, 504: nothing was accepted, or a proxy answered; later attempts failed as well."""
+
+
+class OutcomeUnknown(Unavailable):
+    """503: the server does not know whether it accepted the push; later attempts failed as well."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -143,7 +147,9 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def api_error(problem: Mapping[str, Any], pushes: tuple[Push, ...] = ()) -> ApiError:
-    """The exception for a problem, by its status."""
+    """Return the exception for a problem, by its code or status."""
     status = problem.get("status")
     kind = _BY_STATUS.get(status, ApiError) if isinstance(status, int) else ApiError
+    if problem.get("code") == "outcome_unknown":
+        kind = OutcomeUnknown
     return kind(problem, pushes)

@@ -10,7 +10,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from imgo_client.backoff import check_pauses, pause
-from imgo_client.errors import BadAnswer, PublishError, Unreachable, api_error
+from imgo_client.errors import (
+    ApiError,
+    BadAnswer,
+    OutcomeUnknown,
+    PublishError,
+    Unavailable,
+    Unreachable,
+    api_error,
+)
 from imgo_client.frames import parse_json
 from imgo_client.pushes import Form, Push, Result, results
 
@@ -60,6 +68,7 @@ class Answer:
 
 
 T = TypeVar("T")
+E = TypeVar("E", bound=PublishError)
 # What a driver runs: it carries out what is yielded, and sends the outcome of a `Send` back in.
 Steps = Generator[Send | Wait, Answer | Exception | None, T]
 
@@ -73,12 +82,17 @@ def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Res
     """
     attempts = Attempts(retry)
     found: dict[int, Result] = {}
+    doubtful: set[int] = set()  # places whose outcome an attempt left open
     left = list(range(len(pushes)))
     while True:
         asked = [pushes[place] for place in left]
         outcome = yield Send(form.path, form.content_type, form.write(asked))
         got, error, after = _judge(form, asked, outcome)
         found.update(zip(left, got))  # noqa: B905 - as many, or none
+        doubtful.update(left if _is_doubtful(error) else [])
+        doubtful.update(
+            place for place in left if place in found and _is_doubtful(found[place].error)
+        )
         # Only what the server says may succeed later: the rest has its answer.
         left = [place for place in left if place not in found or _may_retry(found[place])]
         if not left:
@@ -86,10 +100,27 @@ def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Res
         seconds = attempts.next_pause(after)
         if seconds is None:
             if error is not None:
-                raise error
+                raise _in_doubt(error) if doubtful & set(left) else error
             break
         yield Wait(seconds)
+    for place in doubtful:
+        if (refused := found[place].error) is not None:
+            found[place] = Result(0, pushes[place], _in_doubt(refused))
     return [found[place] for place in range(len(pushes))]
+
+
+def _is_doubtful(error: PublishError | None) -> bool:
+    """Whether the server may have accepted what it answered with this error, or not at all."""
+    if isinstance(error, ApiError):
+        return isinstance(error, OutcomeUnknown) or error.status in (502, 504)
+    return isinstance(error, Unreachable)
+
+
+def _in_doubt(error: E) -> E | OutcomeUnknown:
+    """Return the error of the last attempt, as unknown if it speaks only for that attempt."""
+    if not isinstance(error, Unavailable) or isinstance(error, OutcomeUnknown):
+        return error
+    return OutcomeUnknown({**error.problem, "code": "outcome_unknown"}, error.pushes)
 
 
 def _may_retry(result: Result) -> bool:

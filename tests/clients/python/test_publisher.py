@@ -356,6 +356,35 @@ def test_attempts_come_to_an_end(call: Both, server: Server) -> None:
     assert call("push_many", gone.value.pushes)[0].id == 1  # what was accepted, once more
 
 
+UNKNOWN = {**UNAVAILABLE, "code": "outcome_unknown", "type": "urn:imgo:outcome_unknown"}
+
+
+def test_push_of_unknown_outcome_is_retried_to_its_id(call: Both, server: Server) -> None:
+    server.faults = [refuse(503, UNKNOWN), None]
+    assert call("push", 1, key="u1").id == 1
+
+
+@pytest.mark.parametrize(
+    "faults", [[refuse(503, UNKNOWN)] * 9, [refuse(503, UNKNOWN), *[refuse(503)] * 8]]
+)
+@pytest.mark.parametrize("method", ["push", "push_many"])
+def test_push_of_unknown_outcome_stays_unknown_when_retries_end(
+    call: Both, server: Server, faults: list[Fault], method: str
+) -> None:
+    server.faults = list(faults)
+    with pytest.raises(imgo_client.OutcomeUnknown) as caught:
+        call("push", 1, key="u1") if method == "push" else call("push_many", some(2))
+    assert caught.value.code == "outcome_unknown"
+    assert caught.value.pushes
+
+
+def test_push_refused_after_a_lost_answer_is_of_unknown_outcome(call: Both, server: Server) -> None:
+    server.faults = [hang_up_after, *[refuse(503)] * 8]
+    with pytest.raises(imgo_client.OutcomeUnknown):
+        call("push", 1, key="u1")
+    assert server.accepted == [1]
+
+
 def test_time_comes_to_an_end_too(kind: str, server: Server) -> None:
     call = Both(kind, server, retry=Retry(attempts=100, total=0.2, backoff=(0.1, 0.1)))
     server.faults = [refuse(503)] * 99
