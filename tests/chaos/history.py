@@ -19,11 +19,15 @@ SHOWN = 5  # offenders of each kind that a result tells of
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """One call of the API: `status` None when no answer came, 0 when nobody took the call."""
+    """One call of the API: `status` None when no answer came, 0 when nobody took the call.
+
+    `is_unknown`: the answer was that the outcome is unknown.
+    """
 
     asked: float
     answered: float
     status: int | None
+    is_unknown: bool = False
 
     @property
     def is_accepted(self) -> bool:
@@ -33,6 +37,8 @@ class Answer:
     @property
     def is_refused(self) -> bool:
         """Whether it says that nothing was accepted."""
+        if self.is_unknown:
+            return False
         return self.status in {0, 503} or 400 <= (self.status or 0) < 500
 
 
@@ -86,6 +92,7 @@ class Result:
     accepted: int = 0
     refused: int = 0
     unknown: int = 0  # no answer, or one that does not say
+    declared_unknown: int = 0  # those of them with an answer that the outcome is unknown
     delivered: int = 0  # accepted, and received by a session of the key at least
     lost: int = 0  # accepted, and not received by a session that should have it
     unexpected: int = 0  # received, and never pushed to anyone
@@ -142,9 +149,17 @@ class History:
         push = self.pushes[body] = Push(body, dict(numbers), self.clock())
         return push
 
-    def answer(self, push: Push, asked: float, status: int | None, message_id: int = 0) -> Answer:
+    def answer(
+        self,
+        push: Push,
+        asked: float,
+        status: int | None,
+        message_id: int = 0,
+        *,
+        is_unknown: bool = False,
+    ) -> Answer:
         """A call that was made at the time `asked` has ended, with or without an answer."""
-        answer = Answer(asked, self.clock(), status)
+        answer = Answer(asked, self.clock(), status, is_unknown)
         push.answers.append(answer)
         self.answers.append(answer)
         if answer.is_accepted and not push.is_accepted:
@@ -303,6 +318,8 @@ def _count(result: Result, pushes: Iterable[Push]) -> None:
             result.refused += count
         else:
             result.unknown += count
+            if any(answer.is_unknown for answer in push.answers):
+                result.declared_unknown += count
 
 
 def _check_copies(result: Result, device: str, receipts: list[Receipt]) -> None:

@@ -94,15 +94,16 @@ class Pusher:
         try:
             answer = await self._http.post(f"{self._urls()}/api/v1/pushes", content=content)
         except (httpx.ConnectError, httpx.ConnectTimeout):
-            status, said = 0, []
+            status, said, is_unknown = 0, [], False
         except httpx.TransportError:
-            status, said = None, []
+            status, said, is_unknown = None, [], False
         else:
             status = answer.status_code
             said = _said(answer)
+            is_unknown = status == 503 and answer.json().get("code") == "outcome_unknown"
         for place, push in enumerate(pushes):
             one, message_id = said[place] if said else (status, 0)
-            history.answer(push, asked, one, message_id)
+            history.answer(push, asked, one, message_id, is_unknown=is_unknown)
         return all(push.is_accepted for push in pushes)
 
 

@@ -18,13 +18,13 @@ class Story:
         self._numbers: dict[str, int] = {}
         self._ids = itertools.count(1)
 
-    def push(self, *keys: str, status: int | None = 202) -> Push:
+    def push(self, *keys: str, status: int | None = 202, is_unknown: bool = False) -> Push:
         for key in keys:
             self._numbers[key] = self._numbers.get(key, -1) + 1
         numbers = {key: self._numbers[key] for key in keys}
         push = self.history.attempt(f"to {numbers}", numbers)
         if status is None or not 200 <= status < 300:
-            self.history.answer(push, push.started, status)
+            self.history.answer(push, push.started, status, is_unknown=is_unknown)
         else:
             self.history.answer(push, push.started, status, next(self._ids))
         return push
@@ -118,6 +118,25 @@ def test_an_answer_that_nothing_was_accepted_must_be_true(
     result = story.history.check()
     assert result.violations == expected
     assert (result.refused, result.unknown) == ((1, 0) if expected else (0, 1))
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_push_answered_as_unknown_may_arrive_or_not(story: Story, arrives: bool) -> None:
+    phone = story.session()
+    push = story.push("k", status=503, is_unknown=True)
+    if arrives:
+        story.history.received(phone, push.body, 9)
+    result = story.history.check()
+    assert result.violations == {}
+    assert (result.refused, result.unknown, result.declared_unknown) == (0, 1, 1)
+
+
+def test_retry_refused_after_an_unknown_answer_stays_unknown(story: Story) -> None:
+    phone = story.session()
+    push = story.push("k", status=503, is_unknown=True)
+    story.history.answer(push, 0.0, 503)
+    story.history.received(phone, push.body, 9)
+    assert story.violations == {}
 
 
 def test_refused_and_unknown_need_not_arrive(story: Story) -> None:
