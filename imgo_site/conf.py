@@ -165,6 +165,9 @@ class ImgoSettings:
 
     # Inner workings.
     LOADER_WINDOW: float = _setting(0.002, "Look-ups within this time become one query, seconds.")
+    DATABASE_TIMEOUT: float = _setting(
+        5.0, "Longest wait of a push or a look-up for one answer of Postgres, seconds."
+    )
     DATABASE_THREADS: int = _setting(2, "Database connections of a node's loaders.")
     GROUP_LINGER: float = _setting(5.0, "A node leaves an empty group after this pause, seconds.")
     NODE_LEASE: float = _setting(30.0, "A node not heard of for this long is gone, seconds.")

@@ -88,3 +88,22 @@ class Unavailable(ImgoError):
     code = "unavailable"
     status = 503
     retry = True
+
+
+class OutcomeUnknown(ImgoError):
+    """The database did not confirm a commit: the push may be accepted or not.
+
+    `retry`: True only with a dedupe id, with which a second push of an accepted one does nothing.
+    """
+
+    code = "outcome_unknown"
+    status = 503
+
+    def __init__(self, has_dedupe_id: bool) -> None:
+        advice = (
+            "Push it again with the same dedupe_id: an accepted push is not stored twice."
+            if has_dedupe_id
+            else "Pushing it again may double it; with a dedupe_id it would not."
+        )
+        super().__init__(f"The database did not confirm whether the push is stored. {advice}")
+        self.retry = has_dedupe_id

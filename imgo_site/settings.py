@@ -14,9 +14,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 from redis.connection import parse_url
+
+from imgo_site.postgres import url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # Installed as a package there is no checkout to keep files in.
@@ -135,29 +136,13 @@ def _database() -> dict[str, Any]:
             },
         }
     try:
-        database: dict[str, Any] = dict(dj_database_url.parse(DATABASE_URL))
+        return url.parse(DATABASE_URL, _at_least(3, "DATABASE_POOL_SIZE", 4))
     except ValueError:
         # Not its own words: they may repeat the password.
         raise ImproperlyConfigured(
-            "DATABASE_URL cannot be read: say postgres://user:password@host/database, and what is "
-            "not a letter or digit in the password as %XX."
+            "DATABASE_URL cannot be read: write postgres://user:password@host/database, several "
+            "hosts as one:5432,two:5432, and in the password what is not a letter or digit as %XX."
         ) from None
-    if database["ENGINE"] == "django.db.backends.postgresql":
-        # One small pool a process, however many threads and sockets it has.
-        options = database.setdefault("OPTIONS", {})
-        options.setdefault(
-            "pool",
-            {
-                "min_size": 1,
-                "max_size": _at_least(3, "DATABASE_POOL_SIZE", 4),
-                "timeout": 5,  # seconds; then the request is answered 503
-                # seconds; or the tries, each after twice the time of the one before, would go on
-                # for minutes, and find a server that is back as late
-                "reconnect_timeout": 5,
-            },
-        )
-        options.setdefault("connect_timeout", 5)  # seconds
-    return database
 
 
 def _check_redis_url() -> None:

@@ -5,11 +5,10 @@ acceptance whatever the processes' clocks say, and stay below 2**53, so that a J
 holds them. Times are the database's too, for the same reason.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.db import connection, models, transaction
 from django.db.models.functions import Now
@@ -27,7 +26,7 @@ class NewMessage:
     """A message that is to be stored.
 
     `keys`: all it goes to, each once; with `stored` it is pending for them. `ttl`: seconds.
-    `partitions`: those that its fan-out is part of.
+    `partitions`: those that its fan-out is part of. `dedupe_id`: "" for none.
     """
 
     body: bytes
@@ -43,6 +42,7 @@ class NewMessage:
     speed: int = 0
     origin: str = ""
     partitions: tuple[int, ...] = (0,)
+    dedupe_id: str = ""
 
 
 class MessageManager(models.Manager["Message"]):
@@ -52,10 +52,12 @@ class MessageManager(models.Manager["Message"]):
         """Insert messages, what is pending, and what is to be fanned out.
 
         Returns the ids, in the order of `messages`. `partitions`: how many there are. Call it
-        inside a transaction, unless `is_one_statement`.
+        inside a transaction, unless the database is Postgres: there it is one statement.
         """
-        if self.is_one_statement:
-            return self._insert_arrays(messages, partitions)
+        if connection.vendor == "postgresql":
+            from offline.store import insert
+
+            return insert(messages, partitions).ids if messages else []
         from offline.outbox import Outbox
         from offline.pendings import Pending
 
@@ -72,7 +74,7 @@ class MessageManager(models.Manager["Message"]):
                 by=new.by,
                 ensure=new.ensure,
                 speed=new.speed,
-                recipients=_recipients(new),
+                recipients=recipients_of(new),
                 created_at=now,
                 expires_at=now + timedelta(seconds=new.ttl),
                 keep_until=now + timedelta(seconds=max(new.ttl, conf.RECORD_KEEP)),
@@ -106,46 +108,6 @@ class MessageManager(models.Manager["Message"]):
         )
         return [row.pk for row in rows]
 
-    @property
-    def is_one_statement(self) -> bool:
-        """Whether `store` is atomic by itself."""
-        return connection.vendor == "postgresql"
-
-    @staticmethod
-    def _insert_arrays(messages: Sequence[NewMessage], partitions: int) -> list[int]:
-        """All rows of all three tables in one statement, with one array a column.
-
-        It takes a third of the time of `bulk_create`, and one way to the database instead of
-        five. Ids are given in the order of the SELECT; what RETURNING's order is, is not promised.
-        """
-        numbered = list(enumerate(messages, 1))
-        owed = [(n, key) for n, new in numbered if new.stored for key in new.keys]
-        queued = [(n, partition, new.origin) for n, new in numbered for partition in new.partitions]
-        columns: list[Any] = [
-            conf.RECORD_KEEP,
-            [new.audience for new in messages],
-            [new.room for new in messages],
-            [json.dumps(new.keys) if new.audience == "keys" else None for new in messages],
-            [new.stored for new in messages],
-            [new.op for new in messages],
-            [new.body for new in messages],
-            [new.is_json for new in messages],
-            [new.by for new in messages],
-            [new.ensure for new in messages],
-            [new.speed for new in messages],
-            [_recipients(new) for new in messages],
-            [new.ttl for new in messages],
-            [n for n, _ in owed],
-            [key for _, key in owed],
-            partitions,
-            [n for n, _, _ in queued],
-            [partition for _, partition, _ in queued],
-            [origin for _, _, origin in queued],
-        ]
-        with connection.cursor() as cursor:
-            cursor.execute(_INSERT, columns)
-            return [row[0] for row in cursor.fetchall()]
-
     def prune(self) -> int:
         """Forget one batch of messages whose time is over, and their records; returns how many."""
         from offline.events import Event
@@ -162,7 +124,8 @@ class MessageManager(models.Manager["Message"]):
         return len(ids)
 
 
-def _recipients(new: NewMessage) -> int:
+def recipients_of(new: NewMessage) -> int:
+    """Return for how many keys the message becomes pending."""
     return len(new.keys) if new.stored else 0
 
 
@@ -202,35 +165,3 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.pk}"
-
-
-_INSERT = """
-    WITH stored AS (
-        INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by,
-                                     ensure, speed, recipients, created_at, expires_at, keep_until)
-        SELECT audience, room, keys, stored, op, body, is_json, by, ensure, speed, recipients,
-               statement_timestamp(),
-               statement_timestamp() + ttl * interval '1 second',
-               statement_timestamp() + greatest(ttl, %s) * interval '1 second'
-        FROM unnest(%s::text[], %s::text[], %s::jsonb[], %s::boolean[], %s::integer[],
-                    %s::bytea[], %s::boolean[], %s::text[], %s::boolean[], %s::integer[],
-                    %s::integer[], %s::float8[])
-             WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by,
-                                       ensure, speed, recipients, ttl, place)
-        ORDER BY place RETURNING id, expires_at
-    ),
-    numbered AS (SELECT id, expires_at, row_number() OVER (ORDER BY id) AS place FROM stored),
-    owed AS (
-        INSERT INTO offline_pending (message_id, key, expires_at)
-        SELECT id, key, expires_at
-        FROM unnest(%s::bigint[], %s::text[]) AS wanted (place, key) JOIN numbered USING (place)
-    ),
-    queued AS (
-        INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                    origin)
-        SELECT id, partition, %s, statement_timestamp(), 0, '', origin
-        FROM unnest(%s::bigint[], %s::integer[], %s::text[]) AS parts (place, partition, origin)
-        JOIN numbered USING (place)
-    )
-    SELECT id FROM numbered ORDER BY id
-"""

@@ -4,34 +4,41 @@ The first becomes the leader of a group of its own. Those that come while its tr
 way wait, and are the next group, led by the first of them. Nobody waits for company: alone, a
 push is accepted at once; under load a group has about as many pushes as the server has threads,
 and its statement and its task cost little more than those of one push.
+
+A leader's time is bounded by the limits of its statements. A follower has a deadline of its own:
+until a leader has taken its push into a transaction, it can take it back.
 """
 
 import threading
 from dataclasses import replace
-from itertools import groupby
-from operator import attrgetter
 
 from django.db import connection
 
 from imgo_site import tracing
-from imgo_site.errors import Unavailable
+from imgo_site.conf import conf
+from imgo_site.errors import OutcomeUnknown, Unavailable
 from imgo_site.origin import current_origin
 from push.services import Push, accept_push, accept_pushes
 
 GROUP_MAX = 500  # pushes in one transaction
+# Times DATABASE_TIMEOUT: a leader's connection and statement, its commit, and the question what
+# became of that.
+LEADER_SHARE = 4
 
 
 class _Waiting:
-    """One push, and what became of it."""
+    """One push, and what became of it. The lock guards `is_taken` and `leads`."""
 
-    __slots__ = ("by", "error", "id", "push", "ready")
+    __slots__ = ("by", "error", "id", "is_taken", "leads", "push", "ready")
 
     def __init__(self, push: Push, by: str) -> None:
         self.push = push
         self.by = by
         self.id = 0
         self.error: Exception | None = None
-        self.ready = threading.Event()  # it is settled, or it is to lead
+        self.is_taken = False  # by a leader, into its transaction
+        self.leads = False
+        self.ready = threading.Event()  # it is settled, or it leads
 
 
 class GroupCommit:
@@ -43,11 +50,9 @@ class GroupCommit:
         self._is_busy = False
 
     def accept(self, push: Push, by: str = "") -> int:
-        """`accept_push`, together with those of other threads. Raises what that raises."""
-        if push.dedupe_id or connection.in_atomic_block:
-            # Whether it is accepted depends on more than the transaction of a group: on other
-            # pushes, on a transaction around it.
-            return accept_push(push, by)
+        """Accept a push together with those of other threads. Raises as `accept_push` does."""
+        if connection.in_atomic_block:
+            return accept_push(push, by)  # the transaction around it decides
         push.check()
         with tracing.span("imgo.accept"):
             return self._accept(_Waiting(replace(push, origin=current_origin()), by))
@@ -55,38 +60,62 @@ class GroupCommit:
     def _accept(self, mine: _Waiting) -> int:
         with self._lock:
             self._waiting.append(mine)
-            follows, self._is_busy = self._is_busy, True
-        if follows:
-            mine.ready.wait()
-        if not mine.id and mine.error is None:
+            mine.leads, self._is_busy = not self._is_busy, True
+        if not mine.leads and not mine.ready.wait(conf.DATABASE_TIMEOUT):
+            self._wait_longer(mine)
+        if mine.leads:
             self._lead()
         if mine.error is not None:
             raise mine.error
         return mine.id
 
-    def _lead(self) -> None:
+    def _wait_longer(self, mine: _Waiting) -> None:
+        """Take the push back, or wait for the leader that has it in its transaction."""
         with self._lock:
-            group, self._waiting = self._waiting[:GROUP_MAX], self._waiting[GROUP_MAX:]
+            if mine.leads:
+                return
+            if not mine.is_taken:
+                self._waiting.remove(mine)
+                raise Unavailable("The database is too slow; nothing was accepted.")
+        if not mine.ready.wait(conf.DATABASE_TIMEOUT * LEADER_SHARE):
+            raise OutcomeUnknown(bool(mine.push.dedupe_id))
+
+    def _lead(self) -> None:
+        group = self._take()
         try:
-            for by, some in groupby(group, attrgetter("by")):
-                _settle(list(some), by)
+            _settle(group)
         finally:
             for one in group:
                 if not one.id and one.error is None:  # this thread is being ended
-                    one.error = Unavailable("The server is stopping; nothing was accepted.")
+                    one.error = OutcomeUnknown(bool(one.push.dedupe_id))
             with self._lock:
                 following = self._waiting[:1]
                 self._is_busy = bool(following)
+                for one in following:
+                    one.leads = True
             for one in (*group, *following):
                 one.ready.set()
 
+    def _take(self) -> list[_Waiting]:
+        """Take the pushes of the first one's caller out of those that wait."""
+        with self._lock:
+            by = self._waiting[0].by
+            group = [one for one in self._waiting if one.by == by][:GROUP_MAX]
+            for one in group:
+                one.is_taken = True
+            self._waiting = [one for one in self._waiting if not one.is_taken]
+        return group
 
-def _settle(group: list[_Waiting], by: str) -> None:
+
+def _settle(group: list[_Waiting]) -> None:
     try:
-        ids = accept_pushes([one.push for one in group], by)
+        ids = accept_pushes([one.push for one in group], group[0].by)
     except Unavailable as error:
         for one in group:
             one.error = Unavailable(error.message)  # each raises its own, with its own traceback
+    except OutcomeUnknown:
+        for one in group:
+            one.error = OutcomeUnknown(bool(one.push.dedupe_id))
     except Exception as error:  # noqa: BLE001 - raised by each of those who wait
         for one in group:
             one.error = error

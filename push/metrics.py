@@ -35,6 +35,7 @@ NOTE_EVERY = 5.0  # seconds; a look at 100,000 sessions takes 30 ms
 SOURCES = ("token", "jwt", "session", "goim", "dashboard")
 DROP_REASONS = ("busy_group", "expired", "offline_max", "parked", "too_late")
 LOST_RECEIPTS = ("backlog", "refused", "stop")
+OUTCOMES = ("committed", "aborted", "unknown")
 RECONNECTS = ("lost", "silent")
 REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503")
 TARGETS = ("key", "room", "all")
@@ -88,6 +89,13 @@ RECEIPTS_LOST = Counter(
 for _reason in LOST_RECEIPTS:
     RECEIPTS_LOST.labels(_reason)
 PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
+LOST_COMMITS = Counter(
+    "imgo_lost_commits",
+    "Commits of pushes whose answer was lost, by what was found out: committed, aborted, unknown.",
+    ["outcome"],
+)
+for _outcome in OUTCOMES:
+    LOST_COMMITS.labels(_outcome)
 for _reason in DROP_REASONS:
     DROPS.labels(_reason)
 for _target in TARGETS:

@@ -8,7 +8,6 @@ those partitions are woken. So what is answered is stored, and what is rolled ba
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,20 +17,19 @@ from django.db import IntegrityError, transaction
 
 from imgo_site import tracing
 from imgo_site.conf import conf
-from imgo_site.errors import BadRequest, TooLarge, Unavailable
+from imgo_site.errors import BadRequest, OutcomeUnknown, TooLarge, Unavailable
 from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.origin import current_origin, request_of
-from offline.models import Message, NewMessage
+from offline.models import NewMessage
 from push import metrics
 from push.groups import partition_of
-from push.models import Dedupe
+from push.storing import store
 from push.waker import wake
 from push.wire import FIRST_OWN_OP, Op
 
 logger = logging.getLogger(__name__)
 
-DEDUPE_ATTEMPTS = 3  # a parallel push with the same dedupe id makes the first attempt fail
 CALLER_MAX = 100  # characters of a caller's name: the width of its column
 
 
@@ -110,8 +108,9 @@ def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
 
     `by` names the caller: dedupe ids are its own. When this returns outside of a transaction,
     everything is committed; inside of one, when that commits. Raises `BadRequest` or `TooLarge`
-    for a push that cannot be accepted, and `Unavailable` when the database cannot be reached:
-    then nothing was accepted.
+    for a push that cannot be accepted, `Unavailable` if nothing was accepted because the database
+    failed, and `OutcomeUnknown` if the database did not say whether it committed: never inside of
+    a transaction, whose own commit decides.
     """
     if len(by) > CALLER_MAX:
         raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
@@ -119,95 +118,66 @@ def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
         push.check()
     try:
         with tracing.span("imgo.store", pushes=len(pushes)):
-            return _store_once(pushes, by)
+            return _accept(pushes, by)
+    except OutcomeUnknown:
+        raise OutcomeUnknown(all(push.dedupe_id for push in pushes)) from None
     except IntegrityError:
-        raise  # a bug: what may collide was handled below
+        raise  # a bug: what may collide is handled by the statement
     except DatabaseError as error:
         logger.error("pushes were not accepted, the database failed: %s", error)
         raise Unavailable("The database cannot be reached; nothing was accepted.") from error
 
 
-def _store_once(pushes: Sequence[Push], by: str) -> list[int]:
-    """Store what was not pushed before under the same dedupe id; ids in the order of `pushes`."""
-    wanted = list({push.dedupe_id for push in pushes if push.dedupe_id})
-    for attempt in range(1, DEDUPE_ATTEMPTS + 1):
-        try:
-            with _transaction(wanted):
-                known = Dedupe.objects.known(by, wanted)
-                fresh = _without_known(pushes, known)
-                stored = _store(fresh, by)
-                for push, message_id in zip(fresh, stored, strict=True):
-                    if push.dedupe_id:
-                        known[push.dedupe_id] = message_id
-                # In one order for all: two arrays at once must not wait for each other.
-                if new := sorted({push.dedupe_id for push in fresh} - {""}):
-                    Dedupe.objects.bulk_create(
-                        Dedupe(by=by, dedupe_id=dedupe_id, message_id=known[dedupe_id])
-                        for dedupe_id in new
-                    )
-            break
-        except IntegrityError:
-            # Another push with the same dedupe id committed first; now it can be seen.
-            if not wanted or attempt == DEDUPE_ATTEMPTS:
-                raise
-    plain = iter(stored[i] for i, push in enumerate(fresh) if not push.dedupe_id)
-    return [known[push.dedupe_id] if push.dedupe_id else next(plain) for push in pushes]
-
-
-def _transaction(dedupe_ids: list[str]) -> AbstractContextManager[None]:
-    """What makes storing atomic, if it is not one statement and so is by itself."""
-    if Message.objects.is_one_statement and not dedupe_ids:
-        return nullcontext()
-    return transaction.atomic()
-
-
-def _without_known(pushes: Sequence[Push], known: dict[str, int]) -> list[Push]:
-    """The pushes whose dedupe id is neither known nor named by an earlier one of them."""
-    seen = set(known)
-    fresh = []
+def _accept(pushes: Sequence[Push], by: str) -> list[int]:
+    """Store each dedupe id's first push, and return the ids in the order of `pushes`."""
+    places: list[int] = []  # of each push, in `messages`
+    known: dict[str, int] = {}
+    messages: list[NewMessage] = []
+    origin = current_origin()
     for push in pushes:
-        if not push.dedupe_id or push.dedupe_id not in seen:
-            fresh.append(push)
-            seen.add(push.dedupe_id)
-    return fresh
-
-
-def _store(pushes: Sequence[Push], by: str) -> list[int]:
-    """Store pushes; when that is committed, their partitions are woken."""
-    if not pushes:
+        place = known.get(push.dedupe_id, -1)
+        if place < 0:
+            place = len(messages)
+            messages.append(_message(push, by, origin))
+            if push.dedupe_id:
+                known[push.dedupe_id] = place
+        places.append(place)
+    if not messages:
         return []
-    count, origin = conf.PARTITIONS, current_origin()
-    messages = []
-    for push in pushes:
-        keys = tuple(dict.fromkeys(push.keys))
-        names = keys or (push.room,)  # "" for everyone
-        messages.append(
-            NewMessage(
-                body=push.body,
-                ttl=push.ttl or (conf.TTL if push.is_stored else conf.LIVE_TTL),
-                audience="keys" if keys else "room" if push.room else "all",
-                keys=keys,
-                room=push.room,
-                stored=push.is_stored,
-                op=push.op,
-                is_json=push.is_json,
-                by=by,
-                ensure=push.ensure,
-                speed=push.speed,
-                origin=push.origin or origin,
-                partitions=tuple({partition_of(name, count) for name in names}),
-            )
-        )
-    ids = Message.objects.store(messages, count)
-    due = {partition for message in messages for partition in message.partitions}
-    transaction.on_commit(partial(wake, due))
-    transaction.on_commit(partial(_note, messages, ids))
-    return ids
+    stored = store(messages)
+    rows = list(zip(messages, stored.ids, stored.is_new, strict=True))
+    if new := [(message, message_id) for message, message_id, is_new in rows if is_new]:
+        due = {partition for message, _ in new for partition in message.partitions}
+        transaction.on_commit(partial(wake, due))
+        transaction.on_commit(partial(_note, new))
+    return [stored.ids[place] for place in places]
 
 
-def _note(messages: Sequence[NewMessage], ids: Sequence[int]) -> None:
-    """These messages are committed: count them, and say so."""
-    for message, message_id in zip(messages, ids, strict=True):
+def _message(push: Push, by: str, origin: str) -> NewMessage:
+    count = conf.PARTITIONS
+    keys = tuple(dict.fromkeys(push.keys))
+    names = keys or (push.room,)  # "" for everyone
+    return NewMessage(
+        body=push.body,
+        ttl=push.ttl or (conf.TTL if push.is_stored else conf.LIVE_TTL),
+        audience="keys" if keys else "room" if push.room else "all",
+        keys=keys,
+        room=push.room,
+        stored=push.is_stored,
+        op=push.op,
+        is_json=push.is_json,
+        by=by,
+        ensure=push.ensure,
+        speed=push.speed,
+        origin=push.origin or origin,
+        partitions=tuple({partition_of(name, count) for name in names}),
+        dedupe_id=push.dedupe_id,
+    )
+
+
+def _note(messages: Sequence[tuple[NewMessage, int]]) -> None:
+    """Count committed messages, and log them if the log is to name pushes."""
+    for message, message_id in messages:
         metrics.PUSHES.labels("key" if message.audience == "keys" else message.audience).inc()
         note_push(message_id, "accepted", request_of(message.origin))
 
@@ -250,7 +220,7 @@ def push_to_key(key: str, body: Any, **options: Any) -> int:
     `body`: bytes as they are, anything else as JSON. Options: `ttl` (seconds), `store` (False:
     only for who is connected now), `op`, `dedupe_id`, `by` (the name that dedupe ids belong to).
     Inside a transaction nothing leaves before it commits. Raises `BadRequest`, `TooLarge`,
-    `Unavailable`.
+    `Unavailable` (nothing was accepted), `OutcomeUnknown`.
     """
     return push_to_keys([key], body, **options)
 

@@ -40,6 +40,7 @@ class Link:
         self._service: Writer | None = None
         self._gates = {direction: asyncio.Event() for direction in BOTH}
         self.passed = dict.fromkeys(BOTH, 0)  # bytes by direction
+        self.pieces = dict.fromkeys(BOTH, 0)  # reads by direction
         self.is_over = False
 
     def silence(self, *directions: str) -> None:
@@ -99,6 +100,7 @@ class Link:
                     writer.write(data)
                     await writer.drain()
                     self.passed[direction] += len(data)
+                    self.pieces[direction] += 1
             if writer.can_write_eof():
                 writer.write_eof()
         finally:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+UNKNOWN_TYPE: Literal["urn:imgo:outcome_unknown"] = "urn:imgo:outcome_unknown"
+
 Time = Annotated[float, Meta(description="Unix time, seconds.")]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -14,7 +16,10 @@ Count = Annotated[int, Meta(ge=0)]
 class Problem(TypedDict):
     """What is wrong: problem details (RFC 9457)."""
 
-    type: Literal["about:blank"]
+    type: Annotated[
+        Literal["about:blank", "urn:imgo:outcome_unknown"],
+        Meta(description="`outcome_unknown`: the push may be accepted or not."),
+    ]
     title: str
     status: Annotated[int, Meta(description="The HTTP status, again.")]
     code: Annotated[str, Meta(description="For programs: bad_request, not_found, ...")]
@@ -226,6 +231,12 @@ class Ret(TypedDict):
     """
 
     ret: Literal[1, 1001, 65533, 65534, 65535]
+    type: NotRequired[
+        Annotated[
+            Literal["urn:imgo:outcome_unknown"],
+            Meta(description="The push may be accepted or not."),
+        ]
+    ]
 
 
 class RoomCount(TypedDict):

@@ -14,10 +14,11 @@ from imgo_site.errors import (
     ImgoError,
     NotAuthenticated,
     NotFound,
+    OutcomeUnknown,
     TooLarge,
     Unavailable,
 )
-from push.api.answers import Problem
+from push.api.answers import UNKNOWN_TYPE, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ CODE_OK = 0  # goim's; its other codes are HTTP's with a minus
 def problem(error: ImgoError) -> Problem:
     """The problem details of an error, as a dict."""
     return {
-        "type": "about:blank",
+        "type": UNKNOWN_TYPE if isinstance(error, OutcomeUnknown) else "about:blank",
         "title": error.code.replace("_", " ").capitalize(),
         "status": error.status,
         "code": error.code,
@@ -105,12 +106,18 @@ def ret_of(error: ImgoError) -> int:
 
 def legacy_response(error: ImgoError) -> JsonResponse:
     """imgo's answer to an error. imgo said 200 to everything; old tools read `ret` alone."""
-    return JsonResponse({"ret": ret_of(error)}, status=error.status)
+    return JsonResponse({"ret": ret_of(error), **_unknown(error)}, status=error.status)
 
 
 def goim_response(error: ImgoError) -> JsonResponse:
     """goim's answer to an error. goim said HTTP 200 to everything; its callers read `code`."""
-    return JsonResponse({"code": -error.status, "message": error.message}, status=error.status)
+    found = {"code": -error.status, "message": error.message, **_unknown(error)}
+    return JsonResponse(found, status=error.status)
+
+
+def _unknown(error: ImgoError) -> dict[str, str]:
+    """A member of ours for the one error after which a call must not be repeated blindly."""
+    return {"type": UNKNOWN_TYPE} if isinstance(error, OutcomeUnknown) else {}
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

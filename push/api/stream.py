@@ -21,7 +21,7 @@ from rest_framework.request import Request
 
 from accounts.authentication import caller
 from imgo_site.conf import conf
-from imgo_site.errors import ImgoError, TooLarge, Unavailable
+from imgo_site.errors import ImgoError, OutcomeUnknown, TooLarge, Unavailable
 from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, read, utf8
@@ -132,6 +132,8 @@ def _answer(group: list[bytes], by: str) -> Iterator[bytes]:
         outcomes = iter(accept_pushes(pushes, by) if pushes else [])
     except Unavailable as error:
         outcomes = repeat(error)
+    except OutcomeUnknown:
+        outcomes = iter([OutcomeUnknown(bool(push.dedupe_id)) for push in pushes])
     for item in checked:
         outcome = next(outcomes) if isinstance(item, Push) else item
         if isinstance(outcome, int):

@@ -103,7 +103,7 @@ def test_no_flag_is_its_default(monkeypatch):
 
 SHOW = """
 from imgo_site import settings as s
-print(s.DATABASES["default"]["ENGINE"].rsplit(".", 1)[1], s.CHANNEL_LAYERS["default"]["BACKEND"],
+print(s.DATABASES["default"]["ENGINE"], s.CHANNEL_LAYERS["default"]["BACKEND"],
       not s.IMGO_BROKER_URL, s.DEBUG, s.ALLOWED_HOSTS)
 """
 
@@ -111,7 +111,7 @@ print(s.DATABASES["default"]["ENGINE"].rsplit(".", 1)[1], s.CHANNEL_LAYERS["defa
 def test_with_no_environment_everything_is_in_one_process(tmp_path):
     out, error = finish(start(SHOW, IMGO_DATA_DIR=str(tmp_path), DJANGO_ALLOWED_HOSTS=""))
     assert error == ""
-    assert out == "sqlite3 push.layers.InProcessChannelLayer True False []\n"
+    assert out == "django.db.backends.sqlite3 push.layers.InProcessChannelLayer True False []\n"
 
 
 def test_with_the_services_nothing_is_kept_in_the_process(tmp_path):
@@ -126,7 +126,7 @@ def test_with_the_services_nothing_is_kept_in_the_process(tmp_path):
     )
     assert error == ""
     layer = "push.layers.PubSubChannelLayer"
-    assert out == f"postgresql {layer} False False ['push.example']\n"
+    assert out == f"imgo_site.postgres {layer} False False ['push.example']\n"
 
 
 def test_an_embedded_server_takes_requests_for_this_machine_alone(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_seconds_are_a_number(monkeypatch):
 @pytest.mark.parametrize("text", ["nonsense", "foo://h/x", "postgres://u:pass/word@h:x/", "::"])
 def test_a_database_url_that_cannot_be_read_says_how_to_write_one(monkeypatch, text):
     monkeypatch.setattr(module, "DATABASE_URL", text)
-    with pytest.raises(ImproperlyConfigured, match="say postgres://") as error:
+    with pytest.raises(ImproperlyConfigured, match="write postgres://") as error:
         module._database()
     assert "pass" not in str(error.value).replace("password", "")
 
@@ -179,7 +179,7 @@ def test_a_data_directory_that_cannot_be_made_is_said_with_its_setting(embedded)
     ("environment", "said"),
     [
         ({"LOG_LEVEL": "loud"}, "Wrong settings: LOG_LEVEL='LOUD': say DEBUG, INFO, WARNING"),
-        ({"DATABASE_URL": "nonsense"}, "Wrong settings: DATABASE_URL cannot be read: say"),
+        ({"DATABASE_URL": "nonsense"}, "Wrong settings: DATABASE_URL cannot be read: write"),
         ({"DATABASE_URL": "postgres://127.0.0.1:1/x"}, "The database cannot be used: "),
     ],
     ids=str,

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from imgo_site import logs
-from imgo_site.errors import BadRequest, Unavailable
+from imgo_site.errors import BadRequest, OutcomeUnknown, Unavailable
 from offline.models import Message, Outbox, Pending
 from push import group_commit as module
 from push.group_commit import GroupCommit, accept_in_group
@@ -55,14 +55,15 @@ def accept(commit: GroupCommit, push: Push, by: str) -> int:
         connection.close()
 
 
-def one_and_then(gate: Gate, callers: list[str]) -> list[Any]:
+def one_and_then(gate: Gate, callers: list[str], pushes: list[Push] | None = None) -> list[Any]:
     """What becomes of a push that is under way, and of one a caller that come meanwhile."""
     commit = GroupCommit()
+    pushes = pushes or [key_push(number) for number in range(1, len(callers) + 1)]
     with ThreadPoolExecutor(len(callers) + 1) as threads:
         futures = [threads.submit(accept, commit, key_push(0), "first")]
         assert gate.entered.wait(PATIENCE)
         for number, by in enumerate(callers, 1):
-            futures.append(threads.submit(accept, commit, key_push(number), by))
+            futures.append(threads.submit(accept, commit, pushes[number - 1], by))
             while len(commit._waiting) < number:
                 assert not futures[-1].done()
         gate.opened.set()
@@ -110,10 +111,39 @@ def test_what_cannot_be_accepted_fails_alone(gate):
     assert gate.groups == []
 
 
-def test_a_push_with_a_dedupe_id_goes_alone(gate):
-    push = key_push(1, dedupe_id="once")
-    assert GroupCommit().accept(push, "a") == Message.objects.get().pk
-    assert gate.groups == []
+def test_group_with_dedupe_ids_is_one_transaction(gate):
+    pushes = [key_push(1, dedupe_id="x"), key_push(2, dedupe_id="y"), key_push(3, dedupe_id="x")]
+    first, one, two, three = one_and_then(gate, ["a"] * 3, pushes)
+    assert len(gate.groups) == 2
+    assert one == three
+    assert len({first, one, two}) == 3
+
+
+def test_follower_of_a_stuck_leader_takes_its_push_back(gate, imgo):
+    imgo(DATABASE_TIMEOUT=0.05)
+    commit = GroupCommit()
+    with ThreadPoolExecutor(1) as pool:
+        leader = pool.submit(call_and_close, commit.accept, key_push(0), "a")
+        assert gate.entered.wait(PATIENCE)
+        with pytest.raises(Unavailable, match="nothing was accepted"):
+            commit.accept(key_push(1), "a")
+        gate.opened.set()
+        first = leader.result(PATIENCE)
+    assert list(Message.objects.values_list("pk", flat=True)) == [first]
+    assert commit.accept(key_push(2), "a") > first
+
+
+@pytest.mark.parametrize("dedupe_id", ["", "once"])
+def test_follower_in_a_stuck_transaction_is_answered_unknown(gate, imgo, dedupe_id):
+    imgo(DATABASE_TIMEOUT=0.05)
+    commit = GroupCommit()
+    mine = module._Waiting(key_push(1, dedupe_id=dedupe_id), "a")
+    with commit._lock:
+        commit._is_busy = True  # a leader that has taken the push, and does not come back
+    mine.is_taken = True
+    with pytest.raises(OutcomeUnknown) as raised:
+        commit._wait_longer(mine)
+    assert raised.value.retry is bool(dedupe_id)
 
 
 def test_a_push_inside_of_a_transaction_belongs_to_that(gate):

@@ -1,0 +1,46 @@
+"""Django's database wrapper for Postgres, with our pool and connections."""
+
+from typing import Any, ClassVar
+
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql import base
+from psycopg_pool import ConnectionPool
+
+from imgo_site.postgres.connection import Connection, check
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """One thread's access to the database.
+
+    `statement_limit`: seconds that each of this thread's statements may take; None: no limit,
+    which is right for migrations and commands. Servers set it: see `limit_statements`.
+    """
+
+    statement_limit: float | None = None
+    _connection_pools: ClassVar[dict[str, Any]] = {}
+
+    @property
+    def pool(self) -> Any:
+        """This process's pool; None for the connections that make test databases."""
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if self.alias == NO_DB_ALIAS or not options:
+            return None
+        if self.alias not in self._connection_pools:
+            pool = ConnectionPool(
+                kwargs={**self.get_connection_params(), "autocommit": True},
+                connection_class=Connection,
+                open=False,
+                configure=self._configure_connection,  # type: ignore[attr-defined]  # no stub
+                check=check,
+                **(options if isinstance(options, dict) else {}),
+            )
+            # Of two threads that come here at once, the first one's pool is used.
+            self._connection_pools.setdefault(self.alias, pool)
+        return self._connection_pools[self.alias]
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Return a connection with this thread's limit."""
+        connection = super().get_new_connection(conn_params)
+        if isinstance(connection, Connection):
+            connection.limit = self.statement_limit
+        return connection
