@@ -61,6 +61,7 @@ RANGES = {
             "BATCH_WINDOW",
             "DEDUPE_WINDOW",
             "RECORD_KEEP",
+            "DATABASE_TIMEOUT",
             "LOADER_WINDOW",
             "GROUP_LINGER",
             "DRAIN_SECONDS",
