@@ -315,7 +315,6 @@ class ImgoServer(Server):  # type: ignore[misc]
             except OSError as error:
                 self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
         self._opening = self.loop.create_task(self._open_rest())
-        self._runtime.keep("ticking", self._tick)
 
     async def _tick(self) -> None:
         while True:
@@ -326,6 +325,7 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     async def _open_rest(self) -> None:
         """Start the node and the TCP listener; then everything listens."""
+        self._runtime.keep("ticking", self._tick)  # needs the running loop
         try:
             node = await get_node()
             await node.upkeep.warm_up()
