@@ -26,6 +26,7 @@ from push.api.problems import (
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
 from push.group_commit import accept_in_group
+from push.guard import guard
 from push.registry import get_registry
 from push.services import Push, is_json
 from push.wire import json_body
@@ -237,8 +238,11 @@ class MessagesView(LegacyView):
         after = check_number(query.get("mid"), "mid", lowest=0, highest=INT64_MAX)
         if not query.get("token"):
             raise BadRequest("token is missing.")
+        address = request.META.get("REMOTE_ADDR", "")
+        guard.admit_at_once(address)
         token = Token.objects.by_digest([name := digest(query["token"])]).get(name)
         if token is None or token.key != key or token.is_expired(token.now):  # type: ignore[attr-defined]
+            guard.failed(address)
             raise NotAuthenticated("The token is not valid or has expired.")
         pages = Pending.objects.page([(key, after)], conf.OFFLINE_MAX)
         return pages[key, after]

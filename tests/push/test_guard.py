@@ -81,6 +81,42 @@ async def test_the_limit_can_be_turned_off(imgo, waits):
     assert waits == []
 
 
+@pytest.mark.parametrize(
+    ("failing", "limited", "free"),
+    [
+        ("2001:db8:0:7::1", "2001:db8:0:7:ffff:ffff:ffff:ffff", "2001:db8:0:8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("fe80::1%eth0", "fe80::2%eth0", "fe80:0:0:1::1"),
+        ("not:an:address", "not:an:address", "not:another"),
+    ],
+)
+async def test_guard_counts_ipv6_by_its_64(imgo, waits, failing, limited, free):
+    imgo(AUTH_FAILURES=1)
+    guard = Guard()
+    guard.failed(failing)
+    await guard.admit(free)
+    assert waits == []
+    await guard.admit(limited)
+    assert waits == [module.DELAY]
+
+
+def test_guard_admits_one_attempt_a_second_that_cannot_wait(imgo, monkeypatch):
+    imgo(AUTH_FAILURES=1)
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    guard = Guard()
+    for _ in range(3):
+        guard.admit_at_once(HERE)
+    guard.failed(HERE)
+    guard.admit_at_once(HERE)
+    for _ in range(3):
+        with pytest.raises(TooManyAttempts):
+            guard.admit_at_once(HERE)
+    guard.admit_at_once(THERE)
+    now += module.DELAY
+    guard.admit_at_once(HERE)
+
+
 def test_no_more_addresses_are_remembered_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(module, "ADDRESSES_MAX", 3)
     guard = Guard()

@@ -5,7 +5,7 @@ from typing import Any
 from imgo_site.names import INT32_MAX, INT64_MAX
 from push.api import answers, legacy
 from push.api.docs.operation import BINARY, JSON, Answer, Content, Operation, Parameter, ref
-from push.api.problems import RET_NO_SERVER, RET_OK, RET_PARAMETER
+from push.api.problems import RET_INTERNAL, RET_NO_SERVER, RET_OK, RET_PARAMETER
 from push.api.schemas import TOKEN as TEXT
 from push.api.schemas import ManyRequest
 
@@ -178,7 +178,12 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
                 is_required=True,
             ),
         ),
-        errors=BAD | {401: "`ret` 65533: the token is wrong."},
+        errors=BAD
+        | {
+            401: "`ret` 65533: the token is wrong.",
+            429: f"`ret` {RET_INTERNAL}: too many wrong tokens (AUTH_FAILURES) came from this "
+            "address in the last minute; one attempt a second is looked at.",
+        },
     ),
 }
 

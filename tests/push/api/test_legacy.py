@@ -8,9 +8,11 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from accounts.models import Token, digest
+from imgo_site.errors import TooManyAttempts
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push.groups import partition_of
+from push.guard import Guard
 from push.services import push_to_key
 from tests import in_thread
 
@@ -433,6 +435,34 @@ def test_whatever_the_api_accepts_can_be_read_back(api, subscriber, body):
 def test_a_wrong_token(subscriber, changes):
     push_to_key("43", 1)
     check_ret(subscriber(**changes), 401, TOKEN)
+
+
+@pytest.fixture
+def attempts(monkeypatch) -> Guard:
+    """The limiter, which has counted nothing yet."""
+    found = Guard()
+    for module in ("push.api.legacy", "push.handshake"):
+        monkeypatch.setattr(f"{module}.guard", found)
+    return found
+
+
+def test_guessing_by_msg_get_is_slowed_down(subscriber, attempts, imgo):
+    imgo(AUTH_FAILURES=3)
+    for _ in range(3):
+        check_ret(subscriber(token="wrong"), 401, TOKEN)
+    subscriber(token="wrong")  # one attempt a second is looked at
+    check_ret(subscriber(token="wrong"), 429, INTERNAL)
+    check_ret(subscriber(), 429, INTERNAL)  # a right guess is no better off
+    assert subscriber(token="wrong", cb="cb").content.decode() == 'cb({"ret": 65535})'
+
+
+async def test_guessing_by_msg_get_counts_for_sessions_too(subscriber, attempts, imgo, monkeypatch):
+    imgo(AUTH_FAILURES=3)
+    monkeypatch.setattr("push.guard.WAITING_MAX", 0)
+    for _ in range(3):
+        await in_thread(lambda: subscriber(token="wrong"))
+    with pytest.raises(TooManyAttempts):
+        await attempts.admit("127.0.0.1")
 
 
 def test_an_expired_token(subscriber):
