@@ -1,9 +1,10 @@
 """The accounts app."""
 
-from django.apps import AppConfig
+from imgo_site.collisions import NamedApp
 
 
-class AccountsConfig(AppConfig):
+class AccountsConfig(NamedApp):
     """Tokens, API keys, identities."""
 
+    default = True
     name = "accounts"

@@ -95,7 +95,7 @@ def refuse_pool(instance: Any = None, options: Any = None, **_: Any) -> None:
     """Exit when a worker is started with a pool that the tasks cannot run in."""
     if getattr(instance, "app", None) is not app:
         return
-    pool = (options or {}).get("pool") or app.conf.worker_pool
+    pool = (options or {}).get("pool_cls") or app.conf.worker_pool
     name = pool if isinstance(pool, str) else getattr(pool, "__module__", "").rpartition(".")[2]
     if name not in {*POOLS, "thread", "processes"}:
         sys.exit(f"imgo's workers do not work with the pool {name}: use {', '.join(POOLS)}.")

@@ -1,9 +1,10 @@
 """The offline app."""
 
-from django.apps import AppConfig
+from imgo_site.collisions import NamedApp
 
 
-class OfflineConfig(AppConfig):
+class OfflineConfig(NamedApp):
     """Messages and pending deliveries."""
 
+    default = True
     name = "offline"

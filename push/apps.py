@@ -1,11 +1,12 @@
 """The push app."""
 
-from django.apps import AppConfig
+from imgo_site.collisions import NamedApp
 
 
-class PushConfig(AppConfig):
+class PushConfig(NamedApp):
     """Sessions, pushes and their way from one to the other."""
 
+    default = True
     name = "push"
 
     def ready(self) -> None:

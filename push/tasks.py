@@ -41,7 +41,8 @@ def _begin_shutdown(**_: Any) -> None:
     Shutdown("the worker").begin("it was told to")
 
 
-@app.task(name="push.fan_out")
+# Not shared: it would be a task of the project's application too.
+@app.task(shared=False, name="push.fan_out")
 def fan_out(partition: int) -> None:
     """Send what a partition's outbox holds. Raises `ValueError` for what is no partition.
 
@@ -68,7 +69,7 @@ def _drain_or_leave(partition: int) -> None:
             return
 
 
-@app.task(name="push.canary")
+@app.task(shared=False, name="push.canary")
 def canary(partition: int) -> None:
     """Say that somebody takes tasks from this partition's queue."""
     try:

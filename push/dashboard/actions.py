@@ -13,6 +13,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import Model
+from django.forms.renderers import DjangoTemplates
 from django.urls import reverse
 
 from accounts.models import Token, digest
@@ -62,6 +63,7 @@ class Action(forms.Form):
     permission: ClassVar[str]
     title: ClassVar[str]
     button: ClassVar[str]
+    default_renderer = DjangoTemplates  # whatever FORM_RENDERER of the project says
     has_form = False  # whether there is something to fill in before the question
     is_severe = True
 

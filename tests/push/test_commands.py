@@ -116,8 +116,16 @@ def greeting(known) -> str:
 
 def test_imgo_says_what_to_open(imgo):
     imgo(HOST="0.0.0.0", HTTP_PORT=80, WS_PORT=0, API_KEY="")
-    known = {"admin_password": "pw", "api_key": "imgo_x", "tokens": {"alice": "t1"}}
+    known = {
+        "admin_password": "pw",
+        "api_key": "imgo_x",
+        "tokens": {"alice": "t1"},
+        "admin": "admin",
+    }
     text = greeting(known)
+    for page in ("/dashboard/", "/api/docs/", "/admin/"):
+        assert f"http://localhost:80{page}" in text
+    assert "user admin, password pw" in text
     for part in ("http://localhost:80/", "password pw", "imgo_x", "t1   (key alice)", "curl -H"):
         assert part in text
     assert "WebSocket port" not in text
@@ -128,7 +136,16 @@ def test_imgo_says_nothing_secret_without_the_demo():
     text = greeting(None)
     assert "Listening: HTTP and WebSocket http://localhost:8000 (/sub)" in text
     assert "password" not in text
+    assert "createsuperuser" in text
     assert "Postgres and Redis" in text
+
+
+def test_greeting_with_a_key_of_the_environment_does_not_show_it(imgo):
+    imgo(API_KEY="kept-in-the-environment")
+    known = {"admin_password": "pw", "api_key": "imgo_x", "tokens": {}, "admin": "admin"}
+    text = greeting(known)
+    assert "kept-in-the-environment" not in text
+    assert 'curl -H "Authorization: Api-Key $IMGO_API_KEY"' in text
 
 
 # The rows of nodes
@@ -153,8 +170,12 @@ def test_how_many_processes_is_a_sensible_number(count):
 
 
 @pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
-def test_several_processes_need_what_they_share(settings, missing):
-    setattr(settings, missing, "")
+def test_several_processes_need_what_they_share(settings, monkeypatch, missing):
+    if missing == "REDIS_URL":
+        settings.REDIS_URL = ""
+    else:
+        name = "push.management.commands.imgo.is_shared_database"
+        monkeypatch.setattr(name, lambda: False)
     with pytest.raises(CommandError, match=r"--processes needs DATABASE_URL .* and REDIS_URL"):
         run("imgo", "--processes", "2")
 

@@ -1,0 +1,58 @@
+"""Finds apps and packages of a project that have the names of imgo's."""
+
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+PACKAGES = ("accounts", "offline", "push")
+HERE = Path(__file__).resolve().parent.parent
+
+
+def check_packages() -> None:
+    """Raise `ImproperlyConfigured` if Python finds another package by the name of one of imgo's."""
+    for name in PACKAGES:
+        origin = _place_of(name)
+        if origin is not None and origin != HERE / name:
+            raise ImproperlyConfigured(
+                f"There are two packages named {name!r}: imgo's, in {HERE}, and another one in "
+                f"{origin.parent}, which Python finds first. Rename yours, or put it into a "
+                f"package of your project (project.{name}) with a label of its own."
+            )
+
+
+def _place_of(name: str) -> Path | None:
+    found = find_spec(name)
+    if found is None:
+        return None
+    places = list(found.submodule_search_locations or []) or [str(found.origin)]
+    return Path(places[0]).resolve()
+
+
+class NamedApp(AppConfig):
+    """An app of imgo. Another app with its label is told apart by both names, not one."""
+
+    default = False  # Django takes the one class of a module that is not this one
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        check_packages()
+        for entry in settings.INSTALLED_APPS:
+            if entry.partition(".")[0] not in PACKAGES and _label_of(entry) == self.label:
+                raise ImproperlyConfigured(
+                    f"INSTALLED_APPS has {entry!r} and imgo's {self.name!r}, which both have the "
+                    f"label {self.label!r}. Give yours another one: label = 'project_{self.label}' "
+                    "in its AppConfig."
+                )
+
+
+def _label_of(entry: str) -> str:
+    """The label of an entry of INSTALLED_APPS; "" for one that Django itself will refuse."""
+    with suppress(Exception):
+        return AppConfig.create(entry).label
+    return ""
