@@ -10,6 +10,7 @@ from accounts.models import SCOPES, ApiKey
 from imgo_site.addresses import in_networks, is_proxy
 from imgo_site.conf import conf
 from imgo_site.errors import NotAuthenticated
+from imgo_site.origins import is_foreign_page
 
 SCHEME = "Api-Key"
 
@@ -61,7 +62,8 @@ class ApiKeyAuthentication(BaseAuthentication):
 class LegacyAuthentication(ApiKeyAuthentication):
     """On imgo's own paths: the same, or an address in `LEGACY_TRUSTED_NETWORKS`.
 
-    Never that of a proxy itself, which says nothing about who has asked.
+    Never that of a proxy itself, which does not tell who calls, and never for a page of another
+    site, which any browser in that network may have open.
     """
 
     def authenticate(self, request: Request) -> tuple[Caller, str] | None:
@@ -70,6 +72,7 @@ class LegacyAuthentication(ApiKeyAuthentication):
             return found
         address = request.META.get("REMOTE_ADDR", "")
         networks = conf.LEGACY_TRUSTED_NETWORKS
-        if networks and in_networks(address, networks) and not is_proxy(address):
+        is_trusted = networks and in_networks(address, networks) and not is_proxy(address)
+        if is_trusted and not is_foreign_page(request.headers, request.scheme or "http"):
             return Caller(f"network:{address}", frozenset(SCOPES)), SCHEME
         return None

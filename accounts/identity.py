@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AbstractBaseUser
 from django.http import HttpRequest
-from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
 from accounts import jwts
@@ -30,6 +28,7 @@ from imgo_site.database_clock import DatabaseClock, Reading, boot_time
 from imgo_site.database_threads import login_threads
 from imgo_site.errors import BadRequest, NotAuthenticated
 from imgo_site.names import check_name, matches_pattern
+from imgo_site.origins import is_foreign_page, is_own_origin
 
 __all__ = [  # for `AUTHENTICATOR`s of projects, which import them from here
     "AuthBody",
@@ -78,13 +77,15 @@ class Identity:
 class Facts:
     """What is known of a connection. Header names are lower-case.
 
-    `clock`: the node's, with the database's time, which tokens are judged by.
+    `clock`: the node's, with the database's time, which tokens are judged by. `scheme`: "https" if
+    the client's own connection was encrypted, as far as a trusted proxy vouches for it.
     """
 
     transport: str
     address: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     clock: DatabaseClock = field(default_factory=DatabaseClock, compare=False, repr=False)
+    scheme: str = "http"
 
 
 Authenticator = Callable[[AuthBody, Facts], Awaitable[Identity]]
@@ -103,6 +104,11 @@ async def authenticate(body: AuthBody, facts: Facts) -> Identity:
             return _from_claims(jwts.verify(body.token, facts.clock.now()))
         return await _from_stored_token(body.token, facts.clock)
     if conf.GOIM_TRUSTED and body.is_goim:
+        if is_foreign_page(facts.headers, facts.scheme):
+            raise NotAuthenticated(
+                "A page of another site is not believed without a token: add its origin to "
+                "CSRF_TRUSTED_ORIGINS, or give its clients tokens."
+            )
         return _as_it_says(body)
     if conf.SESSION_AUTH and facts.transport == "websocket" and "cookie" in facts.headers:
         return await _from_session(facts)
@@ -173,27 +179,6 @@ def proof_of(token_digest: str) -> bytes:
     return bytes.fromhex(token_digest)[:16]
 
 
-def is_own_origin(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that its page came from this host or a `CSRF_TRUSTED_ORIGINS`.
-
-    A cookie is sent along by any page on the web, so a missing Origin is refused too: native
-    clients, which send none, have tokens.
-    """
-    try:
-        origin = urlsplit(headers.get("origin", ""))
-    except ValueError:
-        return False
-    if not origin.netloc:
-        return False
-    if origin.netloc.lower() == headers.get("host", "").lower():
-        return True
-    return any(
-        origin.scheme == trusted.scheme
-        and is_same_domain(origin.netloc, trusted.netloc.lstrip("*"))
-        for trusted in map(urlsplit, settings.CSRF_TRUSTED_ORIGINS)
-    )
-
-
 async def _from_session(facts: Facts) -> Identity:
     user, expires, proof = await signed_in(facts)
     key: str = import_string(conf.SESSION_KEY)(user)
@@ -206,7 +191,7 @@ async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes
 
     Raises `NotAuthenticated`, for a page that is not ours too.
     """
-    if not is_own_origin(facts.headers):
+    if not is_own_origin(facts.headers, facts.scheme):
         raise NotAuthenticated("The session cookie is accepted from this site's own pages only.")
     try:
         cookie = SimpleCookie(facts.headers["cookie"]).get(settings.SESSION_COOKIE_NAME)

@@ -12,8 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
 from gunicorn.http import message  # type: ignore[import-untyped]
 
+from imgo_site.logs import OneLine
 from imgo_site.names import REQUEST_LINE_MAX
 
 # goim's callers name keys in the query. The setting alone can be no more than gunicorn's constant
@@ -29,6 +31,8 @@ if _own:
 # Seconds from SIGTERM until workers whose requests do not end are killed. The services that they
 # wait for may be silent, and the whole stop is promised within DRAIN_SECONDS and ten more.
 graceful_timeout = 8
+# Which proxy is believed is said once, in TRUSTED_PROXIES, and the site's middleware holds to it.
+secure_scheme_headers: dict[str, str] = {}
 
 access_log_format = (
     '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms "%(a)s" request %({x-request-id}o)s'
@@ -43,6 +47,19 @@ if os.environ.get("LOG_FORMAT", "").strip().lower() == "json":
         "handlers": {"imgo": {"class": "logging.StreamHandler", "formatter": "imgo"}},
         "loggers": {"gunicorn.error": _logger, "gunicorn.access": _logger},
     }
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's, whose lines stay lines whatever is in a path or a header."""
+
+    def setup(self, cfg: Any) -> None:
+        """Make the handlers."""
+        super().setup(cfg)
+        for handler in {*self.error_log.handlers, *self.access_log.handlers}:
+            handler.addFilter(OneLine())
+
+
+logger_class = Logger
 
 
 def on_starting(_server: Any) -> None:

@@ -21,6 +21,7 @@ pushes = logging.getLogger("imgo.push")  # INFO with LOG_PUSHES
 FIELDS = ("request_id", "push_id", "method", "path", "status", "seconds", "caller", "address")
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # what is taken from a caller
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _request_id: ContextVar[str] = ContextVar("imgo_request_id", default="")
 
 
@@ -61,14 +62,47 @@ class RequestFilter(logging.Filter):
         return True
 
 
-class LineFormatter(logging.Formatter):
-    """A line for people, with the request's id at its end."""
+def one_line(text: str) -> str:
+    """Return `text` with its line ends and control characters escaped.
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line without a traceback."""
+    Text that others chose must not begin a line of its own in a log, nor move a terminal's cursor.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class OneLine(logging.Filter):
+    """Escapes messages for formatters that are not ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let all pass."""
+        record.msg, record.args = one_line(record.getMessage()), ()
+        return True
+
+
+class LineFormatter(logging.Formatter):
+    """A line for people, with the request's id at its end.
+
+    Lines of a traceback are indented: what an exception quotes begins no line either.
+    """
+
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - logging's name
+        """Return the lines of a traceback."""
+        return _indented(super().formatException(exc_info))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        """Return the lines of a stack."""
+        return _indented(super().formatStack(stack_info))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line without a traceback."""
+        record.message = one_line(record.message)
         name = getattr(record, "request_id", "")
         text = super().formatMessage(record)
         return f"{text} [request {name}]" if name else text
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {one_line(line)}" for line in text.splitlines())
 
 
 class JsonLines(JsonFormatter):

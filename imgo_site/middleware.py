@@ -11,7 +11,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from imgo_site import addresses, logs, tracing
+from imgo_site import addresses, logs, origins, tracing
 
 access = logging.getLogger("imgo.access")
 
@@ -106,11 +106,17 @@ class Noted:
 
 
 def note_addresses(request: HttpRequest) -> None:
-    """Replace the peer's address with the client's, as far as trusted proxies vouch for it."""
+    """Replace the peer's address with the client's, as far as trusted proxies vouch for it.
+
+    Headers that only a proxy may set are dropped when another has set them.
+    """
     meta = request.META
     peer = meta[addresses.PEER] = meta.get("REMOTE_ADDR") or ""
     forwarded = request.headers.get(addresses.HEADER, "")
     meta["REMOTE_ADDR"] = addresses.client_address(peer, forwarded)
+    if not origins.may_forward(peer):
+        for name in origins.forwarding_headers():
+            meta.pop(name, None)
 
 
 def _caller_of(request: HttpRequest) -> str:

@@ -20,6 +20,7 @@ from imgo_site.addresses import HEADER, client_address
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
+from imgo_site.origins import client_scheme
 from push.bodies import body_value, error_body, ops_of, reply_body, room_name
 from push.groups import ALL
 from push.handshake import Refusal, check_room, establish, ready_node
@@ -42,6 +43,7 @@ from push.wire import (
 
 logger = logging.getLogger(__name__)
 
+SECURE = frozenset({"wss", "https"})  # schemes of a scope
 ACCEPTS_MAX = 1_000  # ops that a session may name
 
 Event = dict[str, Any]
@@ -416,7 +418,9 @@ class WebSocketConsumer(SessionConsumer):
                 text = f"{headers[name]},{text}"
             headers[name] = text
         address = client_address(client[0], headers.get(HEADER, ""))
-        return Facts(transport="websocket", address=address, headers=headers)
+        is_secure = self.scope.get("scheme") in SECURE
+        scheme = client_scheme(is_secure, client[0] or "", headers)
+        return Facts("websocket", address, headers, scheme=scheme)
 
 
 class TcpConsumer(SessionConsumer):

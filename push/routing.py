@@ -4,6 +4,7 @@ from typing import Any
 
 from channels.routing import ProtocolTypeRouter
 
+from imgo_site.origins import is_allowed_host
 from push.consumers import TcpConsumer, WebSocketConsumer
 
 WEBSOCKET_PATH = "/sub"  # imgo's
@@ -16,12 +17,17 @@ class WebSocketRouter:
         self.application = application
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Serve `/sub`, refuse the rest."""
-        if scope["path"].rstrip("/") == WEBSOCKET_PATH:
-            await self.application(scope, receive, send)
+        """Serve `/sub` of a host that is ours, refuse the rest."""
+        headers = {name.decode("latin1"): text.decode("latin1") for name, text in scope["headers"]}
+        if scope["path"].rstrip("/") != WEBSOCKET_PATH:
+            refusal = f"There is no WebSocket at this path, but at {WEBSOCKET_PATH}."
+        elif not is_allowed_host(headers):
+            refusal = "This server does not answer to this host: see DJANGO_ALLOWED_HOSTS."
         else:
-            await receive()
-            await send({"type": "websocket.close"})
+            await self.application(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.close", "reason": refusal})
 
 
 def get_application(http: Any) -> ProtocolTypeRouter:

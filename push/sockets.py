@@ -555,7 +555,7 @@ class WebSocketLink(SocketLink):
     def _goodbye(self, code: int, reason: str) -> None:
         framing = self._framing = self._framing or self._care.framings.take()
         if self.response:
-            self.write(refuse_upgrade(403, "There is no WebSocket at this path.\n"))
+            self.write(refuse_upgrade(403, f"{reason}\n"))
         else:
             framing.close(code, reason)
             if out := framing.out():

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 logger.setLevel(logging.WARNING)  # the library tells of every connection at INFO
 
 POOL_MAX = 64  # protocol objects kept for the next session that receives something
+VERSION = "13"  # of the protocol
 REASON_MAX = 120  # bytes of a close frame's reason: 123 at most with the code (section 5.5)
 
 
@@ -34,7 +35,15 @@ def answer_upgrade(
     """(is it accepted, the HTTP response) for an upgrade request that was parsed already."""
     handshake = ServerProtocol(logger=logger)
     request = Request(path, Headers(headers), method, protocol)
-    handshake.send_response(handshake.accept(request))
+    response = handshake.accept(request)
+    if response.status_code != 101 and request.headers.get_all("Sec-WebSocket-Version") != [
+        VERSION
+    ]:
+        text = f"The version of the WebSocket protocol must be {VERSION}: Sec-WebSocket-Version.\n"
+        response = handshake.reject(426, text)
+        response.headers["Upgrade"] = "websocket"
+        response.headers["Sec-WebSocket-Version"] = VERSION  # RFC 6455, section 4.4
+    handshake.send_response(response)
     return handshake.state is State.OPEN, b"".join(handshake.data_to_send())
 
 

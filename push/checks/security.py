@@ -7,10 +7,11 @@ from functools import partial
 
 from django.conf import settings
 from django.core import checks
-from django.core.checks import CheckMessage, register
+from django.core.checks import CheckMessage, Error, register
 
 from accounts.jwts import is_configured, unusable_keys
 from imgo_site.conf import conf
+from imgo_site.origins import secure_header
 from push.checks.reading import with_settings
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -80,6 +81,19 @@ def _is_public(name: str) -> bool:
     except ValueError:
         return False  # E005 tells
     return not (network.is_private or network.is_loopback or network.is_link_local)
+
+
+@register
+@with_settings
+def check_forwarded_scheme() -> Iterator[CheckMessage]:
+    """E040: a header that nobody may send."""
+    if secure_header() and not conf.TRUSTED_PROXIES:
+        yield Error(
+            "DJANGO_BEHIND_TLS_PROXY (SECURE_PROXY_SSL_HEADER) is set and TRUSTED_PROXIES is "
+            "empty: no proxy is believed, so every request counts as unencrypted.",
+            hint="Name the addresses of your proxies: IMGO_TRUSTED_PROXIES=10.0.0.5.",
+            id="imgo.E040",
+        )
 
 
 @register

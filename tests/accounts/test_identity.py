@@ -109,7 +109,8 @@ async def sign_in(user: User) -> str:
 async def from_browser(cookie: str, **headers: str) -> Identity:
     known = {"host": "push.example", "origin": "https://push.example", "cookie": cookie}
     sent = {name: value for name, value in (known | headers).items() if value}
-    return await authenticate(AuthBody(), Facts("websocket", "192.0.2.1", sent, CLOCK))
+    facts = Facts("websocket", "192.0.2.1", sent, CLOCK, "https")
+    return await authenticate(AuthBody(), facts)
 
 
 @pytest.fixture

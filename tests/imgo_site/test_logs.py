@@ -232,3 +232,42 @@ def test_a_callers_mistake_logs_no_traceback(client, caplog):
     answer = client.post("/admin/login/", {f"field{n}": "x" for n in range(20_000)})
     assert answer.status_code == 400
     assert not [record for record in caplog.records if record.exc_info]
+
+
+# Nothing that others chose makes a line of its own
+
+FORGED = "a\nFORGED b\r\x0b\x1b[31m\x85\u2028FORGED"
+
+
+def test_line_of_a_message_with_line_ends_stays_one(written):
+    stream = written(logs.LineFormatter("{levelname} {message}", style="{"))
+    logging.getLogger("imgo.test").error("path %s", FORGED)
+    (line,) = stream.getvalue().splitlines()
+    assert line == r"ERROR path a\nFORGED b\r\x0b\x1b[31m\x85\u2028FORGED"
+
+
+def test_line_of_a_message_as_json_stays_one(written):
+    stream = written(logs.JsonLines())
+    logging.getLogger("imgo.test").error("path %s", FORGED)
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["message"] == f"path {FORGED}"
+
+
+def test_lines_of_a_traceback_are_indented(written):
+    stream = written(logs.LineFormatter("{levelname} {message}", style="{"))
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("imgo.test").exception("it failed")
+    first, *others = stream.getvalue().splitlines()
+    assert first == "ERROR it failed"
+    assert others
+    assert all(line.startswith("  ") for line in others)
+
+
+@pytest.mark.parametrize("path", ["/x%0AFORGED", "/x%0D%0AFORGED%1B[31m", "/x%E2%80%A8FORGED"])
+def test_access_line_of_a_path_with_a_line_end_stays_one(written, access_log, client, path):
+    stream = written(logs.LineFormatter("{name} {message}", style="{"))
+    client.get(path)
+    lines = [line for line in stream.getvalue().splitlines() if "FORGED" in line]
+    assert [line.startswith("imgo.access GET /x\\") for line in lines] == [True]

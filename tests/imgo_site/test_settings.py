@@ -204,6 +204,7 @@ PRODUCTION = {
     "DJANGO_SECRET_KEY": "kept-by-Somebody-0123456789-abcdefghijklmnopqrstuvwxyz",
     "DJANGO_ALLOWED_HOSTS": "push.example.com",
     "DJANGO_BEHIND_TLS_PROXY": "1",
+    "IMGO_TRUSTED_PROXIES": "10.0.0.5",
 }
 CHECK = """
 from django.core.management import execute_from_command_line
@@ -224,7 +225,7 @@ ANSWERS = """
 import django
 django.setup()
 from django.test import Client
-client = Client(headers={"host": "push.example.com"})
+client = Client(headers={"host": "push.example.com"}, REMOTE_ADDR="10.0.0.5")
 for path in ("/healthz", "/api/v1/nothing", "/1/nothing", "/goim/nothing", "/nothing"):
     print(path, client.get(path).status_code)
 answer = client.get("/healthz", headers={"x-forwarded-proto": "https"})

@@ -232,9 +232,17 @@ def test_debug_where_strangers_come_is_a_warning(settings, imgo, hosts, host, ex
 
 def test_the_demo_behind_a_proxy_is_a_warning(settings, imgo):
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    imgo(TRUSTED_PROXIES=["10.0.0.5"])
     assert ids() == []
     imgo(DEMO="on")
     assert ids() == ["imgo.W013"]
+
+
+def test_a_tls_proxy_that_is_not_named_is_an_error(settings, imgo):
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert ids() == ["imgo.E040"]
+    imgo(TRUSTED_PROXIES=["10.0.0.5"])
+    assert ids() == []
 
 
 # The machine, Postgres and Redis: with --deploy

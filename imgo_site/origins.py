@@ -1,0 +1,109 @@
+"""Where a browser's request comes from: which page, by which scheme, and to which host.
+
+A browser lets any page on the web send requests to any server, with the browser's cookies and from
+the browser's address. So neither counts as a proof when the page is not ours.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+from django.utils.http import is_same_domain
+
+from imgo_site.addresses import is_proxy
+
+FORWARDED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PORT")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+OWN_SITES = frozenset({"", "none", "same-origin"})  # of Sec-Fetch-Site; old browsers send none
+
+
+def may_forward(peer: str) -> bool:
+    """Return whether a peer may say by which scheme and host a client came.
+
+    A peer without an address has a socket of this machine's file system.
+    """
+    return not peer or is_proxy(peer)
+
+
+def secure_header() -> tuple[str, str] | None:
+    """Return the header, and its value, with which a proxy says that its client used HTTPS."""
+    found: tuple[str, str] | None = getattr(settings, "SECURE_PROXY_SSL_HEADER", None)
+    return found
+
+
+def forwarding_headers() -> set[str]:
+    """Return the names, as in a request's META, of headers that only a proxy may set."""
+    header = secure_header()
+    return {*FORWARDED, header[0]} if header else set(FORWARDED)
+
+
+def client_scheme(is_secure: bool, peer: str, headers: Mapping[str, str]) -> str:
+    """Return "https" or "http": what the client used, as far as a trusted proxy vouches for it.
+
+    `is_secure`: whether the connection to this process is; `headers` have names in lower case.
+    """
+    if (header := secure_header()) and may_forward(peer):
+        name, secure = header
+        value = headers.get(name.removeprefix("HTTP_").replace("_", "-").lower())
+        if value is not None:
+            return "https" if value.split(",", 1)[0].strip() == secure else "http"
+    return "https" if is_secure else "http"
+
+
+def is_own_origin(headers: Mapping[str, str], scheme: str) -> bool:
+    """Return whether a browser's page came from this host or a `CSRF_TRUSTED_ORIGINS`.
+
+    A missing Origin is no page of ours: native clients, which send none, have tokens.
+    """
+    try:
+        origin = urlsplit(headers.get("origin", ""))
+        own = urlsplit(f"{scheme}://{headers.get('host', '')}")
+        if not origin.netloc or "@" in origin.netloc:
+            return False
+        if _place(origin) == _place(own):
+            return True
+    except ValueError:
+        return False
+    return any(
+        origin.scheme == trusted.scheme
+        and is_same_domain(origin.netloc, trusted.netloc.lstrip("*"))
+        for trusted in map(urlsplit, settings.CSRF_TRUSTED_ORIGINS)
+    )
+
+
+def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port or DEFAULT_PORTS.get(url.scheme)
+
+
+def is_foreign_page(headers: Mapping[str, str], scheme: str) -> bool:
+    """Return whether a page that is not ours made a browser send this."""
+    if headers.get("origin"):
+        return not is_own_origin(headers, scheme)
+    return headers.get("sec-fetch-site", "") not in OWN_SITES
+
+
+def is_allowed_host(headers: Mapping[str, str]) -> bool:
+    """Return whether the Host header names this server, by ALLOWED_HOSTS.
+
+    Without an Origin an address will do too: native clients connect to nodes by address, and only
+    a browser can be led here by a name that is not ours.
+    """
+    domain, _ = split_domain_port(headers.get("host", ""))
+    if not domain:
+        return False
+    allowed = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed:
+        allowed = [".localhost", "127.0.0.1", "[::1]"]
+    if validate_host(domain, allowed):
+        return True
+    return not headers.get("origin") and _is_address(domain)
+
+
+def _is_address(domain: str) -> bool:
+    try:
+        ipaddress.ip_address(domain.strip("[]"))
+    except ValueError:
+        return False
+    return True
