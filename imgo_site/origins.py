@@ -88,8 +88,11 @@ def is_allowed_host(headers: Mapping[str, str]) -> bool:
     """Return whether the Host header names this server, by ALLOWED_HOSTS.
 
     Without an Origin an address will do too: native clients connect to nodes by address, and only
-    a browser can be led here by a name that is not ours.
+    a browser can be led here by a name that is not ours. Whether there has to be a Host at all is
+    for the server of the connection to say.
     """
+    if "host" not in headers:
+        return True
     domain, _ = split_domain_port(headers.get("host", ""))
     if not domain:
         return False

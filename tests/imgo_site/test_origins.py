@@ -61,7 +61,8 @@ def test_page_is_foreign_by_what_the_browser_sends(headers, is_foreign):
         ({"host": "evil.example"}, False),
         ({"host": "evil.example", "origin": "http://evil.example"}, False),
         ({"host": "bad host"}, False),
-        ({}, False),
+        ({"host": ""}, False),
+        ({}, True),
     ],
 )
 def test_host_is_allowed_by_name_or_as_an_address(settings, headers, is_allowed):
