@@ -7,6 +7,7 @@ because the layer does not say which group a message came through.
 from typing import Any, TypedDict
 
 from offline.models import Message
+from push.wire import CloseCode
 
 MESSAGE = "imgo.message"
 CLOSE = "imgo.close"
@@ -68,6 +69,48 @@ def echo_envelope(group: str, sent: float) -> Envelope:
 def drain_envelope(group: str) -> Envelope:
     """An order to a node, to take no more sessions and close those it has."""
     return Envelope(type=DRAIN, group=group)
+
+
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    MESSAGE: {"id": int, "op": int, "body": bytes, "is_json": bool, "key": str},
+    CLOSE: {"sessions": list, "code": int, "reason": str},
+    ECHO: {"sent": (int, float)},
+    DRAIN: {},
+}
+_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "spread": (int, float),
+    "ensure": bool,
+    "at": (int, float),
+    "trace": str,
+}
+INT32_MAX = 2**31 - 1
+CLOSE_CODES = frozenset(map(int, CloseCode))
+
+
+def fault_of(message: Any) -> str:
+    """Return what is wrong with a message that came through the layer; "" for an envelope.
+
+    Anybody who may write to the layer's Redis can publish anything.
+    """
+    if not isinstance(message, dict):
+        return f"it is a {type(message).__name__}"
+    kind = message.get("type")
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        return f"unknown type {kind!r}"
+    for name, wanted in {"group": str, **fields}.items():
+        if not isinstance(message.get(name), wanted):
+            return name
+    if kind == CLOSE and message["code"] not in CLOSE_CODES:
+        return f"code {message['code']}"
+    return _fault_of_message(message) if kind == MESSAGE else ""
+
+
+def _fault_of_message(message: dict[str, Any]) -> str:
+    for name, wanted in _OPTIONS.items():
+        if name in message and not isinstance(message[name], wanted):
+            return name
+    return "" if 0 <= message["op"] <= INT32_MAX and 0 <= message["id"] < 2**63 else "op or id"
 
 
 def as_layer_message(envelope: Envelope) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
 from push.background import Background
-from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE, as_layer_message, echo_envelope
+from push.ensured import Ensured
+from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE, as_layer_message, echo_envelope, fault_of
 from push.groups import ALL, is_key_group, node_group
 from push.holds import Holds
 from push.layers import groups_add, groups_discard
@@ -29,6 +30,7 @@ from push.wire import CloseCode
 logger = logging.getLogger(__name__)
 
 FAIRNESS = 100  # messages handled before the event loop gets a turn
+FAILURES_MAX = 100  # messages in a row that cannot be read, until it is taken for the layer's fault
 DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
 SPREADS_MAX = 100  # messages that are being spread out at once
@@ -74,6 +76,9 @@ class Hub:
         # For whom nothing is pending, so that nobody has to look when they are acknowledged.
         self.live = Recent()
         self.holds = Holds(self.groups, self.deliver)
+        self.ensured = Ensured(
+            self.outboxes, self.background, self.deliver, lambda: self.count_drop("busy_group")
+        )
         self.gaps = 0  # how often the layer's connection was lost
         self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
         self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
@@ -212,28 +217,39 @@ class Hub:
     # Messages
 
     async def _read(self) -> None:
+        failures = 0
         while True:
             try:
                 for _ in range(FAIRNESS):
-                    message = await self.layer.receive(self._channel)
-                    if message.get("ensure"):
-                        await self._room_for(message["group"])
-                    self.handle(message)
+                    self.handle(await self.layer.receive(self._channel))
+                failures = 0
                 # As long as messages are there, `receive` returns without giving others a turn.
                 await asyncio.sleep(0)
-            except Exception:
-                # The one reader must outlive whatever one message or the layer does to it.
-                logger.exception("a message from the channel layer could not be handled")
-                await asyncio.sleep(RETRY_INTERVAL)
+            except Exception as error:  # noqa: BLE001 - the reader must outlive any message
+                failures += 1
+                self._drop_malformed(f"it cannot be read ({type(error).__name__})")
+                await asyncio.sleep(RETRY_INTERVAL if failures > FAILURES_MAX else 0)
 
-    async def _room_for(self, group: str) -> None:
-        """Wait until a group's outbox has room; what is behind in the layer waits along."""
-        # Rare, and over in milliseconds: not worth an event of its own.
-        while (outbox := self.outboxes.get(group)) is not None and outbox.is_full:  # noqa: ASYNC110
-            await asyncio.sleep(conf.BATCH_WINDOW)
+    def _drop_malformed(self, fault: str) -> None:
+        if not self.drops["malformed"]:
+            logger.warning("a message from the channel layer is no envelope: %s", fault)
+        self.count_drop("malformed")
 
-    def handle(self, message: dict[str, Any]) -> None:
-        """Deliver a message to its group, or carry out an order to close sessions."""
+    def handle(self, message: Any) -> None:
+        """Deliver a message to its group, or carry out an order to close sessions.
+
+        What is no envelope is dropped and counted; what fails is logged. Never raises.
+        """
+        if fault := fault_of(message):
+            self._drop_malformed(fault)
+            return
+        try:
+            self._handle(message)
+        except Exception:
+            logger.exception("a message from the channel layer could not be handled")
+            self.count_drop("malformed")
+
+    def _handle(self, message: dict[str, Any]) -> None:
         if message["type"] == MESSAGE:
             self._deliver(message)
         elif message["type"] == CLOSE:
@@ -242,8 +258,6 @@ class Hub:
             self._echoed(message["sent"])
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
-        else:
-            logger.warning("unknown message type %r from the channel layer", message["type"])
 
     def _deliver(self, message: dict[str, Any]) -> None:
         group = message["group"]
@@ -266,9 +280,8 @@ class Hub:
             return
         if "trace" in message:
             outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
-        if self.holds.keep(group, outgoing):
-            return
-        self.deliver(group, outgoing)
+        if not self.holds.keep(group, outgoing) and not self.ensured.keep(group, outgoing):
+            self.deliver(group, outgoing)
 
     def _spread(self, message: Outgoing, seconds: float) -> None:
         """Write a message to all sessions, a few at a time; others overtake it."""
@@ -337,5 +350,6 @@ class Hub:
             sessions = [self.sessions[name] for name in named if name in self.sessions]
         else:
             sessions = list(self.groups.get(message["group"], ()))
+        code = CloseCode(message["code"])
         for session in sessions:
-            session.disconnect(CloseCode(message["code"]), message["reason"])
+            session.disconnect(code, message["reason"])

@@ -102,7 +102,9 @@ class Inbox:
         return self._queue.popleft()
 
     async def get(self) -> dict[str, Any]:
-        """Take the first event as soon as there is one."""
+        """Take the first event as soon as there is one. For one reader at a time."""
+        is_free = self._waiter is None or self._waiter.done()
+        assert is_free, "Inbox.get cannot be called concurrently"
         while not self._queue:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -233,8 +235,7 @@ class SocketLink:
         self._care.stalled.pop(self, None)
         self._watch(self._events & ~WRITE)
         self.open_short_way()
-        if self._drained is not None:
-            self._drained.set()
+        self._has_drained()
         if self in self._care.closing:
             self._finish()
 
@@ -250,9 +251,15 @@ class SocketLink:
     async def drained(self) -> None:
         """Return when nothing is waiting, or when the link is closed."""
         if self.waiting and self._is_open:
-            self._drained = asyncio.Event()
+            if self._drained is None:
+                self._drained = asyncio.Event()
             await self._drained.wait()
-            self._drained = None
+
+    def _has_drained(self) -> None:
+        """Let all go on who wait for it."""
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set()
 
     def give_up(self) -> None:
         """The reader is too slow: drop what waits, and end with a code that says to come back.
@@ -287,8 +294,7 @@ class SocketLink:
         self._care.closing[self] = time.monotonic() + CLOSE_TIMEOUT
         if not self.waiting:
             self._finish()
-        if self._drained is not None:
-            self._drained.set()
+        self._has_drained()
 
     def _finish(self) -> None:
         """All is sent: end our side of the stream, and wait for the peer to end its own.
@@ -321,8 +327,7 @@ class SocketLink:
         self._care.stalled.pop(self, None)
         self._care.closing.pop(self, None)
         self._queue, self.waiting = None, 0
-        if self._drained is not None:
-            self._drained.set()
+        self._has_drained()
         if self._node is not None and self.session is not None:
             self._care.background.run(self._node.dismiss(self.session))
             self._node = None

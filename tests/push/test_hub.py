@@ -1,6 +1,7 @@
 """The hub: membership and its races, delivery, sharing of bytes, orders to close."""
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 
@@ -412,8 +413,32 @@ async def test_a_bad_message_does_not_keep_the_next_from_its_session(hub, layer,
     await layer.group_send(ROOM, bad)
     await send(layer, envelope(ROOM, 7))
     await eventually(lambda: ids(room)[-1:] == [7])
-    assert caplog.records
+    assert hub.drops == {"malformed": 1}
+    assert "is no envelope" in caplog.text
+    assert "Traceback" not in caplog.text
     assert not room.is_closed
+
+
+async def test_bad_messages_are_logged_once_and_do_not_slow_the_reader(
+    hub, layer, room, caplog, monkeypatch
+):
+    monkeypatch.setattr(hub_module, "RETRY_INTERVAL", 3600.0)
+    for _ in range(50):
+        await layer.group_send(ROOM, {"no": "type"})
+    await send(layer, envelope(ROOM, 7))
+    await eventually(lambda: ids(room) == [7])
+    assert hub.drops["malformed"] == 50
+    assert caplog.text.count("is no envelope") == 1
+
+
+async def test_what_fails_in_the_hub_is_logged_and_the_next_is_handled(
+    hub, layer, room, caplog, monkeypatch
+):
+    monkeypatch.setattr(hub, "live", Mock(add=Mock(side_effect=[RuntimeError("a bug"), True])))
+    await send(layer, envelope(ROOM, 1))
+    await send(layer, envelope(ROOM, 2))
+    await eventually(lambda: ids(room) == [2])
+    assert "could not be handled" in caplog.text
 
 
 async def test_a_layer_that_fails_is_read_again(hub, layer, room, caplog):
@@ -421,7 +446,7 @@ async def test_a_layer_that_fails_is_read_again(hub, layer, room, caplog):
     await send(layer, envelope(ROOM, 1))  # wakes the reader that is waiting already
     await send(layer, envelope(ROOM, 2))
     await eventually(lambda: ids(room) == [1, 2])
-    assert "could not be handled" in caplog.text
+    assert "cannot be read (OSError)" in caplog.text
 
 
 # Joining Redis together
@@ -499,3 +524,49 @@ async def test_a_group_that_is_being_joined_is_not_left(hub, layer):
     await joining
     await hub.leave_empty(0)
     assert layer.calls == [("add", ROOM), ("discard", ROOM)]
+
+
+# Messages that wait for room
+
+
+@pytest.fixture
+def tiny(imgo, monkeypatch):
+    """Two messages are all that may wait for one group; call it to change settings."""
+    monkeypatch.setattr("push.outbox.WAITING_MAX", 2)
+    return imgo
+
+
+@pytest.fixture
+async def quiet_room(hub):
+    session = make_session("s2", acks=True)
+    await hub.add(session, ["r.quiet"])
+    return session
+
+
+async def test_a_busy_group_that_ensures_stops_no_other(hub, layer, room, quiet_room, tiny):
+    tiny(BATCH_WINDOW=3600.0)  # until the first batch is full, nothing is written
+    for n in range(1, 6):
+        await send(layer, {**envelope(ROOM, n), "ensure": True})
+    await send(layer, envelope("r.quiet", 9))
+    await eventually(lambda: ids(quiet_room) == [9])
+    assert ids(room) == [1]
+    assert hub.drops == {}
+
+
+async def test_what_waits_for_room_goes_out_in_order(hub, layer, room, tiny):
+    tiny(BATCH_WINDOW=0.01)
+    for n in range(1, 9):
+        await send(layer, {**envelope(ROOM, n), "ensure": n <= 4})
+    await eventually(lambda: len(ids(room)) == 8)
+    assert ids(room) == list(range(1, 9))
+    assert (hub.drops, hub.ensured._queues, hub.ensured._count) == ({}, {}, 0)
+
+
+async def test_more_than_may_wait_for_room_is_dropped_and_counted(
+    hub, layer, room, tiny, monkeypatch
+):
+    tiny(BATCH_WINDOW=3600.0)
+    monkeypatch.setattr("push.ensured.ENSURED_MAX", 2)
+    for n in range(1, 8):
+        await send(layer, {**envelope(ROOM, n), "ensure": True})
+    await eventually(lambda: hub.drops == {"busy_group": 2})

@@ -16,7 +16,7 @@ from websockets.protocol import CLIENT, Protocol
 from push import sockets as module
 from push.consumers import TcpConsumer
 from push.session import Session
-from push.sockets import Care, Gone, SocketLink, TcpLink, WebSocketLink
+from push.sockets import Care, Gone, Inbox, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
 
@@ -180,11 +180,23 @@ async def test_the_rest_of_a_short_way_goes_first(session, peer):
 async def test_drained_waits_for_the_client(session, peer):
     await asyncio.wait_for(session.link.drained(), 1)
     session.deliver(message(1, body=BIG))
-    waiter = asyncio.create_task(session.link.drained())
+    waiters = [asyncio.create_task(session.link.drained()) for _ in range(3)]
     await asyncio.sleep(0)
-    assert not waiter.done()
+    assert not any(waiter.done() for waiter in waiters)
     await peer.read_until(16 + len(BIG))
-    await asyncio.wait_for(waiter, 10)
+    await asyncio.wait_for(asyncio.gather(*waiters), 10)
+
+
+async def test_an_inbox_has_one_reader_at_a_time():
+    inbox = Inbox()
+    first = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    with pytest.raises(AssertionError, match="cannot be called concurrently"):
+        await inbox.get()
+    inbox.put_nowait({"type": "one"})
+    assert await first == {"type": "one"}
+    inbox.put_nowait({"type": "two"})
+    assert await inbox.get() == {"type": "two"}
 
 
 async def test_over_the_budget_the_session_is_closed_and_what_waits_is_dropped(
