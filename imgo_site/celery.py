@@ -20,6 +20,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
 POOLS = ("threads", "solo", "prefork")  # gevent and eventlet block in the database's driver
 
+WORKER_PATIENCE = 10.0  # seconds more: a drain may wait for another one of the same partition
+
 # Not the current application: `shared_task`s of the project are the project's.
 app = Celery("imgo", set_as_current=False)
 app.autodiscover_tasks(["push"])
@@ -106,6 +108,15 @@ def calm_collector(sender: Any = None, **_: Any) -> None:
     """A worker has all that it will have."""
     if _is_ours(sender):
         collector.calm()
+
+
+@worker_ready.connect
+def limit_database(sender: Any = None, **_: Any) -> None:
+    """Bound a worker's waits for the database."""
+    if _is_ours(sender):
+        from imgo_site.postgres.limits import limit_statements
+
+        limit_statements(WORKER_PATIENCE)
 
 
 @worker_ready.connect

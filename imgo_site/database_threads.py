@@ -16,17 +16,21 @@ from typing import Any, TypeVar
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
 
 from imgo_site.conf import conf
+from imgo_site.postgres.limits import limit_thread
 
 T = TypeVar("T")
 
 ATTEMPTS = 2  # calls; the second with a new connection, if the first connection was broken
+CLUSTER_PATIENCE = 25.0  # seconds more for jobs of the cluster: nobody waits for them
 CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for calls under way
 
 _Call = tuple["Future[Any]", Callable[..., Any], tuple[object, ...]]
 
 
-def use_own_connection() -> None:
+def use_own_connection(patience: float = 0.0) -> None:
     """Take the calling thread's next database connection from outside of the pool.
+
+    `patience`: seconds beyond `DATABASE_TIMEOUT` that each statement may take.
 
     A full pool, or one whose connections are all broken, then does not concern this thread. Call
     it again after `connection.close()`: it copies the settings that are valid now.
@@ -35,17 +39,22 @@ def use_own_connection() -> None:
     if "pool" in shared["OPTIONS"]:
         options = {name: value for name, value in shared["OPTIONS"].items() if name != "pool"}
         connections[DEFAULT_DB_ALIAS].settings_dict = {**shared, "OPTIONS": options}
+    if patience:
+        limit_thread(patience)
 
 
 class DatabaseThreads:
     """Group of `DATABASE_THREADS` threads; each is started when the others are busy.
 
+    `patience`: seconds beyond `DATABASE_TIMEOUT` that each of their statements may take.
+
     The threads are daemons: the end of the process does not wait for a call that the database
     does not answer.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: float = 0.0) -> None:
         self._name = name
+        self._patience = patience
         self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -92,12 +101,12 @@ class DatabaseThreads:
 
     def _work(self, calls: "queue.SimpleQueue[_Call | None]") -> None:
         idle = self._idle
-        use_own_connection()
+        use_own_connection(self._patience)
         while (call := calls.get()) is not None:
             future, function, args = call
             if future.set_running_or_notify_cancel():
                 try:
-                    result = _call(function, *args)
+                    result = self._call(function, *args)
                 except BaseException as error:  # noqa: BLE001 - raised where it is awaited
                     future.set_exception(error)
                 else:
@@ -107,33 +116,31 @@ class DatabaseThreads:
             idle.release()
         connection.close()
 
-
-def _call(function: Callable[..., T], *args: object) -> T:
-    for _ in range(ATTEMPTS - 1):
+    def _call(self, function: Callable[..., T], *args: object) -> T:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return function(*args)
+            except (OperationalError, InterfaceError):
+                # The database may have closed this connection long ago; its next use shows that.
+                self._start_over()
+            except BaseException:
+                # Whatever state the failure left behind must not meet the next caller.
+                self._start_over()
+                raise
         try:
             return function(*args)
-        except (OperationalError, InterfaceError):
-            # The database may have closed this connection long ago; that shows in its next use.
-            _start_over()
         except BaseException:
-            # Whatever state the failure left behind must not meet the next caller.
-            _start_over()
+            self._start_over()
             raise
-    try:
-        return function(*args)
-    except BaseException:
-        _start_over()
-        raise
 
-
-def _start_over() -> None:
-    connection.close()
-    use_own_connection()
+    def _start_over(self) -> None:
+        connection.close()
+        use_own_connection(self._patience)
 
 
 login_threads = DatabaseThreads("imgo-logins")
 session_threads = DatabaseThreads("imgo-sessions")
-cluster_threads = DatabaseThreads("imgo-cluster")
+cluster_threads = DatabaseThreads("imgo-cluster", CLUSTER_PATIENCE)
 
 
 def close_all(timeout: float = CLOSE_TIMEOUT) -> bool:

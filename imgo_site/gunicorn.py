@@ -34,6 +34,9 @@ graceful_timeout = 8
 # Which proxy is believed is said once, in TRUSTED_PROXIES, and the site's middleware holds to it.
 secure_scheme_headers: dict[str, str] = {}
 
+# Probes are answered while all threads wait for the database.
+worker_class = "push.gunicorn_worker.Worker"
+
 access_log_format = (
     '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms "%(a)s" request %({x-request-id}o)s'
 )

@@ -4,24 +4,26 @@ from typing import Any, ClassVar
 
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
+from psycopg import IsolationLevel
 from psycopg_pool import ConnectionPool
 
 from imgo_site.postgres.connection import Connection, check
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """One thread's access to the database.
+    """One thread's access to the database."""
 
-    `statement_limit`: seconds that each of this thread's statements may take; None: no limit,
-    which is right for migrations and commands. Servers set it: see `limit_statements`.
-    """
-
-    statement_limit: float | None = None
     _connection_pools: ClassVar[dict[str, Any]] = {}
 
     @property
+    def statement_limit(self) -> float | None:
+        """Seconds that each statement may take; None: no limit. See `limit_statements`."""
+        limit: float | None = self.settings_dict.get("STATEMENT_LIMIT")
+        return limit
+
+    @property
     def pool(self) -> Any:
-        """This process's pool; None for the connections that make test databases."""
+        """This process's pool; None for a thread with a connection of its own."""
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None
@@ -40,7 +42,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Return a connection with this thread's limit."""
-        connection = super().get_new_connection(conn_params)
+        if self.pool is not None or "isolation_level" in self.settings_dict["OPTIONS"]:
+            connection = super().get_new_connection(conn_params)
+        else:
+            self.isolation_level = IsolationLevel.READ_COMMITTED
+            connection = Connection.connect(**conn_params)
         if isinstance(connection, Connection):
             connection.limit = self.statement_limit
         return connection

@@ -99,6 +99,8 @@ def check(connection: Connection) -> None:
             connection.execute("")
     except psycopg.Error:
         connection.close()
+        # Most likely the others are cut too. The pool would find one a second.
+        connection._drop_pool()
         raise
 
 

@@ -109,6 +109,9 @@ def _serve() -> str:
     """Serve until stopped; why it could not go on, if so."""
     # Imported late: it installs Twisted's asyncio reactor.
     from imgo_site.asgi import application
+    from imgo_site.postgres.limits import limit_statements
+
+    limit_statements()
     from push.door import ImgoServer
 
     server = ImgoServer(application)

@@ -1,0 +1,251 @@
+"""Connections to Postgres: one that is cut, silent or read-only costs one bounded failure."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from imgo_site.postgres import connection as module
+from imgo_site.postgres.limits import LIMIT
+from imgo_site.postgres.url import parse
+from tests import PATIENCE, wait_until
+from tests.environment import services
+from tests.services import Postgres
+from tests.silence import Proxy
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+RECOVERY = 10.0  # seconds, as promised
+Write = Callable[[], bool]
+
+
+@pytest.fixture
+def through(transactional_db, monkeypatch) -> Iterator[Callable[[str, str], None]]:
+    """Leads Django's connections to other hosts and ports: `through("a,b", "1,2")`."""
+    known = connection.settings_dict
+
+    def start_anew() -> None:
+        connection.close()
+        connection.close_pool()
+
+    with monkeypatch.context() as patch:
+
+        def lead(host: str, port: str) -> None:
+            start_anew()
+            patch.setitem(known, "HOST", host)
+            patch.setitem(known, "PORT", port)
+            patch.setitem(known, LIMIT, 1.0)
+            pool = {**known["OPTIONS"]["pool"], "timeout": 1.0}
+            patch.setitem(known["OPTIONS"], "pool", pool)
+
+        yield lead
+        start_anew()
+    connection.close()
+
+
+@pytest.fixture
+def proxy(through) -> Iterator[Proxy]:
+    known = connection.settings_dict
+    with Proxy(known["HOST"], int(known["PORT"])) as found:
+        through("127.0.0.1", str(found.port))
+        yield found
+        found.restore()
+        connection.close()
+        connection.close_pool()
+
+
+@pytest.fixture
+def postgres(transactional_db) -> Iterator[psycopg.Connection]:
+    """A connection of its own to the test database."""
+    known = connection.settings_dict
+    names = {"host": "HOST", "port": "PORT", "user": "USER", "dbname": "NAME"}
+    options = {name: known[key] for name, key in names.items()}
+    with psycopg.connect(**options, autocommit=True) as own:
+        yield own
+
+
+@pytest.fixture
+def server_setting(postgres) -> Iterator[Callable[[str, str], None]]:
+    """Changes a setting of the server until the test's end."""
+    changed: list[str] = []
+
+    def change(name: str, value: str) -> None:
+        changed.append(name)
+        postgres.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        postgres.execute("SELECT pg_reload_conf()")
+
+    yield change
+    postgres.execute("SET default_transaction_read_only = off")
+    for name in changed:
+        postgres.execute(f"ALTER SYSTEM RESET {name}")
+    postgres.execute("SELECT pg_reload_conf()")
+
+
+def write() -> bool:
+    """Write as a request does: with a connection out of the pool."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE push_duty SET result = NULL")
+        return True
+    except DatabaseError:
+        return False
+    finally:
+        connection.close()
+
+
+def recovers() -> None:
+    began = time.monotonic()
+    wait_until(write)
+    assert time.monotonic() - began < RECOVERY
+    assert all(write() for _ in range(8))
+
+
+def test_connections_closed_as_idle_are_never_handed_out(through, postgres, server_setting):
+    known = connection.settings_dict
+    postgres.execute("SET idle_session_timeout = 0")
+    server_setting("idle_session_timeout", "1s")
+    through(known["HOST"], known["PORT"])
+    together = threading.Barrier(4)
+
+    def use() -> None:
+        connection.ensure_connection()
+        together.wait(PATIENCE)
+        connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for one in [threads.submit(use) for _ in range(4)]:
+            one.result()
+    wait_until(lambda: not others(postgres))
+    began = time.monotonic()
+    assert all(write() for _ in range(8))
+    assert time.monotonic() - began < 1  # a pool that tests one after the other takes seconds
+
+
+def others(postgres: psycopg.Connection) -> int:
+    found = postgres.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    return found.fetchone()[0]
+
+
+def test_link_that_a_firewall_forgot_is_found_before_use(proxy, monkeypatch):
+    assert write()
+    monkeypatch.setattr(module, "IDLE_MAX", 0.0)
+    monkeypatch.setattr(module, "CHECK_TIMEOUT", 0.2)
+    for link in list(proxy.links):
+        link.silence()
+    assert write()
+
+
+def test_silent_links_are_given_up_and_replaced(proxy):
+    assert write()
+    proxy.silence()
+    began = time.monotonic()
+    assert not write()
+    assert time.monotonic() - began < RECOVERY
+    old = list(proxy.links)
+    proxy.restore()
+    for link in old:
+        link.silence()  # these stay silent, as after a restart of a firewall
+    recovers()
+
+
+def test_statement_beyond_its_limit_is_cancelled_on_the_server(through, postgres):
+    known = connection.settings_dict
+    through(known["HOST"], known["PORT"])
+    with postgres.transaction():
+        postgres.execute("LOCK TABLE push_duty IN EXCLUSIVE MODE")
+        assert not write()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'UPDATE push_duty%'"
+        waits += " AND state = 'active' AND pg_stat_clear_snapshot() IS NOT NULL"
+        wait_until(lambda: postgres.execute(waits).fetchone() == (0,))
+    recovers()
+
+
+def test_read_only_connections_leave_the_pool(through, postgres, server_setting):
+    known = connection.settings_dict
+    through(known["HOST"], known["PORT"])
+    assert write()
+    server_setting("default_transaction_read_only", "on")
+    wait_until(lambda: not write())
+    postgres.execute("SET default_transaction_read_only = off")
+    postgres.execute("ALTER SYSTEM RESET default_transaction_read_only")
+    postgres.execute("SELECT pg_reload_conf()")
+    recovers()
+
+
+def test_too_many_connections_are_waited_out(through, postgres):
+    known = connection.settings_dict
+    through(known["HOST"], known["PORT"])
+    options = {"host": known["HOST"], "port": known["PORT"], "user": known["USER"]}
+    with contextlib.ExitStack() as taken:
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(300):
+                taken.enter_context(psycopg.connect(**options, dbname="postgres"))
+        assert not write()
+    recovers()
+
+
+class Standby(Postgres):
+    """A copy of a running server that follows it until it is promoted."""
+
+    def __init__(self, base: Path, programs: Path, primary: Postgres) -> None:
+        self._primary = primary
+        super().__init__(base, programs)
+
+    def _make_database(self) -> None:
+        source = f"host=127.0.0.1 port={self._primary.port} user=postgres"
+        options = ("-D", self._data, "-d", source, "-R", "--checkpoint=fast", "--no-sync")
+        copying = self._launch(self._programs / "pg_basebackup", *options)
+        assert copying.wait(60) == 0, self._tail()
+
+
+@pytest.mark.skipif(services.postgres is None, reason="the server is not ours to copy")
+def test_second_host_is_used_after_a_failover(through, proxy, tmp_path):
+    primary = services.postgres
+    standby = Standby(tmp_path, primary._programs, primary)
+    try:
+        standby.start()
+        through("127.0.0.1,127.0.0.1", f"{proxy.port},{standby.port}")
+        assert write()
+        proxy.refuse()
+        assert not write()  # the standby takes no writes yet
+        with psycopg.connect(standby.url, autocommit=True) as own:
+            own.execute("SELECT pg_promote()")
+        recovers()
+    finally:
+        connection.close()
+        connection.close_pool()
+        standby.remove()
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("postgres://u:p%40@h/db", "h", ""),
+        ("postgres://u:p@one:5432,two:5433/db", "one,two", "5432,5433"),
+        ("postgres://one,two/db?target_session_attrs=any", "one,two", ""),
+        ("postgres://[::1]:55,[::2]:66/db", "::1,::2", "55,66"),
+        ("postgres://%2Frun%2Fpostgresql/db", "/run/postgresql", ""),
+    ],
+)
+def test_url_names_one_host_or_several(url, host, port):
+    found = parse(url, 4)
+    assert (found["HOST"], str(found["PORT"]), found["NAME"]) == (host, port, "db")
+    assert found["OPTIONS"]["pool"]["max_size"] == 4
+    attrs = "any" if "any" in url else "read-write"
+    assert found["OPTIONS"]["target_session_attrs"] == attrs
+
+
+@pytest.mark.parametrize("url", ["postgres://u@one,,two/db", "postgres://u@one:x,two:1/db"])
+def test_url_with_a_host_that_is_none_is_refused(url):
+    with pytest.raises(ValueError):  # noqa: PT011 - which text it has is settled in settings.py
+        parse(url, 4)
