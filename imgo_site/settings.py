@@ -21,7 +21,8 @@ from imgo_site.postgres import url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # Installed as a package there is no checkout to keep files in.
-_HOME = BASE_DIR if (BASE_DIR / "manage.py").exists() else Path.cwd()
+_IS_CHECKOUT = (BASE_DIR / "manage.py").exists()
+_HOME = BASE_DIR if _IS_CHECKOUT else Path.cwd()
 DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR") or _HOME / "var").resolve()
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
 REDIS_URL = os.environ.get("REDIS_URL", "")
@@ -211,7 +212,9 @@ WSGI_APPLICATION = "imgo_site.wsgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [
+            BASE_DIR / "templates" if _IS_CHECKOUT else Path(__file__).parent / "templates",
+        ],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
