@@ -46,6 +46,11 @@ class ImgoSettings:
     TRUSTED_PROXIES: list[str] = _setting(
         [], "Networks (CIDR) of proxies whose `X-Forwarded-For` says where a client is."
     )
+    PROXY_PROTOCOL: list[str] = _setting(
+        [],
+        "Listeners (`tcp`, `ws`, `http`) to which `TRUSTED_PROXIES` say where a client is by the "
+        "PROXY protocol, version 1 or 2.",
+    )
 
     # Who may open a session.
     AUTHENTICATOR: str = _setting(

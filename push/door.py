@@ -30,17 +30,12 @@ from push.http_bodies import Bodies
 from push.http_channel import Channel
 from push.http_request import NodeRequest
 from push.node import Node, get_node, stop_node
+from push.ports import listen
 from push.runtime import Runtime, finish
 from push.shutdown import Shutdown
 from push.sockets import Care, SocketLink
-from push.takeover import (
-    ROOM_PAUSE,
-    DirectRequest,
-    TcpListener,
-    http_ports,
-    listen_shared,
-    scope_of,
-)
+from push.takeover import DirectRequest, listen_http, scope_of
+from push.tcp_listener import ROOM_PAUSE, TcpListener
 
 logger = logging.getLogger(__name__)
 
@@ -220,14 +215,10 @@ class ImgoServer(Server):  # type: ignore[misc]
     """Listens for HTTP, WebSocket and raw TCP, and holds this process's node."""
 
     def __init__(self, application: Any) -> None:
-        host = conf.HOST.replace(":", r"\:")  # an endpoint description is split at colons
         message_max = 8 * conf.MAX_CLIENT_BODY + 4096  # every character of a text may be escaped
         super().__init__(
             application,
-            endpoints=[
-                f"tcp:port={port}:interface={host}:backlog={conf.LISTEN_BACKLOG}"
-                for port in http_ports()
-            ],
+            endpoints=["tcp:port=0"],  # it wants one, which is taken away again
             # The protocol has its own heartbeat; a client that answers no ping may be alive.
             ping_interval=NEVER,
             websocket_timeout=-1,
@@ -241,8 +232,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             server_name="imgo",
             signal_handlers=False,  # `Shutdown` has its own
         )
-        if conf.REUSE_PORT:
-            self.endpoints: list[str] = []  # Twisted's share no ports: `listen_shared`
+        self.endpoints: list[str] = []  # `listen_http` listens, at every address of HOST
         self.failure = ""
         self.admission = Admission()
         self.gate = BodyGate()
@@ -251,7 +241,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.loop: asyncio.AbstractEventLoop
         self.care: Care
         self._listener: TcpListener | None = None
-        self._tcp: asyncio.Server | None = None
+        self._tcp: list[asyncio.Server] = []
         self._applications = Background("Exception inside application")
         self._runtime = Runtime()
         self._shutdown = Shutdown("the server")
@@ -308,12 +298,11 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
         self.care = Care(self.loop, self.admission)
-        if conf.REUSE_PORT:
-            try:
-                for port in listen_shared(self.http_factory):
-                    self.listen_success(port)
-            except OSError as error:
-                self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
+        try:
+            for port in listen_http(self.http_factory):
+                self.listen_success(port)
+        except OSError as error:
+            self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
         self._opening = self.loop.create_task(self._open_rest())
 
     async def _tick(self) -> None:
@@ -335,13 +324,10 @@ class ImgoServer(Server):  # type: ignore[misc]
             if conf.TCP_PORT and conf.HANDOVER:
                 self._listener = TcpListener(self, self.care)
             elif conf.TCP_PORT:
-                self._tcp = await asyncio.get_running_loop().create_server(
-                    lambda: TcpProtocol(self),
-                    conf.HOST,
-                    conf.TCP_PORT,
-                    backlog=conf.LISTEN_BACKLOG,
-                    reuse_port=conf.REUSE_PORT,
-                )
+                for sock in listen(conf.TCP_PORT, shared=conf.REUSE_PORT):
+                    self._tcp.append(
+                        await self.loop.create_server(lambda: TcpProtocol(self), sock=sock)
+                    )
             collector.calm()
             health.started()
         except OSError as error:
@@ -420,9 +406,9 @@ class ImgoServer(Server):  # type: ignore[misc]
         for port in self._ports:
             port.stopListening()
         self._ports.clear()
-        if self._tcp is not None:
-            self._tcp.close()
-            self._tcp = None
+        for server in self._tcp:
+            server.close()
+        self._tcp.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None

@@ -5,11 +5,13 @@ Here headers and bodies have a number, a size and a total deadline; nothing is r
 already; and what is refused is answered before the connection ends.
 """
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from django.http import HttpResponseBase
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.http import HTTPChannel
 
 from imgo_site.conf import conf
@@ -20,9 +22,14 @@ from push import metrics
 from push.api.problems import answer_at
 from push.http_bodies import Body
 from push.http_target import BadTarget, read_target
+from push.ports import plain_address
+from push.tcp_listener import has_proxy_header
+from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 if TYPE_CHECKING:
     from push.http_request import NodeRequest
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 2  # seconds for a client to read an answer that ends its connection
 LINE_TEXT = (
@@ -47,6 +54,8 @@ class Channel(HTTPChannel):
     _waits_for_body = False
     _has_all = False  # the body is here; whether it may be is still being asked
     _body: Body | None = None
+    _proxy_data: bytes | None = None  # the header of the PROXY protocol, while it is not complete
+    _client: tuple[str, int] | None = None  # as that says
     since = 0.0  # monotonic seconds: the beginning of this request, or of the connection
 
     def connectionMade(self) -> None:
@@ -54,6 +63,9 @@ class Channel(HTTPChannel):
         self.maxHeaders = conf.MAX_HEADERS
         self.since = time.monotonic()
         self.factory.server.admission.enter(self)
+        listener = "ws" if self.transport.getHost().port == conf.WS_PORT else "http"
+        if has_proxy_header(listener, self.getPeer().host):
+            self._proxy_data = b""
         super().connectionMade()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any = None) -> None:
@@ -74,8 +86,38 @@ class Channel(HTTPChannel):
             self._is_idle = False
             self.since = time.monotonic()
             self.resetTimeout()  # type: ignore[no-untyped-call]
+        if self._proxy_data is not None and (data := self._read_proxy_header(data)) == b"":
+            return
         # Not HTTPChannel's own, which restarts it with every byte.
         super(HTTPChannel, self).dataReceived(data)  # type: ignore[no-untyped-call]
+
+    # The client's address
+
+    def _read_proxy_header(self, data: bytes) -> bytes:
+        """Return what is behind the header with which a proxy's connection begins."""
+        assert self._proxy_data is not None
+        self._proxy_data += data
+        try:
+            header = parse_proxy_header(self._proxy_data)
+        except ProxyError as error:
+            metrics.CLOSES.labels("proxy_header").inc()
+            logger.warning(
+                "a connection of the proxy %s was closed: %s", self.getPeer().host, error
+            )
+            self.evict()
+            return b""
+        if header is None:
+            return b""
+        rest, self._proxy_data = self._proxy_data[header.size :], None
+        if header.address:
+            self._client = header.address, header.port
+        return rest
+
+    def getPeer(self) -> Any:  # noqa: N802
+        """Return where the client is, in IPv4's own form if it is there."""
+        peer = self.transport.getPeer()
+        host, port = self._client or (plain_address(peer.host), peer.port)
+        return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
 
     # The first line and the headers
 

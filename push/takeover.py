@@ -1,7 +1,7 @@
-"""Where sockets leave Daphne and asyncio: upgrade requests, and accepted TCP connections.
+"""Where sockets leave Daphne and Twisted: at upgrade requests.
 
 Daphne's HTTP protocol reads an upgrade request; then its socket is taken off the reactor, so that
-neither autobahn nor a second HTTP parser sees it. Raw TCP connections are accepted here at once.
+neither autobahn nor a second HTTP parser sees it.
 """
 
 import logging
@@ -13,19 +13,14 @@ from twisted.internet import reactor, tcp
 
 from imgo_site.conf import conf
 from push.http_request import NodeRequest
-from push.poller import READ
-from push.processes import listen
-from push.sockets import DIRECT_LINK, Care, SocketLink, TcpLink, WebSocketLink
+from push.ports import listen
+from push.sockets import DIRECT_LINK, SocketLink, WebSocketLink
 from push.websocket import answer_upgrade, refuse_upgrade
 
 if TYPE_CHECKING:
-    from push.door import ImgoServer
+    pass
 
 logger = logging.getLogger(__name__)
-
-ACCEPTS = 64  # connections accepted before the event loop gets a turn
-ROOM_PAUSE = 0.05  # seconds until it is looked again whether there is room for one more
-ACCEPT_PAUSE = 1.0  # seconds to wait when the process is out of file descriptors
 
 
 class DirectRequest(NodeRequest):
@@ -117,60 +112,13 @@ def http_ports() -> list[int]:
     return list(dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port))
 
 
-def listen_shared(factory: Any) -> Iterator[Any]:
-    """Listen for HTTP and WebSocket on ports that other nodes listen on too. Raises OSError."""
+def listen_http(factory: Any) -> Iterator[Any]:
+    """Listen for HTTP and WebSocket at every address of HOST. Raises OSError."""
     for number in http_ports():
-        with listen(number, shared=True) as sock:
-            sock.setblocking(False)
-            # It takes a copy of the descriptor.
-            yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
-
-
-class TcpListener:
-    """Accepts raw TCP connections. Raises OSError when it cannot listen."""
-
-    def __init__(self, server: "ImgoServer", care: Care) -> None:
-        self._server = server
-        self._care = care
-        self._socket = listen(conf.TCP_PORT, shared=conf.REUSE_PORT)
-        self._socket.setblocking(False)
-        care.poller.add(self._socket.fileno(), self._accept)
-
-    def _accept(self, events: int) -> None:  # noqa: ARG002
-        for _ in range(ACCEPTS):
-            if not self._server.has_room():
-                self._pause(ROOM_PAUSE)
-                return
-            try:
-                sock, address = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # Out of file descriptors, most likely. What waits in the backlog keeps waiting.
-                logger.error("connections cannot be accepted: %s", error)
-                self._pause(ACCEPT_PAUSE)
-                return
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            scope = {
-                "type": "tcp",
-                "client": list(address[:2]),
-                "server": [conf.HOST, conf.TCP_PORT],
-            }
-            self._server.run_link(TcpLink(self._care, sock), scope)
-
-    def _pause(self, seconds: float) -> None:
-        self._care.poller.watch(self._socket.fileno(), 0)
-        self._care.loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        if self._socket.fileno() != -1:
-            self._care.poller.watch(self._socket.fileno(), READ)
-
-    def close(self) -> None:
-        """Accept no more."""
-        self._care.poller.remove(self._socket.fileno())
-        self._socket.close()
+        for sock in listen(number, shared=conf.REUSE_PORT):
+            with sock:
+                # It takes a copy of the descriptor.
+                yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
 
 
 def scope_of(scope: dict[str, Any], link: SocketLink) -> dict[str, Any]:

@@ -18,6 +18,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 API_KEY_MIN = 16  # characters; those that `manage.py apikey` makes have more
 SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
+LISTENERS = frozenset({"tcp", "ws", "http"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
 
 
@@ -93,6 +94,24 @@ def check_forwarded_scheme() -> Iterator[CheckMessage]:
             "empty: no proxy is believed, so every request counts as unencrypted.",
             hint="Name the addresses of your proxies: IMGO_TRUSTED_PROXIES=10.0.0.5.",
             id="imgo.E040",
+        )
+
+
+@register
+@with_settings
+def check_proxy_protocol() -> Iterator[CheckMessage]:
+    """E041: a listener that there is not, or a header that nobody may send."""
+    if unknown := sorted(set(conf.PROXY_PROTOCOL) - LISTENERS):
+        yield Error(
+            f"PROXY_PROTOCOL names {', '.join(map(repr, unknown))}.",
+            hint="The listeners are tcp, ws and http: IMGO_PROXY_PROTOCOL=tcp.",
+            id="imgo.E041",
+        )
+    if conf.PROXY_PROTOCOL and not conf.TRUSTED_PROXIES:
+        yield Error(
+            "PROXY_PROTOCOL is set and TRUSTED_PROXIES is empty: no proxy is believed.",
+            hint="Name the addresses of your proxies: IMGO_TRUSTED_PROXIES=10.0.0.5.",
+            id="imgo.E041",
         )
 
 

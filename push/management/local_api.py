@@ -15,6 +15,7 @@ from django.conf import settings
 from imgo_site.conf import conf
 from imgo_site.deployment import data_dir, redis_url
 from imgo_site.errors import ImgoError, NotFound, Unavailable
+from push.ports import in_url
 
 TIMEOUT = 10.0  # seconds for one call
 PAGE = 1000  # rows of one page: the most that the API gives
@@ -42,9 +43,9 @@ def call(method: str, path: str, body: bytes | None = None) -> Any:
         text = response.read()
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(
-            f"No server answers at http://{host}:{conf.HTTP_PORT} ({error}). Without REDIS_URL "
-            "its process alone knows who is connected: start it with 'manage.py imgo', or set "
-            "IMGO_HOST and IMGO_HTTP_PORT as it has them."
+            f"No server answers at http://{in_url(host)}:{conf.HTTP_PORT} ({error}). Without "
+            "REDIS_URL its process alone knows who is connected: start it with 'manage.py imgo', "
+            "or set IMGO_HOST and IMGO_HTTP_PORT as it has them."
         ) from None
     finally:
         connection.close()

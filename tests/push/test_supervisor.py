@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from push import processes
+from push.ports import ports
 from push.shared_metrics import SharedMetrics
 from push.supervisor import (
     BACKOFF,
@@ -169,7 +170,7 @@ def test_nodes_that_share_ports_have_names_of_their_own(imgo, settings):
 
 def test_ports_are_listed_by_their_settings(imgo):
     imgo(HTTP_PORT=1, WS_PORT=0, TCP_PORT=3)
-    assert processes.ports() == [("HTTP_PORT", 1), ("TCP_PORT", 3)]
+    assert ports() == [("HTTP_PORT", 1), ("TCP_PORT", 3)]
 
 
 def test_a_killed_supervisor_takes_its_children_along(tmp_path: Path):

@@ -15,6 +15,7 @@ from imgo_site.names import check_number
 from push import demo, files, processes
 from push.alone import alone
 from push.management.console import ImgoCommand
+from push.ports import in_url
 
 PROCESSES_MAX = 1000
 DATABASES = {"postgresql": "Postgres", "sqlite": "SQLite"}  # by Django's names of vendors
@@ -67,7 +68,7 @@ class Command(ImgoCommand):
 
     def _greet(self, known: dict[str, Any] | None) -> None:
         host = "localhost" if conf.HOST in {"127.0.0.1", "0.0.0.0", "::1", "::"} else conf.HOST  # noqa: S104
-        base = f"http://{host}:{conf.HTTP_PORT}"
+        base = f"http://{in_url(host)}:{conf.HTTP_PORT}"
         bus = "this process alone" if is_one_process() else "Redis"
         bus += " and Celery workers" if has_workers() else ""
         lines = [f"imgo, with {DATABASES.get(connection.vendor, connection.vendor)} and {bus}"]

@@ -1,0 +1,103 @@
+"""Where a node listens: every address that HOST stands for, each port on all of them alike."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from imgo_site.conf import conf
+
+Family = socket.AddressFamily
+
+LISTENERS = ("HTTP_PORT", "WS_PORT", "TCP_PORT")  # settings
+ANYWHERE = frozenset({"", "::", "[::]"})  # IPv6, and IPv4 on the same socket
+NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # a machine without IPv6
+MAPPED = "::ffff:"  # how an IPv6 socket writes an IPv4 address
+
+
+def ports() -> list[tuple[str, int]]:
+    """Return (setting, port) of all ports that a node listens on."""
+    return [(name, port) for name in LISTENERS if (port := getattr(conf, name))]
+
+
+def addresses() -> list[tuple[Family, str]]:
+    """Return the addresses that HOST stands for; a name may have several. Raises OSError."""
+    if conf.HOST in ANYWHERE:
+        found = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104
+        return found[:1] if socket.has_dualstack_ipv6() else found[1:]
+    infos = socket.getaddrinfo(conf.HOST.strip("[]"), None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
+
+
+def listen(port: int, *, shared: bool) -> list[socket.socket]:
+    """Return sockets that listen on a port; other processes may listen too if it is `shared`.
+
+    Raises OSError.
+    """
+    with ExitStack() as opened:
+        sockets = [
+            opened.enter_context(sock)
+            for family, host in addresses()
+            if (sock := _open(family, host, port, shared)) is not None
+        ]
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        opened.pop_all()
+    return sockets
+
+
+def _open(family: Family, host: str, port: int, shared: bool) -> socket.socket | None:
+    try:
+        sock = socket.create_server(
+            (host, port),
+            family=family,
+            backlog=conf.LISTEN_BACKLOG,
+            reuse_port=shared,
+            dualstack_ipv6=host == "::",
+        )
+    except OSError as error:
+        if error.errno in NOT_HERE and len(addresses()) > 1:
+            return None
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+@contextmanager
+def held(port: int) -> Iterator[None]:
+    """Keep a port for other processes of ours, also while none of them listens. Raises OSError.
+
+    SO_REUSEPORT would let two installations of one user share a port unawares: so the port is
+    first asked for without it, which fails when anybody listens.
+    """
+    with ExitStack() as opened:
+        for family, host in addresses():
+            with _bound(family, host, port, socket.SO_REUSEADDR):
+                pass
+            # It never listens: no connection comes here.
+            opened.enter_context(_bound(family, host, port, socket.SO_REUSEPORT))
+        yield
+
+
+def _bound(family: Family, host: str, port: int, option: int) -> socket.socket:
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def plain_address(address: str) -> str:
+    """Return an IPv4 address as IPv4, though it came to a socket for both."""
+    return address.removeprefix(MAPPED) if "." in address else address
+
+
+def in_url(host: str) -> str:
+    """Return a host as URLs have it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,0 +1,68 @@
+"""Where a node listens, for whatever HOST says."""
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from push import ports
+from tests.services import free_port
+
+
+def reaches(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("::", {"127.0.0.1", "::1"}),
+        ("[::]", {"127.0.0.1", "::1"}),
+        ("0.0.0.0", {"127.0.0.1"}),
+        ("127.0.0.1", {"127.0.0.1"}),
+        ("::1", {"::1"}),
+        ("[::1]", {"::1"}),
+    ],
+)
+def test_listen_reaches_what_host_says(imgo, host, reached, shared):
+    imgo(HOST=host)
+    port = free_port()
+    with ExitStack() as opened:
+        if shared:
+            opened.enter_context(ports.held(port))
+        for sock in ports.listen(port, shared=shared):
+            opened.enter_context(sock)
+        assert {address for address in ("127.0.0.1", "::1") if reaches(address, port)} == reached
+
+
+def test_listen_on_a_name_is_at_each_of_its_addresses(imgo):
+    imgo(HOST="localhost")
+    port = free_port()
+    with ExitStack() as opened:
+        for sock in ports.listen(port, shared=False):
+            opened.enter_context(sock)
+        assert reaches("127.0.0.1", port)
+
+
+def test_listen_on_a_port_that_is_taken_raises(imgo):
+    imgo(HOST="127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            ports.listen(port, shared=False)
+        with pytest.raises(OSError, match="in use"), ports.held(port):
+            pass
+
+
+def test_address_and_host_are_written_plainly():
+    assert ports.plain_address("::ffff:192.0.2.1") == "192.0.2.1"
+    assert ports.plain_address("2001:db8::ffff:1") == "2001:db8::ffff:1"
+    assert ports.in_url("::1") == "[::1]"
+    assert ports.in_url("[::1]") == "[::1]"
+    assert ports.in_url("localhost") == "localhost"
