@@ -43,12 +43,13 @@ class Consumer(CeleryConsumer):
             # Not raised here, nor by what the loop calls soon: both happen while it cleans up
             # after the very loss of the connection too. Timers fire in a loop that runs only.
             give_up = partial(self._give_up, self.connection, error)
-            if self.hub:
-                self.hub.call_later(0, give_up)
+            hub = self.hub  # type: ignore[attr-defined]  # not in its stubs
+            if hub:
+                hub.call_later(0, give_up)
             else:
                 self.call_soon(give_up)
 
-    def _give_up(self, connection: Connection, error: Exception) -> None:
+    def _give_up(self, connection: Connection | None, error: Exception) -> None:
         if self.connection is connection:
             raise error
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
 
 from imgo_site.conf import conf
+from imgo_site.forks import renew_after_fork
 from imgo_site.postgres.limits import limit_thread
 
 T = TypeVar("T")
@@ -55,6 +56,10 @@ class DatabaseThreads:
     def __init__(self, name: str, patience: float = 0.0) -> None:
         self._name = name
         self._patience = patience
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: the threads are the parent's."""
         self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -141,6 +146,8 @@ class DatabaseThreads:
 login_threads = DatabaseThreads("imgo-logins")
 session_threads = DatabaseThreads("imgo-sessions")
 cluster_threads = DatabaseThreads("imgo-cluster", CLUSTER_PATIENCE)
+for _group in (login_threads, session_threads, cluster_threads):
+    renew_after_fork(_group.renew)
 
 
 def close_all(timeout: float = CLOSE_TIMEOUT) -> bool:

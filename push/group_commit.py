@@ -17,6 +17,7 @@ from django.db import connection
 from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import OutcomeUnknown, Unavailable
+from imgo_site.forks import renew_after_fork
 from imgo_site.origin import current_origin
 from push.services import Push, accept_push, accept_pushes
 
@@ -45,6 +46,10 @@ class GroupCommit:
     """Accepts pushes of many threads in groups."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: whoever led or waited is a thread of the parent."""
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._is_busy = False
@@ -124,4 +129,5 @@ def _settle(group: list[_Waiting]) -> None:
             one.id = message_id
 
 
-accept_in_group = GroupCommit().accept
+accept_in_group = (group_commit := GroupCommit()).accept
+renew_after_fork(group_commit.renew)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from channels.layers import get_channel_layer
 
 from imgo_site.errors import Unavailable
+from imgo_site.forks import renew_after_fork
 from push.envelope import Envelope, as_layer_message
 from push.layers import LAYER_ERRORS, groups_send
 
@@ -39,6 +40,15 @@ def _publishing_loop() -> asyncio.AbstractEventLoop:
             _own_loop = asyncio.new_event_loop()
             threading.Thread(target=_own_loop.run_forever, name="imgo-publish", daemon=True).start()
         return _own_loop
+
+
+def _forget_loops() -> None:
+    """The threads that ran them are the parent's."""
+    global _lock, _node_loop, _own_loop
+    _lock, _node_loop, _own_loop = threading.Lock(), None, None
+
+
+renew_after_fork(_forget_loops)
 
 
 async def send(envelopes: Iterable[Envelope]) -> None:

@@ -264,7 +264,8 @@ def _send_canaries(partitions: list[int]) -> None:
     try:
         for n in partitions:
             canary.apply_async((n,), queue=queue_of(n), expires=conf.CANARY_INTERVAL)
-    except (BrokerError, OSError) as error:
+    except (BrokerError, OSError, AttributeError) as error:
+        # AttributeError: of kombu, for a channel whose connection was lost between two steps.
         logger.warning("the broker cannot be reached for a canary: %s", error)
 
 

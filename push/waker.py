@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from kombu.exceptions import OperationalError as BrokerError
 
 from imgo_site.deployment import has_workers
+from imgo_site.forks import renew_after_fork
 from imgo_site.logs import request_id
 from push.tasks import REQUEST_HEADER, fan_out, queue_of
 
@@ -30,6 +31,10 @@ class Waker:
     """One thread of a process, started when it is first needed."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: the thread, and what it has to say, are the parent's."""
         self._condition = threading.Condition()
         self._waiting: dict[int, str] = {}  # partitions, and the request that was the first to ask
         self._is_busy = False
@@ -80,11 +85,19 @@ class Waker:
                 headers = {REQUEST_HEADER: asked} if asked else {}
                 fan_out.apply_async((partition,), queue=queue_of(partition), headers=headers)
                 del left[partition]
-        except (BrokerError, OSError) as error:
+        except (BrokerError, OSError, AttributeError) as error:
+            # AttributeError: of kombu, for a channel whose connection was lost between two steps.
             logger.warning("the workers cannot be woken, a node's sweep sends: %s", error)
         except Exception:
             logger.exception("the workers cannot be woken, a node's sweep sends")
         return left
 
 
+def _renew() -> None:
+    """Leave the connections to the broker to the parent too."""
+    waker.renew()
+    fan_out.app._after_fork()  # type: ignore[attr-defined]  # not in its stubs
+
+
 wake = (waker := Waker()).wake
+renew_after_fork(_renew)
