@@ -44,6 +44,8 @@ def options() -> dict[str, Any]:
         "broker_transport_options": transport,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever; by default a worker stops after 100
+        # A Redis that is full or read-only is waited for as one that is away is.
+        "broker_channel_error_retry": True,
         "task_always_eager": not broker,
         # One queue a partition: a worker that is told of none takes tasks from all of them.
         "task_queues": [Queue(f"imgo.push.{n}") for n in range(conf.PARTITIONS)],

@@ -194,6 +194,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "imgo_site.middleware.RequestMiddleware",
+    "push.probes.Probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

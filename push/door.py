@@ -298,12 +298,25 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
         self.care = Care(self.loop, self.admission)
+        self._listen_http()
+        self._opening = self.loop.create_task(self._open_rest())
+        health.watch(self._runtime.failing)
+
+    def _listen_http(self) -> None:
         try:
             for port in listen_http(self.http_factory):
                 self.listen_success(port)
         except OSError as error:
             self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
-        self._opening = self.loop.create_task(self._open_rest())
+
+    async def _listen_tcp(self) -> None:
+        if conf.TCP_PORT and conf.HANDOVER:
+            self._listener = TcpListener(self, self.care)
+        elif conf.TCP_PORT:
+            for sock in listen(conf.TCP_PORT, shared=conf.REUSE_PORT):
+                self._tcp.append(
+                    await self.loop.create_server(lambda: TcpProtocol(self), sock=sock)
+                )
 
     async def _tick(self) -> None:
         while True:
@@ -321,15 +334,11 @@ class ImgoServer(Server):  # type: ignore[misc]
             if conf.REUSE_PORT:
                 # Whoever else listens takes what comes; here it would be refused.
                 node.hub.on_drain = partial(self._drain_shared, node)
-            if conf.TCP_PORT and conf.HANDOVER:
-                self._listener = TcpListener(self, self.care)
-            elif conf.TCP_PORT:
-                for sock in listen(conf.TCP_PORT, shared=conf.REUSE_PORT):
-                    self._tcp.append(
-                        await self.loop.create_server(lambda: TcpProtocol(self), sock=sock)
-                    )
+                node.hub.on_undrain = partial(self._undrain_shared, node)
+            await self._listen_tcp()
             collector.calm()
             health.started()
+            logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
         except OSError as error:
             self._fail(f"{error.strerror or error} (IMGO_TCP_PORT={conf.TCP_PORT})")
         except ImgoError as error:
@@ -400,7 +409,13 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     async def _drain_shared(self, node: Node) -> None:
         self._stop_listening()
-        await node.drain()
+        await node.drain_on_order()
+
+    async def _undrain_shared(self, node: Node) -> None:
+        await node.undrain()
+        if not node.is_draining and not self._ports:
+            self._listen_http()
+            await self._listen_tcp()
 
     def _stop_listening(self) -> None:
         for port in self._ports:
@@ -428,6 +443,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         await self._end_applications()
         await self._runtime.stop(deadline)
         self.care.close()
+        logger.info("the server has stopped, after %.1f s", self._shutdown.taken())
 
     async def _end_applications(self) -> None:
         left = [
@@ -439,3 +455,9 @@ class ImgoServer(Server):  # type: ignore[misc]
             task.cancel()
         if left or self._applications.tasks:
             await asyncio.wait([*left, *self._applications.tasks], timeout=CLOSE_TIMEOUT)
+
+
+def _addresses() -> str:
+    """Return what this node listens on, for the log."""
+    ports = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
+    return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in ports.items() if port)

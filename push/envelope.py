@@ -13,10 +13,11 @@ MESSAGE = "imgo.message"
 CLOSE = "imgo.close"
 ECHO = "imgo.echo"
 DRAIN = "imgo.drain"
+UNDRAIN = "imgo.undrain"
 
 
 class Envelope(TypedDict, total=False):
-    """One of the four. `sessions` empty: all sessions of the group."""
+    """One of the five. `sessions` empty: all sessions of the group."""
 
     type: str
     group: str
@@ -71,11 +72,17 @@ def drain_envelope(group: str) -> Envelope:
     return Envelope(type=DRAIN, group=group)
 
 
+def undrain_envelope(group: str) -> Envelope:
+    """An order to a drained node, to take sessions again."""
+    return Envelope(type=UNDRAIN, group=group)
+
+
 _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     MESSAGE: {"id": int, "op": int, "body": bytes, "is_json": bool, "key": str},
     CLOSE: {"sessions": list, "code": int, "reason": str},
     ECHO: {"sent": (int, float)},
     DRAIN: {},
+    UNDRAIN: {},
 }
 _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "spread": (int, float),

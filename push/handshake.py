@@ -113,6 +113,8 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except ImgoError as error:
+        if isinstance(error, Unavailable):
+            logger.warning("a session could not be opened: %s", error.message)
         codes = (code for kind, code in _CODES if isinstance(error, kind))
         raise Refusal(next(codes, CloseCode.INTERNAL_ERROR), error.message) from None
     except (DatabaseError, *LAYER_ERRORS) as error:

@@ -18,7 +18,16 @@ from imgo_site.conf import conf
 from push import metrics
 from push.background import Background
 from push.ensured import Ensured
-from push.envelope import CLOSE, DRAIN, ECHO, MESSAGE, as_layer_message, echo_envelope, fault_of
+from push.envelope import (
+    CLOSE,
+    DRAIN,
+    ECHO,
+    MESSAGE,
+    UNDRAIN,
+    as_layer_message,
+    echo_envelope,
+    fault_of,
+)
 from push.groups import ALL, is_key_group, node_group
 from push.holds import Holds
 from push.layers import groups_add, groups_discard
@@ -83,6 +92,7 @@ class Hub:
         self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
         self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
         self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
+        self.on_undrain: Callable[[], Coroutine[Any, Any, None]]
 
     async def start(self) -> None:
         """Get a channel, join the groups that every node is in, and begin to read."""
@@ -258,6 +268,8 @@ class Hub:
             self._echoed(message["sent"])
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
+        elif message["type"] == UNDRAIN:
+            self.background.run(self.on_undrain())
 
     def _deliver(self, message: dict[str, Any]) -> None:
         group = message["group"]

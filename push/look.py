@@ -10,20 +10,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db import Error as DatabaseError
-from django.db import connection
+
+from imgo_site.database_threads import use_own_connection
 
 PATIENCE = 3.0  # seconds from the begin of a look
 
 T = TypeVar("T")
-
-
-def _forget_broken() -> None:
-    """A database that was restarted has cut all connections of the pool: they go at once, not with
-    a failure for each, of a look or of a push."""
-    pool = connection.pool if connection.vendor == "postgresql" else None  # type: ignore[attr-defined]
-    if pool is not None:
-        pool.check()
 
 
 class Look(Generic[T]):
@@ -40,6 +34,14 @@ class Look(Generic[T]):
 
         As long as it takes, who comes later is told so at once.
         """
+        found, began = self.begin()
+        return found.result(max(0.0, began + PATIENCE - time.monotonic()))
+
+    def begin(self) -> "tuple[Future[T], float]":
+        """Start a look unless one is under way; return it, and when it began (monotonic seconds).
+
+        A call that follows waits for it: several looks that were begun together cost one patience.
+        """
         with self._lock:
             if self._under_way is None or self._under_way.done():
                 self._under_way, self._began = Future(), time.monotonic()
@@ -48,17 +50,27 @@ class Look(Generic[T]):
                 threading.Thread(
                     target=target, args=arguments, name="imgo-look", daemon=True
                 ).start()
-            found, began = self._under_way, self._began
-        return found.result(max(0.0, began + PATIENCE - time.monotonic()))
+            return self._under_way, self._began
 
     def _run(self, found: "Future[T]") -> None:
+        use_own_connection()  # the pool may be full, or all of its connections in use
         try:
             result = self._function()
         except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
             connection.close()
             if isinstance(error, DatabaseError):
-                _forget_broken()
+                self._forget_broken()
             found.set_exception(error)
         else:
             connection.close()
             found.set_result(result)
+
+    def _forget_broken(self) -> None:
+        """Close the idle connections of the pool that are broken.
+
+        A database that was restarted has cut all of them: they go at once, not with a failure of
+        a push for each.
+        """
+        pools = getattr(connections[DEFAULT_DB_ALIAS], "_connection_pools", {})
+        if DEFAULT_DB_ALIAS in pools:
+            pools[DEFAULT_DB_ALIAS].check()

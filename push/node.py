@@ -63,7 +63,8 @@ class Node:
         self.id = secrets.token_hex(4)
         self.name = own_name()
         self.hub = Hub(get_channel_layer(), self.id)
-        self.hub.on_drain = self.drain
+        self.hub.on_drain = self.drain_on_order
+        self.hub.on_undrain = self.undrain
         self.registry = get_registry()
         self.rooms = Audience(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
@@ -76,6 +77,7 @@ class Node:
         self._gap_began = 0.0  # monotonic seconds
         self._counter = 0
         self.is_draining = False
+        self._is_stopping = False
 
     async def start(self) -> None:
         """Announce the node and begin to receive and to care. Raises what a part raises."""
@@ -92,6 +94,7 @@ class Node:
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.upkeep.start()
+        health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
         """How the registry shows this node."""
@@ -102,16 +105,33 @@ class Node:
         """Take no more sessions, and close those there are, one after the other.
 
         With a reconnect code, spread over `DRAIN_SECONDS`: they must not all come back in the
-        same moment.
+        same moment. `undrain` ends it.
         """
         self.is_draining = True
-        health.stopping()
+        health.draining()
         sessions = list(self.hub.sessions.values())
         spacing = min(CLOSE_SPACING, conf.DRAIN_SECONDS / max(1, len(sessions)))
         begin = time.monotonic()
         for place, session in enumerate(sessions, 1):
             session.disconnect(CloseCode.GOING_AWAY)
             await asyncio.sleep(max(0.0, begin + place * spacing - time.monotonic()))
+            if not self.is_draining:
+                return
+
+    async def drain_on_order(self) -> None:
+        """Drain for an operator, who may take it back, and log that."""
+        count, begin = len(self.hub.sessions), time.monotonic()
+        logger.info("node %s is drained on order: %d sessions are closed", self.name, count)
+        await self.drain()
+        if self.is_draining:
+            logger.info("node %s is drained, after %.1f s", self.name, time.monotonic() - begin)
+
+    async def undrain(self) -> None:
+        """Take sessions again after a drain on order; nothing happens if the node stops."""
+        if self.is_draining and not self._is_stopping:
+            self.is_draining = False
+            health.undrained()
+            logger.info("node %s takes sessions again", self.name)
 
     async def stop(self) -> None:
         """Drain, finish what is being written, and leave the registry.
@@ -122,6 +142,9 @@ class Node:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + conf.DRAIN_SECONDS + STOP_TIMEOUT
         sessions = list(self.hub.sessions.values())
+        self._is_stopping = True
+        health.stopping()
+        health.forget(self.failing)
         await self.drain()
         await self.upkeep.stop(min(deadline, loop.time() + 1))
         links = [session.link.drained() for session in sessions]
@@ -331,13 +354,6 @@ async def stop_node(patience: float | None = None) -> None:
         task.cancel()
     elif not task.cancelled() and task.exception() is None:
         await task.result().stop()
-
-
-def failing() -> list[str]:
-    """Return the names of the tasks of this process's node that go on failing."""
-    if _starting is None or not is_running():
-        return []
-    return _starting.result().failing()
 
 
 def is_running() -> bool:

@@ -11,10 +11,10 @@ from django.db import transaction
 from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import check_name
-from push.envelope import close_envelope, drain_envelope
+from push.envelope import close_envelope, drain_envelope, undrain_envelope
 from push.groups import key_group, node_group
 from push.publish import publish
-from push.registry import get_registry
+from push.registry import NodeEntry, get_registry
 from push.wire import CloseCode
 
 LAYER_TIMEOUT = 1.5  # seconds that a caller waits for the channel layer
@@ -45,12 +45,22 @@ def drain_node(name: str) -> int:
 
     Returns how many it has now. Raises `NotFound`.
     """
+    named = _nodes_named(name)
+    publish([drain_envelope(node_group(node.id)) for node in named], LAYER_TIMEOUT)
+    return sum(node.sessions for node in named)
+
+
+def undrain_node(name: str) -> None:
+    """Have a drained node, by id or name, take sessions again. Raises `NotFound`."""
+    publish([undrain_envelope(node_group(n.id)) for n in _nodes_named(name)], LAYER_TIMEOUT)
+
+
+def _nodes_named(name: str) -> list[NodeEntry]:
     # One that was killed is listed until its lease ends, beside its successor of the same name.
     named = [node for node in get_registry().nodes() if name in {node.id, node.name}]
     if not named:
         raise NotFound(f"There is no live node {name!r}.")
-    publish([drain_envelope(node_group(node.id)) for node in named], LAYER_TIMEOUT)
-    return sum(node.sessions for node in named)
+    return named
 
 
 def revoke_token(key: str) -> None:

@@ -14,6 +14,7 @@ from channels.layers import get_channel_layer
 
 from imgo_site.errors import Unavailable
 from imgo_site.forks import renew_after_fork
+from push import service_faults
 from push.envelope import Envelope, as_layer_message
 from push.layers import LAYER_ERRORS, groups_send
 
@@ -72,4 +73,5 @@ def publish(envelopes: list[Envelope], timeout: float = TIMEOUT) -> None:
         future.result(timeout)
     except LAYER_ERRORS as error:
         future.cancel()
-        raise Unavailable(f"The channel layer cannot be reached: {error}") from error
+        reason = service_faults.of_layer(error)
+        raise Unavailable(f"The channel layer {reason}.") from error

@@ -9,6 +9,7 @@ share, are checked against the leases whenever they are read.
 """
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ import redis.asyncio as aioredis
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions, Unavailable
-from push import redis_looks
+from push import redis_looks, service_faults
 from push.redis_names import (
     PREFIX,
     count_name,
@@ -36,6 +37,7 @@ from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, SomeKeys
 
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
+PROBE_TTL = 1_000  # milliseconds that what a probe has written stays
 KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
 CHUNK = 500  # commands in one pipeline
 
@@ -232,8 +234,8 @@ class RedisRegistry:
             ("SET", deliveries_name(self._node.id), deliveries, "PX", lease),
             ("DEL", name),
         ]
-        if is_draining:
-            self._node = replace(self._node, is_draining=True)
+        if is_draining != self._node.is_draining:
+            self._node = replace(self._node, is_draining=is_draining)
             # A lease that was lost is for `renew`, which writes the entries again too.
             commands.append(("SET", self._lease_name, _encode(self._node), "PX", lease, "XX"))
         if waiting:
@@ -297,6 +299,14 @@ class RedisRegistry:
                 self._url, socket_connect_timeout=1, socket_timeout=1.5, client_name=CLIENT_NAME
             )
         return self._sync
+
+    def probe(self) -> None:
+        """Write as a login does, and publish as a push does. Raises `Unavailable`."""
+        name = f"{PREFIX}probe:{secrets.token_hex(4)}"
+        with _reading(), self._reader.pipeline(transaction=False) as pipe:
+            pipe.set(name, "1", px=PROBE_TTL)
+            pipe.publish(name, b"")
+            pipe.execute()
 
     def sessions(self, key: str) -> list[Entry]:
         """The sessions of a key on live nodes, oldest first."""
@@ -398,7 +408,7 @@ class _reading:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, redis.RedisError):
-            raise Unavailable(f"The registry cannot be reached: {error}") from error
+            raise _unavailable(error) from error
 
 
 def _rewrite_commands(entry: Entry) -> list[tuple[Any, ...]]:
@@ -412,12 +422,17 @@ def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
     return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id)]
 
 
+def _unavailable(error: Exception) -> Unavailable:
+    """Return an error in our own words: it may reach a client."""
+    return Unavailable(f"Redis {service_faults.of_redis(error)}.")
+
+
 def _settle(future: "asyncio.Future[list[Any]]", replies: list[Any]) -> None:
     """Hand the replies to who waits for them, or the first error among them."""
     if future.done():
         return  # its waiter was cancelled
     for reply in replies:
         if isinstance(reply, Exception):
-            future.set_exception(Unavailable(f"The registry cannot be reached: {reply}"))
+            future.set_exception(_unavailable(reply))
             return
     future.set_result(replies)

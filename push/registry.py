@@ -112,6 +112,9 @@ class Registry(Protocol):
     async def leave(self, entry: Entry, room: str) -> None:
         """Take a session out of a room."""
 
+    def probe(self) -> None:
+        """Write as a login does, and publish as a push does. Raises `Unavailable`."""
+
     def sessions(self, key: str) -> list[Entry]:
         """The sessions of a key, oldest first."""
 
@@ -190,6 +193,9 @@ class MemoryRegistry:
         assert self._node is not None
         self._node = replace(self._node, is_draining=is_draining)
         self._deliveries, self._waiting = deliveries, waiting
+
+    def probe(self) -> None:
+        """Do nothing: nothing can be in the way."""
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in, or raise `TooManySessions`, or make room for it."""

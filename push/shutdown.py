@@ -31,6 +31,7 @@ class Shutdown:
 
     def __init__(self, what: str) -> None:
         self._what = what
+        self._began = 0.0
         self.deadline = 0.0
 
     @property
@@ -46,7 +47,8 @@ class Shutdown:
         if self.has_begun:
             return
         seconds = conf.DRAIN_SECONDS + GRACE - MARGIN
-        self.deadline = time.monotonic() + seconds
+        self._began = time.monotonic()
+        self.deadline = self._began + seconds
         logger.info("%s stops: %s", self._what, why)
         timer = threading.Timer(seconds, self._end_late, [seconds])
         timer.daemon = True
@@ -56,6 +58,10 @@ class Shutdown:
     def left(self) -> float:
         """Return the seconds until the hard end, 0.0 at least."""
         return max(0.0, self.deadline - time.monotonic())
+
+    def taken(self) -> float:
+        """Return the seconds since the shutdown began."""
+        return time.monotonic() - self._began
 
     def on_signals(self, stop: Callable[[], None]) -> None:
         """Call `stop()` at the first SIGTERM or SIGINT, and end at once at the second.

@@ -12,7 +12,7 @@ from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from offline.models import Outbox, Pending
-from push import health, metrics, pool
+from push import health, metrics, pool, readiness, service_faults
 from push.look import Look
 from push.models import Canary, Duty
 from push.registry import get_registry
@@ -66,30 +66,49 @@ def pending() -> int:
 
 
 def report() -> tuple[bool, dict[str, Any]]:
-    """(can this process do its job?, what was found) for `/readyz`, in five seconds at most.
+    """Return whether this process can do its job, and what was found, for `/readyz`.
 
-    Deaf workers do not make it unready: nodes send what is overdue, only later.
+    It does what a login and a push need, within a look's patience. Deaf workers and a broker that
+    is unavailable do not make it unready: nodes send what is overdue, only later.
     """
     checks: dict[str, Any] = {"process": health.current().value}
     is_ready = health.current() is health.State.READY
+    for look in (_look_at_database, _look_at_layer, _look_at_broker):
+        look.begin()
     try:
         checks |= _look_at_database()
-    except DatabaseError:
-        checks["database"], is_ready = "cannot be reached", False
+    except DatabaseError as error:
+        checks["database"], is_ready = service_faults.of_database(error), False
     except TimeoutError:
         checks["database"], is_ready = "does not answer", False
     try:
-        get_registry().nodes()
-        checks["layer"] = "ok"
-    except Unavailable:
-        checks["layer"], is_ready = "cannot be reached", False
+        checks["layer"] = _look_at_layer()
+    except TimeoutError:
+        checks["layer"] = "does not answer"
+    is_ready = is_ready and checks["layer"] == "ok"
+    checks |= _slower_parts()
     fine = {"ok", "in this process"}
     is_fine = is_ready and all(value in fine for value in checks.values())
     status = "ok" if is_fine else "degraded" if is_ready else "unavailable"
     return is_ready, {"status": status, "checks": checks}
 
 
+def _slower_parts() -> dict[str, str]:
+    """Return what makes this process slower than it should be; nothing is named that is well."""
+    found = {}
+    try:
+        broker = _look_at_broker()
+    except TimeoutError:
+        broker = "does not answer"
+    if broker != "ok":
+        found["broker"] = broker
+    if failing := health.failing():
+        found["tasks"] = f"failing: {', '.join(failing)}"
+    return found
+
+
 def _database_checks() -> dict[str, str]:
+    readiness.try_database()
     deaf = deaf_workers()
     checks = {"database": "ok"}
     if not has_workers():
@@ -102,7 +121,17 @@ def _database_checks() -> dict[str, str]:
     return checks
 
 
+def _layer_check() -> str:
+    try:
+        readiness.try_layer(get_registry())
+    except Unavailable as error:
+        return error.message.removeprefix("Redis ").removesuffix(".")
+    return "ok"
+
+
 _look_at_database = Look(_database_checks)
+_look_at_layer = Look(_layer_check)
+_look_at_broker = Look(readiness.try_broker)
 
 
 def refresh_metrics() -> None:

@@ -210,7 +210,7 @@ class TokenPage(TypedDict):
 class Health(TypedDict):
     """Whether this process serves."""
 
-    status: Literal["ok", "starting", "stopping"]
+    status: Literal["ok", "starting", "draining", "stopping"]
 
 
 class Readiness(TypedDict):

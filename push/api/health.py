@@ -15,10 +15,9 @@ class HealthView(ApiView):
     permission_classes = []
 
     def get(self, request: Request) -> Response:  # noqa: ARG002
-        """200 while this process can serve: in a node, once everything listens."""
-        state = health.current()
-        found: Health = {"status": state.value}
-        return Response(found, status=200 if state is health.State.READY else 503)
+        """200 while this process lives: in a node, once everything listens, drained or not."""
+        found: Health = {"status": health.current().value}
+        return Response(found, status=200 if health.is_alive() else 503)
 
 
 class ReadyView(ApiView):

@@ -1,0 +1,50 @@
+"""What is wrong with Postgres or Redis, in our own words: for readiness, logs and callers."""
+
+from django.db import Error as DatabaseError
+from redis import exceptions as redis
+
+READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction
+MISSING_TABLE = "42P01"  # undefined_table
+RESOURCES = {"53100": "its disk is full", "53200": "it is out of memory"}  # SQLSTATE class 53
+TIMEOUTS = frozenset({"57014", "55P03"})  # query_canceled, lock_not_available
+
+# Which text says what about which error, the first that fits.
+_REDIS: list[tuple[type[redis.RedisError], str]] = [
+    (redis.OutOfMemoryError, "takes no writes: it is out of memory (maxmemory)"),
+    (redis.ReadOnlyError, "takes no writes: it is a read-only replica"),
+    (redis.BusyLoadingError, "is starting"),
+    (redis.MasterDownError, "takes no writes: it is a replica without its master"),
+    (redis.AuthenticationError, "refuses the login"),
+    (redis.NoPermissionError, "refuses the login: it lacks a permission"),
+    (redis.TimeoutError, "does not answer"),
+    (redis.ConnectionError, "cannot be reached"),
+]
+
+
+def of_redis(error: BaseException) -> str:
+    """Return what an error of Redis says about it, without Redis's own text."""
+    found = (text for kind, text in _REDIS if isinstance(error, kind))
+    if isinstance(error, redis.ResponseError) and str(error).startswith("MISCONF"):
+        return "takes no writes: it cannot save to its disk"
+    return next(found, "refuses what it was asked")
+
+
+def of_layer(error: BaseException) -> str:
+    """Return what an error of a channel layer says about it."""
+    if isinstance(error, redis.RedisError):
+        return of_redis(error)
+    return "does not answer" if isinstance(error, TimeoutError) else "cannot be reached"
+
+
+def of_database(error: DatabaseError) -> str:
+    """Return what an error of the database says about it, without its own text."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    if state == READ_ONLY or "readonly database" in str(error):  # Postgres, SQLite
+        return "takes no writes: it is read-only"
+    if state in RESOURCES or "disk is full" in str(error):
+        return f"takes no writes: {RESOURCES.get(state, 'its disk is full')}"
+    if state in TIMEOUTS:
+        return "does not answer"
+    if state == MISSING_TABLE or "no such table" in str(error):
+        return "is not migrated"
+    return "cannot be reached"
