@@ -1,5 +1,7 @@
 """Celery's consumer of tasks, made to take tasks again whatever happened to the broker."""
 
+import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from logging import Logger
@@ -7,6 +9,8 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu import Connection
+
+logger = logging.getLogger(__name__)
 
 RETRY_INTERVAL = 1  # seconds; Celery would wait 2 more each time, up to 30
 
@@ -19,6 +23,8 @@ class Consumer(CeleryConsumer):
     It tells other workers nothing, and asks them nothing: none of ours listens, and what Celery
     tells every two seconds stops the worker for half a minute when the broker does not answer.
     """
+
+    connection_errors: Errors  # of the broker's transport: set by Celery
 
     def __init__(self, *args: Any, **options: Any) -> None:
         alone = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
@@ -62,3 +68,19 @@ class Consumer(CeleryConsumer):
         steady = partial(conn.ensure_connection, interval_start=RETRY_INTERVAL, interval_step=0)
         conn.ensure_connection = steady  # type: ignore[method-assign]
         return super().ensure_connected(conn)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Log the error in one line, and wait for a broker that refuses what is asked of it."""
+        logger.error("the broker cannot be used: %s; trying again", exc)
+        self._wait_after(exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Log the error in one line, and wait for a broker that refuses what is asked of it."""
+        super().on_connection_error_after_connected(exc)
+        self._wait_after(exc)
+
+    def _wait_after(self, error: Exception) -> None:
+        # Celery pauses between attempts to connect only. A Redis that is full or read-only takes
+        # the connection, and refuses the first command: that would be tried without a pause.
+        if not isinstance(error, self.connection_errors):
+            time.sleep(RETRY_INTERVAL)

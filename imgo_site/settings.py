@@ -320,6 +320,7 @@ LOGGING = {
         "celery.worker.request": {"filters": ["one_line"]},
         "celery.worker.consumer.consumer": {"filters": ["one_line"]},
         "kombu.connection": {"level": "ERROR"},
+        "kombu.asynchronous.hub": {"filters": ["one_line"]},
         "httpx": {"level": "WARNING"},
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},

@@ -228,7 +228,8 @@ class Proxy:
         link._set(tuple(self._closed), False)
         self.links.append(link)
         try:
-            await link.run(reader)
+            with contextlib.suppress(asyncio.CancelledError):  # at the end: nobody asks the task
+                await link.run(reader)
         finally:
             self.links.remove(link)
 

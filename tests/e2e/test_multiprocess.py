@@ -159,6 +159,8 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     assert {await node_of(world, key) for key in newest} == {after["web#0"]["id"]}
     await eventually(partial(draining, world, ["web#1"]))
 
+    newest |= await undo_drain(world, parent, living)
+
     parent.signal(signal.SIGTERM)
     for client in newest.values():
         assert (await client.ended()).code == GOING_AWAY
@@ -167,6 +169,22 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     for port in (parent.http_port, parent.ws_port, parent.tcp_port):
         with socket.socket() as probe:
             assert probe.connect_ex((HOST, port)) != 0
+
+
+async def undo_drain(world: World, parent: Node, node_id: str) -> dict[str, Any]:
+    """Have web#1 take sessions again, at the ports that both share; those that are opened."""
+    undo = ["drain", "web#1", "--undo"]
+    (undone,) = await in_thread(manage_many, parent.environment, [undo])
+    assert undone == (0, "web#1 takes sessions again.", "")
+    await eventually(partial(draining, world, []))
+    opened: dict[str, Any] = {}
+
+    async def is_back() -> bool:
+        opened.update(await open_sessions(world))
+        return node_id in {await node_of(world, key) for key in opened}
+
+    await eventually(is_back)
+    return opened
 
 
 async def draining(world: World, names: list[str]) -> bool:

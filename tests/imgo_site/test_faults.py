@@ -33,4 +33,8 @@ def test_a_bug_keeps_its_traceback():
 
 def test_the_loggers_of_celery_that_tell_of_connections_have_it(settings):
     filtered = {name for name, one in settings.LOGGING["loggers"].items() if "filters" in one}
-    assert filtered == {"celery.worker.request", "celery.worker.consumer.consumer"}
+    assert filtered == {
+        "celery.worker.request",
+        "celery.worker.consumer.consumer",
+        "kombu.asynchronous.hub",
+    }

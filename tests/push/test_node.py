@@ -7,14 +7,16 @@ import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
+from push import health
 from push import node as module
 from push.groups import room_group
 from push.hub import Hub
 from push.models import Node as NodeRow
 from push.node import get_node, is_running, stop_node
+from push.operations import drain_node, undrain_node
 from push.services import Push, accept_push
 from push.wire import CloseCode
-from tests import eventually, in_thread
+from tests import PATIENCE, eventually, in_thread
 
 from .conftest import push_now
 from .sessions import admit, closed, ids
@@ -132,6 +134,47 @@ async def test_join_that_fails_can_be_tried_again(node, monkeypatch):
     await node.join_room(session, "a")
     one = await in_thread(push_now, Push(b"1", room="a"))
     await eventually(lambda: ids(session) == [one])
+
+
+async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplog, monkeypatch):
+    monkeypatch.setattr("push.operations.get_registry", lambda: node.registry)
+    caplog.set_level("INFO", "push.node")
+    session = await admit(node)
+    await in_thread(drain_node, node.id)
+    await eventually(lambda: session.is_closed)
+    await node.dismiss(session)
+    with pytest.raises(Unavailable):
+        await admit(node)
+    await node.upkeep.report()
+    assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [True]
+    assert (health.current(), health.is_alive()) == (health.State.DRAINING, True)
+    await in_thread(undrain_node, node.name)
+    await eventually(lambda: not node.is_draining)
+    await admit(node)
+    await node.upkeep.report()
+    assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [False]
+    assert health.current() is health.State.READY
+    lines = [line for line in caplog.messages if line.startswith(f"node {node.name}")]
+    assert lines[0].endswith("is drained on order: 1 sessions are closed")
+    assert "is drained, after" in lines[1]
+    assert lines[2].endswith("takes sessions again")
+
+
+async def test_drain_that_is_undone_closes_no_more_sessions(node, imgo):
+    imgo(DRAIN_SECONDS=3600.0)
+    sessions = [await admit(node, f"u{n}") for n in range(3)]
+    draining = asyncio.create_task(node.drain())
+    await eventually(lambda: sessions[0].is_closed)
+    await node.undrain()
+    await asyncio.wait_for(draining, PATIENCE)
+    assert [session.is_closed for session in sessions] == [True, False, False]
+
+
+async def test_stop_of_a_node_cannot_be_undone(node):
+    await stop_node()
+    await node.undrain()
+    assert node.is_draining
+    assert health.current() is health.State.STOPPING
 
 
 @pytest.mark.parametrize("at", ["registry.add", "registry.join"])
