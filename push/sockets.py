@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
@@ -60,19 +61,28 @@ class Care:
         now = time.monotonic()
         for link, since in list(self.stalled.items()):
             if now - since > conf.SLOW_READER_TIMEOUT:
-                link.give_up()
+                _guarded(link, link.give_up)
         for link, until in list(self.closing.items()):
             if now > until:
-                link.abort()
+                _guarded(link, link.abort)
         throttled, self.throttled = self.throttled, []
         for link in throttled:
-            link.unthrottle()
+            _guarded(link, link.unthrottle)
 
     def close(self) -> None:
         """Drop what is left."""
         for link in [*self.stalled, *self.closing]:
             link.abort()
         self.poller.close()
+
+
+def _guarded(link: "SocketLink", care: Callable[[], None]) -> None:
+    """Call `care`; a failure ends that link, and the others get their turn."""
+    try:
+        care()
+    except Exception:
+        logger.exception("a connection failed, it is closed")
+        link.lose()
 
 
 class Inbox:
@@ -348,7 +358,14 @@ class SocketLink:
         self._watch(self._events | READ)
 
     def _ready(self, events: int) -> None:
-        """The poller's call."""
+        """The poller's call. Never raises: a failure ends this connection, and no other."""
+        try:
+            self._serve(events)
+        except Exception:
+            logger.exception("a connection failed, it is closed")
+            self.lose()
+
+    def _serve(self, events: int) -> None:
         if events & WRITE and self._queue is not None:
             self._flush()
         if events & ~WRITE and self._socket.fileno() != -1:

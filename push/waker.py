@@ -39,6 +39,7 @@ class Waker:
         self._waiting: dict[int, str] = {}  # partitions, and the request that was the first to ask
         self._is_busy = False
         self._pid = 0
+        self._thread: threading.Thread | None = None
 
     def wake(self, partitions: Iterable[int]) -> None:
         """There is something in the outboxes of these partitions."""
@@ -48,9 +49,11 @@ class Waker:
             return
         with self._condition:
             if self._pid != os.getpid():  # the first time, or the first after a fork
-                self._pid = os.getpid()
-                threading.Thread(target=self._run, name="imgo-waker", daemon=True).start()
+                self._pid, self._thread = os.getpid(), None
                 atexit.register(self.flush)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="imgo-waker", daemon=True)
+                self._thread.start()
             asked = request_id()
             for partition in partitions:
                 self._waiting.setdefault(partition, asked)

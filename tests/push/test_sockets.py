@@ -465,3 +465,36 @@ async def test_a_time_has_passed_only_when_it_has(care, session):
     assert care.closing[session.link] > time.monotonic()
     care.tick()
     assert not is_lost(session)
+
+
+async def test_connection_whose_handler_fails_is_closed_and_logged(
+    care, session, peer, monkeypatch, caplog
+):
+    """Left open, the poller would call it again at once, and for ever."""
+
+    def fail(link: SocketLink, data: bytes) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(TcpLink, "received", fail)
+    peer.socket.sendall(b"x")
+    await eventually(lambda: is_lost(session))
+    assert len(care.poller) == 0
+    assert [line.exc_info[0] for line in caplog.records] == [LookupError]
+
+
+async def test_tick_serves_the_other_links_when_one_fails(care, session, peer, monkeypatch):
+    class Failing:
+        is_lost = False
+
+        def abort(self) -> None:
+            raise LookupError("a bug")
+
+        def lose(self) -> None:
+            self.is_lost = True
+            del care.closing[self]
+
+    failing = Failing()
+    care.closing = {failing: 0.0, session.link: 0.0}
+    care.tick()
+    assert failing.is_lost
+    assert is_lost(session)

@@ -201,3 +201,14 @@ def test_the_broker_carries_the_name_of_the_request(tasks):
         message = queue.get(timeout=PATIENCE)
         message.ack()
     assert message.headers[REQUEST_HEADER] == "abc"
+
+
+def test_waker_whose_thread_has_died_starts_another(tasks, monkeypatch):
+    waker = Waker()
+    dead = threading.Thread(target=int)
+    dead.start()
+    dead.join()
+    waker._pid, waker._thread = os.getpid(), dead
+    waker.wake([1])
+    assert waker.flush(PATIENCE)
+    assert tasks() == [("push.fan_out", 1)]
