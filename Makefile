@@ -64,7 +64,7 @@ check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django'
 	$(MKDOCS) build --strict --quiet
 
 .PHONY: chaos
-chaos: $(VENV)/.test-stamp ## the long test under faults, a quarter of an hour; ARGS="..." goes to it
+chaos: $(VENV)/.test-stamp ## the long test under faults, five minutes; ARGS="..." goes to it
 	$(PY) -m tests.chaos $(ARGS)
 
 .PHONY: bench

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+CHAOS_SEED = "CHAOS_SEED"  # the variable with the seed of the loads under faults
 PATIENCE = 30.0  # seconds until a condition that did not come true is a failure
 POLL_INTERVAL = 0.01  # seconds between two looks
 

@@ -1,5 +1,7 @@
 """What tests of more than one app need: settings for one test, the services, and their absence."""
 
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from queue import Empty
@@ -20,7 +22,7 @@ from imgo_site.database_threads import close_all, login_threads, session_threads
 from push import health
 from push.tasks import queue_of
 from push.waker import waker
-from tests import PATIENCE, in_thread
+from tests import CHAOS_SEED, PATIENCE, in_thread
 
 # How long an example takes says how busy the machine is.
 hypothesis.register_profile("imgo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,6 +31,12 @@ hypothesis.load_profile("imgo")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_database: runs on SQLite too, see test_sqlite.py")
+    # Here, before xdist starts its processes: they inherit it.
+    os.environ.setdefault(CHAOS_SEED, str(secrets.randbelow(10**6)))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"loads under faults: {CHAOS_SEED}={os.environ[CHAOS_SEED]}"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The long form: a load of thousands of pushes while one fault follows the other.
 
-`make chaos` runs it; `make chaos ARGS="--only redis --faults 5"` a part. Its exit status is 0 when
+`make chaos` runs it; `make chaos ARGS="--only redis --faults 5"` a part, and
+`make chaos ARGS="--seeds 20"` twenty in a row, with one line for each. Its exit status is 0 when
 nothing was lost, foreign or out of order, nothing came twice to a room, every fault's pass figures
 were met, the books balance, and no log shows a traceback, a token or a message body.
 """
@@ -9,6 +10,7 @@ import argparse
 import asyncio
 import random
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.e2e.harness import Cluster, Database, logs, manage
+from tests.e2e.harness import ROOT, Cluster, Database, logs, manage
 from tests.services import Postgres, postgres_programs, start_first
 
 from .faults import FAULTS
@@ -29,7 +31,7 @@ from .load import Load, Plan
 from .stage import Fault, Stage
 
 PUSHERS = 12
-PAUSE = 0.25  # seconds between two calls of a pusher
+PAUSE = 0.18  # seconds between two calls of a pusher
 BETWEEN = 30  # pushes that are accepted between two faults, at least
 NODES = 2
 WIDTH = 132  # characters of a line that goes to a file
@@ -198,14 +200,40 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=200, help="%(default)s by default")
     parser.add_argument("--faults", type=int, default=24, help="%(default)s by default")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the choice")
+    parser.add_argument("--seeds", type=int, default=1, help="runs in a row, each with the next")
     parser.add_argument("--only", default="", help="faults with this in their name")
     parser.add_argument("--home", type=Path, help="keep the logs there")
     return parser.parse_args(arguments)
 
 
+def series(options: argparse.Namespace) -> int:
+    """Run one seed after the other, each in a process of its own; one line for each.
+
+    What a run prints, and its logs, are kept in a directory for its seed.
+    """
+    home = options.home or ROOT / "var" / "chaos"
+    console, failed = Console(soft_wrap=True), 0
+    for seed in range(options.seed, options.seed + options.seeds):
+        mine = home / str(seed)
+        mine.mkdir(parents=True, exist_ok=True)
+        same = ("pushes", "sessions", "faults", "only")
+        words = [word for name in same for word in (f"--{name}", str(getattr(options, name)))]
+        command = [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--home", str(mine)]
+        with (mine / "report.txt").open("w") as report:
+            run = subprocess.run([*command, *words], stdout=report, check=False)
+        last = (mine / "report.txt").read_text().splitlines()[-1:]
+        failed += run.returncode != 0
+        said = "".join(last) or "ended early"
+        console.print(f"seed {seed}: {said}; {mine}/report.txt", highlight=False)
+    console.print(f"{options.seeds - failed} of {options.seeds} passed", highlight=False)
+    return bool(failed)
+
+
 def main(arguments: list[str]) -> int:
     """The exit status."""
     options = parse(arguments)
+    if options.seeds > 1:
+        return series(options)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=True)
     console.print(f"Seed {options.seed}: --seed {options.seed} makes the same choices again.")
     run = Run(options, console, random.Random(options.seed))

@@ -6,6 +6,7 @@ each fault leaves it healthy for the next.
 
 import asyncio
 import itertools
+import os
 import random
 import signal
 import statistics
@@ -19,7 +20,7 @@ import psycopg
 import pytest
 import redis
 
-from tests import eventually
+from tests import CHAOS_SEED, eventually
 from tests.chaos import faults
 from tests.chaos.load import Load, Plan
 from tests.chaos.stage import ANSWER_MAX, Fault, Stage, refuses
@@ -64,7 +65,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterat
 
 @pytest.mark.parametrize("kind", faults.FAULTS, ids=lambda kind: kind.__name__)
 async def test_a_load_survives(site: Cluster, postgres: Postgres, kind: type[Fault]) -> None:
-    async with Load(site, Plan(seed=random.getrandbits(32))) as load:
+    seed = random.Random(f"{os.environ[CHAOS_SEED]} {kind.__name__}").getrandbits(32)
+    async with Load(site, Plan(seed=seed)) as load:
         stage = Stage(load, postgres, load.random, pause=5, deaf=13, slack=2)
         fault = kind(stage)
         load.push()
@@ -73,7 +75,7 @@ async def test_a_load_survives(site: Cluster, postgres: Postgres, kind: type[Fau
         await load.accepts(max(20, PUSHES - load.history.accepted))
         await load.drain()
         result = load.history.check()
-    assert result.violations == {}, f"{result}\nfault: {vars(fault)}"
+    assert result.violations == {}, f"{result}\nfault: {vars(fault)}\nseed: {seed}"
     assert load.room_violations() == {}, load.rooms.check()
     assert fault.missed() == []
     assert stage.remarks == []
