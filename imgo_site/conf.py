@@ -151,6 +151,12 @@ class ImgoSettings:
     BODY_RATE: int = _setting(
         16 * 1024, "Bytes of a request's body that add a second to `BODY_TIMEOUT`."
     )
+    STREAM_LINE_TIMEOUT: float = _setting(
+        10.0, "A line of a stream of pushes must be complete within this, seconds."
+    )
+    STREAM_IDLE_TIMEOUT: float = _setting(
+        3_600.0, "A stream of pushes in which nothing comes for this long is ended, seconds."
+    )
     DEDUPE_WINDOW: int = _setting(86_400, "How long a `dedupe_id` is remembered, seconds.")
     PARTITIONS: int = _setting(
         4, "Queues that pushes are spread over by key or room; `manage.py workers` serves each."

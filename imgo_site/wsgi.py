@@ -6,9 +6,11 @@ from django.core.wsgi import get_wsgi_application
 
 from imgo_site import collector
 from imgo_site.postgres.limits import limit_statements
+from imgo_site.wsgi_bodies import BodyRequest
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
 application = get_wsgi_application()
+application.request_class = BodyRequest
 limit_statements()
 collector.calm()

@@ -140,6 +140,9 @@ def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
     assert {"client_max_body_size 0;", "proxy_request_buffering off;"} <= {
         line.strip() for line in stream.splitlines()
     }
+    assert text.count("proxy_request_buffering off;") == 1  # slow posts would hold threads
+    api_threads = 2 * 8  # docs/deploying.md
+    assert int(re.search(r"limit_conn streams (\d+);", stream)[1]) <= api_threads // 2
     assert int(re.search(r"client_max_body_size (\d+)m", text)[1]) * 2**20 >= DEFAULTS.MAX_REQUEST
 
 

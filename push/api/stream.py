@@ -11,8 +11,11 @@ request over when all of it is there, so under a node this works, but answers co
 import json
 import logging
 import queue
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import repeat
 from typing import Any, ClassVar
 
@@ -21,7 +24,7 @@ from rest_framework.request import Request
 
 from accounts.authentication import caller
 from imgo_site.conf import conf
-from imgo_site.errors import ImgoError, OutcomeUnknown, TooLarge, Unavailable
+from imgo_site.errors import ImgoError, OutcomeUnknown, TooLarge, TooSlow, Unavailable
 from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, read, utf8
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 GROUP_MAX = 1_000  # lines of one transaction
 BUFFERED_MAX = 4_000  # lines read ahead; then the feeder has to wait
+LOOK_EVERY = 1.0  # seconds between two looks at the deadlines
 LINE_EXTRA = 16_384  # bytes that a line may be longer than its body
 
 
@@ -38,14 +42,15 @@ class StreamView(ApiView):
     """Push a stream of objects, one a line."""
 
     scopes: ClassVar = {"POST": "push"}
-    body_setting = "MAX_REQUEST"
+    body_setting = "MAX_REQUEST"  # where a server hands it over when all of it is there
+    reads_as_it_comes = True
 
     def post(self, request: Request) -> StreamingHttpResponse:
         """200 and one line for each: `{"id": "1"}` or `{"error": {...}}`, in order."""
         environ = getattr(request._request, "environ", None)
         # Django reads a body of unknown length as empty; the server's own input is not.
         source = environ["wsgi.input"] if environ is not None else request._request
-        lines = Lines(source)
+        lines = Lines(source, (environ or {}).get("gunicorn.socket"))
         answers = _answers(lines, caller(request).name)
         response = StreamingHttpResponse(answers, content_type="application/x-ndjson")
         response["X-Accel-Buffering"] = "no"  # nginx would keep the answers to itself
@@ -55,17 +60,26 @@ class StreamView(ApiView):
 class Lines:
     """Reads lines on a thread and hands them over in groups."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, connection: socket.socket | None = None) -> None:
         self._source = source
+        self._connection = connection
+        self._heard = time.monotonic()  # when bytes came last
+        self._began = 0.0  # when the first bytes of an unfinished line did; 0: there is none
         self._queue: queue.Queue[bytes | None] = queue.Queue(BUFFERED_MAX)
         self._is_over = False
-        threading.Thread(target=self._read, name="imgo-stream", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, name="imgo-stream", daemon=True)
+        self._thread.start()
 
     def _read(self) -> None:
         rest = b""
         try:
             for piece in pieces(self._source):
+                self._heard = time.monotonic()
                 *lines, rest = (rest + piece).split(b"\n")
+                if lines or not rest:
+                    self._began = self._heard if rest else 0.0
+                else:
+                    self._began = self._began or self._heard
                 for line in filter(bytes.strip, lines):
                     self._queue.put(line)
                 if self._is_over or len(rest) > conf.MAX_BODY + LINE_EXTRA:
@@ -79,8 +93,8 @@ class Lines:
             self._queue.put(None)
 
     def group(self) -> list[bytes]:
-        """All lines that are there, at least one; empty at the end."""
-        first = self._queue.get()
+        """Return all lines that are there, at least one; none at the end. Raises `TooSlow`."""
+        first = self._next()
         if first is None:
             return []
         lines = [first]
@@ -95,9 +109,23 @@ class Lines:
             lines.append(line)
         return lines
 
+    def _next(self) -> bytes | None:
+        while True:
+            try:
+                return self._queue.get(timeout=LOOK_EVERY)
+            except queue.Empty:
+                now = time.monotonic()
+            if self._began and now - self._began > conf.STREAM_LINE_TIMEOUT:
+                raise TooSlow(f"A line must be complete within {conf.STREAM_LINE_TIMEOUT:g} s.")
+            if now - self._heard > conf.STREAM_IDLE_TIMEOUT:
+                raise TooSlow(f"Nothing came for {conf.STREAM_IDLE_TIMEOUT:g} s; send it again.")
+
     def close(self) -> None:
-        """Let the thread end: room in its queue, in case it waits for that."""
+        """Let the thread end: it waits for bytes, or for room in its queue."""
         self._is_over = True
+        if self._connection is not None and self._thread.is_alive():
+            with suppress(OSError):  # closed already
+                self._connection.shutdown(socket.SHUT_RD)
         while not self._queue.empty():
             self._queue.get_nowait()
 
@@ -119,6 +147,8 @@ def _answers(lines: Lines, by: str) -> Iterator[bytes]:
     try:
         while group := lines.group():
             yield b"".join(_answer(group, by))
+    except TooSlow as error:
+        yield _refused(error)
     finally:
         lines.close()
 
@@ -139,8 +169,11 @@ def _answer(group: list[bytes], by: str) -> Iterator[bytes]:
         if isinstance(outcome, int):
             yield b'{"id":"%d"}\n' % outcome
         else:
-            answer = {"error": problem(outcome)}
-            yield json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+            yield _refused(outcome)
+
+
+def _refused(error: ImgoError) -> bytes:
+    return json.dumps({"error": problem(error)}, separators=(",", ":")).encode() + b"\n"
 
 
 def _check(line: bytes) -> Push | ImgoError:

@@ -97,6 +97,8 @@ RANGES = {
         (
             "HANDSHAKE_TIMEOUT",
             "BODY_TIMEOUT",
+            "STREAM_LINE_TIMEOUT",
+            "STREAM_IDLE_TIMEOUT",
             "HEARTBEAT_TIMEOUT",
             "SLOW_READER_TIMEOUT",
             "DATABASE_TIMEOUT",

@@ -265,3 +265,20 @@ def test_a_request_without_a_wsgi_server_is_read_as_a_whole():
     """Under Daphne the request is the file."""
     request = RequestFactory().post(PATH, line() * 3, content_type="application/x-ndjson")
     assert b"".join(stream.pieces(request)) == line() * 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent"),
+    [("STREAM_LINE_TIMEOUT", b'{"to": '), ("STREAM_IDLE_TIMEOUT", b"")],
+)
+def test_stream_that_stands_still_is_ended(imgo, monkeypatch, ask, setting, sent):
+    monkeypatch.setattr(stream, "LOOK_EVERY", 0.05)
+    imgo(**{setting: 0.2})
+    feed = Feed()
+    feed.put(line() + sent)
+    asked = ask(feed)
+    answers = asked.rest()
+    assert "id" in answers[0]
+    assert (answers[1]["error"]["code"], len(answers)) == ("request_timeout", 2)
+    assert ("line" in answers[1]["error"]["detail"]) == bool(sent)
+    feed.put(b"")

@@ -1,0 +1,68 @@
+"""Request bodies under a WSGI server: chunked ones too, and none larger than its path may have.
+
+Django reads as much as Content-Length says, which for a chunked body is nothing. A server that
+marks its input as terminated (gunicorn) ends it where the body ends.
+"""
+
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.wsgi import WSGIRequest
+
+from imgo_site.request_limits import body_limit, find_view, view_class
+
+
+class LimitedInput:
+    """A WSGI input that raises `RequestDataTooBig` instead of giving more than `limit` bytes."""
+
+    def __init__(self, source: Any, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+        self._size = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, or all that is left if that is less, negative or None."""
+        return self._counted(self._source.read(self._most(size)))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return a line, or its first `size` bytes."""
+        return self._counted(self._source.readline(self._most(size)))
+
+    def close(self) -> None:
+        """Do nothing: the input is the server's."""
+
+    def _most(self, size: int | None) -> int:
+        # One byte more than may come is enough to see that there are more.
+        most = self._limit - self._size + 1
+        return most if size is None or size < 0 else min(size, most)
+
+    def _counted(self, data: bytes) -> bytes:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise RequestDataTooBig(
+                f"A request to this path has at most {self._limit} bytes in its body."
+            )
+        return data
+
+
+class BodyRequest(WSGIRequest):
+    """Django's request, with a body of known or unknown length and of a bounded size."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._bound(environ)
+        super().__init__(environ)
+        if environ.get("wsgi.input_terminated") and not environ.get("CONTENT_LENGTH"):
+            self._stream: Any = environ["wsgi.input"]
+
+    @staticmethod
+    def _bound(environ: dict[str, Any]) -> None:
+        length = environ.get("CONTENT_LENGTH") or ""
+        if length == "0" or not (length or environ.get("wsgi.input_terminated")):
+            return
+        match = find_view(environ.get("PATH_INFO") or "/")
+        if match is not None and getattr(view_class(match), "reads_as_it_comes", False):
+            return
+        limit = body_limit(environ["REQUEST_METHOD"].upper(), match)
+        if length.isdigit() and int(length) > limit:
+            limit = 0  # nothing of it is read
+        environ["wsgi.input"] = LimitedInput(environ["wsgi.input"], limit)
