@@ -2,12 +2,15 @@
 
 import os
 
+import django
 from django.core.asgi import get_asgi_application
 from django.utils.module_loading import import_string
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
-# Django must be set up before anything that touches models is imported.
+# Django must be set up before anything that touches models is imported, and with the prefix of
+# FORCE_SCRIPT_NAME, which the next call leaves out: STATIC_URL is kept with it.
+django.setup()
 http_application = get_asgi_application()
 
 application = import_string("push.routing.get_application")(http_application)

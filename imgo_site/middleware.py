@@ -11,7 +11,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from imgo_site import addresses, logs, origins, tracing
+from imgo_site import addresses, logs, origins, prefix, tracing
 
 access = logging.getLogger("imgo.access")
 
@@ -57,6 +57,7 @@ class Noted:
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
+        prefix.place(self._request)
         meta = self._request.META
         _hide_secrets(meta, "RAW_URI")
         # Before anybody looks, the server's own access log too, which is written at the end.

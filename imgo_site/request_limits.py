@@ -7,6 +7,7 @@ view, takes a few kilobytes.
 from django.urls import Resolver404, ResolverMatch, resolve
 
 from imgo_site.conf import conf
+from imgo_site.prefix import without_prefix
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "CONNECT"})
 
@@ -14,7 +15,7 @@ WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "CONNECT"
 def find_view(path: str) -> ResolverMatch | None:
     """Return the view of an unquoted path without its query; None if there is none."""
     try:
-        return resolve(path)
+        return resolve(without_prefix(path))
     except Resolver404:
         return None
 

@@ -10,6 +10,7 @@ and every one that is a scalar can be set in the environment as `IMGO_<NAME>`.
 
 import logging
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def _at_least(lowest: int, name: str, default: int) -> int:
 def _list(name: str, default: str = "") -> list[str]:
     """The environment variable `name` as a comma-separated list."""
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+def _script_name() -> str | None:
+    """The environment variable DJANGO_SCRIPT_NAME as a path; None without one."""
+    value = os.environ.get("DJANGO_SCRIPT_NAME", "").strip().rstrip("/")
+    if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        raise ImproperlyConfigured(
+            f"DJANGO_SCRIPT_NAME={value!r}: say a path that begins with a slash, such as /push."
+        )
+    return value or None
 
 
 def _secret_key() -> str:
@@ -159,6 +170,8 @@ SECRET_KEY = _secret_key()
 DEBUG = _flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+# The path below which a proxy serves this, with or without passing it on; see imgo_site/prefix.py.
+FORCE_SCRIPT_NAME = _script_name()
 CSRF_FAILURE_VIEW = "push.dashboard.access.csrf_failure"
 if _flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -166,7 +179,8 @@ if _flag("DJANGO_BEHIND_TLS_PROXY"):
     # A browser's pages are sent to https://. Not the API and the probes: backends and monitoring
     # inside call nodes directly, and a POST that is redirected is lost.
     SECURE_SSL_REDIRECT = _flag("DJANGO_SSL_REDIRECT", default=True)
-    SECURE_REDIRECT_EXEMPT = [r"^api/", r"^(1|goim)/", r"^(healthz|readyz|metrics)$"]
+    _BELOW = re.escape(f"{FORCE_SCRIPT_NAME}/".lstrip("/")) if FORCE_SCRIPT_NAME else ""
+    SECURE_REDIRECT_EXEMPT = [rf"^{_BELOW}(api|1|goim)/", rf"^{_BELOW}(healthz|readyz|metrics)$"]
     # For so many seconds a browser that was here takes nothing but HTTPS from this host, and that
     # cannot be taken back: an hour to begin with, a year (31536000) when all is well.
     SECURE_HSTS_SECONDS = _seconds("DJANGO_HSTS_SECONDS", 3600)

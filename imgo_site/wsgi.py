@@ -2,6 +2,7 @@
 
 import os
 
+import django
 from django.core.wsgi import get_wsgi_application
 
 from imgo_site import collector
@@ -10,6 +11,8 @@ from imgo_site.wsgi_bodies import BodyRequest
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
+# With the prefix of FORCE_SCRIPT_NAME, which the next call leaves out: STATIC_URL is kept with it.
+django.setup()
 application = get_wsgi_application()
 application.request_class = BodyRequest
 limit_statements()

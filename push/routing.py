@@ -3,11 +3,18 @@
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter
+from django.urls import get_script_prefix
 
 from imgo_site.origins import is_allowed_host
+from imgo_site.prefix import without_prefix
 from push.consumers import TcpConsumer, WebSocketConsumer
 
 WEBSOCKET_PATH = "/sub"  # imgo's
+
+
+def websocket_path() -> str:
+    """Return the path for clients on a page: below the prefix that imgo is served at."""
+    return get_script_prefix().rstrip("/") + WEBSOCKET_PATH
 
 
 class WebSocketRouter:
@@ -19,7 +26,7 @@ class WebSocketRouter:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve `/sub` of a host that is ours, refuse the rest."""
         headers = {name.decode("latin1"): text.decode("latin1") for name, text in scope["headers"]}
-        if scope["path"].rstrip("/") != WEBSOCKET_PATH:
+        if without_prefix(scope["path"]).rstrip("/") != WEBSOCKET_PATH:
             refusal = f"There is no WebSocket at this path, but at {WEBSOCKET_PATH}."
         elif not is_allowed_host(headers):
             refusal = "This server does not answer to this host: see DJANGO_ALLOWED_HOSTS."

@@ -18,7 +18,7 @@ from push import demo as demo_data
 from push.api.problems import problem_response
 from push.api.schemas import PushRequest, read, utf8
 from push.pages import render
-from push.routing import WEBSOCKET_PATH
+from push.routing import websocket_path
 from push.services import accept_push
 
 # Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
@@ -95,7 +95,7 @@ def demo(request: HttpRequest) -> HttpResponse:
         "push_url": reverse("imgo:demo-push"),
     }
     context = {
-        "ws_path": WEBSOCKET_PATH,
+        "ws_path": websocket_path(),
         "demo_config": config,
         "api_key_hint": "This API key is the demo's. Your own: manage.py apikey NAME",
         "curl": demo_data.curl_line(known["api_key"], request.build_absolute_uri("/")[:-1]),

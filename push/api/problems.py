@@ -6,6 +6,8 @@ from typing import Any
 from django.core.exceptions import DisallowedHost, RequestDataTooBig, SuspiciousOperation
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import get_script_prefix
+from django.utils.html import escape
 from rest_framework import exceptions
 
 from imgo_site.errors import (
@@ -18,6 +20,7 @@ from imgo_site.errors import (
     TooLarge,
     Unavailable,
 )
+from imgo_site.prefix import without_prefix
 from push.api.answers import UNKNOWN_TYPE, Problem
 
 logger = logging.getLogger(__name__)
@@ -122,9 +125,9 @@ def _unknown(error: ImgoError) -> dict[str, str]:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500: a bug, logged by Django with its traceback."""
-    if request.path.startswith("/1/"):
+    if request.path_info.startswith("/1/"):
         return legacy_response(ImgoError("internal error"))
-    if request.path.startswith("/goim/"):
+    if request.path_info.startswith("/goim/"):
         return goim_response(ImgoError("internal error"))
     error = ImgoError("Something went wrong on our side; it has been logged.")
     error.code = "internal_error"
@@ -141,6 +144,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def answer_at(path: str, error: ImgoError) -> HttpResponse:
     """Return the answer to an error in the form that callers of a path expect."""
+    path = without_prefix(path)
     if path.startswith("/1/"):
         return legacy_response(error)
     if path.startswith("/goim/"):
@@ -152,14 +156,16 @@ def answer_at(path: str, error: ImgoError) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
     """Django's handler404."""
-    if request.path.startswith("/1/"):
+    path = request.path_info
+    if path.startswith("/1/"):
         return JsonResponse({"ret": RET_PARAMETER}, status=404)
     error = NotFound(f"There is nothing at {request.path}.")
-    if request.path.startswith("/goim/"):
+    if path.startswith("/goim/"):
         return goim_response(error)
-    if request.path.startswith("/api/"):
+    if path.startswith("/api/"):
         return problem_response(error)
     return HttpResponse(
-        "<!doctype html><title>Not found</title><p>There is nothing here. <a href='/'>Start</a>.",
+        "<!doctype html><title>Not found</title><p>There is nothing here. "
+        f"<a href='{escape(get_script_prefix())}'>Start</a>.",
         status=404,
     )

@@ -10,6 +10,7 @@ from django.db import connection
 from django.urls import NoReverseMatch, reverse
 
 from imgo_site.conf import conf
+from imgo_site.prefix import prefix
 from push.checks.reading import with_settings
 
 NEEDED = (
@@ -24,6 +25,22 @@ OF_PAGES = (
 )
 OF_REQUESTS = "imgo_site.middleware.RequestMiddleware"
 POOL_MIN = 3  # connections: the two of DATABASE_THREADS, and one for the API
+OWN_PATHS = frozenset(
+    [
+        "1",
+        "admin",
+        "api",
+        "dashboard",
+        "demo",
+        "favicon.ico",
+        "goim",
+        "healthz",
+        "metrics",
+        "readyz",
+        "static",
+        "sub",
+    ]
+)
 SECRET_KEY_MIN, SECRET_KEY_DISTINCT_MIN = 32, 8  # characters
 
 
@@ -162,5 +179,21 @@ def check_hosts(**_: object) -> list[CheckMessage]:
             "cookies with them.",
             hint="Set DJANGO_ALLOWED_HOSTS to the names of this server.",
             id="imgo.E026",
+        )
+    ]
+
+
+@register
+def check_prefix(**_: object) -> list[CheckMessage]:
+    """E027: a prefix that a path of imgo begins with too, so that it cannot be told apart."""
+    first = prefix().strip("/").partition("/")[0]
+    if first not in OWN_PATHS:
+        return []
+    return [
+        Error(
+            f"FORCE_SCRIPT_NAME is {prefix()!r}, and imgo has paths that begin with /{first}: what "
+            "a proxy strips and what it keeps would look the same.",
+            hint="Serve imgo below another path (DJANGO_SCRIPT_NAME).",
+            id="imgo.E027",
         )
     ]

@@ -24,7 +24,7 @@ from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action
 from push.pages import render
 from push.registry import Entry, get_registry
-from push.routing import WEBSOCKET_PATH
+from push.routing import websocket_path
 
 SESSIONS_SHOWN = 200
 MEMBERS_SHOWN = 200
@@ -52,7 +52,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     """What is going on now; the script keeps it up to date."""
     may = _may(request)
     config = {
-        "ws": WEBSOCKET_PATH if conf.SESSION_AUTH else None,
+        "ws": websocket_path() if conf.SESSION_AUTH else None,
         "room": DASHBOARD_ROOM,
         "data": reverse("imgo:dashboard-data"),
         "every": snapshot.EVERY,

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from imgo_site.conf import conf
 from imgo_site.names import check_name
-from push.routing import WEBSOCKET_PATH
+from push.routing import websocket_path
 
 register = template.Library()
 
@@ -24,7 +24,7 @@ def imgo(
     *,
     rooms: str | Iterable[str] = (),
     token: str = "",
-    url: str = WEBSOCKET_PATH,
+    url: str = "",
     nonce: str = "",
 ) -> SafeString:
     """The element that loads push/page.js, which connects and tells of messages in DOM events.
@@ -43,7 +43,7 @@ def imgo(
     if isinstance(rooms, str):
         rooms = [name.strip() for name in rooms.split(",") if name.strip()]
     data = {
-        "url": url,
+        "url": url or websocket_path(),
         # In one tab users take turns: what one has seen must not be hidden from the next.
         "name": str(import_string(conf.SESSION_KEY)(user)) if is_signed_in else "",
         "token": token,

@@ -6,6 +6,7 @@ import resource
 import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
+from django.db import connection
 
 from imgo_site.conf import ImgoSettings
 from push import checks as module
@@ -248,7 +249,61 @@ def test_a_tls_proxy_that_is_not_named_is_an_error(settings, imgo):
     assert ids() == []
 
 
+# The project around it
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"USE_TZ": False}, ["imgo.E022"]),
+        ({"MIDDLEWARE": []}, ["imgo.E021", "imgo.W031"]),
+        ({"FORCE_SCRIPT_NAME": "/push"}, []),
+        ({"FORCE_SCRIPT_NAME": "/api/push"}, ["imgo.E027"]),
+        ({"ROOT_URLCONF": "push.urls"}, []),  # without the namespace there are no pages of ours
+        ({"ROOT_URLCONF": "tests.hosts.no_admin_urls"}, ["imgo.E023"]),
+    ],
+    ids=str,
+)
+def test_setting_of_the_project_that_cannot_work_has_its_id(settings, given, expected):
+    for name, value in given.items():
+        setattr(settings, name, value)
+    told = [(id_, hint) for id_, _, hint in found()]
+    assert sorted(id_ for id_, _ in told) == expected
+    assert all(hint for _, hint in told)
+
+
+def test_proxies_that_nobody_asks_are_an_error(settings, imgo):
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "imgo_site" not in name]
+    assert ids() == ["imgo.W031"]
+    imgo(TRUSTED_PROXIES=["10.0.0.1"])
+    assert ids() == ["imgo.E021"]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, True), (2, True), (3, False)])
+def test_pool_that_is_too_small_is_an_error(monkeypatch, size, expected):
+    pool = {"min_size": 1, "max_size": size}
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "pool", pool)
+    assert ("imgo.E024" in ids()) is expected
+
+
 # The machine, Postgres and Redis: with --deploy
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"SECRET_KEY": "x"}, ["imgo.E025"]),
+        ({"SECRET_KEY": "x" * 64}, ["imgo.E025"]),
+        ({"SECRET_KEY": "changeme-changeme"}, ["imgo.E025"]),
+        ({"ALLOWED_HOSTS": ["push.example.com", "*"]}, ["imgo.E026"]),
+        ({"ALLOWED_HOSTS": [".example.com"]}, []),
+    ],
+    ids=str,
+)
+def test_deployment_that_strangers_can_enter_is_an_error(many_files, settings, given, expected):
+    for name, value in given.items():
+        setattr(settings, name, value)
+    assert deploy_ids() == expected
 
 
 def deploy_ids(databases: list[str] | None = None) -> list[str]:

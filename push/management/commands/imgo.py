@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers, is_embedded, is_one_process, is_shared_database
@@ -87,7 +87,7 @@ class Command(ImgoCommand):
 
 def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
     """What there is to open in a browser, and how to sign in."""
-    lines = [f"  demo page     {base}/"] if known is not None else []
+    lines = [f"  demo page     {base}{get_script_prefix()}"] if known is not None else []
     try:
         pages = {"dashboard": reverse("imgo:dashboard"), "API docs": reverse("imgo:docs")}
         pages["admin"] = reverse("admin:index")
