@@ -95,8 +95,8 @@ class ImgoSettings:
     # Sessions.
     HANDSHAKE_TIMEOUT: float = _setting(
         5.0,
-        "From connect to a valid auth frame, seconds; the same for a request's first line and "
-        "headers.",
+        "From connect to an open session, seconds, without the time a client takes to read; the "
+        "same for a request's first line and headers.",
     )
     MAX_UNAUTHENTICATED: int = _setting(
         1_000,
@@ -179,7 +179,9 @@ class ImgoSettings:
     DATABASE_TIMEOUT: float = _setting(
         5.0, "Longest wait of a push or a look-up for one answer of Postgres, seconds."
     )
-    DATABASE_THREADS: int = _setting(2, "Database connections of a node's loaders.")
+    DATABASE_THREADS: int = _setting(
+        2, "Database connections of a node for look-ups of logins; as many for each of two others."
+    )
     GROUP_LINGER: float = _setting(5.0, "A node leaves an empty group after this pause, seconds.")
     NODE_LEASE: float = _setting(30.0, "A node not heard of for this long is gone, seconds.")
     DRAIN_SECONDS: float = _setting(

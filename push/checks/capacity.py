@@ -22,6 +22,8 @@ from push.models import Node
 FILES_MIN = 10_000  # sessions that a node should be able to hold
 API_PROCESSES = 2  # as docs/deploying.md starts gunicorn; WEB_CONCURRENCY says otherwise
 REDIS_CONNECTIONS = 15  # of one process: counted were 11 of a worker, 8 of a node, 3 of the API
+THREAD_GROUPS = 3  # of a node: see imgo_site/database_threads.py
+MEMORY_USED_MAX = 0.8  # of Redis's maxmemory
 REDIS_TIMEOUT = 2.0  # seconds
 
 
@@ -70,7 +72,10 @@ def count_processes() -> Processes:
 
 @register(Tags.database, deploy=True)
 def check_connections(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """W015-W016: more connections than Postgres or Redis take; I001: they cannot be asked."""
+    """W015-W016: more connections than Postgres or Redis take; W035-W036: Redis's memory.
+
+    I001: they cannot be asked.
+    """
     if "default" not in (databases or ()):
         return []
     try:
@@ -92,13 +97,14 @@ def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
             " current_setting('superuser_reserved_connections')::int"
         )
         most, reserved = cursor.fetchone()
-    wanted = processes.total * size
+    own = THREAD_GROUPS * conf.DATABASE_THREADS
+    wanted = processes.total * size + processes.nodes * own
     if wanted > most - reserved:
         yield checks.Warning(
-            f"{processes}, each with a pool of {size}, may open {wanted} connections; Postgres "
-            f"takes {most - reserved}.",
-            hint="Raise max_connections of Postgres, lower DATABASE_POOL_SIZE, or put a pooler in "
-            "between.",
+            f"{processes}, each with a pool of {size}, and {own} connections more of each node, "
+            f"may open {wanted} connections; Postgres takes {most - reserved}.",
+            hint="Raise max_connections of Postgres, lower DATABASE_POOL_SIZE or DATABASE_THREADS, "
+            "or put a pooler in between.",
             id="imgo.W015",
         )
 
@@ -113,6 +119,7 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
             socket_timeout=REDIS_TIMEOUT,
         ) as client:
             most = client.info("clients").get("maxclients")
+            memory = client.info("memory")
     except redis.RedisError as error:
         yield _not_checked("Redis", error)
         return
@@ -122,6 +129,28 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
             f"{processes} may open {wanted} connections; Redis takes {most}.",
             hint="Raise maxclients of Redis.",
             id="imgo.W016",
+        )
+    yield from _check_memory(memory)
+
+
+def _check_memory(memory: dict[str, Any]) -> Iterator[CheckMessage]:
+    """W035: an eviction policy that drops what is needed; W036: hardly any memory left."""
+    limit, policy = int(memory.get("maxmemory") or 0), memory.get("maxmemory_policy")
+    if limit and policy != "noeviction":
+        yield checks.Warning(
+            f"Redis drops keys when it is full (maxmemory-policy {policy}): queues of tasks, and "
+            "who is connected.",
+            hint="Set maxmemory-policy to noeviction, and give Redis enough memory. imgo needs "
+            "little: it grows with sessions, not with messages.",
+            id="imgo.W035",
+        )
+    used = int(memory.get("used_memory") or 0)
+    if limit and used > limit * MEMORY_USED_MAX:
+        yield checks.Warning(
+            f"Redis uses {used / limit:.0%} of its maxmemory ({limit} bytes). When it is full, new "
+            "sessions are refused and /readyz is 503.",
+            hint="Raise maxmemory of Redis, or give imgo a Redis of its own.",
+            id="imgo.W036",
         )
 
 

@@ -349,6 +349,23 @@ def test_more_connections_than_postgres_takes_are_a_warning(many_files, imgo, mo
 
 
 @pytest.mark.django_db
+def test_redis_that_drops_keys_or_is_nearly_full_is_a_warning(many_files, redis_client):
+    used = redis_client.info("memory")["used_memory"]
+    try:
+        redis_client.config_set("maxmemory", used * 4)
+        assert deploy_ids(["default"]) == []
+        redis_client.config_set("maxmemory-policy", "allkeys-lru")
+        assert deploy_ids() == []  # Redis is not asked
+        assert deploy_ids(["default"]) == ["imgo.W035"]
+        redis_client.config_set("maxmemory-policy", "noeviction")
+        redis_client.config_set("maxmemory", int(used * 1.1))
+        assert deploy_ids(["default"]) == ["imgo.W036"]
+    finally:
+        redis_client.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.django_db
 def test_what_runs_is_counted():
     for number in range(3):
         Node.objects.announce(f"n{number}")
