@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.http import HttpResponse, JsonResponse, QueryDict
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from accounts.authentication import LegacyAuthentication, caller
@@ -38,9 +39,9 @@ SCRIPT_ESCAPES = {"\u2028": "\\u2028", "\u2029": "\\u2029"}
 TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # Go's strconv.ParseBool
 
 
-def user_id(value: object) -> str:
-    """imgo's user id, a positive 64-bit number, as the key it is here. Raises `BadRequest`."""
-    return str(check_number(value, "uid", lowest=1, highest=INT64_MAX))
+def user_id(value: object, lowest: int = 0) -> str:
+    """Return imgo's user id, 63 bits, as the key it is here. Raises `BadRequest`."""
+    return str(check_number(value, "uid", lowest=lowest, highest=INT64_MAX))
 
 
 def room_id(value: object) -> str:
@@ -55,7 +56,14 @@ class LegacyView(ApiView):
     content_negotiation_class = JsonAlways
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
-        """A `refusal`; a bug becomes a 500 that is logged."""
+        """A `refusal`, for a wrong method in imgo's words; a bug becomes a 500 that is logged."""
+        if isinstance(exc, MethodNotAllowed):
+            return HttpResponse(
+                "Method Not Allowed\n",
+                status=exc.status_code,
+                content_type="text/plain; charset=utf-8",
+                headers={"Allow": ", ".join(self.allowed_methods)},
+            )
         known = as_imgo_error(exc)
         if known is None:
             raise exc
@@ -99,7 +107,7 @@ class PushManyView(LegacyView):
         """`{"u": [1, 2, 3], "m": {...}}`."""
         wanted = read(utf8(body_of(request)), ManyRequest)
         if not wanted.u:
-            raise BadRequest("'u' names no user.")
+            return done()  # imgo pushed to each of none, too
         keys = tuple(user_id(uid) for uid in wanted.u)
         accept_in_group(Push(bytes(wanted.m), keys=keys), caller(request).name)
         return done()
@@ -180,7 +188,7 @@ class NewTokenView(LegacyView):
         `rid`: the room that the sessions of this token are in from the start; none without it.
         """
         values = _form_or_json(request)
-        key = user_id(values.get("uid"))
+        key = user_id(values.get("uid"), lowest=1)  # imgo gives no token to user 0 either
         token = values.get("token")
         if not isinstance(token, str) or not token:
             raise BadRequest("token is missing.")

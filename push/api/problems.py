@@ -139,6 +139,10 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     error = as_imgo_error(exception) or BadRequest("The request cannot be understood.")
     if isinstance(exception, DisallowedHost):
         error = BadRequest("This server does not answer to this host: see DJANGO_ALLOWED_HOSTS.")
+        if request.path.startswith("/1/"):
+            # imgo answered to any host, so whoever moves an old tool has to be told.
+            body = {"ret": ret_of(error), "message": error.message}
+            return JsonResponse(body, status=error.status)
     return answer_at(request.path, error)
 
 

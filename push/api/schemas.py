@@ -123,8 +123,8 @@ class ManyRequest(Struct):
     """imgo's body of /1/pushs."""
 
     u: Annotated[
-        list[Annotated[Whole, told(minimum=1, maximum=INT64_MAX)]],
-        told("Ids of users; see MAX_KEYS for how many.", minItems=1),
+        list[Annotated[Whole, told(minimum=0, maximum=INT64_MAX)]],
+        told("Ids of users; see MAX_KEYS for how many."),
     ]
     m: Annotated[Raw, told("The message, any JSON value.")]
 

@@ -6,6 +6,7 @@ the pause is longer here than the default.
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -54,13 +55,15 @@ class OneRead:
     """The habit of imgo's Java client. What it cannot make sense of is garbled."""
 
     def __init__(self, port: int, body: bytes) -> None:
-        self.garbled = 0
+        self.garbled = 0  # reads
+        self.frames = 0  # that the server has sent, read in time or not
         self._socket = socket.create_connection((HOST, port), timeout=TIMEOUT)
         self._socket.sendall(pack(AUTH, 1, body))
 
     def frame(self) -> Frame | None:
         """Return the first frame of the next read; None if more or less than one was in it."""
         frames, rest = unpack(self._socket.recv(READ_MAX))
+        self.frames += len(frames)
         if len(frames) != 1 or rest:
             self.garbled += 1
             return None
@@ -84,12 +87,11 @@ async def push_many(world: World, key: str, count: int) -> None:
 def read_replay(port: int, token: str, count: int) -> tuple[int, list[bytes]]:
     """Connect and read as many messages as were pending: garbled reads, and the bodies."""
     client = OneRead(port, token.encode())
-    try:
-        frames = [client.frame() for _ in range(1 + count)]
-    except TimeoutError:
-        frames = []
-    finally:
-        client.close()
+    frames = []
+    with contextlib.suppress(TimeoutError):
+        while client.frames < 1 + count:
+            frames.append(client.frame())
+    client.close()
     bodies = [frame.body for frame in frames if frame is not None and frame.op == MESSAGE]
     return client.garbled, bodies
 

@@ -11,7 +11,7 @@ from push.api.schemas import ManyRequest
 
 TAG = "imgo's own paths"
 
-USER = {"type": "integer", "minimum": 1, "maximum": INT64_MAX}
+USER = {"type": "integer", "minimum": 0, "maximum": INT64_MAX}
 NUMBER = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}
 UID = Parameter("uid", USER, "The user's id.", 1, is_required=True)
 RID = Parameter("rid", NUMBER, "The room's number.", 1, is_required=True)
