@@ -63,6 +63,10 @@ check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django'
 	$(PY) manage.py makemigrations --check --dry-run --settings tests.examples.settings
 	$(MKDOCS) build --strict --quiet
 
+.PHONY: plans
+plans: $(VENV)/.test-stamp ## read the plans of the nodes' queries on tables of a million rows
+	PLAN_ROWS=1000000 $(PY) -m pytest -q tests/offline/test_plans.py $(ARGS)
+
 .PHONY: chaos
 chaos: $(VENV)/.test-stamp ## the long test under faults, five minutes; ARGS="..." goes to it
 	$(PY) -m tests.chaos $(ARGS)

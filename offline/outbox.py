@@ -8,17 +8,17 @@ all that is there, in order of id, and so makes good for whatever was lost befor
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, ClassVar
 
 from django.db import OperationalError, connection, models, transaction
-from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models import F, Min
 from django.utils import timezone
 
 from imgo_site.origin import ORIGIN_MAX
 from offline.messages import CHUNK, Message
+from offline.pages import FIRSTS
 
 ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
 ERROR_MAX = 500  # characters kept of an error
@@ -105,9 +105,23 @@ class OutboxManager(models.Manager["Outbox"]):
         return parks
 
     def overdue(self, age: float) -> list[int]:
-        """The partitions that have something to send for more than `age` seconds."""
-        old = self.filter(parked_at=None, created_at__lt=Now() - timedelta(seconds=age))
-        return sorted(set(old.order_by().values_list("partition", flat=True).distinct()))
+        """Return the partitions that have something to send for more than `age` seconds."""
+        return [one for one, seconds in self.waiting().items() if seconds > age]
+
+    def waiting(self) -> dict[int, float]:
+        """Return the partitions that have something to send, and for how many seconds.
+
+        The age is that of the first message, whose id is the lowest. It costs an index look-up a
+        partition, however much there is.
+        """
+        if connection.vendor != "postgresql":
+            rows = self.filter(parked_at=None).order_by().values("partition")
+            firsts = rows.annotate(first=Min("created_at")).values_list("partition", "first")
+            now = timezone.now()
+            return {partition: (now - first).total_seconds() for partition, first in firsts}
+        with connection.cursor() as cursor:
+            cursor.execute(_WAITING.format(firsts=FIRSTS))
+            return dict(cursor.fetchall())
 
 
 class Outbox(models.Model):
@@ -153,6 +167,12 @@ class Outbox(models.Model):
         return f"message {self.message_id} to partition {self.partition}"
 
 
+_WAITING = """
+    WITH RECURSIVE {firsts}
+    SELECT partition,
+           CAST(extract(epoch FROM statement_timestamp() - created_at) AS double precision)
+    FROM firsts ORDER BY partition
+"""
 _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
            {age}, o.origin,

@@ -2,18 +2,18 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import ClassVar, TypeVar
 
 from django.db import connection, models, transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from imgo_site.conf import conf
 from offline.events import Event
 from offline.messages import CHUNK, Message
+from offline.pages import query
 
+COUNTED_FACTOR = 10  # times the limit: so many more are told apart by those who ask
 EXPIRE_BATCH = 1000  # rows of one DELETE, so that none holds locks for long
 
 
@@ -41,7 +41,7 @@ class PendingManager(models.Manager["Pending"]):
 
         One query, however many ask.
         """
-        return _pages(list(wanted), size, _PENDING)
+        return _pages(list(wanted), size, "pending")
 
     def history(
         self, wanted: Iterable[HistoryPage], size: int
@@ -50,7 +50,7 @@ class PendingManager(models.Manager["Pending"]):
 
         Only ids above both; what was had as long as there are records of it.
         """
-        return _pages(list(wanted), size, f"{_PENDING} UNION {_HAD}")
+        return _pages(list(wanted), size, "history")
 
     def missed(
         self, wanted: Iterable[Page], size: int, age: float
@@ -61,8 +61,8 @@ class PendingManager(models.Manager["Pending"]):
         that would overtake what others of the key have had already and this node has to come.
         """
         if age:
-            return _pages(list(wanted), size, f"{_PENDING} UNION {_HAD_LATELY}", age)
-        return _pages(list(wanted), size, _LONG_PENDING, conf.SWEEP_AFTER)
+            return _pages(list(wanted), size, "lately", age)
+        return _pages(list(wanted), size, "long pending", conf.SWEEP_AFTER)
 
     def remove(self, pairs: Sequence[tuple[int, str]]) -> int:
         """Delete the rows of these (message id, key); returns how many there were."""
@@ -82,10 +82,18 @@ class PendingManager(models.Manager["Pending"]):
         """Those of these (message id, key) that are pending."""
         wanted = list(set(pairs))
         found: set[tuple[int, str]] = set()
-        for start in range(0, len(wanted), CHUNK):
-            chunk = set(wanted[start : start + CHUNK])
-            rows = self.filter(message__in={i for i, _ in chunk}, key__in={key for _, key in chunk})
-            found |= chunk & set(rows.values_list("message_id", "key"))
+        with connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                cursor.execute(_AMONG, [[i for i, _ in wanted], [key for _, key in wanted]])
+                return set(cursor.fetchall())
+            for start in range(0, len(wanted), CHUNK):
+                chunk = wanted[start : start + CHUNK]
+                sql = _AMONG_VALUES.format(marks=", ".join(["(%s, %s)"] * len(chunk)))
+                cursor.execute(
+                    sql,
+                    [value for pair in chunk for value in pair],
+                )
+                found.update(cursor.fetchall())
         return found
 
     def unexpired(self, key: str) -> "models.QuerySet[Pending]":
@@ -93,9 +101,16 @@ class PendingManager(models.Manager["Pending"]):
         return self.filter(key=key, expires_at__gt=Now())
 
     def crowded(self, keys: Collection[str], limit: int) -> dict[str, int]:
-        """Those of `keys` that have more than `limit` pending messages, and how many."""
+        """Return those of `keys` that have more than `limit` pending messages, and how many.
+
+        On Postgres it counts no further than `COUNTED_FACTOR` times the limit, and one.
+        """
         names = list(keys)
         found: dict[str, int] = {}
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(_CROWDED, [names, limit * COUNTED_FACTOR + 1, limit])
+                return dict(cursor.fetchall())
         for start in range(0, len(names), CHUNK):
             rows = self.filter(key__in=names[start : start + CHUNK]).values("key")
             counts = rows.annotate(count=Count("pk")).filter(Q(count__gt=limit))
@@ -105,11 +120,13 @@ class PendingManager(models.Manager["Pending"]):
     def trim(self, key: str, limit: int) -> int:
         """Drop the oldest pending messages of `key` above `limit`; returns how many."""
         newest = self.filter(key=key).order_by("-message_id")
+        dropped = 0
         # One id, of the newest that goes; none if others were acknowledged meanwhile.
         for newest_gone in newest.values_list("message_id", flat=True)[limit : limit + 1]:
-            oldest = self.filter(key=key, message_id__lte=newest_gone)
-            return self._settle(oldest, Event.Kind.DROPPED, "offline_max")
-        return 0
+            oldest = self.filter(key=key, message_id__lte=newest_gone).order_by("message_id")
+            while count := self._settle(oldest[:EXPIRE_BATCH], Event.Kind.DROPPED, "offline_max"):
+                dropped += count
+        return dropped
 
     def expire(self) -> int:
         """Settle one batch of what has expired; returns how many."""
@@ -128,77 +145,38 @@ class PendingManager(models.Manager["Pending"]):
         return len(found)
 
 
-# Rows (place, message_id, seconds since it was had) that are wanted.
-_NO_AGE = "CAST(NULL AS double precision)"
-_PENDING = """
-    SELECT w.place, p.message_id, {pending} AS had
-    FROM wanted w JOIN offline_pending p USING (key)
-    WHERE p.message_id > w.after AND p.message_id > w.since AND p.expires_at > {now}
+_AMONG = """
+    SELECT p.message_id, p.key FROM unnest(%s::bigint[], %s::text[]) AS wanted (message_id, key)
+    CROSS JOIN LATERAL (
+        SELECT message_id, key FROM offline_pending
+        WHERE message_id = wanted.message_id AND key = wanted.key OFFSET 0
+    ) p
 """
-_LONG_PENDING = """
-    SELECT w.place, p.message_id, {pending} AS had
-    FROM wanted w JOIN offline_pending p USING (key)
-    JOIN offline_message m ON m.id = p.message_id
-    WHERE p.message_id > w.after AND p.expires_at > {now} AND m.created_at < {then}
-          AND NOT EXISTS (SELECT 1 FROM offline_outbox o
-                          WHERE o.message_id = p.message_id AND o.parked_at IS NULL)
+_AMONG_VALUES = """
+    SELECT message_id, key FROM offline_pending WHERE (message_id, key) IN (VALUES {marks})
 """
-_HAD = """
-    SELECT w.place, e.message_id, {pending} AS had
-    FROM wanted w JOIN offline_event e USING (key)
-    JOIN offline_message m ON m.id = e.message_id
-    WHERE e.message_id > w.after AND e.message_id > w.since AND m.expires_at > {now}
-          AND e.kind IN ('received', 'acknowledged')
-"""
-_HAD_LATELY = """
-    SELECT w.place, e.message_id, {age} AS had
-    FROM wanted w JOIN offline_event e USING (key)
-    JOIN offline_message m ON m.id = e.message_id
-    WHERE e.message_id > w.after AND m.expires_at > {now} AND e.at > {then}
-          AND e.kind IN ('received', 'acknowledged')
+_CROWDED = """
+    SELECT wanted.key, counted.count FROM unnest(%s::text[]) AS wanted (key) CROSS JOIN LATERAL (
+        SELECT count(*) FROM (
+            SELECT 1 FROM offline_pending p WHERE p.key = wanted.key ORDER BY p.message_id LIMIT %s
+        ) AS rows_found
+    ) counted
+    WHERE counted.count > %s
 """
 
 
 def _pages(
-    wanted: list[W], size: int, source: str, age: float = 0.0
+    wanted: list[W], size: int, kind: str, age: float = 0.0
 ) -> dict[W, list[PendingMessage]]:
     found: dict[W, list[PendingMessage]] = {ask: [] for ask in wanted}
     if not found:
         return found
     asks = list(found)
-    marks = ", ".join(["(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint))"] * len(asks))
     values: list[str | int] = []
     for place, (key, *ids) in enumerate(asks):
         values += [place, key, ids[0], ids[-1]]
-    # The database's time where there is more than one process: their clocks may differ.
-    if connection.vendor == "postgresql":
-        now = "statement_timestamp()"
-        then = f"{now} - interval '{age:f} seconds'"
-        elapsed = f"CAST(extract(epoch FROM {now} - e.at) AS double precision)"
-    else:
-        moment = timezone.now()
-        now, then = (
-            f"'{connection.ops.adapt_datetimefield_value(time)}'"
-            for time in (moment, moment - timedelta(seconds=age))
-        )
-        elapsed = f"(julianday({now}) - julianday(e.at)) * 86400"
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            WITH wanted (place, key, after, since) AS (VALUES {marks}),
-            found AS ({source.format(now=now, then=then, age=elapsed, pending=_NO_AGE)}),
-            ranked AS (
-                SELECT place, message_id, had,
-                       row_number() OVER (PARTITION BY place ORDER BY message_id) AS number
-                FROM found
-            )
-            SELECT r.place, m.id, m.op, m.body, m.is_json, r.had
-            FROM ranked r JOIN offline_message m ON m.id = r.message_id
-            WHERE r.number <= %s
-            ORDER BY r.place, m.id
-            """,  # noqa: S608 - only placeholders, our own text and a time are put in
-            [*values, size],
-        )
+        cursor.execute(query(kind, len(asks), size, age), values)
         for place, message_id, op, body, is_json, had in cursor.fetchall():
             message = PendingMessage(message_id, op, bytes(body), bool(is_json), had)
             found[asks[place]].append(message)

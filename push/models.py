@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from imgo_site.conf import conf
 
+FORGET_BATCH = 500  # rows of one DELETE
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,9 +61,14 @@ class DedupeManager(models.Manager["Dedupe"]):
         return dict(rows.values_list("dedupe_id", "message_id"))
 
     def forget(self) -> int:
-        """Delete what is older than the window; returns how many."""
-        limit = Now() - timedelta(seconds=conf.DEDUPE_WINDOW)
-        return self.filter(created_at__lte=limit).delete()[0]
+        """Delete one batch of what is older than the window; returns how many."""
+        due = self.overdue().order_by("created_at")
+        ids = list(due.values_list("pk", flat=True)[:FORGET_BATCH])
+        return self.filter(pk__in=ids).delete()[0] if ids else 0
+
+    def overdue(self) -> "models.QuerySet[Dedupe]":
+        """Return the rows that are older than the window."""
+        return self.filter(created_at__lte=Now() - timedelta(seconds=conf.DEDUPE_WINDOW))
 
 
 class Dedupe(models.Model):

@@ -218,7 +218,8 @@ class Upkeep:
                 metrics.DROPS.labels("expired").inc(count)
             while await cluster_threads.run(Message.objects.prune):
                 pass
-            await cluster_threads.run(Dedupe.objects.forget)
+            while await cluster_threads.run(Dedupe.objects.forget):
+                pass
 
     async def balance(self) -> None:
         """Strike the balance of the latest messages, for the metrics of all."""

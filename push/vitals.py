@@ -5,12 +5,11 @@ from typing import Any
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.db.models import Count, DurationField, ExpressionWrapper, Min, Q
-from django.db.models.functions import Now
 
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
+from imgo_site.estimates import EXACT_MAX, bounded_count, estimated_count
 from offline.models import Outbox, Pending
 from push import health, metrics, pool, readiness, service_faults
 from push.look import Look
@@ -37,17 +36,13 @@ def deaf_workers() -> list[int]:
 
 
 def outbox() -> Waiting:
-    """How much waits to be fanned out."""
-    waiting = Q(parked_at=None)
-    found = Outbox.objects.aggregate(
-        count=Count("pk", filter=waiting),
-        age=ExpressionWrapper(
-            Now() - Min("created_at", filter=waiting), output_field=DurationField()
-        ),
-        parked=Count("pk", filter=~waiting),
-    )
-    oldest = found["age"].total_seconds() if found["age"] else 0.0
-    return Waiting(found["count"], max(0.0, oldest), found["parked"])
+    """Return how much waits to be fanned out: exact numbers up to 10,000, estimates above."""
+    count = bounded_count(Outbox.objects.filter(parked_at=None).order_by("partition", "message"))
+    if count > EXACT_MAX:
+        count = max(count, estimated_count(Outbox))
+    oldest = max(Outbox.objects.waiting().values(), default=0.0)
+    parked = bounded_count(Outbox.objects.exclude(parked_at=None).order_by("pk"))
+    return Waiting(count, max(0.0, oldest), parked)
 
 
 def pending() -> int:

@@ -31,7 +31,7 @@ class Command(ImgoCommand):
         expired = _all("expired", expired, Pending.objects.expire)
         over = Message.objects.filter(keep_until__lte=Now()).count()
         over = _all("messages", over, Message.objects.prune)
-        forgotten = Dedupe.objects.forget()
+        forgotten = _all("dedupe ids", Dedupe.objects.overdue().count(), Dedupe.objects.forget)
         if options["json"]:
             self.print_json({"expired": expired, "messages": over, "dedupe_ids": forgotten})
         else:
