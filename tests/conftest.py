@@ -35,8 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(CHAOS_SEED, str(secrets.randbelow(10**6)))
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"loads under faults: {CHAOS_SEED}={os.environ[CHAOS_SEED]}"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Said at the end, where it is seen also when a test has failed.
+    seed = os.environ[CHAOS_SEED]
+    terminalreporter.write_line(f"{CHAOS_SEED}={seed} draws the same loads under faults again.")
 
 
 @pytest.fixture
