@@ -79,11 +79,15 @@ class OutboxManager(models.Manager["Outbox"]):
         """
         now = "statement_timestamp()"
         age = f"extract(epoch FROM {now} - m.created_at)"
+        generation = "(SELECT pg_current_xact_id()::text::bigint)"
         if connection.vendor != "postgresql":
             now = f"'{connection.ops.adapt_datetimefield_value(timezone.now())}'"
             age = f"(julianday({now}) - julianday(m.created_at)) * 86400"
+            generation = "0"
         with connection.cursor() as cursor:
-            cursor.execute(_PAGE.format(now=now, age=age), [partition, after, size])
+            cursor.execute(
+                _PAGE.format(now=now, age=age, generation=generation), [partition, after, size]
+            )
             return [_from_row(row) for row in cursor.fetchall()]
 
     def done(self, rows: "list[Outbox]") -> None:
@@ -148,6 +152,8 @@ class Outbox(models.Model):
     # Of a row of a `page`, by the database's time:
     is_late = False  # the message had expired
     age = 0.0  # seconds from its acceptance
+    # The transaction that drains the partition; those of later drains are higher. 0: unknown.
+    generation = 0
 
     class Meta:
         app_label = "offline"
@@ -175,7 +181,7 @@ _WAITING = """
 """
 _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
-           {age}, o.origin,
+           {age}, o.origin, {generation},
            m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure,
            m.speed, m.created_at
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
@@ -185,7 +191,7 @@ _PAGE = """
 
 
 def _from_row(found: tuple[Any, ...]) -> Outbox:
-    pk, partition, partitions, attempts, is_late, age, origin, *message = found
+    pk, partition, partitions, attempts, is_late, age, origin, generation, *message = found
     message_id, audience, room, keys, stored, op, body, is_json, ensure, speed, created = message
     if isinstance(created, str):  # SQLite has no type for times
         created = datetime.fromisoformat(created).replace(tzinfo=UTC)
@@ -194,6 +200,7 @@ def _from_row(found: tuple[Any, ...]) -> Outbox:
     )
     row.is_late = bool(is_late)
     row.age = float(age)
+    row.generation = generation
     row.message = Message(
         pk=message_id,
         audience=audience,

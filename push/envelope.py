@@ -31,6 +31,7 @@ class Envelope(TypedDict, total=False):
     ensure: bool  # it waits for room instead of being dropped
     at: float  # when it was accepted, by the database's clock: Unix time, seconds
     trace: str  # the traceparent of its fan-out, when that is traced
+    drain: list[int]  # the partition it was sent from, and the generation of that drain
     # ECHO
     sent: float  # when it was sent, by the clock of the node's event loop: seconds
     # CLOSE
@@ -117,6 +118,9 @@ def _fault_of_message(message: dict[str, Any]) -> str:
     for name, wanted in _OPTIONS.items():
         if name in message and not isinstance(message[name], wanted):
             return name
+    drain = message.get("drain", [0, 0])
+    if not isinstance(drain, (list, tuple)) or [type(n) for n in drain] != [int, int]:
+        return "drain"
     return "" if 0 <= message["op"] <= INT32_MAX and 0 <= message["id"] < 2**63 else "op or id"
 
 

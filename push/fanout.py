@@ -103,6 +103,15 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
 
 
 def envelopes_of(row: Outbox) -> list[Envelope]:
+    """Return `_envelopes_of` a row, with the drain that they belong to."""
+    envelopes = _envelopes_of(row)
+    if row.generation:
+        for envelope in envelopes:
+            envelope["drain"] = [row.partition, row.generation]
+    return envelopes
+
+
+def _envelopes_of(row: Outbox) -> list[Envelope]:
     """One envelope for each group of this partition that the message goes to.
 
     All keys of it, those too that have acknowledged it already: one device may have been

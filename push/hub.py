@@ -17,6 +17,7 @@ from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push import metrics
 from push.background import Background
+from push.drains import Drains
 from push.ensured import Ensured
 from push.envelope import (
     CLOSE,
@@ -88,6 +89,7 @@ class Hub:
         self.ensured = Ensured(
             self.outboxes, self.background, self.deliver, lambda: self.count_drop("busy_group")
         )
+        self.drains = Drains()
         self.gaps = 0  # how often the layer's connection was lost
         self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
         self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
@@ -273,6 +275,9 @@ class Hub:
 
     def _deliver(self, message: dict[str, Any]) -> None:
         group = message["group"]
+        if "drain" in message and self.drains.is_superseded(*message["drain"]):
+            self.count_drop("superseded")
+            return
         if group not in self.groups:
             return
         outgoing = Outgoing(

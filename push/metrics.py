@@ -33,7 +33,15 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 NOTE_EVERY = 5.0  # seconds; a look at 100,000 sessions takes 30 ms
 # Values of labels that are shown from the start: a rate does not see a series' first count.
 SOURCES = ("token", "jwt", "session", "goim", "dashboard")
-DROP_REASONS = ("busy_group", "expired", "malformed", "offline_max", "parked", "too_late")
+DROP_REASONS = (
+    "busy_group",
+    "expired",
+    "malformed",
+    "offline_max",
+    "parked",
+    "superseded",
+    "too_late",
+)
 LOST_RECEIPTS = ("backlog", "refused", "stop")
 OUTCOMES = ("committed", "aborted", "unknown")
 RECONNECTS = ("lost", "silent")

@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from imgo_site import logs
+from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
@@ -129,7 +130,11 @@ async def test_the_envelope_has_all_that_a_session_needs(listen):
     (one,) = await accept(Push(body, keys=("a",), is_json=False, op=1001, ensure=True))
     accepted = await in_thread(lambda: Message.objects.get(pk=one).created_at)
     await drain_all()
-    assert await messages() == [
+    (envelope,) = await messages()
+    partition, generation = envelope.pop("drain")
+    assert partition == partition_of("a", conf.PARTITIONS)
+    assert generation > 0
+    assert [envelope] == [
         {
             "type": MESSAGE,
             "group": key_group("a"),
