@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from django.db import DataError, IntegrityError
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SIZE = 2_000  # receipts in one transaction
 RETRY_INTERVAL = 1.0  # seconds between attempts while the database is unavailable
+CLAIM_WINDOW = 10.0  # seconds
 BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
 # Errors that are about one receipt: writing the same one again cannot help.
 UNFIT = (DataError, IntegrityError, ValueError, TypeError)
@@ -66,6 +67,8 @@ class Acknowledger:
         self._wakeup = asyncio.Event()
         self._flushing: asyncio.Task[None] | None = None
         self._on_lost = on_lost or _ignore
+        self._claims: Counter[str] = Counter()  # ids by key, since `_claims_since`
+        self._claims_since = 0.0  # monotonic seconds
 
     def sent(self, message_id: int, key: str, session: str) -> None:
         """Note that a session which acknowledges itself was sent the message."""
@@ -81,6 +84,22 @@ class Acknowledger:
         if (message_id, key) not in self._known:
             self._known.add((message_id, key))
             self._add(message_id, key, ACKNOWLEDGED, session)
+
+    def claimed(self, message_id: int, key: str, session: str) -> bool:
+        """Take an acknowledgement of what the session was not sent; return whether it counts.
+
+        An earlier session of the key may have been. Within `CLAIM_WINDOW` as many ids count as may
+        be pending for a key, so that the ids that one client makes up are few.
+        """
+        now = time.monotonic()
+        if now - self._claims_since > CLAIM_WINDOW:
+            self._claims.clear()
+            self._claims_since = now
+        self._claims[key] += 1
+        if self._claims[key] > conf.OFFLINE_MAX:
+            return False
+        self.acknowledged(message_id, key, session)
+        return True
 
     def _add(self, message_id: int, key: str, kind: str, session: str) -> None:
         if len(self._waiting) == BACKLOG_MAX:

@@ -23,9 +23,9 @@ from push.registry import get_registry
 logger = logging.getLogger(__name__)
 
 PAGE = 200  # messages read at a time
+ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be on its way to a key that is online
 PUBLISH_MAX = 5_000  # envelopes handed to the layer at a time
 SPREAD_MAX = 3_600.0  # seconds: who waits longer for a message to everyone waits in vain
-ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be on its way to a key that is online
 
 
 def drain(partition: int, *, wait: bool = True) -> int:

@@ -79,6 +79,10 @@ REQUESTS_REFUSED = Counter(
 for _status in REFUSED_STATUSES:
     REQUESTS_REFUSED.labels(_status)
 DROPS = Counter("imgo_drops", "Messages that were not delivered, by reason.", ["reason"])
+ACKS_DROPPED = Counter(
+    "imgo_acks_dropped",
+    "Acknowledged ids that were dropped: none of them was sent to the session, and too many came.",
+)
 RECOVERED = Counter("imgo_recovered", "Messages found pending that had passed by this node.")
 SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their task was lost.")
 LAYER_RECONNECTS = Counter(

@@ -21,7 +21,8 @@ from offline.pending import Acknowledger, receipt_ages
 from push import health, metrics, publish
 from push.audience import Audience
 from push.envelope import close_envelope
-from push.groups import key_group, node_group, room_group
+from push.fanout import ONLINE_FACTOR
+from push.groups import ALL, key_group, node_group, room_group
 from push.holds import Hold
 from push.hub import Hub
 from push.layers import on_reconnect
@@ -76,6 +77,8 @@ class Node:
         self._holds: list[Hold] = []  # while messages may be passing by
         self._gap_began = 0.0  # monotonic seconds
         self._counter = 0
+        # More are never pending for a key: the oldest of them was settled in another way.
+        self.unacknowledged_max = ONLINE_FACTOR * conf.OFFLINE_MAX
         self.is_draining = False
         self._is_stopping = False
 
@@ -314,6 +317,20 @@ class Node:
     def audience(self, session: Session) -> int:
         """How many sessions are in the room that op 12 leaves: goim's one room of a session."""
         return self.rooms.of(session.change_room)
+
+    def acknowledged(self, message_id: int, session: Session) -> None:
+        """Take an acknowledgement of a client.
+
+        What was sent to the session counts. A client may also mean what an earlier session of its
+        key was sent: that counts for as many ids as can be pending for a key. The rest is dropped,
+        so that a client that names ids at random costs no query and takes no other's place.
+        """
+        if session.take_acknowledged(message_id):
+            self.acknowledger.acknowledged(message_id, session.key, session.id)
+        elif not self.hub.live.has(message_id, ALL) and not self.acknowledger.claimed(
+            message_id, session.key, session.id
+        ):
+            metrics.ACKS_DROPPED.inc()
 
     def delivered(self, message_id: int, session: Session) -> None:
         """The kernel has taken a stored message for a session."""

@@ -182,6 +182,8 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
             sent = send(packet)
         except OSError:
             sent = 0
+        if receipt and session.acks:
+            session.expect_acknowledgement(receipt)
         if sent != len(packet):
             session.link.write_rest(packet, sent, receipt)
         elif receipt:

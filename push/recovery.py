@@ -146,6 +146,7 @@ def _due(
         if not session.is_connecting
         and session.takes(found.op)
         and not hub.replayed.has(found.id, session.id)
+        and not session.awaits(found.id)
         and (found.had is None or session.joined <= asked - found.had)
     ]
     if len(some) == 1 and acknowledger.has(found.id, key):

@@ -65,6 +65,8 @@ class Link(Protocol):
 class Keeper(Protocol):
     """What sessions need of their node."""
 
+    unacknowledged_max: int  # ids that a session remembers
+
     def delivered(self, message_id: int, session: "Session") -> None:
         """The kernel has taken a stored message for a session."""
 
@@ -192,6 +194,7 @@ class Session:
         "packet_kind",
         "rooms",
         "send",
+        "unacknowledged",
     )
 
     def __init__(
@@ -233,6 +236,8 @@ class Session:
         self.close_code = 0  # why the server closed it; 0 when the client has gone
         # The socket's own, while a message may be given to it directly: see `write_to_all`.
         self.send: Callable[[bytes], int] | None = None
+        # Ids of stored messages that it was sent, the oldest first, if it acknowledges at all.
+        self.unacknowledged: dict[int, None] | None = None
         self._held: list[Outgoing] | None = None
         self._room_to_hold = 0
         self._replayed: set[int] | None = None
@@ -275,7 +280,30 @@ class Session:
 
     def _write(self, message: Outgoing) -> None:
         frames_written[self.packet_kind] += 1
+        if self.acks and message.key:
+            self.expect_acknowledgement(message.id)
         self.link.write(message.packet_for(self), message.id if message.key else 0)
+
+    def expect_acknowledgement(self, message_id: int) -> None:
+        """Note that a session that acknowledges is sent a stored message."""
+        if self.unacknowledged is None:
+            self.unacknowledged = {}
+        self.unacknowledged[message_id] = None
+        if len(self.unacknowledged) > self._keeper.unacknowledged_max:
+            del self.unacknowledged[next(iter(self.unacknowledged))]
+
+    def awaits(self, message_id: int) -> bool:
+        """Return whether the message was sent to it and is not acknowledged yet."""
+        return self.unacknowledged is not None and message_id in self.unacknowledged
+
+    def take_acknowledged(self, message_id: int) -> bool:
+        """Return whether the message was sent and not acknowledged yet; from now on it is."""
+        if self.unacknowledged is None or message_id not in self.unacknowledged:
+            return False
+        del self.unacknowledged[message_id]
+        if not self.unacknowledged:
+            self.unacknowledged = None
+        return True
 
     def sent(self, message_id: int) -> None:
         """The kernel has taken the message, which is how a session without ids acknowledges."""

@@ -226,3 +226,16 @@ async def test_backlog_beyond_its_bound_is_counted(monkeypatch):
     for one in range(5):
         acknowledger.sent(one, "a", "s1")
     assert lost == ["backlog", "backlog"]
+
+
+def test_claims_of_a_key_count_up_to_what_can_be_pending_for_it(imgo):
+    """Ids that a session was not sent: an earlier session of its key may have been."""
+    imgo(OFFLINE_MAX=3)
+    acknowledger = Acknowledger()
+    assert [acknowledger.claimed(one, "u1", "s1") for one in range(1, 6)] == [True] * 3 + [
+        False
+    ] * 2
+    assert acknowledger.claimed(1, "u2", "s2")
+    acknowledger._claims_since -= pending.CLAIM_WINDOW
+    assert acknowledger.claimed(6, "u1", "s1")
+    assert acknowledger.waiting == 5

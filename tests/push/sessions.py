@@ -57,6 +57,7 @@ class KeptKeeper:
     def __init__(self, acknowledged: list[tuple[int, str]]) -> None:
         self.acknowledged = acknowledged
         self.late: list[int] = []
+        self.unacknowledged_max = 10
 
     def delivered(self, message_id: int, session: Session) -> None:
         if not session.acks:

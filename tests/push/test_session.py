@@ -322,3 +322,25 @@ def test_the_short_way_opens_when_nothing_has_to_be_looked_at():
 
 def test_the_words_for_transports():
     assert [kind.transport for kind in Kind] == ["tcp", "websocket", "websocket"]
+
+
+def test_session_knows_what_it_was_sent_and_has_not_acknowledged():
+    session = make_session(acks=True)
+    for one in (1, 2):
+        session.deliver(message(one))
+    session.deliver(message(3, key=""))
+    assert [session.take_acknowledged(one) for one in (2, 2, 3, 4, 1)] == [True, *[False] * 3, True]
+    assert session.unacknowledged is None
+
+
+def test_session_forgets_the_oldest_ids_it_was_sent():
+    session = make_session(acks=True)  # its keeper lets it remember ten
+    for one in range(1, 13):
+        session.deliver(message(one))
+    assert [one for one in range(1, 13) if session.awaits(one)] == list(range(3, 13))
+
+
+def test_session_that_cannot_acknowledge_remembers_nothing():
+    session = make_session()
+    session.deliver(message(1))
+    assert session.unacknowledged is None
