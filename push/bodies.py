@@ -1,7 +1,7 @@
 """Bodies of clients' frames as Python values, and Python values as bodies of replies."""
 
 from json import dumps, loads
-from typing import Any
+from typing import Any, NoReturn
 
 from accounts.auth_body import check_ops
 from imgo_site.errors import BadRequest, ImgoError
@@ -48,17 +48,29 @@ def ops_of(body: bytes) -> tuple[int, ...]:
     return check_ops(value)
 
 
+def is_json(body: bytes) -> bool:
+    """Return whether these bytes are JSON text in UTF-8 that every client can read."""
+    try:
+        loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
 def reply_body(answer: Any) -> bytes:
-    """What the receiver returned, as JSON."""
+    """Return what the receiver returned, as JSON.
+
+    Raises what the encoder raises, also for numbers that JSON has not: NaN and the infinities.
+    """
     if answer is None:
         return b"{}"
     if isinstance(answer, bytes):
-        try:
-            loads(answer)
-        except ValueError:
-            return json_body(answer, is_json=False)
-        return answer
-    return dumps(answer, separators=(",", ":")).encode()
+        return json_body(answer, is_json=is_json(answer))
+    return dumps(answer, separators=(",", ":"), allow_nan=False).encode()
 
 
 def error_body(error: ImgoError) -> bytes:

@@ -23,6 +23,7 @@ from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.origin import current_origin, request_of
 from offline.models import NewMessage
 from push import metrics
+from push.bodies import is_json
 from push.groups import partition_of
 from push.storing import store
 from push.waker import wake
@@ -199,19 +200,6 @@ def encode_body(body: Any) -> tuple[bytes, bool]:
         return json.dumps(body, separators=(",", ":")).encode(), True
     except (TypeError, ValueError, RecursionError) as error:
         raise BadRequest(f"The body cannot be written as JSON: {error}") from None
-
-
-def is_json(body: bytes) -> bool:
-    """Whether these bytes are JSON text that every client can read."""
-    try:
-        json.loads(body.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def push_to_key(key: str, body: Any, **options: Any) -> int:

@@ -18,9 +18,10 @@ from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
 from push.api.legacy import LegacyView
 from push.api.problems import CODE_OK, goim_response
 from push.api.v1 import body_of
+from push.bodies import is_json
 from push.group_commit import accept_in_group
 from push.registry import NodeEntry, get_registry
-from push.services import Push, check_op, is_json
+from push.services import Push, check_op
 
 TOP_MAX = 1_000  # rooms that one question may want
 TYPE_MAX, ROOM_MAX = 100, 150  # characters; together, with `://`, they fit a name

@@ -26,10 +26,11 @@ from push.api.problems import (
 )
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
+from push.bodies import is_json
 from push.group_commit import accept_in_group
 from push.guard import guard
 from push.registry import get_registry
-from push.services import Push, is_json
+from push.services import Push
 from push.wire import json_body
 
 # imgo put any text in front of the answer; only a plain identifier is one that runs nothing.
