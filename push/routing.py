@@ -1,5 +1,6 @@
 """Which consumer serves which kind of connection."""
 
+from contextlib import suppress
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter
@@ -34,7 +35,8 @@ class WebSocketRouter:
             await self.application(scope, receive, send)
             return
         await receive()
-        await send({"type": "websocket.close", "reason": refusal})
+        with suppress(OSError):  # the client has gone
+            await send({"type": "websocket.close", "reason": refusal})
 
 
 def get_application(http: Any) -> ProtocolTypeRouter:
