@@ -121,7 +121,8 @@ class ImgoSettings:
         "seconds: imgo's Java client takes one read for one frame. 0: none.",
     )
     MAX_FRAMES_PER_SECOND: int = _setting(
-        100, "Frames read from one client in a second; more wait for the next."
+        100,
+        "Frames read from one client in a second, pings and fragments too; more wait for the next.",
     )
     BATCH_MAX: int = _setting(40, "Messages to a busy room that one write carries at most.")
     BATCH_WINDOW: float = _setting(0.02, "Longest wait of a busy room's messages, seconds.")

@@ -21,12 +21,12 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
 from imgo_site.origins import client_scheme
-from push.bodies import body_value, error_body, ops_of, reply_body, room_name
-from push.groups import ALL
+from push.bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
 from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.links import ResidentLink
 from push.node import Node
+from push.pace import TimedPace, weigh
 from push.pacing import PacedLink
 from push.session import Kind, Link, Session, encode_reply, shared
 from push.sockets import DIRECT_LINK, SocketLink, TcpLink
@@ -39,6 +39,7 @@ from push.wire import (
     decode_binary,
     decode_text,
     disconnect_body,
+    json_body,
 )
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class SessionConsumer(AsyncConsumer):
     bad: FrameError | None = None
     has_auth = False  # the auth frame has come
     has_handed_over = False
+    pace: TimedPace
     link: ResidentLink | SocketLink
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -72,6 +74,7 @@ class SessionConsumer(AsyncConsumer):
         self.scope = scope
         self.receive_event: Callable[[], Awaitable[Event]] = receive
         self.send_event: Callable[[Event], Awaitable[None]] = send
+        self.pace = TimedPace()
         direct: SocketLink | None = scope.get(DIRECT_LINK)
         try:
             if direct is not None:
@@ -131,19 +134,25 @@ class SessionConsumer(AsyncConsumer):
         """Handle frames until the client has gone."""
         while True:
             for frame in frames:
-                if not session.is_closed:
+                if not session.is_closed or frame.op == Op.ACK:
                     await self.handle(self.node, session, frame)
             if self.bad is not None:
                 session.disconnect(self.bad.code, self.bad.message)
             frames = await self.frames()
 
     async def frames(self) -> list[Frame]:
-        """The good frames of the next event; the bad one behind them is kept in `bad`."""
+        """The good frames of the next event; the bad one behind them is kept in `bad`.
+
+        Returns later when the ones before came too fast.
+        """
+        await self.pace.wait()
         try:
-            return await self.next_frames()
+            frames = await self.next_frames()
         except FrameError as error:
             self.bad = error
-            return list(error.frames)
+            frames = list(error.frames)
+        self.pace.spend(*weigh(frames))
+        return frames
 
     async def _frames_from_auth(self) -> list[Frame]:
         """The auth frame and those that came right behind it.
@@ -345,6 +354,11 @@ class SessionConsumer(AsyncConsumer):
     @classmethod
     async def on_ack(cls, node: Node, session: Session, frame: Frame) -> None:
         """Op 22: ids of messages that the client has handled; not answered."""
+        cls.acknowledge(node, session, frame)
+
+    @staticmethod
+    def acknowledge(node: Node, session: Session, frame: Frame) -> None:
+        """Take op 22, also of a session that has ended: its client handled the messages before."""
         try:
             ids = loads(frame.body)
             if not isinstance(ids, list):
@@ -355,9 +369,7 @@ class SessionConsumer(AsyncConsumer):
             session.disconnect(CloseCode.BAD_FRAME, reason)
             return
         for number in numbers:
-            if node.hub.live.has(number, ALL):
-                continue  # sent to a room by this node: nothing is pending
-            node.acknowledger.acknowledged(number, session.key, session.id)
+            node.acknowledged(number, session)
 
 
 Accepts = frozenset[int] | None
@@ -368,6 +380,8 @@ def _accept(
 ) -> None:
     """Change what a session accepts; the reply's body is the request's, as goim has it."""
     body = frame.body
+    if session.kind is Kind.TEXT:  # which may send a binary message all the same
+        body = json_body(body, is_json=not body or is_json(body))
     try:
         accepted = change(session.accepts, frozenset(ops_of(frame.body)))
         if accepted is not None and len(accepted) > ACCEPTS_MAX:

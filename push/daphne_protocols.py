@@ -1,7 +1,8 @@
-"""Daphne's WebSocket protocol and a raw-TCP one, with flow control both ways.
+"""Daphne's WebSocket protocol and a raw-TCP one, for sessions whose sockets stay with Daphne.
 
-They carry sessions that stay with Daphne. `send` returns when the kernel has the bytes and raises
-`ClientGone` when it never will; reading pauses for a client that sends faster than it is served.
+`send` returns when the kernel has the bytes and raises `ClientGone` when it never will. What ours
+adds to Daphne's: flow control both ways, close reasons, a pace for the frames that no consumer sees
+(pings, pongs, unfinished fragments), and a close that leaves the peer time to read it.
 """
 
 import asyncio
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from autobahn.exception import Disconnected
 from daphne.ws_protocol import WebSocketProtocol
+from twisted.internet import tcp
+from twisted.internet.protocol import connectionDone
+
+from push.pace import TimedPace
+from push.sockets import CLOSE_TIMEOUT, CLOSING_BYTES, READ_MAX
 
 if TYPE_CHECKING:
     from push.door import ImgoServer
 
 INBOX_MAX = 64  # events a consumer may lag behind before its socket is not read any more
 POLL_INTERVAL = 0.02  # seconds between looks at such an inbox
-CLOSE_TIMEOUT = 2.0  # seconds that a closed TCP connection may take to send what is left
 
 
 class ClientGone(OSError):
@@ -23,9 +28,69 @@ class ClientGone(OSError):
 
 
 class SessionProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no types
-    """Daphne's WebSocket protocol with flow control both ways and close reasons."""
+    """One WebSocket connection."""
 
     maxMessagePayloadSize: int  # noqa: N815 - autobahn's
+    _pace: TimedPace
+    _unread = b""  # came from the kernel, and is not looked at yet
+    _is_waiting = False  # until more may be looked at
+    _bytes_left: int | None = None  # that are read and dropped before the end, if it has begun
+    _ending: asyncio.TimerHandle | None = None
+
+    # In
+
+    def connectionMade(self) -> None:
+        """The upgrade request is about to be read."""
+        self._pace = TimedPace()
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Process bytes a few at a time: Twisted reads up to 64 KiB at once."""
+        if self._bytes_left is not None:
+            self._bytes_left -= len(data)
+            if self._bytes_left < 0:
+                self.transport.abortConnection()
+            return
+        self._unread += data
+        self._read_on()
+
+    def _read_on(self) -> None:
+        while self._unread and not self._is_waiting and self._bytes_left is None:
+            some, self._unread = self._unread[:READ_MAX], self._unread[READ_MAX:]
+            super().dataReceived(some)
+            if self._has_enough():
+                self._is_waiting = True
+                self.transport.pauseProducing()
+                self._wait_for = asyncio.ensure_future(self._wait())
+
+    def _has_enough(self) -> bool:
+        queue = getattr(self, "application_queue", None)
+        return self._pace.is_over or (queue is not None and queue.qsize() >= INBOX_MAX)
+
+    async def _wait(self) -> None:
+        """Read again when the pace allows it and the consumer has caught up."""
+        await self._pace.wait()
+        # Daphne's queue has no event for that.
+        while self.application_queue.qsize() >= INBOX_MAX // 2:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_INTERVAL)
+        self._is_waiting = False
+        self._read_on()
+        if not self._is_waiting:
+            self.transport.resumeProducing()
+
+    def onFrameEnd(self) -> bool | None:  # noqa: N802 - autobahn's
+        """Count a frame that is no message: the others are counted by the consumer."""
+        frame = self.current_frame
+        found: bool | None = super().onFrameEnd()
+        if frame.opcode > 7 or not frame.fin:
+            self._pace.spend(1)
+        return found
+
+    def onMessageFrame(self, payload: list[bytes]) -> None:  # noqa: N802
+        """Keep what a fragment carries; an empty one costs no memory."""
+        super().onMessageFrame([part for part in payload if part])
+
+    # Out
 
     def onOpen(self) -> None:  # noqa: N802 - autobahn's name
         """Become the transport's producer, so that it says when its buffer is empty."""
@@ -68,21 +133,35 @@ class SessionProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no
         if self._lost:
             raise ClientGone("the client disconnected")
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
-        """Hand a message to the consumer; stop reading while it lags behind."""
-        super().onMessage(payload, isBinary)
-        if self.application_queue.qsize() >= INBOX_MAX:
-            self.transport.pauseProducing()
-            self._resume_later()
+    # The end
 
-    def _resume_later(self) -> None:
-        asyncio.get_running_loop().call_later(POLL_INTERVAL, self._resume_reading)
+    def _closeConnection(self, abort: bool = False) -> None:  # noqa: N802
+        """End our side, and read what still comes, for some time and bytes, before the rest ends.
 
-    def _resume_reading(self) -> None:
-        if self.application_queue.qsize() < INBOX_MAX // 2:
-            self.transport.resumeProducing()
-        else:
-            self._resume_later()
+        A close with unread bytes would reset the connection, and the peer would lose the close
+        frame that it has not read yet.
+        """
+        transport: Any = self.transport
+        is_plain = type(self.transport) is tcp.Server and not self.transport.TLS
+        if not is_plain or not transport.connected:
+            super()._closeConnection(abort)  # the end of TLS waits for the peer by itself
+            return
+        self._unread, self._bytes_left = b"", CLOSING_BYTES
+        transport.loseWriteConnection()
+        transport.resumeProducing()
+        loop = asyncio.get_running_loop()
+        self._ending = loop.call_later(CLOSE_TIMEOUT, transport.abortConnection)
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:
+        """The connection has ended; what came before that counts."""
+        if self._ending is not None:
+            self._ending.cancel()
+        if self._is_waiting:
+            self._wait_for.cancel()
+        if self._unread:
+            super().dataReceived(self._unread)
+            self._unread = b""
+        super().connectionLost(reason)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N802, N803
         """Let a waiting `send` know, and tell the consumer."""

@@ -95,7 +95,9 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _before_start(self) -> None:
         self.ws_factory.protocol = SessionProtocol
         # A close frame says why; without this autobahn cuts the connection at a client's mistake.
-        self.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
+        self.ws_factory.setProtocolOptions(
+            failByDrop=False, allowNullOrigin=True, echoCloseCodeReason=True
+        )
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
         self.http_factory.protocol = Channel
         self._build_http = self.http_factory.buildProtocol

@@ -13,12 +13,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
 from push.admission import Admission
 from push.background import Background
 from push.metrics import count_close
+from push.pace import Pace, weigh
 from push.poller import READ, WRITE, Poller
 from push.session import Session
 from push.websocket import Framing, FramingPool, packet, refuse_upgrade
@@ -34,10 +36,26 @@ DIRECT_LINK = "imgo.link"  # the scope's entry that holds a direct link
 READ_MAX = 4_096  # bytes of one read: four of the largest frames, and no more than that at once
 INBOX_MAX = 4  # events that a consumer may lag behind before the socket is not read any more
 CLOSE_TIMEOUT = 2.0  # seconds for a peer to answer a close
+CLOSING_BYTES = (
+    1024 * 1024
+)  # read of a peer in that time; with more unread a close would be a reset
+
+# Why a link is not read; several may hold at once.
+LAGS, HANDLES, RACES, UPGRADES = 1, 2, 4, 8
 
 
 class Gone(OSError):
     """Raised by `send` after the client has disconnected (ASGI 2.4)."""
+
+
+class Farewell:
+    """How long, and for how many more bytes, a link that was closed waits for its peer."""
+
+    __slots__ = ("bytes_left", "until")
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + CLOSE_TIMEOUT
+        self.bytes_left = CLOSING_BYTES
 
 
 class Care:
@@ -52,8 +70,8 @@ class Care:
         self.poller = Poller(loop)
         self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
         self.stalled: dict[SocketLink, float] = {}  # since when bytes wait
-        self.closing: dict[SocketLink, float] = {}  # when to stop waiting for the peer
-        self.throttled: list[SocketLink] = []
+        self.closing: dict[SocketLink, Farewell] = {}
+        self.paces: dict[SocketLink, Pace] = {}  # of those that have sent something lately
         self.background = Background("a session's handler failed")
 
     def tick(self) -> None:
@@ -62,12 +80,23 @@ class Care:
         for link, since in list(self.stalled.items()):
             if now - since > conf.SLOW_READER_TIMEOUT:
                 _guarded(link, link.give_up)
-        for link, until in list(self.closing.items()):
-            if now > until:
+        for link, farewell in list(self.closing.items()):
+            if now > farewell.until:
                 _guarded(link, link.abort)
-        throttled, self.throttled = self.throttled, []
-        for link in throttled:
-            _guarded(link, link.unthrottle)
+        for link, pace in list(self.paces.items()):
+            pace.renew()
+            if pace.is_idle:
+                del self.paces[link]
+            if not pace.is_over:
+                _guarded(link, link.keep_reading)
+
+    def spend(self, link: "SocketLink", frames: int, ids: int = 0) -> bool:
+        """Count what a link has received; return whether it must not be read for now."""
+        pace = self.paces.get(link)
+        if pace is None:
+            pace = self.paces[link] = Pace()
+        pace.spend(frames, ids)
+        return pace.is_over
 
     def close(self) -> None:
         """Drop what is left."""
@@ -126,18 +155,16 @@ class SocketLink:
 
     __slots__ = (
         "__weakref__",
-        "_allowance",
         "_care",
         "_drained",
         "_events",
         "_handlers",
         "_inbox",
-        "_is_busy",
         "_is_giving_up",
         "_is_open",
         "_node",
+        "_pauses",
         "_queue",
-        "_second",
         "_socket",
         "session",
         "waiting",
@@ -153,10 +180,8 @@ class SocketLink:
         self._handlers: type[SessionConsumer] | None = None
         self._events = READ
         self._is_open = True  # may be written to
-        self._is_busy = False  # a handler is at work
+        self._pauses = 0  # why it is not read
         self._is_giving_up = False
-        self._second = 0  # the one that `_allowance` is for
-        self._allowance = 0  # frames
         self.session: Session | None = None
         self.waiting = 0
         care.poller.add(sock.fileno(), self._ready)
@@ -179,7 +204,7 @@ class SocketLink:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self.lose()
+                self._stop_writing()
                 return
             if sent == len(data):
                 if receipt and self.session is not None:
@@ -231,7 +256,7 @@ class SocketLink:
             except BlockingIOError:
                 return
             except OSError:
-                self.lose()
+                self._stop_writing()
                 return
             self.waiting -= sent
             if sent < len(data):
@@ -297,25 +322,31 @@ class SocketLink:
         """Write what this transport says at the end."""
 
     def _close_soon(self) -> None:
-        """Nothing more is written; the peer has a moment to read and to answer."""
+        """Write nothing more; give the peer a moment to read, and to end its side.
+
+        What it still sends is read and dropped, except acknowledgements: a close with unread
+        bytes would reset the connection, and the peer would lose what it has not read yet.
+        """
         self._is_open = False
         self._close_short_way()
         self._care.stalled.pop(self, None)
-        self._care.closing[self] = time.monotonic() + CLOSE_TIMEOUT
+        self._care.closing.setdefault(self, Farewell())
+        self._pauses = 0
+        self._watch(self._events | READ)
         if not self.waiting:
             self._finish()
         self._has_drained()
 
-    def _finish(self) -> None:
-        """All is sent: end our side of the stream, and wait for the peer to end its own.
+    def _stop_writing(self) -> None:
+        """Note that the peer takes no more bytes. What it sent before is read up to its end."""
+        self._queue, self.waiting = None, 0
+        self._watch(self._events & ~WRITE)
+        self._close_soon()
 
-        Closing at once would reset a connection whose peer is still sending, and what it has not
-        read yet would be lost to it.
-        """
-        try:
+    def _finish(self) -> None:
+        """All is sent: end our side of the stream, and wait for the peer to end its own."""
+        with suppress(OSError):  # the peer has gone; what it sent is read first
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.lose()
 
     def abort(self) -> None:
         """Close without waiting any longer."""
@@ -338,9 +369,9 @@ class SocketLink:
         self._care.closing.pop(self, None)
         self._queue, self.waiting = None, 0
         self._has_drained()
+        self._care.paces.pop(self, None)
         if self._node is not None and self.session is not None:
             self._care.background.run(self._node.dismiss(self.session))
-            self._node = None
         elif self._inbox is not None:
             self._inbox.put_nowait({"type": "tcp.disconnect"})
 
@@ -351,11 +382,20 @@ class SocketLink:
             self._events = events
             self._care.poller.watch(self._socket.fileno(), events)
 
-    def _pause(self) -> None:
-        self._watch(self._events & ~READ)
+    def _pause(self, reason: int) -> None:
+        if self._is_open:
+            self._pauses |= reason
+            self._watch(self._events & ~READ)
 
-    def _resume(self) -> None:
-        self._watch(self._events | READ)
+    def _resume(self, reason: int) -> None:
+        self._pauses &= ~reason
+        if not self._pauses:
+            self._watch(self._events | READ)
+
+    def keep_reading(self) -> None:
+        """Read again what came too fast."""
+        if self._pauses & RACES:
+            self._resume(RACES)
 
     def _ready(self, events: int) -> None:
         """The poller's call. Never raises: a failure ends this connection, and no other."""
@@ -375,10 +415,18 @@ class SocketLink:
                 return
             except OSError:
                 data = b""
-            if data:
-                self.received(data)
-            else:
+            if not data or not self._may_read(len(data)):
                 self.lose()
+            else:
+                self.received(data)
+
+    def _may_read(self, size: int) -> bool:
+        """Return whether these bytes are within what a closed link still reads."""
+        farewell = self._care.closing.get(self)
+        if farewell is None:
+            return True
+        farewell.bytes_left -= size
+        return farewell.bytes_left >= 0
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -388,11 +436,11 @@ class SocketLink:
         """Give events to the consumer, or, when that has ended, handle their frames."""
         if self._inbox is None:
             self._handle(self._frames(events))
-            return
-        for event in events:
-            self._inbox.put_nowait(event)
-        if self._inbox.qsize() >= INBOX_MAX:
-            self._pause()
+        elif self._is_open:
+            for event in events:
+                self._inbox.put_nowait(event)
+            if self._inbox.qsize() >= INBOX_MAX:
+                self._pause(LAGS)
 
     def _frames(self, events: list[dict[str, Any]]) -> tuple[list[Frame], FrameError | None]:
         """The good frames of these events, and what was wrong with the one behind them."""
@@ -408,58 +456,49 @@ class SocketLink:
         raise NotImplementedError
 
     def _handle(self, decoded: tuple[list[Frame], FrameError | None]) -> None:
-        """Answer heartbeats here; anything rarer, and what follows it, goes to a coroutine."""
+        """Take heartbeats and acknowledgements; anything rarer, and what follows, is a coroutine's.
+
+        Acknowledgements count also when the session has been closed: what they are for was read.
+        """
         frames, bad = decoded
         session = self.session
         assert session is not None
+        assert self._node is not None
+        assert self._handlers is not None
         if not self._is_open:
-            return
-        if frames:
+            frames, bad = [frame for frame in frames if frame.op == Op.ACK], None
+        elif frames:
             session.last_seen = self._care.loop.time()
-            self._count(len(frames))
+            if self._care.spend(self, *weigh(frames)):
+                self._pause(RACES)
         for place, frame in enumerate(frames):
-            if frame.op != Op.HEARTBEAT:
-                self._is_busy = True
-                self._pause()
-                self._care.background.run(self._handle_rest(frames[place:], bad))
+            if frame.op == Op.HEARTBEAT:
+                session.beat(frame.seq, frame.ver)
+            elif frame.op == Op.ACK:
+                self._handlers.acknowledge(self._node, session, frame)
+            else:
+                self._pause(HANDLES)
+                self._care.background.run(self._handle_rest(session, frames[place:], bad))
                 return
-            session.beat(frame.seq, frame.ver)
         if bad is not None:
             session.disconnect(bad.code, bad.message)
 
-    async def _handle_rest(self, frames: list[Frame], bad: FrameError | None) -> None:
+    async def _handle_rest(
+        self, session: Session, frames: list[Frame], bad: FrameError | None
+    ) -> None:
         """Frames for the consumer class's handlers, in order; reading goes on behind them."""
-        session, node, handlers = self.session, self._node, self._handlers
-        if session is None or node is None or handlers is None:
-            return
+        assert self._node is not None
+        assert self._handlers is not None
         try:
             for frame in frames:
-                if not session.is_closed:
-                    await handlers.handle(node, session, frame)
+                if not session.is_closed or frame.op == Op.ACK:
+                    await self._handlers.handle(self._node, session, frame)
             if bad is not None:
                 session.disconnect(bad.code, bad.message)
         except Exception:
             logger.exception("a handler failed")
             session.disconnect(CloseCode.INTERNAL_ERROR)
-        self._is_busy = False
-        if self._allowance >= 0:
-            self._resume()
-
-    def _count(self, frames: int) -> None:
-        """Frames of this second; with too many, the rest is read in the next."""
-        second = int(self._care.loop.time())
-        if second != self._second:
-            self._second, self._allowance = second, conf.MAX_FRAMES_PER_SECOND
-        self._allowance -= frames
-        if self._allowance < 0:
-            self._pause()
-            self._care.throttled.append(self)
-
-    def unthrottle(self) -> None:
-        """A new second."""
-        self._allowance = 0
-        if not self._is_busy:
-            self._resume()
+        self._resume(HANDLES)
 
     # For the consumer, until the session is open
 
@@ -468,7 +507,7 @@ class SocketLink:
         assert self._inbox is not None
         event = await self._inbox.get()
         if self._inbox.qsize() < INBOX_MAX // 2:
-            self._resume()
+            self._resume(LAGS)
         return event
 
     async def send(self, event: dict[str, Any]) -> None:
@@ -480,17 +519,18 @@ class SocketLink:
 
         Raises `Gone` when the client disconnected meanwhile: then it is the consumer's to clean up.
         """
-        if self._socket.fileno() == -1:
-            raise Gone("the client disconnected")
         assert self._inbox is not None
         inbox, self._inbox = self._inbox, None
-        self._care.admission.leave(self)
         self._node, self._handlers = node, handlers
         left = [inbox.get_nowait() for _ in range(inbox.qsize())]
-        behind, bad = self._frames(left)
-        self._resume()
-        self.open_short_way()
+        is_lost = self._socket.fileno() == -1
+        behind, bad = self._frames([one for one in left if one["type"].endswith(".receive")])
         self._handle(([*frames, *behind], bad))
+        if is_lost:
+            raise Gone("the client disconnected")
+        self._care.admission.leave(self)
+        self._resume(LAGS)
+        self.open_short_way()
 
 
 class TcpLink(SocketLink):
@@ -505,9 +545,8 @@ class TcpLink(SocketLink):
         self._inbox.put_nowait({"type": "tcp.connect"})
 
     def received(self, data: bytes) -> None:
-        """Bytes from the client; those after a goodbye are of no interest."""
-        if self._is_open:
-            self._events_or_frames([{"type": "tcp.receive", "bytes": data}])
+        """Bytes from the client."""
+        self._events_or_frames([{"type": "tcp.receive", "bytes": data}])
 
     def _decode(self, event: dict[str, Any]) -> list[Frame]:
         return self.decoder.feed(event["bytes"])
@@ -545,11 +584,13 @@ class WebSocketLink(SocketLink):
         if self.response:
             if self._is_open:
                 self._early += data
-                self._pause()
+                self._pause(UPGRADES)
             return
         framing = self._framing or self._care.framings.take()
         messages = framing.feed(data)
         out = framing.out()
+        if framing.parts and self._care.spend(self, framing.parts):
+            self._pause(RACES)
         if framing.is_idle:
             self._care.framings.give_back(framing)
             self._framing = None
@@ -597,7 +638,7 @@ class WebSocketLink(SocketLink):
             response, self.response = self.response, b""
             early, self._early = self._early, b""
             self.write(response)
-            self._resume()
+            self._resume(UPGRADES)
             if early:
                 self.received(early)
         elif event["type"] == "websocket.close":

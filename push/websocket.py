@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.WARNING)  # the library tells of every connection at INFO
 
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 POOL_MAX = 64  # protocol objects kept for the next session that receives something
 VERSION = "13"  # of the protocol
 REASON_MAX = 120  # bytes of a close frame's reason: 123 at most with the code (section 5.5)
@@ -54,34 +55,70 @@ def refuse_upgrade(status: int, text: str) -> bytes:
     return b"".join(handshake.data_to_send())
 
 
-class Framing:
-    """The framing of one connection, from the first byte of a frame on."""
+class _Server(Protocol):
+    """The server's side of a connection, which a client may close inside of a message."""
 
-    __slots__ = ("_bytes_fed", "_parts", "_protocol")
+    def recv_frame(self, frame: Frame) -> None:
+        """Process a frame. A close frame may come between two fragments (RFC 6455, 5.4, 5.5.1)."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+class Framing:
+    """The framing of one connection, from the first byte of a frame on.
+
+    `parts`: frames in the last bytes that were no message by themselves: pings, pongs, closes and
+    unfinished fragments.
+    """
+
+    __slots__ = ("_bytes_fed", "_message", "_opcode", "_protocol", "parts")
 
     def __init__(self, message_max: int) -> None:
-        self._protocol = Protocol(SERVER, max_size=message_max, logger=logger)
+        self._protocol = _Server(SERVER, max_size=message_max, logger=logger)
         self._bytes_fed = 0  # not accounted for by whole frames
-        self._parts: list[Frame] = []
+        self._message: bytearray | None = None  # the fragments up to now, at most `message_max`
+        self._opcode = Opcode.TEXT  # of the first one
+        self.parts = 0
 
     def feed(self, data: bytes) -> list[str | bytes]:
         """The messages that `data` completes. What breaks the protocol fails the connection."""
         self._protocol.receive_data(data)
         self._bytes_fed += len(data)
+        self.parts = 0
         messages: list[str | bytes] = []
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)
             self._bytes_fed -= _size(frame)
-            if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._parts.append(frame)
-                if frame.fin:
-                    parts, self._parts = self._parts, []
-                    try:
-                        messages.append(_message(parts))
-                    except UnicodeDecodeError:
-                        self._protocol.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
-                        break
+            whole = self._join(frame)
+            if whole is None:
+                self.parts += 1
+                continue
+            try:
+                messages.append(str(whole, "utf-8") if self._opcode is Opcode.TEXT else whole)
+            except UnicodeDecodeError:
+                self._protocol.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
+                break
         return messages
+
+    def _join(self, frame: Frame) -> bytes | None:
+        """Return the message that a frame completes, if it does.
+
+        Fragments become one piece as they come: an empty one costs no memory.
+        """
+        if frame.opcode not in _DATA:
+            return None
+        if frame.opcode is not Opcode.CONT:
+            self._opcode = frame.opcode
+            if frame.fin:
+                return bytes(frame.data)
+            self._message = bytearray()
+        assert self._message is not None
+        self._message += frame.data
+        if not frame.fin:
+            return None
+        whole, self._message = bytes(self._message), None
+        return whole
 
     def out(self) -> bytes:
         """What has to be sent now: pongs and close frames."""
@@ -113,13 +150,7 @@ class Framing:
         A frame whose length is written longer than it need be is not recognised; its session
         keeps its framing, which costs memory alone.
         """
-        return self._bytes_fed == 0 and not self._parts and self.is_open
-
-
-def _message(parts: list[Frame]) -> str | bytes:
-    """One whole message from its fragments. Raises `UnicodeDecodeError`."""
-    data = parts[0].data if len(parts) == 1 else b"".join(bytes(part.data) for part in parts)
-    return str(data, "utf-8") if parts[0].opcode is Opcode.TEXT else bytes(data)
+        return self._bytes_fed == 0 and self._message is None and self.is_open
 
 
 def _size(frame: Frame) -> int:

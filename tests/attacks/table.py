@@ -14,5 +14,9 @@ ATTACKS: dict[str, Attack] = {
         http_attacks.unread_answers,
         http_attacks.control_characters,
         session_attacks.silent_connections,
+        session_attacks.empty_fragments,
+        session_attacks.fragments_and_pings,
+        session_attacks.pings,
+        session_attacks.made_up_acknowledgements,
     )
 }

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,9 +25,10 @@ from offline.models import Pending
 from push.guard import guard
 from push.node import get_node, stop_node
 from push.redis_registry import RedisRegistry
+from push.routing import WebSocketRouter
 from push.services import Push, accept_push
 from push.session import Kind
-from push.sockets import DIRECT_LINK, Care, SocketLink, TcpLink, WebSocketLink
+from push.sockets import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
 
@@ -43,6 +45,7 @@ class Client:
     def __init__(self, name: str) -> None:
         self.kind = NAMES[name]
         self.is_tcp = self.kind is Kind.TCP
+        self.is_text = self.kind is Kind.TEXT
         self.frames: list[Frame] = []
         self.closed: int | None = None
         self.reason = ""
@@ -570,6 +573,74 @@ async def test_a_bad_acknowledgement_closes(client, body):
 
 
 # Rooms
+
+
+async def test_acknowledgement_right_before_the_end_counts(connect, client, name):
+    one = await in_thread(push_now, Push(b'{"n":1}', keys=("u1",)))
+    assert (await client.answer()).id == one
+    await client.send(Op.ACK, json.dumps([one]).encode() if not client.is_text else [one])
+    await client.leave()
+    await eventually(nothing_is_pending)
+
+
+async def test_ids_that_nobody_was_sent_take_no_others_place(connect, client, name, monkeypatch):
+    """Made-up ids of one key are dropped, while another's acknowledgement waits to be written."""
+    monkeypatch.setattr("offline.pending.BACKLOG_MAX", 5_000)
+    node = await get_node()
+    monkeypatch.setattr(node.acknowledger, "_waiting", deque(maxlen=5_000))
+    other = await connect(name)
+    await other.auth("t2", ack=True)
+    one = await in_thread(push_now, Push(b'{"n":1}', keys=("u2",)))
+    assert (await other.answer()).id == one
+    (session,) = (one for one in node.hub.sessions.values() if one.key == "u1")
+    (sender,) = (one for one in node.hub.sessions.values() if one.key == "u2")
+    node.acknowledged(one, sender)
+    for made_up in range(10**12, 10**12 + 20_000):
+        node.acknowledged(made_up, session)
+    assert node.acknowledger.waiting < 2_000
+    await eventually(nothing_is_pending)
+
+
+@pytest.mark.parametrize("body", [b"1000", b"\xff", b"[1,2", b"1000,1001", b""])
+async def test_binary_message_of_a_text_session_gets_text_answers(connect, body):
+    """The answers are JSON whatever the body of a binary frame was."""
+    client = await connect("text")
+    await client.auth()
+    await client.send_raw(encode_binary(Op.SUB, 3, body))
+    reply = await client.answer()
+    assert (reply.op, reply.seq) == (Op.SUB_REPLY, 3)
+
+
+async def test_text_message_of_a_binary_session_gets_binary_answers(connect):
+    client = await connect("binary")
+    await client.auth()
+    await client.send_raw('{"op":14,"seq":3,"body":"1000,1001"}')
+    reply = await client.answer()
+    assert (reply.op, reply.seq, reply.body) == (Op.SUB_REPLY, 3, b'"1000,1001"')
+
+
+async def test_frames_are_handled_at_the_allowed_pace(connect, imgo, way):
+    """What came too fast is answered later, and all of it."""
+    if way == "direct":
+        pytest.skip("in test_sockets.py")
+    client = await connect("tcp")
+    await client.auth()
+    imgo(MAX_FRAMES_PER_SECOND=5)
+    for _ in range(3):
+        await client.send_raw(b"".join(encode_binary(Op.HEARTBEAT, n) for n in range(4)))
+    start = asyncio.get_running_loop().time()
+    assert [(await client.answer()).seq for _ in range(12)] == list(range(4)) * 3
+    assert asyncio.get_running_loop().time() - start > 0.5
+
+
+async def test_refusal_of_a_path_ends_quietly_if_the_client_has_gone():
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(event: dict[str, str]) -> None:
+        raise Gone(event["type"])
+
+    await WebSocketRouter(application)({"path": "/elsewhere", "headers": []}, receive, send)
 
 
 async def rooms() -> dict[str, int]:

@@ -38,9 +38,14 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.dismissed: list[Session] = []
+        self.ids: list[int] = []  # acknowledged by clients
 
     async def dismiss(self, session: Session) -> None:
+        session.is_closed = True
         self.dismissed.append(session)
+
+    def acknowledged(self, message_id: int, session: Session) -> None:
+        self.ids.append(message_id)
 
 
 @pytest.fixture
@@ -94,7 +99,9 @@ def acknowledged():
     return []
 
 
-def adopt(link: SocketLink, node, acknowledged=None, *, acks: bool = False) -> Session:
+def adopt(
+    link: SocketLink, node, acknowledged=None, *, acks: bool = False, handlers=TcpConsumer
+) -> Session:
     """An open session that has the link for its own."""
     from accounts.identity import Identity
     from push.session import Kind
@@ -105,7 +112,7 @@ def adopt(link: SocketLink, node, acknowledged=None, *, acks: bool = False) -> S
     link.session = session
     if link._inbox.qsize() and link._inbox._queue[0]["type"].endswith(".connect"):
         link._inbox.get_nowait()  # the consumer's
-    link.adopt(node, TcpConsumer, [])
+    link.adopt(node, handlers, [])
     return session
 
 
@@ -339,7 +346,7 @@ async def test_a_flood_is_read_at_the_speed_that_is_allowed(care, session, peer,
     count = 2 * module.READ_MAX // 16
     flood = b"".join(encode_binary(Op.HEARTBEAT, n) for n in range(count))
     sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer.socket, flood))
-    await eventually(lambda: care.throttled == [session.link])
+    await eventually(lambda: session.link in care.paces and care.paces[session.link].is_over)
     await peer.read()
     assert len(peer.got) // 16 < count
 
@@ -462,7 +469,7 @@ async def test_a_websocket_is_closed_with_its_code(web, peer, node):
 async def test_a_time_has_passed_only_when_it_has(care, session):
     """`tick` is called every second: what is not due stays."""
     session.disconnect(CloseCode.KICKED)
-    assert care.closing[session.link] > time.monotonic()
+    assert care.closing[session.link].until > time.monotonic()
     care.tick()
     assert not is_lost(session)
 
@@ -494,7 +501,133 @@ async def test_tick_serves_the_other_links_when_one_fails(care, session, peer, m
             del care.closing[self]
 
     failing = Failing()
-    care.closing = {failing: 0.0, session.link: 0.0}
+    due = module.Farewell()
+    due.until = 0.0
+    care.closing = {failing: due, session.link: due}
     care.tick()
     assert failing.is_lost
     assert is_lost(session)
+
+
+# Acknowledgements, and the end
+
+
+def ack(*ids: int) -> bytes:
+    return encode_binary(Op.ACK, 1, b"[%s]" % b",".join(b"%d" % one for one in ids))
+
+
+@pytest.mark.parametrize("end", ["FIN", "reset", "close frame"])
+async def test_acknowledgement_and_end_in_one_segment_both_count(care, peer, node, end):
+    if end == "close frame":
+        session = adopt(WebSocketLink(care, peer.theirs, b""), node)
+        peer.socket.sendall(masked(Opcode.BINARY, ack(7)) + masked(Opcode.CLOSE, b"\x03\xe8"))
+    else:
+        session = adopt(TcpLink(care, peer.theirs), node)
+        if end == "reset":  # its kernel has not read what it was sent
+            session.link.write(b"unread")
+        peer.socket.sendall(ack(7))
+    peer.socket.close()
+    await eventually(lambda: node.dismissed == [session])
+    assert node.ids == [7]
+
+
+async def test_acknowledgement_counts_when_a_write_finds_the_end_first(session, peer, node):
+    peer.socket.sendall(ack(7))
+    peer.socket.close()
+    session.link.write(b"too late")
+    assert node.ids == []
+    await eventually(lambda: node.dismissed == [session])
+    assert node.ids == [7]
+
+
+async def test_acknowledgement_behind_a_goodbye_counts(session, peer, node):
+    """It was sent before the client heard of the close."""
+    session.disconnect(CloseCode.GOING_AWAY)
+    peer.socket.sendall(encode_binary(Op.JOIN, 1, b"a") + ack(7, 8))
+    await eventually(lambda: node.ids == [7, 8])
+
+
+class SlowConsumer(TcpConsumer):
+    """Ops other than acknowledgements wait until `opened`."""
+
+    opened: asyncio.Event
+
+    @classmethod
+    async def handle(cls, node, session, frame) -> None:
+        if frame.op != Op.ACK:
+            await cls.opened.wait()
+        await super().handle(node, session, frame)
+
+
+async def test_acknowledgement_behind_a_slow_handler_counts(care, peer, node):
+    SlowConsumer.opened = asyncio.Event()
+    session = adopt(TcpLink(care, peer.theirs), node, handlers=SlowConsumer)
+    peer.socket.sendall(encode_binary(Op.TEST, 1) + ack(7))
+    peer.socket.close()
+    await eventually(lambda: session.link._pauses)
+    SlowConsumer.opened.set()
+    await eventually(lambda: node.dismissed == [session])
+    await eventually(lambda: node.ids == [7])
+
+
+async def test_acknowledgement_of_a_client_gone_during_opening_counts(care, peer, node):
+    link = TcpLink(care, peer.theirs)
+    peer.socket.sendall(ack(7))
+    peer.socket.close()
+    await eventually(lambda: link.fileno() == -1)
+    with pytest.raises(Gone):
+        adopt(link, node)
+    assert node.ids == [7]
+
+
+async def test_one_acknowledgement_a_frame_is_not_held_to_the_frame_limit(session, peer, node):
+    sending = b"".join(ack(one) for one in range(1, 1_500))
+    await asyncio.get_running_loop().sock_sendall(peer.socket, sending)
+    await eventually(lambda: len(node.ids) == 1_499)
+
+
+async def test_too_many_acknowledged_ids_wait_for_the_next_second(care, session, peer, node):
+    frames = [ack(*range(n, n + 100)) for n in range(1, 10_000, 100)]
+    sending = asyncio.create_task(
+        asyncio.get_running_loop().sock_sendall(peer.socket, b"".join(frames))
+    )
+    await eventually(lambda: session.link._pauses)
+    assert 2_000 < len(node.ids) < 3_000
+    while len(node.ids) < 10_000:
+        care.tick()
+        await asyncio.sleep(0)
+    await sending
+    assert node.ids == list(range(1, 10_001))
+
+
+@pytest.mark.parametrize("frame", [(Opcode.PING, b"x", True), (Opcode.CONT, b"", False)])
+async def test_frames_of_websocket_itself_are_read_at_the_allowed_pace(care, web, peer, frame):
+    opcode, data, fin = frame
+    if opcode is Opcode.CONT:
+        peer.socket.sendall(masked(Opcode.BINARY, b"", fin=False))
+    seen = web.last_seen
+    flood = masked(opcode, data, fin=fin) * 2_000
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer.socket, flood))
+    await eventually(lambda: web.link._pauses)
+    assert care.paces[web.link].is_over
+    assert not sending.done()
+    assert web.last_seen == seen  # no message was completed: the heartbeat's deadline stands
+    sending.cancel()
+
+
+async def test_closed_link_drops_a_flood_up_to_its_limit(session, peer, node, monkeypatch):
+    monkeypatch.setattr(module, "CLOSING_BYTES", 20_000)
+    session.disconnect(CloseCode.KICKED)
+    with pytest.raises(ConnectionError):
+        await asyncio.get_running_loop().sock_sendall(peer.socket, bytes(10**6))
+    await eventually(lambda: node.dismissed == [session])
+
+
+async def test_closed_link_is_read_though_it_was_paused(session, peer, imgo):
+    """Unread bytes would make the close a reset, and the goodbye might be lost."""
+    imgo(MAX_FRAMES_PER_SECOND=1)
+    peer.socket.sendall(encode_binary(Op.HEARTBEAT, 1) * 10)
+    await eventually(lambda: session.link._pauses)
+    session.disconnect(CloseCode.KICKED)
+    await asyncio.get_running_loop().sock_sendall(peer.socket, bytes(100_000))
+    assert await peer.read_to_the_end()

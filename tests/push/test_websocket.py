@@ -1,5 +1,6 @@
 """WebSocket framing: messages out of any cut of any frames, pings, closes, and the pool."""
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -111,8 +112,9 @@ def test_any_bytes_give_messages_or_a_close(data, size):
         (b"\xf2\x80" + bytes(4), 1002),
         (b"\x83\x80" + bytes(4), 1002),
         (masked(Opcode.CLOSE, (1000).to_bytes(2, "big")), 1000),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CLOSE, b"\x03\xe8"), 1000),
     ],
-    ids=range(9),  # a mask is different every time, and a name must not be
+    ids=range(10),  # a mask is different every time, and a name must not be
 )
 def test_what_ends_a_connection_is_answered_with_its_code(framing, data, code):
     assert framing.feed(data) == []
@@ -179,7 +181,7 @@ def test_an_upgrade_is_accepted():
     [
         ({"Sec-WebSocket-Key": ""}, b"400"),
         ({"Sec-WebSocket-Key": "short"}, b"400"),
-        ({"Sec-WebSocket-Version": "8"}, b"400"),
+        ({"Sec-WebSocket-Version": "8"}, b"426"),
         ({"Connection": "close"}, b"426"),
     ],
 )
@@ -212,3 +214,52 @@ def test_the_pool_keeps_a_few():
     again = [pool.take() for _ in given_back]
     assert len({id(framing) for framing in again}) == len(again)
     assert len({id(one) for one in again} & {id(one) for one in given_back}) == POOL_MAX
+
+
+def test_empty_fragments_cost_no_memory_and_are_counted(framing):
+    framing.feed(masked(Opcode.TEXT, b"", fin=False))
+    tracemalloc.start()
+    try:
+        begin = tracemalloc.get_traced_memory()[0]
+        for _ in range(200):
+            assert framing.feed(masked(Opcode.CONT, b"", fin=False) * 20) == []
+            assert framing.parts == 20
+        assert tracemalloc.get_traced_memory()[0] - begin < 20_000
+    finally:
+        tracemalloc.stop()
+    assert framing.feed(masked(Opcode.CONT, b"x")) == ["x"]
+    assert framing.is_idle
+
+
+def test_frames_that_are_no_messages_are_counted(framing):
+    fragments = masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, b"b")
+    framing.feed(masked(Opcode.PING, b"") * 3 + masked(Opcode.PONG, b"") + fragments)
+    assert framing.parts == 5
+    framing.feed(masked(Opcode.TEXT, b"a"))
+    assert framing.parts == 0
+
+
+def raw_frame(first: int, payload: bytes) -> bytes:
+    """A masked frame whose first byte is any."""
+    size = bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + len(payload).to_bytes(2)
+    return bytes([first, size[0] | 0x80]) + size[1:] + bytes(4) + payload
+
+
+# FIN or not, with an opcode that there is; sometimes any byte.
+first_bytes = st.sampled_from([0x01, 0x81, 0x02, 0x82, 0x00, 0x80, 0x88, 0x89, 0x8A])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(first_bytes | st.integers(0, 255), st.binary(max_size=140)),
+        max_size=12,
+    ),
+    st.integers(1, 60),
+)
+def test_any_frames_give_messages_or_a_close_code(frames, size):
+    framing = Framing(MAX)
+    data = b"".join(raw_frame(*frame) for frame in frames)
+    for start in range(0, len(data), size):
+        framing.feed(data[start : start + size])
+    assert framing.is_open or b"\x88" in framing.out()
