@@ -288,3 +288,26 @@ async def test_a_node_has_the_name_that_is_set(transactional_db, mode, imgo):
     node = await get_node()
     assert [entry.name for entry in await in_thread(node.registry.nodes)] == ["west-1"]
     await stop_node()
+
+
+@pytest.mark.parametrize("silent", ["client", "registry", "database"])
+async def test_stop_ends_in_its_time_whatever_is_silent(node, monkeypatch, caplog, silent):
+    for name, seconds in (("STOP", 1.0), ("DRAINED", 0.2), ("DISMISSED", 0.2)):
+        monkeypatch.setattr(module, f"{name}_TIMEOUT", seconds)
+    session = await admit(node)
+
+    async def wait_for_ever(*_: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    targets = {
+        "client": [(session.link, "drained")],
+        "registry": [(node.registry, "remove"), (node.registry, "stop")],
+        "database": [(node.acknowledger, "stop")],
+    }
+    with monkeypatch.context() as patch:
+        for target, name in targets[silent]:
+            patch.setattr(target, name, wait_for_ever)
+        await asyncio.wait_for(stop_node(), PATIENCE)
+    assert "did not end in time" in caplog.text
+    assert node.hub.sessions == {}
+    await node.registry.stop()
