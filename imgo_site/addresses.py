@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from imgo_site.conf import conf
 
 HEADER = "x-forwarded-for"
+DROPPED = "imgo.dropped"  # in META: whether a proxy's headers came from a peer that is none
 PEER = "imgo.peer"  # in a request's META: the address of the connection, whatever a header says
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

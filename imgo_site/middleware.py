@@ -116,8 +116,8 @@ def note_addresses(request: HttpRequest) -> None:
     forwarded = request.headers.get(addresses.HEADER, "")
     meta["REMOTE_ADDR"] = addresses.client_address(peer, forwarded)
     if not origins.may_forward(peer):
-        for name in origins.forwarding_headers():
-            meta.pop(name, None)
+        dropped = [meta.pop(name, None) for name in origins.forwarding_headers()]
+        meta[addresses.DROPPED] = any(text is not None for text in dropped)
 
 
 def _caller_of(request: HttpRequest) -> str:

@@ -64,7 +64,8 @@ def _is_local(request: HttpRequest) -> bool:
     meta = request.META
     if not {meta.get(name, meta.get("REMOTE_ADDR")) for name in ("REMOTE_ADDR", PEER)} <= LOOPBACK:
         return False
-    if any(name in meta for name in PROXY_HEADERS) or _protocol(request) == "1.0":
+    is_passed_on = meta.get(addresses.DROPPED) or any(name in meta for name in PROXY_HEADERS)
+    if is_passed_on or _protocol(request) == "1.0":
         return False
     host = split_domain_port(request.get_host())[0]
     return host in LOCAL_HOSTS

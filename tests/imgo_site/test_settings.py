@@ -56,6 +56,30 @@ def test_nobody_else_can_read_the_secret_key(embedded):
     assert (embedded / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
+def test_database_file_of_an_older_version_is_made_private(tmp_path):
+    files = [tmp_path / f"imgo.sqlite3{end}" for end in ("", "-wal", "-shm")]
+    for file in files:
+        file.write_bytes(b"x")
+        file.chmod(0o644)
+    module._make_private(files[0])
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+    assert files[0].read_bytes() == b"x"
+
+
+def test_database_directory_that_is_made_is_private(tmp_path):
+    file = tmp_path / "data" / "imgo.sqlite3"
+    module._make_private(file)
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("size", ["0", "1", "2", "many"])
+def test_pool_size_that_does_not_work_is_refused(monkeypatch, size):
+    monkeypatch.setenv("DATABASE_POOL_SIZE", size)
+    with pytest.raises(ImproperlyConfigured, match=r"DATABASE_POOL_SIZE=.* of 3 or more"):
+        module._at_least(3, "DATABASE_POOL_SIZE", 4)
+
+
 def test_two_setups_have_different_secret_keys(embedded, monkeypatch, tmp_path):
     first = module._secret_key()
     monkeypatch.setattr(module, "DATA_DIR", tmp_path / "other")

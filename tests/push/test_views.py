@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from django.db import models
 from django.test import Client
 
 from accounts.models import SCOPES, ApiKey, Token, digest
@@ -149,6 +151,44 @@ def test_demo_in_its_own_database_makes_an_admin(embedded, django_user_model):
     assert (user.username, known["admin"]) == ("admin", "admin")
     assert user.check_password(known["admin_password"])
     assert ApiKey.objects.get().scopes == sorted(SCOPES)
+
+
+class Manager:
+    """Stands for the manager of a user model: it makes users of an address and a password."""
+
+    def __init__(self) -> None:
+        self.made = []
+
+    def filter(self, **by):
+        found = [one for one in self.made if one.items() >= by.items()]
+        return SimpleNamespace(exists=lambda: bool(found))
+
+    def create_superuser(self, email: str, password: str) -> None:
+        self.made.append({"email": email, "password": password})
+
+
+def user_model(manager: object, field: models.Field) -> SimpleNamespace:
+    meta = SimpleNamespace(get_field=lambda name: field)
+    return SimpleNamespace(USERNAME_FIELD="email", _meta=meta, _default_manager=manager)
+
+
+def test_demo_makes_an_admin_of_a_user_model_without_names(embedded, monkeypatch):
+    manager = Manager()
+    model = user_model(manager, models.EmailField())
+    monkeypatch.setattr("push.demo.get_user_model", lambda: model)
+    first, second = demo.prepare(), demo.prepare()
+    assert first["admin"] == second["admin"] == "admin@example.com"
+    password = first["admin_password"]
+    assert manager.made == [{"email": "admin@example.com", "password": password}]
+
+
+def test_demo_with_a_user_model_that_asks_for_more_makes_no_admin(embedded, monkeypatch):
+    class Strict(Manager):
+        def create_superuser(self, email: str, password: str, born: str) -> None: ...
+
+    model = user_model(Strict(), models.EmailField())
+    monkeypatch.setattr("push.demo.get_user_model", lambda: model)
+    assert demo.prepare()["admin"] == ""
 
 
 def test_demo_leaves_a_token_that_somebody_made_for_its_key(on, browser):
