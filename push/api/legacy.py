@@ -194,8 +194,7 @@ class NewTokenView(LegacyView):
         if not isinstance(token, str) or not token:
             raise BadRequest("token is missing.")
         expire = check_number(values.get("expire"), "expire", lowest=1, highest=INT32_MAX)
-        rid = values.get("rid")
-        join = [] if rid is None else [room_id(rid)]
+        join = [room_id(values["rid"])] if "rid" in values else []
         Token.objects.issue(key, token=token, expires_in=expire, join=join)
         return done()
 

@@ -352,6 +352,8 @@ def test_new_token_with_a_room_number_joins_that_room(api, rid, join):
 def test_new_token_with_a_bad_room_number_is_refused(api, rid):
     form = f"uid=42&token=t&expire=60&rid={rid}".encode()
     check_bad(send(api, "/1/admin/token/new", form))
+    null = b'{"uid": 42, "token": "t", "expire": 60, "rid": null}'
+    check_bad(send(api, "/1/admin/token/new", null))
     assert not Token.objects.exists()
 
 
