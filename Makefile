@@ -70,6 +70,7 @@ plans: $(VENV)/.test-stamp ## read the plans of the nodes' queries on tables of 
 .PHONY: chaos
 chaos: $(VENV)/.test-stamp ## the long test under faults, five minutes; ARGS="..." goes to it
 	$(PY) -m tests.chaos $(ARGS)
+	$(PY) -m tests.attacks
 
 .PHONY: bench
 bench: $(VENV)/.bench-stamp ## the short set of benchmarks, some minutes; ARGS="..." goes to them

@@ -13,6 +13,7 @@ CHUNK = b"%x\r\n%b\r\n" % (len(PIECE), PIECE)
 SENDERS = 4  # connections that send as fast as they can
 SLOW = 500  # connections that send a byte now and then
 FULL = 300  # connections that send a body, but for its last byte
+UNREAD = 50  # answers that nobody reads
 GRACE = 4.0  # seconds over the deadlines in which slow connections must be gone
 GONE = 10.0  # seconds in any case
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -142,7 +143,7 @@ async def unread_answers(target: Target, seconds: float) -> None:
     """Requests for the largest file that there is, whose answers nobody reads."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        crowd = await asyncio.gather(*(target.connect() for _ in range(100)))
+        crowd = await asyncio.gather(*(target.connect() for _ in range(UNREAD)))
         for _, writer in crowd:
             writer.write(head(f"GET {BIG_FILE}"))
         await asyncio.sleep(min(1.0, seconds / 2))

@@ -5,7 +5,8 @@ import contextlib
 import json
 import time
 
-from tests.e2e.clients import pack
+from tests.e2e.clients import JOIN, open_client, pack
+from tests.e2e.world import new_key
 
 from .http_attacks import SLOW, head
 from .target import Target
@@ -30,11 +31,17 @@ async def silent_connections(target: Target, seconds: float) -> None:
 
     async def stay(port: int, start: bytes) -> None:
         while time.monotonic() < until:
-            with contextlib.suppress(OSError, TimeoutError):
+            try:
                 reader, writer = await target.connect(port)
+            except OSError:
+                continue
+            try:
                 writer.write(start)
-                await asyncio.wait_for(reader.read(), until - time.monotonic())
-                writer.close()
+                await asyncio.wait_for(reader.read(), max(0.1, until - time.monotonic()))
+            except (OSError, TimeoutError):
+                pass
+            finally:
+                writer.transport.abort()
 
     await asyncio.gather(*(stay(*start) for start in starts for _ in range(SLOW // 4)))
 
@@ -102,3 +109,20 @@ async def made_up_acknowledgements(target: Target, seconds: float) -> None:
     ids = ",".join(str(2**60 + n) for n in range(5))
     frame = masked(TEXT, b'{"op":22,"body":[%s]}' % ids.encode())
     await flood(target, seconds, b"", frame * 100)
+
+
+async def heartbeats(target: Target, seconds: float) -> None:
+    """Heartbeats without end."""
+    await flood(target, seconds, b"", masked(TEXT, b'{"op":2}') * 500)
+
+
+async def room_patterns(target: Target, seconds: float) -> None:
+    """A pattern and a room that take a backtracking matcher for ever."""
+    token = await target.api.make_token(new_key(), rooms=["*-*-*-*-*-*-*-*!"])
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        client = await open_client(target.node, "tcp")
+        await client.auth(token)
+        for _ in range(20):
+            await client.ask(JOIN, "-" * 255)
+        await client.close()

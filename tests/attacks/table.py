@@ -18,5 +18,7 @@ ATTACKS: dict[str, Attack] = {
         session_attacks.fragments_and_pings,
         session_attacks.pings,
         session_attacks.made_up_acknowledgements,
+        session_attacks.heartbeats,
+        session_attacks.room_patterns,
     )
 }

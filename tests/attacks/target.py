@@ -68,9 +68,10 @@ class Target:
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that the node's process has in use."""
+        """Bytes of memory that the node's process has in use, those swapped out too."""
         status = Path(f"/proc/{self.node.pid}/status").read_text()
-        return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+        parts = re.findall(r"^(?:VmRSS|VmSwap):\s+(\d+) kB", status, re.MULTILINE)
+        return sum(map(int, parts)) * 1024
 
     @property
     def deadlines(self) -> float:
