@@ -18,7 +18,10 @@ from pythonjsonlogger.json import JsonFormatter
 
 pushes = logging.getLogger("imgo.push")  # INFO with LOG_PUSHES
 
-FIELDS = ("request_id", "push_id", "method", "path", "status", "seconds", "caller", "address")
+FIELDS = (
+    *("request_id", "push_id", "method", "path", "status", "seconds", "caller", "address"),
+    *("key", "session", "node", "transport", "platform", "code", "reason"),  # of a session
+)
 
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # what is taken from a caller
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

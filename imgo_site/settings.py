@@ -340,5 +340,7 @@ LOGGING = {
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
         # Some lines a push.
         "imgo.push": {"level": "INFO" if _flag("LOG_PUSHES") else "WARNING"},
+        # A line where a session is opened, refused or closed.
+        "imgo.session": {"level": "INFO" if _flag("LOG_SESSIONS") else "WARNING"},
     },
 }

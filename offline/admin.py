@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from accounts.callers import with_caller_names
 from imgo_site.tables import ReadOnlyAdmin
 from offline import records
 from offline.models import Event, Message, Outbox, Pending
@@ -37,7 +38,8 @@ class MessageAdmin(ReadOnlyAdmin):
     """Accepted messages, newest first, each with its record."""
 
     list_display = (
-        "id", "audience", "room", "recipients", "stored", "op", "by", "created_at", "expires_at",
+        "id", "audience", "room", "recipients", "stored", "op", "caller", "created_at",
+        "expires_at",
     )  # fmt: skip
     list_display_links = ("id",)
     search_exact: ClassVar = {"id": ()}
@@ -48,7 +50,13 @@ class MessageAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Message]":
         """Without bodies and keys: a list shows neither, and both may be large."""
         rows: QuerySet[Message] = super().get_queryset(request)
-        return rows.defer("body", "keys")
+        return with_caller_names(rows.defer("body", "keys"))
+
+    @admin.display(description="by")
+    def caller(self, message: Message) -> str:
+        """Who pushed it, by the API key's name."""
+        name: str | None = message.caller_name  # type: ignore[attr-defined]  # of `get_queryset`
+        return f"{name} ({message.by})" if name else message.by
 
     @admin.display(description="fan-out")
     def fan_out(self, message: Message) -> str:
@@ -62,14 +70,18 @@ class MessageAdmin(ReadOnlyAdmin):
         recorded = records.find(message.pk)
         keys: list[str] = message.keys or []
         if recorded is None or not keys:
-            return format_html("<p>{}</p>", "Only pushes to keys are recorded by key.")
+            text = "Only pushes to keys are recorded by key."
+            if recorded is not None and message.audience != Message.Audience.KEYS:
+                reach = records.reach_of(recorded)
+                text = f"Written to {reach['sessions']} sessions of {reach['nodes']} nodes."
+            return format_html("<p>{}</p>", text)
         rows = format_html_join(
             "",
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             (
                 (
                     row.key,
-                    " ".join(filter(None, (row.state, row.how, row.reason))),
+                    row.words,
                     row.at,
                     row.session,
                     ", ".join(f"{session} {at:%H:%M:%S}" for session, at in row.sent),

@@ -112,6 +112,7 @@ class MessageManager(models.Manager["Message"]):
         """Forget one batch of messages whose time is over, and their records; returns how many."""
         from offline.events import Event
         from offline.outbox import Outbox
+        from offline.reach import Reach
 
         due = self.filter(keep_until__lte=Now()).order_by("keep_until")
         ids = list(due.values_list("pk", flat=True)[:PRUNE_BATCH])
@@ -120,6 +121,7 @@ class MessageManager(models.Manager["Message"]):
             pass  # each a transaction of its own: others get their turn in between
         with transaction.atomic():
             Outbox.objects.filter(message__in=ids).delete()
+            Reach.objects.filter(message_id__in=ids).delete()
             self.filter(pk__in=ids).delete()
         return len(ids)
 

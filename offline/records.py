@@ -3,12 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import Count
+from django.db.models import Count, Max
 from django.db.models.functions import Now
 
-from offline.models import Event, Message, Outbox, Pending
+from accounts.callers import caller_name
+from offline.models import Event, Message, Outbox, Pending, Reach
+
+
+class Sent(NamedTuple):
+    """To how many sessions a message was sent, and when last."""
+
+    sessions: int
+    last: datetime
+
+    def __str__(self) -> str:
+        return f"sent to {self.sessions} session{'s' if self.sessions > 1 else ''}"
 
 
 @dataclass
@@ -26,6 +37,19 @@ class Delivery:
     how: str = ""
     reason: str = ""
     sent: list[tuple[str, datetime]] = field(default_factory=list)
+
+    @property
+    def unacknowledged(self) -> Sent | None:
+        """To how many sessions it was sent that have not acknowledged it; None if to none."""
+        if self.state != "pending" or not self.sent:
+            return None
+        return Sent(len({name for name, _ in self.sent}), max(at for _, at in self.sent))
+
+    @property
+    def words(self) -> str:
+        """State for people, short: how and why included."""
+        words = " ".join(filter(None, (self.state, self.how, self.reason)))
+        return f"{words}, {self.unacknowledged}" if self.unacknowledged else words
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what is empty is left out."""
@@ -100,6 +124,31 @@ def fan_out(message: Message) -> dict[str, Any]:
     return found
 
 
+def reach_of(message: Message) -> dict[str, int]:
+    """Return how many sessions of how many nodes a push to a room or to all was written to.
+
+    As far as nodes have reported it, which they do within a second or two.
+    """
+    row = Reach.objects.filter(pk=message.pk).first()
+    return {"sessions": row.sessions, "nodes": row.nodes} if row else {"sessions": 0, "nodes": 0}
+
+
+def sent_pending(key: str, message_ids: Sequence[int]) -> dict[int, Sent]:
+    """Return for those of these messages that were sent to sessions of a key, to how many."""
+    rows = Event.objects.filter(key=key, message__in=message_ids, kind=Event.Kind.SENT)
+    counts = rows.values("message_id").annotate(
+        sessions=Count("session", distinct=True), last=Max("at")
+    )
+    return {row["message_id"]: Sent(row["sessions"], row["last"]) for row in counts.order_by()}
+
+
+def unacknowledged_count(key: str) -> int:
+    """Return how many pending messages of a key were sent to a session of it."""
+    pending = Pending.objects.unexpired(key).values("message")
+    sent = Event.objects.filter(key=key, message__in=pending, kind=Event.Kind.SENT)
+    return sent.values("message_id").distinct().count()
+
+
 def as_dict(message: Message, window: slice) -> dict[str, Any]:
     """The whole record for JSON, with one page of the keys in the order they were pushed to."""
     keys: list[str] = message.keys or []
@@ -107,6 +156,7 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
         "id": str(message.pk),
         "target": message.audience,
         "by": message.by,
+        "by_name": caller_name(message.by),
         "op": message.op,
         "stored": message.stored,
         "created_at": message.created_at,
@@ -115,6 +165,8 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
     }
     if message.audience == Message.Audience.ROOM:
         found["room"] = message.room
+    if message.audience != Message.Audience.KEYS:
+        found["written"] = reach_of(message)
     if message.audience == Message.Audience.KEYS:
         # First: who waits for the totals finds rows that are as new at least.
         found["totals"] = totals(message) if message.stored else {}

@@ -29,6 +29,8 @@ from push.node import Node
 from push.pace import TimedPace, weigh
 from push.pacing import PacedLink
 from push.session import Kind, Link, Session, encode_reply, shared
+from push.session_log import clean, log_refusal
+from push.session_records import SessionEvent
 from push.sockets import DIRECT_LINK, SocketLink, TcpLink
 from push.wire import (
     CloseCode,
@@ -122,7 +124,7 @@ class SessionConsumer(AsyncConsumer):
         except FrameError as error:
             await self._refuse(error.code, error.message)
         except Refusal as refusal:
-            await self._refuse(refusal.code, refusal.reason)
+            await self._refuse(refusal.code, refusal.reason, refusal.key)
         else:
             if isinstance(self.link, SocketLink) and self.bad is None:
                 self.link.adopt(self.node, type(self), behind)
@@ -178,18 +180,32 @@ class SessionConsumer(AsyncConsumer):
             logger.warning("a session could not be opened within HANDSHAKE_TIMEOUT")
         if (session := self.link.session) is not None:
             session.is_closed, session.close_code = True, code
-        self._say_refused(code)
+        self._say_refused(code, key=session.key if session is not None else "")
 
-    async def _refuse(self, code: CloseCode, reason: str = "") -> None:
+    async def _refuse(self, code: CloseCode, reason: str = "", key: str = "") -> None:
         """Close without a session, and wait until the client has gone."""
-        self._say_refused(code, reason)
+        self._say_refused(code, reason, key)
         await self._until_gone()
 
-    def _say_refused(self, code: CloseCode, reason: str = "") -> None:
-        """Write op 6 where frames are binary, and close with the code."""
+    def _say_refused(self, code: CloseCode, reason: str = "", key: str = "") -> None:
+        """Write op 6 where frames are binary, close with the code, and note it.
+
+        `key`: the client's, if it has been verified.
+        """
+        self._note_refusal(code, reason or code.reason, key)
         if self.kind in (Kind.TCP, Kind.BINARY):
             self._write(Op.DISCONNECT, 0, disconnect_body(code, reason))
         self.link.close(code, reason or code.reason)
+
+    def _note_refusal(self, code: CloseCode, reason: str, key: str) -> None:
+        node = getattr(self, "node", None)  # none before the first auth frame of a process
+        facts = self.facts()
+        event = SessionEvent(
+            0.0, "", facts.transport, facts.address, code=int(code), reason=clean(reason)
+        )
+        if node is not None and key:
+            node.session_log.refused(key, event)
+        log_refusal(key, event)
 
     async def _until_gone(self) -> None:
         """Drop what still comes in, until `Gone` is raised."""

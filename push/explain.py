@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from django.utils import timezone
 
+from accounts.callers import caller_name
 from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
@@ -15,7 +16,9 @@ from offline import records
 from offline.models import Message, Pending
 from offline.records import Delivery
 from push import vitals
+from push.models import SessionRecord
 from push.registry import Entry, get_registry
+from push.session_records import SessionEvent
 
 
 def of_message(key: str, message_id: int) -> list[str]:
@@ -35,13 +38,15 @@ def _acceptance(message: Message) -> str:
         Message.Audience.ROOM: f"the room {message.room!r}",
         Message.Audience.ALL: "everyone",
     }[Message.Audience(message.audience)]
-    by = f" by {message.by!r}" if message.by else ""
+    by = f" by {caller_name(message.by)}" if message.by else ""
     return f"Message {message.pk} was accepted{by} for {target} at {_time(message.created_at)}."
 
 
 def _body(key: str, message: Message) -> Iterator[str]:
     if message.audience != Message.Audience.KEYS:
         yield "Such messages go to who is connected at that moment, and are not recorded by key."
+        reach = records.reach_of(message)
+        yield f"It was written to {reach['sessions']} session(s) of {reach['nodes']} node(s)."
         yield from _hindrances(message)
         return
     if key not in (message.keys or []):
@@ -74,10 +79,17 @@ def _end(delivery: Delivery, message: Message) -> str:
             "pending messages, and the oldest go first."
         ),
         "live": "It was not to be stored: only sessions that were connected then could get it.",
-        "pending": f"It is pending, and will be until it expires at {_time(message.expires_at)}.",
+        "pending": _pending(delivery, message),
     }
     state = f"{delivery.state} {delivery.how}{delivery.reason}".strip()
     return sentences.get(state, f"It was {state} at {at}.")
+
+
+def _pending(delivery: Delivery, message: Message) -> str:
+    expires = f"it expires at {_time(message.expires_at)}"
+    if (sent := delivery.unacknowledged) is None:
+        return f"It is pending, sent to no session yet; {expires}."
+    return f"It is pending: {sent}, last at {_time(sent.last)}, and not acknowledged; {expires}."
 
 
 def _hindrances(message: Message) -> Iterator[str]:
@@ -115,6 +127,7 @@ def _presence(key: str, delivery: Delivery) -> Iterator[str]:
         yield f"Whether the key is connected is not known here; {unknown}"
     elif not sessions:
         yield "No session of the key is connected now; the next that connects gets it."
+        yield from session_events(key)
         yield from _token(key)
     sent_to = {name for name, _ in delivery.sent}
     for entry in sessions:
@@ -128,6 +141,30 @@ def _session(entry: Entry) -> str:
         f"Session {entry.id} ({entry.transport} from {entry.address} on node {entry.node}, "
         f"since {_time(since)})"
     )
+
+
+def session_events(key: str) -> list[str]:
+    """Return what is recorded of the last sessions of a key, one sentence each."""
+    events = SessionRecord.objects.of(key)
+    if not events:
+        kept = f"RECORD_KEEP, {conf.RECORD_KEEP} s"
+        return [f"No session of the key was opened, refused or closed within {kept}."]
+    return [_event(name, event) for name, event in sorted(events.items(), key=_time_of)]
+
+
+def _time_of(item: tuple[str, SessionEvent]) -> float:
+    return item[1].at
+
+
+def _event(name: str, event: SessionEvent) -> str:
+    at, where = _time(event.time), f"{event.transport} from {event.address} on node {event.node}"
+    if name == "opened":
+        return f"Session {event.session} was opened at {at} ({where})."
+    why = f"{event.code} {event.reason}" if event.code else event.reason
+    if name == "refused":
+        return f"The last session that was refused: at {at} ({where}), with {why}."
+    lasted = f"after {event.seconds:.1f} s"
+    return f"Session {event.session} was closed at {at}, {lasted} ({where}): {why}."
 
 
 def _token(key: str) -> Iterator[str]:
@@ -147,6 +184,7 @@ def of_key(key: str, limit: int) -> list[str]:
     else:
         lines = [f"{key!r} has {len(sessions)} session(s) and {pending}"]
     lines += [f"  {_session(entry)}" for entry in sessions]
+    lines += session_events(key)
     if not sessions:
         lines += _token(key)
     latest = records.latest_of(key, limit)

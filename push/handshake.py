@@ -51,12 +51,22 @@ _CODES: list[tuple[type[ImgoError], CloseCode]] = [
 
 
 class Refusal(Exception):
-    """Why no session was opened: a close code and a reason for the client."""
+    """Why no session was opened: a close code and a reason for the client.
 
-    def __init__(self, code: CloseCode, reason: str) -> None:
+    `key`: of the client, once it has been verified; before that "".
+    """
+
+    def __init__(self, code: CloseCode, reason: str, key: str = "") -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.key = key
+
+
+class _Client:
+    """Whose session is being opened: `key` is "" until it has been verified."""
+
+    key = ""
 
 
 async def ready_node() -> Node:
@@ -73,9 +83,10 @@ async def establish(
     `deadline` does not run while the client reads. Raises `Refusal`. If it raises or is
     cancelled, nothing of the session is left.
     """
-    with _refusing():
+    with _refusing() as client:
         body = parse_auth_body(frame.body)
         identity = await _identify(body, replace(facts, clock=node.clock))
+        client.key = identity.key
         rooms = await _rooms_of(identity, body)
         name = node.new_session_id()
         session = Session(
@@ -108,21 +119,27 @@ async def establish(
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Make a `Refusal` of whatever is in the way of a session."""
+def _refusing() -> Iterator[_Client]:
+    """Raise a `Refusal` instead of whatever is in the way of a session."""
+    client = _Client()
     try:
-        yield
+        yield client
     except ImgoError as error:
         if isinstance(error, Unavailable):
             logger.warning("a session could not be opened: %s", error.message)
         codes = (code for kind, code in _CODES if isinstance(error, kind))
-        raise Refusal(next(codes, CloseCode.INTERNAL_ERROR), error.message) from None
+        code = next(codes, CloseCode.INTERNAL_ERROR)
+        raise Refusal(code, error.message, client.key) from None
     except (DatabaseError, *LAYER_ERRORS) as error:
         logger.warning("a session could not be opened: %s", error)
-        raise Refusal(CloseCode.UNAVAILABLE, CloseCode.UNAVAILABLE.reason) from error
+        raise Refusal(*_outcome(CloseCode.UNAVAILABLE), client.key) from error
     except Exception as error:
         logger.exception("a session could not be opened")
-        raise Refusal(CloseCode.INTERNAL_ERROR, CloseCode.INTERNAL_ERROR.reason) from error
+        raise Refusal(*_outcome(CloseCode.INTERNAL_ERROR), client.key) from error
+
+
+def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
+    return code, code.reason
 
 
 async def _identify(body: AuthBody, facts: Facts) -> Identity:
@@ -190,6 +207,7 @@ async def _reply_and_replay(
     replay = Replay(node, session, body.since)
     page = await replay.next_page()
     session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
+    node.note_opened(session)
     while page is not None:
         await replay.write(page, deadline)
         if session.is_closed:

@@ -36,6 +36,7 @@ from push.outbox import Outbox, write_spread
 from push.recent import Recent
 from push.session import Outgoing, Session
 from push.wire import CloseCode
+from push.written import Written
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Hub:
         self._empty_since: dict[str, float] = {}
         self._reader: asyncio.Task[None] | None = None
         self.background = Background("a delivery failed")
+        self.written = Written()
         self._spreading = 0
 
         # What a second copy is dropped for: it comes when the layer had taken a message and could
@@ -310,7 +312,8 @@ class Hub:
 
     async def _write_spread(self, message: Outgoing, seconds: float) -> None:
         try:
-            await write_spread(tuple(self.groups.get(ALL, ())), message, seconds)
+            count = await write_spread(tuple(self.groups.get(ALL, ())), message, seconds)
+            self.written.add(message.id, count)
         finally:
             self._spreading -= 1
 

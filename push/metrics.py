@@ -100,6 +100,14 @@ RECEIPTS_LOST = Counter(
 )
 for _reason in LOST_RECEIPTS:
     RECEIPTS_LOST.labels(_reason)
+REACH_LOST = Counter(
+    "imgo_reach_lost",
+    "Messages to rooms and to everyone whose number of sessions was not stored.",
+)
+SESSION_RECORDS_LOST = Counter(
+    "imgo_session_records_lost",
+    "Keys whose last opening, refusal or closing was dropped before it was stored.",
+)
 PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
 LOST_COMMITS = Counter(
     "imgo_lost_commits",

@@ -8,6 +8,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
+from push.session_records import SessionRecord
+
+__all__ = ["Canary", "Dedupe", "Duty", "Node", "SessionRecord"]
 
 FORGET_BATCH = 500  # rows of one DELETE
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, receipt_ages
-from push import health, metrics, publish
+from push import health, metrics, publish, written
 from push.audience import Audience
 from push.envelope import close_envelope
 from push.fanout import ONLINE_FACTOR
@@ -32,6 +32,7 @@ from push.recovery import recover
 from push.registry import Entry, NodeEntry, get_registry
 from push.runtime import Runtime, finish
 from push.session import Outgoing, Session
+from push.session_log import FLUSH_EVERY, SessionLog
 from push.upkeep import Upkeep
 from push.wire import CloseCode
 
@@ -72,6 +73,7 @@ class Node:
         self.runtime = Runtime()
         self.clock = DatabaseClock()
         self.pacer = Pacer()
+        self.session_log = SessionLog(self.name, self.clock.now)
         self.upkeep = Upkeep(self)
         self.entries: dict[str, Entry] = {}
         self._holds: list[Hold] = []  # while messages may be passing by
@@ -96,6 +98,8 @@ class Node:
         metrics.node.begin(self.hub)
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.runtime.keep("acknowledger", self.acknowledger.run)
+        self.runtime.repeat("reach", self.hub.written.flush, written.FLUSH_EVERY)
+        self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
         self.upkeep.start()
         health.watch(self.failing)
 
@@ -158,9 +162,11 @@ class Node:
         if metrics.node.hub is self.hub:
             metrics.node.hub = None
         await self.runtime.stop(deadline)
-        receipts = finish(self.acknowledger.stop(), deadline, "writing receipts")
         await asyncio.gather(
-            receipts, finish(self._leave_registry(), deadline, "leaving the registry")
+            finish(self.acknowledger.stop(), deadline, "writing receipts"),
+            finish(self.hub.written.flush(), deadline, "writing the reach of messages"),
+            finish(self.session_log.flush(), deadline, "writing session records"),
+            finish(self._leave_registry(), deadline, "leaving the registry"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
         publish.use_loop(None)
@@ -253,12 +259,20 @@ class Node:
         order = close_envelope(node_group(entry.node), [entry.id], CloseCode.REPLACED)
         await publish.send([order])
 
+    def note_opened(self, session: Session) -> None:
+        """Note that the auth frame of a session has been answered."""
+        if (entry := self.entries.get(session.id)) is not None:
+            session.was_opened = True
+            self.session_log.opened(entry)
+
     async def dismiss(self, session: Session) -> None:
         """Forget a session. Never raises: the registry forgets by itself what it is not told."""
         session.is_closed = True
         self.hub.remove(session, groups_of(session))
         entry = self.entries.pop(session.id, None)
         if entry is not None:
+            if session.was_opened:
+                self.session_log.closed(entry, session.close_code)
             try:
                 await self.registry.remove(entry, session.rooms)
             except Exception as error:  # noqa: BLE001

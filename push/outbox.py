@@ -24,6 +24,7 @@ from push.background import Background
 from push.metrics import DELIVERY_SECONDS
 from push.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
 from push.wire import FIRST_OWN_OP
+from push.written import Written
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Owner(Protocol):
     groups: dict[str, set[Session]]
     outboxes: "dict[str, Outbox]"
     background: Background
+
+    written: Written
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered."""
@@ -94,7 +97,7 @@ class Outbox:
         if sum(len(sessions) for sessions, _ in shares) <= FAIRNESS:
             for sessions, taken in shares:
                 write_to_all(sessions, _together(taken))
-            note_written(messages, shares)
+            note_written(messages, shares, self._hub.written)
         else:
             self._is_writing = True
             self._hub.background.run(self._write_slices(shares, messages))
@@ -106,7 +109,7 @@ class Outbox:
                 for start in range(0, len(sessions), FAIRNESS):
                     write_to_all(sessions[start : start + FAIRNESS], message)
                     await asyncio.sleep(0)
-            note_written(messages, shares)
+            note_written(messages, shares, self._hub.written)
         finally:
             self._is_writing = False
         if len(self._waiting) >= self._max or self._timer is None:
@@ -130,8 +133,12 @@ class Outbox:
             self._timer.cancel()
 
 
-async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: float) -> None:
-    """Write a message to sessions, evenly over some seconds; who has gone by then is left out."""
+async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: float) -> int:
+    """Write a message to sessions, evenly over some seconds, and return to how many.
+
+    Sessions that were closed by then are left out.
+    """
+    count = 0
     loop = asyncio.get_running_loop()
     begin = loop.time()
     step = min(FAIRNESS, math.ceil(len(sessions) * SPREAD_STEP / seconds)) or 1
@@ -140,8 +147,27 @@ async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: 
         there = [one for one in some if not one.is_closed and one.takes(message.op)]
         write_to_all(there, message)
         deliveries[0] += len(there)
+        count += len(there)
         due = begin + seconds * (start + len(some)) / len(sessions)
         await asyncio.sleep(max(0.0, due - loop.time()))
+    return count
+
+
+def note_reach(shares: Sequence[Share], written: Written) -> None:
+    """Count the sessions that each message was written to, for messages that no key is owed."""
+    if len(shares) == 1:
+        sessions, taken = shares[0]
+        for message in taken:
+            if not message.key:
+                written.add(message.id, len(sessions))
+        return
+    counts: Counter[int] = Counter()
+    for sessions, taken in shares:
+        for message in taken:
+            if not message.key:
+                counts[message.id] += len(sessions)
+    for message_id, count in counts.items():
+        written.add(message_id, count)
 
 
 def share_out(sessions: Sequence[Session], messages: list[Outgoing]) -> list[Share]:
@@ -205,13 +231,14 @@ def _count(sessions: Sequence[Session], late: list[int], packets: list[bytes | N
         frames_written[kind] += count
 
 
-def note_written(messages: Sequence[Outgoing], shares: Sequence[Share]) -> None:
-    """These messages were written to the sessions they are for: count, and note how long it took.
+def note_written(messages: Sequence[Outgoing], shares: Sequence[Share], written: Written) -> None:
+    """Count messages that were written to the sessions they are for, and how long it took.
 
     By this host's clock, where they were accepted by the database's: see docs/metrics.md.
     """
     for sessions, taken in shares:
         deliveries[0] += len(sessions) * sum(1 for message in taken if message.at)
+    note_reach(shares, written)
     now = time.time()
     for message in messages:
         if message.at:

@@ -195,6 +195,7 @@ class Session:
         "rooms",
         "send",
         "unacknowledged",
+        "was_opened",
     )
 
     def __init__(
@@ -233,6 +234,7 @@ class Session:
         self.is_connecting = False  # it reads what is pending itself
         self.is_behind = False  # and has to read it again
         self.is_closed = False
+        self.was_opened = False  # its auth frame has been answered
         self.close_code = 0  # why the server closed it; 0 when the client has gone
         # The socket's own, while a message may be given to it directly: see `write_to_all`.
         self.send: Callable[[bytes], int] | None = None

@@ -17,6 +17,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
+from accounts.callers import caller_names
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, estimated_count
@@ -146,6 +147,8 @@ def _latency() -> Section:
 def _latest_pushes() -> list[Section]:
     fields = ("pk", "audience", "room", "first", "recipients", "stored", "by", "created_at")
     rows = Message.objects.order_by("-pk").annotate(first=KT("keys__0"))
+    latest = list(rows.values(*fields)[:PUSHES_SHOWN])
+    names = caller_names(row["by"] for row in latest)
     return [
         {
             "id": str(row["pk"]),
@@ -153,10 +156,10 @@ def _latest_pushes() -> list[Section]:
             "name": row["room"] or row["first"] or "",
             "keys": row["recipients"],
             "stored": row["stored"],
-            "by": row["by"],
+            "by": names[row["by"]],
             "at": row["created_at"].timestamp(),
         }
-        for row in rows.values(*fields)[:PUSHES_SHOWN]
+        for row in latest
     ]
 
 

@@ -25,7 +25,7 @@ from push import audience, metrics, publish, snapshot
 from push.fanout import drain
 from push.groups import room_group
 from push.layers import reconnect
-from push.models import Canary, Dedupe, Duty
+from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.models import Node as NodeRow
 from push.recovery import recover
 from push.runtime import Kept, Runtime, run_once
@@ -219,6 +219,8 @@ class Upkeep:
             while await cluster_threads.run(Message.objects.prune):
                 pass
             while await cluster_threads.run(Dedupe.objects.forget):
+                pass
+            while await cluster_threads.run(SessionRecord.objects.prune):
                 pass
 
     async def balance(self) -> None:

@@ -9,7 +9,6 @@ from msgspec import Meta
 
 UNKNOWN_TYPE: Literal["urn:imgo:outcome_unknown"] = "urn:imgo:outcome_unknown"
 
-Time = Annotated[float, Meta(description="Unix time, seconds.")]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -83,18 +82,27 @@ class Totals(TypedDict, total=False):
     dropped: Count
 
 
+class Written(TypedDict):
+    """To how many sessions of how many nodes a push to a room or to all was written so far."""
+
+    sessions: Count
+    nodes: Count
+
+
 class PushRecord(TypedDict):
     """What became of a push. A push to keys has `totals`, `count` and a page of `results`."""
 
     id: str
     target: Literal["keys", "room", "all"]
     by: Annotated[str, Meta(description="Who pushed it.")]
+    by_name: Annotated[str, Meta(description="The same for people: its API key's name.")]
     op: int
     stored: bool
     created_at: datetime
     expires_at: datetime
     fan_out: FanOut
     room: NotRequired[str]
+    written: NotRequired[Written]
     totals: NotRequired[Totals]
     count: NotRequired[Annotated[int, Meta(ge=0, description="Keys in all.")]]
     results: NotRequired[list[DeliveryRecord]]
@@ -108,16 +116,41 @@ class SessionRow(TypedDict):
     transport: str
     address: str
     platform: str
-    since: Time
+    since: datetime
+
+
+class SessionEventRow(TypedDict):
+    """The last opening, refusal or closing of a session of a key."""
+
+    at: datetime
+    node: Annotated[str, Meta(description="The name of the node.")]
+    transport: str
+    address: str
+    platform: NotRequired[str]
+    session: NotRequired[Annotated[str, Meta(description="Its id; a refusal has none.")]]
+    code: NotRequired[
+        Annotated[int, Meta(description="The close code; missing when the client has gone.")]
+    ]
+    reason: NotRequired[str]
+    seconds: NotRequired[Annotated[float, Meta(description="How long it was open.")]]
 
 
 class KeyState(TypedDict):
-    """A key: its sessions, and how many messages are pending for it."""
+    """A key: its sessions, its last events, and how many messages are pending for it.
+
+    `opened`, `refused` and `closed` are null when there was none within RECORD_KEEP.
+    """
 
     key: str
     online: bool
     sessions: list[SessionRow]
     pending: Count
+    unacknowledged: Annotated[
+        int, Meta(ge=0, description="Of those, how many were sent to a session already.")
+    ]
+    opened: SessionEventRow | None
+    refused: SessionEventRow | None
+    closed: SessionEventRow | None
 
 
 class Closed(TypedDict):
@@ -162,7 +195,7 @@ class NodeRow(TypedDict):
     id: str
     number: Annotated[int, Meta(description="imgo's server id.")]
     name: str
-    since: Time
+    since: datetime
     sessions: Count
     draining: Annotated[bool, Meta(description="It takes no more sessions.")]
 

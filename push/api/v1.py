@@ -1,5 +1,6 @@
 """Our own API, version 1."""
 
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from msgspec import Raw
@@ -25,6 +26,7 @@ from push.api.answers import (
     Refused,
     RoomPage,
     RoomRow,
+    SessionEventRow,
     SessionRow,
     Stats,
     TokenPage,
@@ -34,9 +36,11 @@ from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.group_commit import accept_in_group
+from push.models import SessionRecord
 from push.operations import kick_key, revoke_token
 from push.registry import Entry, NodeEntry, get_registry
 from push.services import Push, accept_pushes
+from push.session_records import SessionEvent
 
 PAGE_MAX = 1000  # rows of one page
 OFFSET_MAX = 10**9  # rows before it
@@ -112,6 +116,11 @@ class PushView(ApiView):
         return Response(records.as_dict(message, window_of(request)))
 
 
+def moment(seconds: float) -> datetime:
+    """Return a Unix time as the API writes times: a datetime in UTC."""
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
 def session_json(entry: Entry) -> SessionRow:
     """A session as the API shows it."""
     return {
@@ -120,8 +129,31 @@ def session_json(entry: Entry) -> SessionRow:
         "transport": entry.transport,
         "address": entry.address,
         "platform": entry.platform,
-        "since": entry.since,
+        "since": moment(entry.since),
     }
+
+
+def _event(event: SessionEvent | None) -> SessionEventRow | None:
+    """Return a session record's event as the API shows it."""
+    if event is None:
+        return None
+    row: SessionEventRow = {
+        "at": event.time,
+        "node": event.node,
+        "transport": event.transport,
+        "address": event.address,
+    }
+    if event.platform:
+        row["platform"] = event.platform
+    if event.session:
+        row["session"] = event.session
+    if event.code:
+        row["code"] = event.code
+    if event.reason:
+        row["reason"] = event.reason
+    if event.seconds:
+        row["seconds"] = event.seconds
+    return row
 
 
 class KeyView(ApiView):
@@ -133,11 +165,16 @@ class KeyView(ApiView):
         """Its sessions, and how many messages are pending for it."""
         check_name(key, "key")
         sessions = get_registry().sessions(key)
+        events = SessionRecord.objects.of(key)
         found: KeyState = {
             "key": key,
             "online": bool(sessions),
             "sessions": [session_json(entry) for entry in sessions],
             "pending": Pending.objects.unexpired(key).count(),
+            "unacknowledged": records.unacknowledged_count(key),
+            "opened": _event(events.get("opened")),
+            "refused": _event(events.get("refused")),
+            "closed": _event(events.get("closed")),
         }
         return Response(found)
 
@@ -193,7 +230,7 @@ def node_json(node: NodeEntry) -> NodeRow:
         "id": node.id,
         "number": node.number,
         "name": node.name,
-        "since": node.since,
+        "since": moment(node.since),
         "sessions": node.sessions,
         "draining": node.is_draining,
     }

@@ -11,6 +11,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts.callers import caller_names
 from accounts.models import Token
 from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
@@ -114,16 +115,33 @@ def _sessions_of(key: str) -> dict[str, Any]:
     return {"count": len(found), "rows": rows}
 
 
+def _pending_of(key: str) -> list[dict[str, Any]]:
+    """The oldest pending messages of a key, with who pushed them and where they were sent."""
+    found = (
+        Pending.objects.unexpired(key)
+        .order_by("message_id")
+        .values("message_id", "expires_at", "message__created_at", "message__by")
+    )
+    rows = list(found[:PENDING_SHOWN])
+    names = caller_names(row["message__by"] for row in rows)
+    sent = records.sent_pending(key, [row["message_id"] for row in rows])
+    return [
+        {**row, "by": names[row["message__by"]], "sent": sent.get(row["message_id"])}
+        for row in rows
+    ]
+
+
 def _pushes_to(key: str) -> list[dict[str, Any]]:
     rows = []
-    for message, delivery in records.latest_of(key, PUSHES_SHOWN):
-        state = " ".join(filter(None, (delivery.state, delivery.how, delivery.reason)))
+    latest = records.latest_of(key, PUSHES_SHOWN)
+    names = caller_names(message.by for message, _ in latest)
+    for message, delivery in latest:
         rows.append(
             {
                 "id": message.pk,
-                "by": message.by,
+                "by": names[message.by],
                 "created_at": message.created_at,
-                "state": state,
+                "state": delivery.words,
                 "at": delivery.at,
                 "session": delivery.session,
             }
@@ -144,11 +162,10 @@ def key(request: HttpRequest) -> HttpResponse:
     context = {
         "name": name,
         "sessions": _sessions_of(name),
+        "session_events": explain.session_events(name),
         "token": Token.objects.filter(key=name).first(),
         "pending_count": pending.count(),
-        "pending": pending.order_by("message_id").values(
-            "message_id", "expires_at", "message__created_at", "message__by"
-        )[:PENDING_SHOWN],
+        "pending": _pending_of(name),
         "pushes": _pushes_to(name),
         "asked": asked,
         "explanation": explanation,

@@ -6,6 +6,7 @@ from imgo_site.names import INT64_MAX
 from push.api import answers, stream, v1
 from push.api.docs.examples import (
     ANSWERED_LINES,
+    KEY_STATE,
     LINES,
     METRICS,
     NEW_TOKEN,
@@ -14,7 +15,6 @@ from push.api.docs.examples import (
     RECORD,
     REFUSED,
     ROOM_RECORD,
-    SESSION,
     TOKEN,
 )
 from push.api.docs.operation import NDJSON, Answer, Content, Operation, Parameter, ref
@@ -174,7 +174,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         _ok(
             "The key; one that nobody has heard of has no sessions and nothing pending.",
             answers.KeyState,
-            online={"key": "u1", "online": True, "sessions": [SESSION], "pending": 2},
+            online=KEY_STATE,
         ),
         "A key that ends in /sessions cannot be asked for.",
         parameters=(KEY,),

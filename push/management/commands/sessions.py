@@ -25,10 +25,10 @@ class Command(ImgoCommand):
     )
     examples: ClassVar = ("", "alice", "alice --json")
     data: ClassVar = (
-        '[{"id": "5938fe7d", "number": 1, "name": "web1:8000", "since": 1795681257.6, '
-        '"sessions": 812, "draining": false}]',
+        '[{"id": "5938fe7d", "number": 1, "name": "web1:8000", '
+        '"since": "2026-11-26T08:20:57.600Z", "sessions": 812, "draining": false}]',
         '[{"id": "5938fe7d-12", "node": "5938fe7d", "transport": "websocket", '
-        '"address": "192.0.2.7", "platform": "ios", "since": 1795681639.2}]',
+        '"address": "192.0.2.7", "platform": "ios", "since": "2026-11-26T08:27:19.200Z"}]',
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

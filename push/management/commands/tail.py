@@ -14,6 +14,7 @@ from django.core.management.base import CommandError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Max, Q
 
+from accounts.callers import caller_names
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline.models import Message
 from push.management.console import ImgoCommand, leave_pipe, printable
@@ -35,7 +36,8 @@ class Command(ImgoCommand):
     examples: ClassVar = ("", "--key alice --bodies", "--json --since 1043 --count 10")
     data: ClassVar = (
         '{"id": "1043", "at": "2026-11-26T08:00:00Z", "to": {"key": "alice"}, "op": 5, '
-        '"stored": true, "expires_at": "2026-11-27T08:00:00Z", "by": "apikey:7"}',
+        '"stored": true, "expires_at": "2026-11-27T08:00:00Z", "by": "apikey:7", '
+        '"by_name": "shop (apikey:7)"}',
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -63,9 +65,12 @@ class Command(ImgoCommand):
         show = _as_json if options["json"] else _as_line
         found = _follow(_start(options["since"]), options["interval"], bodies=bodies)
         wanted = (one for one in found if _is_wanted(one, options["key"], options["room"]))
+        names: dict[str, str] = {}  # of callers, by their names in records
         try:
             for message in islice(wanted, options["count"] or None):
-                self.stdout.write(show(message, bodies=bodies))
+                if message.by not in names:
+                    names |= caller_names([message.by])
+                self.stdout.write(show(message, names[message.by], bodies=bodies))
                 self.stdout.flush()
         except KeyboardInterrupt:
             return
@@ -138,7 +143,7 @@ def _target(message: Message) -> dict[str, Any]:
     return {"all": True}
 
 
-def _as_json(message: Message, *, bodies: bool) -> str:
+def _as_json(message: Message, by: str, *, bodies: bool) -> str:
     data: dict[str, Any] = {
         "id": str(message.pk),
         "at": message.created_at,
@@ -147,6 +152,7 @@ def _as_json(message: Message, *, bodies: bool) -> str:
         "stored": message.stored,
         "expires_at": message.expires_at,
         "by": message.by,
+        "by_name": by,
     }
     if bodies and not message.is_json:
         data["body_base64"] = b64encode(bytes(message.body)).decode()
@@ -158,14 +164,14 @@ def _as_json(message: Message, *, bodies: bool) -> str:
     return line
 
 
-def _as_line(message: Message, *, bodies: bool) -> str:
+def _as_line(message: Message, by: str, *, bodies: bool) -> str:
     ((kind, value),) = _target(message).items()
     if kind == "keys":
         more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
         value = ", ".join(value[:SHOWN]) + more
     to = "all" if kind == "all" else f"{kind} {value}"
     life = "stored" if message.stored else "live"
-    line = f"{message.created_at:%H:%M:%S}  {message.pk}  {to}  {life}  by {message.by or '?'}"
+    line = f"{message.created_at:%H:%M:%S}  {message.pk}  {to}  {life}  by {by or '?'}"
     if message.op != Message._meta.get_field("op").default:
         line += f"  op {message.op}"
     if bodies:

@@ -1,0 +1,71 @@
+"""Why a key has no session, and how far a push to a room came: from real nodes."""
+
+from typing import Any
+
+from tests import eventually
+
+from .harness import manage
+from .world import World, new_key, new_room
+
+
+async def state_of(world: World, key: str, *names: str) -> Any:
+    """The key, as soon as these events are recorded of it."""
+    found: dict[str, Any] = {}
+
+    async def is_recorded() -> bool:
+        found.update(await world.api.key(key))
+        return all(found[name] for name in names)
+
+    await eventually(is_recorded)
+    return found
+
+
+async def test_key_shows_its_last_opening_refusal_and_closing(world: World) -> None:
+    key = new_key()
+    token = await world.api.make_token(key, rooms=["mine"])
+    client = await world.connect("text")
+    await client.auth({"token": token, "platform": "ios", "ack": True})
+    number = await world.api.push({"key": key}, b'"unacknowledged"')
+    await client.receive()
+    found = await state_of(world, key, "opened")
+    assert (found["opened"]["session"], found["opened"]["platform"]) == (
+        found["sessions"][0]["id"],
+        "ios",
+    )
+    assert found["sessions"][0]["since"].endswith("Z")
+
+    async def is_told() -> bool:
+        return bool((await world.api.key(key))["unacknowledged"] == 1)
+
+    await eventually(is_told)
+    refused = await world.connect("text", node=1)
+    await refused.refused({"token": token, "rooms": ["other"]})
+    await client.close()
+    found = await state_of(world, key, "opened", "refused", "closed")
+    assert (found["refused"]["code"], found["closed"]["session"]) == (
+        4506,
+        found["opened"]["session"],
+    )
+    assert "code" not in found["closed"]
+    if len(world.system.nodes) > 1:  # the embedded server's command has no registry to ask
+        text = manage(world.system.environment, "explain", key)
+        assert "Not allowed in the room" in text
+        assert "sent to 1 session" in text
+        assert str(number) in text
+
+
+async def test_room_push_says_how_many_sessions_it_was_written_to(world: World) -> None:
+    room = new_room()
+    for place in range(3):
+        await world.session(new_key(), "tcp", node=place, rooms=[room])
+    numbers = [await world.api.push({"room": room}, b'"hello"') for _ in range(3)]
+    nodes = min(2, len(world.system.nodes))
+
+    async def is_told() -> bool:
+        records = [await world.api.get(f"/api/v1/pushes/{number}") for number in numbers]
+        return all(one["written"] == {"sessions": 3, "nodes": nodes} for one in records)
+
+    await eventually(is_told)
+    empty = await world.api.push({"room": new_room()}, b"1")
+    record = await world.api.get(f"/api/v1/pushes/{empty}")
+    assert record["written"] == {"sessions": 0, "nodes": 0}
