@@ -9,7 +9,8 @@ from typing import Any
 from django.db import connection
 
 from imgo_site.conf import conf
-from imgo_site.postgres.outcome import TRACE, Outcome, Trace, find_out
+from imgo_site.postgres.connection import Connection
+from imgo_site.postgres.outcome import SYSTEM, TRACE, Outcome, Trace, find_out
 from offline.messages import NewMessage, recipients_of
 
 
@@ -60,16 +61,22 @@ def insert(
     again. The same dedupe id must not occur twice. `partitions`: how many there are. `dedupe`:
     None ignores dedupe ids. `begin`: statements that run before, in the same round trip.
     """
+    connection.ensure_connection()
+    # The server reads a file for it: it is asked once a connection.
+    system = getattr(connection.connection, "system", 0)
+    trace = TRACE.format(system=f"{system:d}::bigint" if system else SYSTEM)
     if dedupe is not None and any(new.dedupe_id for new in messages):
         claims = _CLAIMS.format(table=dedupe.name, window=float(dedupe.window))
-        sql = _INSERT.format(claims=claims, new="claimed", answer=_ANSWER_CLAIMED, trace=TRACE)
+        sql = _INSERT.format(claims=claims, new="claimed", answer=_ANSWER_CLAIMED, trace=trace)
     else:
-        sql = _INSERT.format(claims="", new="given", answer=_ANSWER, trace=TRACE)
+        sql = _INSERT.format(claims="", new="given", answer=_ANSWER, trace=trace)
     with connection.cursor() as cursor:
         cursor.execute(begin + sql, _columns(messages, partitions))
         while cursor.nextset():
             pass
         ids, is_new, at, xid, system, timeline = cursor.fetchone()
+    if isinstance(connection.connection, Connection):
+        connection.connection.system = system
     return Stored(ids, is_new or [True] * len(ids), Trace(xid, system, timeline), at)
 
 

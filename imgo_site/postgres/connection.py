@@ -32,6 +32,7 @@ class Connection(psycopg.Connection[Any]):
 
     limit: float | None = CHECK_TIMEOUT  # until a thread takes it out of the pool
     last_used = 0.0  # monotonic seconds
+    system = 0  # the server's identifier, once a transaction has asked for it
     _cancels = True
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:

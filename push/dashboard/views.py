@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
+from django.db import Error as DatabaseError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -16,13 +17,13 @@ from accounts.models import Token
 from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
-from imgo_site.errors import BadRequest, NotFound, Unavailable
+from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
 from offline import records
 from offline.models import Pending
 from push import explain, snapshot
 from push.dashboard.access import data_for_operators, for_operators, require
-from push.dashboard.actions import ACTIONS, Action
+from push.dashboard.actions import ACTIONS, Action, PushMessage
 from push.pages import render
 from push.registry import Entry, get_registry
 from push.routing import websocket_path
@@ -245,12 +246,33 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
         problems = [f"{name}: {error}" for name, errors in form.errors.items() for error in errors]
         raise BadRequest(" ".join(problems))
     if request.method == "POST" and "confirmed" in request.POST:
-        with transaction.atomic():
-            done = form.perform(request.user)
+        done = _perform(form, request.user)
         messages.success(request, done)
         return redirect(form.back())
     context = {"form": form, "action": name, "fields": form.cleaned_data.items()}
     return render(request, "dashboard/confirm.html", {**context, "question": form.question()})
+
+
+def _perform(form: Action, user: Any) -> str:
+    """Do what an action is about, in one transaction with its log entry; returns what was done.
+
+    Raises `OutcomeUnknown` if the commit of a push is not confirmed.
+    """
+    is_pushed = False
+    try:
+        with transaction.atomic():
+            done = form.perform(user)
+            is_pushed = isinstance(form, PushMessage)
+    except DatabaseError as error:
+        if not is_pushed:
+            raise
+        unknown = OutcomeUnknown(has_dedupe_id=True)
+        unknown.message = (
+            "The database did not confirm whether the message is stored. Send the same form "
+            "again: a message that is stored is not pushed twice."
+        )
+        raise unknown from error
+    return done
 
 
 def _show_form(request: HttpRequest, form: Action, status: int = 200) -> HttpResponse:

@@ -4,12 +4,14 @@ import asyncio
 import html
 import re
 import time
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -19,6 +21,7 @@ from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Pending
 from push import snapshot
+from push.dashboard import views
 from push.groups import key_group, node_group
 from push.models import Duty
 from push.redis_registry import RedisRegistry
@@ -383,6 +386,22 @@ def test_a_push(browser, populate, tasks, body, stored):
     entry = LogEntry.objects.get()
     assert entry.object_id == str(message.pk)
     assert f"message {message.pk} to the key 'u1'" in entry.object_repr
+
+
+def test_push_whose_commit_is_not_confirmed_is_of_unknown_outcome(browser, tasks, monkeypatch):
+    @contextmanager
+    def unconfirmed():
+        with transaction.atomic():
+            yield
+        raise OperationalError("the connection is lost")
+
+    values = {"target": "key", "name": "u1", "body": "1", "dedupe": "d1", "store": "on"}
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "transaction", SimpleNamespace(atomic=unconfirmed))
+        answer = do(browser, "push", values)
+    assert answer.status_code == 503
+    assert "did not confirm" in text_of(answer)
+    assert "is not pushed again" in text_of(do(browser, "push", values))
 
 
 def test_who_goes_back_and_changes_the_text_pushes_both(browser, redis_client):

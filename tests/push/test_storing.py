@@ -265,7 +265,9 @@ def test_push_takes_two_round_trips(proxy, pushes):
 
 def test_ids_of_another_server_or_timeline_prove_nothing(postgres):
     accept_push(to("a"))
-    row = postgres.execute(sql.SQL("SELECT " + outcome.TRACE)).fetchone()
+    row = postgres.execute(
+        sql.SQL("SELECT " + outcome.TRACE.format(system=outcome.SYSTEM))
+    ).fetchone()
     real = outcome.Trace(*row)
     missing = "SELECT 1 WHERE false"
     assert outcome.find_out(real, "SELECT 1", []) is outcome.Outcome.COMMITTED
