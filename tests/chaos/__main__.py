@@ -32,7 +32,7 @@ from .stage import Fault, Stage
 
 PUSHERS = 12
 PAUSE = 0.18  # seconds between two calls of a pusher
-BETWEEN = 30  # pushes that are accepted between two faults, at least
+BETWEEN = 100  # pushes that are accepted between two faults, at least: more than a second
 NODES = 2
 WIDTH = 132  # characters of a line that goes to a file
 DELAY_MAX = 1.0  # seconds from yes to arrival between two faults, in the middle: all is back
