@@ -39,7 +39,9 @@ def of_layer(error: BaseException) -> str:
 def of_database(error: DatabaseError) -> str:
     """Return what an error of the database says about it, without its own text."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
-    if state == READ_ONLY or "readonly database" in str(error):  # Postgres, SQLite
+    # The statement, the connection (target_session_attrs=read-write), and SQLite.
+    texts = ("session is read-only", "server is in hot standby mode", "readonly database")
+    if state == READ_ONLY or any(text in str(error) for text in texts):
         return "takes no writes: it is read-only"
     if state in RESOURCES or "disk is full" in str(error):
         return f"takes no writes: {RESOURCES.get(state, 'its disk is full')}"

@@ -39,14 +39,15 @@ class Shutdown:
         """Whether the process was told to end."""
         return self.deadline > 0
 
-    def begin(self, why: str) -> None:
+    def begin(self, why: str, margin: float | None = None) -> None:
         """Begin the shutdown: after its time the process ends, whatever its threads do.
 
-        Further calls do nothing.
+        `margin`: seconds of `GRACE` that are left then, `MARGIN` by default. Further calls do
+        nothing.
         """
         if self.has_begun:
             return
-        seconds = conf.DRAIN_SECONDS + GRACE - MARGIN
+        seconds = conf.DRAIN_SECONDS + GRACE - (MARGIN if margin is None else margin)
         self._began = time.monotonic()
         self.deadline = self._began + seconds
         logger.info("%s stops: %s", self._what, why)

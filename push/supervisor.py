@@ -133,6 +133,8 @@ class Child:
 class Supervisor:
     """Runs children until it is told to stop."""
 
+    stop_grace = STOP_GRACE
+
     def __init__(self, children: Sequence[Child]) -> None:
         self.children = children
         self._is_over = threading.Event()
@@ -141,7 +143,7 @@ class Supervisor:
     def run(self) -> None:
         """Return when all children have ended after a SIGTERM or SIGINT. For the main thread.
 
-        Children that have not ended `DRAIN_SECONDS` + `STOP_GRACE` seconds later, or at a second
+        Children that have not ended `DRAIN_SECONDS` + `stop_grace` seconds later, or at a second
         signal, are killed.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,7 +158,7 @@ class Supervisor:
         self._end_children()
 
     def _end_children(self) -> None:
-        deadline = time.monotonic() + conf.DRAIN_SECONDS + STOP_GRACE
+        deadline = time.monotonic() + conf.DRAIN_SECONDS + self.stop_grace
         for child in self.children:
             child.ask_to_stop()
         while any(child.is_running for child in self.children):

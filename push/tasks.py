@@ -38,7 +38,8 @@ def end_in_time(sender: Any, **_: Any) -> None:
 
 
 def _begin_shutdown(**_: Any) -> None:
-    Shutdown("the worker").begin("it was told to")
+    # Its supervisor needs some time of its own after it.
+    Shutdown("the worker").begin("it was told to", margin=5.0)
 
 
 # Not shared: it would be a task of the project's application too.

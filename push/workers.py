@@ -78,6 +78,8 @@ class Supervisor(supervisor.Supervisor):
     Raises OSError when `WORKER_METRICS_PORT` cannot be listened on.
     """
 
+    stop_grace = 6.0  # seconds: a worker ends itself one second earlier
+
     def __init__(self, partitions: Sequence[int], log_level: str) -> None:
         self._metrics = WorkerMetrics() if conf.WORKER_METRICS_PORT else None
         shared = self._metrics.shared if self._metrics else None

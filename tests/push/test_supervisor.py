@@ -104,7 +104,7 @@ def test_child_that_ignores_its_replacement_is_killed(stubborn: Child):
 
 def test_supervisor_kills_children_that_do_not_end_in_time(stubborn, imgo, monkeypatch, caplog):
     imgo(DRAIN_SECONDS=0.0)
-    monkeypatch.setattr("push.supervisor.STOP_GRACE", 0.2)
+    monkeypatch.setattr(Supervisor, "stop_grace", 0.2)
     Supervisor([stubborn])._end_children()
     assert not stubborn.is_running
     assert "the child did not end in time, it is killed" in caplog.text
