@@ -3,12 +3,13 @@
 import pytest
 from django.urls import path
 from rest_framework.response import Response
-from rest_framework.views import APIView
+
+from push.api.base import ApiView
 
 pytestmark = pytest.mark.urls(__name__)
 
 
-class ReadView(APIView):
+class ReadView(ApiView):
     scopes = {"GET": "read", "POST": "push"}
 
     def get(self, request):
@@ -20,7 +21,7 @@ class ReadView(APIView):
         return Response({"done": True})
 
 
-class ForgottenView(APIView):
+class ForgottenView(ApiView):
     def get(self, request):
         return Response({"done": True})
 
