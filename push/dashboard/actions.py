@@ -195,7 +195,7 @@ class DrainNode(Action):
         return [
             f"Have the node {node.name} close {sessions(node.sessions)} and take no more?",
             f"They are closed over {conf.DRAIN_SECONDS:g} seconds and come back on other nodes. "
-            "The node takes sessions again only after a restart.",
+            "The node takes sessions again after 'manage.py drain --undo' or a restart.",
         ]
 
     def perform(self, user: Any) -> str:
