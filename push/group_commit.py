@@ -10,6 +10,7 @@ until a leader has taken its push into a transaction, it can take it back.
 """
 
 import threading
+import time
 from dataclasses import replace
 
 from django.db import connection
@@ -30,11 +31,12 @@ LEADER_SHARE = 4
 class _Waiting:
     """One push, and what became of it. The lock guards `is_taken` and `leads`."""
 
-    __slots__ = ("by", "error", "id", "is_taken", "leads", "push", "ready")
+    __slots__ = ("began", "by", "error", "id", "is_taken", "leads", "push", "ready")
 
     def __init__(self, push: Push, by: str) -> None:
         self.push = push
         self.by = by
+        self.began = time.monotonic()
         self.id = 0
         self.error: Exception | None = None
         self.is_taken = False  # by a leader, into its transaction
@@ -94,12 +96,22 @@ class GroupCommit:
                 if not one.id and one.error is None:  # this thread is being ended
                     one.error = OutcomeUnknown(bool(one.push.dedupe_id))
             with self._lock:
+                tired = self._refuse_tired() if isinstance(group[0].error, Unavailable) else []
                 following = self._waiting[:1]
                 self._is_busy = bool(following)
                 for one in following:
                     one.leads = True
-            for one in (*group, *following):
+            for one in (*group, *tired, *following):
                 one.ready.set()
+
+    def _refuse_tired(self) -> list[_Waiting]:
+        """Refuse the pushes that have waited for long for a database that has just failed."""
+        latest = time.monotonic() - conf.DATABASE_TIMEOUT / 2
+        tired = [one for one in self._waiting if one.began < latest]
+        self._waiting = [one for one in self._waiting if one.began >= latest]
+        for one in tired:
+            one.error = Unavailable("The database is too slow; nothing was accepted.")
+        return tired
 
     def _take(self) -> list[_Waiting]:
         """Take the pushes of the first one's caller out of those that wait."""

@@ -133,6 +133,23 @@ def test_follower_of_a_stuck_leader_takes_its_push_back(gate, imgo):
     assert commit.accept(key_push(2), "a") > first
 
 
+def test_followers_that_waited_long_fail_with_their_leader(gate, monkeypatch):
+    gate.error = Unavailable("too slow")
+    # They have begun to wait long ago.
+    monkeypatch.setattr(module._Waiting, "__init__", aged(module._Waiting.__init__))
+    found = one_and_then(gate, ["a", "b"])
+    assert [type(one) for one in found] == [Unavailable] * 3
+    assert len(gate.groups) == 1
+
+
+def aged(init: Any) -> Any:
+    def begin(self: Any, *args: Any) -> None:
+        init(self, *args)
+        self.began -= 3600
+
+    return begin
+
+
 @pytest.mark.parametrize("dedupe_id", ["", "once"])
 def test_follower_in_a_stuck_transaction_is_answered_unknown(gate, imgo, dedupe_id):
     imgo(DATABASE_TIMEOUT=0.05)
