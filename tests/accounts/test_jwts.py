@@ -248,7 +248,7 @@ async def test_claims_that_are_no_object_are_refused(secret, claims):
 @pytest.mark.parametrize(
     "value",
     ["soon", str(NOW), [], {}, None, True, float("inf"), float("-inf"), float("nan"), 10**400],
-    ids=lambda value: str(value)[:10],
+    ids=["word", "digits", "list", "object", "null", "true", "inf", "-inf", "nan", "huge"],
 )
 async def test_jwt_time_that_is_no_number_is_refused(secret, claim, value):
     claims = {"sub": "u1", "exp": NOW + 3600, claim: value}
