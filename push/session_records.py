@@ -61,15 +61,16 @@ class SessionRecordManager(models.Manager["SessionRecord"]):
         """
         if not rows:
             return
-        now = "statement_timestamp()"
+        now, at = "statement_timestamp()", "({}->>'at')::float8"
         if connection.vendor != "postgresql":
+            at = "json_extract({}, '$.at')"
             now = f"'{connection.ops.adapt_datetimefield_value(timezone.now())}'"
         marks = ", ".join([f"(%s, %s, %s, %s, {now})"] * len(rows))
         values: list[str | None] = []
         for row in sorted(rows, key=attrgetter("key")):
             values += [row.key, *(_json(getattr(row, name)) for name in EVENTS)]
         with connection.cursor() as cursor:
-            cursor.execute(_WRITE.format(marks=marks), values)
+            cursor.execute(_WRITE.format(marks=marks, columns=_columns(at)), values)
 
     def prune(self) -> int:
         """Delete one batch of records older than `RECORD_KEEP`; return how many rows it had."""
@@ -105,12 +106,23 @@ class SessionRecord(models.Model):
         return f"sessions of {self.key}"
 
 
+# An event that waited for the database must not replace a later one of another node.
+_LATER = """
+        {name} = CASE WHEN EXCLUDED.{name} IS NULL OR {old_at} > {new_at}
+                 THEN old.{name} ELSE EXCLUDED.{name} END"""
 _WRITE = """
     INSERT INTO push_sessionrecord AS old (key, opened, refused, closed, updated_at)
     VALUES {marks}
-    ON CONFLICT (key) DO UPDATE SET
-        opened = COALESCE(EXCLUDED.opened, old.opened),
-        refused = COALESCE(EXCLUDED.refused, old.refused),
-        closed = COALESCE(EXCLUDED.closed, old.closed),
+    ON CONFLICT (key) DO UPDATE SET {columns},
         updated_at = EXCLUDED.updated_at
 """
+
+
+def _columns(at: str) -> str:
+    """Return the assignments of the three columns. `at`: SQL for the time of an event."""
+    return ",".join(
+        _LATER.format(
+            name=name, old_at=at.format(f"old.{name}"), new_at=at.format(f"EXCLUDED.{name}")
+        )
+        for name in EVENTS
+    )

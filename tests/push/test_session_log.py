@@ -10,7 +10,7 @@ from push import explain, session_log
 from push.models import SessionRecord
 from push.registry import Entry
 from push.session_log import SessionLog, log_refusal
-from push.session_records import SessionEvent
+from push.session_records import Row, SessionEvent
 from push.wire import CloseCode
 from tests import in_thread
 
@@ -80,6 +80,14 @@ async def test_records_wait_while_the_database_fails_newest_first(log, monkeypat
     await log.flush()
     found = await of("u1")
     assert (found["opened"].session, found["closed"].session) == ("node-2", "node-1")
+
+
+@pytest.mark.parametrize("name", ["opened", "refused", "closed"])
+def test_record_that_comes_late_replaces_no_later_one(name):
+    for at, code in ((200.0, 4504), (100.0, 4000), (300.0, 4001), (250.0, 4002)):
+        event = SessionEvent(at, "web1", "tcp", "192.0.2.1", code=code)
+        SessionRecord.objects.write([Row("u1", **{name: event})])
+    assert SessionRecord.objects.of("u1")[name].code == 4001
 
 
 async def test_records_that_wait_are_bounded_and_the_oldest_go(log, monkeypatch):
