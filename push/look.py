@@ -58,9 +58,11 @@ class Look(Generic[T]):
             result = self._function()
         except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
             connection.close()
-            if isinstance(error, DatabaseError):
-                self._forget_broken()
-            found.set_exception(error)
+            try:
+                if isinstance(error, DatabaseError):
+                    self._forget_broken()
+            finally:
+                found.set_exception(error)  # whatever happens: the next look waits for it
         else:
             connection.close()
             found.set_result(result)
@@ -72,5 +74,6 @@ class Look(Generic[T]):
         a push for each.
         """
         pools = getattr(connections[DEFAULT_DB_ALIAS], "_connection_pools", {})
-        if DEFAULT_DB_ALIAS in pools:
-            pools[DEFAULT_DB_ALIAS].check()
+        pool = pools.get(DEFAULT_DB_ALIAS)
+        if pool is not None and not pool.closed:  # one that was never opened is closed too
+            pool.check()

@@ -3,6 +3,8 @@
 import threading
 
 import pytest
+from django.db import OperationalError, connection
+from psycopg_pool import ConnectionPool
 
 from push import look as module
 from push import vitals
@@ -32,6 +34,19 @@ def test_what_is_found_or_raised_is_passed_on():
     assert Look(lambda: 7)() == 7
     with pytest.raises(ZeroDivisionError):
         Look(lambda: 1 // 0)()
+
+
+def test_failed_look_with_unopened_pool_is_over(monkeypatch):
+    """A process that never used its pool still asks again."""
+    monkeypatch.setitem(connection._connection_pools, "default", ConnectionPool(open=False))
+
+    def fail() -> None:
+        raise OperationalError
+
+    look = Look(fail)
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            look()
 
 
 def test_who_waits_in_vain_is_told_and_the_look_goes_on(silent, monkeypatch):
