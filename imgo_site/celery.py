@@ -20,8 +20,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
 POOLS = ("threads", "solo", "prefork")  # gevent and eventlet block in the database's driver
 
-WORKER_PATIENCE = 10.0  # seconds more: a drain may wait for another one of the same partition
-
 # Not the current application: `shared_task`s of the project are the project's.
 app = Celery("imgo", set_as_current=False)
 app.autodiscover_tasks(["push"])
@@ -118,7 +116,7 @@ def limit_database(sender: Any = None, **_: Any) -> None:
     if _is_ours(sender):
         from imgo_site.postgres.limits import limit_statements
 
-        limit_statements(WORKER_PATIENCE)
+        limit_statements()
 
 
 @worker_ready.connect

@@ -17,13 +17,14 @@ from django.db.models import F, Min
 from django.utils import timezone
 
 from imgo_site.origin import ORIGIN_MAX
+from imgo_site.postgres.limits import limited
 from offline.messages import CHUNK, Message
 from offline.pages import FIRSTS
 
 ATTEMPTS_MAX = 5  # of a message that cannot be sent; then it is parked
 ERROR_MAX = 500  # characters kept of an error
 LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
-LOCK_WAIT = "10s"  # for another drain of the same partition to end
+LOCK_WAIT = 10  # seconds for another drain of the same partition to end
 IDLE_MAX = "8s"  # a drain whose process hangs this long gives its lock back
 
 _locks: dict[int, Lock] = {}  # where the database has none
@@ -51,11 +52,12 @@ class OutboxManager(models.Manager["Outbox"]):
             finally:
                 lock.release()
             return
-        with transaction.atomic(), connection.cursor() as cursor:
+        # On a silent link a drain must fail while others still can do its work in time.
+        with limited(), transaction.atomic(), connection.cursor() as cursor:
             # It is held as long as the transaction, and the transaction as long as the process.
             name = f"{LOCK_CLASS}, {int(partition)}"
             cursor.execute(
-                f"SET LOCAL lock_timeout = '{LOCK_WAIT}'; "
+                f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'; "
                 f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}'; "
                 f"SELECT pg_try_advisory_xact_lock({name})"
             )
@@ -65,7 +67,8 @@ class OutboxManager(models.Manager["Outbox"]):
                 if not wait:
                     raise Busy
                 try:
-                    cursor.execute(f"SELECT pg_advisory_xact_lock({name})")
+                    with limited(LOCK_WAIT):
+                        cursor.execute(f"SELECT pg_advisory_xact_lock({name})")
                 except OperationalError as error:
                     if type(error.__cause__).__name__ == "LockNotAvailable":  # psycopg's
                         raise Busy from error

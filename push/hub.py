@@ -94,6 +94,7 @@ class Hub:
         self.drains = Drains()
         self.gaps = 0  # how often the layer's connection was lost
         self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
+        self.last_heard = 0.0  # when the last message of any kind came in: monotonic seconds
         self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
         self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
         self.on_undrain: Callable[[], Coroutine[Any, Any, None]]
@@ -235,7 +236,9 @@ class Hub:
         while True:
             try:
                 for _ in range(FAIRNESS):
-                    self.handle(await self.layer.receive(self._channel))
+                    message = await self.layer.receive(self._channel)
+                    self.last_heard = asyncio.get_running_loop().time()
+                    self.handle(message)
                 failures = 0
                 # As long as messages are there, `receive` returns without giving others a turn.
                 await asyncio.sleep(0)

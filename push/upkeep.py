@@ -18,6 +18,7 @@ from imgo_site.database_threads import cluster_threads, session_threads
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
+from imgo_site.postgres.limits import limited
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
@@ -43,8 +44,9 @@ T = TypeVar("T")
 WAITING_MAX = 1_000  # sessions of which it is said how many bytes wait for them
 TICK = 1.0  # seconds between two rounds of what is most urgent
 REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may be on its way
-ECHO_EVERY = 5.0  # seconds
+ECHO_EVERY = 2.0  # seconds
 ECHO_TIMEOUT = 15.0  # seconds without an echo until the layer's connection is taken for dead
+SILENCE_MAX = 5.0  # seconds without any message until then; a busy node hears others' ones
 PRUNE_EVERY = 30.0  # seconds between deletions of what is over
 BALANCE_EVERY = 60.0  # seconds
 BALANCE_LATEST = 100_000  # messages that the balance of the metrics is about
@@ -65,7 +67,7 @@ class Upkeep:
 
     def start(self) -> None:
         """Begin, on a runtime of its own; needs a running loop."""
-        self._hub.last_echo = asyncio.get_running_loop().time()
+        self._hub.last_echo = self._hub.last_heard = asyncio.get_running_loop().time()
         rounds = [
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
             (self.leave_groups, TICK),
@@ -185,7 +187,9 @@ class Upkeep:
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""
         now = asyncio.get_running_loop().time()
-        if now - max(self._hub.last_echo, self._reconnected) > ECHO_TIMEOUT:
+        hub, since = self._hub, now - self._reconnected
+        silence = min(since, now - max(hub.last_heard, hub.last_echo))
+        if silence > SILENCE_MAX or min(since, now - hub.last_echo) > ECHO_TIMEOUT:
             logger.warning("the channel layer is silent, connecting to it again")
             metrics.LAYER_RECONNECTS.labels("silent").inc()
             self._reconnected = now
@@ -196,7 +200,7 @@ class Upkeep:
 
     async def sweep(self) -> None:
         """Fan out what should have been long ago: its task was lost, or nobody takes tasks."""
-        for partition in await cluster_threads.run(Outbox.objects.overdue, conf.SWEEP_AFTER):
+        for partition in await cluster_threads.run(_overdue):
             try:
                 count = await cluster_threads.run(_drain_now, partition)
             except Busy:
@@ -257,6 +261,11 @@ def _take(left: list[T], count: int) -> list[T]:
     some = left[-count:] if count else []
     del left[len(left) - len(some) :]
     return some
+
+
+def _overdue() -> list[int]:
+    with limited():
+        return Outbox.objects.overdue(conf.SWEEP_AFTER)
 
 
 def _drain_now(partition: int) -> int:

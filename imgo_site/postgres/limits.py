@@ -1,20 +1,23 @@
 """How long a process waits for one statement."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from imgo_site.conf import conf
+from imgo_site.postgres.connection import Connection
 
 LIMIT = "STATEMENT_LIMIT"  # of the settings of a database: seconds
 
 
-def limit_statements(extra: float = 0.0) -> None:
-    """Let each statement of this process take `DATABASE_TIMEOUT` seconds, and `extra` ones.
+def limit_statements() -> None:
+    """Let each statement of this process take `DATABASE_TIMEOUT` seconds.
 
     Servers call it when they start. Commands such as `migrate` have no limit.
     """
-    connections.settings[DEFAULT_DB_ALIAS][LIMIT] = conf.DATABASE_TIMEOUT + extra
+    connections.settings[DEFAULT_DB_ALIAS][LIMIT] = conf.DATABASE_TIMEOUT
 
 
 def limit_thread(extra: float) -> None:
@@ -25,3 +28,18 @@ def limit_thread(extra: float) -> None:
     known: dict[str, Any] = connection.settings_dict
     if LIMIT in known:
         connection.settings_dict = {**known, LIMIT: conf.DATABASE_TIMEOUT + extra}
+
+
+@contextmanager
+def limited(extra: float = 0.0) -> Iterator[None]:
+    """Let each statement inside take `DATABASE_TIMEOUT` and `extra` seconds, and no more.
+
+    It has no effect in a process without a limit.
+    """
+    connection.ensure_connection()
+    raw = connection.connection
+    if isinstance(raw, Connection) and raw.limit is not None:
+        with raw.limited(conf.DATABASE_TIMEOUT + extra):
+            yield
+    else:
+        yield

@@ -13,8 +13,9 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from imgo_site.postgres import connection as module
-from imgo_site.postgres.limits import LIMIT
+from imgo_site.postgres.limits import LIMIT, limited
 from imgo_site.postgres.url import parse
+from push.fanout import drain
 from tests import PATIENCE, wait_until
 from tests.environment import services
 from tests.services import Postgres
@@ -156,6 +157,25 @@ def test_silent_links_are_given_up_and_replaced(proxy):
     for link in old:
         link.silence()  # these stay silent, as after a restart of a firewall
     recovers()
+
+
+def test_drain_on_silent_link_fails_within_the_time_of_a_push(proxy, monkeypatch, imgo):
+    """Also on a thread whose statements may take longer; a lock is waited for longer."""
+    imgo(DATABASE_TIMEOUT=0.5)
+    monkeypatch.setitem(connection.settings_dict, LIMIT, 2 * PATIENCE)
+    assert write()
+    for link in list(proxy.links):
+        link.silence()
+    began = time.monotonic()
+    with pytest.raises(DatabaseError):
+        drain(0)
+    assert time.monotonic() - began < PATIENCE
+    connection.close()
+    with limited(extra=7.0):
+        assert connection.connection.limit == 7.5
+    assert connection.connection.limit == 2 * PATIENCE
+    connection.close()
+    assert drain(0) == 0
 
 
 def test_statement_beyond_its_limit_is_cancelled_on_the_server(through, postgres):

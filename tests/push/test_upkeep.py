@@ -259,6 +259,21 @@ async def test_a_layer_that_is_silent_is_connected_to_again(silent, redis_client
     assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) - again == 1
 
 
+@pytest.mark.parametrize(
+    ("heard", "reconnects"),
+    [(module.SILENCE_MAX + 1, 1), (0.0, 0)],
+    ids=["nothing is heard", "others are heard"],
+)
+async def test_late_echo_reconnects_only_a_silent_layer(production_node, heard, reconnects):
+    """A node that is busy hears its echo late, behind the others' messages."""
+    await production_node.upkeep.stop()
+    now, hub = asyncio.get_running_loop().time(), production_node.hub
+    hub.last_echo, hub.last_heard = now - module.SILENCE_MAX - 1, now - heard
+    before = value_of(metrics.LAYER_RECONNECTS.labels("silent"))
+    await production_node.upkeep.echo()
+    assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) - before == reconnects
+
+
 async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
     session = await admit(silent)
     (one,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
