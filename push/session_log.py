@@ -69,7 +69,7 @@ class SessionLog:
             self._node,
             entry.transport,
             entry.address,
-            clean(entry.platform),
+            clean(entry.platform) if entry.platform else "",
             entry.id,
             code,
             reason,
