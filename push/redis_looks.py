@@ -8,14 +8,15 @@ from typing import Any
 
 import redis
 
+from imgo_site.names import INT64_MAX, check_number
 from push.redis_names import PREFIX, decode_entry, rooms_name, text
-from push.registry import FullestRooms, NodeEntry, SomeKeys, fullest
+from push.registry import FullestRooms, NodeEntry, SomeKeys, SomeRooms, fullest
 
 CHUNK = 500  # names in one command
 CANDIDATES = 2_000  # fullest rooms of each node, among which the fullest of all are looked for
 SAMPLE = 1_000  # rooms of each node from which it is estimated how many are on several nodes
 SCAN = 250  # of Redis's keys in one step
-SCAN_MAX = 10_000  # subscriber keys for one answer: some 100 ms
+SCAN_MAX = 10_000  # subscriber keys or rooms for one answer: some 100 ms
 
 
 def fullest_rooms(client: redis.Redis, nodes: Sequence[NodeEntry], limit: int) -> FullestRooms:
@@ -89,3 +90,45 @@ def some_keys(
         if not cursor:
             break
     return SomeKeys(list(rows.items()), cursor, looked_at)
+
+
+def some_rooms(
+    client: redis.Redis, nodes: Sequence[NodeEntry], part: str, limit: int, cursor: str
+) -> SomeRooms:
+    """Return rooms with `part` in their name, comparing `SCAN_MAX` of them or a few more.
+
+    `cursor`: the number of a node and Redis's own cursor there, joined by a dash. A room on
+    several nodes is found on the first of them only. Raises `BadRequest` for another cursor.
+    """
+    number, position = _parse_cursor(cursor)
+    names = [rooms_name(node.id) for node in nodes]
+    rows: dict[str, int] = {}
+    looked_at = 0
+    for place, node in enumerate(nodes):
+        if node.number < number:
+            continue
+        if node.number > number:
+            number, position = node.number, 0
+        while True:
+            reply: Any = client.zscan(names[place], position, count=SCAN)
+            position, some = reply
+            looked_at += len(some)
+            found = [name for room, _ in some if part in (name := text(room))]
+            known = sizes(client, names[:place], found)
+            rows |= sizes(client, names, (room for room in found if not known[room]))
+            if not position:
+                break
+            if len(rows) >= limit or looked_at >= SCAN_MAX:
+                return SomeRooms(list(rows.items()), f"{number}-{position}", looked_at)
+        is_full = len(rows) >= limit or looked_at >= SCAN_MAX
+        if is_full and place + 1 < len(nodes):
+            return SomeRooms(list(rows.items()), f"{nodes[place + 1].number}-0", looked_at)
+    return SomeRooms(list(rows.items()), "", looked_at)
+
+
+def _parse_cursor(cursor: str) -> tuple[int, int]:
+    number, _, position = (cursor or "0-0").partition("-")
+    return (
+        check_number(number, "The cursor's node", lowest=0, highest=INT64_MAX),
+        check_number(position, "The cursor's position", lowest=0, highest=INT64_MAX),
+    )

@@ -33,7 +33,7 @@ from push.redis_names import (
     text,
     waiting_name,
 )
-from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, SomeKeys
+from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, SomeKeys, SomeRooms
 
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
@@ -342,6 +342,11 @@ class RedisRegistry:
         """About `limit` of the keys with `part` in their name, from a bounded look at them."""
         with _reading():
             return redis_looks.some_keys(self._reader, self.nodes(), part, limit, cursor)
+
+    def some_rooms(self, part: str, limit: int, cursor: str = "") -> SomeRooms:
+        """Return about `limit` of the rooms with `part` in their name, from a bounded query."""
+        with _reading():
+            return redis_looks.some_rooms(self._reader, self.nodes(), part, limit, cursor)
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""

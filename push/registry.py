@@ -14,6 +14,7 @@ from typing import Protocol
 
 from imgo_site.deployment import redis_url
 from imgo_site.errors import TooManySessions
+from imgo_site.names import INT64_MAX, check_number
 
 REFUSED = "This key has as many sessions as it may have."
 
@@ -73,6 +74,19 @@ class SomeKeys:
     looked_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class SomeRooms:
+    """(room, sessions) of some rooms that have a session, in no order.
+
+    `cursor`: where the next query continues, "" if it was the last. `looked_at`: how many names
+    were compared; a room counts once for each of its nodes.
+    """
+
+    rows: list[tuple[str, int]]
+    cursor: str
+    looked_at: int
+
+
 class Registry(Protocol):
     """What a node writes (awaited on its loop) and what the API reads (from any thread)."""
 
@@ -129,6 +143,13 @@ class Registry(Protocol):
 
     def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
         """About `limit` of the keys with `part` in their name, from a bounded look at them."""
+
+    def some_rooms(self, part: str, limit: int, cursor: str = "") -> SomeRooms:
+        """Return about `limit` of the rooms with `part` in their name, from a bounded query.
+
+        `cursor`: that of the answer before. Raises `Unavailable`; `BadRequest` for a cursor that
+        no answer had.
+        """
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
@@ -248,6 +269,14 @@ class MemoryRegistry:
         found = [row for row in rows if part in row[0]]
         end = cursor + limit
         return SomeKeys(found[cursor:end], end if end < len(found) else 0, len(rows))
+
+    def some_rooms(self, part: str, limit: int, cursor: str = "") -> SomeRooms:
+        """Return `limit` of the rooms with `part` in their name, after the first `cursor`."""
+        start = check_number(cursor or "0", "The cursor", lowest=0, highest=INT64_MAX)
+        rooms = self.rooms()
+        found = sorted(row for row in rooms.items() if part in row[0])
+        end = start + limit
+        return SomeRooms(found[start:end], str(end) if end < len(found) else "", len(rooms))
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""

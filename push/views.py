@@ -1,7 +1,5 @@
 """The demo page, and the icon of every page that names none."""
 
-from typing import Any
-
 from django.contrib.auth.decorators import login_not_required
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -17,6 +15,7 @@ from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
 from push.api.problems import problem_response
 from push.api.schemas import PushRequest, read, utf8
+from push.direct import is_direct
 from push.pages import render
 from push.routing import websocket_path
 from push.services import accept_push
@@ -26,14 +25,6 @@ CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PEER = addresses.PEER
-PROXY_HEADERS = tuple(
-    f"HTTP_{name}"
-    for name in (
-        *("FORWARDED", "VIA", "X_REAL_IP", "X_FORWARDED_FOR", "X_FORWARDED_HOST"),
-        *("X_FORWARDED_PROTO", "X_FORWARDED_PORT", "X_FORWARDED_SERVER", "X_FORWARDED_PREFIX"),
-        *("X_CLIENT_IP", "X_CLUSTER_CLIENT_IP", "TRUE_CLIENT_IP", "CF_CONNECTING_IP"),
-    )
-)
 
 
 @login_not_required
@@ -57,25 +48,16 @@ def _check_demo(request: HttpRequest) -> None:
 def _is_local(request: HttpRequest) -> bool:
     """Whether the request comes from a browser on this machine, and through no proxy.
 
-    A proxy's own address is the machine's, so its traces are looked for too: the header that
-    names a client, a host that is not this machine's, and HTTP/1.0, which browsers do not speak
-    and nginx does unless it is configured.
+    A proxy's own address is the machine's, so its traces count too, as does a host that is not
+    this machine's.
     """
     meta = request.META
     if not {meta.get(name, meta.get("REMOTE_ADDR")) for name in ("REMOTE_ADDR", PEER)} <= LOOPBACK:
         return False
-    is_passed_on = meta.get(addresses.DROPPED) or any(name in meta for name in PROXY_HEADERS)
-    if is_passed_on or _protocol(request) == "1.0":
+    if not is_direct(request):
         return False
     host = split_domain_port(request.get_host())[0]
     return host in LOCAL_HOSTS
-
-
-def _protocol(request: HttpRequest) -> str:
-    """The HTTP version of the request, as `1.1`; "" when the server does not say it."""
-    scope: dict[str, Any] = getattr(request, "scope", {})
-    given = scope.get("http_version") or request.META.get("SERVER_PROTOCOL", "")
-    return str(given).rpartition("/")[2]
 
 
 @login_not_required

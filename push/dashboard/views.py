@@ -24,8 +24,9 @@ from offline.models import Pending
 from push import explain, snapshot
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
+from push.direct import has_websocket
 from push.pages import render
-from push.registry import Entry, get_registry
+from push.registry import Entry, fullest, get_registry
 from push.routing import websocket_path
 
 SESSIONS_SHOWN = 200
@@ -34,6 +35,7 @@ ROOMS_SHOWN = 200
 KEYS_SHOWN = 100
 PENDING_SHOWN = 20
 PUSHES_SHOWN = 10
+MORE = 10  # times as many rows with `?more=1`
 
 
 def _may(request: HttpRequest) -> dict[str, bool]:
@@ -54,7 +56,7 @@ def overview(request: HttpRequest) -> HttpResponse:
     """What is going on now; the script keeps it up to date."""
     may = _may(request)
     config = {
-        "ws": websocket_path() if conf.SESSION_AUTH else None,
+        "ws": websocket_path() if conf.SESSION_AUTH and has_websocket(request) else None,
         "room": DASHBOARD_ROOM,
         "data": reverse("imgo:dashboard-data"),
         "every": snapshot.EVERY,
@@ -97,7 +99,12 @@ def _session(entry: Entry, nodes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _sessions_of(key: str) -> dict[str, Any]:
+def _is_more(request: HttpRequest) -> bool:
+    """Return whether the longer lists were asked for."""
+    return request.GET.get("more") == "1"
+
+
+def _sessions_of(key: str, limit: int) -> dict[str, Any]:
     """What the registry knows of a key, or why it does not."""
     registry = get_registry()
     try:
@@ -105,7 +112,7 @@ def _sessions_of(key: str) -> dict[str, Any]:
         if not nodes and not redis_url():
             return {"unknown": "Only the server's own process knows who is connected."}
         found = registry.sessions(key)
-        shown = found[:SESSIONS_SHOWN]
+        shown = found[:limit]
         waiting = registry.waiting(shown)
     except Unavailable as error:
         return {"unknown": error.message}
@@ -116,14 +123,14 @@ def _sessions_of(key: str) -> dict[str, Any]:
     return {"count": len(found), "rows": rows}
 
 
-def _pending_of(key: str) -> list[dict[str, Any]]:
+def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
     """The oldest pending messages of a key, with who pushed them and where they were sent."""
     found = (
         Pending.objects.unexpired(key)
         .order_by("message_id")
         .values("message_id", "expires_at", "message__created_at", "message__by")
     )
-    rows = list(found[:PENDING_SHOWN])
+    rows = list(found[:limit])
     names = caller_names(row["message__by"] for row in rows)
     sent = records.sent_pending(key, [row["message_id"] for row in rows])
     return [
@@ -132,9 +139,9 @@ def _pending_of(key: str) -> list[dict[str, Any]]:
     ]
 
 
-def _pushes_to(key: str) -> list[dict[str, Any]]:
+def _pushes_to(key: str, limit: int) -> list[dict[str, Any]]:
     rows = []
-    latest = records.latest_of(key, PUSHES_SHOWN)
+    latest = records.latest_of(key, limit)
     names = caller_names(message.by for message, _ in latest)
     for message, delivery in latest:
         rows.append(
@@ -159,15 +166,19 @@ def key(request: HttpRequest) -> HttpResponse:
     if asked is not None:
         number = check_number(asked, "A push's id", lowest=1, highest=INT64_MAX)
         explanation = explain.of_message(name, number)
-    pending = Pending.objects.unexpired(name)
+    is_more = _is_more(request)
+    times = MORE if is_more else 1
+    pushes = _pushes_to(name, PUSHES_SHOWN * times + 1)
     context = {
         "name": name,
-        "sessions": _sessions_of(name),
+        "is_more": is_more,
+        "sessions": _sessions_of(name, SESSIONS_SHOWN * times),
         "session_events": explain.session_events(name),
         "token": Token.objects.filter(key=name).first(),
-        "pending_count": pending.count(),
-        "pending": _pending_of(name),
-        "pushes": _pushes_to(name),
+        "pending_count": Pending.objects.unexpired(name).count(),
+        "pending": _pending_of(name, PENDING_SHOWN * times),
+        "pushes": pushes[: PUSHES_SHOWN * times],
+        "has_older": len(pushes) > PUSHES_SHOWN * times,
         "asked": asked,
         "explanation": explanation,
         "may": _may(request),
@@ -180,10 +191,12 @@ def key(request: HttpRequest) -> HttpResponse:
 def room(request: HttpRequest) -> HttpResponse:
     """One room: who is in it."""
     name = _named(request, "room")
-    count, found = get_registry().peek(name, MEMBERS_SHOWN)
+    is_more = _is_more(request)
+    count, found = get_registry().peek(name, MEMBERS_SHOWN * (MORE if is_more else 1))
     context = {
         "name": name,
         "count": count,
+        "is_more": is_more,
         "members": [{"key": key, "session": session} for key, session in found],
         "is_ours": name == DASHBOARD_ROOM,
         "may": _may(request),
@@ -194,9 +207,27 @@ def room(request: HttpRequest) -> HttpResponse:
 @require_safe
 @for_operators
 def rooms(request: HttpRequest) -> HttpResponse:
-    """The rooms with somebody in them, fullest first."""
-    found, _ = snapshot.fullest_rooms(ROOMS_SHOWN)
-    return render(request, "dashboard/rooms.html", {"found": found})
+    """Show the fullest rooms; with a part of a name, some of the rooms that have it."""
+    part = request.GET.get("part", "")
+    if part:
+        return _rooms_with(request, check_name(part, "part of a room"))
+    is_more = _is_more(request)
+    found, _ = snapshot.fullest_rooms(ROOMS_SHOWN * (MORE if is_more else 1))
+    context = {"found": found, "rows": found.rows, "part": "", "is_more": is_more}
+    return render(request, "dashboard/rooms.html", context)
+
+
+def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
+    cursor = request.GET.get("cursor", "")
+    found = get_registry().some_rooms(part, ROOMS_SHOWN, cursor)
+    rows = [row for row in found.rows if row[0] != DASHBOARD_ROOM]
+    context = {
+        "found": found,
+        "rows": fullest(dict(rows), len(rows)),
+        "part": part,
+        "is_first": not cursor,
+    }
+    return render(request, "dashboard/rooms.html", context)
 
 
 @require_safe

@@ -19,6 +19,12 @@ Enter = Callable[[System], Awaitable[World]]
 SignIn = Callable[..., Awaitable[Visitor]]
 
 KICKED = 4504
+# Tables of which a part can only be seen by scrolling them sideways.
+HIDDEN_TABLES = """
+[...document.querySelectorAll(".scroll")]
+  .filter((one) => one.scrollWidth > one.clientWidth)
+  .map((one) => one.textContent)
+"""
 TABS = 60  # presses of the key until what it should reach is a failure
 
 
@@ -170,6 +176,7 @@ async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, en
         await page.goto(f"/dashboard/{path}")
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert (path, await width(page)) == (path, PHONE["width"])
+        assert (path, await page.evaluate(HIDDEN_TABLES)) == (path, [])
 
 
 async def test_the_keyboard_alone_finds_a_key_and_closes_its_sessions(

@@ -63,7 +63,8 @@ class Page {
 
   tick() {
     const now = performance.now();
-    if (now - this.lastAt > SILENT && now - this.#polledAt > POLL_EVERY && !this.#isPolling) {
+    const patience = config.ws ? SILENT : POLL_EVERY;
+    if (now - this.lastAt > patience && now - this.#polledAt > POLL_EVERY && !this.#isPolling) {
       this.poll();
     }
     this.showState();
@@ -98,7 +99,7 @@ class Page {
   get state() {
     if (performance.now() - this.lastAt > STALE || this.failure) return "stale";
     if (this.source === "socket" && this.#client?.state === "open") return "live";
-    return this.source === "fetch" ? "polling" : "waiting";
+    return this.source === "fetch" || !config.ws ? "polling" : "waiting";
   }
 
   showState() {
@@ -238,7 +239,7 @@ function fill(id, rows, emptyText) {
   const body = element(id);
   const known = new Map([...body.rows].map((row) => [row.dataset.id, row]));
   rows.forEach(({ id: rowId, cells }, place) => {
-    const row = known.get(rowId) ?? newRow(rowId, cells.length);
+    const row = known.get(rowId) ?? newRow(rowId, heads(body));
     known.delete(rowId);
     cells.forEach((cell, index) => setCell(row.cells[index], cell));
     if (body.rows[place] !== row) body.insertBefore(row, body.rows[place] ?? null);
@@ -256,12 +257,21 @@ function showRest(id, rest, what) {
   setText(place, `and ${number.format(rest)} ${what}`);
 }
 
-function newRow(id, length) {
+/** The columns' names; "" for those of which the cells need none. */
+function heads(body) {
+  const cells = [...body.closest("table").tHead.rows[0].cells];
+  return cells.map((cell) => (cell.querySelector(".unseen") ? "" : cell.textContent));
+}
+
+function newRow(id, labels) {
   const row = document.createElement("tr");
   row.dataset.id = id;
-  const head = document.createElement("th");
-  head.scope = "row";
-  row.append(head, ...Array.from({ length: length - 1 }, () => document.createElement("td")));
+  labels.forEach((label, place) => {
+    const cell = document.createElement(place ? "td" : "th");
+    if (!place) cell.scope = "row";
+    if (label) cell.dataset.label = label;
+    row.append(cell);
+  });
   return row;
 }
 
