@@ -26,6 +26,8 @@ GROUP_MAX = 500  # pushes in one transaction
 # Times DATABASE_TIMEOUT: a leader's connection and statement, its commit, and the question what
 # became of that.
 LEADER_SHARE = 4
+HOPE = 0.5  # seconds for a leader after one that failed; then others are refused at once
+TOO_SLOW = "The database is too slow; nothing was accepted."
 
 
 class _Waiting:
@@ -55,6 +57,8 @@ class GroupCommit:
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._is_busy = False
+        self._is_failing = False  # the last transaction was not made: the database failed
+        self._led = 0.0  # monotonic seconds, at which the leader began
 
     def accept(self, push: Push, by: str = "") -> int:
         """Accept a push together with those of other threads. Raises as `accept_push` does."""
@@ -66,6 +70,10 @@ class GroupCommit:
 
     def _accept(self, mine: _Waiting) -> int:
         with self._lock:
+            # One push at a time finds out whether it still fails; others must not take all of
+            # the server's threads for as long as that one waits.
+            if self._is_failing and self._is_busy and mine.began - self._led > HOPE:
+                raise Unavailable(TOO_SLOW)
             self._waiting.append(mine)
             mine.leads, self._is_busy = not self._is_busy, True
         if not mine.leads and not mine.ready.wait(conf.DATABASE_TIMEOUT):
@@ -79,11 +87,11 @@ class GroupCommit:
     def _wait_longer(self, mine: _Waiting) -> None:
         """Take the push back, or wait for the leader that has it in its transaction."""
         with self._lock:
-            if mine.leads:
+            if mine.leads or mine.error is not None:
                 return
             if not mine.is_taken:
                 self._waiting.remove(mine)
-                raise Unavailable("The database is too slow; nothing was accepted.")
+                raise Unavailable(TOO_SLOW)
         if not mine.ready.wait(conf.DATABASE_TIMEOUT * LEADER_SHARE):
             raise OutcomeUnknown(bool(mine.push.dedupe_id))
 
@@ -96,7 +104,8 @@ class GroupCommit:
                 if not one.id and one.error is None:  # this thread is being ended
                     one.error = OutcomeUnknown(bool(one.push.dedupe_id))
             with self._lock:
-                tired = self._refuse_tired() if isinstance(group[0].error, Unavailable) else []
+                self._is_failing = isinstance(group[0].error, Unavailable | OutcomeUnknown)
+                tired = self._refuse_tired() if self._is_failing else []
                 following = self._waiting[:1]
                 self._is_busy = bool(following)
                 for one in following:
@@ -110,13 +119,14 @@ class GroupCommit:
         tired = [one for one in self._waiting if one.began < latest]
         self._waiting = [one for one in self._waiting if one.began >= latest]
         for one in tired:
-            one.error = Unavailable("The database is too slow; nothing was accepted.")
+            one.error = Unavailable(TOO_SLOW)
         return tired
 
     def _take(self) -> list[_Waiting]:
         """Take the pushes of the first one's caller out of those that wait."""
         with self._lock:
             by = self._waiting[0].by
+            self._led = time.monotonic()
             group = [one for one in self._waiting if one.by == by][:GROUP_MAX]
             for one in group:
                 one.is_taken = True

@@ -133,6 +133,36 @@ def test_follower_of_a_stuck_leader_takes_its_push_back(gate, imgo):
     assert commit.accept(key_push(2), "a") > first
 
 
+def test_follower_refused_as_its_wait_ends_raises_its_error(gate):
+    """Its leader has refused it, and not called it yet."""
+    commit = GroupCommit()
+    mine = module._Waiting(key_push(1), "a")
+    mine.error = Unavailable("too slow")
+    commit._wait_longer(mine)  # nothing to take back
+
+
+def test_push_meets_stuck_leader_after_a_failure_is_refused_at_once(gate, monkeypatch):
+    """While the database fails, each push must not hold one of the server's threads."""
+    monkeypatch.setattr(module, "HOPE", 0.0)
+    commit = GroupCommit()
+    gate.error = Unavailable("away")
+    gate.opened.set()
+    with pytest.raises(Unavailable, match="away"):
+        commit.accept(key_push(0), "a")
+    gate.error = None
+    gate.opened.clear()
+    gate.entered.clear()
+    with ThreadPoolExecutor(1) as pool:
+        leader = pool.submit(call_and_close, commit.accept, key_push(1), "a")
+        assert gate.entered.wait(PATIENCE)
+        with pytest.raises(Unavailable, match="nothing was accepted"):
+            commit.accept(key_push(2), "a")  # the leader is at it still
+        gate.opened.set()
+        first = leader.result(PATIENCE)
+    assert commit.accept(key_push(3), "a") > first
+    assert len(gate.groups) == 3
+
+
 def test_followers_that_waited_long_fail_with_their_leader(gate, monkeypatch):
     gate.error = Unavailable("too slow")
     # They have begun to wait long ago.
