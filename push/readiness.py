@@ -8,18 +8,23 @@ import secrets
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from accounts.models import ApiKey, Token
 from imgo_site.celery import app
 from imgo_site.deployment import has_workers
-from push.models import Duty
+from offline.models import Message, Outbox, Pending
+from push.models import Dedupe, Duty
 from push.registry import Registry
 from push.service_faults import of_redis
 
 WRITE_TIMEOUT = 2.5  # seconds for the write that readiness tries, below a look's patience
 BROKER_TIMEOUT = 2  # seconds to connect to the broker
+# What a push writes and a login reads, by the lock that this takes. Taking it costs next to
+# nothing, and shows whether somebody, such as a migration, keeps them waiting.
+LOCKS = {"ROW EXCLUSIVE": (Message, Pending, Outbox, Dedupe), "ACCESS SHARE": (Token, ApiKey)}
 
 
 def try_database() -> None:
-    """Write a row and take it back. Raises what the database raises."""
+    """Write a row and take it back; lock what is used. Raises what the database raises."""
     with transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
@@ -27,6 +32,9 @@ def try_database() -> None:
                     "SELECT set_config('statement_timeout', %s, true)",
                     [f"{WRITE_TIMEOUT * 1000:.0f}"],
                 )
+                for mode, models in LOCKS.items():
+                    tables = ", ".join(model._meta.db_table for model in models)
+                    cursor.execute(f"LOCK TABLE {tables} IN {mode} MODE")
         # A name of its own: two processes at once must not wait for each other.
         Duty.objects.create(name=f"readiness {secrets.token_hex(8)}", until=Now())
         transaction.set_rollback(True)

@@ -4,13 +4,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psycopg
 import pytest
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from offline.models import Message, Outbox, Pending
-from push import health, metrics, pool, vitals
+from push import health, metrics, pool, readiness, vitals
 from push.look import Look
 from push.models import Canary
 from push.redis_registry import RedisRegistry
@@ -85,6 +86,26 @@ def test_without_both_it_says_both(readyz, database_down, layer_down):
     status, word, checks = readyz()
     assert (status, word) == (503, "unavailable")
     assert (checks["database"], checks["layer"]) == ("cannot be reached", "cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("table", "mode"),
+    [
+        ("offline_message", "SHARE"),
+        ("push_dedupe", "SHARE"),
+        ("accounts_token", "ACCESS EXCLUSIVE"),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_locked_table_makes_it_unavailable(readyz, redis_client, monkeypatch, table, mode):
+    """A migration that keeps pushes or logins waiting."""
+    monkeypatch.setattr(readiness, "WRITE_TIMEOUT", 0.2)
+    connection.ensure_connection()
+    with psycopg.connect(connection.connection.info.dsn) as other:
+        other.execute(f"LOCK TABLE {table} IN {mode} MODE")
+        status, word, checks = readyz()
+        assert (status, word, checks["database"]) == (503, "unavailable", "does not answer")
+    assert readyz() == (200, "ok", ALL_WELL)
 
 
 @pytest.mark.django_db(transaction=True)
