@@ -28,16 +28,18 @@ def try_database() -> None:
     with transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT set_config('statement_timeout', %s, true)",
-                    [f"{WRITE_TIMEOUT * 1000:.0f}"],
-                )
-                for mode, models in LOCKS.items():
-                    tables = ", ".join(model._meta.db_table for model in models)
-                    cursor.execute(f"LOCK TABLE {tables} IN {mode} MODE")
+                cursor.execute(_prelude())  # one round trip: the way may be long
         # A name of its own: two processes at once must not wait for each other.
         Duty.objects.create(name=f"readiness {secrets.token_hex(8)}", until=Now())
         transaction.set_rollback(True)
+
+
+def _prelude() -> str:
+    statements = [f"SET LOCAL statement_timeout = {WRITE_TIMEOUT * 1000:.0f}"]
+    for mode, models in LOCKS.items():
+        tables = ", ".join(model._meta.db_table for model in models)
+        statements.append(f"LOCK TABLE {tables} IN {mode} MODE")
+    return "; ".join(statements)
 
 
 def try_layer(registry: Registry) -> None:
