@@ -10,5 +10,5 @@ class PushConfig(NamedApp):
     name = "push"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from push import checks  # noqa: F401
+        """Register the system checks, and what puts this process into the list of processes."""
+        from push import checks, process_list  # noqa: F401

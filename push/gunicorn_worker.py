@@ -52,6 +52,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> Any:
         """Serve until the end."""
+        from push.process_list import announcer  # not before Django is set up
+
+        announcer().start_if_new("api")
         try:
             return super().run()
         finally:

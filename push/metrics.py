@@ -67,6 +67,11 @@ CLOSES = Counter(
     "Connections that the server closed, by reason, those that never became a session too.",
     ["reason"],
 )
+REFUSED = Counter(
+    "imgo_sessions_refused",
+    "Connections that were refused before they became a session, by reason.",
+    ["reason"],
+)
 EVICTED = Counter(
     "imgo_connections_evicted",
     "Connections that were closed for others because they had not authenticated.",
@@ -238,6 +243,7 @@ class NodeFigures:
                 CLOSED.labels(transport, reason)
         for reason in reasons[1:]:
             CLOSES.labels(reason)
+            REFUSED.labels(reason)
         for why in RECONNECTS:
             LAYER_RECONNECTS.labels(why)
 

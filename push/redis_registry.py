@@ -21,7 +21,7 @@ import redis.asyncio as aioredis
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions, Unavailable
-from push import redis_looks, service_faults
+from push import redis_looks, redis_processes, service_faults
 from push.redis_names import (
     PREFIX,
     count_name,
@@ -33,7 +33,7 @@ from push.redis_names import (
     text,
     waiting_name,
 )
-from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, SomeKeys, SomeRooms
+from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, ProcessEntry, SomeKeys, SomeRooms
 
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
@@ -397,6 +397,16 @@ class RedisRegistry:
             if lease
         ]
         return sorted(nodes, key=lambda node: node.number)
+
+    def announce_process(self, process: ProcessEntry) -> None:
+        """Write the entry of a process, which expires."""
+        with _reading():
+            redis_processes.write(self._reader, process)
+
+    def processes(self) -> list[ProcessEntry]:
+        """Return the live processes by kind and name."""
+        with _reading():
+            return redis_processes.read(self._reader)
 
     def forget_node(self, node_id: str) -> None:
         """Drop a node's lease; if it is alive its next renewal writes everything again."""

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
+import msgspec
+
 from imgo_site.deployment import redis_url
 from imgo_site.errors import TooManySessions
 from imgo_site.names import INT64_MAX, check_number
 
+PROCESS_LEASE = 20.0  # seconds that an entry of a process stays without renewal
 REFUSED = "This key has as many sessions as it may have."
 
 
@@ -72,6 +75,33 @@ class SomeKeys:
     rows: list[tuple[str, int]]
     cursor: int
     looked_at: int
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """What a process has counted since it started.
+
+    `drops`: messages that were not delivered. `refusals`: connections and HTTP requests that were
+    refused. `client_closes`, `server_closes`: sessions that have ended, by who ended them.
+    """
+
+    drops: int = 0
+    refusals: int = 0
+    client_closes: int = 0
+    server_closes: int = 0
+
+
+class ProcessEntry(msgspec.Struct, frozen=True):
+    """One live process. `kind`: node, api, worker, or supervisor of workers.
+
+    `since`: Unix time, seconds. `partitions`: those that a worker takes tasks of.
+    """
+
+    id: str
+    kind: str
+    name: str
+    since: float
+    partitions: tuple[int, ...] = ()
+    tally: Tally = Tally()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +193,12 @@ class Registry(Protocol):
     def nodes(self) -> list[NodeEntry]:
         """The live nodes, in order of their numbers."""
 
+    def announce_process(self, process: ProcessEntry) -> None:
+        """Write the entry of a process, for `PROCESS_LEASE` seconds. Raises `Unavailable`."""
+
+    def processes(self) -> list[ProcessEntry]:
+        """Return the live processes by kind and name. Raises `Unavailable`."""
+
     def forget_node(self, node_id: str) -> None:
         """Drop what a node has written; a node that is alive writes it again."""
 
@@ -181,6 +217,7 @@ class MemoryRegistry:
         self._deliveries = 0
         self._waiting: Mapping[str, int] = {}
         self._is_forgotten = False
+        self._process: ProcessEntry | None = None
 
     async def start(self, node: NodeEntry) -> None:
         """Announce the node."""
@@ -306,6 +343,14 @@ class MemoryRegistry:
                 addresses=len({entry.address for entry in entries}),
             )
         ]
+
+    def announce_process(self, process: ProcessEntry) -> None:
+        """Keep the entry of the one process."""
+        self._process = process
+
+    def processes(self) -> list[ProcessEntry]:
+        """Return the one process, if its node runs."""
+        return [self._process] if self._process and self._node else []
 
     def forget_node(self, node_id: str) -> None:
         """Drop everything, as far as the registry goes; the next renewal writes it again."""

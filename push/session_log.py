@@ -116,7 +116,8 @@ class SessionLog:
 
 
 def log_refusal(key: str, event: SessionEvent) -> None:
-    """Log that a connection was refused. `key`: "" if nobody knows whose it was."""
+    """Log and count that a connection was refused. `key`: "" if nobody knows whose it was."""
+    metrics.REFUSED.labels(metrics.reason_of(event.code)).inc()
     if lines.isEnabledFor(logging.INFO):
         who = f"a session of {key!r}" if key else "a connection"
         text = "%s was refused: %d %s (%s from %s)"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from django.db import Error as DatabaseError
 from django.db.models import Max
 from django.db.models.fields.json import KT
@@ -18,6 +19,7 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from accounts.callers import caller_names
+from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, estimated_count
@@ -26,8 +28,8 @@ from offline.models import Event, Message, Pending
 from push import vitals
 from push.envelope import MESSAGE, Envelope
 from push.groups import room_group
-from push.models import Duty
-from push.registry import FullestRooms, get_registry
+from push.models import Canary, Duty
+from push.registry import FullestRooms, ProcessEntry, Tally, get_registry
 from push.wire import Op
 
 EVERY = 2.0  # seconds between two pictures that are sent to the dashboards
@@ -36,6 +38,7 @@ SAMPLES_KEPT = 60  # ten minutes of them
 SAMPLES = "samples"  # the duty that keeps them
 
 NODES_SHOWN = 50
+PROCESSES_SHOWN = 50
 ROOMS_SHOWN = 10
 PUSHES_SHOWN = 10
 LATENCIES = 500  # of the last events
@@ -98,7 +101,33 @@ def of_registry() -> Section:
             ],
         },
         "rooms": _rooms.get(),
+        **of_processes(),
     }  # fmt: skip
+
+
+def of_processes() -> Section:
+    """Return API processes and workers, and what all processes have counted.
+
+    Raises `Unavailable`.
+    """
+    found = get_registry().processes()
+    others = [one for one in found if one.kind != "node"]
+    return {
+        "tally": _sum_tallies(found),
+        "processes": {
+            "count": len(others),
+            "rows": [
+                {"id": one.id, "kind": one.kind, "name": one.name, "since": one.since,
+                 "partitions": list(one.partitions)}
+                for one in others[:PROCESSES_SHOWN]
+            ],
+        },
+    }  # fmt: skip
+
+
+def _sum_tallies(processes: list[ProcessEntry]) -> dict[str, int]:
+    tallies = [msgspec.structs.asdict(one.tally) for one in processes]
+    return {name: sum(one[name] for one in tallies) for name in Tally.__struct_fields__}
 
 
 def of_database() -> Section:
@@ -111,9 +140,21 @@ def of_database() -> Section:
         "pending": pending,
         "pending_is_estimate": pending > EXACT_MAX,
         "outbox": {"waiting": waiting.count, "oldest": waiting.oldest, "parked": waiting.parked},
-        "deaf": vitals.deaf_workers() if has_workers() else [],
+        **_partitions(),
         "missing": (balance or {}).get("missing", 0),
-        "latest": _latest_pushes(),
+        "latest": latest_pushes(PUSHES_SHOWN),
+    }
+
+
+def _partitions() -> Section:
+    """Return how many seconds ago a worker answered for each partition, and who is deaf."""
+    if not has_workers():
+        return {"deaf": [], "silence": {}}
+    limit = vitals.DEAF_AFTER * conf.CANARY_INTERVAL
+    silence = Canary.objects.silence(limit)
+    return {
+        "deaf": [n for n, seconds in silence.items() if seconds > limit],
+        "silence": {str(n): round(seconds, 1) for n, seconds in silence.items()},
     }
 
 
@@ -144,10 +185,11 @@ def _latency() -> Section:
     }
 
 
-def _latest_pushes() -> list[Section]:
+def latest_pushes(limit: int) -> list[Section]:
+    """Return the messages with the highest ids, at most `limit`. Raises `DatabaseError`."""
     fields = ("pk", "audience", "room", "first", "recipients", "stored", "by", "created_at")
     rows = Message.objects.order_by("-pk").annotate(first=KT("keys__0"))
-    latest = list(rows.values(*fields)[:PUSHES_SHOWN])
+    latest = list(rows.values(*fields)[:limit])
     names = caller_names(row["by"] for row in latest)
     return [
         {
@@ -211,12 +253,14 @@ def add_sample(found: Section) -> None:
 
 
 def totals() -> Section:
-    """Open sessions and deliveries of all nodes, None when the registry is away."""
+    """Return sessions, deliveries and tallies of all; None for each if the registry is away."""
     try:
         nodes = get_registry().nodes()
+        processes = get_registry().processes()
     except Unavailable:
-        return {"sessions": None, "deliveries": None}
+        return {"sessions": None, "deliveries": None, "tally": None}
     return {
         "sessions": sum(node.sessions for node in nodes),
         "deliveries": sum(node.deliveries for node in nodes),
+        "tally": _sum_tallies(processes),
     }

@@ -7,6 +7,7 @@ nodes there are, is a duty that one of them claims in the database.
 import asyncio
 import heapq
 import logging
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,13 +23,14 @@ from imgo_site.postgres.limits import limited
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import audience, metrics, publish, snapshot
+from push import audience, metrics, process_list, publish, snapshot
 from push.fanout import drain
 from push.groups import room_group
 from push.layers import reconnect
 from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.models import Node as NodeRow
 from push.recovery import recover
+from push.registry import ProcessEntry
 from push.runtime import Kept, Runtime, run_once
 from push.session import Session, deliveries
 from push.tasks import canary, queue_of
@@ -59,6 +61,7 @@ class Upkeep:
         self._node = node
         self._hub = node.hub
         self.runtime = Runtime()
+        self._since = time.time()  # Unix time, seconds
         self._reconnected = 0.0  # monotonic seconds
         self._to_audit: list[str] = []
         self._audit_size = 0
@@ -82,6 +85,7 @@ class Upkeep:
             (self.inform, snapshot.EVERY),
             (self.report, TICK),
             (self.count_rooms, audience.EVERY),
+            (self.announce_process, process_list.RENEW_EVERY),
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
@@ -178,6 +182,13 @@ class Upkeep:
             await self._node.registry.report(
                 deliveries[0], rows, is_draining=self._node.is_draining
             )
+
+    async def announce_process(self) -> None:
+        """Renew the process's entry in the dashboard's list, with what it has counted."""
+        node = self._node
+        entry = ProcessEntry(node.id, "node", node.name, self._since)
+        with suppress(Unavailable):  # `renew` reports it, less often
+            await asyncio.to_thread(process_list.announce, entry)
 
     async def count_rooms(self) -> None:
         """Count what other nodes have in the rooms of goim's clients."""

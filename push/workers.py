@@ -17,6 +17,7 @@ from django.db import connection
 from imgo_site.conf import conf
 from imgo_site.database_threads import use_own_connection
 from push import supervisor, vitals
+from push.process_list import announcer
 from push.shared_metrics import SharedMetrics
 from push.tasks import queue_of
 from push.worker_metrics import WorkerMetrics
@@ -90,6 +91,7 @@ class Supervisor(supervisor.Supervisor):
 
     def run(self) -> None:
         """Return when all workers have ended after a SIGTERM or SIGINT. For the main thread."""
+        announcer().start("supervisor", partitions=tuple(one.partition for one in self._workers))
         if self._metrics is not None:
             self._metrics.start()
         super().run()

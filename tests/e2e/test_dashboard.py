@@ -165,6 +165,44 @@ async def test_an_operator_finds_connected_keys_and_rooms(
     assert f'name={room}">{room}</a></th><td class="number">2<' in rooms.text
 
 
+async def test_picture_of_cluster_lists_its_api_process_and_worker(
+    cluster: System, sign_in: SignIn
+) -> None:
+    operator = await sign_in(cluster)
+
+    async def kinds() -> dict[str, list[int]]:
+        picture = (await operator.browser.get("/dashboard/data")).json()
+        return {row["kind"]: row["partitions"] for row in picture["processes"]["rows"]}
+
+    async def are_listed() -> bool:
+        return await kinds() == {"api": [], "worker": [0, 1, 2, 3]}
+
+    await eventually(are_listed)
+
+
+async def test_picture_counts_refusals_and_closes(
+    system: System, enter: Enter, sign_in: SignIn
+) -> None:
+    world, operator = await enter(system), await sign_in(system)
+
+    async def tally() -> dict[str, int]:
+        found: dict[str, int] = (await operator.browser.get("/dashboard/data")).json()["tally"]
+        return found
+
+    before = await tally()
+    stranger = await world.connect("tcp")
+    assert (await stranger.refused({"token": "nobody's", "platform": "e2e"})).code == UNAUTHORIZED
+    client = await world.session(new_key())
+    await client.close()
+
+    async def are_counted() -> bool:
+        now = await tally()
+        names = ("refusals", "client_closes")
+        return all(now[name] > before.get(name, 0) for name in names)
+
+    await eventually(are_counted)
+
+
 async def test_an_operator_revokes_a_token_and_closes_one_session(
     system: System, enter: Enter, sign_in: SignIn
 ) -> None:

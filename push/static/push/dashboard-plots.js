@@ -122,6 +122,24 @@ export class Plots {
         zone,
       ),
       new Plot("sessions", [{ label: "Open", of: ({ sessions }) => sessions }], "", zone),
+      new Plot(
+        "closes",
+        [
+          { label: "By clients", of: ({ rates }) => rates.client_closes },
+          { label: "By the server", of: ({ rates }) => rates.server_closes },
+        ],
+        "/min",
+        zone,
+      ),
+      new Plot(
+        "drops",
+        [
+          { label: "Dropped", of: ({ rates }) => rates.drops },
+          { label: "Refused", of: ({ rates }) => rates.refusals },
+        ],
+        "/min",
+        zone,
+      ),
     ];
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -150,12 +168,20 @@ export class Plots {
   }
 }
 
-function pointOf({ at, sessions, pushes, deliveries, latency }, before) {
+const NO_RATES = { client_closes: null, server_closes: null, drops: null, refusals: null };
+
+function pointOf({ at, sessions, pushes, deliveries, latency, tally }, before) {
   // A node that has gone has taken its deliveries along: then there is no rate, nor where the
   // number was not known.
   const rate = (now, then) => (now >= then ? (now - then) / (at - before.at) : null);
+  const perMinute = (name) => {
+    const found = rate(tally?.[name], before?.tally?.[name]);
+    return found === null ? null : 60 * found;
+  };
   return {
     at,
+    tally,
+    rates: Object.fromEntries(Object.keys(NO_RATES).map((name) => [name, perMinute(name)])),
     pushes,
     deliveries: deliveries ?? undefined,
     sessions: sessions ?? null,
@@ -167,7 +193,16 @@ function pointOf({ at, sessions, pushes, deliveries, latency }, before) {
 }
 
 function gap(at) {
-  return { at, isGap: true, sessions: null, pushRate: null, deliveryRate: null, p50: null, p99: null };
+  return {
+    at,
+    isGap: true,
+    rates: NO_RATES,
+    sessions: null,
+    pushRate: null,
+    deliveryRate: null,
+    p50: null,
+    p99: null,
+  };
 }
 
 function size(place) {

@@ -181,7 +181,9 @@ function showProblems(texts) {
 
 // Tables
 
-function showTables({ nodes, rooms, latest }) {
+const KINDS = { api: "API", worker: "worker", supervisor: "supervisor of workers" };
+
+function showTables({ nodes, processes, silence, rooms, latest }) {
   if (nodes) {
     const rows = nodes.rows.map((node) => {
       const drain = {
@@ -197,6 +199,20 @@ function showTables({ nodes, rooms, latest }) {
     fill("nodes", rows, "No node is running.");
     showRest("nodes", nodes.count - rows.length, "more nodes");
   }
+  if (processes) {
+    const rows = processes.rows.map(({ id, kind, name, partitions, since }) => ({
+      id,
+      cells: [
+        { text: name },
+        { text: KINDS[kind] ?? kind },
+        { text: partitions.join(", ") || "–" },
+        time(since, dateTime),
+      ],
+    }));
+    fill("processes", rows, "None is known besides the nodes.");
+    showRest("processes", processes.count - rows.length, "more processes");
+  }
+  showSilence(silence);
   if (rooms) {
     const rows = rooms.top.map(({ room, sessions }) => ({
       id: room,
@@ -211,6 +227,16 @@ function showTables({ nodes, rooms, latest }) {
     }));
     fill("pushes", rows, "Nothing has been pushed yet.");
   }
+}
+
+/** How long ago workers answered: one that is deaf is among the problems too. */
+function showSilence(silence) {
+  const seconds = Object.values(silence ?? {});
+  const place = element("silence");
+  place.hidden = !seconds.length;
+  const ago = duration(Math.max(0, ...seconds));
+  const many = seconds.length === 1 ? "the only partition" : `all ${seconds.length} partitions`;
+  setText(place, seconds.length ? `Workers have answered for ${many} within ${ago}.` : "");
 }
 
 const count = (value) => ({ text: number.format(value), name: "number" });
