@@ -26,7 +26,7 @@ GROUP_MAX = 500  # pushes in one transaction
 # Times DATABASE_TIMEOUT: a leader's connection and statement, its commit, and the question what
 # became of that.
 LEADER_SHARE = 4
-HOPE = 0.5  # seconds for a leader after one that failed; then others are refused at once
+HOPE = 0.5  # seconds for a leader after one that failed; others are refused after them
 TOO_SLOW = "The database is too slow; nothing was accepted."
 
 
@@ -76,7 +76,8 @@ class GroupCommit:
                 raise Unavailable(TOO_SLOW)
             self._waiting.append(mine)
             mine.leads, self._is_busy = not self._is_busy, True
-        if not mine.leads and not mine.ready.wait(conf.DATABASE_TIMEOUT):
+            patience = HOPE if self._is_failing else conf.DATABASE_TIMEOUT
+        if not mine.leads and not mine.ready.wait(patience):
             self._wait_longer(mine)
         if mine.leads:
             self._lead()

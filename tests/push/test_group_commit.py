@@ -141,9 +141,11 @@ def test_follower_refused_as_its_wait_ends_raises_its_error(gate):
     commit._wait_longer(mine)  # nothing to take back
 
 
-def test_push_meets_stuck_leader_after_a_failure_is_refused_at_once(gate, monkeypatch):
+@pytest.mark.parametrize("age", [0.0, 3600.0], ids=["leader is new", "leader is old"])
+def test_push_behind_leader_after_a_failure_is_refused_soon(gate, monkeypatch, imgo, age):
     """While the database fails, each push must not hold one of the server's threads."""
-    monkeypatch.setattr(module, "HOPE", 0.0)
+    imgo(DATABASE_TIMEOUT=3600.0)
+    monkeypatch.setattr(module, "HOPE", 0.05)
     commit = GroupCommit()
     gate.error = Unavailable("away")
     gate.opened.set()
@@ -155,6 +157,7 @@ def test_push_meets_stuck_leader_after_a_failure_is_refused_at_once(gate, monkey
     with ThreadPoolExecutor(1) as pool:
         leader = pool.submit(call_and_close, commit.accept, key_push(1), "a")
         assert gate.entered.wait(PATIENCE)
+        commit._led -= age
         with pytest.raises(Unavailable, match="nothing was accepted"):
             commit.accept(key_push(2), "a")  # the leader is at it still
         gate.opened.set()
