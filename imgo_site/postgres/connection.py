@@ -4,7 +4,7 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -34,6 +34,29 @@ class Connection(psycopg.Connection[Any]):
     last_used = 0.0  # monotonic seconds
     system = 0  # the server's identifier, once a transaction has asked for it
     _cancels = True
+    _good: ClassVar[dict[str, int]] = {}  # for hosts and ports: the place of the one that led on
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **known: Any) -> Self:
+        """Connect, of several hosts first to the one that was good the last time.
+
+        Without that a silent host costs each new connection its `connect_timeout`.
+        """
+        hosts = str(known.get("host") or "").split(",")
+        ports = str(known.get("port") or "").split(",")
+        if len(hosts) == 1:
+            return super().connect(conninfo, **known)
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        name = f"{hosts} {ports}"
+        first = cls._good.get(name, 0)
+        order = [first, *(n for n in range(len(hosts)) if n != first)]
+        known["host"] = ",".join(hosts[n] for n in order)
+        known["port"] = ",".join(ports[n] for n in order)
+        made = super().connect(conninfo, **known)
+        reached = (made.info.host, str(made.info.port))
+        good = [n for n in order if (hosts[n], ports[n] or "5432") == reached]
+        cls._good[name] = good[0] if good else 0
+        return made
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Run a statement. Raises `NoAnswer` after `limit` seconds."""

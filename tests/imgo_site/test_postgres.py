@@ -247,6 +247,19 @@ def test_second_host_is_used_after_a_failover(through, proxy, tmp_path):
         standby.remove()
 
 
+def test_silent_first_host_costs_its_time_once(through, proxy):
+    """Readiness connects anew each time, and must not wait for a host that is gone."""
+    second = services.database_url.rpartition(":")[2].split("/")[0]
+    through("127.0.0.1,127.0.0.1", f"{proxy.port},{second}")
+    proxy.silence()
+    wait_until(write)
+    for _ in range(2):
+        began = time.monotonic()
+        with module.Connection.connect(**connection.get_connection_params()) as one:
+            assert str(one.info.port) == second
+        assert time.monotonic() - began < 1.0
+
+
 @pytest.mark.parametrize(
     ("url", "host", "port"),
     [
