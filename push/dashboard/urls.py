@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from push.dashboard import views
+from push.dashboard import tail, views
 
 urlpatterns = [
     path("", views.overview, name="dashboard"),
@@ -11,6 +11,8 @@ urlpatterns = [
     path("key", views.key, name="dashboard-key"),
     path("room", views.room, name="dashboard-room"),
     path("rooms", views.rooms, name="dashboard-rooms"),
+    path("tail", tail.tail, name="dashboard-tail"),
+    path("tail/data", tail.tail_data, name="dashboard-tail-data"),
     path("act/<slug:name>", views.act, name="dashboard-act"),
     path("<path:rest>", views.nothing),
 ]

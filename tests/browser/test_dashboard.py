@@ -170,6 +170,7 @@ async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, en
         f"room?name={name}",
         "rooms",
         f"keys?part={name}",
+        "tail",
         f"act/kick-key?name={name}",
         "act/push",
     ):
@@ -177,6 +178,29 @@ async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, en
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert (path, await width(page)) == (path, PHONE["width"])
         assert (path, await page.evaluate(HIDDEN_TABLES)) == (path, [])
+
+
+async def test_tail_shows_pushes_and_sessions_until_it_is_paused(
+    site: Embedded, sign_in: SignIn, enter: Enter
+) -> None:
+    world, visitor = await enter(site), await sign_in(site)
+    page = await visitor.open("/dashboard/tail")
+    await expect(state(page)).to_have_text("Live")
+    key = new_key()
+    client = await world.session(key)
+    message = await world.api.push({"key": key}, b"1")
+    rows = page.locator("#rows").get_by_role("row").filter(has_text=key)
+    await expect(rows.filter(has_text=f"push {message}")).to_have_count(1)
+    await expect(rows.filter(has_text="session opened")).to_have_count(1)
+    await client.close()
+    await expect(rows.filter(has_text="session closed")).to_have_count(1)
+    await page.get_by_role("checkbox", name="Sessions").uncheck()
+    await expect(rows.filter(visible=True)).to_have_count(1)
+    await page.get_by_role("button", name="Pause").click()
+    await expect(state(page)).to_have_text("Paused")
+    late = await world.api.push({"key": key}, b"2")
+    await page.get_by_role("button", name="Go on").click()
+    await expect(rows.filter(has_text=f"push {late}")).to_have_count(1)
 
 
 async def test_the_keyboard_alone_finds_a_key_and_closes_its_sessions(
