@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
 from psycopg import IsolationLevel
-from psycopg_pool import ConnectionPool
 
 from imgo_site.postgres.connection import Connection, check
+from imgo_site.postgres.pool import Pool
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -28,7 +28,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self.alias == NO_DB_ALIAS or not options:
             return None
         if self.alias not in self._connection_pools:
-            pool = ConnectionPool(
+            pool = Pool(
                 kwargs={**self.get_connection_params(), "autocommit": True},
                 connection_class=Connection,
                 open=False,

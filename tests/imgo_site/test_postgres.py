@@ -214,6 +214,21 @@ def test_too_many_connections_are_waited_out(through, postgres):
     recovers()
 
 
+def test_callers_do_not_all_wait_for_a_server_that_is_gone(through, proxy, monkeypatch):
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"]["pool"], "timeout", 3.0)
+    proxy.refuse()
+    assert not write()  # one has waited in vain
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(write)
+        wait_until(connection.pool._finding_out.locked)
+        assert not any(write() for _ in range(8))
+        assert time.monotonic() - began < 2.5  # eight times 3 s if each waited
+        proxy.restore()
+        first.result(PATIENCE)
+    recovers()
+
+
 class Standby(Postgres):
     """A copy of a running server that follows it until it is promoted."""
 
