@@ -6,6 +6,7 @@ was, not fifty lines of somebody else's code. What is not about a connection kee
 
 import logging
 
+from django.core.exceptions import RequestAborted
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
@@ -22,3 +23,15 @@ class OneLine(logging.Filter):
             record.msg, record.args = f"{record.getMessage()}: {error}", ()
             record.exc_info = record.exc_text = None
         return True
+
+
+class NoAborts(logging.Filter):
+    """Drops asyncio's records about requests whose clients have left.
+
+    Django raises that for itself. When a server that stops has cancelled the request, nobody is
+    there to take it, and asyncio logs it with a traceback.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is about anything else."""
+        return not (record.exc_info and isinstance(record.exc_info[1], RequestAborted))

@@ -311,6 +311,7 @@ LOGGING = {
     "filters": {
         "request": {"()": "imgo_site.logs.RequestFilter"},
         "one_line": {"()": "imgo_site.faults.OneLine"},
+        "no_aborts": {"()": "imgo_site.faults.NoAborts"},
     },
     "handlers": {
         "console": {
@@ -321,6 +322,7 @@ LOGGING = {
     },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
+        "asyncio": {"filters": ["no_aborts"]},
         # Daphne's own lines about endpoints and reactors say nothing that ours do not.
         "daphne": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},

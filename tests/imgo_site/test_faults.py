@@ -1,12 +1,15 @@
 """A fault of the network is one line in the log; a bug keeps its traceback."""
 
+import asyncio
+import gc
 import logging
 
 import pytest
+from django.core.exceptions import RequestAborted
 from kombu.exceptions import OperationalError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from imgo_site.faults import OneLine
+from imgo_site.faults import NoAborts, OneLine
 
 
 def logged(error: Exception) -> str:
@@ -34,7 +37,27 @@ def test_a_bug_keeps_its_traceback():
 def test_the_loggers_of_celery_that_tell_of_connections_have_it(settings):
     filtered = {name for name, one in settings.LOGGING["loggers"].items() if "filters" in one}
     assert filtered == {
+        "asyncio",
         "celery.worker.request",
         "celery.worker.consumer.consumer",
         "kombu.asynchronous.hub",
     }
+
+
+@pytest.mark.parametrize(("error", "lines"), [(RequestAborted, 0), (LookupError, 1)])
+async def test_request_given_up_at_the_end_is_no_line(caplog, error, lines):
+    """Its task is left behind; any other one with an exception is told of."""
+    logger, own = logging.getLogger("asyncio"), NoAborts()
+    logger.addFilter(own)
+    try:
+
+        async def fail() -> None:
+            raise error
+
+        left = asyncio.get_running_loop().create_task(fail())
+        await asyncio.wait([left])
+        del left
+        gc.collect()
+    finally:
+        logger.removeFilter(own)
+    assert sum("never retrieved" in one.message for one in caplog.records) == lines
