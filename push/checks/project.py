@@ -24,6 +24,7 @@ OF_PAGES = (
     "django.contrib.messages.middleware.MessageMiddleware",
 )
 OF_REQUESTS = "imgo_site.middleware.RequestMiddleware"
+VENDORS = frozenset(["postgresql", "sqlite"])
 POOL_MIN = 3  # connections: the two of DATABASE_THREADS, and one for the API
 OWN_PATHS = frozenset(
     [
@@ -130,6 +131,22 @@ def check_pages(**_: object) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register
+def check_vendor(**_: object) -> list[CheckMessage]:
+    """E028: a database whose statements imgo does not know."""
+    if connection.vendor in VENDORS:
+        return []
+    return [
+        Error(
+            f"The database is {connection.vendor!r}: imgo's statements and locks are written for "
+            "Postgres and SQLite.",
+            hint="Set DATABASE_URL to a Postgres, or DATABASES['default'] to a Postgres or an "
+            "SQLite file.",
+            id="imgo.E028",
+        )
+    ]
 
 
 @register
