@@ -35,6 +35,21 @@ CLOSE_TIMEOUT = 2  # seconds for a client to read an answer that ends its connec
 LINE_TEXT = (
     f"The first line and the headers of a request have at most {REQUEST_LINE_MAX} bytes each."
 )
+LENGTH_DIGITS = 18  # of a Content-Length: more is no size, and Python refuses to read 4,301
+
+
+def has_doubtful_length(line: bytes) -> bool:
+    """Tell whether a header gives a body a length that others may read in another way.
+
+    Twisted takes "identity" beside "chunked", and a number of any number of digits.
+    """
+    name, _, value = line.partition(b":")
+    match name.lower():
+        case b"transfer-encoding":
+            return value.strip(b" \t").lower() != b"chunked"
+        case b"content-length":
+            return len(value.strip(b" \t")) > LENGTH_DIGITS
+    return False
 
 
 class Channel(HTTPChannel):
@@ -137,6 +152,9 @@ class Channel(HTTPChannel):
         """Take a header; one too many ends the request."""
         if self._receivedHeaderCount >= self.maxHeaders:
             self.refuse(TooLarge(f"A request has at most {self.maxHeaders} headers."), 431)
+            return False
+        if has_doubtful_length(line):
+            self._respondToBadRequestAndDisconnect()
             return False
         return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
 

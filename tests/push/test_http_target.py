@@ -3,6 +3,7 @@
 import pytest
 from twisted.web.http_headers import Headers
 
+from push.http_channel import has_doubtful_length
 from push.http_target import BadTarget, read_target
 
 
@@ -42,3 +43,21 @@ def test_target_without_one_host_and_a_path_is_refused(target, hosts):
 
 def test_target_of_http_1_0_needs_no_host():
     assert read_target(b"/a", b"HTTP/1.0", Headers({})) == b"/a"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_doubtful"),
+    [
+        (b"Transfer-Encoding: chunked", False),
+        (b"transfer-encoding:\tCHUNKED ", False),
+        (b"Transfer-Encoding: identity", True),
+        (b"Transfer-Encoding: chunked, identity", True),
+        (b"Content-Length: 16777216", False),
+        (b"content-length: " + b"9" * 5000, True),
+        (b"X-Content-Length: " + b"9" * 5000, False),
+    ],
+)
+def test_has_doubtful_length_only_of_headers_read_in_two_ways(
+    line: bytes, is_doubtful: bool
+) -> None:
+    assert has_doubtful_length(line) is is_doubtful
