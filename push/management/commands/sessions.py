@@ -72,8 +72,11 @@ def sessions(key: str) -> list[dict[str, Any]]:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
+    """Format a field for the table; `since` to whole seconds of UTC."""
     if name == "since":
-        return f"{datetime.fromtimestamp(row[name], UTC):%Y-%m-%d %H:%M:%S}Z"
+        # A datetime from the registry, text from a server's answer.
+        since = datetime.fromisoformat(str(row[name])).astimezone(UTC)
+        return f"{since:%Y-%m-%d %H:%M:%S}Z"
     if name == "draining":
         return "yes" if row[name] else "no"
     return str(row[name])
