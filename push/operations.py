@@ -4,6 +4,7 @@ Orders travel through the channel layer to whoever holds the sessions; each rais
 when the layer cannot be reached.
 """
 
+import time
 from contextlib import suppress
 
 from django.db import transaction
@@ -17,6 +18,8 @@ from push.publish import publish
 from push.registry import NodeEntry, get_registry
 from push.wire import CloseCode
 
+CONFIRM_TIMEOUT = 5.0  # seconds for a node's report that it has done what it was asked
+CONFIRM_POLL = 0.1  # seconds
 LAYER_TIMEOUT = 1.5  # seconds that a caller waits for the channel layer
 
 
@@ -43,16 +46,42 @@ def drain_node(name: str) -> int:
     """Have a node, by id or name, take no more sessions and close those it has, over
     `DRAIN_SECONDS`, with a code that says to come back.
 
-    Returns how many it has now. Raises `NotFound`.
+    Return how many it had when it was asked. Raises `NotFound`, and `Unavailable` if the node does
+    not confirm it.
     """
     named = _nodes_named(name)
     publish([drain_envelope(node_group(node.id)) for node in named], LAYER_TIMEOUT)
+    _confirm(named, is_draining=True)
     return sum(node.sessions for node in named)
 
 
 def undrain_node(name: str) -> None:
-    """Have a drained node, by id or name, take sessions again. Raises `NotFound`."""
-    publish([undrain_envelope(node_group(n.id)) for n in _nodes_named(name)], LAYER_TIMEOUT)
+    """Have a drained node, by id or name, take sessions again. Raises as `drain_node` does."""
+    named = _nodes_named(name)
+    publish([undrain_envelope(node_group(node.id)) for node in named], LAYER_TIMEOUT)
+    _confirm(named, is_draining=False)
+
+
+def _confirm(asked: list[NodeEntry], *, is_draining: bool) -> None:
+    """Return when a node that was asked reports this state, which a node does every second.
+
+    The order may be lost: pub/sub reaches only nodes that are connected to Redis at that moment.
+    One report is enough, because a killed node is listed beside its successor of the same name.
+    Raises `Unavailable` after `CONFIRM_TIMEOUT`.
+    """
+    ids = {node.id for node in asked}
+    deadline = time.monotonic() + CONFIRM_TIMEOUT
+    while True:
+        states = [node.is_draining for node in get_registry().nodes() if node.id in ids]
+        if is_draining in states:
+            return
+        if time.monotonic() > deadline:
+            wanted = "is draining" if is_draining else "takes sessions again"
+            raise Unavailable(
+                f"{asked[0].name} has not confirmed that it {wanted}: it may not be connected to "
+                "Redis. Look at its /readyz, and repeat this."
+            )
+        time.sleep(CONFIRM_POLL)
 
 
 def _nodes_named(name: str) -> list[NodeEntry]:

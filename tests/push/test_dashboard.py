@@ -56,6 +56,12 @@ def staff(*permissions: str) -> User:
     return user
 
 
+@pytest.fixture(autouse=True)
+def confirmed(monkeypatch) -> None:
+    """There is no node here that could confirm an order."""
+    monkeypatch.setattr("push.operations._confirm", lambda *_, **__: None)
+
+
 @pytest.fixture
 def superuser(db) -> User:
     return User.objects.create_user("root", is_staff=True, is_superuser=True)

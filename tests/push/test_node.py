@@ -136,11 +136,23 @@ async def test_join_that_fails_can_be_tried_again(node, monkeypatch):
     await eventually(lambda: ids(session) == [one])
 
 
+async def confirmed(node, order) -> None:
+    """Give an order while the node reports its state, as it does every second."""
+    giving = asyncio.ensure_future(in_thread(order, node.name))
+
+    async def is_given() -> bool:
+        await node.upkeep.report()
+        return giving.done()
+
+    await eventually(is_given)
+    await giving
+
+
 async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplog, monkeypatch):
     monkeypatch.setattr("push.operations.get_registry", lambda: node.registry)
     caplog.set_level("INFO", "push.node")
     session = await admit(node)
-    await in_thread(drain_node, node.id)
+    await confirmed(node, drain_node)
     await eventually(lambda: session.is_closed)
     await node.dismiss(session)
     with pytest.raises(Unavailable):
@@ -148,7 +160,7 @@ async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplo
     await node.upkeep.report()
     assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [True]
     assert (health.current(), health.is_alive()) == (health.State.DRAINING, True)
-    await in_thread(undrain_node, node.name)
+    await confirmed(node, undrain_node)
     await eventually(lambda: not node.is_draining)
     await admit(node)
     await node.upkeep.report()

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from accounts.models import Token
-from imgo_site.errors import BadRequest, NotFound
+from imgo_site.errors import BadRequest, NotFound, Unavailable
 from push.groups import key_group, node_group
-from push.operations import drain_node, kick_key, kick_session, revoke_token
+from push.operations import drain_node, kick_key, kick_session, revoke_token, undrain_node
 from push.redis_registry import RedisRegistry
 from push.registry import Entry, NodeEntry
 from push.wire import CloseCode
@@ -40,6 +40,8 @@ async def test_all_nodes_of_a_name_are_drained_for_a_killed_one_is_listed_for_a_
     for node_id, name in (("a1", "web"), ("b2", "web"), ("c3", "other")):
         registry = await registries(node_id, name)
         await registry.add(entry(node_id, "u1"), 0, evict=False)
+        if node_id != "a1":  # that one was killed
+            await registry.report(0, {}, is_draining=True)
     heard = await listen(*map(node_group, ("a1", "b2", "c3")))
     assert await in_thread(drain_node, "web") == 2
     assert [order["group"] for order in await heard()] == [node_group("a1"), node_group("b2")]
@@ -48,6 +50,17 @@ async def test_all_nodes_of_a_name_are_drained_for_a_killed_one_is_listed_for_a_
     with pytest.raises(NotFound, match="no live node 'nobody'"):
         await in_thread(drain_node, "nobody")
     assert await heard() == []
+
+
+@pytest.mark.parametrize(("order", "state"), [(drain_node, False), (undrain_node, True)])
+async def test_order_to_a_node_that_does_not_confirm_it_fails(
+    registries, monkeypatch, order, state
+):
+    monkeypatch.setattr("push.operations.CONFIRM_TIMEOUT", 0.2)
+    registry = await registries("a1", "web")
+    await registry.report(0, {}, is_draining=state)
+    with pytest.raises(Unavailable, match="web has not confirmed"):
+        await in_thread(order, "web")
 
 
 def test_the_sessions_of_a_token_are_closed_when_it_is_gone_for_all(
