@@ -60,6 +60,8 @@ def verify(token: str, now: float) -> dict[str, Any] | None:
         )
     except (jwt.PyJWTError, UnicodeEncodeError, OverflowError, TypeError):
         return None
+    if "aud" in claims and not conf.JWT_AUDIENCE:
+        return None  # PyJWT overlooks an empty one
     return claims if _is_current(claims, now) else None
 
 

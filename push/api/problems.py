@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.exceptions import DisallowedHost, RequestDataTooBig, SuspiciousOperation
 from django.db import Error as DatabaseError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.urls import get_script_prefix
 from django.utils.html import escape
 from rest_framework import exceptions
@@ -62,8 +62,10 @@ def as_imgo_error(error: Exception) -> ImgoError | None:
         )
     if isinstance(error, RequestDataTooBig):
         return TooLarge(str(error))
-    if isinstance(error, SuspiciousOperation):
-        return BadRequest(str(error))  # thousands of names in a query, for example
+    if isinstance(error, UnreadablePostError | SuspiciousOperation):
+        # The client has gone inside of a body; or thousands of names in a query, for example.
+        broke_off = "The request's body ended early, or its chunks are malformed."
+        return BadRequest(broke_off if isinstance(error, OSError) else str(error))
     if isinstance(error, DatabaseError):
         logger.error("the database failed for a request: %s", error)
         return Unavailable("The database cannot be reached.")

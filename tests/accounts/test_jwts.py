@@ -202,7 +202,9 @@ async def test_issuer_and_audience_must_match_when_set(imgo):
     assert await is_refused(signed(aud="push"))
 
 
-@pytest.mark.parametrize("aud", ["whoever", ["whoever"], ["a", "b"], 7, {"a": 1}, [7]])
+@pytest.mark.parametrize(
+    "aud", ["whoever", ["whoever"], ["a", "b"], 7, {"a": 1}, [7], [], "", None]
+)
 async def test_jwt_for_another_audience_is_refused_while_none_is_set(secret, aud):
     claims = {"sub": "u1", "exp": NOW + 60, "aud": aud}
     assert await is_refused(by_hand({"alg": "HS256"}, claims, SECRET.encode()))

@@ -11,6 +11,8 @@ from imgo_site.wsgi import application
 KEY = "bootstrap-key-of-the-test"
 PUSH = json.dumps({"to": {"key": "u1"}, "body": 1, "store": "never"}).encode()
 
+BROKEN = b"broken"
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -27,6 +29,8 @@ class Source(io.BytesIO):
         self.taken = 0
 
     def read(self, size=-1):
+        if self.getvalue() == BROKEN:
+            raise OSError("the client has gone, or a chunk is malformed")
         data = super().read(size)
         self.taken += len(data)
         return data
@@ -94,3 +98,11 @@ def test_body_above_the_limit_of_its_path_is_refused(ask, path, size):
 def test_body_of_a_caller_without_a_key_is_not_read(ask):
     status, _, source = ask("/api/v1/pushes", PUSH, HTTP_AUTHORIZATION="")
     assert (status, source.taken) == (401, 0)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/pushes", "/1/push?uid=1", "/1/pushs", "/api/v1/tokens"])
+def test_body_that_breaks_off_is_a_mistake_without_a_traceback(ask, caplog, path):
+    status, text, _ = ask(path, BROKEN)
+    assert status == 400
+    assert b"ended early" in text or b"65534" in text
+    assert not [line for line in caplog.records if line.exc_info or line.levelname == "ERROR"]
