@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def app(environ, start_response):
     if path == "/wait":
         busy[0] += 1
         opened.wait(60)
+    if path == "/read":
+        environ["wsgi.input"].read()
     if path == "/healthz" and environ["QUERY_STRING"] == "open":
         opened.set()
     answer = str(busy[0]).encode()
@@ -89,3 +92,55 @@ def test_connection_that_sends_nothing_takes_no_thread(port):
     assert silent[0].recv(100).startswith(b"HTTP/1.1 200")
     for one in silent:
         one.close()
+
+
+def open_socket(port: int, data: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    connection.sendall(data)
+    return connection
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    monkeypatch.setenv("IMGO_HANDSHAKE_TIMEOUT", "1")
+    monkeypatch.setenv("IMGO_BODY_TIMEOUT", "1")
+
+
+def test_unfinished_headers_take_no_thread_and_are_closed(quick, port):
+    slow = [open_socket(port, b"GET / HTTP/1.1\r\nHost: a\r\n") for _ in range(3 * THREADS)]
+    for piece in (b"X-A: b", b"c\r\n"):
+        for one in slow:
+            one.sendall(piece)
+        assert get(port, "/") == "0"
+    slow[0].sendall(b"\r\n")
+    assert slow[0].recv(100).startswith(b"HTTP/1.1 200")
+    slow[1].shutdown(socket.SHUT_WR)
+    for one in slow[1:]:
+        with suppress(ConnectionResetError):  # what it sent was never read
+            assert one.recv(100) == b""  # within the socket's timeout
+    for one in slow:
+        one.close()
+
+
+def test_body_that_never_ends_gives_its_thread_back(quick, port):
+    head = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    slow = [open_socket(port, head) for _ in range(2 * THREADS)]
+    assert get(port, "/") == "0"
+    for one in slow:
+        one.recv(1000)  # an end or an answer, within the socket's timeout
+        one.close()
+
+
+def test_request_in_pieces_and_pipelined_ones_are_answered(port):
+    request = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+    with open_socket(port, b"") as connection:
+        for place in range(len(request)):
+            connection.sendall(request[place : place + 1])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(request + request + b"GET / HT")
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 2:
+            answers += connection.recv(1000)
+        connection.sendall(b"TP/1.1\r\nHost: a\r\n\r\n")
+        while answers.count(b"HTTP/1.1 200") < 3:
+            answers += connection.recv(1000)
