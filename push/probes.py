@@ -47,6 +47,9 @@ class Probes:
         if hasattr(found, "render"):
             found = found.render()
         answer: HttpResponseBase = found
+        if not answer.streaming:
+            # Django's middleware for that is behind this one.
+            answer["Content-Length"] = str(len(found.content))
         return answer
 
     def _answer_and_close(self, request: HttpRequest) -> HttpResponseBase:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.http import HttpRequest, JsonResponse
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from accounts.authentication import caller
@@ -16,7 +17,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
 from push.api.legacy import LegacyView
-from push.api.problems import CODE_OK, goim_response
+from push.api.problems import CODE_OK, as_imgo_error, goim_response
 from push.api.v1 import body_of
 from push.bodies import is_json
 from push.group_commit import accept_in_group
@@ -43,6 +44,12 @@ class GoimView(LegacyView):
     def refusal(self, error: ImgoError) -> JsonResponse:
         """The answer to an error."""
         return goim_response(error)
+
+    def wrong_method(self, error: MethodNotAllowed) -> JsonResponse:
+        """Return the answer to a wrong method, in the form of all others."""
+        known = as_imgo_error(error)
+        assert known is not None
+        return self.refusal(known)
 
 
 class _PushView(GoimView):

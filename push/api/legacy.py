@@ -59,16 +59,20 @@ class LegacyView(ApiView):
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
         """A `refusal`, for a wrong method in imgo's words; a bug becomes a 500 that is logged."""
         if isinstance(exc, MethodNotAllowed):
-            return HttpResponse(
-                "Method Not Allowed\n",
-                status=exc.status_code,
-                content_type="text/plain; charset=utf-8",
-                headers={"Allow": ", ".join(self.allowed_methods)},
-            )
+            return self.wrong_method(exc)
         known = as_imgo_error(exc)
         if known is None:
             raise exc
         return self.refusal(known)
+
+    def wrong_method(self, error: MethodNotAllowed) -> HttpResponse:
+        """Return imgo's answer to a wrong method: a line of text."""
+        return HttpResponse(
+            "Method Not Allowed\n",
+            status=error.status_code,
+            content_type="text/plain; charset=utf-8",
+            headers={"Allow": ", ".join(self.allowed_methods)},
+        )
 
     def refusal(self, error: ImgoError) -> JsonResponse:
         """The answer to an error."""

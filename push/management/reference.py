@@ -16,7 +16,7 @@ from push.management.console import ImgoCommand
 INTRODUCTION = """\
 # The commands
 
-`python manage.py <command> --help` says the same. With `--json` a command prints data for programs, on its standard output and nothing else there; progress and errors go to the standard error. Times are UTC; `since` is seconds since 1970. Exit status: 0 when it is done, 1 for a mistake, a service that is away or nothing found, with one line that says so, 2 for wrong usage, 130 after Ctrl-C, 141 when nobody reads the output any more; for `tail` these are how it ends, with 0.
+`python manage.py <command> --help` says the same. With `--json` a command prints data for programs, on its standard output and nothing else there; progress and errors go to the standard error. Times are UTC, in ISO 8601. Exit status: 0 when it is done, 1 for a mistake, a service that is away or nothing found, with one line that says so, 2 for wrong usage, 130 after Ctrl-C, 141 when nobody reads the output any more; for `tail` these are how it ends, with 0.
 
 Without `REDIS_URL` who is connected is known to the server's process alone. `push`, `sessions`, `rooms` and `kick` then ask that server over HTTP, at `IMGO_HOST` and `IMGO_HTTP_PORT`, with `IMGO_API_KEY` or the demo's key; without a server they fail.
 """  # noqa: E501 - a paragraph is a line

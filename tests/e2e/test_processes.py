@@ -248,6 +248,7 @@ def test_the_greeting_says_where_it_listens_and_how_to_push(
     (curl,) = [line for line in text.splitlines() if line.strip().startswith("curl")]
     done = subprocess.run(
         ["sh", "-c", f"{curl.strip()} --silent --fail --noproxy '*'"],
+        env={**os.environ, "IMGO_API_KEY": system.api_key},
         capture_output=True,
         text=True,
         timeout=30,

@@ -252,7 +252,7 @@ from django.test import Client
 client = Client(headers={"host": "push.example.com"}, REMOTE_ADDR="10.0.0.5")
 for path in ("/healthz", "/api/v1/nothing", "/1/nothing", "/goim/nothing", "/nothing"):
     print(path, client.get(path).status_code)
-answer = client.get("/healthz", headers={"x-forwarded-proto": "https"})
+answer = client.get("/nothing", headers={"x-forwarded-proto": "https"})
 print(answer.headers["Strict-Transport-Security"])
 """
 

@@ -214,5 +214,7 @@ def test_a_host_that_is_not_ours_is_told_in_the_shape_of_the_path(client):
     problem = ask("/api/v1/stats")
     assert problem["Content-Type"] == "application/problem+json"
     assert "DJANGO_ALLOWED_HOSTS" in problem.json()["detail"]
-    assert ask("/1/push").json() == {"ret": 65534}
+    imgos = ask("/1/push").json()
+    assert imgos["ret"] == 65534
+    assert "DJANGO_ALLOWED_HOSTS" in imgos["message"]
     assert b"DJANGO_ALLOWED_HOSTS" in ask("/admin/").content

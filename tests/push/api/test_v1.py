@@ -269,7 +269,9 @@ def test_without_the_broker_a_push_is_accepted_and_waits(api, broker_down, to):
 def test_a_key_that_nobody_knows(api, nodes):
     answer = api.get("/api/v1/keys/u1")
     assert answer.status_code == 200
-    assert answer.json() == {"key": "u1", "online": False, "sessions": [], "pending": 0}
+    nothing = dict.fromkeys(("opened", "refused", "closed"))
+    counts = {"pending": 0, "unacknowledged": 0}
+    assert answer.json() == {"key": "u1", "online": False, "sessions": [], **counts, **nothing}
 
 
 def test_a_key_with_sessions_and_what_is_pending(api, nodes):
@@ -289,9 +291,9 @@ def test_a_key_with_sessions_and_what_is_pending(api, nodes):
             "transport": "tcp",
             "address": "192.0.2.1",
             "platform": "web",
-            "since": since,
+            "since": f"1970-01-01T00:00:0{since}Z",
         }
-        for name, since in (("s1", 1.0), ("s2", 2.0))
+        for name, since in (("s1", 1), ("s2", 2))
     ]
 
 
@@ -409,7 +411,7 @@ def test_a_room_with_nobody_in_it_is_not_found(api, nodes):
 def test_nodes_are_listed_by_number(api, crowd):
     crowd.drain("n2")
     answer = api.get("/api/v1/nodes").json()
-    shared = {"since": 100.0, "sessions": 5}
+    shared = {"since": "1970-01-01T00:01:40Z", "sessions": 5}
     assert answer["count"] == 2
     first = {"id": "n1", "number": 7, "name": "n1:8000", "draining": False}
     assert answer["results"][0] == first | shared
