@@ -26,7 +26,7 @@ from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.links import ResidentLink
 from push.node import Node
-from push.pace import TimedPace, weigh
+from push.pace import GONE, TimedPace, weigh
 from push.pacing import PacedLink
 from push.session import Kind, Link, Session, encode_reply, shared
 from push.session_log import clean, log_refusal
@@ -69,6 +69,7 @@ class SessionConsumer(AsyncConsumer):
     has_auth = False  # the auth frame has come
     has_handed_over = False
     pace: TimedPace
+    gone: asyncio.Event | None
     link: ResidentLink | SocketLink
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -77,6 +78,7 @@ class SessionConsumer(AsyncConsumer):
         self.receive_event: Callable[[], Awaitable[Event]] = receive
         self.send_event: Callable[[Event], Awaitable[None]] = send
         self.pace = TimedPace()
+        self.gone = scope.get(GONE)
         direct: SocketLink | None = scope.get(DIRECT_LINK)
         try:
             if direct is not None:
@@ -147,7 +149,7 @@ class SessionConsumer(AsyncConsumer):
 
         Returns later when the ones before came too fast.
         """
-        await self.pace.wait()
+        await self.pace.wait(self.gone)
         try:
             frames = await self.next_frames()
         except FrameError as error:

@@ -13,7 +13,7 @@ from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import tcp
 from twisted.internet.protocol import connectionDone
 
-from push.pace import TimedPace
+from push.pace import GONE, TimedPace
 from push.sockets import CLOSE_TIMEOUT, CLOSING_BYTES, READ_MAX
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ class TcpProtocol(asyncio.Protocol):
         self.is_paused = False
         self.is_closing = False
         self.is_lost = False
+        self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the application."""
@@ -205,6 +206,7 @@ class TcpProtocol(asyncio.Protocol):
             # None when the client has gone already.
             "client": list((transport.get_extra_info("peername") or ("", 0))[:2]),
             "server": list(transport.get_extra_info("sockname")[:2]),
+            GONE: self.gone,
         }
         self.inbox.put_nowait({"type": "tcp.connect"})
         self.server.run_tcp(self, scope)
@@ -256,5 +258,6 @@ class TcpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a reset is a goodbye
         """Let a waiting `send` know, and tell the consumer."""
         self.is_lost = True
+        self.gone.set()
         self.writable.set()
         self.inbox.put_nowait({"type": "tcp.disconnect"})
