@@ -258,6 +258,8 @@ class PostgresFault(Fault):
         require(refuses(server.port), "Postgres still listens")
         self.down = self.stage.now()
         await asyncio.sleep(self.stage.dice.uniform(*DOWN_FOR))
+        # A push may wait for some seconds before it is refused.
+        await eventually(lambda: self.answers(self.down, self.stage.now()), 15)
         self.up = self.stage.now()
         await server.start_beside()
         require(await asyncio.to_thread(_postmaster_start, server) > before, "not restarted")
