@@ -15,7 +15,7 @@ from imgo_site.database_threads import cluster_threads
 from imgo_site.names import has_control_characters
 from push import metrics
 from push.registry import Entry
-from push.session_records import Row, SessionEvent, SessionRecord
+from push.session_records import EVENTS, Row, SessionEvent, SessionRecord
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class SessionLog:
                     continue
                 self._waiting[row.key] = row
                 continue
-            for name in ("opened", "refused", "closed"):
+            for name in EVENTS:
                 if getattr(newer, name) is None:
                     setattr(newer, name, getattr(row, name))
 
