@@ -13,13 +13,17 @@ from redis import RedisError
 CONNECTION_ERRORS = (OSError, RedisError, OperationalError)
 
 
+LIBRARIES = ("celery", "kombu")  # their loggers
+
+
 class OneLine(logging.Filter):
-    """Takes the traceback off records about connections."""
+    """Takes the traceback off the libraries' records about connections. For a handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Every record passes."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, CONNECTION_ERRORS):
+        is_theirs = record.name.partition(".")[0] in LIBRARIES
+        if is_theirs and isinstance(error, CONNECTION_ERRORS):
             record.msg, record.args = f"{record.getMessage()}: {error}", ()
             record.exc_info = record.exc_text = None
         return True

@@ -317,7 +317,7 @@ LOGGING = {
         "console": {
             "class": "logging.StreamHandler",
             "formatter": LOG_FORMAT,
-            "filters": ["request"],
+            "filters": ["request", "one_line"],
         }
     },
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
@@ -333,10 +333,7 @@ LOGGING = {
         # One line a push, and in the embedded mode about a broker that there is not.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
-        "celery.worker.request": {"filters": ["one_line"]},
-        "celery.worker.consumer.consumer": {"filters": ["one_line"]},
         "kombu.connection": {"level": "ERROR"},
-        "kombu.asynchronous.hub": {"filters": ["one_line"]},
         "httpx": {"level": "WARNING"},
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},

@@ -1,14 +1,16 @@
 """The list of imgo's processes: who is alive, since when, and what each has counted.
 
-Every process writes an entry into the registry and renews it; an entry that is not renewed
-expires. Nodes renew theirs among their rounds. API processes and workers have a thread for it.
+Every process writes an entry into the registry, renews it, and takes it out when it ends in order;
+an entry that is not renewed expires. Nodes renew theirs among their rounds. API processes and workers have a thread for it.
 """
 
+import atexit
 import logging
 import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -63,6 +65,7 @@ class Announcer:
     def __init__(self) -> None:
         self._entry: ProcessEntry | None = None
         self._is_failing = False
+        self._has_ended = threading.Event()
 
     def start(self, kind: str, name: str = "", partitions: tuple[int, ...] = ()) -> None:
         """Begin, or go on with another entry. Without Redis there is no list to be in."""
@@ -79,16 +82,24 @@ class Announcer:
         is_new, self._entry = self._entry is None, entry
         if is_new:
             threading.Thread(target=self._run, name="imgo-announcer", daemon=True).start()
+            atexit.register(self.withdraw)
 
     def start_if_new(self, kind: str) -> None:
         """Begin unless the process has an entry already."""
         if self._entry is None:
             self.start(kind)
 
+    def withdraw(self) -> None:
+        """Take the entry out, for good. A Redis that did not answer the last time is not waited for."""
+        self._has_ended.set()
+        if self._entry is not None and not self._is_failing:
+            with suppress(Unavailable):  # it expires
+                get_registry().withdraw_process(self._entry.id)
+
     def _run(self) -> None:
-        while True:
+        while not self._has_ended.is_set():
             self._renew()
-            time.sleep(RENEW_EVERY)
+            self._has_ended.wait(RENEW_EVERY)
 
     def _renew(self) -> None:
         assert self._entry is not None

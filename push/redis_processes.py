@@ -32,5 +32,10 @@ def read(client: redis.Redis) -> list[ProcessEntry]:
     return sorted(entries, key=lambda entry: (entry.kind, entry.name))
 
 
+def commands_to_forget(process_id: str) -> list[tuple[str, ...]]:
+    """Return the commands that take an entry out."""
+    return [("DEL", _name(process_id)), ("SREM", IDS, process_id)]
+
+
 def _name(process_id: str) -> str:
     return f"{PREFIX}process:{process_id}"

@@ -403,6 +403,12 @@ class RedisRegistry:
         with _reading():
             redis_processes.write(self._reader, process)
 
+    def withdraw_process(self, process_id: str) -> None:
+        """Take the entry of a process out."""
+        with _reading():
+            for command in redis_processes.commands_to_forget(process_id):
+                self._reader.execute_command(*command)  # type: ignore[no-untyped-call]
+
     def processes(self) -> list[ProcessEntry]:
         """Return the live processes by kind and name."""
         with _reading():
@@ -434,7 +440,8 @@ def _rewrite_commands(entry: Entry) -> list[tuple[Any, ...]]:
 def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
     names = [f"{PREFIX}node:{node_id}", rooms_name(node_id), count_name(node_id)]
     names += [deliveries_name(node_id), waiting_name(node_id)]
-    return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id)]
+    process = redis_processes.commands_to_forget(node_id)
+    return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id), *process]
 
 
 def _unavailable(error: Exception) -> Unavailable:

@@ -196,6 +196,9 @@ class Registry(Protocol):
     def announce_process(self, process: ProcessEntry) -> None:
         """Write the entry of a process, for `PROCESS_LEASE` seconds. Raises `Unavailable`."""
 
+    def withdraw_process(self, process_id: str) -> None:
+        """Take the entry of a process that ends out. Raises `Unavailable`."""
+
     def processes(self) -> list[ProcessEntry]:
         """Return the live processes by kind and name. Raises `Unavailable`."""
 
@@ -347,6 +350,10 @@ class MemoryRegistry:
     def announce_process(self, process: ProcessEntry) -> None:
         """Keep the entry of the one process."""
         self._process = process
+
+    def withdraw_process(self, process_id: str) -> None:  # noqa: ARG002
+        """Forget the one process."""
+        self._process = None
 
     def processes(self) -> list[ProcessEntry]:
         """Return the one process, if its node runs."""

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 from rest_framework.test import APIClient
@@ -19,6 +19,7 @@ from accounts.models import SCOPES, ApiKey
 from imgo_site.celery import app as celery_app
 from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
+from imgo_site.postgres.limits import LIMIT
 from push import health
 from push.tasks import queue_of
 from push.waker import waker
@@ -64,6 +65,13 @@ def _no_database_threads() -> Iterator[None]:
     to be emptied or removed is in the way."""
     yield
     close_all()
+
+
+@pytest.fixture(autouse=True)
+def _no_statement_limit() -> Iterator[None]:
+    """What servers set as they start, tests of them set for this process."""
+    yield
+    connections.settings[DEFAULT_DB_ALIAS].pop(LIMIT, None)
 
 
 @pytest.fixture

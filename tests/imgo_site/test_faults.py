@@ -12,13 +12,13 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from imgo_site.faults import NoAborts, OneLine
 
 
-def logged(error: Exception) -> str:
+def logged(error: Exception, name: str = "celery.bootsteps") -> str:
     """What is written about an error."""
     try:
         raise error
     except type(error) as caught:
         info = (type(caught), caught, caught.__traceback__)
-    record = logging.LogRecord("celery", logging.ERROR, "", 1, "cannot ack %r", ("t1",), info)
+    record = logging.LogRecord(name, logging.ERROR, "", 1, "cannot ack %r", ("t1",), info)
     assert OneLine().filter(record)
     return logging.Formatter("%(message)s").format(record)
 
@@ -26,22 +26,21 @@ def logged(error: Exception) -> str:
 @pytest.mark.parametrize(
     "error", [RedisTimeout("timed out"), OperationalError("timed out"), OSError("timed out")]
 )
-def test_a_fault_of_the_network_is_one_line(error):
-    assert logged(error) == "cannot ack 't1': timed out"
+@pytest.mark.parametrize("name", ["celery.bootsteps", "celery", "kombu.asynchronous.hub"])
+def test_a_fault_of_the_network_is_one_line(error, name):
+    assert logged(error, name) == "cannot ack 't1': timed out"
 
 
 def test_a_bug_keeps_its_traceback():
     assert "Traceback" in logged(LookupError("a bug"))
 
 
-def test_the_loggers_of_celery_that_tell_of_connections_have_it(settings):
-    filtered = {name for name, one in settings.LOGGING["loggers"].items() if "filters" in one}
-    assert filtered == {
-        "asyncio",
-        "celery.worker.request",
-        "celery.worker.consumer.consumer",
-        "kombu.asynchronous.hub",
-    }
+def test_a_fault_that_others_log_keeps_its_traceback():
+    assert "Traceback" in logged(OSError("disk full"), "app.reports")
+
+
+def test_what_is_written_to_the_console_is_filtered(settings):
+    assert "one_line" in settings.LOGGING["handlers"]["console"]["filters"]
 
 
 @pytest.mark.parametrize(("error", "lines"), [(RequestAborted, 0), (LookupError, 1)])

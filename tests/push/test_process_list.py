@@ -60,6 +60,14 @@ def test_process_not_renewed_leaves_the_list(registry, redis_client):
     assert redis_client.scard(IDS) == 0
 
 
+def test_announcer_that_has_ended_is_not_in_the_list(registry, announcer):
+    registry.announce_process(NODE)
+    announcer.start("api")
+    eventually_listed(registry)
+    announcer.withdraw()
+    assert registry.processes() == [NODE]
+
+
 async def test_memory_registry_lists_its_process_while_the_node_runs():
     registry = MemoryRegistry()
     registry.announce_process(NODE)
