@@ -110,9 +110,14 @@ class Connection(psycopg.Connection[Any]):
 def check(connection: Connection) -> None:
     """Raise `psycopg.Error` if a pooled connection is not usable.
 
+    A thread that ended inside `transaction.atomic` has left it without autocommit: each statement,
+    this check's too, would begin a transaction, and who is given it then could not use it.
+
     A server that closed an idle connection has written to it, which costs one poll to see. Only
     after a while without traffic the server is asked: a firewall may have forgotten the link.
     """
+    if not connection.autocommit:
+        connection.autocommit = True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
     # Readable without a question: a notice, or the end.

@@ -146,6 +146,16 @@ def test_link_that_a_firewall_forgot_is_found_before_use(proxy, monkeypatch):
     assert write()
 
 
+def test_connection_given_back_inside_a_transaction_is_usable_again(through, monkeypatch):
+    known = connection.settings_dict
+    through(known["HOST"], known["PORT"])
+    monkeypatch.setattr(module, "IDLE_MAX", 0.0)  # the check asks the server each time
+    connection.ensure_connection()
+    connection.set_autocommit(False)  # as `transaction.atomic` does
+    connection.close()
+    assert all(write() for _ in range(8))  # the pool has several connections
+
+
 def test_silent_links_are_given_up_and_replaced(proxy):
     assert write()
     proxy.silence()
