@@ -1,7 +1,8 @@
 """The list of imgo's processes: who is alive, since when, and what each has counted.
 
 Every process writes an entry into the registry, renews it, and takes it out when it ends in order;
-an entry that is not renewed expires. Nodes renew theirs among their rounds. API processes and workers have a thread for it.
+an entry that is not renewed expires. Nodes renew theirs among their rounds. API processes and
+workers have a thread for it.
 """
 
 import atexit
@@ -90,7 +91,7 @@ class Announcer:
             self.start(kind)
 
     def withdraw(self) -> None:
-        """Take the entry out, for good. A Redis that did not answer the last time is not waited for."""
+        """Take the entry out, for good; a Redis that did not answer last time is not waited for."""
         self._has_ended.set()
         if self._entry is not None and not self._is_failing:
             with suppress(Unavailable):  # it expires
