@@ -13,6 +13,7 @@ from redis import RedisError
 CONNECTION_ERRORS = (OSError, RedisError, OperationalError)
 
 
+REPEAT_AFTER = 10.0  # seconds
 LIBRARIES = ("celery", "kombu")  # their loggers
 
 
@@ -26,6 +27,22 @@ class OneLine(logging.Filter):
         if is_theirs and isinstance(error, CONNECTION_ERRORS):
             record.msg, record.args = f"{record.getMessage()}: {error}", ()
             record.exc_info = record.exc_text = None
+        return True
+
+
+class NoRepeats(logging.Filter):
+    """Drops records that say what the one before has said, for some seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ("", 0.0)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record says something new."""
+        text, (last, until) = record.getMessage(), self._last
+        if text == last and record.created < until:
+            return False
+        self._last = (text, record.created + REPEAT_AFTER)
         return True
 
 

@@ -312,6 +312,7 @@ LOGGING = {
         "request": {"()": "imgo_site.logs.RequestFilter"},
         "one_line": {"()": "imgo_site.faults.OneLine"},
         "no_aborts": {"()": "imgo_site.faults.NoAborts"},
+        "no_repeats": {"()": "imgo_site.faults.NoRepeats"},
     },
     "handlers": {
         "console": {
@@ -334,6 +335,7 @@ LOGGING = {
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "kombu.connection": {"level": "ERROR"},
+        "psycopg.pool": {"filters": ["no_repeats"]},  # each attempt of each connection
         "httpx": {"level": "WARNING"},
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},

@@ -20,9 +20,7 @@ LINK_OPTIONS: dict[str, Any] = {
 POOL_OPTIONS: dict[str, Any] = {
     "min_size": 1,
     "timeout": 5,  # seconds to wait for a connection; then the request is answered 503
-    # Seconds of retries, each after twice the pause of the one before. The pool's default of 5
-    # minutes would find a server that is back as late.
-    "reconnect_timeout": 5,
+    "reconnect_timeout": 60,  # seconds of attempts; then the next request begins them again
 }
 
 

@@ -9,7 +9,7 @@ from django.core.exceptions import RequestAborted
 from kombu.exceptions import OperationalError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from imgo_site.faults import NoAborts, OneLine
+from imgo_site.faults import NoAborts, NoRepeats, OneLine
 
 
 def logged(error: Exception, name: str = "celery.bootsteps") -> str:
@@ -41,6 +41,19 @@ def test_a_fault_that_others_log_keeps_its_traceback():
 
 def test_what_is_written_to_the_console_is_filtered(settings):
     assert "one_line" in settings.LOGGING["handlers"]["console"]["filters"]
+
+
+def test_what_is_repeated_within_seconds_is_said_once():
+    repeated = NoRepeats()
+
+    def is_said(text: str, second: float) -> bool:
+        record = logging.LogRecord("psycopg.pool", logging.WARNING, "", 1, text, (), None)
+        record.created = second
+        return repeated.filter(record)
+
+    said = [is_said("refused", 0), is_said("refused", 9), is_said("gone", 9), is_said("refused", 9)]
+    assert said == [True, False, True, True]
+    assert is_said("refused", 20)
 
 
 @pytest.mark.parametrize(("error", "lines"), [(RequestAborted, 0), (LookupError, 1)])

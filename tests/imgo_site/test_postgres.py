@@ -14,6 +14,7 @@ from django.db import connection
 
 from imgo_site.postgres import connection as module
 from imgo_site.postgres.limits import LIMIT, limited
+from imgo_site.postgres.pool import RETRY_MAX
 from imgo_site.postgres.url import parse
 from push.fanout import drain
 from tests import PATIENCE, wait_until
@@ -237,6 +238,17 @@ def test_callers_do_not_all_wait_for_a_server_that_is_gone(through, proxy, monke
         proxy.restore()
         first.result(PATIENCE)
     recovers()
+
+
+def test_server_that_is_back_is_found_soon_however_long_it_was_away(through, proxy):
+    proxy.refuse()
+    began = time.monotonic()
+    # After five seconds attempts with ever longer pauses would be four seconds apart.
+    wait_until(lambda: not write() and time.monotonic() - began > 5)
+    proxy.restore()
+    began = time.monotonic()
+    wait_until(write)
+    assert time.monotonic() - began < RETRY_MAX + 1
 
 
 class Standby(Postgres):
