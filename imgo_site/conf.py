@@ -126,9 +126,6 @@ class ImgoSettings:
     )
     BATCH_MAX: int = _setting(40, "Messages to a busy room that one write carries at most.")
     BATCH_WINDOW: float = _setting(0.02, "Longest wait of a busy room's messages, seconds.")
-    HANDOVER: bool = _setting(
-        True, "Sessions own their sockets; off: they stay in Daphne, as with TLS ended there."
-    )
 
     # Pushing.
     MAX_BODY: int = _setting(64 * 1024, "Largest body of a push, bytes.")

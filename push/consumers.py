@@ -26,7 +26,7 @@ from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.links import ResidentLink
 from push.node import Node
-from push.pace import GONE, TimedPace, weigh
+from push.pace import TimedPace, weigh
 from push.pacing import PacedLink
 from push.session import Kind, Link, Session, encode_reply, shared
 from push.session_log import clean, log_refusal
@@ -34,7 +34,6 @@ from push.session_records import SessionEvent
 from push.sockets import DIRECT_LINK, SocketLink, TcpLink
 from push.wire import (
     CloseCode,
-    Decoder,
     Frame,
     FrameError,
     Op,
@@ -69,7 +68,6 @@ class SessionConsumer(AsyncConsumer):
     has_auth = False  # the auth frame has come
     has_handed_over = False
     pace: TimedPace
-    gone: asyncio.Event | None
     link: ResidentLink | SocketLink
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -78,14 +76,8 @@ class SessionConsumer(AsyncConsumer):
         self.receive_event: Callable[[], Awaitable[Event]] = receive
         self.send_event: Callable[[Event], Awaitable[None]] = send
         self.pace = TimedPace()
-        self.gone = scope.get(GONE)
-        direct: SocketLink | None = scope.get(DIRECT_LINK)
         try:
-            if direct is not None:
-                self.link = direct
-                await self._serve()
-            else:
-                await self._serve_resident()
+            await self._serve_link()
         except Gone:
             pass
         except OSError as error:
@@ -95,19 +87,10 @@ class SessionConsumer(AsyncConsumer):
             if self.session is not None and not self.has_handed_over:
                 await self.node.dismiss(self.session)
 
-    async def _serve_resident(self) -> None:
-        """Serve through the ASGI server, with a task that writes."""
-        link = self.link = ResidentLink(
-            self.send_data, self.send_close, conf.SESSION_BYTES, conf.SLOW_READER_TIMEOUT
-        )
-        writer = asyncio.get_running_loop().create_task(link.run())
-        try:
-            await self._serve()
-        finally:
-            writer.cancel()
-            (outcome,) = await asyncio.gather(writer, return_exceptions=True)
-            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
-                logger.error("a session's writer failed", exc_info=outcome)
+    async def _serve_link(self) -> None:
+        """Serve a socket of our own."""
+        self.link = self.scope[DIRECT_LINK]  # type: ignore[literal-required]  # ours
+        await self._serve()
 
     async def _serve(self) -> None:
         await self.connect()
@@ -149,7 +132,7 @@ class SessionConsumer(AsyncConsumer):
 
         Returns later when the ones before came too fast.
         """
-        await self.pace.wait(self.gone)
+        await self.pace.wait()
         try:
             frames = await self.next_frames()
         except FrameError as error:
@@ -234,14 +217,6 @@ class SessionConsumer(AsyncConsumer):
 
     async def next_frames(self) -> list[Frame]:
         """The frames of the next event. Raises `Gone` or `FrameError`."""
-        raise NotImplementedError
-
-    async def send_data(self, data: bytes) -> None:
-        """Send encoded bytes."""
-        raise NotImplementedError
-
-    async def send_close(self, code: int, reason: str) -> None:
-        """Close the connection."""
         raise NotImplementedError
 
     def link_for(self, auth: Frame) -> Link:  # noqa: ARG002 - for TCP
@@ -413,6 +388,23 @@ def _accept(
 class WebSocketConsumer(SessionConsumer):
     """WebSocket, text or binary: the session answers in the kind of the first message."""
 
+    async def _serve_link(self) -> None:
+        """Serve a socket of our own, or through another ASGI server, with a task that writes."""
+        if DIRECT_LINK in self.scope:
+            await super()._serve_link()
+            return
+        link = self.link = ResidentLink(
+            self._send_data, self._send_close, conf.SESSION_BYTES, conf.SLOW_READER_TIMEOUT
+        )
+        writer = asyncio.get_running_loop().create_task(link.run())
+        try:
+            await self._serve()
+        finally:
+            writer.cancel()
+            (outcome,) = await asyncio.gather(writer, return_exceptions=True)
+            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
+                logger.error("a session's writer failed", exc_info=outcome)
+
     async def connect(self) -> None:
         """Accept the upgrade: who it is is settled by the auth frame."""
         await self.next_event()
@@ -428,14 +420,14 @@ class WebSocketConsumer(SessionConsumer):
             return decode_binary(event.get("bytes") or b"", conf.MAX_CLIENT_BODY)
         return [decode_text(text, conf.MAX_CLIENT_BODY)]
 
-    async def send_data(self, data: bytes) -> None:
+    async def _send_data(self, data: bytes) -> None:
         """One WebSocket message."""
         if self.kind is Kind.TEXT:
             await self.send_event({"type": "websocket.send", "text": data.decode()})
         else:
             await self.send_event({"type": "websocket.send", "bytes": data})
 
-    async def send_close(self, code: int, reason: str) -> None:
+    async def _send_close(self, code: int, reason: str) -> None:
         """A close frame with a code, and a reason as long as a close frame may carry one."""
         reason = reason.encode()[:120].decode(errors="ignore")
         await self.send_event({"type": "websocket.close", "code": int(code), "reason": reason})
@@ -462,9 +454,9 @@ class TcpConsumer(SessionConsumer):
 
     async def connect(self) -> None:
         """The connection is there already; get ready to read frames."""
-        link = self.link
         # The link's own, so that half a frame is not lost when the link goes on without us.
-        self.decoder = link.decoder if isinstance(link, TcpLink) else Decoder(conf.MAX_CLIENT_BODY)
+        assert isinstance(self.link, TcpLink)
+        self.decoder = self.link.decoder
         await self.next_event()
 
     async def next_frames(self) -> list[Frame]:
@@ -474,14 +466,7 @@ class TcpConsumer(SessionConsumer):
 
     def link_for(self, auth: Frame) -> Link:
         """Return a paced link for imgo's clients, which authenticate with a bare token."""
+        assert isinstance(self.link, TcpLink)
         if conf.TCP_FRAME_GAP and parse_auth_body(auth.body).is_bare:
             return PacedLink(self.link, self.node.pacer)
         return self.link
-
-    async def send_data(self, data: bytes) -> None:
-        """Bytes onto the stream."""
-        await self.send_event({"type": "tcp.send", "bytes": data})
-
-    async def send_close(self, code: int, reason: str) -> None:  # noqa: ARG002
-        """End the stream: the reason went ahead in op 6."""
-        await self.send_event({"type": "tcp.close"})

@@ -1,9 +1,9 @@
 """The Daphne server with a raw-TCP listener beside its HTTP and WebSocket ones.
 
-All run on one event loop. What ours adds to Daphne: a `tcp` scope, a `send` that returns when the
-kernel has taken the bytes and raises when the client has gone, close reasons, reading that pauses
-for a client that sends faster than it is served, a deep listening backlog, and a shutdown that
-closes sessions with a reason.
+All run on one event loop. Daphne serves HTTP. Sockets of sessions are ours: raw TCP ones from the
+start, a WebSocket's from its upgrade request on (see `takeover.py`). What ours adds to Daphne: a
+`tcp` scope, limits of what a client may send and how slowly it may read, and a shutdown that closes
+sessions with a reason.
 """
 
 import asyncio
@@ -24,12 +24,9 @@ from push import health, metrics, pool
 from push.admission import Admission
 from push.background import Background
 from push.body_gate import BodyGate
-from push.daphne_protocols import ClientGone, SessionProtocol, TcpProtocol
 from push.http_bodies import Bodies
 from push.http_channel import Channel
-from push.http_request import NodeRequest
 from push.node import Node, get_node, stop_node
-from push.ports import listen
 from push.runtime import Runtime, finish
 from push.shutdown import Shutdown
 from push.sockets import Care, SocketLink
@@ -49,18 +46,12 @@ class ImgoServer(Server):  # type: ignore[misc]
     """Listens for HTTP, WebSocket and raw TCP, and holds this process's node."""
 
     def __init__(self, application: Any) -> None:
-        message_max = 8 * conf.MAX_CLIENT_BODY + 4096  # every character of a text may be escaped
         super().__init__(
             application,
             endpoints=["tcp:port=0"],  # it wants one, which is taken away again
-            # The protocol has its own heartbeat; a client that answers no ping may be alive.
-            ping_interval=NEVER,
-            websocket_timeout=-1,
             # A request whose client has gone ends by itself and gives its database connection back;
             # ended from outside, while the database is silent, it would keep that for ever.
             application_close_timeout=NEVER,
-            websocket_max_message_size=message_max,
-            websocket_max_frame_size=message_max,
             verbosity=1,
             ready_callable=self._before_start,
             server_name="imgo",
@@ -75,7 +66,6 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.loop: asyncio.AbstractEventLoop
         self.care: Care
         self._listener: TcpListener | None = None
-        self._tcp: list[asyncio.Server] = []
         self._applications = Background("Exception inside application")
         self._runtime = Runtime()
         self._shutdown = Shutdown("the server")
@@ -93,11 +83,6 @@ class ImgoServer(Server):  # type: ignore[misc]
             logger.warning("the database does not answer: its calls under way are left behind")
 
     def _before_start(self) -> None:
-        self.ws_factory.protocol = SessionProtocol
-        # A close frame says why; without this autobahn cuts the connection at a client's mistake.
-        self.ws_factory.setProtocolOptions(
-            failByDrop=False, allowNullOrigin=True, echoCloseCodeReason=True
-        )
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
         self.http_factory.protocol = Channel
         self._build_http = self.http_factory.buildProtocol
@@ -109,7 +94,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         if not self.has_room():
             self._pause_accepting()
         protocol = self._build_http(address)
-        protocol.requestFactory = DirectRequest if conf.HANDOVER else NodeRequest
+        protocol.requestFactory = DirectRequest
         return protocol
 
     def has_room(self) -> bool:
@@ -145,14 +130,9 @@ class ImgoServer(Server):  # type: ignore[misc]
         except OSError as error:
             self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
 
-    async def _listen_tcp(self) -> None:
-        if conf.TCP_PORT and conf.HANDOVER:
+    def _listen_tcp(self) -> None:
+        if conf.TCP_PORT:
             self._listener = TcpListener(self, self.care)
-        elif conf.TCP_PORT:
-            for sock in listen(conf.TCP_PORT, shared=conf.REUSE_PORT):
-                self._tcp.append(
-                    await self.loop.create_server(lambda: TcpProtocol(self), sock=sock)
-                )
 
     async def _tick(self) -> None:
         while True:
@@ -171,7 +151,7 @@ class ImgoServer(Server):  # type: ignore[misc]
                 # Whoever else listens takes what comes; here it would be refused.
                 node.hub.on_drain = partial(self._drain_shared, node)
                 node.hub.on_undrain = partial(self._undrain_shared, node)
-            await self._listen_tcp()
+            self._listen_tcp()
             collector.calm()
             health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
@@ -203,17 +183,6 @@ class ImgoServer(Server):  # type: ignore[misc]
             self._is_stopping = True
             super().stop()
 
-    def run_tcp(self, protocol: TcpProtocol, scope: dict[str, Any]) -> None:
-        """Run the application for a TCP connection."""
-        application = self.application(scope, protocol.receive, protocol.send)
-        task = self._applications.run(application)
-        task.add_done_callback(lambda _: self._tcp_done(protocol))
-
-    @staticmethod
-    def _tcp_done(protocol: TcpProtocol) -> None:
-        if not (protocol.is_lost or protocol.is_closing or protocol.transport.is_closing()):
-            protocol.transport.abort()
-
     def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
         """Run the application for a direct link; it ends when the session is open."""
         application = self.application(scope_of(scope, link), link.receive, link.send)
@@ -226,18 +195,9 @@ class ImgoServer(Server):  # type: ignore[misc]
             link.lose()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Daphne's `send`, but a WebSocket's waits for the kernel and tells of a client gone."""
-        if not isinstance(protocol, SessionProtocol):
-            await super().handle_reply(protocol, message)
-            await protocol.drained()
-            return
-        details = self.connections.get(protocol)
-        if details is None or details.get("disconnected"):
-            raise ClientGone("the client disconnected")
-        if message["type"] == "websocket.send":
-            await protocol.send_now(message)
-        else:
-            protocol.handle_reply(message)
+        """Daphne's `send`, but it waits for a client that reads slowly."""
+        await super().handle_reply(protocol, message)
+        await protocol.drained()
 
     def kill_all_applications(self) -> defer.Deferred[None]:
         """Before the reactor stops: close sessions with a reason, then end what is left."""
@@ -251,15 +211,12 @@ class ImgoServer(Server):  # type: ignore[misc]
         await node.undrain()
         if not node.is_draining and not self._ports:
             self._listen_http()
-            await self._listen_tcp()
+            self._listen_tcp()
 
     def _stop_listening(self) -> None:
         for port in self._ports:
             port.stopListening()
         self._ports.clear()
-        for server in self._tcp:
-            server.close()
-        self._tcp.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None

@@ -1,8 +1,8 @@
 """The resident link: a session that stays in its consumer and writes through the ASGI server.
 
 Correct under any ASGI server: what is waiting is counted and bounded here, one task a session
-sends it, and a receipt is given when `send` returns. Our Daphne server's `send` returns when the
-kernel has taken the bytes (see `door.py`).
+sends it, and a receipt is given when `send` returns: what that means is the server's affair. Stock
+Daphne returns at once, uvicorn when the kernel has taken nearly all.
 """
 
 import asyncio
@@ -95,15 +95,6 @@ class ResidentLink:
             count_close(code)
             self._closing = (code, reason)
             self._wakeup.set()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it may be written to."""
-        return self._closing is None
-
-    def fileno(self) -> int:
-        """-1: the socket is the ASGI server's."""
-        return -1
 
     async def drained(self) -> None:
         """Return when the queue is empty or the link closed."""

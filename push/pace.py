@@ -8,12 +8,10 @@ and the client feels it as back-pressure.
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 
 from imgo_site.conf import conf
 from push.wire import Frame, Op
 
-GONE = "imgo.gone"  # in a scope: an asyncio.Event that is set when the client has gone
 ACKED_IDS_PER_SECOND = 2_000  # of one session
 
 
@@ -65,20 +63,11 @@ class TimedPace(Pace):
             self._paid_until += seconds
         super().spend(frames, ids)
 
-    async def wait(self, gone: asyncio.Event | None = None) -> None:
-        """Return when something may be read, or when the client has gone.
-
-        What a client that has gone left behind is read at once: it can send no more, and its
-        session must not stay open for as long as it would take at its pace.
-        """
-        while self.is_over and not (gone is not None and gone.is_set()):
+    async def wait(self) -> None:
+        """Return when something may be read."""
+        while self.is_over:
             self._paid_until += 1
-            pause = self._paid_until - self._loop.time()
-            if gone is None:
-                await asyncio.sleep(pause)
-            else:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(gone.wait(), max(0.0, pause))
+            await asyncio.sleep(self._paid_until - self._loop.time())
             self.renew()
 
 

@@ -24,14 +24,14 @@ CLOSE_TIMEOUT = 2.0  # seconds that a close waits for what was written before it
 
 
 class Paceable(Link, Protocol):
-    """A link that can be written to in steps."""
+    """A link that can be written to in steps: `TcpLink`."""
 
     @property
     def is_open(self) -> bool:
         """Whether it may be written to."""
 
     def fileno(self) -> int:
-        """The descriptor of its socket; -1 if it has none of its own."""
+        """The descriptor of its socket; -1 when that is closed."""
 
     def give_up(self) -> None:
         """Close it as a slow reader's."""

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import reactor, tcp
+from twisted.internet import reactor
 
 from imgo_site.conf import conf
 from push.http_request import NodeRequest
@@ -24,12 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class DirectRequest(NodeRequest):
-    """A node's HTTP request, except that an upgrade of a plain socket becomes a direct link."""
+    """A node's HTTP request, except that an upgrade becomes a direct link."""
 
     def process(self) -> Any:
         """Take over the socket of an upgrade request that is complete."""
-        plain = type(self.transport) is tcp.Server and not self.transport.TLS
-        if not self.is_upgrade or not plain or self.unusable_header():
+        if not self.is_upgrade or self.unusable_header():
             return super().process()
         # Not at once: what the client sent right behind the request is still on its way from
         # Twisted's line buffer to the channel's, where anything read until then goes as well.

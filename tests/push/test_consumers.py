@@ -108,23 +108,17 @@ class Client:
 
 
 class AsgiClient(Client):
-    """A connection that stays in the ASGI server: the resident link."""
+    """A WebSocket that stays in another ASGI server: the resident link."""
 
     async def connect(self, path: str = "/sub") -> bool:
         self._server = ApplicationCommunicator(application, self.scope(path))
-        await self._server.send_input({"type": f"{self._protocol}.connect"})
-        if self.is_tcp:
-            return True
+        await self._server.send_input({"type": "websocket.connect"})
         answer = await self._server.receive_output(PATIENCE)
         return answer["type"] == "websocket.accept"
 
-    @property
-    def _protocol(self) -> str:
-        return "tcp" if self.is_tcp else "websocket"
-
     async def send_raw(self, data: str | bytes) -> None:
         name = "text" if isinstance(data, str) else "bytes"
-        await self._server.send_input({"type": f"{self._protocol}.receive", name: data})
+        await self._server.send_input({"type": "websocket.receive", name: data})
 
     async def event(self) -> None:
         sent = asyncio.ensure_future(self._server.output_queue.get())
@@ -142,7 +136,7 @@ class AsgiClient(Client):
 
     async def leave(self) -> None:
         if not self._server.future.done():
-            await self._server.send_input({"type": f"{self._protocol}.disconnect", "code": 1001})
+            await self._server.send_input({"type": "websocket.disconnect", "code": 1001})
             await self._server.wait(PATIENCE)
 
 
@@ -232,11 +226,13 @@ def way(request, mode_of) -> str:
 @pytest.fixture
 async def make_client(way) -> AsyncIterator[Callable[[str], Client]]:
     """Makes clients that are served one way."""
-    if way == "resident":
-        yield AsgiClient
-        return
     care = Care(asyncio.get_running_loop())
-    yield lambda name: SocketClient(name, care)
+
+    def make(name: str) -> Client:
+        # Raw TCP is our own server's in any case.
+        return AsgiClient(name) if way == "resident" and name != "tcp" else SocketClient(name, care)
+
+    yield make
     care.close()
 
 

@@ -63,15 +63,3 @@ async def test_timed_pace_waits_for_the_seconds_that_pay(monkeypatch):
     pace.spend(10)
     await pace.wait()
     assert clock.now == 162.0
-
-
-async def test_pace_of_a_client_that_has_gone_is_not_waited_for():
-    pace, gone = TimedPace(), asyncio.Event()
-    pace.spend(10_000)
-    waiting = asyncio.ensure_future(pace.wait(gone))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    gone.set()
-    async with asyncio.timeout(5):
-        await waiting
-    assert pace.is_over
