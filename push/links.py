@@ -2,7 +2,7 @@
 
 Correct under any ASGI server: what is waiting is counted and bounded here, one task a session
 sends it, and a receipt is given when `send` returns: what that means is the server's affair. Stock
-Daphne returns at once, uvicorn when the kernel has taken nearly all.
+Daphne and uvicorn keep any number of bytes for a client that does not read.
 """
 
 import asyncio

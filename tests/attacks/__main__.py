@@ -39,12 +39,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.attacks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=15.0, help="each (%(default)s)")
     parser.add_argument("--only", default="", help="attacks with this in their name")
-    parser.add_argument("--resident", action="store_true", help="sockets stay in Daphne")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="imgo-attacks-") as home:
         template = Embedded.make_template(Path(home, "template"))
-        handover = str(int(not options.resident))
-        with Embedded(Path(home), template, IMGO_HANDOVER=handover) as system:
+        with Embedded(Path(home), template) as system:
             failures = asyncio.run(run(system, options.seconds, options.only))
         failures += logs.complaints()
     for failure in failures:

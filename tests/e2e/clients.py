@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from dataclasses import dataclass, field
@@ -315,8 +316,10 @@ class WebSocketClient(Client):
     async def open(cls, node: Node, *, own_port: bool = False, **headers: str) -> Self:
         """Connect; `headers` are those of the upgrade request."""
         port = node.ws_port if own_port else node.http_port
+        scheme = "wss" if node.tls else "ws"
         connection = await connect(
-            f"ws://{HOST}:{port}/sub",
+            f"{scheme}://{HOST}:{port}/sub",
+            ssl=node.tls,
             origin=headers.pop("Origin", None),
             additional_headers=headers,
             compression=None,
@@ -428,9 +431,10 @@ async def open_client(node: Node, door: str, **options: Any) -> Any:
 class Publisher:
     """Calls the HTTP API, ours and imgo's, with an API key."""
 
-    def __init__(self, url: str, api_key: str) -> None:
+    def __init__(self, url: str, api_key: str, tls: ssl.SSLContext | None = None) -> None:
         self.http = httpx.AsyncClient(
             base_url=url,
+            verify=tls or True,
             headers={"Authorization": f"Api-Key {api_key}"},
             timeout=30,
             limits=LIMITS,

@@ -57,14 +57,6 @@ def embedded(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
 
 
 @pytest.fixture(scope="session")
-def resident(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
-    """One node with SQLite whose sessions stay in Daphne."""
-    with make_embedded(IMGO_HANDOVER="0") as system:
-        yield system
-    assert logs.complaints() == []
-
-
-@pytest.fixture(scope="session")
 def cluster(make_cluster: Callable[..., Cluster]) -> Iterator[System]:
     """Two nodes, a worker and an API process with Postgres and Redis."""
     with make_cluster() as system:
@@ -72,7 +64,7 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Iterator[System]:
     assert logs.complaints() == []
 
 
-@pytest.fixture(params=["embedded", "resident", "cluster"])
+@pytest.fixture(params=["embedded", "cluster"])
 def system(request: pytest.FixtureRequest) -> System:
     """One after the other."""
     found: System = request.getfixturevalue(request.param)

@@ -8,6 +8,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -243,6 +244,8 @@ class HttpProcess(Process):
 
 class Node(HttpProcess):
     """A node: `manage.py imgo`."""
+
+    tls: ssl.SSLContext | None = None  # that trusts its certificate; None: it speaks plain text
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         port, self.ws_port, self.tcp_port = free_ports(3)

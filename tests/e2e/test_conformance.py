@@ -63,11 +63,9 @@ class Raw:
         self._writer.close()
 
 
-@pytest.fixture(params=["embedded", "resident"])
-async def world(
-    request: pytest.FixtureRequest, enter: Callable[[System], Awaitable[World]]
-) -> World:
-    return await enter(request.getfixturevalue(request.param))
+@pytest.fixture
+async def world(embedded: System, enter: Callable[[System], Awaitable[World]]) -> World:
+    return await enter(embedded)
 
 
 @pytest.fixture

@@ -41,13 +41,10 @@ TIMEOUT = 10.0  # seconds
 Enter = Callable[[System], Any]
 
 
-@pytest.fixture(scope="module", params=["direct", "resident"])
-def pacing(
-    request: pytest.FixtureRequest, make_embedded: Callable[..., Embedded]
-) -> Iterator[System]:
-    """A node with a longer pause between two frames, over either kind of link."""
-    handover = "1" if request.param == "direct" else "0"
-    with make_embedded(IMGO_TCP_FRAME_GAP=GAP, IMGO_HANDOVER=handover) as system:
+@pytest.fixture(scope="module")
+def pacing(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
+    """A node with a longer pause between two frames."""
+    with make_embedded(IMGO_TCP_FRAME_GAP=GAP) as system:
         yield system
 
 

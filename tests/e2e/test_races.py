@@ -36,9 +36,9 @@ class Receipts:
         return list(dict.fromkeys(itertools.chain.from_iterable(self.sessions)))
 
 
-async def push_all(world: World, key: str) -> list[int]:
+async def push_all(world: World, key: str, count: int = PUSHES) -> list[int]:
     """Push the numbers, some at once and some one by one, while the client comes and goes."""
-    return [await world.api.push({"key": key}, {"n": n, "to": key}) for n in range(PUSHES)]
+    return [await world.api.push({"key": key}, {"n": n, "to": key}) for n in range(count)]
 
 
 async def read_to_the_end(client: Client, receipts: Receipts) -> None:
@@ -88,15 +88,17 @@ async def test_a_session_that_reads_to_its_end_misses_nothing(world: World, tran
     assert receipts.first_receipts == list(range(PUSHES))
 
 
-@pytest.mark.parametrize("kind", ["text", "binary"])
-async def test_a_session_that_acknowledges_may_vanish_at_any_time(world: World, kind: str) -> None:
+async def vanish_at_any_time(
+    world: World, kind: str, rounds: int = RECONNECTS, pushes: int = PUSHES
+) -> None:
+    """Come and go as a session that acknowledges, while pushes come: none is lost."""
     key = new_key()
     await world.token(key)
     receipts = Receipts()
-    pushing = asyncio.create_task(push_all(world, key))
+    pushing = asyncio.create_task(push_all(world, key, pushes))
     ids: set[int] = set()
     reconnects = 0
-    while reconnects < RECONNECTS or not pushing.done():
+    while reconnects < rounds or not pushing.done():
         receipts.new_session()
         client = await world.session(key, kind, node=reconnects, ack=True)
         for place in range(reconnects % 5):
@@ -114,8 +116,13 @@ async def test_a_session_that_acknowledges_may_vanish_at_any_time(world: World, 
     receipts.new_session()
     final = await world.session(key, kind, ack=True)
     await receive_until_quiet(world, key, final, receipts)
-    assert receipts.first_receipts == list(range(PUSHES))
+    assert receipts.first_receipts == list(range(pushes))
     assert ids <= set(accepted)
+
+
+@pytest.mark.parametrize("kind", ["text", "binary"])
+async def test_a_session_that_acknowledges_may_vanish_at_any_time(world: World, kind: str) -> None:
+    await vanish_at_any_time(world, kind)
 
 
 async def test_a_device_that_comes_back_takes_nothing_from_one_that_is_there(

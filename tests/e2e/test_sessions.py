@@ -1,6 +1,7 @@
 """Opening a session, what it may ask, and how it is refused, on every transport and port."""
 
 import struct
+from collections.abc import Awaitable, Callable
 
 import pytest
 import websockets
@@ -25,8 +26,10 @@ from .clients import (
     SEND,
     TEST,
     TEST_REPLY,
+    TRANSPORTS,
     Ending,
 )
+from .harness import Embedded, System
 from .world import World, new_key, new_room
 
 UNAUTHORIZED, NOT_AUTHENTICATED, UNKNOWN_OP = 4401, 4505, 4501
@@ -153,3 +156,16 @@ async def test_another_path_has_no_websocket(world: World) -> None:
     with pytest.raises(websockets.InvalidStatus) as caught:
         await websockets.connect(url, proxy=None)
     assert caught.value.response.status_code == 403
+
+
+async def test_each_connection_that_has_gone_makes_room_for_another(
+    make_embedded: Callable[..., Embedded],
+    own_system: Callable[[System], System],
+    enter: Callable[[System], Awaitable[World]],
+) -> None:
+    world = await enter(own_system(make_embedded(IMGO_MAX_UNAUTHENTICATED="20")))
+    key = new_key()
+    for _ in range(30):
+        for door in TRANSPORTS:
+            (await world.session(key, door)).abort()
+    await world.wait_for_sessions(key, 0)

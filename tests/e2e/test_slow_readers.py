@@ -21,12 +21,10 @@ RECEIVE_BUFFER = 4096  # bytes
 Enter = Callable[[System], Awaitable[World]]
 
 
-@pytest.fixture(scope="module", params=["1", "0"], ids=["direct", "resident"])
-def tight(
-    make_embedded: Callable[..., Embedded], request: pytest.FixtureRequest
-) -> Iterator[System]:
+@pytest.fixture(scope="module")
+def tight(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
     """A node whose sessions have a small byte budget."""
-    with make_embedded(IMGO_SESSION_BYTES=str(BUDGET), IMGO_HANDOVER=request.param) as system:
+    with make_embedded(IMGO_SESSION_BYTES=str(BUDGET)) as system:
         yield system
 
 

@@ -28,7 +28,7 @@ class World:
 
     def __init__(self, system: System) -> None:
         self.system = system
-        self.api = Publisher(system.api_url, system.api_key)
+        self.api = Publisher(system.api_url, system.api_key, system.nodes[0].tls)
         self._clients: list[Client] = []
         self._tokens: dict[str, str] = {}
 
