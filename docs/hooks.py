@@ -15,6 +15,7 @@ import django
 from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parent.parent
+CHECK = re.compile(r"([EW]\d{3}(?:-[EW]\d{3})?): ([^;.]+)")  # in the docstring of a check
 MARK = re.compile(r"<!-- from the code: ([a-z-]+) -->")
 
 
@@ -54,6 +55,17 @@ def close_codes() -> str:
         backoff = f"{code.backoff} s " if code.backoff else ""
         lines.append(f"| {int(code)} | {backoff}| {code.reason} |")
     return "\n".join(lines)
+
+
+def checks() -> str:
+    """The table of the system checks, from their docstrings: `E001: this; W001-W002: that`."""
+    from django.core.checks.registry import registry
+
+    known = {*registry.registered_checks, *registry.deployment_checks}
+    texts = [check.__doc__ or "" for check in known if check.__module__.startswith("push.checks")]
+    found = [match for text in texts for match in CHECK.findall(text.replace("\n", " "))]
+    lines = ["| id | what it finds |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{ids}` | {what} |" for ids, what in sorted(found))])
 
 
 def _measured(name: str = "benchmark.json") -> Any:
@@ -151,6 +163,7 @@ def missed() -> str:
 PARTS = {
     "settings": settings,
     "close-codes": close_codes,
+    "checks": checks,
     "figures": figures,
     "missed": missed,
     "million": million,

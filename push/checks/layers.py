@@ -26,7 +26,7 @@ USE_OURS = "Use push.layers.PubSubChannelLayer, as imgo_site/settings.py does wi
 @register
 @with_settings
 def check_layer() -> Iterator[CheckMessage]:
-    """E008: no layer, or a deaf one; W007-W009: such that lose messages."""
+    """E008: no channel layer, or one that hears nothing; W007-W009: one that loses messages."""
     name = layer()
     if not name:
         yield Error("CHANNEL_LAYERS has no default layer.", hint=USE_OURS, id="imgo.E008")

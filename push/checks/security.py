@@ -25,7 +25,7 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"}
 @register
 @with_settings
 def check_networks() -> Iterator[CheckMessage]:
-    """W002: networks that need no API key; W004: such that are on the internet."""
+    """W002: networks that need no API key; W004: networks of the internet among them."""
     if not conf.LEGACY_TRUSTED_NETWORKS:
         return
     names = ", ".join(conf.LEGACY_TRUSTED_NETWORKS)
