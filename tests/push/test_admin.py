@@ -95,8 +95,11 @@ def test_a_list_never_counts_all_rows(browser, name):
 def test_a_search_uses_an_index(browser, path, index):
     add_rows(3)
     Node.objects.bulk_create(Node(name=str(n)) for n in range(1000))
+    Token.objects.bulk_create(Token(key=f"u{n}", digest=str(n)) for n in range(7, 1007))
+    ApiKey.objects.bulk_create(ApiKey(name=f"a{n}", digest=str(n)) for n in range(1000))
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE push_node")  # of a page of rows any index is as good
+        # Of a page of rows any index is as good.
+        cursor.execute("ANALYZE push_node, accounts_token, accounts_apikey")
         cursor.execute("SET LOCAL enable_seqscan = off")
         for sql in queries_of(browser, path)[2:]:  # after the session and the user
             cursor.execute(f"EXPLAIN {sql}")
