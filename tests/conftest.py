@@ -23,7 +23,7 @@ from imgo_site.postgres.limits import LIMIT
 from push import health
 from push.tasks import queue_of
 from push.waker import waker
-from tests import CHAOS_SEED, PATIENCE, in_thread
+from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
 
 # How long an example takes says how busy the machine is.
 hypothesis.register_profile("imgo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,6 +32,7 @@ hypothesis.load_profile("imgo")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_database: runs on SQLite too, see test_sqlite.py")
+    emptying.install()
     # Here, before xdist starts its processes: they inherit it.
     os.environ.setdefault(CHAOS_SEED, str(secrets.randbelow(10**6)))
 
