@@ -28,11 +28,16 @@ class Connection(psycopg.Connection[Any]):
 
     `limit`: seconds that each statement may take; None: no limit. A statement beyond it is
     cancelled on the server, so that it does not go on waiting for a lock there.
+
+    `server`: its system identifier and timeline, after a transaction that wrote has read them.
+    They hold as long as the connection: a server that takes writes is on one timeline until it is
+    started anew, which ends its connections. Behind a pooler a connection may come to lead to
+    another server; then the outcome of a lost commit is unknown.
     """
 
     limit: float | None = CHECK_TIMEOUT  # until a thread takes it out of the pool
     last_used = 0.0  # monotonic seconds
-    system = 0  # the server's identifier, once a transaction has asked for it
+    server: tuple[int, str] | None = None
     _cancels = True
     _good: ClassVar[dict[str, int]] = {}  # for hosts and ports: the place of the one that led on
 

@@ -14,10 +14,10 @@ FIND_TIMEOUT = 2.0  # seconds; a transaction that is still in progress then stay
 CONNECT_TIMEOUT = 2  # seconds for each host, the least that libpq takes
 PAUSE = 0.05  # seconds between two questions
 
-# Text that a transaction selects for itself: what is needed later to ask about it.
-SYSTEM = "(SELECT system_identifier FROM pg_control_system())"
-TRACE = """
-    pg_current_xact_id()::text, {system}, left(pg_walfile_name(pg_current_wal_lsn()), 8)
+# Which server this is: the system and the timeline of a `Trace`. A standby raises an error.
+SERVER = """
+    SELECT system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8)
+    FROM pg_control_system()
 """
 
 
@@ -76,8 +76,7 @@ def _read(own: Connection, trace: Trace, proof: str, parameters: list[Any]) -> O
     """Return what is known; None while the transaction is in progress."""
     if own.execute(proof, parameters).fetchone():
         return Outcome.COMMITTED
-    here = own.execute("SELECT " + TRACE.format(system=SYSTEM)).fetchone()
-    if here is None or here[1:] != (trace.system, trace.timeline):
+    if own.execute(SERVER).fetchone() != (trace.system, trace.timeline):
         return Outcome.UNKNOWN
     row = own.execute("SELECT pg_xact_status(%s::xid8)", [trace.xid]).fetchone()
     status = row[0] if row else None

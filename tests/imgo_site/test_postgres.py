@@ -13,10 +13,12 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from imgo_site.postgres import connection as module
+from imgo_site.postgres import outcome
 from imgo_site.postgres.limits import LIMIT, limited
 from imgo_site.postgres.pool import RETRY_MAX
 from imgo_site.postgres.url import parse
 from push.fanout import drain
+from push.services import Push, accept_push
 from tests import PATIENCE, wait_until
 from tests.environment import services
 from tests.services import Postgres
@@ -278,6 +280,37 @@ def test_second_host_is_used_after_a_failover(through, proxy, tmp_path):
         with psycopg.connect(standby.url, autocommit=True) as own:
             own.execute("SELECT pg_promote()")
         recovers()
+    finally:
+        connection.close()
+        connection.close_pool()
+        standby.remove()
+
+
+@pytest.mark.skipif(services.postgres is None, reason="the server is not ours to copy")
+def test_connection_from_before_a_promotion_is_on_the_new_timeline(
+    through, postgres, monkeypatch, tmp_path
+):
+    primary = services.postgres
+    standby = Standby(tmp_path, primary._programs, primary)
+    try:
+        standby.start()
+        options = connection.settings_dict["OPTIONS"]
+        monkeypatch.setitem(options, "target_session_attrs", "any")
+        through("127.0.0.1", str(standby.port))
+        connection.ensure_connection()
+        raw = connection.connection
+        assert raw.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+        with pytest.raises(psycopg.Error):
+            raw.execute(outcome.SERVER)
+        with psycopg.connect(standby.url, autocommit=True) as own:
+            own.execute("SELECT pg_promote()")
+        accept_push(Push(b"{}", keys=("a",)))
+        assert connection.connection is raw
+        system, timeline = raw.server
+        assert raw.execute(outcome.SERVER).fetchone() == (system, timeline)
+        before = postgres.execute(outcome.SERVER).fetchone()
+        assert before[0] == system
+        assert before[1] < timeline
     finally:
         connection.close()
         connection.close_pool()

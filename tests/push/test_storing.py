@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from django.db import OperationalError, connection, transaction
-from psycopg import sql
 
 from imgo_site.errors import OutcomeUnknown, Unavailable
 from imgo_site.postgres import outcome
@@ -176,6 +175,24 @@ def test_commit_that_never_left_is_answered_as_nothing_accepted(proxy):
     assert list(Pending.objects.values_list("key", flat=True)) == ["warm"]
 
 
+def test_lost_commit_of_another_server_than_the_known_one_is_unknown(proxy, postgres):
+    """A pooler can lead the same connection to another server, after a failover for example."""
+    accept_push(to("warm"))
+    raw = connection.connection
+    system, timeline = postgres.execute(outcome.SERVER).fetchone()
+    assert raw.server == (system, timeline)
+    raw.server = (system, "00000009")
+    commit = raw.commit
+
+    def cut() -> None:
+        proxy.cut()
+        commit()
+
+    raw.commit = cut
+    with pytest.raises(OutcomeUnknown):
+        accept_push(to("a"))
+
+
 def test_connection_cut_before_the_commit_is_replaced_unnoticed(proxy):
     for key in ("a", "b"):
         accept_push(to(key))
@@ -269,10 +286,8 @@ def test_push_takes_two_round_trips(proxy, pushes):
 
 def test_ids_of_another_server_or_timeline_prove_nothing(postgres):
     accept_push(to("a"))
-    row = postgres.execute(
-        sql.SQL("SELECT " + outcome.TRACE.format(system=outcome.SYSTEM))
-    ).fetchone()
-    real = outcome.Trace(*row)
+    xid = postgres.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+    real = outcome.Trace(xid, *postgres.execute(outcome.SERVER).fetchone())
     missing = "SELECT 1 WHERE false"
     assert outcome.find_out(real, "SELECT 1", []) is outcome.Outcome.COMMITTED
     for system, timeline in ((real.system + 1, real.timeline), (real.system, "00000009")):
