@@ -83,8 +83,8 @@ def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
     """Return statements of one row each for one message, and their values."""
     keys = json.dumps(new.keys) if new.audience == "keys" else None
     sql = _MESSAGE
-    values = [new.audience, new.room, keys, new.stored, new.op, new.body, new.is_json, new.by]
-    values += [new.ensure, new.speed, recipients_of(new)]
+    values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
+    values += [new.is_json, new.by, new.ensure, new.speed, recipients_of(new)]
     values += [new.ttl, max(new.ttl, conf.RECORD_KEEP)]
     for key in new.keys if new.stored else ():
         sql += _PENDING
