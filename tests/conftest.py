@@ -19,6 +19,7 @@ from accounts.models import SCOPES, ApiKey
 from imgo_site.celery import app as celery_app
 from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
+from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
 from push import health
 from push.tasks import queue_of
@@ -73,6 +74,8 @@ def _no_statement_limit() -> Iterator[None]:
     """What servers set as they start, tests of them set for this process."""
     yield
     connections.settings[DEFAULT_DB_ALIAS].pop(LIMIT, None)
+    if isinstance(connection.connection, Connection):  # it may stay open
+        connection.connection.limit = None
 
 
 @pytest.fixture

@@ -615,11 +615,10 @@ async def test_text_message_of_a_binary_session_gets_binary_answers(connect):
     assert (reply.op, reply.seq, reply.body) == (Op.SUB_REPLY, 3, b'"1000,1001"')
 
 
-async def test_frames_are_handled_at_the_allowed_pace(connect, imgo, way):
-    """What came too fast is answered later, and all of it."""
-    if way == "direct":
-        pytest.skip("in test_sockets.py")
-    client = await connect("tcp")
+@pytest.mark.parametrize("way", [("embedded", "resident")], indirect=True)
+async def test_frames_are_handled_at_the_allowed_pace(connect, imgo):
+    """What came too fast is answered later, and all of it. Our own sockets: test_sockets.py."""
+    client = await connect("binary")
     await client.auth()
     imgo(MAX_FRAMES_PER_SECOND=5)
     for _ in range(3):
