@@ -1,7 +1,8 @@
 """End of a process: one deadline for the whole shutdown, then a hard end.
 
 An orderly shutdown waits for services and peers. Whatever of them is silent, the process ends
-`DRAIN_SECONDS` + `GRACE` seconds after it was told to. A second signal ends it at once.
+`DRAIN_SECONDS` + `GRACE` seconds after it was told to. A second signal ends it at once, except a
+second SIGTERM in a process that has a supervisor.
 """
 
 import logging
@@ -24,6 +25,7 @@ MARGIN = 2.0  # seconds of them that are kept for the hard end itself, and for a
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS = 0.5  # seconds for the line in the log
 NOT_IN_ORDER = 1  # exit status of a hard end
+SUPERVISED = "PUSH_SUPERVISED"  # environment variable: "1" in the children of a supervisor
 
 
 class Shutdown:
@@ -67,11 +69,16 @@ class Shutdown:
     def on_signals(self, stop: Callable[[], None]) -> None:
         """Call `stop()` at the first SIGTERM or SIGINT, and end at once at the second.
 
-        For the main thread. `stop` runs in the signal handler.
+        For the main thread. `stop` runs in the signal handler. In a child of a supervisor, further
+        SIGTERMs do nothing. If the supervisor is killed, the kernel sends its children one SIGTERM
+        for each thread that the supervisor had. A supervisor in a hurry uses SIGKILL.
         """
+        is_supervised = os.environ.get(SUPERVISED) == "1"
 
         def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
             name = signal.Signals(number).name
+            if self.has_begun and is_supervised and number == signal.SIGTERM:
+                return
             if self.has_begun:
                 self.end_now(f"a second signal ({name})", 128 + number)
             self.begin(name)

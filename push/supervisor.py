@@ -12,6 +12,7 @@ from types import FrameType
 
 from imgo_site.conf import conf
 from push.shared_metrics import SharedMetrics
+from push.shutdown import SUPERVISED
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,9 @@ NEVER = float("inf")
 
 # Run as `python -c LAUNCHER our_pid command...`, it becomes the command, and the kernel tells that
 # to stop when we die, however that happens. A program of its own, because subprocess's preexec_fn
-# is not safe in a process that has threads, such as those of the metrics.
+# is not safe in a process that has threads, such as those of the metrics. The kernel sends the
+# signal when the child's parent thread ends, and makes another living thread of the process the
+# parent: when all threads are killed together, the child gets the signal several times.
 LAUNCHER = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -62,6 +65,7 @@ class Child:
         self._environment = {
             **(os.environ if environment is None else environment),
             **(shared.environment() if shared else {}),
+            SUPERVISED: "1",
         }
         self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from push.shutdown import NOT_IN_ORDER
+from push.shutdown import NOT_IN_ORDER, SUPERVISED
 from tests import wait_until
 
 # A process whose database thread, executor and main thread all wait for something silent.
 STUCK = """
-import logging, sys, threading
+import logging, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
@@ -25,6 +25,8 @@ from push import shutdown
 logging.basicConfig(level="INFO", format="%(message)s")
 shutdown.GRACE, shutdown.MARGIN = float(sys.argv[1]), 0.0
 shutdown.Shutdown("the server").on_signals(lambda: None)
+# Python calls the handlers of signals that are pending together in the order of their numbers.
+signal.signal(signal.SIGURG, lambda *_: print("lives", flush=True))
 silent = threading.Event()
 ThreadPoolExecutor().submit(silent.wait)
 print("up", flush=True)
@@ -33,13 +35,13 @@ silent.wait()
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[float], subprocess.Popen[str]]]:
-    """Starts the process, which is stuck; its grace in seconds."""
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the process, which is stuck; its grace in seconds, and more environment variables."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(grace: float) -> subprocess.Popen[str]:
+    def run(grace: float, **more: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", STUCK, str(grace)]
-        environment = {**os.environ, "IMGO_DRAIN_SECONDS": "0"}
+        environment = {**os.environ, "IMGO_DRAIN_SECONDS": "0", **more}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -77,3 +79,19 @@ def test_second_signal_ends_the_process_at_once(start, second):
     process.send_signal(second)
     wait_until(lambda: process.poll() is not None)
     assert process.returncode == 128 + second
+
+
+def test_second_sigterm_in_a_supervised_process_does_nothing(start):
+    process = start(3600.0, **{SUPERVISED: "1"})
+    assert process.stdout is not None
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGURG)
+        assert process.stdout.readline() == "lives\n"
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert log.splitlines() == [
+        "the server stops: SIGTERM",
+        "the server ends without waiting any longer: a second signal (SIGINT)",
+    ]

@@ -173,18 +173,25 @@ def test_ports_are_listed_by_their_settings(imgo):
     assert ports() == [("HTTP_PORT", 1), ("TCP_PORT", 3)]
 
 
-def test_a_killed_supervisor_takes_its_children_along(tmp_path: Path):
+def test_a_killed_supervisor_takes_its_children_along_in_order(tmp_path: Path):
+    """Whatever threads it has: the kernel tells its children for each of them."""
     told = tmp_path / "told"
     lasts = (
-        "import pathlib, signal, sys\n"
-        "path = pathlib.Path(sys.argv[1])\n"
-        "signal.signal(signal.SIGTERM, lambda *_: path.write_text('told') and sys.exit())\n"
+        "import os, pathlib, sys, threading, time\n"
+        "from django.conf import settings\n"
+        "settings.configure(IMGO={})\n"
+        "from push.shutdown import Shutdown\n"
+        "parent, path, ends = os.getppid(), pathlib.Path(sys.argv[1]), threading.Event()\n"
+        "Shutdown('the child').on_signals(ends.set)\n"
         "path.write_text('up')\n"
-        "signal.pause()\n"
+        "ends.wait()\n"
+        "while os.getppid() == parent: time.sleep(0.01)\n"
+        "path.write_text('told')\n"
     )
     code = (
-        "import sys\n"
+        "import sys, threading\n"
         "from push.supervisor import Child, Supervisor\n"
+        "for _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "Supervisor([Child('child', [sys.executable, '-c', *sys.argv[1:]])]).run()\n"
     )
     command = [sys.executable, "-c", code, lasts, str(told)]
