@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.http import HttpRequest, StreamingHttpResponse
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
@@ -17,6 +18,7 @@ access = logging.getLogger("imgo.access")
 
 HEADER = "X-Request-ID"
 SECRET_PARAMETERS = frozenset({"apikey", "token"})
+FILE_PIECE = 64 * 1024  # bytes of a file that are in memory at a time, for each request on ASGI
 
 
 class RequestMiddleware:
@@ -76,7 +78,12 @@ class Noted:
         response[HEADER] = self.id
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
             pieces: Any = response.streaming_content
-            response.streaming_content = _within(self.id, pieces)
+            if isinstance(request, ASGIRequest):
+                if isinstance(response, FileResponse):
+                    response.block_size = FILE_PIECE  # Django's 4 KiB: each has to change threads
+                response.streaming_content = _one_by_one(_within(self.id, pieces))
+            else:
+                response.streaming_content = _within(self.id, pieces)
         if self._recording is not None:
             match = request.resolver_match
             route = match.route if match is not None else ""
@@ -145,4 +152,15 @@ def _within(name: str, pieces: Iterator[Any]) -> Iterator[Any]:
             piece = next(pieces, None)
         if piece is None:
             return
+        yield piece
+
+
+async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces of a stream, each made on the request's thread when the one before is written.
+
+    Django makes a list of all pieces first: a file as a whole would be in memory for each client
+    that does not read it.
+    """
+    following = sync_to_async(next)
+    while (piece := await following(pieces, None)) is not None:
         yield piece
