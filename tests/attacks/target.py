@@ -76,8 +76,17 @@ class Target:
     @property
     def deadlines(self) -> float:
         """Seconds that a client may take for headers and body."""
+        return sum(self._deadlines)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that any client has: it is told that it is too slow after this, or later."""
+        return min(self._deadlines)
+
+    @property
+    def _deadlines(self) -> list[float]:
         names = ("IMGO_HANDSHAKE_TIMEOUT", "IMGO_BODY_TIMEOUT")
-        return sum(float(self.system.environment.get(name, "5")) for name in names)
+        return [float(self.system.environment.get(name, "5")) for name in names]
 
     @property
     def sockets(self) -> int:
