@@ -161,6 +161,9 @@ async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     Django makes a list of all pieces first: a file as a whole would be in memory for each client
     that does not read it.
     """
-    following = sync_to_async(next)
-    while (piece := await following(pieces, None)) is not None:
+
+    def following() -> bytes | None:
+        return next(pieces, None)
+
+    while (piece := await sync_to_async(following)()) is not None:
         yield piece
