@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from django.core.signals import request_started
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
@@ -21,7 +22,7 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
 from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
-from push import health
+from push import health, process_list
 from push.tasks import queue_of
 from push.waker import waker
 from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
@@ -59,6 +60,12 @@ def _healthy() -> Iterator[None]:
     """A node that was stopped in this process is no matter of the next test."""
     yield
     health.started()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_announcer() -> None:
+    """Requests of the tests make this process no API process, which would be in the registry."""
+    request_started.disconnect(process_list._announce_api)
 
 
 @pytest.fixture(autouse=True)
