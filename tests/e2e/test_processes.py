@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+import redis
 
 from tests import eventually
 
@@ -255,3 +256,18 @@ def test_the_greeting_says_where_it_listens_and_how_to_push(
         check=False,
     )
     assert '"id"' in done.stdout, done
+
+
+async def test_processes_that_end_in_order_are_off_the_list_at_once(
+    own_system: Start, enter: Enter, make_cluster: Callable[..., Cluster]
+) -> None:
+    system = make_cluster()
+    world = await enter(own_system(system))
+    await world.api.push({"key": new_key()}, b"1")  # an API process is one with its first request
+    with redis.Redis.from_url(system.redis.url) as client:
+        left = len(system.processes)
+        await eventually(lambda: client.scard("imgo:registry:processes") == left)
+        for process in (system.gunicorn, system.worker, system.nodes[1]):
+            process.stop()
+            left -= 1
+            assert client.scard("imgo:registry:processes") == left
