@@ -81,6 +81,8 @@ def _transport_options(broker: str) -> dict[str, Any]:
             "visibility_timeout": 20,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
+            # Whoever looks holds a lock: if it died, or Redis stalled, nobody looks for as long.
+            "unacked_mutex_expire": 20,  # seconds, by default 300
             # Or it would give away tasks of other applications that use this Redis.
             "unacked_key": "imgo.unacked",
             "unacked_index_key": "imgo.unacked_index",
