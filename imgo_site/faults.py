@@ -11,8 +11,6 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 CONNECTION_ERRORS = (OSError, RedisError, OperationalError)
-
-
 REPEAT_AFTER = 10.0  # seconds
 LIBRARIES = ("celery", "kombu")  # their loggers
 

@@ -1,7 +1,7 @@
 """The resident link: a session that stays in its consumer and writes through the ASGI server.
 
 Correct under any ASGI server: what is waiting is counted and bounded here, one task a session
-sends it, and a receipt is given when `send` returns: what that means is the server's affair. Stock
+sends it, and a receipt is given when `send` returns. What that means is the server's affair: stock
 Daphne and uvicorn keep any number of bytes for a client that does not read.
 """
 

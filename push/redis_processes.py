@@ -32,7 +32,7 @@ def read(client: redis.Redis) -> list[ProcessEntry]:
     return sorted(entries, key=lambda entry: (entry.kind, entry.name))
 
 
-def commands_to_forget(process_id: str) -> list[tuple[str, ...]]:
+def commands_to_forget(process_id: str) -> list[tuple[Any, ...]]:
     """Return the commands that take an entry out."""
     return [("DEL", _name(process_id)), ("SREM", IDS, process_id)]
 

@@ -405,9 +405,7 @@ class RedisRegistry:
 
     def withdraw_process(self, process_id: str) -> None:
         """Take the entry of a process out."""
-        with _reading():
-            for command in redis_processes.commands_to_forget(process_id):
-                self._reader.execute_command(*command)  # type: ignore[no-untyped-call]
+        self._execute(redis_processes.commands_to_forget(process_id))
 
     def processes(self) -> list[ProcessEntry]:
         """Return the live processes by kind and name."""
@@ -416,8 +414,11 @@ class RedisRegistry:
 
     def forget_node(self, node_id: str) -> None:
         """Drop a node's lease; if it is alive its next renewal writes everything again."""
+        self._execute(_forget_commands(node_id))
+
+    def _execute(self, commands: list[tuple[Any, ...]]) -> None:
         with _reading():
-            for command in _forget_commands(node_id):
+            for command in commands:
                 self._reader.execute_command(*command)  # type: ignore[no-untyped-call]
 
 

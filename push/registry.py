@@ -227,7 +227,7 @@ class MemoryRegistry:
         self._node = node
 
     async def stop(self) -> None:
-        """Forget everything."""
+        """Forget the node, its sessions and their rooms."""
         self._node = None
         self._keys.clear()
         self._rooms.clear()

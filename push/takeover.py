@@ -7,7 +7,7 @@ neither autobahn nor a second HTTP parser sees it.
 import logging
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet import reactor
 
@@ -16,9 +16,6 @@ from push.http_request import NodeRequest
 from push.ports import listen
 from push.sockets import DIRECT_LINK, SocketLink, WebSocketLink
 from push.websocket import answer_upgrade, refuse_upgrade
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ class _PushView(GoimView):
     body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
-        """Accept it."""
+        """Accept the push, and answer when it is stored."""
         query = request.query_params
         op = check_number(query.get("operation"), "operation", lowest=-INT64_MAX, highest=INT64_MAX)
         check_op(op, "operation")
@@ -74,10 +74,10 @@ class _PushView(GoimView):
 
 
 class PushKeysView(_PushView):
-    """To connections or keys."""
+    """A push to connections or keys."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
-        """`?keys=a&keys=b`."""
+        """Return the keys that `?keys=a&keys=b` names."""
         keys = tuple(request.query_params.getlist("keys"))
         if not keys:
             raise BadRequest("keys is missing.")
@@ -85,7 +85,7 @@ class PushKeysView(_PushView):
 
 
 class PushMidsView(_PushView):
-    """To users."""
+    """A push to users, by their numbers."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
         """`?mids=1&mids=2`, or with commas between them."""
@@ -95,15 +95,15 @@ class PushMidsView(_PushView):
 
 
 class PushRoomView(_PushView):
-    """To a room."""
+    """A push to a room."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
-        """`?type=live&room=1000`."""
+        """Return the room that `?type=live&room=1000` names."""
         return {"room": room_of(_wanted(request, "type"), _wanted(request, "room"))}
 
 
 class PushAllView(_PushView):
-    """To everyone."""
+    """A push to everyone."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
         """`?speed=`: sessions that it reaches in a second, of all nodes together; 0: at once."""
@@ -120,7 +120,7 @@ class OnlineTopView(GoimView):
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:
-        """`?type=live&limit=10`."""
+        """Answer `?type=live&limit=10`: the names and sizes of so many rooms."""
         start = room_of(_wanted(request, "type"), "")
         limit = check_number(_wanted(request, "limit"), "limit", lowest=1, highest=TOP_MAX)
         rooms = get_registry().rooms()
@@ -135,7 +135,7 @@ class OnlineRoomView(GoimView):
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:
-        """`?type=live&rooms=1000&rooms=2000`."""
+        """Answer `?type=live&rooms=1000&rooms=2000`: the size of each."""
         kind, rooms = _wanted(request, "type"), request.query_params.getlist("rooms")
         if not rooms:
             raise BadRequest("rooms is missing.")

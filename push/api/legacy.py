@@ -133,7 +133,7 @@ class PushRoomView(LegacyView):
 
 
 class PushAllView(LegacyView):
-    """To everyone."""
+    """A push to everyone."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_BODY"

@@ -26,7 +26,7 @@ NOT_RUN = "<!-- not run: shows the shape; the tests of the commands run them -->
 
 
 def markdown() -> str:
-    """The page."""
+    """Return the page of all commands, as Markdown."""
     folder = str(Path(__file__).parent)
     return "\n".join((INTRODUCTION, *map(_section, sorted(find_commands(folder)))))
 
