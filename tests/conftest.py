@@ -39,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(CHAOS_SEED, str(secrets.randbelow(10**6)))
 
 
+def pytest_sessionstart() -> None:
+    # Requests of the tests make this process no API process, which would be in the registry; a
+    # module may make some as it is collected.
+    request_started.disconnect(process_list._announce_api)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     # Said at the end, where it is seen also when a test has failed.
     seed = os.environ[CHAOS_SEED]
@@ -60,12 +66,6 @@ def _healthy() -> Iterator[None]:
     """A node that was stopped in this process is no matter of the next test."""
     yield
     health.started()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_announcer() -> None:
-    """Requests of the tests make this process no API process, which would be in the registry."""
-    request_started.disconnect(process_list._announce_api)
 
 
 @pytest.fixture(autouse=True)
