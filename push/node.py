@@ -185,6 +185,7 @@ class Node:
 
     def _regained(self) -> None:
         """Find out what has passed by: the groups are joined again."""
+        self.upkeep.layer_regained()
         self._hold_keys()  # those of sessions that have come during the gap too
         keys = list({session.key for session in self.hub.sessions.values()})
         holds, self._holds = self._holds, []

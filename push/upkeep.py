@@ -195,6 +195,10 @@ class Upkeep:
         with suppress(Unavailable):
             await self._node.rooms.look()
 
+    def layer_regained(self) -> None:
+        """Redis has just confirmed all subscriptions: the layer is not silent."""
+        self._reconnected = asyncio.get_running_loop().time()
+
     async def echo(self) -> None:
         """Send a message to this node itself; when none comes back, connect to the layer anew."""
         now = asyncio.get_running_loop().time()

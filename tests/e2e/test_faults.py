@@ -12,7 +12,7 @@ import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -144,25 +144,38 @@ async def test_a_task_that_a_killed_worker_had_in_hand_runs_again(
 async def test_a_worker_that_could_not_acknowledge_takes_tasks_again(
     unswept: Callable[..., Cluster], enter: Enter
 ) -> None:
-    """What it could not send comes once, with what its next task sends.
-
-    Redis may have published it without saying so, at a moment when no node had subscribed or when
-    one had.
-    """
+    """What it could not send comes once, with what is pushed next."""
     cluster = unswept(DJANGO_SETTINGS_MODULE="tests.e2e.impatient_settings")
     world = await enter(cluster)
     client = await world.session(new_key(), rooms=["r"])
-    with ExitStack() as stack:
-        with task_in_hand(cluster) as broker:
-            await world.api.push({"room": "r"}, b'"in hand"')
-            await eventually(lambda: in_hand(broker) and not queued(broker))
-            stack.enter_context(cluster.redis.paused())
-            await eventually(lambda: cluster.redis.state == "T")
+    with ExitStack() as pause, ExitStack() as partitions:
+        broker = partitions.enter_context(task_in_hand(cluster))
+        await world.api.push({"room": "r"}, b'"in hand"')
+        await eventually(lambda: in_hand(broker) and not queued(broker))
+        pause.enter_context(cluster.redis.paused())
+        await eventually(lambda: cluster.redis.state == "T")
+        partitions.close()
         await eventually(lambda: CONNECTION_LOST in cluster.worker.log.read_text(), GIVE_UP_MAX)
+        # What a room is sent while its node is away from Redis is for nobody.
+        partitions.enter_context(partitions_taken(cluster))
+        pause.close()
+        await hears_again(world)
     await world.api.push({"room": "r"}, b'"the next"')
     assert await client.receive_bodies(2, RERUN_MAX) == [b'"in hand"', b'"the next"']
     await world.api.push({"room": "r"}, b'"the last"')
     assert await client.receive_bodies(1) == [b'"the last"']
+
+
+async def hears_again(world: World) -> None:
+    """Wait until the first node has its subscriptions: it confirms none of a session's before."""
+
+    async def opens() -> bool:
+        with suppress(Closed, TimeoutError, httpx.HTTPError):
+            await (await world.session(new_key())).close()
+            return True
+        return False
+
+    await eventually(opens, faults.DEAF_MAX)
 
 
 @contextmanager
@@ -170,10 +183,17 @@ def task_in_hand(cluster: Cluster) -> Iterator[redis.Redis]:
     """Whoever takes a task does not get done with it; what the broker holds can be read."""
     with (
         redis.Redis.from_url(cluster.redis.url, protocol=2) as broker,
-        psycopg.connect(cluster.database.url) as other,
+        partitions_taken(cluster),
     ):
-        take_partitions(other)
         yield broker
+
+
+@contextmanager
+def partitions_taken(cluster: Cluster) -> Iterator[None]:
+    """Nobody else can send from any partition."""
+    with psycopg.connect(cluster.database.url) as other:
+        take_partitions(other)
+        yield
 
 
 def in_hand(broker: redis.Redis) -> list[bytes]:

@@ -274,6 +274,19 @@ async def test_late_echo_reconnects_only_a_silent_layer(production_node, heard, 
     assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) - before == reconnects
 
 
+async def test_connection_made_anew_is_not_silent(production_node, redis_client):
+    """To break it too would lose what is sent to rooms meanwhile."""
+    node = production_node
+    await node.upkeep.stop()
+    gaps = node.hub.gaps
+    redis_client.client_kill_filter(_type="pubsub")
+    await eventually(lambda: node.hub.gaps > gaps and not node._holds)
+    node.hub.last_echo = node.hub.last_heard = 0.0
+    before = value_of(metrics.LAYER_RECONNECTS.labels("silent"))
+    await node.upkeep.echo()
+    assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) == before
+
+
 async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
     session = await admit(silent)
     (one,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
