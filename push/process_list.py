@@ -31,6 +31,7 @@ from push.registry import ProcessEntry, Tally, get_registry
 logger = logging.getLogger(__name__)
 
 RENEW_EVERY = 5.0  # seconds
+WITHDRAW_TIMEOUT = 1.0  # seconds that the end of a process waits for a renewal under way
 
 
 def tally() -> Tally:
@@ -67,6 +68,7 @@ class Announcer:
         self._entry: ProcessEntry | None = None
         self._is_failing = False
         self._has_ended = threading.Event()
+        self._writing = threading.Lock()
 
     def start(self, kind: str, name: str = "", partitions: tuple[int, ...] = ()) -> None:
         """Begin, or go on with another entry. Without Redis there is no list to be in."""
@@ -93,13 +95,19 @@ class Announcer:
     def withdraw(self) -> None:
         """Take the entry out, for good; a Redis that did not answer last time is not waited for."""
         self._has_ended.set()
-        if self._entry is not None and not self._is_failing:
+        if self._entry is None or self._is_failing:
+            return
+        # A renewal under way would bring it back.
+        if self._writing.acquire(timeout=WITHDRAW_TIMEOUT):
             with suppress(Unavailable):  # it expires
                 get_registry().withdraw_process(self._entry.id)
+            self._writing.release()
 
     def _run(self) -> None:
         while not self._has_ended.is_set():
-            self._renew()
+            with self._writing:
+                if not self._has_ended.is_set():
+                    self._renew()
             self._has_ended.wait(RENEW_EVERY)
 
     def _renew(self) -> None:

@@ -187,8 +187,14 @@ class Upkeep:
         """Renew the process's entry in the dashboard's list, with what it has counted."""
         node = self._node
         entry = ProcessEntry(node.id, "node", node.name, self._since)
-        with suppress(Unavailable):  # `renew` reports it, less often
-            await asyncio.to_thread(process_list.announce, entry)
+        writing = asyncio.ensure_future(asyncio.to_thread(process_list.announce, entry))
+        try:
+            with suppress(Unavailable):  # `renew` reports it, less often
+                await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # Written after the node has left, it would bring the entry back.
+            await asyncio.wait([writing])
+            raise
 
     async def count_rooms(self) -> None:
         """Count what other nodes have in the rooms of goim's clients."""

@@ -1,7 +1,9 @@
 """The list of processes: who announces itself, what it has counted, and when it is gone."""
 
 import logging
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth.models import User
@@ -66,6 +68,34 @@ def test_announcer_that_has_ended_is_not_in_the_list(registry, announcer):
     eventually_listed(registry)
     announcer.withdraw()
     assert registry.processes() == [NODE]
+
+
+def test_withdrawal_waits_for_a_renewal_under_way(registry, monkeypatch):
+    monkeypatch.setattr(process_list, "WITHDRAW_TIMEOUT", PATIENCE)
+    begun, withdrawn = threading.Event(), threading.Event()
+
+    def announce_slowly(process: ProcessEntry) -> None:
+        begun.set()
+        withdrawn.wait(0.2)  # seconds that a withdrawal has to come too early
+        registry.announce_process(process)
+
+    def withdraw(process_id: str) -> None:
+        registry.withdraw_process(process_id)
+        withdrawn.set()
+
+    monkeypatch.setattr(process_list, "announce", announce_slowly)
+    monkeypatch.setattr(
+        process_list, "get_registry", lambda: SimpleNamespace(withdraw_process=withdraw)
+    )
+    others = threading.enumerate()
+    announcer = Announcer()
+    announcer.start("api")
+    (renewing,) = (one for one in threading.enumerate() if one not in others)
+    assert begun.wait(PATIENCE)
+    announcer.withdraw()
+    renewing.join(PATIENCE)
+    assert withdrawn.is_set()
+    assert registry.processes() == []
 
 
 async def test_memory_registry_lists_its_process_while_the_node_runs():

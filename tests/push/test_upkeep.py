@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -24,7 +26,7 @@ from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
 from push.services import Push, accept_push, accept_pushes
 from push.wire import CloseCode
-from tests import eventually, in_thread
+from tests import PATIENCE, eventually, in_thread
 
 from .sessions import admit, closed, frames, ids, message
 
@@ -206,6 +208,26 @@ async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
 
     monkeypatch.setattr(module.cluster_threads, "run", fail)
     await node.upkeep.renew()
+
+
+async def test_renewal_of_the_process_ends_before_its_round(node, monkeypatch):
+    """Written after the node has left, it would bring the node's entry back."""
+    begun, go_on, written = threading.Event(), threading.Event(), []
+
+    def announce_slowly(process: Any) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        written.append(process)
+
+    monkeypatch.setattr("push.process_list.announce", announce_slowly)
+    renewing = asyncio.create_task(node.upkeep.announce_process())
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
+    renewing.cancel()
+    await asyncio.wait([renewing], timeout=0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await renewing
+    assert [process.kind for process in written] == ["node"]
 
 
 async def test_an_announcement_is_a_sign_of_life_in_the_database(node):
