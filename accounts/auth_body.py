@@ -9,7 +9,7 @@ from typing import Any
 from accounts.models import TOKEN_MAX
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest
-from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
+from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class _Members:
             change_room=rooms[-1] if len(rooms) == 1 else "",
             ack=value.get("ack") is True,
             since=read(partial(_number, "since"), 0),
-            platform=platform[:50],
-            device=device[:100],
+            platform=printable(platform[:50]),
+            device=printable(device[:100]),
             accepts=read(_accepts, None),
             is_goim=any(name in value for name in ("mid", "room_id", "accepts")),
             mid=read(partial(_number, "mid"), 0),

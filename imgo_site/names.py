@@ -19,6 +19,13 @@ def has_control_characters(text: str) -> bool:
     return _FORBIDDEN.search(text) is not None
 
 
+def printable(text: str) -> str:
+    """Return text of a client as a row, a log line or JSON may have it: "?" for what cannot be."""
+    if has_control_characters(text):
+        text = "".join(one if one.isprintable() else "?" for one in text)
+    return text
+
+
 def matches_pattern(pattern: str, name: str) -> bool:
     """Return whether `name` matches `pattern`, in which each `*` stands for any text.
 

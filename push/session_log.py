@@ -12,7 +12,7 @@ from django.db import DataError, IntegrityError
 
 from accounts.staff import is_dashboard_key
 from imgo_site.database_threads import cluster_threads
-from imgo_site.names import has_control_characters
+from imgo_site.names import printable
 from push import metrics
 from push.registry import Entry
 from push.session_records import EVENTS, Row, SessionEvent, SessionRecord
@@ -148,6 +148,4 @@ def reason_of(code: int) -> str:
 
 def clean(text: str) -> str:
     """Return text of a client as a row and a log line may have it."""
-    if has_control_characters(text):
-        text = "".join(one if one.isprintable() else "?" for one in text)
-    return text[:TEXT_MAX]
+    return printable(text)[:TEXT_MAX]

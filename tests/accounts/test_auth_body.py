@@ -104,6 +104,11 @@ def test_long_words_about_the_client_are_cut():
     assert (len(body.platform), len(body.device)) == (50, 100)
 
 
+def test_what_cannot_be_shown_of_a_platform_is_a_question_mark():
+    body = parse({"platform": "\ud800a\0", "device": "\n\udfff"})
+    assert (body.platform, body.device) == ("?a?", "??")
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from django.http import FileResponse, HttpRequest, StreamingHttpResponse
+import pytest
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 
 from imgo_site import logs
 from imgo_site.middleware import FILE_PIECE, RequestMiddleware
@@ -49,3 +50,17 @@ async def test_stream_on_asgi_is_made_as_far_as_it_is_sent(async_rf: Any) -> Non
         assert made[-1] == (n, "abc")
         assert len(made) == n + 1
     assert [piece async for piece in pieces] == []
+
+
+@pytest.mark.parametrize(("escapes", "count"), [(1_000, 1), (1_001, 0)])
+def test_cookies_with_too_many_escapes_are_not_read(rf: Any, escapes: int, count: int) -> None:
+    """The standard library may take the square of their number."""
+    seen = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.append(request.COOKIES)
+        return HttpResponse()
+
+    cookie = "a=" + '"' + "\\\\" * (escapes // 2) + "\\" * (escapes % 2) + '"'
+    RequestMiddleware(view)(rf.get("/", headers={"cookie": cookie}))
+    assert [len(cookies) for cookies in seen] == [count]
