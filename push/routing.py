@@ -9,6 +9,7 @@ from django.urls import get_script_prefix
 from imgo_site.origins import is_allowed_host
 from imgo_site.prefix import without_prefix
 from push.consumers import TcpConsumer, WebSocketConsumer
+from push.http_places import HttpPlaces
 
 WEBSOCKET_PATH = "/sub"  # imgo's
 
@@ -43,7 +44,7 @@ def get_application(http: Any) -> ProtocolTypeRouter:
     """The ASGI application around Django's `http` one."""
     return ProtocolTypeRouter(
         {
-            "http": http,
+            "http": HttpPlaces(http),
             "websocket": WebSocketRouter(WebSocketConsumer.as_asgi()),
             "tcp": TcpConsumer.as_asgi(),
         }
