@@ -13,6 +13,8 @@ CHUNK = b"%x\r\n%b\r\n" % (len(PIECE), PIECE)
 SENDERS = 4  # connections that send as fast as they can
 SLOW = 500  # connections that send a byte now and then
 FULL = 300  # connections that send a body, but for its last byte
+CROWD = 400  # connections with small requests
+PIPELINED = 20  # of them on each
 UNREAD = 50  # answers that nobody reads
 GRACE = 4.0  # seconds over the deadlines in which slow connections must be gone
 GONE = 10.0  # seconds in any case
@@ -163,6 +165,31 @@ async def unread_answers(target: Target, seconds: float) -> None:
             writer.write(head(f"GET {BIG_FILE}"))
         await asyncio.sleep(min(1.0, seconds / 2))
         for _, writer in crowd:
+            writer.transport.abort()
+
+
+async def many_requests(target: Target, seconds: float) -> None:
+    """Hundreds of connections with small requests one behind the other, which nobody reads."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        crowd = await asyncio.gather(*(target.connect() for _ in range(CROWD)))
+        for _, writer in crowd:
+            writer.write(head("GET /favicon.ico") * PIPELINED)
+        await asyncio.sleep(min(1.0, seconds / 2))
+        for _, writer in crowd:
+            writer.transport.abort()
+
+
+async def escaped_cookies(target: Target, seconds: float) -> None:
+    """Cookies whose escapes take old Pythons the square of their number (CVE-2024-7592)."""
+    until = time.monotonic() + seconds
+    cookie = 'Cookie: sessionid="' + '\\"' * 16_000 + '"'
+    while time.monotonic() < until:
+        for path in ("/", "/dashboard/", "/nowhere"):
+            reader, writer = await target.connect()
+            writer.write(head(f"GET {path}", cookie))
+            line = await asyncio.wait_for(reader.readline(), GONE)
+            assert line.startswith(b"HTTP/1.1 "), line
             writer.transport.abort()
 
 

@@ -12,6 +12,8 @@ ATTACKS: dict[str, Attack] = {
         http_attacks.trickle,
         http_attacks.header_flood,
         http_attacks.unread_answers,
+        http_attacks.many_requests,
+        http_attacks.escaped_cookies,
         http_attacks.control_characters,
         session_attacks.silent_connections,
         session_attacks.empty_fragments,
