@@ -25,7 +25,8 @@ ATTEMPTS = 2  # calls; the second with a new connection, if the first connection
 CLUSTER_PATIENCE = 25.0  # seconds more for jobs of the cluster: nobody waits for them
 CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for calls under way
 
-_Call = tuple["Future[Any]", Callable[..., Any], tuple[object, ...]]
+# The result's future, the function and its arguments, and how many calls may be made.
+_Call = tuple["Future[Any]", Callable[..., Any], tuple[object, ...], int]
 
 
 def use_own_connection(patience: float = 0.0) -> None:
@@ -72,9 +73,21 @@ class DatabaseThreads:
         safe to repeat. Raises what the last call raises. A cancelled waiter does not stop a call
         that has begun; one that has not begun is not made.
         """
+        return await self._run(function, args, ATTEMPTS)
+
+    async def run_once(self, function: Callable[..., T], *args: object) -> T:
+        """Call `function(*args)` like `run`, but never a second time.
+
+        For a function that must not be repeated: the answer to a commit may be lost although the
+        database carried it out. A connection that was closed while idle is replaced before the
+        call, which costs a query.
+        """
+        return await self._run(function, args, 1)
+
+    async def _run(self, function: Callable[..., T], args: tuple[object, ...], attempts: int) -> T:
         future: Future[T] = Future()
         with self._lock:
-            self._calls.put((future, function, args))
+            self._calls.put((future, function, args, attempts))
             if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
                 thread = threading.Thread(
                     target=self._work, args=(self._calls,), name=self._name, daemon=True
@@ -108,10 +121,10 @@ class DatabaseThreads:
         idle = self._idle
         use_own_connection(self._patience)
         while (call := calls.get()) is not None:
-            future, function, args = call
+            future, function, args, attempts = call
             if future.set_running_or_notify_cancel():
                 try:
-                    result = self._call(function, *args)
+                    result = self._call(attempts, function, *args)
                 except BaseException as error:  # noqa: BLE001 - raised where it is awaited
                     future.set_exception(error)
                 else:
@@ -121,8 +134,10 @@ class DatabaseThreads:
             idle.release()
         connection.close()
 
-    def _call(self, function: Callable[..., T], *args: object) -> T:
-        for _ in range(ATTEMPTS - 1):
+    def _call(self, attempts: int, function: Callable[..., T], *args: object) -> T:
+        if attempts == 1 and connection.connection is not None and not connection.is_usable():
+            self._start_over()
+        for _ in range(attempts - 1):
             try:
                 return function(*args)
             except (OperationalError, InterfaceError):

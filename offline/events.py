@@ -32,16 +32,20 @@ class Receipt(NamedTuple):
 class EventManager(models.Manager["Event"]):
     """Writes events together with what they settle."""
 
-    def record(self, receipts: Sequence[Receipt]) -> int:
+    def record(self, receipts: Sequence[Receipt], *, again: bool = False) -> int:
         """Note deliveries, and settle what they acknowledge; returns how many were pending.
 
         The first `received` or `acknowledged` of a (message, key) settles it. Further ones are
         noted as `sent`, or, acknowledgements, not at all.
+
+        `again`: Postgres may have carried out an earlier call with some of these, whose answer was
+        lost. A delivery to a session that is noted already is not noted a second time. On SQLite
+        no answer is lost.
         """
         if not receipts:
             return 0
         if connection.vendor == "postgresql":
-            return self._record_arrays(receipts)
+            return self._record_arrays(receipts, _RECORD_AGAIN if again else _RECORD)
         from offline.pendings import Pending
 
         with transaction.atomic():
@@ -68,9 +72,9 @@ class EventManager(models.Manager["Event"]):
         return settled
 
     @staticmethod
-    def _record_arrays(receipts: Sequence[Receipt]) -> int:
+    def _record_arrays(receipts: Sequence[Receipt], statement: str) -> int:
         with connection.cursor() as cursor:
-            cursor.execute(_RECORD, [list(column) for column in zip(*receipts, strict=True)])
+            cursor.execute(statement, [list(column) for column in zip(*receipts, strict=True)])
             count: int = cursor.fetchone()[0]
             return count
 
@@ -143,7 +147,7 @@ RECEIVED = str(Event.Kind.RECEIVED)
 
 # Rows are locked in one order, so that two nodes that settle the same ones do not wait for each
 # other in a circle.
-_RECORD = """
+_STATEMENT = """
     WITH given AS (
         SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::float8[])
             WITH ORDINALITY AS rows (message_id, key, kind, session, age, place)
@@ -167,8 +171,18 @@ _RECORD = """
         SELECT message_id, key, CASE WHEN s.place IS NULL THEN 'sent' ELSE kind END, session, '',
                statement_timestamp() - age * interval '1 second'
         FROM given LEFT JOIN settling s USING (place)
-        WHERE s.place IS NOT NULL OR kind <> 'acknowledged'
+        WHERE {noted}
         ORDER BY given.place
     )
     SELECT count(*) FROM gone
 """
+_RECORD = _STATEMENT.format(noted="s.place IS NOT NULL OR kind <> 'acknowledged'")
+# A statement of its own: the usual one need not look for what is noted. Only a receipt that was
+# written before finds its pending row gone and its session's delivery noted.
+_RECORD_AGAIN = _STATEMENT.format(
+    noted="""s.place IS NOT NULL OR kind <> 'acknowledged' AND NOT EXISTS (
+            SELECT 1 FROM offline_event e
+            WHERE e.message_id = given.message_id AND e.key = given.key
+                AND e.session = given.session AND e.kind IN ('sent', 'received')
+        )"""
+)

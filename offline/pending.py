@@ -66,6 +66,8 @@ class Acknowledger:
         self._known: set[tuple[int, str]] = set()  # of those that settle
         self._wakeup = asyncio.Event()
         self._flushing: asyncio.Task[None] | None = None
+        # Whether some of what waits may be in the database: a write failed, or its answer was lost.
+        self._may_be_written = False
         self._on_lost = on_lost or _ignore
         self._claims: Counter[str] = Counter()  # ids by key, since `_claims_since`
         self._claims_since = 0.0  # monotonic seconds
@@ -160,21 +162,29 @@ class Acknowledger:
     async def _flush(self) -> None:
         batch = [self._waiting[i] for i in range(min(FLUSH_SIZE, len(self._waiting)))]
         try:
-            await session_threads.run(_record, batch)
+            await session_threads.run(self._record, batch)
         except UNFIT:
             await self._flush_each(batch)
         else:
             self._forget(batch)
+        self._may_be_written = False
 
     async def _flush_each(self, batch: list[Row]) -> None:
         """Write the receipts of a batch that failed one by one, without those that cannot be."""
         for row in batch:
             try:
-                await session_threads.run(_record, [row])
+                await session_threads.run(self._record, [row])
             except UNFIT:
                 logger.exception("a receipt of message %d cannot be written, it is dropped", row[0])
                 self._on_lost("refused")
             self._forget([row])
+
+    def _record(self, batch: list[Row]) -> None:
+        """Write receipts. It is called again when it failed, by the thread and by `run`."""
+        again, self._may_be_written = self._may_be_written, True
+        now = time.monotonic()
+        receipts = [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
+        Event.objects.record(receipts, again=again)
 
     def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:
@@ -189,10 +199,3 @@ class Acknowledger:
 
 def _ignore(reason: str) -> None:
     """Stand in for an owner that does not count what is lost."""
-
-
-def _record(batch: list[Row]) -> None:
-    now = time.monotonic()
-    Event.objects.record(
-        [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
-    )

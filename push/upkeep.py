@@ -258,7 +258,8 @@ class Upkeep:
         every = snapshot.SAMPLE_EVERY
         if await cluster_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
             found = await asyncio.to_thread(snapshot.totals)
-            await cluster_threads.run(snapshot.add_sample, found)
+            # Not repeated: the sample would be kept twice.
+            await cluster_threads.run_once(snapshot.add_sample, found)
 
     async def inform(self) -> None:
         """Send a picture to the dashboards, if this node has one of them and it is its turn."""

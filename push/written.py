@@ -33,13 +33,13 @@ class Written:
     async def flush(self) -> None:
         """Store what waits. Raises what the database raises; it is not tried again.
 
-        A statement whose answer was lost may have been carried out: a second time would count the
+        A statement whose answer was lost may have been carried out. Repeated, it would count the
         same sessions twice.
         """
         counts, self._counts = self._counts, {}
         try:
             if counts:
-                await cluster_threads.run(Reach.objects.add, list(counts.items()))
+                await cluster_threads.run_once(Reach.objects.add, list(counts.items()))
         except BaseException:
             metrics.REACH_LOST.inc(len(counts))
             raise

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from imgo_site.database_threads import DatabaseThreads, cluster_threads, login_threads
 from tests import eventually, in_thread
@@ -54,6 +54,27 @@ async def test_an_error_of_the_call_is_the_callers(transactional_db):
     with pytest.raises(LookupError, match="mine"):
         await login_threads.run(fail)
     assert len(calls) == 1  # not made again: only a broken connection is worth that
+
+
+async def test_run_once_replaces_a_connection_that_was_closed_while_idle(terminate, imgo):
+    imgo(DATABASE_THREADS=1)
+    before = await login_threads.run_once(backend)
+    assert terminate(before) == 1
+    assert await login_threads.run_once(backend) != before
+
+
+async def test_run_once_makes_no_second_call_when_the_answer_is_lost(transactional_db, imgo):
+    imgo(DATABASE_THREADS=1)
+    calls = []
+
+    def lose_answer() -> None:
+        calls.append(backend())
+        raise OperationalError("the answer was lost")
+
+    with pytest.raises(OperationalError, match="lost"):
+        await login_threads.run_once(lose_answer)
+    assert len(calls) == 1
+    assert await login_threads.run_once(backend) not in calls  # the connection is not used again
 
 
 def backends() -> set[int]:

@@ -5,6 +5,7 @@ import threading
 from collections import deque
 
 import pytest
+from django.db import OperationalError
 
 from offline import pending
 from offline.models import Event
@@ -182,15 +183,15 @@ async def test_the_database_is_not_asked_while_nothing_is_added(acknowledger, th
 async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
     """The flush under way is waited for; a second one of the same receipts would be another."""
     written, may_go_on, begun = [], threading.Event(), threading.Event()
-    record = pending._record
+    record = Event.objects.record
 
-    def slow_record(batch):
+    def slow_record(batch, **options):
         begun.set()
         assert may_go_on.wait(10)
-        record(batch)
+        record(batch, **options)
         written.append(len(batch))
 
-    monkeypatch.setattr(pending, "_record", slow_record)
+    monkeypatch.setattr(Event.objects, "record", slow_record)
     one = await in_thread(store, "a")
     acknowledger = Running()
     acknowledger.sent(one, "a", "s1")
@@ -203,6 +204,38 @@ async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
     assert written == [1, 1]
     sessions = await in_thread(lambda: list(Event.objects.values_list("session", flat=True)))
     assert sorted(sessions) == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("losses", [1, 3], ids=["once", "also-of-the-second-call"])
+async def test_receipts_whose_answer_is_lost_are_noted_once(store, monkeypatch, losses):
+    """Postgres carried the statement out; the node does not know that and writes again."""
+    monkeypatch.setattr(pending, "RETRY_INTERVAL", 0.01)
+    record, left = Event.objects.record, [losses]
+
+    def lose_answer(receipts, **options):
+        record(receipts, **options)
+        if left[0]:
+            left[0] -= 1
+            raise OperationalError("the answer was lost")
+
+    monkeypatch.setattr(Event.objects, "record", lose_answer)
+    kept, taken = await in_thread(store, "a", "b"), await in_thread(store, "c")
+    acknowledger = Running()
+    acknowledger.sent(kept, "a", "s1")
+    acknowledger.sent(kept, "a", "s2")
+    acknowledger.received(kept, "b", "s3")
+    acknowledger.acknowledged(taken, "c", "s4")
+    await eventually(lambda: not acknowledger.waiting)
+    acknowledger.sent(kept, "a", "s5")
+    await acknowledger.stop()
+    rows = Event.objects.order_by("pk").values_list("key", "kind", "session")
+    assert await in_thread(list, rows) == [
+        ("a", "sent", "s1"),
+        ("a", "sent", "s2"),
+        ("b", "received", "s3"),
+        ("c", "acknowledged", "s4"),
+        ("a", "sent", "s5"),
+    ]
 
 
 async def test_receipt_that_cannot_be_stored_does_not_stop_the_others(store, caplog):

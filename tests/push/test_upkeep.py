@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -490,6 +490,19 @@ async def test_a_node_says_what_waits_for_its_sessions(node):
     await node.upkeep.report()
     entries = [node.entries[one.id] for one in (first, second)]
     assert node.registry.waiting(entries) == [0, 9]
+
+
+async def test_sample_whose_answer_is_lost_is_kept_once(node, monkeypatch):
+    add = snapshot.add_sample
+
+    def lose_answer(found) -> None:
+        add(found)
+        raise OperationalError("the answer was lost")
+
+    monkeypatch.setattr(snapshot, "add_sample", lose_answer)
+    with pytest.raises(OperationalError):
+        await node.upkeep.sample()
+    assert len(await in_thread(snapshot.history)) == 1
 
 
 async def test_one_node_keeps_a_sample(node):

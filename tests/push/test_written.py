@@ -1,0 +1,53 @@
+"""Counts of sessions that a node stores: once, whatever becomes of the answer."""
+
+import pytest
+from django.db import OperationalError
+
+from offline.models import Reach
+from push import metrics
+from push.services import push_to_room
+from push.written import Written
+from tests import in_thread
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def reach() -> list[tuple[int, int]]:
+    return list(Reach.objects.values_list("sessions", "nodes"))
+
+
+@pytest.fixture
+def written() -> Written:
+    return Written()
+
+
+@pytest.fixture
+async def message_id() -> int:
+    return await in_thread(push_to_room, "r1", 1)
+
+
+async def test_counts_whose_answer_is_lost_are_not_stored_twice(written, message_id, monkeypatch):
+    store, lost = Reach.objects.add, metrics.REACH_LOST._value.get()
+
+    def lose_answer(counts) -> None:
+        store(counts)
+        raise OperationalError("the answer was lost")
+
+    monkeypatch.setattr(Reach.objects, "add", lose_answer)
+    written.add(message_id, 3)
+    with pytest.raises(OperationalError):
+        await written.flush()
+    await written.flush()  # nothing waits any more
+    assert await in_thread(reach) == [(3, 1)]
+    assert metrics.REACH_LOST._value.get() == lost + 1
+
+
+async def test_counts_survive_a_connection_that_was_closed_while_idle(
+    written, message_id, terminate
+):
+    written.add(message_id, 1)
+    await written.flush()
+    terminate()
+    written.add(message_id, 2)
+    await written.flush()
+    assert await in_thread(reach) == [(3, 2)]
