@@ -81,6 +81,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.gate.close()
         if not database_threads.close_all(THREADS_TIMEOUT):
             logger.warning("the database does not answer: its calls under way are left behind")
+        self._shutdown.leave(1 if self.failure else 0)
 
     def _before_start(self) -> None:
         self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 GRACE = 10.0  # seconds beyond DRAIN_SECONDS within which every process has ended
 MARGIN = 2.0  # seconds of them that are kept for the hard end itself, and for a supervisor's
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LEAVE_TIMEOUT = 3.0  # seconds for threads that are still busy when everything else has ended
 LAST_WORDS = 0.5  # seconds for the line in the log
 NOT_IN_ORDER = 1  # exit status of a hard end
 SUPERVISED = "PUSH_SUPERVISED"  # environment variable: "1" in the children of a supervisor
@@ -87,6 +88,19 @@ class Shutdown:
         for number in SIGNALS:
             signal.signal(number, handle)
 
+    def leave(self, status: int) -> None:
+        """End the process with `status` in `LEAVE_TIMEOUT` seconds, if it has not ended by then.
+
+        For when all that matters is done: the interpreter would wait for busy threads without end.
+        """
+        timer = threading.Timer(LEAVE_TIMEOUT, self._leave_behind, [status])
+        timer.daemon = True
+        timer.name = "imgo-leave"
+        timer.start()
+
+    def _leave_behind(self, status: int) -> None:
+        self.end_now(f"what it left behind is {', '.join(_busy())}", status)
+
     def _end_late(self, seconds: float) -> None:
         self.end_now(f"the shutdown is not over after {seconds:g} s", NOT_IN_ORDER)
 
@@ -103,3 +117,17 @@ class Shutdown:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # closed
                 stream.flush()
+
+
+def _busy() -> list[str]:
+    """Return the names of the threads that the interpreter waits for, and where each one is."""
+    frames = sys._current_frames()
+    found = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if not thread.daemon and frame is not None:
+            code = frame.f_code
+            found.append(
+                f"{thread.name} in {code.co_qualname} ({code.co_filename}:{frame.f_lineno})"
+            )
+    return found

@@ -97,3 +97,51 @@ def test_second_sigterm_in_a_supervised_process_does_nothing(start):
         "the server stops: SIGTERM",
         "the server ends without waiting any longer: a second signal (SIGINT)",
     ]
+
+
+# A process that has done everything, while a thread of an executor still waits for something.
+BUSY = """
+import logging, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+
+from django.conf import settings
+
+settings.configure(IMGO={"DRAIN_SECONDS": 0.0})
+from push import shutdown
+
+logging.basicConfig(level="INFO", format="%(message)s")
+shutdown.LEAVE_TIMEOUT = 0.2
+begun, silent = threading.Event(), threading.Event()
+
+
+def wait_for_something_silent():
+    begun.set()
+    while not silent.wait(0.05):
+        pass
+
+
+if sys.argv[1] == "busy":
+    ThreadPoolExecutor(thread_name_prefix="busy").submit(wait_for_something_silent)
+    begun.wait()
+shutdown.Shutdown("the server").leave(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_busy_threads_are_named_and_left_behind(status):
+    ended = run_to_end("busy", status)
+    assert ended.returncode == status
+    (line,) = ended.stderr.splitlines()
+    what = "the server ends without waiting any longer: what it left behind is "
+    assert line.startswith(what)
+    assert "busy_0 in " in line
+
+
+def test_process_without_busy_threads_ends_by_itself():
+    ended = run_to_end("idle", 1)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def run_to_end(threads: str, status: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", BUSY, threads, str(status)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
