@@ -1,11 +1,13 @@
 """imgo's own settings: one dataclass with every name, its default, its unit and its reason.
 
 Read them as `conf.HEARTBEAT_TIMEOUT`. A value comes from the environment (`IMGO_<NAME>`, scalars
-only), else from the `IMGO` dictionary of Django's settings, else from the default below. It is
-read once, and again after Django's `setting_changed` signal.
+only; an empty one counts as none), else from the `IMGO` dictionary of Django's settings, else from
+the default below. It is read once, and again after Django's `setting_changed` signal.
 """
 
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, cast
 
@@ -175,7 +177,8 @@ class ImgoSettings:
     # Inner workings.
     LOADER_WINDOW: float = _setting(0.002, "Look-ups within this time become one query, seconds.")
     DATABASE_TIMEOUT: float = _setting(
-        5.0, "Longest wait of a push or a look-up for one answer of Postgres, seconds."
+        5.0,
+        "Longest wait of a push or a look-up for one answer of Postgres, seconds; a day at most.",
     )
     DATABASE_THREADS: int = _setting(
         2, "Database connections of a node for look-ups of logins; as many for each of two others."
@@ -211,22 +214,68 @@ _BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
 )
 
 
+SHOWN_MAX = 100  # characters of a wrong value that a message repeats
+
+# Bytes of the environment that are no UTF-8, and what ends a text in C: no database, no socket and
+# no file takes them.
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+def shown(value: Any) -> str:
+    """Return a wrong value as a message repeats it: one line that can be printed, and no more."""
+    try:
+        text = ascii(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number too large to be written"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
+
+
 def _coerce(name: str, value: Any, kind: type) -> Any:
     """`value` as `kind`; raises `ImproperlyConfigured` with what to do instead."""
     try:
-        if isinstance(value, str) and kind is not str:
-            if kind is bool:
-                return _BOOLEANS[value.strip().lower()]
-            if kind is list:
-                return [item.strip() for item in value.split(",") if item.strip()]
-            return kind(value)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, kind) and (kind is not int or not isinstance(value, bool)):
-            return value
+        return _read(name, value, kind)
+    except OverflowError:
+        raise ImproperlyConfigured(f"IMGO setting {name} is too large a number.") from None
     except (ValueError, KeyError):
-        pass
-    raise ImproperlyConfigured(f"IMGO setting {name}={value!r} must be of type {kind.__name__}.")
+        raise ImproperlyConfigured(
+            f"IMGO setting {name}={shown(value)} must be of type {kind.__name__}."
+        ) from None
+
+
+def _read(name: str, value: Any, kind: type) -> Any:
+    """`value` as `kind`. Raises `KeyError` or `ValueError` if it is none, `OverflowError`."""
+    if isinstance(value, str) and kind is not str:
+        if kind is bool:
+            return _BOOLEANS[value.strip().lower()]
+        if kind is list:
+            value = [item.strip() for item in value.split(",") if item.strip()]
+        else:
+            return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError
+    for text in value if kind is list else [value]:
+        if kind is list and not isinstance(text, str):
+            raise ImproperlyConfigured(
+                f"IMGO setting {name} must be a list of texts; {shown(text)} is none."
+            )
+        if isinstance(text, str) and _NO_TEXT.search(text):
+            # Without the value: it may be a secret.
+            raise ImproperlyConfigured(
+                f"IMGO setting {name} has bytes that are no UTF-8, or a character that is no text."
+            )
+    return value
+
+
+def given() -> Mapping[Any, Any]:
+    """Return the `IMGO` dictionary of Django's settings; raises `ImproperlyConfigured`."""
+    found = getattr(settings, "IMGO", {})
+    if not isinstance(found, Mapping):
+        raise ImproperlyConfigured(
+            f"IMGO={shown(found)} must be a dictionary, such as IMGO = {{'TCP_PORT': 0}}."
+        )
+    return found
 
 
 def known_names() -> set[str]:
@@ -235,12 +284,14 @@ def known_names() -> set[str]:
 
 
 def load() -> ImgoSettings:
-    """Read all settings; raises `ImproperlyConfigured` when one has the wrong type."""
-    given: dict[str, Any] = dict(getattr(settings, "IMGO", {}))
+    """Read all settings; raises `ImproperlyConfigured` when one cannot be read."""
+    dictionary = given()
     values = {}
     for item in fields(ImgoSettings):
         kind = list if item.default is MISSING else type(item.default)
-        raw = os.environ.get(f"IMGO_{item.name}", given.get(item.name))
+        raw: Any = os.environ.get(f"IMGO_{item.name}", "")
+        if not raw.strip():
+            raw = dictionary.get(item.name)
         if raw is not None:
             values[item.name] = _coerce(item.name, raw, kind)
     return ImgoSettings(**values)

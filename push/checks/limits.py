@@ -8,7 +8,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.db import connection
 
-from imgo_site.conf import conf
+from imgo_site.conf import conf, shown
 from imgo_site.names import INT32_MAX
 from push.checks.reading import with_settings
 
@@ -18,6 +18,8 @@ HEARTBEAT_MIN = 10.0  # seconds; phones and proxies sleep for longer than client
 LEASE_MIN = 5.0  # seconds; it is renewed in every third, and a busy node may be late
 FRAME_OVERHEAD = 1024  # bytes that a body's frame may add: headers, ids, WebSocket
 TEXT_FACTOR = 2  # bytes of a text frame for one of a body: quotes and newlines are escaped
+# Seconds. Postgres counts milliseconds in 32 bits, and some waits are several times this long.
+DATABASE_TIMEOUT_MAX = 86_400
 PARTITIONS_MAX = 1_000  # each is a queue, and a process of `manage.py workers`
 
 
@@ -52,6 +54,7 @@ RANGES = {
     "PARTITIONS": Range(1, PARTITIONS_MAX),
     "SESSION_BYTES": Range(FRAME_OVERHEAD),
     "TCP_FRAME_GAP": Range(0, 1),
+    "DATABASE_TIMEOUT": Range(0, DATABASE_TIMEOUT_MAX, includes=False),
     **dict.fromkeys(
         (
             "AUTH_FAILURES",
@@ -101,7 +104,6 @@ RANGES = {
             "STREAM_IDLE_TIMEOUT",
             "HEARTBEAT_TIMEOUT",
             "SLOW_READER_TIMEOUT",
-            "DATABASE_TIMEOUT",
             "NODE_LEASE",
             "SWEEP_AFTER",
             "AUDIT_INTERVAL",
@@ -119,7 +121,9 @@ def check_ranges() -> Iterator[CheckMessage]:
     for name, allowed in RANGES.items():
         value = getattr(conf, name)
         if not allowed.has(value):
-            yield Error(f"{name} is {value}.", hint=f"It has to be {allowed}.", id="imgo.E006")
+            yield Error(
+                f"{name} is {shown(value)}.", hint=f"It has to be {allowed}.", id="imgo.E006"
+            )
 
 
 @register
@@ -138,7 +142,7 @@ def check_pairs() -> Iterator[CheckMessage]:
     for low, low_value, high, high_value, why in pairs:
         if low_value > high_value:
             yield Error(
-                f"{low} ({low_value}) is more than {high} ({high_value}): {why}.",
+                f"{low} ({shown(low_value)}) is more than {high} ({shown(high_value)}): {why}.",
                 hint=f"Lower {low}, or raise {high}.",
                 id="imgo.E007",
             )

@@ -2,16 +2,17 @@
 
 import difflib
 import os
+from collections.abc import Iterator
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from imgo_site.addresses import in_networks
-from imgo_site.conf import conf, known_names, load
+from imgo_site.conf import conf, given, known_names, load, shown
+from imgo_site.names import NAME_MAX, has_control_characters
 
 CALLABLES = ("AUTHENTICATOR", "ROOM_AUTHORIZER", "RECEIVER", "SESSION_KEY")
 NETWORKS = ("LEGACY_TRUSTED_NETWORKS", "TRUSTED_PROXIES")
@@ -21,9 +22,13 @@ NETWORKS = ("LEGACY_TRUSTED_NETWORKS", "TRUSTED_PROXIES")
 def check_names(**_: Any) -> list[CheckMessage]:
     """E001: unknown settings; W001: environment variables that name none."""
     known = known_names()
+    try:
+        names = list(given())
+    except ImproperlyConfigured:
+        names = []  # E002 tells
     messages: list[CheckMessage] = [
-        Error(f"IMGO[{name!r}] is not a setting.", hint=_hint(name, known), id="imgo.E001")
-        for name in getattr(settings, "IMGO", {})
+        Error(f"IMGO[{shown(name)}] is not a setting.", hint=_hint(name, known), id="imgo.E001")
+        for name in names
         if name not in known
     ]
     for variable in os.environ:
@@ -32,14 +37,16 @@ def check_names(**_: Any) -> list[CheckMessage]:
             # Only a warning: Kubernetes sets variables like IMGO_SERVICE_HOST by itself.
             messages.append(
                 checks.Warning(
-                    f"{variable} is not a setting.", hint=_hint(name, known), id="imgo.W001"
+                    f"{shown(variable)[1:-1]} is not a setting.",
+                    hint=_hint(name, known),
+                    id="imgo.W001",
                 )
             )
     return messages
 
 
-def _hint(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _hint(name: object, known: set[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
     return f"Did you mean {close[0]}?" if close else "The README lists the settings."
 
 
@@ -51,18 +58,7 @@ def check_values(**_: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         hint = "The README lists the settings with their defaults."
         return [Error(str(error), hint=hint, id="imgo.E002")]
-    messages: list[CheckMessage] = []
-    for name in CALLABLES:
-        try:
-            import_string(getattr(conf, name))
-        except ImportError as error:
-            hint = "Say module.function, of a module that this process can import."
-            messages.append(Error(f"IMGO setting {name}: {error}", hint=hint, id="imgo.E003"))
-    if conf.SESSION_CAP_POLICY not in {"refuse", "close_oldest"}:
-        hint = "Say 'refuse' or 'close_oldest'."
-        messages.append(Error("SESSION_CAP_POLICY is unknown.", hint=hint, id="imgo.E004"))
-    if conf.DEMO not in {"auto", "on", "off"}:
-        messages.append(Error("DEMO is unknown.", hint="Say auto, on or off.", id="imgo.E004"))
+    messages: list[CheckMessage] = [*_check_callables(), *_check_texts()]
     for name in NETWORKS:
         try:
             in_networks("127.0.0.1", getattr(conf, name))
@@ -70,3 +66,36 @@ def check_values(**_: Any) -> list[CheckMessage]:
             hint = "Say networks such as 10.1.0.0/16 or fd00::/8, separated by commas."
             messages.append(Error(f"{name}: {error}", hint=hint, id="imgo.E005"))
     return messages
+
+
+def _check_callables() -> Iterator[CheckMessage]:
+    """E003: a hook that cannot be imported, or called."""
+    for name in CALLABLES:
+        path = getattr(conf, name)
+        try:
+            found = import_string(path)
+        except ImportError as error:
+            problem = str(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever its module does
+            problem = f"{path!r} cannot be imported: {type(error).__name__}: {error}"
+        else:
+            if callable(found):
+                continue
+            problem = f"{path} is {type(found).__name__!r}, which cannot be called"
+        hint = "Say module.function, of a module that this process can import."
+        yield Error(f"IMGO setting {name}: {problem}", hint=hint, id="imgo.E003")
+
+
+def _check_texts() -> Iterator[CheckMessage]:
+    """E004: a text that is none of those there are, is missing, or is no name."""
+    if conf.SESSION_CAP_POLICY not in {"refuse", "close_oldest"}:
+        hint = "Say 'refuse' or 'close_oldest'."
+        yield Error("SESSION_CAP_POLICY is unknown.", hint=hint, id="imgo.E004")
+    if conf.DEMO not in {"auto", "on", "off"}:
+        yield Error("DEMO is unknown.", hint="Say auto, on or off.", id="imgo.E004")
+    if not conf.JWT_KEY_CLAIM:
+        hint = "Name the claim that holds the subscriber key; the default is sub."
+        yield Error("JWT_KEY_CLAIM is empty: no JWT has a key.", hint=hint, id="imgo.E004")
+    if len(conf.NODE_NAME) > NAME_MAX or has_control_characters(conf.NODE_NAME):
+        hint = f"It has at most {NAME_MAX} characters, and no control characters."
+        yield Error("NODE_NAME cannot be a node's name.", hint=hint, id="imgo.E004")

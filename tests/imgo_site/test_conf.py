@@ -1,5 +1,7 @@
 """The settings: what they are read from, which values they take, when they are read again."""
 
+import os
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -89,6 +91,7 @@ def test_a_value_becomes_the_type_of_the_setting(imgo, name, value, read):
         ("NODE_LEASE", "long"),
         ("NODE_NAME", 7),
         ("LEGACY_TRUSTED_NETWORKS", 7),
+        ("LEGACY_TRUSTED_NETWORKS", b"10.0.0.1"),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(imgo, name, value):
@@ -101,3 +104,73 @@ def test_lists_are_not_shared(imgo):
     load().LEGACY_TRUSTED_NETWORKS.append("0.0.0.0/0")
     imgo()
     assert conf.LEGACY_TRUSTED_NETWORKS == []
+
+
+@pytest.mark.parametrize("given", [None, 5, "x", ["a"], [("TTL", 1)], 10**5000], ids=type)
+def test_settings_that_are_no_dictionary_are_refused(settings, given):
+    settings.IMGO = given
+    with pytest.raises(ImproperlyConfigured, match=r"IMGO=.+ must be a dictionary"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TRUSTED_PROXIES", [["a"]]),
+        ("TRUSTED_PROXIES", [5]),
+        ("LEGACY_TRUSTED_NETWORKS", ["10.0.0.1", {}]),
+        ("LEGACY_TRUSTED_NETWORKS", [b"10.0.0.1"]),
+        ("PROXY_PROTOCOL", [None]),
+        ("TRUSTED_PROXIES", [10**5000]),
+    ],
+    ids=lambda value: str(type(value)),
+)
+def test_a_list_is_of_texts(imgo, name, value):
+    imgo(**{name: value})
+    with pytest.raises(ImproperlyConfigured, match=f"{name} must be a list of texts"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOST", "a\0b"),
+        ("JWT_SECRET", "secret\udcff"),
+        ("TRUSTED_PROXIES", ["10.0.0.1\0"]),
+        ("PROXY_PROTOCOL", "tcp,\udcff"),
+    ],
+)
+def test_characters_that_are_no_text_are_refused_and_not_shown(imgo, name, value):
+    imgo(**{name: value})
+    with pytest.raises(ImproperlyConfigured, match=f"{name} has bytes that are no") as error:
+        load()
+    assert "secret\\" not in str(error.value)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "NODE_NAME", "API_KEY"])
+def test_bytes_of_the_environment_that_are_no_text_are_refused_by_name(monkeypatch, name):
+    monkeypatch.setenv(f"IMGO_{name}", os.fsdecode(b"abc\xff"))
+    with pytest.raises(ImproperlyConfigured, match=f"{name} has bytes that are no UTF-8"):
+        load()
+
+
+def test_a_number_too_large_for_its_type_is_refused_by_name(imgo):
+    imgo(HEARTBEAT_TIMEOUT=10**400)
+    with pytest.raises(ImproperlyConfigured, match="HEARTBEAT_TIMEOUT is too large"):
+        load()
+
+
+def test_a_long_value_is_not_repeated_as_a_whole(imgo):
+    imgo(TTL="x" * 10_000)
+    with pytest.raises(ImproperlyConfigured, match=r"TTL='x+\.\.\. must be of type int") as error:
+        load()
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_variable_counts_as_none(settings, monkeypatch, text):
+    settings.IMGO = {"TTL": 7}
+    for name in known_names():
+        monkeypatch.setenv(f"IMGO_{name}", text)
+    assert load() == ImgoSettings(TTL=7)

@@ -8,7 +8,7 @@ from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection
 
-from imgo_site.conf import ImgoSettings
+from imgo_site.conf import ImgoSettings, shown
 from push import checks as module
 from push import files
 from push.checks import capacity, limits
@@ -46,6 +46,27 @@ def test_the_settings_as_they_are_need_no_word():
         ({"AUTHENTICATOR": "no.such.thing"}, ["imgo.E003"]),
         ({"RECEIVER": "push.receiver.missing", "SESSION_KEY": "x"}, ["imgo.E003", "imgo.E003"]),
         ({"ROOM_AUTHORIZER": ""}, ["imgo.E003"]),
+        ({"AUTHENTICATOR": ".."}, ["imgo.E003"]),
+        ({"ROOM_AUTHORIZER": ".", "RECEIVER": ".os"}, ["imgo.E003", "imgo.E003"]),
+        ({"RECEIVER": "push.receiver"}, ["imgo.E003"]),  # a module
+        ({"SESSION_KEY": "imgo_site.names.NAME_MAX"}, ["imgo.E003"]),  # an int
+        ({5: 1}, ["imgo.E001"]),
+        ({None: None}, ["imgo.E001"]),
+        ({"NODE_NAME": "a" * 255}, []),
+        ({"NODE_NAME": "a" * 256}, ["imgo.E004"]),
+        ({"NODE_NAME": "a\nb"}, ["imgo.E004"]),
+        ({"JWT_KEY_CLAIM": ""}, ["imgo.E004"]),
+        ({"DATABASE_TIMEOUT": 86_400}, []),
+        ({"DATABASE_TIMEOUT": 86_401}, ["imgo.E006"]),
+        ({"TTL": 10**5000}, ["imgo.E006", "imgo.E007"]),
+        ({"TRUSTED_PROXIES": [["a"]]}, ["imgo.E002"]),
+        ({"TRUSTED_PROXIES": [5]}, ["imgo.E002"]),
+        ({"LEGACY_TRUSTED_NETWORKS": [{}]}, ["imgo.E002"]),
+        ({"LEGACY_TRUSTED_NETWORKS": [b"10.0.0.1"]}, ["imgo.E002"]),
+        ({"PROXY_PROTOCOL": [["tcp"]]}, ["imgo.E002"]),
+        ({"HEARTBEAT_TIMEOUT": 10**400}, ["imgo.E002"]),
+        ({"DATA_DIR": 5}, ["imgo.E002"]),
+        ({"HOST": "a\0b"}, ["imgo.E002"]),
         ({"SESSION_CAP_POLICY": "ask"}, ["imgo.E004"]),
         ({"DEMO": "sometimes"}, ["imgo.E004"]),
         ({"LEGACY_TRUSTED_NETWORKS": ["everybody"]}, ["imgo.E005", "imgo.W002"]),
@@ -112,11 +133,30 @@ def test_the_settings_as_they_are_need_no_word():
         ({"JWT_PUBLIC_KEY": __file__, "JWT_JWKS_FILE": __file__}, ["imgo.W020", "imgo.W020"]),
         ({"JWT_SECRET": "x" * 32, "SESSION_CAP_POLICY": "close_oldest", "DEMO": "off"}, []),
     ],
-    ids=str,
+    ids=lambda given: shown(given)[:60],
 )
-def test_a_mistake_has_its_id(imgo, given, expected):
-    imgo(**given)
+def test_a_mistake_has_its_id(settings, given, expected):
+    settings.IMGO = {**settings.IMGO, **given}
     assert ids() == expected
+
+
+@pytest.mark.parametrize("given", [None, 5, "x", ["a"]], ids=str)
+def test_settings_that_are_no_dictionary_are_one_error(settings, given):
+    settings.IMGO = given
+    assert ids() == ["imgo.E002"]
+
+
+@pytest.mark.parametrize(
+    "text", ["raise RuntimeError('no')", "def (", "import sys; sys.exit(3)", "1 / 0"]
+)
+def test_a_hook_whose_module_fails_is_an_error(imgo, tmp_path, monkeypatch, text):
+    name = f"hooks_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    imgo(RECEIVER=f"{name}.receive")
+    ((id_, message, _),) = found()
+    assert id_ == "imgo.E003"
+    assert message.startswith(f"IMGO setting RECEIVER: '{name}.receive' cannot be imported: ")
 
 
 def test_a_misspelt_name_is_told_the_right_one(imgo):
