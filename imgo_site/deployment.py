@@ -39,8 +39,9 @@ def data_dir() -> Path:
 
 def layer() -> str:
     """Return the dotted path of the default channel layer; "" when there is none."""
-    layers: dict[str, Any] = getattr(settings, "CHANNEL_LAYERS", None) or {}
-    return str((layers.get("default") or {}).get("BACKEND", ""))
+    layers: Any = getattr(settings, "CHANNEL_LAYERS", None)
+    default = layers.get("default") if isinstance(layers, dict) else None
+    return str(default.get("BACKEND") or "") if isinstance(default, dict) else ""
 
 
 def has_own_database() -> bool:

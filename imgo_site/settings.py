@@ -14,11 +14,12 @@ import re
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from redis.connection import parse_url
 
 from imgo_site.postgres import url
+from imgo_site.service_urls import check_redis_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # Installed as a package there is no checkout to keep files in.
@@ -159,17 +160,46 @@ def _database() -> dict[str, Any]:
 
 def _check_redis_url() -> None:
     try:
-        parse_url(REDIS_URL)  # type: ignore[no-untyped-call]
+        check_redis_url(REDIS_URL)
     except ValueError:
+        # Not its own words: they may repeat the password.
         raise ImproperlyConfigured(
-            "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://."
+            "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://, with no "
+            "other options than redis-py has."
         ) from None
 
 
+def _check_metrics_directory() -> None:
+    """What counts into files there fails as it is imported."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    if directory and not (Path(directory).is_dir() and os.access(directory, os.W_OK | os.X_OK)):
+        raise ImproperlyConfigured(
+            f"PROMETHEUS_MULTIPROC_DIR={directory!a} is no directory that can be written to: "
+            "make it, or unset the variable."
+        )
+
+
+def _origins() -> list[str]:
+    """The origins of DJANGO_CSRF_TRUSTED_ORIGINS."""
+    found = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+    for origin in found:
+        try:
+            has_host = bool(urlsplit(origin).netloc)
+        except ValueError:
+            has_host = False
+        if "://" not in origin or not has_host:
+            raise ImproperlyConfigured(
+                f"DJANGO_CSRF_TRUSTED_ORIGINS has {origin!a}: say origins such as "
+                "https://www.example.com, separated by commas."
+            )
+    return found
+
+
+_check_metrics_directory()
 SECRET_KEY = _secret_key()
 DEBUG = _flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost,127.0.0.1,[::1]")
-CSRF_TRUSTED_ORIGINS = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = _origins()
 # The path below which a proxy serves this, with or without passing it on; see imgo_site/prefix.py.
 FORCE_SCRIPT_NAME = _script_name()
 CSRF_FAILURE_VIEW = "push.dashboard.access.csrf_failure"

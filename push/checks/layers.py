@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+from channels import DEFAULT_CHANNEL_LAYER
+from channels.exceptions import InvalidChannelLayerError
+from channels.layers import ChannelLayerManager
+from channels_redis.utils import create_pool, decode_hosts
+from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
-from kombu import Connection
 
 from imgo_site.deployment import (
     IN_PROCESS_LAYERS,
@@ -15,7 +19,9 @@ from imgo_site.deployment import (
     layer,
     redis_url,
 )
+from imgo_site.service_urls import check_broker_url, check_redis_url
 from push.checks.reading import with_settings
+from push.layers import PubSubChannelLayer
 
 IN_PROCESS = "push.layers.InProcessChannelLayer"
 STOCK = "channels.layers.InMemoryChannelLayer"
@@ -28,8 +34,9 @@ USE_OURS = "Use push.layers.PubSubChannelLayer, as imgo_site/settings.py does wi
 def check_layer() -> Iterator[CheckMessage]:
     """E008: no channel layer, or one that hears nothing; W007-W009: one that loses messages."""
     name = layer()
-    if not name:
-        yield Error("CHANNEL_LAYERS has no default layer.", hint=USE_OURS, id="imgo.E008")
+    if problem := _problem(name):
+        yield Error(problem, hint=USE_OURS, id="imgo.E008")
+        return
     if name in IN_PROCESS_LAYERS and redis_url():
         yield Error(
             f"{name} is heard in one process alone: workers and API processes reach no session.",
@@ -64,21 +71,65 @@ def check_layer() -> Iterator[CheckMessage]:
         )
 
 
+def _problem(name: str) -> str:
+    """Why no layer can be made of CHANNEL_LAYERS; "" if one can."""
+    if not name:
+        return "CHANNEL_LAYERS has no default layer: a dictionary with a BACKEND."
+    try:
+        made = ChannelLayerManager().make_backend(DEFAULT_CHANNEL_LAYER)
+    except InvalidChannelLayerError as error:
+        return f"CHANNEL_LAYERS: {error}."
+    except Exception as error:  # noqa: BLE001 - whatever its class does
+        return f"CHANNEL_LAYERS: {name} cannot be made: {type(error).__name__}: {error}."
+    if isinstance(made, PubSubChannelLayer):
+        return _unusable_hosts()
+    return ""
+
+
+def _unusable_hosts() -> str:
+    """Our layer is made of its hosts only when a loop runs, which is too late to say a word."""
+    hosts = settings.CHANNEL_LAYERS[DEFAULT_CHANNEL_LAYER].get("CONFIG", {}).get("hosts")
+    if not hosts:
+        return "CHANNEL_LAYERS: its CONFIG has no hosts, and would take a Redis of this machine."
+    try:
+        for host in decode_hosts(hosts):
+            create_pool(host).make_connection()
+    except Exception as error:  # noqa: BLE001 - the hosts may be anything
+        return f"CHANNEL_LAYERS: the hosts of its CONFIG cannot be used: {error}."
+    return ""
+
+
+@register
+def check_redis(**_: Any) -> list[CheckMessage]:
+    """E042: a REDIS_URL that no client can be made of."""
+    try:
+        if redis_url():
+            check_redis_url(redis_url())
+    except ValueError as error:
+        return [
+            Error(
+                f"REDIS_URL cannot be used: {error}.",
+                hint="Say redis://host:6379/0, or rediss:// or unix://.",
+                id="imgo.E042",
+            )
+        ]
+    return []
+
+
 @register
 def check_broker(**_: Any) -> list[CheckMessage]:
     """E009: a broker that Celery cannot speak to."""
     if not has_workers():
         return []
     try:
-        # It imports the transport, and connects to nothing.
-        Connection(broker_url()).create_transport()
-    except (KeyError, ImportError, NameError, ValueError) as error:
-        # kombu has names of such a package in its code, and does not see that it is missing.
-        is_missing = isinstance(error, ImportError | NameError)
-        reason = "the Python package for it is not installed" if is_missing else error.args[0]
+        check_broker_url(broker_url())
+    except (ImportError, ValueError) as error:
+        is_missing = isinstance(error, ImportError)
+        reason = "the Python package for it is not installed" if is_missing else str(error)
         return [
             Error(
-                f"CELERY_BROKER_URL cannot be used: {reason}.",
+                f"CELERY_BROKER_URL (IMGO_BROKER_URL; REDIS_URL without one) cannot be used: "
+                f"{reason}.",
                 hint="Say redis://, amqp:// (RabbitMQ) or confluentkafka://, and install what it "
                 "needs: see docs/howto/brokers.md. Pushes would wait for the sweep.",
                 id="imgo.E009",

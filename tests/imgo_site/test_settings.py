@@ -185,7 +185,13 @@ def test_a_pool_has_one_connection_or_more(monkeypatch, text):
         module._database()
 
 
-@pytest.mark.parametrize("text", ["http://h", "redis://h:x/0", "h:6379"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("http://h", "redis://h:x/0", "h:6379", "redis://h/abc", "redis://["),
+        *("redis://h/0?foo=bar", "redis://h/0?protocol=9", "redis://h/0?socket_timeout=x"),
+    ],
+)
 def test_a_redis_url_that_cannot_be_read_says_how_to_write_one(monkeypatch, text):
     monkeypatch.setattr(module, "REDIS_URL", text)
     with pytest.raises(ImproperlyConfigured, match="say redis://"):
@@ -204,6 +210,10 @@ def test_a_data_directory_that_cannot_be_made_is_said_with_its_setting(embedded)
     [
         ({"LOG_LEVEL": "loud"}, "Wrong settings: LOG_LEVEL='LOUD': say DEBUG, INFO, WARNING"),
         ({"DATABASE_URL": "nonsense"}, "Wrong settings: DATABASE_URL cannot be read: write"),
+        ({"REDIS_URL": "redis://h/0?foo=bar"}, "Wrong settings: REDIS_URL cannot be read"),
+        ({"PROMETHEUS_MULTIPROC_DIR": "/none/x"}, "Wrong settings: PROMETHEUS_MULTIPROC_DIR='/no"),
+        ({"DJANGO_CSRF_TRUSTED_ORIGINS": "http://["}, "Wrong settings: DJANGO_CSRF_TRUSTED_ORI"),
+        ({"DJANGO_CSRF_TRUSTED_ORIGINS": "a.example"}, "Wrong settings: DJANGO_CSRF_TRUSTED_ORI"),
         ({"DATABASE_URL": "postgres://127.0.0.1:1/x"}, "The database cannot be used: "),
     ],
     ids=str,

@@ -245,11 +245,76 @@ STOCK = "channels.layers.InMemoryChannelLayer"
 )
 def test_a_layer_that_loses_messages_has_its_id(settings, monkeypatch, given, expected):
     layer, redis_url, database_url = given
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer}} if layer else {}
+    config = {"hosts": [redis_url or "redis://x"]} if layer == PUBSUB else {}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer, "CONFIG": config}} if layer else {}
     settings.REDIS_URL = redis_url
     if not database_url:
         monkeypatch.setattr("push.checks.layers.is_shared_database", lambda: False)
     assert ids() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "no default layer"),
+        ("x", "no default layer"),
+        ({"default": PUBSUB}, "no default layer"),
+        ({"default": {}}, "no default layer"),
+        ({"default": {"BACKEND": "no.such.Layer"}}, "Cannot import BACKEND 'no.such.Layer'"),
+        ({"default": {"BACKEND": ".."}}, ".. cannot be made"),
+        ({"default": {"BACKEND": PUBSUB}}, "its CONFIG has no hosts"),
+        ({"default": {"BACKEND": PUBSUB, "CONFIG": None}}, "cannot be made: TypeError"),
+        ({"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": []}}}, "its CONFIG has no hosts"),
+        ({"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": "redis://x"}}}, "a list of Redis"),
+        ({"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": ["x"]}}}, "hosts of its CONFIG"),
+        ({"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": [7]}}}, "hosts of its CONFIG"),
+        ({"default": {"BACKEND": IN_PROCESS, "CONFIG": {"foo": 1}}}, "cannot be made: TypeError"),
+    ],
+    ids=str,
+)
+def test_a_layer_that_cannot_be_made_is_one_error(settings, given, said):
+    settings.CHANNEL_LAYERS = given
+    settings.REDIS_URL = "redis://x"
+    ((id_, message, hint),) = found()
+    assert id_ == "imgo.E008"
+    assert said in message
+    assert hint is not None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        ("h", 6379),
+        {"address": "redis://h/1", "socket_timeout": 3},
+        {"master_name": "m", "sentinels": [("h", 26379)]},
+    ],
+    ids=str,
+)
+def test_a_layer_takes_what_channels_redis_does(settings, host):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": [host]}}}
+    assert found() == []
+
+
+# Redis
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("foo", "must specify one of the following schemes"),
+        ("redis://h/0?foo=bar", "it takes no option 'foo'"),
+        ("redis://h/0?protocol=9", "protocol must be"),
+        ("redis://h/0?socket_timeout=abc", "socket_timeout"),
+        ("redis://h/abc", "its path is the number of a database"),
+        ("redis://[", "Invalid IPv6 URL"),
+    ],
+)
+def test_a_redis_that_no_client_can_be_made_of_is_an_error(settings, url, reason):
+    settings.REDIS_URL = url
+    ((id_, message, hint),) = found()
+    assert id_ == "imgo.E042"
+    assert reason in message
+    assert hint is not None
 
 
 # Strangers
@@ -431,6 +496,17 @@ def test_a_redis_that_is_away_fails_no_check(many_files, settings, closed_port):
         ("nonsense://h", "No such transport: nonsense"),
         ("confluentkafka://h", "the Python package for it is not installed"),
         ("redis://h:x/0", "Port could not be cast"),
+        ("foo", "it has no scheme"),
+        ("redis://h/0?foo=bar", "it takes no option 'foo'"),
+        ("amqp://h?foo=bar", "it takes no option 'foo'"),
+        ("amqp://h?heartbeat=x", "could not convert"),
+        ("redis://h?socket_timeout=abc", "it takes no option 'socket_timeout'"),
+        ("redis://h?protocol=9", "it takes no option 'protocol'"),
+        ("redis://h?health_check_interval=x", "it takes no option 'health_check_interval'"),
+        ("redis://h?db=x", "it takes no option 'db'"),
+        ("redis://h?max_connections=x", "it takes no option 'max_connections'"),
+        ("redis://h/abc", "its path is the number of a database"),
+        ("redis://a;redis://b?foo=bar", "it takes no option 'foo'"),
     ],
 )
 def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason):
@@ -441,7 +517,9 @@ def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason)
     assert hint is not None
 
 
-@pytest.mark.parametrize("url", ["redis://h", "amqp://h", "redis://a;redis://b"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://h/1", "amqp://h/x", "redis://a;redis://b/2", "sentinel://a:1;b:2"]
+)
 def test_a_broker_that_celery_knows_is_not_connected_to(settings, url):
     settings.IMGO_BROKER_URL = url
     assert found() == []
