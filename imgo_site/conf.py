@@ -255,17 +255,24 @@ def _read(name: str, value: Any, kind: type) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError
-    for text in value if kind is list else [value]:
-        if kind is list and not isinstance(text, str):
-            raise ImproperlyConfigured(
-                f"IMGO setting {name} must be a list of texts; {shown(text)} is none."
-            )
-        if isinstance(text, str) and _NO_TEXT.search(text):
-            # Without the value: it may be a secret.
-            raise ImproperlyConfigured(
-                f"IMGO setting {name} has bytes that are no UTF-8, or a character that is no text."
-            )
+    if isinstance(value, list):
+        for item in value:
+            if not isinstance(item, str):
+                raise ImproperlyConfigured(
+                    f"IMGO setting {name} must be a list of texts; {shown(item)} is none."
+                )
+            _check_text(name, item)
+    elif isinstance(value, str):
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, text: str) -> None:
+    if _NO_TEXT.search(text):
+        # Without the value: it may be a secret.
+        raise ImproperlyConfigured(
+            f"IMGO setting {name} has bytes that are no UTF-8, or a character that is no text."
+        )
 
 
 def given() -> Mapping[Any, Any]:
