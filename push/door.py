@@ -27,6 +27,7 @@ from push.body_gate import BodyGate
 from push.http_bodies import Bodies
 from push.http_channel import Channel
 from push.node import Node, get_node, stop_node
+from push.ports import reason
 from push.runtime import Runtime, finish
 from push.shutdown import Shutdown
 from push.sockets import Care, SocketLink
@@ -121,6 +122,8 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.loop = asyncio.get_event_loop()
         self.care = Care(self.loop, self.admission)
         self._listen_http()
+        if self.failure:
+            return  # the reactor is told to stop
         self._opening = self.loop.create_task(self._open_rest())
         health.watch(self._runtime.failing)
 
@@ -129,7 +132,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             for port in listen_http(self.http_factory):
                 self.listen_success(port)
         except OSError as error:
-            self._fail(f"{error.strerror or error} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
+            self._fail(reason(error, "IMGO_HTTP_PORT, IMGO_WS_PORT"))
 
     def _listen_tcp(self) -> None:
         if conf.TCP_PORT:
@@ -157,7 +160,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
         except OSError as error:
-            self._fail(f"{error.strerror or error} (IMGO_TCP_PORT={conf.TCP_PORT})")
+            self._fail(reason(error, f"IMGO_TCP_PORT={conf.TCP_PORT}"))
         except ImgoError as error:
             self._fail(f"the node could not be started: {error.message}")
         except Exception as error:

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from imgo_site.conf import conf
+from imgo_site.conf import conf, shown
 
 Family = socket.AddressFamily
 
@@ -15,17 +15,37 @@ NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # a machine wit
 MAPPED = "::ffff:"  # how an IPv6 socket writes an IPv4 address
 
 
+class HostUnknown(OSError):
+    """HOST is a name that has no address."""
+
+
+def reason(error: OSError, settings: str) -> str:
+    """Return why nothing can be listened on, and the setting to change.
+
+    `settings`: those of the port, where it is not HOST that is to blame.
+    """
+    why = error.strerror or str(error)
+    is_host = isinstance(error, HostUnknown) or error.errno in NOT_HERE
+    return f"{why} (IMGO_HOST={shown(conf.HOST)})" if is_host else f"{why} ({settings})"
+
+
 def ports() -> list[tuple[str, int]]:
     """Return (setting, port) of all ports that a node listens on."""
     return [(name, port) for name in LISTENERS if (port := getattr(conf, name))]
 
 
 def addresses() -> list[tuple[Family, str]]:
-    """Return the addresses that HOST stands for; a name may have several. Raises OSError."""
+    """Return the addresses that HOST stands for; a name may have several.
+
+    Raises OSError: `HostUnknown` for a name that has none.
+    """
     if conf.HOST in ANYWHERE:
         found = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104
         return found[:1] if socket.has_dualstack_ipv6() else found[1:]
-    infos = socket.getaddrinfo(conf.HOST.strip("[]"), None, type=socket.SOCK_STREAM)
+    try:
+        infos = socket.getaddrinfo(conf.HOST.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:  # the latter for a part of 64 characters
+        raise HostUnknown(getattr(error, "strerror", None) or str(error)) from None
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
 
 

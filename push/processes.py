@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from django.conf import settings
 
 from push.node import own_name
-from push.ports import held, ports
+from push.ports import held, ports, reason
 from push.shared_metrics import SharedMetrics
 from push.supervisor import Child, Supervisor
 
@@ -28,7 +28,7 @@ def run(count: int) -> None:
             try:
                 held_ports.enter_context(held(port))
             except OSError as error:
-                raise PortTaken(f"{error.strerror or error} (IMGO_{name}={port})") from None
+                raise PortTaken(reason(error, f"IMGO_{name}={port}")) from None
         shared = SharedMetrics("nodes")
         held_ports.callback(shared.remove)
         Supervisor([_child(number, shared) for number in range(count)]).run()

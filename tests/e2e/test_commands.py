@@ -170,6 +170,16 @@ async def test_a_second_server_with_the_same_data_does_not_start(
     assert error.startswith("CommandError: A server runs with the data in ")
 
 
+async def test_a_server_that_cannot_listen_says_which_setting_it_is_and_starts_nothing(
+    cluster: System, enter: Enter
+) -> None:
+    world = await enter(cluster)
+    ((status, _, error),) = await run(world, ["imgo"], IMGO_HOST="no-such-host.invalid")
+    assert status == 1
+    assert "(IMGO_HOST='no-such-host.invalid')" in error
+    assert "has started" not in error
+
+
 async def test_exit_status_tells_a_mistake_from_wrong_usage(embedded: System, enter: Enter) -> None:
     world = await enter(embedded)
     done = await run(world, ["push", "--all", "hello"], ["push", "1"], ["explain", "nobody"])

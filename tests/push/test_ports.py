@@ -5,7 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from push import ports
+from push import ports, processes
+from push.processes import PortTaken
 from tests.services import free_port
 
 
@@ -66,3 +67,22 @@ def test_address_and_host_are_written_plainly():
     assert ports.in_url("::1") == "[::1]"
     assert ports.in_url("[::1]") == "[::1]"
     assert ports.in_url("localhost") == "localhost"
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70, "192.0.2.1"])
+def test_a_host_that_is_not_here_is_what_is_to_blame(imgo, host):
+    imgo(HOST=host)
+    with pytest.raises(OSError, match=r".") as error:
+        ports.listen(free_port(), shared=False)
+    assert ports.reason(error.value, "IMGO_HTTP_PORT").endswith(f" (IMGO_HOST='{host}')")
+    with pytest.raises(PortTaken, match=rf"\(IMGO_HOST='{host}'\)"):
+        processes.run(2)
+
+
+def test_a_port_that_is_taken_is_what_is_to_blame(imgo):
+    imgo(HOST="127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use") as error:
+            ports.listen(port, shared=False)
+    assert ports.reason(error.value, "IMGO_WS_PORT").endswith(" (IMGO_WS_PORT)")
