@@ -6,7 +6,8 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, router
+from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 
 from imgo_site.conf import conf
@@ -24,6 +25,8 @@ OF_PAGES = (
     "django.contrib.messages.middleware.MessageMiddleware",
 )
 OF_REQUESTS = "imgo_site.middleware.RequestMiddleware"
+OF_PROBES = "push.probes.Probes"
+OWN_APPS = ("accounts", "offline", "push")
 VENDORS = frozenset(["postgresql", "sqlite"])
 POOL_MIN = 3  # connections: the two of DATABASE_THREADS, and one for the API
 OWN_PATHS = frozenset(
@@ -71,13 +74,21 @@ def check_apps(**_: object) -> list[CheckMessage]:
 @register
 @with_settings
 def check_middleware() -> Iterator[CheckMessage]:
-    """E021: middleware that the pages or the settings need; W031: no ids and no access log."""
+    """E021: middleware that the pages or the settings need; W031: no ids and no access log; W032:
+    probes that are refused under names that are not this server's."""
     if missing := [name for name in OF_PAGES if name not in settings.MIDDLEWARE]:
         yield Error(
             f"MIDDLEWARE lacks {', '.join(missing)}: the dashboard cannot know who looks at it.",
             hint="Add it where Django's documentation has it, or take MIDDLEWARE of "
             "imgo_site.settings.",
             id="imgo.E021",
+        )
+    if OF_PROBES not in settings.MIDDLEWARE:
+        yield checks.Warning(
+            f"MIDDLEWARE lacks {OF_PROBES}: /healthz and /readyz answer 400 to whoever asks by "
+            "an address, as orchestrators do.",
+            hint=f"Put it second in MIDDLEWARE, behind {OF_REQUESTS}.",
+            id="imgo.W032",
         )
     if OF_REQUESTS in settings.MIDDLEWARE:
         return
@@ -147,6 +158,54 @@ def check_vendor(**_: object) -> list[CheckMessage]:
             id="imgo.E028",
         )
     ]
+
+
+@register
+def check_autocommit(**_: object) -> list[CheckMessage]:
+    """E043: a database without AUTOCOMMIT, in which no push is ever committed."""
+    if connection.settings_dict.get("AUTOCOMMIT", True):
+        return []
+    return [
+        Error(
+            "DATABASES['default'] has AUTOCOMMIT off: imgo begins and ends its transactions "
+            "itself, and no push would be accepted.",
+            hint="Remove AUTOCOMMIT from DATABASES['default'].",
+            id="imgo.E043",
+        )
+    ]
+
+
+@register
+def check_routers(**_: object) -> list[CheckMessage]:
+    """E044: DATABASE_ROUTERS that send imgo's rows to another database than the default one."""
+    try:
+        elsewhere = sorted(
+            {
+                f"{model._meta.label} to {alias!r}"
+                for model in _own_models()
+                for alias in (router.db_for_read(model), router.db_for_write(model))
+                if alias != DEFAULT_DB_ALIAS
+            }
+        )
+        problem = f"send {', '.join(elsewhere)}" if elsewhere else ""
+    except Exception as error:  # noqa: BLE001 - whatever a router does
+        problem = f"cannot be asked ({type(error).__name__}: {error})"
+    if not problem:
+        return []
+    return [
+        Error(
+            f"DATABASE_ROUTERS {problem}: imgo's statements and transactions are of the default "
+            "database.",
+            hint=f"Have them return None for the apps {', '.join(OWN_APPS)}.",
+            id="imgo.E044",
+        )
+    ]
+
+
+def _own_models() -> Iterator[type[Model]]:
+    for label in OWN_APPS:
+        if apps.is_installed(label):
+            yield from apps.get_app_config(label).get_models()
 
 
 @register

@@ -6,7 +6,8 @@ import resource
 import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, router
+from django.db.utils import ConnectionRouter
 
 from imgo_site.conf import ImgoSettings, shown
 from push import checks as module
@@ -361,7 +362,7 @@ def test_a_tls_proxy_that_is_not_named_is_an_error(settings, imgo):
     ("given", "expected"),
     [
         ({"USE_TZ": False}, ["imgo.E022"]),
-        ({"MIDDLEWARE": []}, ["imgo.E021", "imgo.W031"]),
+        ({"MIDDLEWARE": []}, ["imgo.E021", "imgo.W031", "imgo.W032"]),
         ({"FORCE_SCRIPT_NAME": "/push"}, []),
         ({"FORCE_SCRIPT_NAME": "/api/push"}, ["imgo.E027"]),
         ({"ROOT_URLCONF": "push.urls"}, []),  # without the namespace there are no pages of ours
@@ -382,6 +383,57 @@ def test_proxies_that_nobody_asks_are_an_error(settings, imgo):
     assert ids() == ["imgo.W031"]
     imgo(TRUSTED_PROXIES=["10.0.0.1"])
     assert ids() == ["imgo.E021"]
+
+
+def test_probes_that_are_refused_by_address_are_a_warning(settings):
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != "push.probes.Probes"]
+    assert ids() == ["imgo.W032"]
+
+
+def test_database_without_autocommit_is_an_error(monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    assert ids() == ["imgo.E043"]
+
+
+class ReadsElsewhere:
+    def db_for_read(self, model, **_hints):
+        return "replica" if model is Node else None
+
+
+class WritesElsewhere:
+    def db_for_write(self, model, **_hints):
+        return "other" if model._meta.app_label == "offline" else None
+
+
+class Others:
+    def db_for_write(self, model, **_hints):
+        return "other" if model._meta.app_label == "sessions" else None
+
+
+class Fails:
+    def db_for_read(self, model, **_hints):
+        raise KeyError(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ReadsElsewhere", "send push.Node to 'replica': "),
+        ("WritesElsewhere", "send offline."),
+        ("Fails", "cannot be asked (KeyError: "),
+    ],
+)
+def test_routers_that_send_rows_elsewhere_are_an_error(monkeypatch, name, said):
+    monkeypatch.setattr(router, "routers", ConnectionRouter([f"{__name__}.{name}"]).routers)
+    ((id_, message, hint),) = found()
+    assert id_ == "imgo.E044"
+    assert message.startswith(f"DATABASE_ROUTERS {said}")
+    assert "accounts, offline, push" in hint
+
+
+def test_routers_of_other_apps_are_no_matter(monkeypatch):
+    monkeypatch.setattr(router, "routers", ConnectionRouter([f"{__name__}.Others"]).routers)
+    assert found() == []
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, True), (2, True), (3, False)])
