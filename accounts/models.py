@@ -12,6 +12,7 @@ from django.db.models import ExpressionWrapper
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, NotFound
 from imgo_site.names import DASHBOARD_ROOM, check_name, has_control_characters
 
@@ -50,6 +51,17 @@ def check_join(rooms: object) -> None:
             raise BadRequest(f"join has {room!r}, which is the dashboard's own room.")
 
 
+def _check_token_join(rooms: object) -> None:
+    """Raise `BadRequest` unless every session of a token can be in all of these rooms at once."""
+    check_join(rooms)
+    assert isinstance(rooms, list)
+    if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
+        raise BadRequest(
+            f"join has {len(rooms)} rooms. A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms "
+            "at most (MAX_ROOMS_PER_SESSION)."
+        )
+
+
 def _from_now(seconds: int) -> Any:
     """So many seconds from now by the database's time, which all processes share."""
     return ExpressionWrapper(Now() + timedelta(seconds=seconds), models.DateTimeField())
@@ -82,7 +94,7 @@ class TokenManager(models.Manager["Token"]):
             )
         check_rooms(rooms)
         join = [] if join is None else join
-        check_join(join)
+        _check_token_join(join)
         try:
             if expires_in is not None:
                 _ = timezone.now() + timedelta(seconds=expires_in)
@@ -140,7 +152,7 @@ class Token(models.Model):
         if self.join is None:  # the admin's field was emptied
             self.join = []
         super().clean_fields(exclude)
-        checks = (("key", _check_key), ("rooms", check_rooms), ("join", check_join))
+        checks = (("key", _check_key), ("rooms", check_rooms), ("join", _check_token_join))
         for name, check in checks:
             if name not in (exclude or ()):
                 _check_field(name, check, getattr(self, name))

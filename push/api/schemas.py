@@ -32,7 +32,7 @@ Whole = int | float
 NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
 NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": NO_CONTROL}
 Name = Annotated[str, told(**NAME)]
-# What `check_join` takes, but for the dashboard's room.
+# What `check_join` takes of a name, but for the dashboard's room.
 NO_PATTERN = r"^[^\u0000-\u001f\u007f*]*$"
 # What `Token.objects.issue` takes.
 TOKEN = {"maxLength": TOKEN_MAX, "pattern": NO_CONTROL}
@@ -141,7 +141,11 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
     join: (
         Annotated[
             list[Annotated[str, told(**{**NAME, "pattern": NO_PATTERN})]],
-            told("Rooms that its sessions are in from the start; null: none."),
+            told(
+                "Rooms that its sessions are in from the start, at most MAX_ROOMS_PER_SESSION; "
+                "null: none.",
+                maxItems="MAX_ROOMS_PER_SESSION",
+            ),
         ]
         | None
     ) = None

@@ -67,6 +67,14 @@ BAD_TOKENS = [
 ]
 
 
+def test_token_admin_refuses_more_rooms_than_a_session_may_be_in(add_token, imgo):
+    imgo(MAX_ROOMS_PER_SESSION=1)
+    answer = add_token("u1", join='["a", "b"]')
+    message = "join has 2 rooms. A session may be in 1 rooms at most (MAX_ROOMS_PER_SESSION)."
+    assert answer.context["adminform"].form.errors == {"join": [message]}
+    assert not Token.objects.exists()
+
+
 @pytest.mark.parametrize(("values", "field", "errors"), BAD_TOKENS)
 def test_a_mistake_is_told_once_and_where_it_is(add_token, values, field, errors):
     answer = add_token(**values)

@@ -175,10 +175,11 @@ def test_a_record_has_what_is_told_and_no_more(api):
 
 
 def test_limits_are_the_settings(imgo):
-    imgo(MAX_KEYS=3, MAX_PUSHES=4, MAX_BODY=5, MAX_TTL=6, MAX_REQUEST=7)
+    imgo(MAX_KEYS=3, MAX_PUSHES=4, MAX_BODY=5, MAX_TTL=6, MAX_REQUEST=7, MAX_ROOMS_PER_SESSION=8)
     found = generate()
     schemas = found["components"]["schemas"]
     assert schemas["PushRequest"]["properties"]["ttl"]["anyOf"][0]["maximum"] == 6
+    assert schemas["TokenRequest"]["properties"]["join"]["anyOf"][0]["maxItems"] == 8
     push = found["paths"]["/api/v1/pushes"]["post"]
     for text in ("at most 4 of them", "at most 3 keys", "at most 5 bytes", "at most 7."):
         assert text in push["description"]

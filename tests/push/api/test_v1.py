@@ -464,6 +464,17 @@ def test_a_token_is_made_and_shown_this_once(api):
         assert digest(made["token"]) not in later.content.decode()
 
 
+def test_token_that_joins_more_rooms_than_a_session_may_be_in_is_refused(api, imgo):
+    imgo(MAX_ROOMS_PER_SESSION=2)
+    assert send(api, {"key": "u1", "join": ["a", "b"]}, TOKENS).status_code == 201
+    answer = send(api, {"key": "u2", "join": ["a", "b", "c"]}, TOKENS)
+    check_problem(answer, 400, "bad_request")
+    assert answer.json()["detail"] == (
+        "join has 3 rooms. A session may be in 2 rooms at most (MAX_ROOMS_PER_SESSION)."
+    )
+    assert list(Token.objects.values_list("key", flat=True)) == ["u1"]
+
+
 def test_a_token_may_be_chosen_and_replaces_the_old_one(api):
     send(api, {"key": "u1"}, TOKENS)
     assert send(api, {"key": "u1", "token": "mine"}, TOKENS).json()["token"] == "mine"

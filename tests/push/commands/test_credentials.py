@@ -19,6 +19,13 @@ def test_a_token_as_data(data):
     assert token.join == ["7"]
 
 
+def test_token_that_joins_too_many_rooms_is_not_made(run, imgo):
+    imgo(MAX_ROOMS_PER_SESSION=1)
+    with pytest.raises(CommandError, match="join has 2 rooms"):
+        run("token", "u1", "--join", "a", "--join", "b")
+    assert not Token.objects.exists()
+
+
 def test_a_revoked_token_is_gone_and_its_sessions_are_told(
     run, data, imgo, monkeypatch, django_capture_on_commit_callbacks
 ):
