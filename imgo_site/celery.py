@@ -91,7 +91,41 @@ def _transport_options(broker: str) -> dict[str, Any]:
     return found
 
 
-app.add_defaults(options)
+def _configure() -> dict[str, Any]:
+    """Return the options; exit if they cannot be read and this is the command of a worker.
+
+    Celery's command reads them before any of its signals.
+    """
+    from django.core.exceptions import ImproperlyConfigured
+
+    try:
+        return options()
+    except ImproperlyConfigured as error:
+        if _is_our_command():
+            sys.exit(f"Wrong settings: {error}")
+        raise
+
+
+def _is_our_command() -> bool:
+    """Whether `celery -A imgo_site ...` is what runs, and not the command of a project's own."""
+    import click
+    from celery.bin.base import CLIContext
+
+    context = click.get_current_context(silent=True)
+    command: Any = context and context.find_object(CLIContext)
+    return command is not None and command.app is app
+
+
+app.add_defaults(_configure)
+
+
+@celeryd_init.connect
+def refuse_settings(instance: Any = None, **_: Any) -> None:
+    """Exit when a worker is started with settings that `manage.py imgo` does not start with."""
+    if getattr(instance, "app", None) is app:
+        from imgo_site.start_checks import exit_if_refused
+
+        exit_if_refused()
 
 
 @celeryd_init.connect

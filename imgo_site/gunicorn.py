@@ -8,7 +8,9 @@ of each request.
 
 import os
 import shutil
+import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +67,54 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 logger_class = Logger
 
 
-def on_starting(_server: Any) -> None:
-    """Empty the directory: what is in it are the counts of processes that are no more."""
+def on_starting(server: Any) -> None:
+    """Exit if the settings are wrong; empty the directory of the counts.
+
+    What is in the directory are the counts of processes that are no more.
+    """
+    if server is not None and not _may_start(server):
+        if server.pidfile is not None:
+            server.pidfile.unlink()
+        on_exit(server)
+        sys.exit(1)
     directory = Path(os.environ[VARIABLE])
     directory.mkdir(parents=True, exist_ok=True)
     for file in directory.glob("*.db"):
         file.unlink()
+
+
+def _may_start(server: Any) -> bool:
+    """Load the application as a worker does and check its settings, in a process of its own.
+
+    Loaded in the master, the code would be the same in all later workers: a reload by SIGHUP would
+    change nothing.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    status = 1
+    try:
+        _check(server)
+        status = 0
+    except SystemExit as refusal:
+        sys.stderr.write(f"{refusal}\n")
+    except BaseException:  # noqa: BLE001 - nothing of this process may go on in the master's code
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _check(server: Any) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+
+    try:
+        server.app.wsgi()
+    except ImproperlyConfigured as error:
+        sys.exit(f"Wrong settings: {error}")
+    from imgo_site.start_checks import exit_if_refused
+
+    exit_if_refused()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
