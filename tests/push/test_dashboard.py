@@ -138,6 +138,12 @@ def test_staff_needs_the_permission_to_look(db, redis_client):
     assert "Push a message" not in text_of(answer)
 
 
+def test_an_error_page_has_the_heading_as_its_title(db):
+    answer = browser_of(staff()).get("/dashboard/")
+    assert "<title>Not allowed · imgo</title>" in answer.content.decode()
+    assert '<h1 id="error-title">Not allowed</h1>' in answer.content.decode()
+
+
 @pytest.mark.parametrize("permission", ACTIONS)
 def test_each_action_needs_its_permission(db, populate, permission, tasks):
     populate({"u1": []})
