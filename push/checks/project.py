@@ -74,8 +74,10 @@ def check_apps(**_: object) -> list[CheckMessage]:
 @register
 @with_settings
 def check_middleware() -> Iterator[CheckMessage]:
-    """E021: middleware that the pages or the settings need; W031: no ids and no access log; W032:
-    probes that are refused under names that are not this server's."""
+    """E021: middleware that the pages or the settings need; W031: no ids and no access log.
+
+    W032: probes that are refused under names that are not this server's.
+    """
     if missing := [name for name in OF_PAGES if name not in settings.MIDDLEWARE]:
         yield Error(
             f"MIDDLEWARE lacks {', '.join(missing)}: the dashboard cannot know who looks at it.",
