@@ -40,8 +40,9 @@ class Command(ImgoCommand):
         """Run until stopped."""
         if not has_workers():
             raise CommandError(
-                "There is nothing to do: without REDIS_URL or CELERY_BROKER_URL the server itself "
-                "does what workers do."
+                "There is nothing to do: without a broker the server itself does what workers do. "
+                "Set REDIS_URL or CELERY_BROKER_URL in the environment, or IMGO_BROKER_URL in "
+                "settings of your own."
             )
         partitions = _partitions(options["partitions"])
         try:
