@@ -108,8 +108,7 @@ def _configure() -> dict[str, Any]:
 
 def _is_our_command() -> bool:
     """Whether `celery -A imgo_site ...` is what runs, and not the command of a project's own."""
-    import click
-    from celery.bin.base import CLIContext
+    from celery.bin.base import CLIContext, click  # type: ignore[attr-defined]  # not in its stubs
 
     context = click.get_current_context(silent=True)
     command: Any = context and context.find_object(CLIContext)
