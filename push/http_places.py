@@ -8,7 +8,7 @@ thousand requests of one client are no matter of another's.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -36,10 +36,6 @@ class Places:
     def __init__(self, count: int = WORKING) -> None:
         self.free = count
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-
-    def waiting(self, client: str) -> int:
-        """Return how many requests of a client wait."""
-        return len(self._waiting.get(client, ()))
 
     async def take(self, client: str) -> None:
         """Wait for a place and take it."""
@@ -78,11 +74,12 @@ class Places:
 
 
 class HttpPlaces:
-    """ASGI middleware: a request needs a place until its answer begins; probes need none."""
+    """ASGI middleware that has requests wait for their places; probes need none."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self._places = Places()
+        self._waiting: Counter[str] = Counter()  # requests that have had no place yet, by client
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve one request when it is its turn."""
@@ -90,27 +87,60 @@ class HttpPlaces:
             await self._application(scope, receive, send)
             return
         client = _client_of(scope)
-        if self._places.waiting(client) >= WAITING_MAX:
+        if self._waiting[client] >= WAITING_MAX + self._places.free:
             await _refuse(scope["path"], send)
             return
-        await self._places.take(client)
-        is_taken = True
+        turn = _Turn(self._places, self._waiting, client)
 
-        def give_back() -> None:
-            nonlocal is_taken
-            if is_taken:
-                is_taken = False
-                self._places.give_back()
+        async def receive_on() -> Message:
+            message: Message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                await turn.begin()
+            return message
 
         async def send_on(message: Message) -> None:
-            # A client may take its time to read; nothing works for it meanwhile.
-            give_back()
+            turn.end()
             await send(message)
 
         try:
-            await self._application(scope, receive, send_on)
+            await self._application(scope, receive_on, send_on)
         finally:
-            give_back()
+            turn.end()
+
+
+class _Turn:
+    """One request: it has a place from the end of its body to the beginning of its answer.
+
+    A client may take its time to send and to read: nothing works for it meanwhile.
+    """
+
+    def __init__(self, places: Places, waiting: Counter[str], client: str) -> None:
+        self._places = places
+        self._waiting = waiting
+        self._client = client
+        self._waits = True
+        self._has_place = False
+        waiting[client] += 1
+
+    async def begin(self) -> None:
+        """Wait for a place and take it."""
+        await self._places.take(self._client)
+        self._has_place = True
+        self._stop_waiting()
+
+    def end(self) -> None:
+        """Give the place back, or the wait for it up; further calls do nothing."""
+        self._stop_waiting()
+        if self._has_place:
+            self._has_place = False
+            self._places.give_back()
+
+    def _stop_waiting(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._waiting[self._client] -= 1
+            if not self._waiting[self._client]:
+                del self._waiting[self._client]
 
 
 def _client_of(scope: dict[str, Any]) -> str:

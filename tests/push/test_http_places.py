@@ -19,18 +19,24 @@ class Site:
         self.places = HttpPlaces(self.serve)
 
     async def serve(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
         self.working.append(scope["client"][0])
         if scope["path"] == "/read slowly":
             await send({"type": "http.response.start", "status": 200, "headers": []})
         await self.go_on.wait()
 
     def request(self, client: str, path: str = "/", sent: list[Any] | None = None) -> Any:
+        async def receive() -> Any:
+            if path == "/send slowly":
+                await self.go_on.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
         async def send(message: Any) -> None:
             if sent is not None:
                 sent.append(message)
 
         scope = {"path": path, "client": [client, 1], "headers": []}
-        return asyncio.create_task(self.places(scope, None, send))
+        return asyncio.create_task(self.places(scope, receive, send))
 
 
 @pytest.fixture
@@ -85,6 +91,14 @@ async def test_client_that_reads_slowly_keeps_no_place(site):
     slow = [site.request("a", "/read slowly") for _ in range(4)]
     await eventually(lambda: len(site.working) == 4)
     await finish(site, *slow)
+    assert site.places._places.free == 2
+
+
+async def test_client_that_sends_slowly_keeps_no_place(site):
+    slow = [site.request("a", "/send slowly") for _ in range(4)]
+    other = site.request("b")
+    await eventually(lambda: site.working == ["b"])
+    await finish(site, *slow, other)
     assert site.places._places.free == 2
 
 
