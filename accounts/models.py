@@ -62,6 +62,15 @@ def _check_token_join(rooms: object) -> None:
         )
 
 
+def _expiry(seconds: int) -> Any:
+    """So many seconds from now by the database's time. Raises `BadRequest`."""
+    try:
+        _ = timezone.now() + timedelta(seconds=seconds)
+    except OverflowError:
+        raise BadRequest("The time when the token expires is beyond the calendar.") from None
+    return _from_now(seconds)
+
+
 def _from_now(seconds: int) -> Any:
     """So many seconds from now by the database's time, which all processes share."""
     return ExpressionWrapper(Now() + timedelta(seconds=seconds), models.DateTimeField())
@@ -95,16 +104,10 @@ class TokenManager(models.Manager["Token"]):
         check_rooms(rooms)
         join = [] if join is None else join
         _check_token_join(join)
-        try:
-            if expires_in is not None:
-                _ = timezone.now() + timedelta(seconds=expires_in)
-        except OverflowError:
-            raise BadRequest("The time when the token expires is beyond the calendar.") from None
-        expires = None if expires_in is None else _from_now(expires_in)
         row = Token(
             key=key,
             digest=digest(text),
-            expires_at=expires,
+            expires_at=None if expires_in is None else _expiry(expires_in),
             rooms=rooms,
             join=join,
             created_at=Now(),

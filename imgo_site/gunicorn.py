@@ -94,7 +94,9 @@ def _may_start(server: Any) -> bool:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     status = 1
     try:
-        _check(server)
+        from imgo_site.start_checks import exit_if_refused
+
+        exit_if_refused(server.app.wsgi)
         status = 0
     except SystemExit as refusal:
         sys.stderr.write(f"{refusal}\n")
@@ -103,18 +105,6 @@ def _may_start(server: Any) -> bool:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def _check(server: Any) -> None:
-    from django.core.exceptions import ImproperlyConfigured
-
-    try:
-        server.app.wsgi()
-    except ImproperlyConfigured as error:
-        sys.exit(f"Wrong settings: {error}")
-    from imgo_site.start_checks import exit_if_refused
-
-    exit_if_refused()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

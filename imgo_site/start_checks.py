@@ -5,6 +5,7 @@ system checks that need no database, of which errors that are not silenced count
 """
 
 import sys
+from collections.abc import Callable
 
 import django
 from django.apps import apps
@@ -12,10 +13,15 @@ from django.core.checks import CheckMessage, run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 
-def exit_if_refused() -> None:
-    """Exit with status 1 and a line for each error if the settings cannot be served with."""
+def exit_if_refused(load: Callable[[], object] | None = None) -> None:
+    """Exit with status 1 and a line for each error if the settings cannot be served with.
+
+    `load` loads the project; without it Django is set up, if that is still to be done.
+    """
     try:
-        if not apps.ready:
+        if load is not None:
+            load()
+        elif not apps.ready:
             django.setup()
         refused = [found for found in run_checks() if found.is_serious()]
     except ImproperlyConfigured as error:

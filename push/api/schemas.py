@@ -56,7 +56,7 @@ EXACTLY_ONE = [
 
 
 class PushRequest(Struct, forbid_unknown_fields=True):
-    """One push."""
+    """One push: to whom it goes, its body, and how long it is kept."""
 
     to: Annotated[Target, told(oneOf=EXACTLY_ONE)]
     body: Annotated[

@@ -158,23 +158,21 @@ async def header_flood(target: Target, seconds: float) -> None:
 
 async def unread_answers(target: Target, seconds: float) -> None:
     """Requests for the largest file that there is, whose answers nobody reads."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        crowd = await asyncio.gather(*(target.connect() for _ in range(UNREAD)))
-        for _, writer in crowd:
-            writer.write(head(f"GET {BIG_FILE}"))
-        await asyncio.sleep(min(1.0, seconds / 2))
-        for _, writer in crowd:
-            writer.transport.abort()
+    await _read_nothing(target, seconds, UNREAD, head(f"GET {BIG_FILE}"))
 
 
 async def many_requests(target: Target, seconds: float) -> None:
     """Hundreds of connections with small requests one behind the other, which nobody reads."""
+    await _read_nothing(target, seconds, CROWD, head("GET /favicon.ico") * PIPELINED)
+
+
+async def _read_nothing(target: Target, seconds: float, count: int, request: bytes) -> None:
+    """One crowd of `count` connections after the other, which send the request and then go."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        crowd = await asyncio.gather(*(target.connect() for _ in range(CROWD)))
+        crowd = await asyncio.gather(*(target.connect() for _ in range(count)))
         for _, writer in crowd:
-            writer.write(head("GET /favicon.ico") * PIPELINED)
+            writer.write(request)
         await asyncio.sleep(min(1.0, seconds / 2))
         for _, writer in crowd:
             writer.transport.abort()

@@ -25,7 +25,7 @@ class Command(ImgoCommand):
     examples: ClassVar = ("", "--partitions 0-1", "--partitions 2,3 --log-level WARNING")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which partitions."""
+        """Take the partitions to work on, and the level of the workers' logs."""
         parser.add_argument("--partitions", default="", help="such as 0-3 or 0,2; all by default")
         parser.add_argument(
             "--log-level",
