@@ -48,6 +48,18 @@ describe("acknowledging", () => {
     assert.deepEqual(socket.lastOf(22), { ver: 1, op: 22, seq: 0, body: ["9007199254740993"] });
   });
 
+  test("nothing is sent on a socket that closes, of which browsers complain; it is made good", () => {
+    const { log, socket } = makeOpen();
+    socket.receive(push("1"));
+    socket.readyState = 2; // CLOSING
+    tick(100);
+    assert.deepEqual(acked(socket), []);
+    const next = reopen();
+    next.receive(push("1"));
+    tick(100);
+    assert.deepEqual([acked(next), shown(log)], [[["1"]], ["1"]]);
+  });
+
   test("many go in several frames, none with a body above 1,024 bytes", () => {
     const { socket } = makeOpen();
     const ids = Array.from({ length: 500 }, (_, n) => String(9223372036854775807n - BigInt(n)));

@@ -18,7 +18,7 @@ const GRACE = 10_000; // ms of silence beyond a heartbeat
 const HASTE = 3000; // ms for an answer without a network
 const MAX_MS = 1e9; // setTimeout has a limit
 const ACK_PAUSE = 100; // ms
-const ID_SIZE = 22; // bytes in a list
+const ID_SIZE = 22; // bytes
 const SEEN = 2000; // ids kept; a server sends up to 1,000 again
 
 export class ImgoError extends Error {
@@ -42,12 +42,12 @@ export class Imgo {
   #handlers = new Map(
     ["state", "open", "message", "close", "error"].map((event) => [event, new Set()]),
   );
-  #queue = []; // of events
+  #queue = [];
   #telling = false;
 
   #run = 0;
   #socket;
-  #failures = 0; // in a row
+  #failures = 0;
   #openedAt = Infinity; // ms
   #endedAt;
   #farewell; // the body of op 6
@@ -286,6 +286,7 @@ export class Imgo {
   }
 
   #send(op, body = {}, seq = 0) {
+    if (this.#socket.readyState > 1) return; // browsers complain
     this.#socket.send(JSON.stringify({ ver: 1, op, seq, body }));
   }
 
