@@ -44,13 +44,17 @@ LOST = (OSError, Closed, TimeoutError, asyncio.IncompleteReadError, websockets.W
 
 @dataclass(eq=False)
 class Gap:
-    """A time that a device was away, and why: a close code, or none when there was no goodbye."""
+    """A time that a device was away, and why: a close code, or none when there was no goodbye.
+
+    `tries`: its vain ones to come back, told for people.
+    """
 
     device: str
     node: Node
     code: int | None
     closed: float
     back: float = inf
+    tries: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -59,7 +63,10 @@ class Gap:
 
 
 class Device:
-    """One client of a key; it comes back to any node that is up."""
+    """One client of a key; it comes back to any node that is up.
+
+    It asks no node twice in a row that has refused it, as a proxy in front of nodes would not.
+    """
 
     def __init__(self, load: "Load", name: str, key: str, transport: str, *, acks: bool) -> None:
         self.name = name
@@ -72,17 +79,20 @@ class Device:
         self._in_room: Session | None = None
         self.gaps: list[Gap] = []
         self.refusals: Counter[str] = Counter()
+        self._refused_by: Node | None = None
         self._load = load
         self._random = random.Random(load.random.random())
 
     async def run(self) -> None:
         """Have session after session, until cancelled."""
         while True:
+            node, start = self._choose_node(), self._load.history.clock()
             try:
-                client = await self._open()
+                client = await self._open(node)
             except LOST as error:
-                self.refusals[f"{type(error).__name__} {getattr(error, 'code', '')}"] += 1
+                self._refused(node, start, error)
             else:
+                self._refused_by = None
                 code = await self._stay(client)
                 self._ended(code)
             await asyncio.sleep(self._random.uniform(*BACK_OFF))
@@ -92,9 +102,21 @@ class Device:
         """Whether it has a session."""
         return self.session is not None
 
-    async def _open(self) -> Any:
+    def _choose_node(self) -> Node:
+        up = self._load.nodes_up()
+        others = [node for node in up if node is not self._refused_by]
+        return self._random.choice(others or up or self._load.cluster.nodes)
+
+    def _refused(self, node: Node, start: float, error: BaseException) -> None:
+        what = f"{type(error).__name__} {getattr(error, 'code', '')}"
+        self.refusals[what] += 1
+        self._refused_by = node
+        if self.gaps:
+            gap = self.gaps[-1]
+            gap.tries.append(f"{start - gap.closed:.1f} s: {node.name} {what.strip()}")
+
+    async def _open(self, node: Node) -> Any:
         """A client with a session. Raises what is in `LOST`."""
-        node = self._random.choice(self._load.nodes_up() or self._load.cluster.nodes)
         async with asyncio.timeout(OPEN_TIMEOUT):
             client = await open_client(node, self.transport)
             try:

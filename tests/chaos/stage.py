@@ -134,7 +134,7 @@ class Fault:
         """Sessions that were away for too long."""
         longest = BACK_MAX * self.stage.slack
         return [
-            f"{self.name}: {gap.device} was away for {gap.seconds:.1f} s"
+            f"{self.name}: {gap.device} was away for {gap.seconds:.1f} s {gap.tries}"
             for gap in self.gaps(self.began, self.ended + longest)
             if gap.seconds > longest
         ]
