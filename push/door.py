@@ -8,6 +8,7 @@ sessions with a reason.
 
 import asyncio
 import logging
+import random
 from functools import partial
 from typing import Any
 
@@ -20,14 +21,13 @@ from twisted.internet import defer, reactor
 from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
-from push import health, metrics, pool
+from push import health, metrics, pool, ports
 from push.admission import Admission
 from push.background import Background
 from push.body_gate import BodyGate
 from push.http_bodies import Bodies
 from push.http_channel import Channel
 from push.node import Node, get_node, stop_node
-from push.ports import reason
 from push.runtime import Runtime, finish
 from push.shutdown import Shutdown
 from push.sockets import Care, SocketLink
@@ -40,6 +40,7 @@ OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start that is under
 NODE_TIMEOUT = 5.5  # seconds beyond DRAIN_SECONDS for the node's part of a shutdown
 THREADS_TIMEOUT = 0.5  # seconds for the database threads, when everything else has ended
 CLOSE_TIMEOUT = 2.0  # seconds for applications that are cancelled to end
+SHARED_LOOK = (0.5, 1.5)  # seconds between looks at who listens at shared ports, drawn once
 NEVER = float("inf")
 
 
@@ -132,7 +133,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             for port in listen_http(self.http_factory):
                 self.listen_success(port)
         except OSError as error:
-            self._fail(reason(error, "IMGO_HTTP_PORT, IMGO_WS_PORT"))
+            self._fail(ports.reason(error, "IMGO_HTTP_PORT, IMGO_WS_PORT"))
 
     def _listen_tcp(self) -> None:
         if conf.TCP_PORT:
@@ -152,15 +153,17 @@ class ImgoServer(Server):  # type: ignore[misc]
             node = await get_node()
             await node.upkeep.warm_up()
             if conf.REUSE_PORT:
-                # Whoever else listens takes what comes; here it would be refused.
                 node.hub.on_drain = partial(self._drain_shared, node)
                 node.hub.on_undrain = partial(self._undrain_shared, node)
+                # Of two that are drained in the same moment, one looks first.
+                every = random.uniform(*SHARED_LOOK)  # noqa: S311
+                self._runtime.repeat("shared ports", partial(self._look_at_shared, node), every)
             self._listen_tcp()
             collector.calm()
             health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
         except OSError as error:
-            self._fail(reason(error, f"IMGO_TCP_PORT={conf.TCP_PORT}"))
+            self._fail(ports.reason(error, f"IMGO_TCP_PORT={conf.TCP_PORT}"))
         except ImgoError as error:
             self._fail(f"the node could not be started: {error.message}")
         except Exception as error:
@@ -208,14 +211,32 @@ class ImgoServer(Server):  # type: ignore[misc]
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut()))
 
     async def _drain_shared(self, node: Node) -> None:
-        self._stop_listening()
+        self._share_ports(is_drained=True)
         await node.drain_on_order()
 
     async def _undrain_shared(self, node: Node) -> None:
         await node.undrain()
-        if not node.is_draining and not self._ports:
+        self._share_ports(is_drained=node.is_draining)
+
+    async def _look_at_shared(self, node: Node) -> None:
+        self._share_ports(is_drained=node.is_draining)
+
+    def _share_ports(self, *, is_drained: bool) -> None:
+        """Leave the ports to others while drained: what comes would be refused here.
+
+        If nobody else listens, probes must be answered: then this node does, drained or not.
+        """
+        if self._is_stopping:
+            return
+        if is_drained and self._others_listen():
+            self._stop_listening()
+        elif not self._ports:
             self._listen_http()
             self._listen_tcp()
+
+    def _others_listen(self) -> bool:
+        ours: int = sum(port.getHost().port == conf.HTTP_PORT for port in self._ports)
+        return ports.listeners() > ours
 
     def _stop_listening(self) -> None:
         for port in self._ports:
@@ -256,5 +277,5 @@ class ImgoServer(Server):  # type: ignore[misc]
 
 def _addresses() -> str:
     """Return what this node listens on, for the log."""
-    ports = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
-    return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in ports.items() if port)
+    found = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
+    return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in found.items() if port)

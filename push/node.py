@@ -44,6 +44,7 @@ DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions
 DISMISSED_TIMEOUT = 1.0  # seconds of them for taking sessions out of the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
+DRAINED = "This server takes no sessions for now; come back, or to another."
 GAP_MARGIN = 2.0  # seconds added to a gap, for what was under way when it began
 
 
@@ -254,7 +255,7 @@ class Node:
     def _check_not_draining(self) -> None:
         """Raise `Unavailable` if this node takes no more sessions."""
         if self.is_draining:
-            raise Unavailable(STOPPING)
+            raise Unavailable(STOPPING if self._is_stopping else DRAINED)
 
     async def _close_elsewhere(self, entry: Entry) -> None:
         order = close_envelope(node_group(entry.node), [entry.id], CloseCode.REPLACED)

@@ -16,7 +16,7 @@ import httpx
 
 from tests import eventually, in_thread
 
-from .clients import TRANSPORTS
+from .clients import TRANSPORTS, Closed
 from .harness import HOST, Cluster, Node, Process, System, manage_many, names_setting
 from .world import World, new_key
 
@@ -160,6 +160,7 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     await eventually(partial(draining, world, ["web#1"]))
 
     newest |= await undo_drain(world, parent, living)
+    newest = await drain_all(world, parent, newest)
 
     parent.signal(signal.SIGTERM)
     for client in newest.values():
@@ -185,6 +186,40 @@ async def undo_drain(world: World, parent: Node, node_id: str) -> dict[str, Any]
 
     await eventually(is_back)
     return opened
+
+
+async def drain_all(world: World, parent: Node, clients: dict[str, Any]) -> dict[str, Any]:
+    """Drain both: one goes on to answer probes; then have web#1 alone take sessions again."""
+    orders = [["drain", name, "--wait"] for name in ("web#0", "web#1")]
+    await in_thread(manage_many, parent.environment, orders)
+    for client in clients.values():
+        assert (await client.ended()).code == GOING_AWAY
+    assert await probe(parent, "/healthz") == {200}
+    assert await probe(parent, "/readyz") == {503}
+    client = await world.connect()
+    ending = await client.refused(await world.token(new_key()))
+    assert ending is not None
+    assert "takes no sessions for now" in ending.reason
+    await in_thread(manage_many, parent.environment, [["drain", "web#1", "--undo"]])
+
+    async def takes_all() -> dict[str, Any] | None:
+        try:
+            return await open_sessions(world)
+        except (Closed, AssertionError, OSError):  # web#0 looks once a second if it is needed
+            return None
+
+    opened = await eventually(takes_all)
+    assert opened is not None
+    return opened
+
+
+async def probe(node: Node, path: str) -> set[int]:
+    """The answers to some requests, each over a connection of its own."""
+    statuses = set()
+    for _ in range(12):
+        async with httpx.AsyncClient(trust_env=False) as once:
+            statuses.add((await once.get(f"{node.url}{path}")).status_code)
+    return statuses
 
 
 async def draining(world: World, names: list[str]) -> bool:

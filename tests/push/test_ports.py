@@ -51,6 +51,26 @@ def test_listen_on_a_name_is_at_each_of_its_addresses(imgo):
         assert reaches("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_listeners_are_those_at_our_own_address(imgo, host):
+    port = free_port()
+    imgo(HOST=host, HTTP_PORT=port)
+    with ExitStack() as opened:
+        counts = [ports.listeners()]
+        for _ in range(2):
+            (sock,) = ports.listen(port, shared=True)
+            opened.enter_context(sock)
+            counts.append(ports.listeners())
+        # Bound, and a connection: neither listens. Another address: somebody else's.
+        opened.enter_context(socket.create_connection((host, port), 5))
+        opened.enter_context(socket.create_server(("127.0.0.1", free_port())))
+        if host in {"127.0.0.1", "::1"}:
+            opened.enter_context(socket.create_server(("127.0.0.2", port)))
+        counts.append(ports.listeners())
+    assert counts == [0, 1, 2, 2]
+    assert ports.listeners() == 0
+
+
 def test_listen_on_a_port_that_is_taken_raises(imgo):
     imgo(HOST="127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
