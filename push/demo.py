@@ -88,7 +88,8 @@ def _prepare_tokens(known: dict[str, str]) -> dict[str, str]:
     page takes another key.
     """
     found: dict[str, str] = {}
-    for key in NAMES:
+    others = [f"demo-{secrets.token_hex(4)}" for _ in range(SUBSCRIBERS)]
+    for key in dict.fromkeys([*known, *NAMES, *others]):
         text = known.get(key) or _new_token()
         row = Token.objects.filter(key=key).first()
         if row is None:
@@ -130,10 +131,11 @@ def _prepare_admin(password: str) -> str:
     return name
 
 
-def curl_line(api_key: str, base: str) -> str:
-    """Return a first push to type. `api_key` may be a shell's variable."""
+def curl_line(api_key: str, base: str, known: dict[str, Any]) -> str:
+    """Return a first push to type. `api_key` may be a shell's variable; `known`: the secrets."""
+    key = next(iter(known["tokens"]))
     quote = '"' if api_key.startswith("$") else "'"
     return (
         f"curl -H {quote}Authorization: Api-Key {api_key}{quote} "
-        f"""-d '{{"to": {{"key": "alice"}}, "body": {{"hello": "world"}}}}' {base}/api/v1/pushes"""
+        f"""-d '{{"to": {{"key": "{key}"}}, "body": {{"hello": "world"}}}}' {base}/api/v1/pushes"""
     )

@@ -9,6 +9,7 @@ sessions with a reason.
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -45,9 +46,12 @@ NEVER = float("inf")
 
 
 class ImgoServer(Server):  # type: ignore[misc]
-    """Listens for HTTP, WebSocket and raw TCP, and holds this process's node."""
+    """Listens for HTTP, WebSocket and raw TCP, and holds this process's node.
 
-    def __init__(self, application: Any) -> None:
+    `on_started` is called once everything listens.
+    """
+
+    def __init__(self, application: Any, on_started: Callable[[], None]) -> None:
         super().__init__(
             application,
             endpoints=["tcp:port=0"],  # it wants one, which is taken away again
@@ -61,6 +65,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         )
         self.endpoints: list[str] = []  # `listen_http` listens, at every address of HOST
         self.failure = ""
+        self._on_started = on_started
         self.admission = Admission()
         self.gate = BodyGate()
         self.bodies = Bodies(self.gate)
@@ -162,6 +167,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             collector.calm()
             health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
+            self._on_started()
         except OSError as error:
             self._fail(ports.reason(error, f"IMGO_TCP_PORT={conf.TCP_PORT}"))
         except ImgoError as error:

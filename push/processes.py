@@ -7,6 +7,7 @@ is asked for its metrics answers for all.
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from django.conf import settings
@@ -21,14 +22,18 @@ class PortTaken(Exception):
     """A port cannot be listened on."""
 
 
-def run(count: int) -> None:
-    """Run so many nodes until a SIGTERM or SIGINT, and till they have ended. Raises `PortTaken`."""
+def run(count: int, ready: Callable[[], None]) -> None:
+    """Run so many nodes until a SIGTERM or SIGINT, and till they have ended.
+
+    `ready` is called when the ports are theirs. Raises `PortTaken`.
+    """
     with ExitStack() as held_ports:
         for name, port in ports():
             try:
                 held_ports.enter_context(held(port))
             except OSError as error:
                 raise PortTaken(reason(error, f"IMGO_{name}={port}")) from None
+        ready()
         shared = SharedMetrics("nodes")
         held_ports.callback(shared.remove)
         Supervisor([_child(number, shared) for number in range(count)]).run()

@@ -114,11 +114,16 @@ async def run_once(kept: Kept, every: float) -> None:
         await kept.run()
         kept.failures = 0
     except OUTAGES as error:
-        text = str(error) or repr(error)
-        logger.warning("%s: %s; trying again in %g s", kept.name, text, every)
+        logger.warning("%s: %s; trying again in %g s", kept.name, _reason(error), every)
     except Exception:
         kept.failed()
         logger.exception("%s failed; trying again in %g s", kept.name, every)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong; Python's own time-out has no text."""
+    no_text = "no answer in time" if isinstance(error, TimeoutError) else repr(error)
+    return str(error) or no_text
 
 
 async def finish(work: Awaitable[Any], deadline: float, what: str) -> bool:
@@ -140,7 +145,7 @@ async def finish(work: Awaitable[Any], deadline: float, what: str) -> bool:
         return False
     if not task.cancelled() and (error := task.exception()) is not None:
         if isinstance(error, OUTAGES):
-            logger.warning("%s failed: %s", what, str(error) or repr(error))
+            logger.warning("%s failed: %s", what, _reason(error))
         else:
             logger.error("%s failed", what, exc_info=error)
     return True

@@ -81,7 +81,7 @@ def demo(request: HttpRequest) -> HttpResponse:
         "ws_path": websocket_path(),
         "demo_config": config,
         "api_key_hint": "This API key is the demo's. Your own: manage.py apikey NAME",
-        "curl": demo_data.curl_line(known["api_key"], request.build_absolute_uri("/")[:-1]),
+        "curl": demo_data.curl_line(known["api_key"], request.build_absolute_uri("/")[:-1], known),
         "admin_url": reverse("admin:index"),
     }
     response = render(request, "demo.html", context)

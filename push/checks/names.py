@@ -15,6 +15,7 @@ from imgo_site.conf import conf, given, known_names, load, shown
 from imgo_site.names import NAME_MAX, has_control_characters
 
 CALLABLES = ("AUTHENTICATOR", "ROOM_AUTHORIZER", "RECEIVER", "SESSION_KEY")
+NODE_NAME_MAX = NAME_MAX - len("#999")  # `--processes` numbers its nodes
 NETWORKS = ("LEGACY_TRUSTED_NETWORKS", "TRUSTED_PROXIES")
 
 
@@ -96,6 +97,6 @@ def _check_texts() -> Iterator[CheckMessage]:
     if not conf.JWT_KEY_CLAIM:
         hint = "Name the claim that holds the subscriber key; the default is sub."
         yield Error("JWT_KEY_CLAIM is empty: no JWT has a key.", hint=hint, id="imgo.E004")
-    if len(conf.NODE_NAME) > NAME_MAX or has_control_characters(conf.NODE_NAME):
-        hint = f"It has at most {NAME_MAX} characters, and no control characters."
+    if len(conf.NODE_NAME) > NODE_NAME_MAX or has_control_characters(conf.NODE_NAME):
+        hint = f"It has at most {NODE_NAME_MAX} characters, and no control characters."
         yield Error("NODE_NAME cannot be a node's name.", hint=hint, id="imgo.E004")

@@ -82,6 +82,7 @@ def test_a_port_in_use_ends_the_node_and_names_the_setting(
     text = node.log.read_text()
     assert names_setting(text, f"IMGO_{port}"), text
     assert "in use" in text
+    assert "Listening" not in node.out.read_text()
 
 
 def test_a_node_without_its_tables_says_what_to_do(

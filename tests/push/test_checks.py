@@ -53,8 +53,8 @@ def test_the_settings_as_they_are_need_no_word():
         ({"SESSION_KEY": "imgo_site.names.NAME_MAX"}, ["imgo.E003"]),  # an int
         ({5: 1}, ["imgo.E001"]),
         ({None: None}, ["imgo.E001"]),
-        ({"NODE_NAME": "a" * 255}, []),
-        ({"NODE_NAME": "a" * 256}, ["imgo.E004"]),
+        ({"NODE_NAME": "a" * 251}, []),
+        ({"NODE_NAME": "a" * 252}, ["imgo.E004"]),
         ({"NODE_NAME": "a\nb"}, ["imgo.E004"]),
         ({"JWT_KEY_CLAIM": ""}, ["imgo.E004"]),
         ({"DATABASE_TIMEOUT": 86_400}, []),

@@ -142,7 +142,7 @@ def test_imgo_says_nothing_secret_without_the_demo():
 
 def test_greeting_with_a_key_of_the_environment_does_not_show_it(imgo):
     imgo(API_KEY="kept-in-the-environment")
-    known = {"admin_password": "pw", "api_key": "imgo_x", "tokens": {}, "admin": "admin"}
+    known = {"admin_password": "pw", "api_key": "imgo_x", "tokens": {"a": "t"}, "admin": "admin"}
     text = greeting(known)
     assert "kept-in-the-environment" not in text
     assert 'curl -H "Authorization: Api-Key $IMGO_API_KEY"' in text

@@ -95,8 +95,10 @@ def test_a_host_that_is_not_here_is_what_is_to_blame(imgo, host):
     with pytest.raises(OSError, match=r".") as error:
         ports.listen(free_port(), shared=False)
     assert ports.reason(error.value, "IMGO_HTTP_PORT").endswith(f" (IMGO_HOST='{host}')")
+    ready: list[None] = []
     with pytest.raises(PortTaken, match=rf"\(IMGO_HOST='{host}'\)"):
-        processes.run(2)
+        processes.run(2, lambda: ready.append(None))
+    assert ready == []
 
 
 def test_a_port_that_is_taken_is_what_is_to_blame(imgo):

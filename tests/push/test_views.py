@@ -111,6 +111,20 @@ def test_the_secrets_are_made_once_and_are_their_owners(on, browser, tmp_path):
     assert ApiKey.objects.get().digest == digest(first["api_key"])
 
 
+def test_the_page_has_keys_of_its_own_where_all_its_names_are_taken(on, browser):
+    for name in demo.NAMES:
+        Token.objects.issue(name)
+    text = browser.get("/").content.decode()
+    tokens = demo.secrets_of_demo()["tokens"]
+    assert len(tokens) == demo.SUBSCRIBERS
+    assert not set(tokens) & set(demo.NAMES)
+    assert f"&quot;key&quot;: &quot;{next(iter(tokens))}&quot;" in text  # the line to type
+    for key, token in tokens.items():
+        assert Token.objects.get(key=key).digest == digest(token)
+    assert browser.get("/").content.decode().count(next(iter(tokens))) >= 2
+    assert demo.secrets_of_demo()["tokens"] == tokens
+
+
 def test_two_demos_have_different_secrets(settings, tmp_path):
     settings.DATA_DIR = tmp_path / "one"
     one = demo.secrets_of_demo()

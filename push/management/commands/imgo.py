@@ -1,7 +1,9 @@
 """`manage.py imgo`: serve HTTP, WebSocket and raw TCP, in one process or in several."""
 
 from argparse import ArgumentParser
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
@@ -56,11 +58,12 @@ class Command(ImgoCommand):
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
         with alone() if is_embedded() else nullcontext():
+            greet = _say_nothing
             if options["verbosity"]:
-                self._greet(demo.prepare() if demo.is_on() else None)
+                greet = partial(self._greet, demo.prepare() if demo.is_on() else None)
             connection.close()
             files.raise_limit()
-            failure = _serve() if count == 1 else _serve_many(count)
+            failure = _serve(greet) if count == 1 else _serve_many(count, greet)
         if failure:
             raise CommandError(f"imgo cannot serve: {failure}")
         if options["verbosity"]:
@@ -76,7 +79,7 @@ class Command(ImgoCommand):
         if known is not None:
             # Whoever gave the key knows it; what is printed ends up in logs.
             key = "$IMGO_API_KEY" if conf.API_KEY else known["api_key"]
-            lines += ["  A first push:", f"  {demo.curl_line(key, base)}", ""]
+            lines += ["  A first push:", f"  {demo.curl_line(key, base, known)}", ""]
         ports = [f"HTTP and WebSocket {base} (/sub)"]
         ports += [f"WebSocket port {conf.WS_PORT}"] if conf.WS_PORT else []
         ports += [f"TCP port {conf.TCP_PORT}"] if conf.TCP_PORT else []
@@ -106,8 +109,12 @@ def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _serve() -> str:
-    """Serve until stopped; why it could not go on, if so."""
+def _say_nothing() -> None:
+    pass
+
+
+def _serve(greet: Callable[[], None]) -> str:
+    """Serve until stopped, and greet when everything listens; why it could not go on, if so."""
     # Imported late: it installs Twisted's asyncio reactor.
     from imgo_site.asgi import application
     from imgo_site.postgres.limits import limit_statements
@@ -115,14 +122,14 @@ def _serve() -> str:
     limit_statements()
     from push.door import ImgoServer
 
-    server = ImgoServer(application)
+    server = ImgoServer(application, greet)
     server.run()
     return server.failure
 
 
-def _serve_many(count: int) -> str:
+def _serve_many(count: int, greet: Callable[[], None]) -> str:
     try:
-        processes.run(count)
+        processes.run(count, greet)
     except processes.PortTaken as error:
         return str(error)
     return ""
