@@ -77,7 +77,7 @@ bench: $(VENV)/.bench-stamp ## the short set of benchmarks, some minutes; ARGS="
 	$(PY) -m benchmarks --json var/benchmark.json --plot var/benchmark.png $(ARGS)
 
 .PHONY: bench-full
-bench-full: $(VENV)/.bench-stamp ## the large set, a quarter of an hour; writes docs/benchmark.* and the README
+bench-full: $(VENV)/.bench-stamp ## the large set, a quarter of an hour; writes docs/benchmark.* and the rows of the README
 	$(PY) -m benchmarks --full --json docs/benchmark.json --plot docs/benchmark.png \
 		--page README.md $(ARGS)
 

@@ -1,9 +1,33 @@
-"""The table of the README, from the JSON file of a run."""
+"""Tables for the pages, from the JSON file of a run: all of it, and the README's four rows."""
 
 from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- made by make bench-full -->", "<!-- end -->"
+
+# The README's rows: what it calls them; the scenario and the name of ours; the same of stock.
+SUMMARY = (
+    (
+        "CPU of a room message, for each of 1,000 WebSockets",
+        ("fanout", "1 message a frame, websocket, 1,000 sessions"),
+        ("fanout", "stock Channels, 1 message a frame, 1,000 sessions"),
+    ),
+    (
+        "memory of an idle WebSocket session",
+        ("memory", "per idle session, websocket"),
+        ("memory", "stock Channels, per idle session"),
+    ),
+    (
+        "WebSocket sessions opened in a second of CPU, authenticated here",
+        ("connect", "websocket, stored token"),
+        ("connect", "stock Channels, no auth"),
+    ),
+    (
+        "stored pushes accepted in a second of CPU, streamed",
+        ("ingest", "stored, streamed"),
+        None,
+    ),
+)
 
 
 def number(value: float) -> str:
@@ -13,8 +37,6 @@ def number(value: float) -> str:
 
 def table(document: dict[str, Any]) -> str:
     """One line for each thing that was measured, with date and machine."""
-    machine = document["machine"]
-    memory = int(machine["memory"].split()[0]) / 2**20
     cells = ["| | measured | ratio | target | reached |", "|---|---|---|---|---|"]
     for row in document["rows"]:
         value = "not measured" if row["value"] is None else f"{number(row['value'])} {row['unit']}"
@@ -22,16 +44,42 @@ def table(document: dict[str, Any]) -> str:
         reached = {None: "", True: "yes", False: "**no**"}[row["reached"]]
         what = f"{row['scenario']}: {row['what']}" + (f" ({row['note']})" if row["note"] else "")
         cells.append(f"| {what} | {value} | {ratio} | {row['target']} | {reached} |")
+    return f"{_circumstances(document)}\n\n" + "\n".join(cells)
+
+
+def summary(document: dict[str, Any]) -> str:
+    """Return the README's four rows, with date and machine."""
+    cells = ["| one process on one core | imgo | stock Channels |", "|---|---|---|"]
+    for name, ours, stock in SUMMARY:
+        cells.append(f"| {name} | {_value(document, ours)} | {_value(document, stock)} |")
+    return "\n".join([*cells, "", _circumstances(document)])
+
+
+def _circumstances(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    memory = int(machine["memory"].split()[0]) / 2**20
     return (
         f"Measured on {document['date'][:10]}, in one run (`{document['set']}` set), with"
         f" {machine['cores']} cores of {machine['processor'] or 'an unnamed processor'} and"
         f" {memory:.0f} GiB for servers, Postgres, Redis and load generator together;"
-        f" Python {document['python']}.\n\n" + "\n".join(cells)
+        f" Python {document['python']}."
     )
 
 
+def _value(document: dict[str, Any], row_name: tuple[str, str] | None) -> str:
+    """Return the value of the one row whose `what` begins so, with its unit; "" for None."""
+    if row_name is None:
+        return ""
+    scenario, beginning = row_name
+    for row in document["rows"]:
+        is_it = row["scenario"] == scenario and row["what"].startswith(beginning)
+        if is_it and row["value"] is not None:
+            return f"{number(row['value'])} {row['unit'].split('/')[0]}"
+    return "not measured"
+
+
 def write_into(page: Path, document: dict[str, Any]) -> None:
-    """Replace the table between the two marks of a page. Raises ValueError without them."""
+    """Replace the summary between the two marks of a page. Raises ValueError without them."""
     text = page.read_text()
     before, rest = text[: text.index(BEGIN)], text[text.index(END) :]
-    page.write_text(f"{before}{BEGIN}\n\n{table(document)}\n\n{rest}")
+    page.write_text(f"{before}{BEGIN}\n\n{summary(document)}\n\n{rest}")

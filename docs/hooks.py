@@ -1,6 +1,6 @@
 """What the pages take from the code when the site is built.
 
-A page names a part as `<!-- from the code: settings -->`. It is put in at each build, so it cannot
+A page names a part as `<!-- from the code: checks -->`. It is put in at each build, so it cannot
 grow old.
 """
 
@@ -37,13 +37,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         return str(PARTS[match[1]]())
 
     return MARK.sub(part, markdown)
-
-
-def settings() -> str:
-    """The settings table, as in the README."""
-    from imgo_site.conf import markdown_table
-
-    return markdown_table()
 
 
 def close_codes() -> str:
@@ -87,6 +80,13 @@ def figures() -> str:
     from benchmarks import markdown
 
     return markdown.table(_measured())
+
+
+def summary() -> str:
+    """Four of them, beside stock Channels."""
+    from benchmarks import markdown
+
+    return markdown.summary(_measured())
 
 
 def million() -> str:
@@ -161,10 +161,10 @@ def missed() -> str:
 
 
 PARTS = {
-    "settings": settings,
     "close-codes": close_codes,
     "checks": checks,
     "figures": figures,
+    "summary": summary,
     "missed": missed,
     "million": million,
     "size-in-memory": size_in_memory,

@@ -337,7 +337,7 @@ setting_changed.connect(_on_setting_changed)
 
 
 def markdown_table() -> str:
-    """The settings as the README shows them."""
+    """Return the settings as docs/reference/settings.md shows them."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for item in fields(ImgoSettings):
         default = item.default if item.default is not MISSING else []

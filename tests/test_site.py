@@ -89,7 +89,7 @@ def test_every_part_is_put_in_somewhere(site):
 
 
 def test_a_part_that_there_is_not_is_an_error_that_tells_which_there_are():
-    with pytest.raises(PluginError, match=r"no such part; there are .*settings"):
+    with pytest.raises(PluginError, match=r"no such part; there are .*figures"):
         hooks.on_page_markdown("<!-- from the code: weather -->")
 
 

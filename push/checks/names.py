@@ -48,7 +48,7 @@ def check_names(**_: Any) -> list[CheckMessage]:
 
 def _hint(name: object, known: set[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1)
-    return f"Did you mean {close[0]}?" if close else "The README lists the settings."
+    return f"Did you mean {close[0]}?" if close else "docs/reference/settings.md lists them."
 
 
 @register
@@ -57,7 +57,7 @@ def check_values(**_: Any) -> list[CheckMessage]:
     try:
         load()
     except ImproperlyConfigured as error:
-        hint = "The README lists the settings with their defaults."
+        hint = "docs/reference/settings.md lists the settings with their defaults."
         return [Error(str(error), hint=hint, id="imgo.E002")]
     messages: list[CheckMessage] = [*_check_callables(), *_check_texts()]
     for name in NETWORKS:

@@ -28,8 +28,8 @@ class Command(ImgoCommand):
 
     help = (
         "Serve HTTP, WebSocket and raw TCP: a node, and with no environment set everything. Ports "
-        "and the rest are set in the environment: see the README. SIGTERM or Ctrl-C closes the "
-        "sessions in order, over DRAIN_SECONDS."
+        "and the rest are set in the environment: see docs/reference/settings.md. SIGTERM or "
+        "Ctrl-C closes the sessions in order, over DRAIN_SECONDS."
     )
     requires_system_checks = "__all__"
     examples: ClassVar = ("", "--processes 4")
