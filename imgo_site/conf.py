@@ -33,9 +33,11 @@ class ImgoSettings:
     WS_PORT: int = _setting(8090, "imgo's own WebSocket port; 0 turns it off.")
     TCP_PORT: int = _setting(8080, "imgo's raw-TCP port; 0 turns it off.")
     DATA_DIR: str = _setting("./var", "Where the embedded mode keeps its files.")
-    NODE_NAME: str = _setting("", "This node's name; the host name and HTTP port when empty.")
+    NODE_NAME: str = _setting("", "Name of this node. Empty: the host name and the HTTP port.")
     NODE_ADDRESS: str = _setting(
-        "", "Where clients reach this node alone, for `/goim/nodes/weighted`, when they can."
+        "",
+        "Address at which clients reach this node directly, for `/goim/nodes/weighted`. "
+        "Empty: they cannot.",
     )
     DEMO: str = _setting("auto", "Demo page at `/`: `on`, `off`, or `auto` (embedded mode only).")
 
@@ -46,166 +48,203 @@ class ImgoSettings:
     )
 
     TRUSTED_PROXIES: list[str] = _setting(
-        [], "Networks (CIDR) of proxies whose `X-Forwarded-For` says where a client is."
+        [], "Networks (CIDR) of your proxies. Their `X-Forwarded-For` gives the client's address."
     )
     PROXY_PROTOCOL: list[str] = _setting(
         [],
-        "Listeners (`tcp`, `ws`, `http`) to which `TRUSTED_PROXIES` say where a client is by the "
-        "PROXY protocol, version 1 or 2.",
+        "Listeners (`tcp`, `ws`, `http`) at which `TRUSTED_PROXIES` send the client's address "
+        "with the PROXY protocol, version 1 or 2.",
     )
 
     # Who may open a session.
     AUTHENTICATOR: str = _setting(
-        "accounts.identity.authenticate", "Dotted path: auth body and facts to an identity."
+        "accounts.identity.authenticate",
+        "Dotted path of a coroutine function: returns the identity for an auth body and the "
+        "facts of its connection.",
     )
     ROOM_AUTHORIZER: str = _setting(
-        "accounts.identity.authorize_room", "Dotted path: may this identity join this room?"
+        "accounts.identity.authorize_room",
+        "Dotted path of a coroutine function: returns whether an identity may join a room.",
     )
     RECEIVER: str = _setting(
-        "push.receiver.default_receiver", "Dotted path: what answers upstream messages (op 4)."
+        "push.receiver.default_receiver",
+        "Dotted path of a coroutine function: answers upstream messages (op 4).",
     )
     GOIM_TRUSTED: bool = _setting(
-        False, "Believe goim's clients without a token who they say they are: for a closed network."
+        False,
+        "Accept goim's clients without a token, under the key they name. Only for a closed "
+        "network.",
     )
-    ROOMS_OPEN: bool = _setting(True, "An identity that names no rooms may join any.")
+    ROOMS_OPEN: bool = _setting(True, "Let an identity that lists no rooms join any room.")
     SESSION_AUTH: bool = _setting(True, "Accept Django's session cookie from our own origin.")
     SESSION_KEY: str = _setting(
-        "accounts.identity.user_key", "Dotted path: the subscriber key of a Django user."
+        "accounts.identity.user_key",
+        "Dotted path of a function: returns the subscriber key of a Django user.",
     )
     AUTH_FAILURES: int = _setting(
-        100, "Refused tokens of one address in a minute; more are slowed down. 0: no limit."
+        100,
+        "Refused tokens of one address in a minute; further logins from there are slowed "
+        "down. 0: no limit.",
     )
     JWT_SECRET: str = _setting("", "HS256 secret of JWTs (at least 32 bytes).")
     JWT_PUBLIC_KEY: str = _setting("", "RS256 public key of JWTs, PEM text or a file's path.")
     JWT_JWKS_FILE: str = _setting("", "A JWKS file with RS256 keys, chosen by `kid`.")
-    JWT_ISSUER: str = _setting("", "Required `iss` of a JWT, when set.")
+    JWT_ISSUER: str = _setting("", "Required `iss` of a JWT. Empty: any.")
     JWT_AUDIENCE: str = _setting(
-        "", "Required `aud` of a JWT, when set. When not, a JWT with an `aud` is refused."
+        "", "Required `aud` of a JWT. Empty: a JWT with an `aud` is refused."
     )
     JWT_REQUIRE_EXP: bool = _setting(
-        True, "Refuse a JWT without `exp`: nothing can take it back, so it would be valid for ever."
+        True, "Refuse a JWT without `exp`, which would be valid for ever."
     )
     JWT_KEY_CLAIM: str = _setting("sub", "The claim that holds the subscriber key.")
-    JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms it may join.")
+    JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms the session may join.")
     JWT_JOIN_CLAIM: str = _setting(
-        "join", "The claim that lists the rooms its session is in from the start."
+        "join", "The claim that lists the rooms the session is in from the start."
     )
     JWT_LEEWAY: int = _setting(
-        5, "Seconds that a JWT, and its session, live beyond `exp`, and count before `nbf`, `iat`."
+        5, "Tolerance for `exp`, `nbf` and `iat`, also for the end of the session, seconds."
     )
 
     # Sessions.
     HANDSHAKE_TIMEOUT: float = _setting(
         5.0,
-        "From connect to an open session, seconds, without the time a client takes to read; the "
-        "same for a request's first line and headers.",
+        "Time from connect to an open session, seconds, without the time a client takes to "
+        "read. Also the time for the first line and headers of a request.",
     )
     MAX_UNAUTHENTICATED: int = _setting(
         1_000,
-        "Connections of a node that have not authenticated; at the limit the slowest is closed.",
+        "Connections of a node that have not authenticated. At the limit the one that has "
+        "waited longest is closed.",
     )
-    HEARTBEAT_TIMEOUT: float = _setting(300.0, "A session with no frame for this long is closed.")
-    MAX_SESSIONS_PER_KEY: int = _setting(0, "Sessions of one key across all nodes; 0: no cap.")
+    HEARTBEAT_TIMEOUT: float = _setting(
+        300.0, "Close a session that has sent no frame for this many seconds."
+    )
+    MAX_SESSIONS_PER_KEY: int = _setting(0, "Sessions of one key across all nodes. 0: no limit.")
     SESSION_CAP_POLICY: str = _setting(
-        "refuse", "At the cap: `refuse` the new session or `close_oldest`."
+        "refuse", "At that limit: `refuse` the new session, or `close_oldest`."
     )
-    MAX_ROOMS_PER_SESSION: int = _setting(100, "Rooms one session may be in at once.")
-    MAX_CLIENT_BODY: int = _setting(1024, "Largest body of a client's frame, bytes (imgo's).")
+    MAX_ROOMS_PER_SESSION: int = _setting(100, "Rooms that one session may be in at once.")
+    MAX_CLIENT_BODY: int = _setting(
+        1024, "Largest body of a client's frame, bytes. The default is imgo's."
+    )
     SESSION_BYTES: int = _setting(
-        1024 * 1024, "Bytes that may wait for one session before it is closed as a slow reader."
+        1024 * 1024,
+        "Unsent bytes that one session may have. Above that, it is closed as a slow reader.",
     )
     SLOW_READER_TIMEOUT: float = _setting(
-        10.0, "Bytes that wait this long for a session's client close it, seconds."
+        10.0, "Close a session whose client has not read for this many seconds."
     )
     TCP_FRAME_GAP: float = _setting(
         0.005,
         "Pause between two writes to a raw-TCP session that authenticated with a bare token, "
-        "seconds: imgo's Java client takes one read for one frame. 0: none.",
+        "seconds. imgo's Java client expects one frame in each read. 0: no pause.",
     )
     MAX_FRAMES_PER_SECOND: int = _setting(
         100,
-        "Frames read from one client in a second, pings and fragments too; more wait for the next.",
+        "Frames read from one client in a second, with pings and fragments. The rest is read "
+        "in the next second.",
     )
-    BATCH_MAX: int = _setting(40, "Messages to a busy room that one write carries at most.")
-    BATCH_WINDOW: float = _setting(0.02, "Longest wait of a busy room's messages, seconds.")
+    BATCH_MAX: int = _setting(40, "Messages of a busy room in one write, at most.")
+    BATCH_WINDOW: float = _setting(0.02, "Longest delay of a message of a busy room, seconds.")
 
     # Pushing.
     MAX_BODY: int = _setting(64 * 1024, "Largest body of a push, bytes.")
-    MAX_KEYS: int = _setting(10_000, "Keys one push may name.")
+    MAX_KEYS: int = _setting(10_000, "Keys in one push.")
     MAX_PUSHES: int = _setting(1_000, "Pushes in one array.")
     MAX_REQUEST: int = _setting(16 * 1024 * 1024, "Largest body of an API request, bytes.")
     MAX_FORM: int = _setting(
         1024 * 1024,
-        "Largest body of a request to any other view, bytes; more if yours take uploads.",
+        "Largest body of a request to any other view, bytes. Raise it if your views accept "
+        "uploads.",
     )
     MAX_STRAY_BODY: int = _setting(
-        8 * 1024, "Largest body of a request to a path or method that takes none, bytes."
+        8 * 1024, "Largest body of a request to a path or method that expects none, bytes."
     )
     MAX_BODIES: int = _setting(
-        64 * 1024 * 1024, "Bytes of request bodies that a node holds at once; more get a 503."
+        64 * 1024 * 1024,
+        "Bytes of request bodies that a node holds at once. Above that, requests get a 503.",
     )
-    MAX_HEADERS: int = _setting(100, "Headers of one request.")
+    MAX_HEADERS: int = _setting(100, "Header fields of one request.")
     BODY_TIMEOUT: float = _setting(
-        5.0, "A request's body must arrive within this, seconds, and one for each `BODY_RATE`."
+        5.0,
+        "Time for the body of a request to arrive, seconds. Each `BODY_RATE` bytes add a second.",
     )
-    BODY_RATE: int = _setting(
-        16 * 1024, "Bytes of a request's body that add a second to `BODY_TIMEOUT`."
-    )
+    BODY_RATE: int = _setting(16 * 1024, "Bytes of a body that add a second to `BODY_TIMEOUT`.")
     STREAM_LINE_TIMEOUT: float = _setting(
-        10.0, "A line of a stream of pushes must be complete within this, seconds."
+        10.0, "Time for one line of a stream of pushes to be complete, seconds."
     )
     STREAM_IDLE_TIMEOUT: float = _setting(
-        3_600.0, "A stream of pushes in which nothing comes for this long is ended, seconds."
+        3_600.0, "End a stream of pushes in which nothing arrives for this many seconds."
     )
-    DEDUPE_WINDOW: int = _setting(86_400, "How long a `dedupe_id` is remembered, seconds.")
+    DEDUPE_WINDOW: int = _setting(86_400, "Time for which a `dedupe_id` is remembered, seconds.")
     PARTITIONS: int = _setting(
-        4, "Queues that pushes are spread over by key or room; `manage.py workers` serves each."
+        4,
+        "Queues over which keys and rooms are spread. `manage.py workers` runs a worker for each.",
     )
 
     # Offline messages.
-    TTL: int = _setting(86_400, "Lifetime of a pending message unless the push says, seconds.")
+    TTL: int = _setting(
+        86_400, "Lifetime of a pending message, seconds, unless the push names one."
+    )
     LIVE_TTL: int = _setting(
-        300, "After this many seconds a push to a room or everyone is too late to be sent."
+        300, "Lifetime of a push to a room or everyone, seconds. Later, it is not sent any more."
     )
-    MAX_TTL: int = _setting(30 * 86_400, "The longest lifetime a push may ask for, seconds.")
-    OFFLINE_MAX: int = _setting(1_000, "Pending messages a key keeps; the oldest go first.")
+    MAX_TTL: int = _setting(30 * 86_400, "Longest lifetime that a push may name, seconds.")
+    OFFLINE_MAX: int = _setting(
+        1_000, "Pending messages that are kept for one key. Above that, the oldest are dropped."
+    )
     RECORD_KEEP: int = _setting(
-        86_400, "How long it can be told what became of a push, seconds; at least its lifetime."
+        86_400,
+        "Time for which the record of a push is kept, seconds. It is kept at least for the "
+        "push's lifetime.",
     )
-    REPLAY_PAGE: int = _setting(200, "Pending messages read from the database at a time.")
+    REPLAY_PAGE: int = _setting(200, "Pending messages that are read from the database at a time.")
 
     # Inner workings.
-    LOADER_WINDOW: float = _setting(0.002, "Look-ups within this time become one query, seconds.")
+    LOADER_WINDOW: float = _setting(
+        0.002, "Time for which look-ups are gathered into one query, seconds."
+    )
     DATABASE_TIMEOUT: float = _setting(
         5.0,
-        "Longest wait of a push or a look-up for one answer of Postgres, seconds; a day at most.",
+        "Longest wait for one answer of Postgres, in a push or a look-up, seconds. At most a day.",
     )
     DATABASE_THREADS: int = _setting(
-        2, "Database connections of a node for look-ups of logins; as many for each of two others."
+        2,
+        "Database connections of a node for logins. It has as many for its sessions' work, "
+        "and as many for jobs of the cluster.",
     )
-    GROUP_LINGER: float = _setting(5.0, "A node leaves an empty group after this pause, seconds.")
-    NODE_LEASE: float = _setting(30.0, "A node not heard of for this long is gone, seconds.")
+    GROUP_LINGER: float = _setting(
+        5.0, "Pause before a node leaves a group without sessions, seconds."
+    )
+    NODE_LEASE: float = _setting(
+        30.0, "A node that has not renewed its lease for this many seconds counts as dead."
+    )
     DRAIN_SECONDS: float = _setting(
-        5.0, "A node that ends closes its sessions spread over this time, seconds."
+        5.0, "Time over which a stopping node spreads the closing of its sessions, seconds."
     )
     REVALIDATE_INTERVAL: float = _setting(
-        30.0, "Each session's token or login is looked at again this often, seconds; 0: never."
+        30.0, "Seconds between two checks of the token or login of each session. 0: never."
     )
     SWEEP_AFTER: float = _setting(
-        5.0, "A message whose task was lost is fanned out by a node after this, seconds."
+        5.0, "Age at which a node fans out a message itself, because its task was lost, seconds."
     )
     AUDIT_INTERVAL: float = _setting(
-        60.0, "A node looks for what is pending for each of its keys this often, seconds."
+        60.0, "Seconds between two searches of a node for pending messages of each of its keys."
     )
     CANARY_INTERVAL: float = _setting(
-        10.0, "Canary tasks are sent to the workers this often; deaf after three, seconds."
+        10.0,
+        "Seconds between two canary tasks to the workers. A worker that misses three counts "
+        "as deaf.",
     )
     WORKER_METRICS_PORT: int = _setting(
-        0, "Where `manage.py workers` answers `/metrics` and `/readyz` for its workers; 0: nowhere."
+        0,
+        "Port at which `manage.py workers` serves `/metrics` and `/readyz` for its workers. "
+        "0: none.",
     )
     LISTEN_BACKLOG: int = _setting(4096, "Connections the kernel may queue for a listener.")
     REUSE_PORT: bool = _setting(
-        False, "Nodes of one machine share its ports; `manage.py imgo --processes` sets it."
+        False,
+        "Share the ports with other nodes of the machine. `manage.py imgo --processes` sets it.",
     )
 
 
