@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import ClassVar, NamedTuple
 
 from django.db import connection, models, transaction
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -27,6 +28,16 @@ class Receipt(NamedTuple):
     kind: str
     session: str
     age: float = 0.0
+
+
+class Had(NamedTuple):
+    """When a session has had a message: seconds ago, and the `xmin` of the event that says so.
+
+    `xmin`: 0 on SQLite; None while the message is pending.
+    """
+
+    age: float
+    xmin: int | None
 
 
 class EventManager(models.Manager["Event"]):
@@ -78,13 +89,16 @@ class EventManager(models.Manager["Event"]):
             count: int = cursor.fetchone()[0]
             return count
 
-    def ages_of_receipt(self, pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], float]:
-        """Return for those of these (message id, key) that a session has had, how long ago.
+    def receipts(self, pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], Had]:
+        """Return for those of these (message id, key) that a session has had, since when.
 
-        In seconds, by the database's clock.
+        By the database's clock.
         """
         wanted = list(set(pairs))
-        found: dict[tuple[int, str], float] = {}
+        found: dict[tuple[int, str], Had] = {}
+        xmin = RawSQL("xmin::text::bigint", [])
+        if connection.vendor != "postgresql":
+            xmin = RawSQL("0", [])
         for start in range(0, len(wanted), CHUNK):
             chunk = set(wanted[start : start + CHUNK])
             rows = self.filter(
@@ -92,11 +106,12 @@ class EventManager(models.Manager["Event"]):
                 key__in={key for _, key in chunk},
                 kind__in=(RECEIVED, ACKNOWLEDGED),
             )
-            for message_id, key, at, now in rows.annotate(now=Now()).values_list(
-                "message_id", "key", "at", "now"
-            ):
+            for message_id, key, at, now, had_xmin in rows.annotate(
+                now=Now(), had_xmin=xmin
+            ).values_list("message_id", "key", "at", "now", "had_xmin"):
                 if (message_id, key) in chunk:
-                    found[message_id, key] = max(0.0, (now - at).total_seconds())
+                    age = max(0.0, (now - at).total_seconds())
+                    found[message_id, key] = Had(age, had_xmin)
         return found
 
     def settle(self, rows: Iterable[tuple[int, str]], kind: str, reason: str = "") -> None:

@@ -28,30 +28,33 @@ FIRSTS = """
     )
 """
 
-# For one row `w` of what is wanted: (message_id, seconds since it was had), at most a page.
+# For one row `w` of what is wanted: (message_id, seconds since it was had, xmin of that event), at
+# most a page.
 _PENDING = """
-    (SELECT p.message_id, {no_age} AS had FROM offline_pending p
+    (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
      WHERE p.key = w.key AND p.message_id > greatest(w.after, w.since) AND p.expires_at > {now}
      ORDER BY p.message_id LIMIT {size})
 """
 # Messages behind the first one that is not fanned out are on their way, or soon will be.
 _LONG_PENDING = """
-    (SELECT p.message_id, {no_age} AS had FROM offline_pending p
+    (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
      WHERE p.key = w.key AND p.message_id > w.after AND p.expires_at > {now}
            AND p.message_id < coalesce((SELECT min(message_id) FROM firsts), 9223372036854775807)
            AND (SELECT created_at FROM offline_message m WHERE m.id = p.message_id) < {then}
      ORDER BY p.message_id LIMIT {size})
 """
 _HAD = """
-    (SELECT e.message_id, {no_age} AS had FROM offline_event e
+    (SELECT e.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_event e
      WHERE e.key = w.key AND e.message_id > greatest(w.after, w.since)
            AND e.kind IN ('received', 'acknowledged')
            AND (SELECT expires_at FROM offline_message m WHERE m.id = e.message_id) > {now}
      ORDER BY e.message_id LIMIT {size})
 """
 _HAD_LATELY = """
-    (SELECT e.message_id, CAST(extract(epoch FROM {now} - e.at) AS double precision) AS had
-     FROM (SELECT * FROM (SELECT message_id, kind, at FROM offline_event
+    (SELECT e.message_id, CAST(extract(epoch FROM {now} - e.at) AS double precision) AS had,
+            e.had_xmin
+     FROM (SELECT * FROM (SELECT message_id, kind, at, xmin::text::bigint AS had_xmin
+                          FROM offline_event
                           WHERE key = w.key AND message_id > w.after
                           ORDER BY message_id DESC LIMIT {lately}) latest
            WHERE latest.at > {then} AND latest.kind IN ('received', 'acknowledged')
@@ -69,11 +72,12 @@ _BOUNDED: Mapping[str, str] = {
 _BOUNDED_QUERY = """
     WITH RECURSIVE wanted (place, key, after, since) AS (VALUES {marks}), {firsts},
     found AS (
-        SELECT w.place, page.message_id, page.had,
+        SELECT w.place, page.message_id, page.had, page.had_xmin,
                row_number() OVER (PARTITION BY w.place ORDER BY page.message_id) AS number
         FROM wanted w CROSS JOIN LATERAL ({source}) page
     )
-    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had
+    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin,
+           pg_current_snapshot()::text
     FROM found f CROSS JOIN LATERAL (
         SELECT id, op, body, is_json FROM offline_message WHERE id = f.message_id OFFSET 0
     ) m
@@ -117,7 +121,7 @@ _SQLITE_QUERY = """
                row_number() OVER (PARTITION BY place ORDER BY message_id) AS number
         FROM found
     )
-    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had
+    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had, NULL, NULL
     FROM ranked r JOIN offline_message m ON m.id = r.message_id
     WHERE r.number <= {size} ORDER BY r.place, m.id
 """
@@ -138,6 +142,7 @@ def query(kind: str, count: int, size: int, age: float) -> str:
             now=now,
             then=f"{now} - interval '{age:f} seconds'",
             no_age="CAST(NULL AS double precision)",
+            no_xmin="CAST(NULL AS bigint)",
             size=int(size),
             lately=LATELY_MAX,
         )

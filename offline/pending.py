@@ -12,7 +12,7 @@ from django.db import Error as DatabaseError
 from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Receipt
+from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Had, Receipt
 from offline.pendings import HistoryPage, Page, Pending, PendingMessage
 
 logger = logging.getLogger(__name__)
@@ -39,15 +39,15 @@ pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch)
 history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
 
 
-def _fetch_ages(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], float]:
+def _fetch_receipts(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Had]:
     # In this order: what is settled in between is found by the second.
-    pending = dict.fromkeys(Pending.objects.among(pairs), 0.0)
-    return Event.objects.ages_of_receipt(pairs) | pending
+    pending = dict.fromkeys(Pending.objects.among(pairs), Had(0.0, None))
+    return Event.objects.receipts(pairs) | pending
 
 
-# get((message id, key)) → seconds since a session of the key has had the message; 0 while it is
-# pending; None when it is over in another way.
-receipt_ages: BatchLoader[tuple[int, str], float] = BatchLoader(_fetch_ages)
+# get((message id, key)) → since when a session of the key has had the message, 0 seconds while it
+# is pending; None when it is over in another way.
+receipts: BatchLoader[tuple[int, str], Had] = BatchLoader(_fetch_receipts)
 
 
 Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time

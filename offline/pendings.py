@@ -1,7 +1,7 @@
 """What each key has not had yet."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 from django.db import connection, models, transaction
@@ -9,6 +9,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
+from imgo_site.snapshots import Everything, Snapshot
 from offline.events import Event
 from offline.messages import CHUNK, Message
 from offline.pages import query
@@ -26,6 +27,8 @@ class PendingMessage:
     body: bytes
     is_json: bool
     had: float | None = None  # seconds since a session of the key has had it; None while pending
+    had_xmin: int | None = None  # of the event that says so; None where that is not known
+    snapshot: Snapshot | Everything | None = field(default=None, compare=False)  # of the reading
 
 
 Page = tuple[str, int]  # a key, and the id above which its messages are wanted
@@ -177,9 +180,13 @@ def _pages(
         values += [place, key, ids[0], ids[-1]]
     with connection.cursor() as cursor:
         cursor.execute(query(kind, len(asks), size, age), values)
-        for place, message_id, op, body, is_json, had in cursor.fetchall():
-            message = PendingMessage(message_id, op, bytes(body), bool(is_json), had)
-            found[asks[place]].append(message)
+        rows = cursor.fetchall()
+    snapshot = Snapshot.parse(rows[0][-1]) if rows and rows[0][-1] else Everything()
+    for place, message_id, op, body, is_json, had, had_xmin, _ in rows:
+        message = PendingMessage(
+            message_id, op, bytes(body), bool(is_json), had, had_xmin, snapshot
+        )
+        found[asks[place]].append(message)
     return found
 
 

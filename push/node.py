@@ -17,7 +17,7 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
-from offline.pending import Acknowledger, receipt_ages
+from offline.pending import Acknowledger, receipts
 from push import health, metrics, publish, written
 from push.audience import Audience
 from push.envelope import close_envelope
@@ -317,12 +317,12 @@ class Node:
 
     async def _deliver_if_due(self, session: Session, message: Outgoing) -> None:
         pair = (message.id, session.key)
-        at = self.acknowledger.settled_at(*pair)
+        at, xmin = self.acknowledger.settled_at(*pair), None
         try:
-            if at is None and (age := await receipt_ages.get(pair)) is not None:
-                at = asyncio.get_running_loop().time() - age
+            if at is None and (had := await receipts.get(pair)) is not None:
+                at, xmin = asyncio.get_running_loop().time() - had.age, had.xmin
             # What has been had by another session is for those that were open by then.
-            if at is not None and at >= session.joined:
+            if at is not None and session.joined_before(at, xmin):
                 session.replay(message)
         except DatabaseError as error:
             logger.warning("message %d waits for the next audit: %s", message.id, error)

@@ -147,7 +147,7 @@ def _due(
         and session.takes(found.op)
         and not hub.replayed.has(found.id, session.id)
         and not session.awaits(found.id)
-        and (found.had is None or session.joined <= asked - found.had)
+        and (found.had is None or session.joined_before(asked - found.had, found.had_xmin))
     ]
     if len(some) == 1 and acknowledger.has(found.id, key):
         return []  # its own acknowledgement, which is not written yet

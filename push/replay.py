@@ -46,7 +46,9 @@ class Replay:
             self._after, self._reads_again = 0, True
         session.is_behind = False
         page = await self._read()
-        session.joined = session.joined or time.monotonic()  # the event loop's clock
+        if not session.joined:
+            session.joined = time.monotonic()  # the event loop's clock
+            session.snapshot = page[0].snapshot if page else None
         self._is_over = len(page) < conf.REPLAY_PAGE
         if page:
             self._after = page[-1].id
@@ -78,17 +80,20 @@ class Replay:
                 await self._wait_for_reader(deadline)
             if session.is_closed:
                 return
-            # Another session may have settled what was pushed while this one was being opened.
             session.replay_held(found.id)
-            is_owed = (
-                self._since or self._reads_again or not node.acknowledger.has(found.id, session.key)
-            )
-            if is_owed and session.takes(found.op):
+            if self._is_owed(found) and session.takes(found.op):
                 node.hub.replayed.add(found.id, session.id)
                 message = Outgoing(found.id, found.op, found.body, found.is_json, session.key)
                 session.replay(message)
         if not self._is_over:
             await self._wait_for_reader(deadline)
+
+    def _is_owed(self, found: PendingMessage) -> bool:
+        """Return whether no session of this node had the message before this one joined."""
+        if self._since or self._reads_again:
+            return True
+        at = self._node.acknowledger.settled_at(found.id, self._session.key)
+        return at is None or at >= self._session.joined
 
     async def _wait_for_reader(self, deadline: HandshakeDeadline) -> None:
         with deadline.reading():

@@ -62,6 +62,13 @@ class Link(Protocol):
         """Return when nothing is waiting, or when the link is closed."""
 
 
+class Reading(Protocol):
+    """A reading of the database that tells exactly what it saw."""
+
+    def sees(self, xmin: int) -> bool:
+        """Return whether it saw a row that has this `xmin`."""
+
+
 class Keeper(Protocol):
     """What sessions need of their node."""
 
@@ -194,6 +201,7 @@ class Session:
         "packet_kind",
         "rooms",
         "send",
+        "snapshot",
         "unacknowledged",
         "was_opened",
     )
@@ -231,6 +239,7 @@ class Session:
         # Monotonic seconds of the first reading of what is pending: what was had by then is not
         # for this session; 0 before it.
         self.joined = 0.0
+        self.snapshot: Reading | None = None  # that reading, if it found anything
         self.is_connecting = False  # it reads what is pending itself
         self.is_behind = False  # and has to read it again
         self.is_closed = False
@@ -306,6 +315,17 @@ class Session:
         if not self.unacknowledged:
             self.unacknowledged = None
         return True
+
+    def joined_before(self, at: float, xmin: int | None) -> bool:
+        """Return whether it joined before another session of its key had a message.
+
+        Joining is the first reading of what is pending. `at`: when the other had it, monotonic
+        seconds. That may be late by what a busy machine takes to store an event, and clients come
+        back sooner. `xmin`: of the event, if it is stored. An event that the reading saw is from
+        before it, whatever the time says.
+        """
+        is_seen = xmin is not None and self.snapshot is not None and self.snapshot.sees(xmin)
+        return at >= self.joined and not is_seen
 
     def sent(self, message_id: int) -> None:
         """The kernel has taken the message, which is how a session without ids acknowledges."""

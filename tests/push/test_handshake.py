@@ -13,9 +13,9 @@ from accounts.identity import Facts, Identity
 from accounts.models import Token
 from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
-from offline.events import RECEIVED, Event, Receipt
+from offline.events import RECEIVED, Event, Had, Receipt
 from offline.models import Pending
-from offline.pending import pending_pages, receipt_ages
+from offline.pending import pending_pages, receipts
 from push.groups import key_group
 from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
@@ -344,6 +344,17 @@ async def test_what_another_session_has_had_since_it_opened_is_sent(node):
     await eventually(lambda: sent(session) == [0, ids[1], ids[0]])
 
 
+async def test_what_the_reading_found_settled_is_not_sent_whatever_its_time(node):
+    """The time of an event is that of its storing, less an age: on a busy machine it is late."""
+    ids = await store(b"1", b"2")
+    await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1", -60.0)])
+    session = await open_session(node)
+    assert sent(session) == [0, ids[1]]
+    session.deliver(message(ids[0]))
+    session.deliver(message(ids[1] + 1))
+    await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
+
+
 async def test_what_was_settled_here_before_it_opened_is_not_sent(node):
     ids = await store(b"1", b"2")
     await node.runtime.stop(float("inf"))  # as when the database is slow
@@ -354,16 +365,30 @@ async def test_what_was_settled_here_before_it_opened_is_not_sent(node):
     await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
 
 
+async def test_what_was_settled_here_after_it_joined_is_replayed(node):
+    """That another session of its key was quicker is no reason to miss a message."""
+    ids = await store(b"1", b"2")
+    await node.runtime.stop(float("inf"))  # as when the database is slow
+
+    class SlowLink(KeptLink):
+        async def drained(self) -> None:
+            node.acknowledger.received(ids[1], "u1", "s1")
+
+    link = SlowLink()
+    link.waiting = 1
+    assert sent(await open_session(node, link=link)) == [0, *ids]
+
+
 async def test_what_comes_while_a_late_message_is_asked_for_follows_it(node, monkeypatch):
     session, ids = await overtaken(node)
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(pair) -> float:
+    async def slow(pair) -> Had:
         asked.set()
         await answer.wait()
-        return 0.0
+        return Had(0.0, None)
 
-    monkeypatch.setattr(receipt_ages, "get", slow)
+    monkeypatch.setattr(receipts, "get", slow)
     session.deliver(message(ids[0]))
     session.deliver(message(ids[1] + 1))
     await asked.wait()
@@ -415,7 +440,7 @@ async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
         raise OperationalError("away")
 
     session, ids = await overtaken(node)
-    monkeypatch.setattr(receipt_ages, "get", away)
+    monkeypatch.setattr(receipts, "get", away)
     session.deliver(message(ids[0]))
     await eventually(lambda: "waits for the next audit" in caplog.text)
     assert sent(session) == [0, ids[1]]

@@ -1,0 +1,47 @@
+"""Which transactions a snapshot saw."""
+
+import pytest
+from django.db import connection
+
+from imgo_site.snapshots import WRAP, Snapshot
+from tests import call_and_close, in_thread
+
+
+@pytest.mark.parametrize(
+    ("text", "seen", "unseen"),
+    [
+        ("10:10:", [3, 9], [10, 11]),
+        ("10:15:10,12", [9, 11, 13, 14], [10, 12, 15, 20]),
+        # Rows have the lower half of an id alone, which begins anew after 2**32.
+        (f"{WRAP + 5}:{WRAP + 5}:", [4, WRAP - 1], [5, 6]),
+        (f"{WRAP - 2}:{WRAP - 2}:", [WRAP - 3], [WRAP - 2, WRAP - 1, 0, 7]),
+        (f"{3 * WRAP + 10}:{3 * WRAP + 15}:{3 * WRAP + 12}", [9, 11, WRAP - 7], [12, 15]),
+    ],
+)
+def test_snapshot_sees_what_had_ended(text, seen, unseen):
+    snapshot = Snapshot.parse(text)
+    assert [snapshot.sees(xmin) for xmin in seen] == [True] * len(seen)
+    assert [snapshot.sees(xmin) for xmin in unseen] == [False] * len(unseen)
+
+
+def insert(name: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO push_duty (name, until) VALUES (%s, now()) RETURNING xmin::text::bigint",
+            [name],
+        )
+        return cursor.fetchone()[0]
+
+
+def take_snapshot() -> Snapshot:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_snapshot()::text")
+        return Snapshot.parse(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_snapshot_of_postgres_sees_rows_committed_before_it():
+    before = await in_thread(call_and_close, insert, "snapshot-1")
+    snapshot = await in_thread(call_and_close, take_snapshot)
+    after = await in_thread(call_and_close, insert, "snapshot-2")
+    assert (snapshot.sees(before), snapshot.sees(after)) == (True, False)
