@@ -115,6 +115,7 @@ class RedisRegistry:
         self._renewing: Iterator[str] = iter(())
         self._waiting: deque[Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
+        self._adding = 0  # sessions that are being added: sent before whatever is sent now
 
     # What a node writes
 
@@ -194,6 +195,7 @@ class RedisRegistry:
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease and what hangs on it; if it was lost, write `entries` again."""
         listed = list(entries)
+        sessions += self._adding
         assert self._node is not None
         addresses = {entry.address for entry, _ in listed}
         self._node = replace(self._node, addresses=len(addresses))
@@ -245,6 +247,13 @@ class RedisRegistry:
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Count a session in, or raise `TooManySessions`, or make room for it."""
+        self._adding += 1
+        try:
+            return await self._add(entry, cap, evict=evict)
+        finally:
+            self._adding -= 1
+
+    async def _add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         keys = (key_name(entry.key), count_name(entry.node))
         if not cap:
             await self._do(("EVAL", _ADD, 2, *keys, entry.id, _encode(entry), KEY_TTL))

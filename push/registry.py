@@ -130,7 +130,10 @@ class Registry(Protocol):
         """Drop connections that may be dead."""
 
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
-        """Renew the lease; if it was lost, write `entries` (session, rooms) again."""
+        """Renew the lease; if it was lost, write `entries` (session, rooms) again.
+
+        `sessions`: how many were added and not removed.
+        """
 
     async def report(
         self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False

@@ -162,7 +162,7 @@ class Upkeep:
             for name, entry in node.entries.items()
             if name in sessions
         ]
-        await node.registry.renew(len(sessions), entries)
+        await node.registry.renew(len(node.entries), entries)
         for entry, rooms in entries:
             if entry.id not in node.entries:
                 await node.registry.remove(entry, rooms)

@@ -269,6 +269,14 @@ async def test_renewing_what_is_there_changes_nothing(registry):
     assert [node.sessions for node in registry.nodes()] == [1]
 
 
+async def test_a_session_that_is_being_added_counts_in_a_renewal(registry):
+    adding = asyncio.create_task(registry.add(entry("s1"), 0, evict=False))
+    await asyncio.sleep(0)  # it is on its way to Redis
+    await registry.renew(0, [])
+    await adding
+    assert [node.sessions for node in registry.nodes()] == [1]
+
+
 # What Redis adds
 
 

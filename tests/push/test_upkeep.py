@@ -202,6 +202,18 @@ async def test_what_the_registry_lost_is_written_again(node, mode, redis_client)
     assert (seen.id, seen.name, seen.sessions) == (node.id, node.name, 1)
 
 
+async def test_renewal_counts_a_session_that_has_not_joined_its_groups_yet(node, monkeypatch):
+    add = node.hub.add
+
+    async def add_after_a_renewal(*arguments: Any) -> None:
+        await node.upkeep.renew()
+        await add(*arguments)
+
+    monkeypatch.setattr(node.hub, "add", add_after_a_renewal)
+    await admit(node, "u1")
+    assert [one.sessions for one in await in_thread(node.registry.nodes)] == [1]
+
+
 async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
     async def fail(*_: object) -> None:
         raise DatabaseError("away")
