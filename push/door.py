@@ -79,6 +79,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._opening: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._ports: list[Any] = []  # Twisted's, that are listened on
+        self._hosts: list[str] = []  # the addresses of HTTP_PORT, listened on or not
 
     def run(self) -> None:
         """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
@@ -137,6 +138,8 @@ class ImgoServer(Server):  # type: ignore[misc]
         try:
             for port in listen_http(self.http_factory):
                 self.listen_success(port)
+            hosts = [port.getHost() for port in self._ports]
+            self._hosts = [one.host for one in hosts if one.port == conf.HTTP_PORT]
         except OSError as error:
             self._fail(ports.reason(error, "IMGO_HTTP_PORT, IMGO_WS_PORT"))
 
@@ -236,13 +239,20 @@ class ImgoServer(Server):  # type: ignore[misc]
             return
         if is_drained and self._others_listen():
             self._stop_listening()
-        elif not self._ports:
+            return
+        if not self._ports:
             self._listen_http()
+        if self._listener is None:
             self._listen_tcp()
 
     def _others_listen(self) -> bool:
-        ours: int = sum(port.getHost().port == conf.HTTP_PORT for port in self._ports)
-        return ports.listeners() > ours
+        """Return whether others listen at HTTP_PORT; False where that cannot be found out."""
+        try:
+            count = ports.listeners(self._hosts)
+        except OSError as error:  # out of file descriptors: a drain must go on all the same
+            logger.warning("it is not known who else listens: %s", error)
+            return False
+        return count > (len(self._hosts) if self._ports else 0)
 
     def _stop_listening(self) -> None:
         for port in self._ports:

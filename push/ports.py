@@ -3,7 +3,7 @@
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -117,18 +117,18 @@ def _bound(family: Family, host: str, port: int, option: int) -> socket.socket:
     return sock
 
 
-def listeners() -> int:
-    """Return how many sockets of this machine listen at HTTP_PORT of our addresses, ours too.
+def listeners(hosts: Iterable[str]) -> int:
+    """Return how many sockets of this machine listen at HTTP_PORT of these IP addresses.
 
     As Linux tells it, which shows those that listen before all others; elsewhere 0. Raises OSError.
     """
-    ours = {f"{_in_kernel(family, host)}:{conf.HTTP_PORT:04X}" for family, host in addresses()}
+    ours = {f"{_in_kernel(host)}:{conf.HTTP_PORT:04X}" for host in hosts}
     return sum(_listening(table, ours) for table in KERNEL_TABLES if table.exists())
 
 
-def _in_kernel(family: Family, host: str) -> str:
+def _in_kernel(host: str) -> str:
     """An address as the kernel's tables have it: words in the machine's order."""
-    packed = socket.inet_pton(family, host)
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
 
 

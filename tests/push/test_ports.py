@@ -56,19 +56,19 @@ def test_listeners_are_those_at_our_own_address(imgo, host):
     port = free_port()
     imgo(HOST=host, HTTP_PORT=port)
     with ExitStack() as opened:
-        counts = [ports.listeners()]
+        counts = [ports.listeners([host])]
         for _ in range(2):
             (sock,) = ports.listen(port, shared=True)
             opened.enter_context(sock)
-            counts.append(ports.listeners())
+            counts.append(ports.listeners([host]))
         # Bound, and a connection: neither listens. Another address: somebody else's.
         opened.enter_context(socket.create_connection((host, port), 5))
         opened.enter_context(socket.create_server(("127.0.0.1", free_port())))
         if host in {"127.0.0.1", "::1"}:
             opened.enter_context(socket.create_server(("127.0.0.2", port)))
-        counts.append(ports.listeners())
+        counts.append(ports.listeners([host]))
     assert counts == [0, 1, 2, 2]
-    assert ports.listeners() == 0
+    assert ports.listeners([host]) == 0
 
 
 def test_listen_on_a_port_that_is_taken_raises(imgo):
