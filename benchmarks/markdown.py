@@ -66,14 +66,19 @@ def _circumstances(document: dict[str, Any]) -> str:
     )
 
 
+def find(rows: list[dict[str, Any]], scenario: str, beginning: str) -> list[dict[str, Any]]:
+    """Return the rows of a scenario whose `what` begins so."""
+    return [
+        row for row in rows if row["scenario"] == scenario and row["what"].startswith(beginning)
+    ]
+
+
 def _value(document: dict[str, Any], row_name: tuple[str, str] | None) -> str:
-    """Return the value of the one row whose `what` begins so, with its unit; "" for None."""
+    """Return the value of a row, by scenario and beginning, with its unit; "" for None."""
     if row_name is None:
         return ""
-    scenario, beginning = row_name
-    for row in document["rows"]:
-        is_it = row["scenario"] == scenario and row["what"].startswith(beginning)
-        if is_it and row["value"] is not None:
+    for row in find(document["rows"], *row_name):
+        if row["value"] is not None:
             return f"{number(row['value'])} {row['unit'].split('/')[0]}"
     return "not measured"
 

@@ -67,12 +67,12 @@ def _measured(name: str = "benchmark.json") -> Any:
 
 def _value(rows: list[dict[str, Any]], scenario: str, what: str) -> float:
     """One figure, by the beginning of its name. Raises `PluginError` without exactly one."""
-    found = [
-        row["value"] for row in rows if row["scenario"] == scenario and row["what"].startswith(what)
-    ]
+    from benchmarks import markdown
+
+    found = markdown.find(rows, scenario, what)
     if len(found) != 1:
         raise PluginError(f"docs/benchmark*.json: {len(found)} rows of {scenario}: {what}...")
-    return float(found[0])
+    return float(found[0]["value"])
 
 
 def figures() -> str:
