@@ -32,7 +32,7 @@ class Snapshot:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `xmin:xmax:xid,xid,...`."""
+        """Return the snapshot of a text `xmin:xmax:xid,xid,...`, the last part empty or not."""
         xmin, xmax, xids = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, xids.split(",")))))
 

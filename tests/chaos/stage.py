@@ -41,7 +41,7 @@ class Stage:
 
     @property
     def cluster(self) -> Cluster:
-        """The installation."""
+        """The installation that the load is on."""
         return self.load.cluster
 
     def now(self) -> float:

@@ -47,7 +47,7 @@ async def trust(body, facts) -> Identity:
 
 
 async def never(identity, room) -> bool:
-    """A ROOM_AUTHORIZER."""
+    """Let nobody into a room but `open`; for ROOM_AUTHORIZER."""
     return room == "open"
 
 

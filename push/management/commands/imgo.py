@@ -24,7 +24,7 @@ DATABASES = {"postgresql": "Postgres", "sqlite": "SQLite"}  # by Django's names 
 
 
 class Command(ImgoCommand):
-    """Serve."""
+    """Run a node until it is stopped, or several that share their ports."""
 
     help = (
         "Serve HTTP, WebSocket and raw TCP: a node, and with no environment set everything. Ports "
