@@ -47,9 +47,9 @@ example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: mak
 
 .PHONY: test
 test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
+	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
 	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist worksteal) \
 		$(if $(CHROMIUM),,--ignore=tests/browser) $(ARGS)
-	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
 	$(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH. Get one" \
 		"(Debian: apt-get install chromium), or name one: make test CHROMIUM=/path/to/it")
 
