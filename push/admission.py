@@ -11,7 +11,8 @@ import time
 from typing import Protocol
 
 from imgo_site.conf import conf
-from push import files, metrics
+from push import files
+from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,14 @@ from twisted.internet import defer, reactor
 from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
-from push import health, metrics, pool, ports
+from push import health, ports
 from push.admission import Admission
 from push.background import Background
 from push.body_gate import BodyGate
 from push.http_bodies import Bodies
 from push.http_channel import Channel
+from push.metrics import database_pool as pool
+from push.metrics import definitions as metrics
 from push.node import Node, get_node, stop_node
 from push.runtime import Runtime, finish
 from push.shutdown import Shutdown

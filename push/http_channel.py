@@ -18,10 +18,10 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, TooLarge, TooSlow
 from imgo_site.names import REQUEST_LINE_MAX
 from imgo_site.request_limits import body_limit, find_view
-from push import metrics
 from push.api.problems import answer_at
 from push.http_bodies import Body
 from push.http_target import BadTarget, read_target
+from push.metrics import definitions as metrics
 from push.ports import plain_address
 from push.tcp_listener import has_proxy_header
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header

@@ -15,8 +15,8 @@ from typing import Any
 from imgo_site.addresses import HEADER, client_address
 from imgo_site.errors import Unavailable
 from imgo_site.prefix import without_prefix
-from push import metrics
 from push.api.problems import answer_at
+from push.metrics import definitions as metrics
 from push.probes import PATHS
 
 WORKING = 24  # requests that are worked on at the same time; each is a thread

@@ -15,7 +15,6 @@ from typing import Any
 from imgo_site import tracing
 from imgo_site.batching import settle
 from imgo_site.conf import conf
-from push import metrics
 from push.background import Background
 from push.drains import Drains
 from push.ensured import Ensured
@@ -32,6 +31,7 @@ from push.envelope import (
 from push.groups import ALL, is_key_group, node_group
 from push.holds import Holds
 from push.layers import groups_add, groups_discard
+from push.metrics import definitions as metrics
 from push.outbox import Outbox, write_spread
 from push.recent import Recent
 from push.session import Outgoing, Session

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from push.metrics import count_close
+from push.metrics.definitions import count_close
 from push.session import Session
 from push.wire import CloseCode
 

@@ -18,7 +18,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, receipts
-from push import health, metrics, publish, written
+from push import health, publish, written
 from push.audience import Audience
 from push.envelope import close_envelope
 from push.fanout import ONLINE_FACTOR
@@ -26,6 +26,7 @@ from push.groups import ALL, key_group, node_group, room_group
 from push.holds import Hold
 from push.hub import Hub
 from push.layers import on_reconnect
+from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.pacing import Pacer
 from push.recovery import recover

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 
 from django.conf import settings
 
+from push.metrics.shared_directory import SharedMetrics
 from push.node import own_name
 from push.ports import held, ports, reason
-from push.shared_metrics import SharedMetrics
 from push.supervisor import Child, Supervisor
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from imgo_site.conf import conf
 from push.admission import Admission
 from push.background import Background
-from push.metrics import count_close
+from push.metrics.definitions import count_close
 from push.pace import Pace, weigh
 from push.poller import READ, WRITE, Poller
 from push.session import Session

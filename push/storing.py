@@ -19,7 +19,7 @@ from imgo_site.postgres.connection import Connection, is_cut
 from imgo_site.postgres.outcome import Outcome
 from offline.models import Message, NewMessage
 from offline.store import DedupeTable, Stored, insert
-from push import metrics
+from push.metrics import definitions as metrics
 from push.models import Dedupe
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from imgo_site.conf import conf
-from push.shared_metrics import SharedMetrics
+from push.metrics.shared_directory import SharedMetrics
 from push.shutdown import SUPERVISED
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
-from push import metrics
+from push.metrics import definitions as metrics
 from push.poller import READ
 from push.ports import listen, plain_address
 from push.sockets import Care, TcpLink

@@ -17,10 +17,10 @@ from django.db import connection
 from imgo_site.conf import conf
 from imgo_site.database_threads import use_own_connection
 from push import supervisor, vitals
+from push.metrics.shared_directory import SharedMetrics
+from push.metrics.worker_endpoint import WorkerMetrics
 from push.process_list import announcer
-from push.shared_metrics import SharedMetrics
 from push.tasks import queue_of
-from push.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ many sessions of how many nodes got it.
 
 from imgo_site.database_threads import cluster_threads
 from offline.models import Reach
-from push import metrics
+from push.metrics import definitions as metrics
 
 MESSAGES_MAX = 50_000  # whose counts wait to be stored
 FLUSH_EVERY = 1.0  # seconds

@@ -5,8 +5,8 @@ from typing import ClassVar
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from push import metrics
 from push.api.base import ApiView
+from push.metrics import definitions as metrics
 from push.vitals import refresh_metrics
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from push import admission as module
-from push import files, metrics
+from push import files
 from push.admission import Admission
+from push.metrics import definitions as metrics
 
 
 class Connection:

@@ -17,10 +17,11 @@ from imgo_site.errors import Unavailable
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from offline.outbox import ATTEMPTS_MAX, Busy
-from push import fanout, metrics
+from push import fanout
 from push.envelope import CLOSE, MESSAGE, Envelope
 from push.fanout import drain
 from push.groups import ALL, key_group, partition_of, room_group
+from push.metrics import definitions as metrics
 from push.publish import publish
 from push.redis_registry import RedisRegistry
 from push.registry import NodeEntry

@@ -11,7 +11,8 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
 from imgo_site.celery import app
-from push import metrics, process_list, snapshot
+from push import process_list, snapshot
+from push.metrics import definitions as metrics
 from push.process_list import Announcer, tally
 from push.redis_processes import IDS
 from push.redis_registry import RedisRegistry

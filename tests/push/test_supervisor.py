@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from push import processes
+from push.metrics.shared_directory import SharedMetrics
 from push.ports import ports
-from push.shared_metrics import SharedMetrics
 from push.supervisor import (
     BACKOFF,
     HEALTHY_AFTER,

@@ -10,7 +10,8 @@ from django.test import Client
 
 from accounts.models import SCOPES, ApiKey, Token, digest
 from offline.models import Message
-from push import demo, health, metrics
+from push import demo, health
+from push.metrics import definitions as metrics
 from push.wire import CloseCode
 
 pytestmark = pytest.mark.django_db

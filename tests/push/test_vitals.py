@@ -11,8 +11,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from offline.models import Message, Outbox, Pending
-from push import health, metrics, pool, readiness, vitals
+from push import health, readiness, vitals
 from push.look import Look
+from push.metrics import database_pool as pool
+from push.metrics import definitions as metrics
 from push.models import Canary
 from push.redis_registry import RedisRegistry
 from push.services import push_to_key

@@ -11,7 +11,7 @@ from celery.signals import task_postrun
 from django.core.signals import request_finished
 from django.db import connection
 
-from push import metrics
+from push.metrics import definitions as metrics
 
 NOTE_EVERY = 1.0  # seconds
 

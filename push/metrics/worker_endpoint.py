@@ -18,8 +18,8 @@ from django.core.wsgi import get_wsgi_application
 
 from imgo_site.celery import app
 from imgo_site.conf import conf
-from push import metrics
-from push.shared_metrics import SharedMetrics
+from push.metrics import definitions as metrics
+from push.metrics.shared_directory import SharedMetrics
 
 logger = logging.getLogger(__name__)
 
