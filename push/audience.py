@@ -7,7 +7,7 @@ asked for, every few seconds in one look at the registry.
 import asyncio
 from itertools import islice
 
-from push.groups import room_group
+from push.bus.groups import room_group
 from push.hub import Hub
 from push.registry import Registry
 

@@ -24,8 +24,8 @@ from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from push import health, ports
 from push.admission import Admission
-from push.background import Background
 from push.body_gate import BodyGate
+from push.bus.background_tasks import Background
 from push.http_bodies import Bodies
 from push.http_channel import Channel
 from push.metrics import database_pool as pool

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from imgo_site.conf import conf
-from push.background import Background
+from push.bus.background_tasks import Background
 from push.outbox import Outbox
 from push.session import Outgoing
 

@@ -28,9 +28,9 @@ from imgo_site.errors import (
     Unavailable,
 )
 from imgo_site.names import DASHBOARD_ROOM, check_name
+from push.bus.layers import LAYER_ERRORS
 from push.guard import guard
 from push.handshake_deadline import HandshakeDeadline
-from push.layers import LAYER_ERRORS
 from push.node import Node, get_node
 from push.registry import Entry
 from push.replay import Replay

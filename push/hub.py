@@ -15,10 +15,8 @@ from typing import Any
 from imgo_site import tracing
 from imgo_site.batching import settle
 from imgo_site.conf import conf
-from push.background import Background
-from push.drains import Drains
-from push.ensured import Ensured
-from push.envelope import (
+from push.bus.background_tasks import Background
+from push.bus.envelope import (
     CLOSE,
     DRAIN,
     ECHO,
@@ -28,9 +26,11 @@ from push.envelope import (
     echo_envelope,
     fault_of,
 )
-from push.groups import ALL, is_key_group, node_group
+from push.bus.groups import ALL, is_key_group, node_group
+from push.bus.layers import groups_add, groups_discard
+from push.drains import Drains
+from push.ensured import Ensured
 from push.holds import Holds
-from push.layers import groups_add, groups_discard
 from push.metrics import definitions as metrics
 from push.outbox import Outbox, write_spread
 from push.recent import Recent

@@ -18,14 +18,15 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, receipts
-from push import health, publish, written
+from push import health, written
 from push.audience import Audience
-from push.envelope import close_envelope
+from push.bus import publish
+from push.bus.envelope import close_envelope
+from push.bus.groups import ALL, key_group, node_group, room_group
+from push.bus.layers import on_reconnect
 from push.fanout import ONLINE_FACTOR
-from push.groups import ALL, key_group, node_group, room_group
 from push.holds import Hold
 from push.hub import Hub
-from push.layers import on_reconnect
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.pacing import Pacer

@@ -12,9 +12,9 @@ from django.db import transaction
 from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import check_name
-from push.envelope import close_envelope, drain_envelope, undrain_envelope
-from push.groups import key_group, node_group
-from push.publish import publish
+from push.bus.envelope import close_envelope, drain_envelope, undrain_envelope
+from push.bus.groups import key_group, node_group
+from push.bus.publish import publish
 from push.registry import NodeEntry, get_registry
 from push.wire import CloseCode
 

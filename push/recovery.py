@@ -25,9 +25,9 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
 from offline.pending import Acknowledger
 from offline.pendings import Page, Pending, PendingMessage
-from push.groups import key_group
+from push.bus.groups import key_group
+from push.bus.layers import LAYER_ERRORS
 from push.hub import Hub
-from push.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
 from push.session import Outgoing, Session
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from push.groups import key_group, room_group
+from push.bus.groups import key_group, room_group
 from push.registry import Entry
 
 PREFIX = "imgo:registry:"

@@ -21,7 +21,8 @@ import redis.asyncio as aioredis
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions, Unavailable
-from push import redis_looks, redis_processes, service_faults
+from push import redis_looks, redis_processes
+from push.bus import service_faults
 from push.redis_names import (
     PREFIX,
     count_name,

@@ -12,8 +12,8 @@ from typing import Any
 from django.db import Error as DatabaseError
 
 from imgo_site.errors import Unavailable
-from push.background import is_cancelled
-from push.layers import LAYER_ERRORS
+from push.bus.background_tasks import is_cancelled
+from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.origin import current_origin, request_of
 from offline.models import NewMessage
 from push.bodies import is_json
-from push.groups import partition_of
+from push.bus.groups import partition_of
 from push.metrics import definitions as metrics
 from push.storing import store
 from push.waker import wake

@@ -26,8 +26,8 @@ from imgo_site.estimates import EXACT_MAX, estimated_count
 from imgo_site.names import DASHBOARD_ROOM
 from offline.models import Event, Message, Pending
 from push import vitals
-from push.envelope import MESSAGE, Envelope
-from push.groups import room_group
+from push.bus.envelope import MESSAGE, Envelope
+from push.bus.groups import room_group
 from push.models import Canary, Duty
 from push.registry import FullestRooms, ProcessEntry, Tally, get_registry
 from push.wire import Op

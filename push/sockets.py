@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
 from push.admission import Admission
-from push.background import Background
+from push.bus.background_tasks import Background
 from push.metrics.definitions import count_close
 from push.pace import Pace, weigh
 from push.poller import READ, WRITE, Poller

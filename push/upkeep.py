@@ -23,10 +23,11 @@ from imgo_site.postgres.limits import limited
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import audience, process_list, publish, snapshot
+from push import audience, process_list, snapshot
+from push.bus import publish
+from push.bus.groups import room_group
+from push.bus.layers import reconnect
 from push.fanout import drain
-from push.groups import room_group
-from push.layers import reconnect
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.models import Node as NodeRow

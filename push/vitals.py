@@ -11,7 +11,8 @@ from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, bounded_count, estimated_count
 from offline.models import Outbox, Pending
-from push import health, readiness, service_faults
+from push import health, readiness
+from push.bus import service_faults
 from push.look import Look
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics

@@ -103,7 +103,7 @@ async def production_node(
     mode_of, transactional_db, monkeypatch, _stops_at_once
 ) -> AsyncIterator[Node]:
     """This process's node, which listens to Redis, and connects again without a pause."""
-    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.bus.redis_listener.RETRY_INTERVAL", 0.01)
     mode_of("production")
     yield await get_node()
     await stop_node()

@@ -5,7 +5,7 @@ import pytest
 from imgo_site.errors import Unavailable
 from push import audience as module
 from push.audience import Audience
-from push.groups import room_group
+from push.bus.groups import room_group
 
 
 class Rooms:

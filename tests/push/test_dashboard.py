@@ -21,8 +21,8 @@ from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Pending
 from push import snapshot
+from push.bus.groups import key_group, node_group
 from push.dashboard import views
-from push.groups import key_group, node_group
 from push.models import Duty
 from push.redis_registry import RedisRegistry
 from push.registry import Entry, FullestRooms, NodeEntry

@@ -4,9 +4,9 @@ import pytest
 
 from offline.models import Outbox
 from push import drains as module
+from push.bus.groups import partition_of
 from push.drains import Drains
 from push.fanout import envelopes_of
-from push.groups import partition_of
 from push.services import Push, accept_push
 from tests import eventually, in_thread
 

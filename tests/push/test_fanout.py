@@ -18,11 +18,11 @@ from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from offline.outbox import ATTEMPTS_MAX, Busy
 from push import fanout
-from push.envelope import CLOSE, MESSAGE, Envelope
+from push.bus.envelope import CLOSE, MESSAGE, Envelope
+from push.bus.groups import ALL, key_group, partition_of, room_group
+from push.bus.publish import publish
 from push.fanout import drain
-from push.groups import ALL, key_group, partition_of, room_group
 from push.metrics import definitions as metrics
-from push.publish import publish
 from push.redis_registry import RedisRegistry
 from push.registry import NodeEntry
 from push.services import Push, accept_push, accept_pushes, push_to_key

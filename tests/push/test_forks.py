@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from offline.models import Message
-from push.envelope import close_envelope
+from push.bus.envelope import close_envelope
+from push.bus.publish import publish
 from push.group_commit import accept_in_group, group_commit
-from push.publish import publish
 from push.services import Push
 from push.waker import waker
 from tests import PATIENCE

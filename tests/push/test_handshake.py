@@ -16,7 +16,7 @@ from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Had, Receipt
 from offline.models import Pending
 from offline.pending import pending_pages, receipts
-from push.groups import key_group
+from push.bus.groups import key_group
 from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.recovery import recover

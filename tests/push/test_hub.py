@@ -7,10 +7,10 @@ import pytest
 
 from offline.models import Message
 from push import hub as hub_module
-from push.envelope import as_layer_message, close_envelope, message_envelope
-from push.groups import ALL, key_group, node_group, room_group
+from push.bus.envelope import as_layer_message, close_envelope, message_envelope
+from push.bus.groups import ALL, key_group, node_group, room_group
+from push.bus.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
 from push.hub import Hub
-from push.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
 from push.session import Kind
 from push.wire import CloseCode
 from tests import PATIENCE, eventually
@@ -502,7 +502,7 @@ async def test_a_join_fails_while_redis_does_not_answer(settings, closed_port):
 async def test_a_connection_that_was_cut_is_made_again_with_all_groups(
     pubsub, redis_client, monkeypatch
 ):
-    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.bus.redis_listener.RETRY_INTERVAL", 0.01)
     channel = await pubsub.new_channel()
     await pubsub.groups_add(["g1", "g2"], channel)
     for connection in redis_client.client_list(_type="pubsub"):

@@ -9,7 +9,7 @@ from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
 from push import health
 from push import node as module
-from push.groups import room_group
+from push.bus.groups import room_group
 from push.hub import Hub
 from push.models import Node as NodeRow
 from push.node import get_node, is_running, stop_node

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from push import outbox as module
+from push.bus.layers import InProcessChannelLayer
 from push.hub import Hub
-from push.layers import InProcessChannelLayer
 from push.outbox import Outbox, write_spread, write_to_all
 from push.session import Kind, Session
 from tests import eventually

@@ -21,7 +21,7 @@ from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push import fanout, snapshot
 from push import upkeep as module
-from push.groups import key_group, partition_of, room_group
+from push.bus.groups import key_group, partition_of, room_group
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow

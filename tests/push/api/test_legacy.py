@@ -11,7 +11,7 @@ from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
-from push.groups import partition_of
+from push.bus.groups import partition_of
 from push.guard import Guard
 from push.services import push_to_key
 from tests import in_thread

@@ -14,7 +14,7 @@ from django.test import RequestFactory
 from imgo_site.wsgi import application
 from offline.models import Message, Outbox, Pending
 from push.api import stream
-from push.groups import partition_of
+from push.bus.groups import partition_of
 from push.services import Push, accept_pushes
 
 PATH = "/api/v1/pushes/stream"

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import Token, digest
 from offline.models import Message, Outbox, Pending
-from push.groups import key_group, partition_of
+from push.bus.groups import key_group, partition_of
 from push.services import push_to_key
 from tests import in_thread
 

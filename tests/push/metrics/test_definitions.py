@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from push.bus.layers import InProcessChannelLayer
 from push.hub import Hub
-from push.layers import InProcessChannelLayer
 from push.metrics import definitions as metrics
 from push.outbox import write_to_all
 from push.session import Kind, Outgoing, deliveries, frames_written

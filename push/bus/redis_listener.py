@@ -17,7 +17,7 @@ from typing import Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from push.background import is_cancelled
+from push.bus.background_tasks import is_cancelled
 
 logger = logging.getLogger(__name__)
 

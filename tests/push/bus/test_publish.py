@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from push import publish as module
-from push.envelope import close_envelope
-from push.publish import publish, use_loop
+from push.bus import publish as module
+from push.bus.envelope import close_envelope
+from push.bus.publish import publish, use_loop
 from tests import in_thread
 
 

@@ -14,9 +14,9 @@ from channels.layers import get_channel_layer
 
 from imgo_site.errors import Unavailable
 from imgo_site.forks import renew_after_fork
-from push import service_faults
-from push.envelope import Envelope, as_layer_message
-from push.layers import LAYER_ERRORS, groups_send
+from push.bus import service_faults
+from push.bus.envelope import Envelope, as_layer_message
+from push.bus.layers import LAYER_ERRORS, groups_send
 
 TIMEOUT = 5.0  # seconds for one call; what takes longer is sent again, later
 

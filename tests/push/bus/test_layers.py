@@ -8,8 +8,8 @@ import pytest
 from channels.layers import channel_layers
 from redis.asyncio.client import Pipeline
 
-from push import layers as module
-from push.layers import (
+from push.bus import layers as module
+from push.bus.layers import (
     LAYER_ERRORS,
     InProcessChannelLayer,
     PubSubChannelLayer,
@@ -51,7 +51,7 @@ def test_it_is_what_the_embedded_mode_makes(settings):
 
 @pytest.fixture
 async def pubsub(settings, redis_client, monkeypatch) -> AsyncIterator[PubSubChannelLayer]:
-    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.bus.redis_listener.RETRY_INTERVAL", 0.01)
     layer = PubSubChannelLayer(hosts=[settings.REDIS_URL], prefix="t")
     yield layer
     await layer.flush()
@@ -172,7 +172,7 @@ def own_redis(tmp_path) -> Iterator[Redis]:
 
 
 async def test_a_redis_that_was_restarted_is_found_again(own_redis, monkeypatch):
-    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.bus.redis_listener.RETRY_INTERVAL", 0.01)
     layer = PubSubChannelLayer(hosts=[own_redis.url])
     reader = Reader(layer)
     await reader.join("a", "b")

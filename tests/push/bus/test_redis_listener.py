@@ -8,8 +8,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 
-from push import listener as module
-from push.listener import Listener
+from push.bus import redis_listener as module
+from push.bus.redis_listener import Listener
 from tests import eventually
 
 
