@@ -9,7 +9,7 @@ from itertools import islice
 
 from push.bus.groups import room_group
 from push.hub import Hub
-from push.registry import Registry
+from push.registry.base import Registry
 
 EVERY = 2.0  # seconds between two looks
 ROOMS_MAX = 2_000  # rooms of one look; where there are more, they take turns

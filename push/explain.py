@@ -17,7 +17,7 @@ from offline.models import Message, Pending
 from offline.records import Delivery
 from push import vitals
 from push.models import SessionRecord
-from push.registry import Entry, get_registry
+from push.registry.base import Entry, get_registry
 from push.session_records import SessionEvent
 
 

@@ -32,7 +32,7 @@ from push.bus.layers import LAYER_ERRORS
 from push.guard import guard
 from push.handshake_deadline import HandshakeDeadline
 from push.node import Node, get_node
-from push.registry import Entry
+from push.registry.base import Entry
 from push.replay import Replay
 from push.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op

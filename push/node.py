@@ -31,7 +31,7 @@ from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.pacing import Pacer
 from push.recovery import recover
-from push.registry import Entry, NodeEntry, get_registry
+from push.registry.base import Entry, NodeEntry, get_registry
 from push.runtime import Runtime, finish
 from push.session import Outgoing, Session
 from push.session_log import FLUSH_EVERY, SessionLog

@@ -14,7 +14,7 @@ from imgo_site.deployment import has_workers
 from offline.models import Message, Outbox, Pending
 from push.bus.service_faults import of_redis
 from push.models import Dedupe, Duty
-from push.registry import Registry
+from push.registry.base import Registry
 
 WRITE_TIMEOUT = 2.5  # seconds for the write that readiness tries, below a look's patience
 BROKER_TIMEOUT = 2  # seconds to connect to the broker

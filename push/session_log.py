@@ -14,7 +14,7 @@ from accounts.staff import is_dashboard_key
 from imgo_site.database_threads import cluster_threads
 from imgo_site.names import printable
 from push.metrics import definitions as metrics
-from push.registry import Entry
+from push.registry.base import Entry
 from push.session_records import EVENTS, Row, SessionEvent, SessionRecord
 from push.wire import CloseCode
 

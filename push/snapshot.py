@@ -29,7 +29,7 @@ from push import vitals
 from push.bus.envelope import MESSAGE, Envelope
 from push.bus.groups import room_group
 from push.models import Canary, Duty
-from push.registry import FullestRooms, ProcessEntry, Tally, get_registry
+from push.registry.base import FullestRooms, ProcessEntry, Tally, get_registry
 from push.wire import Op
 
 EVERY = 2.0  # seconds between two pictures that are sent to the dashboards

@@ -32,7 +32,7 @@ from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.models import Node as NodeRow
 from push.recovery import recover
-from push.registry import ProcessEntry
+from push.registry.base import ProcessEntry
 from push.runtime import Kept, Runtime, run_once
 from push.session import Session, deliveries
 from push.tasks import canary, queue_of

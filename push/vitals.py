@@ -17,7 +17,7 @@ from push.look import Look
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.models import Canary, Duty
-from push.registry import get_registry
+from push.registry.base import get_registry
 
 DEAF_AFTER = 3  # canary intervals
 COUNTED_MAX = 10_000  # pending rows that are counted, some milliseconds; more are estimated

@@ -21,7 +21,7 @@ from push.api.problems import CODE_OK, as_imgo_error, goim_response
 from push.api.v1 import body_of
 from push.bodies import is_json
 from push.group_commit import accept_in_group
-from push.registry import NodeEntry, get_registry
+from push.registry.base import NodeEntry, get_registry
 from push.services import Push, check_op
 
 TOP_MAX = 1_000  # rooms that one question may want

@@ -29,7 +29,7 @@ from push.api.v1 import body_of
 from push.bodies import is_json
 from push.group_commit import accept_in_group
 from push.guard import guard
-from push.registry import get_registry
+from push.registry.base import get_registry
 from push.services import Push
 from push.wire import json_body
 

@@ -38,7 +38,7 @@ from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.group_commit import accept_in_group
 from push.models import SessionRecord
 from push.operations import kick_key, revoke_token
-from push.registry import Entry, NodeEntry, get_registry
+from push.registry.base import Entry, NodeEntry, get_registry
 from push.services import Push, accept_pushes
 from push.session_records import SessionEvent
 

@@ -24,7 +24,7 @@ from offline.models import Message
 from push import operations
 from push.bodies import is_json
 from push.models import Dedupe, Node
-from push.registry import get_registry
+from push.registry.base import get_registry
 from push.services import CALLER_MAX, Push, accept_push, encode_body
 
 REPR_MAX = 200  # characters: the width of its column

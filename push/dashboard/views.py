@@ -26,7 +26,7 @@ from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
 from push.direct import has_websocket
 from push.pages import render
-from push.registry import Entry, fullest, get_registry
+from push.registry.base import Entry, fullest, get_registry
 from push.routing import websocket_path
 
 SESSIONS_SHOWN = 200

@@ -11,8 +11,8 @@ from imgo_site.conf import conf
 from push.fanout import drain
 from push.hub import Hub
 from push.node import Node, get_node, stop_node
-from push.redis_registry import RedisRegistry
-from push.registry import MemoryRegistry, Registry
+from push.registry.base import MemoryRegistry, Registry
+from push.registry.redis_registry import RedisRegistry
 from push.services import Push, accept_push
 
 Message = dict[str, Any]

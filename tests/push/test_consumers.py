@@ -24,7 +24,7 @@ from imgo_site.errors import BadRequest
 from offline.models import Pending
 from push.guard import guard
 from push.node import get_node, stop_node
-from push.redis_registry import RedisRegistry
+from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.services import Push, accept_push
 from push.session import Kind

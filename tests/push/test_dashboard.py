@@ -24,8 +24,8 @@ from push import snapshot
 from push.bus.groups import key_group, node_group
 from push.dashboard import views
 from push.models import Duty
-from push.redis_registry import RedisRegistry
-from push.registry import Entry, FullestRooms, NodeEntry
+from push.registry.base import Entry, FullestRooms, NodeEntry
+from push.registry.redis_registry import RedisRegistry
 from push.services import Push, accept_push
 from push.wire import CloseCode
 from tests import in_thread
@@ -328,7 +328,7 @@ def test_nobody_is_connected(browser, redis_client):
 
 
 def test_many_keys_are_shown_a_few_at_a_time(browser, populate, monkeypatch):
-    monkeypatch.setattr("push.redis_looks.SCAN", 10)
+    monkeypatch.setattr("push.registry.redis_queries.SCAN", 10)
     monkeypatch.setattr("push.dashboard.views.KEYS_SHOWN", 20)
     populate({f"u{n}": [] for n in range(200)})
     found: set[str] = set()

@@ -10,8 +10,8 @@ from django.test import Client, RequestFactory
 
 from push import snapshot
 from push.direct import has_websocket
-from push.redis_registry import RedisRegistry
-from push.registry import Entry, MemoryRegistry, NodeEntry
+from push.registry.base import Entry, MemoryRegistry, NodeEntry
+from push.registry.redis_registry import RedisRegistry
 from push.services import Push, accept_push
 
 NODES = [NodeEntry(f"n{number}", f"node-{number}", number, 1_700_000_000.0) for number in (1, 2)]
@@ -70,7 +70,7 @@ def test_rooms_filtered_by_part_show_those_of_all_nodes_once(browser, populate):
 
 
 def test_rooms_filtered_page_by_page_find_each_room_once(browser, populate, monkeypatch):
-    monkeypatch.setattr("push.redis_looks.SCAN", 10)
+    monkeypatch.setattr("push.registry.redis_queries.SCAN", 10)
     monkeypatch.setattr("push.dashboard.views.ROOMS_SHOWN", 20)
     populate([("u1", [f"r{n}" for n in range(200)])])
     populate([("u2", [f"r{n}" for n in range(150, 300)])], node=2)

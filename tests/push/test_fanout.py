@@ -23,8 +23,8 @@ from push.bus.groups import ALL, key_group, partition_of, room_group
 from push.bus.publish import publish
 from push.fanout import drain
 from push.metrics import definitions as metrics
-from push.redis_registry import RedisRegistry
-from push.registry import NodeEntry
+from push.registry.base import NodeEntry
+from push.registry.redis_registry import RedisRegistry
 from push.services import Push, accept_push, accept_pushes, push_to_key
 from tests import PATIENCE, call_and_close, in_thread
 

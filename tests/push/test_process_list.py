@@ -14,9 +14,9 @@ from imgo_site.celery import app
 from push import process_list, snapshot
 from push.metrics import definitions as metrics
 from push.process_list import Announcer, tally
-from push.redis_processes import IDS
-from push.redis_registry import RedisRegistry
-from push.registry import MemoryRegistry, NodeEntry, ProcessEntry, Tally
+from push.registry.base import MemoryRegistry, NodeEntry, ProcessEntry, Tally
+from push.registry.redis_processes import IDS
+from push.registry.redis_registry import RedisRegistry
 from push.session_log import log_refusal
 from push.session_records import SessionEvent
 from push.wire import CloseCode

@@ -8,7 +8,7 @@ from django.db import DatabaseError, connection
 
 from push import explain, session_log
 from push.models import SessionRecord
-from push.registry import Entry
+from push.registry.base import Entry
 from push.session_log import SessionLog, log_refusal
 from push.session_records import Row, SessionEvent
 from push.wire import CloseCode

@@ -16,7 +16,7 @@ from push.look import Look
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.models import Canary
-from push.redis_registry import RedisRegistry
+from push.registry.redis_registry import RedisRegistry
 from push.services import push_to_key
 
 ALL_WELL = {"process": "ok", "database": "ok", "workers": "ok", "layer": "ok"}

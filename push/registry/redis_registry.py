@@ -21,9 +21,19 @@ import redis.asyncio as aioredis
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions, Unavailable
-from push import redis_looks, redis_processes
 from push.bus import service_faults
-from push.redis_names import (
+from push.registry import redis_processes
+from push.registry import redis_queries as redis_looks
+from push.registry.base import (
+    REFUSED,
+    Entry,
+    FullestRooms,
+    NodeEntry,
+    ProcessEntry,
+    SomeKeys,
+    SomeRooms,
+)
+from push.registry.redis_keys import (
     PREFIX,
     count_name,
     decode_entry,
@@ -34,7 +44,6 @@ from push.redis_names import (
     text,
     waiting_name,
 )
-from push.registry import REFUSED, Entry, FullestRooms, NodeEntry, ProcessEntry, SomeKeys, SomeRooms
 
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal

@@ -3,7 +3,7 @@
 import msgspec
 
 from push.bus.groups import key_group, room_group
-from push.registry import Entry
+from push.registry.base import Entry
 
 PREFIX = "imgo:registry:"
 

@@ -9,15 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
-from push.redis_registry import CLIENT_NAME, RedisRegistry
-from push.registry import (
-    Entry,
-    FullestRooms,
-    MemoryRegistry,
-    NodeEntry,
-    Registry,
-    SomeKeys,
-)
+from push.registry.base import Entry, FullestRooms, MemoryRegistry, NodeEntry, Registry, SomeKeys
+from push.registry.redis_registry import CLIENT_NAME, RedisRegistry
 from tests import eventually
 
 NODE = NodeEntry("n1", "one:8000", 1, 100.0)
@@ -122,7 +115,7 @@ async def test_connected_keys_are_found_by_a_part_of_their_name(registry):
 
 
 async def test_all_connected_keys_are_found_a_few_at_a_time(registry, monkeypatch):
-    monkeypatch.setattr("push.redis_looks.SCAN", 10)
+    monkeypatch.setattr("push.registry.redis_queries.SCAN", 10)
     await add(registry, *(entry(f"s{n}", f"u{n}") for n in range(300)))
     found: dict[str, int] = {}
     pages, cursor = 0, 0
@@ -338,8 +331,8 @@ async def test_how_many_rooms_several_nodes_have_is_estimated(two, rooms_of):
 
 
 async def test_the_look_for_keys_is_bounded(make, monkeypatch):
-    monkeypatch.setattr("push.redis_looks.SCAN", 10)
-    monkeypatch.setattr("push.redis_looks.SCAN_MAX", 50)
+    monkeypatch.setattr("push.registry.redis_queries.SCAN", 10)
+    monkeypatch.setattr("push.registry.redis_queries.SCAN_MAX", 50)
     registry = await make(NODE)
     await add(registry, *(entry(f"s{n}", f"u{n}") for n in range(300)))
     some = registry.some_keys("nobody", 20)
@@ -455,7 +448,7 @@ async def test_more_than_one_pipeline_is_written_again(make, redis_client):
 
 
 async def test_the_keys_of_long_sessions_are_renewed_in_turns(make, redis_client, monkeypatch):
-    monkeypatch.setattr("push.redis_registry.KEY_RENEWAL", 2)
+    monkeypatch.setattr("push.registry.redis_registry.KEY_RENEWAL", 2)
     registry = await make(NODE)
     there = [(entry(f"s{n}", f"u{n}"), set()) for n in range(6)]
     await add(registry, *(one for one, _ in there))

@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from imgo_site.names import INT64_MAX, check_number
-from push.redis_names import PREFIX, decode_entry, rooms_name, text
-from push.registry import FullestRooms, NodeEntry, SomeKeys, SomeRooms, fullest
+from push.registry.base import FullestRooms, NodeEntry, SomeKeys, SomeRooms, fullest
+from push.registry.redis_keys import PREFIX, decode_entry, rooms_name, text
 
 CHUNK = 500  # names in one command
 CANDIDATES = 2_000  # fullest rooms of each node, among which the fullest of all are looked for

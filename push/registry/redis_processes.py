@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import redis
 
-from push.redis_names import PREFIX, text
-from push.registry import PROCESS_LEASE, ProcessEntry
+from push.registry.base import PROCESS_LEASE, ProcessEntry
+from push.registry.redis_keys import PREFIX, text
 
 IDS = f"{PREFIX}processes"
 

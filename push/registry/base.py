@@ -387,7 +387,7 @@ def _discard(table: dict[str, dict[str, Entry]], name: str, session_id: str) -> 
 def get_registry() -> Registry:
     """The registry of this setup: Redis's with `REDIS_URL`, else this process's own."""
     if url := redis_url():
-        from push.redis_registry import RedisRegistry
+        from push.registry.redis_registry import RedisRegistry
 
         return RedisRegistry(url)
     return MemoryRegistry()
