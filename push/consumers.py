@@ -24,14 +24,14 @@ from imgo_site.origins import client_scheme
 from push.bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
 from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
-from push.links import ResidentLink
 from push.node import Node
-from push.pace import TimedPace, weigh
-from push.pacing import PacedLink
-from push.session import Kind, Link, Session, encode_reply, shared
-from push.session_log import clean, log_refusal
-from push.session_records import SessionEvent
-from push.sockets import DIRECT_LINK, SocketLink, TcpLink
+from push.session.paced_link import PacedLink
+from push.session.read_pace import TimedPace, weigh
+from push.session.resident_link import ResidentLink
+from push.session.session import Kind, Link, Session, encode_reply, shared
+from push.session.session_log import clean, log_refusal
+from push.session.session_records import SessionEvent
+from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
 from push.wire import (
     CloseCode,
     Frame,

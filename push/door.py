@@ -23,7 +23,6 @@ from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from push import health, ports
-from push.admission import Admission
 from push.body_gate import BodyGate
 from push.bus.background_tasks import Background
 from push.http_bodies import Bodies
@@ -32,8 +31,9 @@ from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.node import Node, get_node, stop_node
 from push.runtime import Runtime, finish
+from push.session.admission import Admission
+from push.session.socket_link import Care, SocketLink
 from push.shutdown import Shutdown
-from push.sockets import Care, SocketLink
 from push.takeover import DirectRequest, listen_http, scope_of
 from push.tcp_listener import ROOM_PAUSE, TcpListener
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
 from push.outbox import Outbox
-from push.session import Outgoing
+from push.session.session import Outgoing
 
 ENSURED_MAX = 10_000  # messages that wait in one node, for all groups together
 FAIRNESS = 100  # messages handed over before the event loop gets a turn

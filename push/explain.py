@@ -18,7 +18,7 @@ from offline.records import Delivery
 from push import vitals
 from push.models import SessionRecord
 from push.registry.base import Entry, get_registry
-from push.session_records import SessionEvent
+from push.session.session_records import SessionEvent
 
 
 def of_message(key: str, message_id: int) -> list[str]:

@@ -34,7 +34,7 @@ from push.handshake_deadline import HandshakeDeadline
 from push.node import Node, get_node
 from push.registry.base import Entry
 from push.replay import Replay
-from push.session import Kind, Link, Session
+from push.session.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ and one that was read belong in one order, that of their ids: see `deliver_below
 from collections.abc import Callable, Container, Iterable
 from operator import attrgetter
 
-from push.session import Outgoing
+from push.session.session import Outgoing
 
 HELD_MAX = 1_000  # messages kept back for one group
 

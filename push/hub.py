@@ -34,7 +34,7 @@ from push.holds import Holds
 from push.metrics import definitions as metrics
 from push.outbox import Outbox, write_spread
 from push.recent import Recent
-from push.session import Outgoing, Session
+from push.session.session import Outgoing, Session
 from push.wire import CloseCode
 from push.written import Written
 

@@ -29,12 +29,12 @@ from push.holds import Hold
 from push.hub import Hub
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
-from push.pacing import Pacer
 from push.recovery import recover
 from push.registry.base import Entry, NodeEntry, get_registry
 from push.runtime import Runtime, finish
-from push.session import Outgoing, Session
-from push.session_log import FLUSH_EVERY, SessionLog
+from push.session.paced_link import Pacer
+from push.session.session import Outgoing, Session
+from push.session.session_log import FLUSH_EVERY, SessionLog
 from push.upkeep import Upkeep
 from push.wire import CloseCode
 

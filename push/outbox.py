@@ -22,7 +22,7 @@ from imgo_site.conf import conf
 from imgo_site.logs import note_push
 from push.bus.background_tasks import Background
 from push.metrics.definitions import DELIVERY_SECONDS
-from push.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
+from push.session.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
 from push.wire import FIRST_OWN_OP
 from push.written import Written
 

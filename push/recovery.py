@@ -29,7 +29,7 @@ from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.hub import Hub
 from push.metrics import definitions as metrics
-from push.session import Outgoing, Session
+from push.session.session import Outgoing, Session
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from imgo_site.database_threads import session_threads
 from offline.pending import history_pages, pending_pages
 from offline.pendings import Page, Pending, PendingMessage
 from push.handshake_deadline import HandshakeDeadline
-from push.session import Outgoing, Session
+from push.session.session import Outgoing, Session
 
 if TYPE_CHECKING:
     from push.node import Node

@@ -14,8 +14,8 @@ from twisted.internet import reactor
 from imgo_site.conf import conf
 from push.http_request import NodeRequest
 from push.ports import listen
-from push.sockets import DIRECT_LINK, SocketLink, WebSocketLink
-from push.websocket import answer_upgrade, refuse_upgrade
+from push.session.socket_link import DIRECT_LINK, SocketLink, WebSocketLink
+from push.session.websocket_framing import answer_upgrade, refuse_upgrade
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from push.models import Node as NodeRow
 from push.recovery import recover
 from push.registry.base import ProcessEntry
 from push.runtime import Kept, Runtime, run_once
-from push.session import Session, deliveries
+from push.session.session import Session, deliveries
 from push.tasks import canary, queue_of
 from push.wire import CloseCode
 

@@ -40,7 +40,7 @@ from push.models import SessionRecord
 from push.operations import kick_key, revoke_token
 from push.registry.base import Entry, NodeEntry, get_registry
 from push.services import Push, accept_pushes
-from push.session_records import SessionEvent
+from push.session.session_records import SessionEvent
 
 PAGE_MAX = 1000  # rows of one page
 OFFSET_MAX = 10**9  # rows before it

@@ -26,7 +26,7 @@ from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from push import session
+from push.session import session
 from push.wire import CloseCode
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -27,8 +27,8 @@ from push.node import get_node, stop_node
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.services import Push, accept_push
-from push.session import Kind
-from push.sockets import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
+from push.session.session import Kind
+from push.session.socket_link import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
 

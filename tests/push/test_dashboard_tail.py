@@ -8,7 +8,7 @@ from django.test import Client
 from push.dashboard import tail
 from push.models import SessionRecord
 from push.services import Push, accept_push
-from push.session_records import Row, SessionEvent
+from push.session.session_records import Row, SessionEvent
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.recovery import recover
 from push.services import Push, accept_push
-from push.session import Kind, Session
+from push.session.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
 from tests import PATIENCE, eventually, in_thread
 

@@ -11,7 +11,7 @@ from push.bus.envelope import as_layer_message, close_envelope, message_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
 from push.bus.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
 from push.hub import Hub
-from push.session import Kind
+from push.session.session import Kind
 from push.wire import CloseCode
 from tests import PATIENCE, eventually
 

@@ -8,7 +8,7 @@ from push import outbox as module
 from push.bus.layers import InProcessChannelLayer
 from push.hub import Hub
 from push.outbox import Outbox, write_spread, write_to_all
-from push.session import Kind, Session
+from push.session.session import Kind, Session
 from tests import eventually
 
 from .sessions import frames, make_session, message

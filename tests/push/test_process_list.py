@@ -17,8 +17,8 @@ from push.process_list import Announcer, tally
 from push.registry.base import MemoryRegistry, NodeEntry, ProcessEntry, Tally
 from push.registry.redis_processes import IDS
 from push.registry.redis_registry import RedisRegistry
-from push.session_log import log_refusal
-from push.session_records import SessionEvent
+from push.session.session_log import log_refusal
+from push.session.session_records import SessionEvent
 from push.wire import CloseCode
 
 API = ProcessEntry("h:1", "api", "h, pid 1", 1_700_000_000.0, (), Tally(drops=1, refusals=2))

@@ -13,7 +13,7 @@ from push.bus.layers import InProcessChannelLayer
 from push.hub import Hub
 from push.metrics import definitions as metrics
 from push.outbox import write_to_all
-from push.session import Kind, Outgoing, deliveries, frames_written
+from push.session.session import Kind, Outgoing, deliveries, frames_written
 from push.wire import CloseCode
 from tests import eventually
 

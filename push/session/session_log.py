@@ -15,7 +15,7 @@ from imgo_site.database_threads import cluster_threads
 from imgo_site.names import printable
 from push.metrics import definitions as metrics
 from push.registry.base import Entry
-from push.session_records import EVENTS, Row, SessionEvent, SessionRecord
+from push.session.session_records import EVENTS, Row, SessionEvent, SessionRecord
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Protocol
 
 from imgo_site.conf import conf
-from push.session import Link, Session
+from push.session.session import Link, Session
 
 TURN_MAX = 250  # links served before the event loop does something else
 CLOSE_TIMEOUT = 2.0  # seconds that a close waits for what was written before it

@@ -6,11 +6,12 @@ import logging
 import pytest
 from django.db import DatabaseError, connection
 
-from push import explain, session_log
+from push import explain
 from push.models import SessionRecord
 from push.registry.base import Entry
-from push.session_log import SessionLog, log_refusal
-from push.session_records import Row, SessionEvent
+from push.session import session_log
+from push.session.session_log import SessionLog, log_refusal
+from push.session.session_records import Row, SessionEvent
 from push.wire import CloseCode
 from tests import in_thread
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from push.poller import EVENTS_MAX, READ, WRITE, Poller
+from push.session.poller import EVENTS_MAX, READ, WRITE, Poller
 from tests import eventually
 
 

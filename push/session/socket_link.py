@@ -17,13 +17,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from imgo_site.conf import conf
-from push.admission import Admission
 from push.bus.background_tasks import Background
 from push.metrics.definitions import count_close
-from push.pace import Pace, weigh
-from push.poller import READ, WRITE, Poller
-from push.session import Session
-from push.websocket import Framing, FramingPool, packet, refuse_upgrade
+from push.session.admission import Admission
+from push.session.poller import READ, WRITE, Poller
+from push.session.read_pace import Pace, weigh
+from push.session.session import Session
+from push.session.websocket_framing import Framing, FramingPool, packet, refuse_upgrade
 from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, decode_text
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from push.websocket import (
+from push.session.websocket_framing import (
     POOL_MAX,
     Framing,
     FramingPool,

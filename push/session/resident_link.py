@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from push.metrics.definitions import count_close
-from push.session import Session
+from push.session.session import Session
 from push.wire import CloseCode
 
 Sender = Callable[[bytes], Awaitable[None]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from push.session import Batch, Kind
+from push.session.session import Batch, Kind
 from push.wire import CloseCode, Op
 
 from .sessions import KeptKeeper, frames, make_session, message, read

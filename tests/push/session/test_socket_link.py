@@ -13,10 +13,10 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from push import sockets as module
 from push.consumers import TcpConsumer
-from push.session import Session
-from push.sockets import Care, Gone, Inbox, SocketLink, TcpLink, WebSocketLink
+from push.session import socket_link as module
+from push.session.session import Session
+from push.session.socket_link import Care, Gone, Inbox, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
 
@@ -104,7 +104,7 @@ def adopt(
 ) -> Session:
     """An open session that has the link for its own."""
     from accounts.identity import Identity
-    from push.session import Kind
+    from push.session.session import Kind
 
     kind = Kind.BINARY if link.wraps else Kind.TCP
     keeper = KeptKeeper([] if acknowledged is None else acknowledged)

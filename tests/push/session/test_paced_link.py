@@ -11,9 +11,9 @@ import pytest
 
 from accounts.identity import Identity
 from push.consumers import TcpConsumer
-from push.pacing import PacedLink, Pacer, unacknowledged
-from push.session import Kind, Session
-from push.sockets import Care, TcpLink
+from push.session.paced_link import PacedLink, Pacer, unacknowledged
+from push.session.session import Kind, Session
+from push.session.socket_link import Care, TcpLink
 from push.wire import CloseCode, Op, encode_binary
 from tests import eventually
 
@@ -154,7 +154,7 @@ async def test_close_comes_behind_what_was_written(session, client):
 
 
 async def test_close_does_not_wait_for_a_client_that_does_not_read(session, client, monkeypatch):
-    monkeypatch.setattr("push.pacing.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("push.session.paced_link.CLOSE_TIMEOUT", 0.1)
     for n in range(1, 10):
         session.deliver(number(n))
     session.disconnect(CloseCode.GOING_AWAY)

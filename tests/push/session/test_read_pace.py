@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from push.pace import ACKED_IDS_PER_SECOND, Pace, TimedPace, weigh
+from push.session.read_pace import ACKED_IDS_PER_SECOND, Pace, TimedPace, weigh
 from push.wire import Frame, Op
 
 

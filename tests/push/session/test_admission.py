@@ -2,10 +2,10 @@
 
 import pytest
 
-from push import admission as module
 from push import files
-from push.admission import Admission
 from push.metrics import definitions as metrics
+from push.session import admission as module
+from push.session.admission import Admission
 
 
 class Connection:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from push.links import ResidentLink
+from push.session.resident_link import ResidentLink
 from push.wire import CloseCode
 from tests import eventually
 
