@@ -22,7 +22,7 @@ from twisted.internet import defer, reactor
 from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
-from push import health, ports
+from push import ports
 from push.body_gate import BodyGate
 from push.bus.background_tasks import Background
 from push.http_bodies import Bodies
@@ -34,6 +34,7 @@ from push.runtime import Runtime, finish
 from push.session.admission import Admission
 from push.session.socket_link import Care, SocketLink
 from push.shutdown import Shutdown
+from push.status import health
 from push.takeover import DirectRequest, listen_http, scope_of
 from push.tcp_listener import ROOM_PAUSE, TcpListener
 

@@ -18,7 +18,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, receipts
-from push import health, written
+from push import written
 from push.audience import Audience
 from push.bus import publish
 from push.bus.envelope import close_envelope
@@ -35,6 +35,7 @@ from push.runtime import Runtime, finish
 from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
+from push.status import health
 from push.upkeep import Upkeep
 from push.wire import CloseCode
 

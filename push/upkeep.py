@@ -23,7 +23,7 @@ from imgo_site.postgres.limits import limited
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import audience, process_list, snapshot
+from push import audience, process_list
 from push.bus import publish
 from push.bus.groups import room_group
 from push.bus.layers import reconnect
@@ -35,6 +35,7 @@ from push.recovery import recover
 from push.registry.base import ProcessEntry
 from push.runtime import Kept, Runtime, run_once
 from push.session.session import Session, deliveries
+from push.status import snapshot
 from push.tasks import canary, queue_of
 from push.wire import CloseCode
 

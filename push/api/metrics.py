@@ -7,7 +7,7 @@ from rest_framework.request import Request
 
 from push.api.base import ApiView
 from push.metrics import definitions as metrics
-from push.vitals import refresh_metrics
+from push.status.vitals import refresh_metrics
 
 
 class MetricsView(ApiView):

@@ -16,8 +16,8 @@ from django.db import connection, transaction
 from offline import balance
 from offline.events import Receipt
 from offline.models import Event, Message, Outbox, Pending
-from push import snapshot, vitals
 from push.models import Canary, Dedupe, Duty, Node
+from push.status import snapshot, vitals
 
 pytestmark = pytest.mark.django_db
 

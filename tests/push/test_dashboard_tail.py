@@ -63,7 +63,7 @@ def test_tail_data_without_database_is_a_problem(browser, monkeypatch):
     def fail(_limit: int) -> None:
         raise OperationalError("away")
 
-    monkeypatch.setattr("push.snapshot.latest_pushes", fail)
+    monkeypatch.setattr("push.status.snapshot.latest_pushes", fail)
     answer = browser.get("/dashboard/tail/data")
     assert answer.status_code == 503
     assert answer["Content-Type"] == "application/problem+json"

@@ -11,7 +11,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
 from imgo_site.celery import app
-from push import process_list, snapshot
+from push import process_list
 from push.metrics import definitions as metrics
 from push.process_list import Announcer, tally
 from push.registry.base import MemoryRegistry, NodeEntry, ProcessEntry, Tally
@@ -19,6 +19,7 @@ from push.registry.redis_processes import IDS
 from push.registry.redis_registry import RedisRegistry
 from push.session.session_log import log_refusal
 from push.session.session_records import SessionEvent
+from push.status import snapshot
 from push.wire import CloseCode
 
 API = ProcessEntry("h:1", "api", "h, pid 1", 1_700_000_000.0, (), Tally(drops=1, refusals=2))

@@ -19,13 +19,14 @@ from imgo_site.database_clock import Reading, boot_time
 from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
-from push import fanout, snapshot
+from push import fanout
 from push import upkeep as module
 from push.bus.groups import key_group, partition_of, room_group
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
 from push.services import Push, accept_push, accept_pushes
+from push.status import snapshot
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
 

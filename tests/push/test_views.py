@@ -10,8 +10,9 @@ from django.test import Client
 
 from accounts.models import SCOPES, ApiKey, Token, digest
 from offline.models import Message
-from push import demo, health
+from push import demo
 from push.metrics import definitions as metrics
+from push.status import health
 from push.wire import CloseCode
 
 pytestmark = pytest.mark.django_db

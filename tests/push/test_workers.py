@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from push import supervisor, vitals
+from push import supervisor
+from push.status import vitals
 from push.workers import DeafnessQuery, Supervisor
 from tests import wait_until
 

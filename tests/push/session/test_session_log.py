@@ -6,12 +6,12 @@ import logging
 import pytest
 from django.db import DatabaseError, connection
 
-from push import explain
 from push.models import SessionRecord
 from push.registry.base import Entry
 from push.session import session_log
 from push.session.session_log import SessionLog, log_refusal
 from push.session.session_records import Row, SessionEvent
+from push.status import explain
 from push.wire import CloseCode
 from tests import in_thread
 

@@ -11,13 +11,13 @@ from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, bounded_count, estimated_count
 from offline.models import Outbox, Pending
-from push import health, readiness
 from push.bus import service_faults
-from push.look import Look
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.models import Canary, Duty
 from push.registry.base import get_registry
+from push.status import health, readiness
+from push.status.bounded_query import Look
 
 DEAF_AFTER = 3  # canary intervals
 COUNTED_MAX = 10_000  # pending rows that are counted, some milliseconds; more are estimated

@@ -6,9 +6,9 @@ import pytest
 from django.db import OperationalError, connection
 from psycopg_pool import ConnectionPool
 
-from push import look as module
-from push import vitals
-from push.look import Look
+from push.status import bounded_query as module
+from push.status import vitals
+from push.status.bounded_query import Look
 from tests import PATIENCE, wait_until
 
 

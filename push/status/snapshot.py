@@ -25,11 +25,11 @@ from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, estimated_count
 from imgo_site.names import DASHBOARD_ROOM
 from offline.models import Event, Message, Pending
-from push import vitals
 from push.bus.envelope import MESSAGE, Envelope
 from push.bus.groups import room_group
 from push.models import Canary, Duty
 from push.registry.base import FullestRooms, ProcessEntry, Tally, get_registry
+from push.status import vitals
 from push.wire import Op
 
 EVERY = 2.0  # seconds between two pictures that are sent to the dashboards

@@ -15,10 +15,10 @@ from imgo_site.errors import Unavailable
 from offline import records
 from offline.models import Message, Pending
 from offline.records import Delivery
-from push import vitals
 from push.models import SessionRecord
 from push.registry.base import Entry, get_registry
 from push.session.session_records import SessionEvent
+from push.status import vitals
 
 
 def of_message(key: str, message_id: int) -> list[str]:
