@@ -21,7 +21,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
 from imgo_site.origins import client_scheme
-from push.bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
+from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
 from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.node import Node

@@ -13,12 +13,12 @@ from django.views.decorators.http import require_GET, require_POST
 from imgo_site import addresses
 from imgo_site.errors import Forbidden, ImgoError, NotFound
 from push import demo as demo_data
+from push.accept.accept import accept_push
 from push.api.problems import problem_response
 from push.api.schemas import PushRequest, read, utf8
 from push.direct import is_direct
 from push.pages import render
 from push.routing import websocket_path
-from push.services import accept_push
 
 # Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
 CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"

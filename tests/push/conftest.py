@@ -8,12 +8,12 @@ import pytest
 from channels.layers import get_channel_layer
 
 from imgo_site.conf import conf
+from push.accept.accept import Push, accept_push
 from push.fanout import drain
 from push.hub import Hub
 from push.node import Node, get_node, stop_node
 from push.registry.base import MemoryRegistry, Registry
 from push.registry.redis_registry import RedisRegistry
-from push.services import Push, accept_push
 
 Message = dict[str, Any]
 

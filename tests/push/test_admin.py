@@ -16,9 +16,9 @@ from accounts.models import ApiKey, Token
 from imgo_site import estimates, tables
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
+from push.accept.accept import Push, accept_pushes, push_to_keys
 from push.bus.groups import key_group
 from push.models import Node
-from push.services import Push, accept_pushes, push_to_keys
 from push.wire import CloseCode
 from tests import in_thread
 

@@ -22,11 +22,11 @@ from accounts.models import Token
 from imgo_site.asgi import application
 from imgo_site.errors import BadRequest
 from offline.models import Pending
+from push.accept.accept import Push, accept_push
 from push.guard import guard
 from push.node import get_node, stop_node
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
-from push.services import Push, accept_push
 from push.session.session import Kind
 from push.session.socket_link import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary

@@ -20,12 +20,12 @@ from imgo_site.errors import BadRequest
 from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Pending
+from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group, node_group
 from push.dashboard import views
 from push.models import Duty
 from push.registry.base import Entry, FullestRooms, NodeEntry
 from push.registry.redis_registry import RedisRegistry
-from push.services import Push, accept_push
 from push.status import snapshot
 from push.wire import CloseCode
 from tests import in_thread

@@ -8,10 +8,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 
+from push.accept.accept import Push, accept_push
 from push.direct import has_websocket
 from push.registry.base import Entry, MemoryRegistry, NodeEntry
 from push.registry.redis_registry import RedisRegistry
-from push.services import Push, accept_push
 from push.status import snapshot
 
 NODES = [NodeEntry(f"n{number}", f"node-{number}", number, 1_700_000_000.0) for number in (1, 2)]

@@ -5,9 +5,9 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
 
+from push.accept.accept import Push, accept_push
 from push.dashboard import tail
 from push.models import SessionRecord
-from push.services import Push, accept_push
 from push.session.session_records import Row, SessionEvent
 
 

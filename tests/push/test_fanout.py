@@ -18,6 +18,7 @@ from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from offline.outbox import ATTEMPTS_MAX, Busy
 from push import fanout
+from push.accept.accept import Push, accept_push, accept_pushes, push_to_key
 from push.bus.envelope import CLOSE, MESSAGE, Envelope
 from push.bus.groups import ALL, key_group, partition_of, room_group
 from push.bus.publish import publish
@@ -25,7 +26,6 @@ from push.fanout import drain
 from push.metrics import definitions as metrics
 from push.registry.base import NodeEntry
 from push.registry.redis_registry import RedisRegistry
-from push.services import Push, accept_push, accept_pushes, push_to_key
 from tests import PATIENCE, call_and_close, in_thread
 
 from .sessions import admit

@@ -16,11 +16,11 @@ from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Had, Receipt
 from offline.models import Pending
 from offline.pending import pending_pages, receipts
+from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group
 from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
 from push.recovery import recover
-from push.services import Push, accept_push
 from push.session.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
 from tests import PATIENCE, eventually, in_thread

@@ -8,12 +8,12 @@ import pytest
 from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
 from push import node as module
+from push.accept.accept import Push, accept_push
 from push.bus.groups import room_group
 from push.hub import Hub
 from push.models import Node as NodeRow
 from push.node import get_node, is_running, stop_node
 from push.operations import drain_node, undrain_node
-from push.services import Push, accept_push
 from push.status import health
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread

@@ -9,11 +9,11 @@ from django.db.models.functions import Now
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push import recovery as module
+from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
 from push.bus.groups import key_group
 from push.metrics import definitions as metrics
 from push.recovery import recover
-from push.services import Push, accept_pushes
 from tests import eventually, in_thread
 
 from .conftest import push_now

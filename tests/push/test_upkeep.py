@@ -21,11 +21,11 @@ from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push import fanout
 from push import upkeep as module
+from push.accept.accept import Push, accept_push, accept_pushes
 from push.bus.groups import key_group, partition_of, room_group
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
-from push.services import Push, accept_push, accept_pushes
 from push.status import snapshot
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread

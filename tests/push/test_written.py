@@ -4,8 +4,8 @@ import pytest
 from django.db import OperationalError
 
 from offline.models import Reach
+from push.accept.accept import push_to_room
 from push.metrics import definitions as metrics
-from push.services import push_to_room
 from push.written import Written
 from tests import in_thread
 

@@ -12,8 +12,8 @@ from django.urls import reverse
 from accounts.models import ApiKey, Token
 from offline.events import Receipt
 from offline.models import Event, Message, Outbox, Pending
+from push.accept.accept import push_to_key, push_to_room
 from push.models import Node
-from push.services import push_to_key, push_to_room
 
 LINK = re.compile(r"""(?:href|src|action)=["']([^"'>]+)""")
 PAGES_MAX = 500  # a crawl that does not end is a mistake

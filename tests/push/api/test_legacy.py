@@ -11,9 +11,9 @@ from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
+from push.accept.accept import push_to_key
 from push.bus.groups import partition_of
 from push.guard import Guard
-from push.services import push_to_key
 from tests import in_thread
 
 OK, INTERNAL, PARAMETER, TOKEN, NO_SERVER = 1, 65535, 65534, 65533, 1001

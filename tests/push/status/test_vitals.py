@@ -11,11 +11,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from offline.models import Message, Outbox, Pending
+from push.accept.accept import push_to_key
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.models import Canary
 from push.registry.redis_registry import RedisRegistry
-from push.services import push_to_key
 from push.status import health, readiness, vitals
 from push.status.bounded_query import Look
 

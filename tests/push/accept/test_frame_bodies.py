@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgo_site.errors import BadRequest, NotFound
-from push.bodies import body_value, error_body, reply_body, room_name
+from push.accept.frame_bodies import body_value, error_body, reply_body, room_name
 
 
 @pytest.mark.parametrize(

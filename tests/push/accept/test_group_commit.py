@@ -10,9 +10,9 @@ from django.db import connection, transaction
 from imgo_site import logs
 from imgo_site.errors import BadRequest, OutcomeUnknown, Unavailable
 from offline.models import Message, Outbox, Pending
-from push import group_commit as module
-from push.group_commit import GroupCommit, accept_in_group
-from push.services import Push, accept_pushes
+from push.accept import group_commit as module
+from push.accept.accept import Push, accept_pushes
+from push.accept.group_commit import GroupCommit, accept_in_group
 from tests import call_and_close
 
 PATIENCE = 10  # seconds

@@ -22,11 +22,11 @@ from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.origin import current_origin, request_of
 from offline.models import NewMessage
-from push.bodies import is_json
+from push.accept.frame_bodies import is_json
+from push.accept.store import store
+from push.accept.worker_wakeups import wake
 from push.bus.groups import partition_of
 from push.metrics import definitions as metrics
-from push.storing import store
-from push.waker import wake
 from push.wire import FIRST_OWN_OP, Op
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from django.db import OperationalError, connection, transaction
 from imgo_site.errors import OutcomeUnknown, Unavailable
 from imgo_site.postgres import outcome
 from offline.models import Message, Pending
+from push.accept.accept import Push, accept_push, accept_pushes
 from push.metrics import definitions as metrics
-from push.services import Push, accept_push, accept_pushes
 from tests import call_and_close, wait_until
 from tests.silence import BOTH, FROM_SERVICE, TO_SERVICE, Proxy
 

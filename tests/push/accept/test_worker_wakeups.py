@@ -13,10 +13,10 @@ from kombu.exceptions import OperationalError as BrokerError
 from imgo_site import logs
 from imgo_site.celery import app as celery_app
 from offline.models import Outbox
-from push import waker as module
-from push.services import Push, accept_push
+from push.accept import worker_wakeups as module
+from push.accept.accept import Push, accept_push
+from push.accept.worker_wakeups import Waker, wake
 from push.tasks import REQUEST_HEADER, fan_out, queue_of
-from push.waker import Waker, wake
 from tests import PATIENCE, wait_until
 
 
