@@ -24,7 +24,7 @@ from imgo_site.origins import client_scheme
 from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
 from push.handshake import Refusal, check_room, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
-from push.node import Node
+from push.node.node import Node
 from push.session.paced_link import PacedLink
 from push.session.read_pace import TimedPace, weigh
 from push.session.resident_link import ResidentLink

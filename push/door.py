@@ -29,8 +29,8 @@ from push.http_bodies import Bodies
 from push.http_channel import Channel
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
-from push.node import Node, get_node, stop_node
-from push.runtime import Runtime, finish
+from push.node.node import Node, get_node, stop_node
+from push.node.runtime import Runtime, finish
 from push.session.admission import Admission
 from push.session.socket_link import Care, SocketLink
 from push.shutdown import Shutdown

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from django.conf import settings
 
 from push.metrics.shared_directory import SharedMetrics
-from push.node import own_name
+from push.node.node import own_name
 from push.ports import held, ports, reason
 from push.supervisor import Child, Supervisor
 

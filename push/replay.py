@@ -15,7 +15,7 @@ from push.handshake_deadline import HandshakeDeadline
 from push.session.session import Outgoing, Session
 
 if TYPE_CHECKING:
-    from push.node import Node
+    from push.node.node import Node
 
 
 class Replay:

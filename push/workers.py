@@ -19,7 +19,7 @@ from imgo_site.database_threads import use_own_connection
 from push import supervisor
 from push.metrics.shared_directory import SharedMetrics
 from push.metrics.worker_endpoint import WorkerMetrics
-from push.process_list import announcer
+from push.node.process_list import announcer
 from push.status import vitals
 from push.tasks import queue_of
 

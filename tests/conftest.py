@@ -22,8 +22,8 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
 from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
-from push import process_list
 from push.accept.worker_wakeups import waker
+from push.node import process_list
 from push.status import health
 from push.tasks import queue_of
 from tests import CHAOS_SEED, PATIENCE, emptying, in_thread

@@ -28,7 +28,7 @@ from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, 
 
 if TYPE_CHECKING:
     from push.consumers import SessionConsumer
-    from push.node import Node
+    from push.node.node import Node
 
 logger = logging.getLogger(__name__)
 

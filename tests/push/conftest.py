@@ -10,8 +10,8 @@ from channels.layers import get_channel_layer
 from imgo_site.conf import conf
 from push.accept.accept import Push, accept_push
 from push.fanout import drain
-from push.hub import Hub
-from push.node import Node, get_node, stop_node
+from push.node.hub import Hub
+from push.node.node import Node, get_node, stop_node
 from push.registry.base import MemoryRegistry, Registry
 from push.registry.redis_registry import RedisRegistry
 

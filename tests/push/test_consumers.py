@@ -24,7 +24,7 @@ from imgo_site.errors import BadRequest
 from offline.models import Pending
 from push.accept.accept import Push, accept_push
 from push.guard import guard
-from push.node import get_node, stop_node
+from push.node.node import get_node, stop_node
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.session.session import Kind
@@ -430,7 +430,7 @@ async def test_without_the_registry_the_first_client_may_come_back(
     transactional_db, make_client, name, closed_port, monkeypatch
 ):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    monkeypatch.setattr("push.node.get_registry", lambda: registry)
+    monkeypatch.setattr("push.node.node.get_registry", lambda: registry)
     client = make_client(name)
     await client.connect()
     try:

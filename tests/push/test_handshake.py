@@ -20,7 +20,7 @@ from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group
 from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline
-from push.recovery import recover
+from push.node.recovery import recover
 from push.session.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
 from tests import PATIENCE, eventually, in_thread

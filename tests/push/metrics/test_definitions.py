@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from push.bus.layers import InProcessChannelLayer
-from push.hub import Hub
 from push.metrics import definitions as metrics
-from push.outbox import write_to_all
+from push.node.coalescer import write_to_all
+from push.node.hub import Hub
 from push.session.session import Kind, Outgoing, deliveries, frames_written
 from push.wire import CloseCode
 from tests import eventually
@@ -219,7 +219,7 @@ async def test_a_delivery_counts_once_for_each_session(hub):
 
 
 async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, monkeypatch):
-    monkeypatch.setattr("push.outbox.time.time", lambda: 1000.0)
+    monkeypatch.setattr("push.node.coalescer.time.time", lambda: 1000.0)
     await hub.add(quick("a", Kind.TCP), [])
     count, total = (f"imgo_delivery_latency_seconds_{what}" for what in ("count", "sum"))
     before = line_of(count), line_of(total)

@@ -28,15 +28,15 @@ from push.bus.envelope import (
 )
 from push.bus.groups import ALL, is_key_group, node_group
 from push.bus.layers import groups_add, groups_discard
-from push.drains import Drains
-from push.ensured import Ensured
-from push.holds import Holds
 from push.metrics import definitions as metrics
-from push.outbox import Outbox, write_spread
-from push.recent import Recent
+from push.node.coalescer import Outbox, write_spread
+from push.node.drains import Drains
+from push.node.ensured_delivery import Ensured
+from push.node.holds import Holds
+from push.node.reach_counts import Written
+from push.node.recent_ids import Recent
 from push.session.session import Outgoing, Session
 from push.wire import CloseCode
-from push.written import Written
 
 logger = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ from imgo_site.names import DASHBOARD_ROOM
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push import fanout
-from push import upkeep as module
 from push.accept.accept import Push, accept_push, accept_pushes
 from push.bus.groups import key_group, partition_of, room_group
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty
 from push.models import Node as NodeRow
+from push.node import upkeep as module
 from push.status import snapshot
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
@@ -233,7 +233,7 @@ async def test_renewal_of_the_process_ends_before_its_round(node, monkeypatch):
         assert go_on.wait(PATIENCE)
         written.append(process)
 
-    monkeypatch.setattr("push.process_list.announce", announce_slowly)
+    monkeypatch.setattr("push.node.process_list.announce", announce_slowly)
     renewing = asyncio.create_task(node.upkeep.announce_process())
     assert await asyncio.to_thread(begun.wait, PATIENCE)
     renewing.cancel()
@@ -487,7 +487,7 @@ async def test_pictures_are_sent_while_a_dashboard_is_open(node, redis_client, m
 
 
 async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
-    monkeypatch.setattr("push.upkeep.deliveries", [7])
+    monkeypatch.setattr("push.node.upkeep.deliveries", [7])
     await node.upkeep.report()
     assert [one.deliveries for one in node.registry.nodes()] == [7]
 

@@ -22,9 +22,9 @@ from imgo_site.conf import conf
 from imgo_site.logs import note_push
 from push.bus.background_tasks import Background
 from push.metrics.definitions import DELIVERY_SECONDS
+from push.node.reach_counts import Written
 from push.session.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
 from push.wire import FIRST_OWN_OP
-from push.written import Written
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import pytest
 
 from imgo_site.errors import Unavailable
-from push import audience as module
-from push.audience import Audience
 from push.bus.groups import room_group
+from push.node import room_sizes as module
+from push.node.room_sizes import Audience
 
 
 class Rooms:

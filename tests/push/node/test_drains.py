@@ -3,11 +3,11 @@
 import pytest
 
 from offline.models import Outbox
-from push import drains as module
 from push.accept.accept import Push, accept_push
 from push.bus.groups import partition_of
-from push.drains import Drains
 from push.fanout import envelopes_of
+from push.node import drains as module
+from push.node.drains import Drains
 from tests import eventually, in_thread
 
 from .sessions import admit, ids

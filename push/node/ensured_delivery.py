@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
-from push.outbox import Outbox
+from push.node.coalescer import Outbox
 from push.session.session import Outgoing
 
 ENSURED_MAX = 10_000  # messages that wait in one node, for all groups together

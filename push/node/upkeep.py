@@ -23,7 +23,6 @@ from imgo_site.postgres.limits import limited
 from offline import balance
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
-from push import audience, process_list
 from push.bus import publish
 from push.bus.groups import room_group
 from push.bus.layers import reconnect
@@ -31,16 +30,18 @@ from push.fanout import drain
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.models import Node as NodeRow
-from push.recovery import recover
+from push.node import process_list
+from push.node import room_sizes as audience
+from push.node.recovery import recover
+from push.node.runtime import Kept, Runtime, run_once
 from push.registry.base import ProcessEntry
-from push.runtime import Kept, Runtime, run_once
 from push.session.session import Session, deliveries
 from push.status import snapshot
 from push.tasks import canary, queue_of
 from push.wire import CloseCode
 
 if TYPE_CHECKING:
-    from push.node import Node
+    from push.node.node import Node
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from unittest.mock import Mock
 import pytest
 
 from offline.models import Message
-from push import hub as hub_module
 from push.bus.envelope import as_layer_message, close_envelope, message_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
 from push.bus.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
-from push.hub import Hub
+from push.node import hub as hub_module
+from push.node.hub import Hub
 from push.session.session import Kind
 from push.wire import CloseCode
 from tests import PATIENCE, eventually
@@ -532,7 +532,7 @@ async def test_a_group_that_is_being_joined_is_not_left(hub, layer):
 @pytest.fixture
 def tiny(imgo, monkeypatch):
     """Two messages are all that may wait for one group; call it to change settings."""
-    monkeypatch.setattr("push.outbox.WAITING_MAX", 2)
+    monkeypatch.setattr("push.node.coalescer.WAITING_MAX", 2)
     return imgo
 
 
@@ -566,7 +566,7 @@ async def test_more_than_may_wait_for_room_is_dropped_and_counted(
     hub, layer, room, tiny, monkeypatch
 ):
     tiny(BATCH_WINDOW=3600.0)
-    monkeypatch.setattr("push.ensured.ENSURED_MAX", 2)
+    monkeypatch.setattr("push.node.ensured_delivery.ENSURED_MAX", 2)
     for n in range(1, 8):
         await send(layer, {**envelope(ROOM, n), "ensure": True})
     await eventually(lambda: hub.drops == {"busy_group": 2})

@@ -18,25 +18,25 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 from offline.pending import Acknowledger, receipts
-from push import written
-from push.audience import Audience
 from push.bus import publish
 from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
 from push.bus.layers import on_reconnect
 from push.fanout import ONLINE_FACTOR
-from push.holds import Hold
-from push.hub import Hub
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
-from push.recovery import recover
+from push.node import reach_counts as written
+from push.node.holds import Hold
+from push.node.hub import Hub
+from push.node.recovery import recover
+from push.node.room_sizes import Audience
+from push.node.runtime import Runtime, finish
+from push.node.upkeep import Upkeep
 from push.registry.base import Entry, NodeEntry, get_registry
-from push.runtime import Runtime, finish
 from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
 from push.status import health
-from push.upkeep import Upkeep
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
 from imgo_site.celery import app
-from push import process_list
 from push.metrics import definitions as metrics
-from push.process_list import Announcer, tally
+from push.node import process_list
+from push.node.process_list import Announcer, tally
 from push.registry.base import MemoryRegistry, NodeEntry, ProcessEntry, Tally
 from push.registry.redis_processes import IDS
 from push.registry.redis_registry import RedisRegistry
@@ -164,7 +164,7 @@ def test_announcer_warns_once_while_redis_is_away(
     away = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
     monkeypatch.setattr(process_list, "get_registry", lambda: away)
     announcer._entry = API
-    with caplog.at_level(logging.WARNING, logger="push.process_list"):
+    with caplog.at_level(logging.WARNING, logger="push.node.process_list"):
         announcer._renew()
         announcer._renew()
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [

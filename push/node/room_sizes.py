@@ -8,7 +8,7 @@ import asyncio
 from itertools import islice
 
 from push.bus.groups import room_group
-from push.hub import Hub
+from push.node.hub import Hub
 from push.registry.base import Registry
 
 EVERY = 2.0  # seconds between two looks

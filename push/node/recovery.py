@@ -27,8 +27,8 @@ from offline.pending import Acknowledger
 from offline.pendings import Page, Pending, PendingMessage
 from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
-from push.hub import Hub
 from push.metrics import definitions as metrics
+from push.node.hub import Hub
 from push.session.session import Outgoing, Session
 
 logger = logging.getLogger(__name__)

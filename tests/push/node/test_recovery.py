@@ -8,12 +8,12 @@ from django.db.models.functions import Now
 
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
-from push import recovery as module
 from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
 from push.bus.groups import key_group
 from push.metrics import definitions as metrics
-from push.recovery import recover
+from push.node import recovery as module
+from push.node.recovery import recover
 from tests import eventually, in_thread
 
 from .conftest import push_now
@@ -287,7 +287,7 @@ async def test_only_what_is_held_is_held(node):
 
 async def test_more_than_is_held_back_is_read_again(node, monkeypatch):
     session = await admit(node)
-    monkeypatch.setattr("push.holds.HELD_MAX", 3)
+    monkeypatch.setattr("push.node.holds.HELD_MAX", 3)
     found = await missed(2)
     later = await missed(5)
     read, reads = module._read, 0
@@ -354,7 +354,7 @@ async def test_a_recovery_that_raises_lets_everything_go(node, monkeypatch, capl
     async def fail(*_):
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("push.node.recover", fail)
+    monkeypatch.setattr("push.node.node.recover", fail)
     node._lost()
     await arrives(node, one)
     assert ids(session) == []

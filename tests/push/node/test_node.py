@@ -7,12 +7,12 @@ import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
-from push import node as module
 from push.accept.accept import Push, accept_push
 from push.bus.groups import room_group
-from push.hub import Hub
 from push.models import Node as NodeRow
-from push.node import get_node, is_running, stop_node
+from push.node import node as module
+from push.node.hub import Hub
+from push.node.node import get_node, is_running, stop_node
 from push.operations import drain_node, undrain_node
 from push.status import health
 from push.wire import CloseCode
@@ -150,7 +150,7 @@ async def confirmed(node, order) -> None:
 
 async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplog, monkeypatch):
     monkeypatch.setattr("push.operations.get_registry", lambda: node.registry)
-    caplog.set_level("INFO", "push.node")
+    caplog.set_level("INFO", "push.node.node")
     session = await admit(node)
     await confirmed(node, drain_node)
     await eventually(lambda: session.is_closed)

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from push import outbox as module
 from push.bus.layers import InProcessChannelLayer
-from push.hub import Hub
-from push.outbox import Outbox, write_spread, write_to_all
+from push.node import coalescer as module
+from push.node.coalescer import Outbox, write_spread, write_to_all
+from push.node.hub import Hub
 from push.session.session import Kind, Session
 from tests import eventually
 

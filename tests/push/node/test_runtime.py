@@ -7,9 +7,9 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from imgo_site.errors import Unavailable
-from push import runtime as module
 from push.metrics import definitions as metrics
-from push.runtime import Runtime, finish
+from push.node import runtime as module
+from push.node.runtime import Runtime, finish
 from tests import PATIENCE, eventually
 
 
