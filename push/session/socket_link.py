@@ -27,7 +27,7 @@ from push.session.websocket_framing import Framing, FramingPool, packet, refuse_
 from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, decode_text
 
 if TYPE_CHECKING:
-    from push.consumers import SessionConsumer
+    from push.connect.consumers import SessionConsumer
     from push.node.node import Node
 
 logger = logging.getLogger(__name__)

@@ -454,7 +454,7 @@ def test_a_wrong_token(subscriber, changes):
 def attempts(monkeypatch) -> Guard:
     """The limiter, which has counted nothing yet."""
     found = Guard()
-    for module in ("push.api.legacy", "push.handshake"):
+    for module in ("push.api.legacy", "push.connect.handshake"):
         monkeypatch.setattr(f"{module}.guard", found)
     return found
 

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from accounts.identity import Identity
-from push.consumers import TcpConsumer
+from push.connect.consumers import TcpConsumer
 from push.session.paced_link import PacedLink, Pacer, unacknowledged
 from push.session.session import Kind, Session
 from push.session.socket_link import Care, TcpLink

@@ -13,7 +13,7 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from push.consumers import TcpConsumer
+from push.connect.consumers import TcpConsumer
 from push.session import socket_link as module
 from push.session.session import Session
 from push.session.socket_link import Care, Gone, Inbox, SocketLink, TcpLink, WebSocketLink

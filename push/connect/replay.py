@@ -11,7 +11,7 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
 from offline.pending import history_pages, pending_pages
 from offline.pendings import Page, Pending, PendingMessage
-from push.handshake_deadline import HandshakeDeadline
+from push.connect.handshake_deadline import HandshakeDeadline
 from push.session.session import Outgoing, Session
 
 if TYPE_CHECKING:

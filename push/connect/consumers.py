@@ -22,8 +22,8 @@ from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
 from imgo_site.origins import client_scheme
 from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
-from push.handshake import Refusal, check_room, establish, ready_node
-from push.handshake_deadline import Expired, HandshakeDeadline
+from push.connect.handshake import Refusal, check_room, establish, ready_node
+from push.connect.handshake_deadline import Expired, HandshakeDeadline
 from push.node.node import Node
 from push.session.paced_link import PacedLink
 from push.session.read_pace import TimedPace, weigh

@@ -18,8 +18,8 @@ from offline.models import Pending
 from offline.pending import pending_pages, receipts
 from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group
-from push.handshake import Refusal, establish, ready_node
-from push.handshake_deadline import Expired, HandshakeDeadline
+from push.connect.handshake import Refusal, establish, ready_node
+from push.connect.handshake_deadline import Expired, HandshakeDeadline
 from push.node.recovery import recover
 from push.session.session import Kind, Session
 from push.wire import CloseCode, Frame, Op

@@ -29,11 +29,11 @@ from imgo_site.errors import (
 )
 from imgo_site.names import DASHBOARD_ROOM, check_name
 from push.bus.layers import LAYER_ERRORS
+from push.connect.handshake_deadline import HandshakeDeadline
+from push.connect.replay import Replay
 from push.guard import guard
-from push.handshake_deadline import HandshakeDeadline
 from push.node.node import Node, get_node
 from push.registry.base import Entry
-from push.replay import Replay
 from push.session.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
 
