@@ -9,7 +9,7 @@ from django.urls import get_script_prefix
 from imgo_site.origins import is_allowed_host
 from imgo_site.prefix import without_prefix
 from push.connect.consumers import TcpConsumer, WebSocketConsumer
-from push.http_places import HttpPlaces
+from push.server.http_places import HttpPlaces
 
 WEBSOCKET_PATH = "/sub"  # imgo's
 

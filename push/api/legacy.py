@@ -10,6 +10,7 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from accounts.authentication import LegacyAuthentication, caller
+from accounts.login_throttle import guard
 from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
@@ -29,7 +30,6 @@ from push.api.problems import (
 )
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
-from push.guard import guard
 from push.registry.base import get_registry
 from push.wire import json_body
 

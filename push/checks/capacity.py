@@ -13,9 +13,9 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models.functions import Now
 
+from imgo_site import open_files as files
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
-from push import files
 from push.checks.reading import with_settings
 from push.models import Node
 

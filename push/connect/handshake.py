@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from accounts.auth_body import AuthBody, parse_auth_body
 from accounts.identity import Facts, Identity
+from accounts.login_throttle import guard
 from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
 from imgo_site.conf import conf
 from imgo_site.errors import (
@@ -31,7 +32,6 @@ from imgo_site.names import DASHBOARD_ROOM, check_name
 from push.bus.layers import LAYER_ERRORS
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.connect.replay import Replay
-from push.guard import guard
 from push.node.node import Node, get_node
 from push.registry.base import Entry
 from push.session.session import Kind, Link, Session

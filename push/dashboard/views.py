@@ -17,13 +17,13 @@ from accounts.models import Token
 from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
+from imgo_site.direct_requests import has_websocket
 from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
 from offline import records
 from offline.models import Pending
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
-from push.direct import has_websocket
 from push.pages import render
 from push.registry.base import Entry, fullest, get_registry
 from push.routing import websocket_path

@@ -10,8 +10,8 @@ import logging
 import time
 from typing import Protocol
 
+from imgo_site import open_files as files
 from imgo_site.conf import conf
-from push import files
 from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from django.core.management import call_command
 from django.db import connection, router
 from django.db.utils import ConnectionRouter
 
+from imgo_site import open_files as files
 from imgo_site.conf import ImgoSettings, shown
 from push import checks as module
-from push import files
 from push.checks import capacity, limits
 from push.models import Node
 
@@ -470,14 +470,14 @@ def deploy_ids(databases: list[str] | None = None) -> list[str]:
 
 @pytest.fixture
 def many_files(monkeypatch):
-    monkeypatch.setattr("push.files.limits", lambda: (1024, 1_000_000))
+    monkeypatch.setattr("imgo_site.open_files.limits", lambda: (1024, 1_000_000))
 
 
 @pytest.mark.parametrize(
     ("most", "expected"), [(4096, ["imgo.W014"]), (10_099, ["imgo.W014"]), (10_100, [])]
 )
 def test_too_few_open_files_are_a_warning(monkeypatch, most, expected):
-    monkeypatch.setattr("push.files.limits", lambda: (1024, most))
+    monkeypatch.setattr("imgo_site.open_files.limits", lambda: (1024, most))
     assert deploy_ids() == expected
     assert ids() == []  # without --deploy
 

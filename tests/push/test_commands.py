@@ -182,7 +182,7 @@ def test_several_processes_need_what_they_share(settings, monkeypatch, missing):
 
 def test_a_port_in_use_is_named_before_any_node_is_started(imgo, closed_port, monkeypatch):
     started = []
-    monkeypatch.setattr("push.processes.Supervisor", started.append)
+    monkeypatch.setattr("push.server.node_processes.Supervisor", started.append)
     imgo(HTTP_PORT=closed_port)
     with pytest.raises(CommandError, match=rf"in use \(IMGO_HTTP_PORT={closed_port}\)"):
         run("imgo", "--processes", "2", "--verbosity", "0")

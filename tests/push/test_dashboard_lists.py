@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 
+from imgo_site.direct_requests import has_websocket
 from push.accept.accept import Push, accept_push
-from push.direct import has_websocket
 from push.registry.base import Entry, MemoryRegistry, NodeEntry
 from push.registry.redis_registry import RedisRegistry
 from push.status import snapshot

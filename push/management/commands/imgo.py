@@ -11,13 +11,15 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 
+from imgo_site import open_files as files
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers, is_embedded, is_one_process, is_shared_database
 from imgo_site.names import check_number
-from push import demo, files, processes
-from push.alone import alone
+from push import demo
 from push.management.console import ImgoCommand
-from push.ports import in_url
+from push.server import node_processes as processes
+from push.server.data_dir_lock import alone
+from push.server.ports import in_url
 
 PROCESSES_MAX = 1000
 DATABASES = {"postgresql": "Postgres", "sqlite": "SQLite"}  # by Django's names of vendors
@@ -120,7 +122,7 @@ def _serve(greet: Callable[[], None]) -> str:
     from imgo_site.postgres.limits import limit_statements
 
     limit_statements()
-    from push.door import ImgoServer
+    from push.server.server import ImgoServer
 
     server = ImgoServer(application, greet)
     server.run()

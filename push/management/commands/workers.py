@@ -10,7 +10,7 @@ from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from push.management.console import ImgoCommand
 from push.metrics.worker_endpoint import taken
-from push.workers import Supervisor
+from push.server.worker_processes import Supervisor
 
 
 class Command(ImgoCommand):

@@ -18,12 +18,12 @@ from django.db import OperationalError
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
+from accounts.login_throttle import guard
 from accounts.models import Token
 from imgo_site.asgi import application
 from imgo_site.errors import BadRequest
 from offline.models import Pending
 from push.accept.accept import Push, accept_push
-from push.guard import guard
 from push.node.node import get_node, stop_node
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter

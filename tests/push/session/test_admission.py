@@ -2,7 +2,7 @@
 
 import pytest
 
-from push import files
+from imgo_site import open_files as files
 from push.metrics import definitions as metrics
 from push.session import admission as module
 from push.session.admission import Admission

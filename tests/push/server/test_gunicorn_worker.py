@@ -40,7 +40,12 @@ def port(tmp_path) -> Iterator[int]:
     (tmp_path / "blocking.py").write_text(APP)
     number = free_port()
     options = ("--bind", f"127.0.0.1:{number}", "--threads", str(THREADS), "--no-control-socket")
-    worker = ("--worker-class", "push.gunicorn_worker.Worker", "--pythonpath", f"{ROOT},{tmp_path}")
+    worker = (
+        "--worker-class",
+        "push.server.gunicorn_worker.Worker",
+        "--pythonpath",
+        f"{ROOT},{tmp_path}",
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", *worker, *options, "blocking:app"], cwd=tmp_path
     )

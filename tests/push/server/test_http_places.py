@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from push import http_places
-from push.http_places import HttpPlaces, Places
+from push.server import http_places
+from push.server.http_places import HttpPlaces, Places
 from tests import eventually
 
 

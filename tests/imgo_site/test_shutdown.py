@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from push.shutdown import NOT_IN_ORDER, SUPERVISED
+from imgo_site.shutdown import NOT_IN_ORDER, SUPERVISED
 from tests import wait_until
 
 # A process whose database thread, executor and main thread all wait for something silent.

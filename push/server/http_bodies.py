@@ -14,8 +14,8 @@ from imgo_site.conf import conf
 from imgo_site.errors import TooLarge, Unavailable
 
 if TYPE_CHECKING:
-    from push.body_gate import BodyGate
-    from push.http_channel import Channel
+    from push.server.body_gate import BodyGate
+    from push.server.http_channel import Channel
 
 UNASKED_MAX = 64 * 1024  # bytes of a body that are taken from anybody
 SHARE = 4  # of MAX_BODIES, bodies of callers that were not asked take one part in this

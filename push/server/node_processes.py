@@ -14,8 +14,8 @@ from django.conf import settings
 
 from push.metrics.shared_directory import SharedMetrics
 from push.node.node import own_name
-from push.ports import held, ports, reason
-from push.supervisor import Child, Supervisor
+from push.server.ports import held, ports, reason
+from push.server.supervisor import Child, Supervisor
 
 
 class PortTaken(Exception):

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from push import supervisor
+from push.server import supervisor
+from push.server.worker_processes import DeafnessQuery, Supervisor
 from push.status import vitals
-from push.workers import DeafnessQuery, Supervisor
 from tests import wait_until
 
 

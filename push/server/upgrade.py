@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet import reactor
 
 from imgo_site.conf import conf
-from push.http_request import NodeRequest
-from push.ports import listen
+from push.server.http_request import NodeRequest
+from push.server.ports import listen
 from push.session.socket_link import DIRECT_LINK, SocketLink, WebSocketLink
 from push.session.websocket_framing import answer_upgrade, refuse_upgrade
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from imgo_site.conf import conf
+from imgo_site.shutdown import SUPERVISED
 from push.metrics.shared_directory import SharedMetrics
-from push.shutdown import SUPERVISED
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from push import ports, processes
-from push.processes import PortTaken
+from push.server import node_processes as processes
+from push.server import ports
+from push.server.node_processes import PortTaken
 from tests.services import free_port
 
 

@@ -19,15 +19,15 @@ from imgo_site.errors import BadRequest, ImgoError, TooLarge, TooSlow
 from imgo_site.names import REQUEST_LINE_MAX
 from imgo_site.request_limits import body_limit, find_view
 from push.api.problems import answer_at
-from push.http_bodies import Body
-from push.http_target import BadTarget, read_target
 from push.metrics import definitions as metrics
-from push.ports import plain_address
-from push.tcp_listener import has_proxy_header
+from push.server.http_bodies import Body
+from push.server.http_target import BadTarget, read_target
+from push.server.ports import plain_address
+from push.server.tcp_listener import has_proxy_header
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 if TYPE_CHECKING:
-    from push.http_request import NodeRequest
+    from push.server.http_request import NodeRequest
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from push import processes
 from push.metrics.shared_directory import SharedMetrics
-from push.ports import ports
-from push.supervisor import (
+from push.server import node_processes as processes
+from push.server.ports import ports
+from push.server.supervisor import (
     BACKOFF,
     HEALTHY_AFTER,
     LAUNCHER,
@@ -180,7 +180,7 @@ def test_a_killed_supervisor_takes_its_children_along_in_order(tmp_path: Path):
         "import os, pathlib, sys, threading, time\n"
         "from django.conf import settings\n"
         "settings.configure(IMGO={})\n"
-        "from push.shutdown import Shutdown\n"
+        "from imgo_site.shutdown import Shutdown\n"
         "parent, path, ends = os.getppid(), pathlib.Path(sys.argv[1]), threading.Event()\n"
         "Shutdown('the child').on_signals(ends.set)\n"
         "path.write_text('up')\n"
@@ -190,7 +190,7 @@ def test_a_killed_supervisor_takes_its_children_along_in_order(tmp_path: Path):
     )
     code = (
         "import sys, threading\n"
-        "from push.supervisor import Child, Supervisor\n"
+        "from push.server.supervisor import Child, Supervisor\n"
         "for _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "Supervisor([Child('child', [sys.executable, '-c', *sys.argv[1:]])]).run()\n"
     )

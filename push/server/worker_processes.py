@@ -16,10 +16,10 @@ from django.db import connection
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import use_own_connection
-from push import supervisor
 from push.metrics.shared_directory import SharedMetrics
 from push.metrics.worker_endpoint import WorkerMetrics
 from push.node.process_list import announcer
+from push.server import supervisor
 from push.status import vitals
 from push.tasks import queue_of
 

@@ -22,21 +22,21 @@ from twisted.internet import defer, reactor
 from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
-from push import ports
-from push.body_gate import BodyGate
+from imgo_site.shutdown import Shutdown
 from push.bus.background_tasks import Background
-from push.http_bodies import Bodies
-from push.http_channel import Channel
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.node.node import Node, get_node, stop_node
 from push.node.runtime import Runtime, finish
+from push.server import ports
+from push.server.body_gate import BodyGate
+from push.server.http_bodies import Bodies
+from push.server.http_channel import Channel
+from push.server.tcp_listener import ROOM_PAUSE, TcpListener
+from push.server.upgrade import DirectRequest, listen_http, scope_of
 from push.session.admission import Admission
 from push.session.socket_link import Care, SocketLink
-from push.shutdown import Shutdown
 from push.status import health
-from push.takeover import DirectRequest, listen_http, scope_of
-from push.tcp_listener import ROOM_PAUSE, TcpListener
 
 logger = logging.getLogger(__name__)
 

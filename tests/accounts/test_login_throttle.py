@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from accounts import login_throttle as module
+from accounts.login_throttle import Guard
 from imgo_site.errors import TooManyAttempts
-from push import guard as module
-from push.guard import Guard
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 

@@ -3,8 +3,8 @@
 import pytest
 from twisted.web.http_headers import Headers
 
-from push.http_channel import has_doubtful_length
-from push.http_target import BadTarget, read_target
+from push.server.http_channel import has_doubtful_length
+from push.server.http_target import BadTarget, read_target
 
 
 @pytest.mark.parametrize(

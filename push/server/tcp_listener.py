@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
 from push.metrics import definitions as metrics
-from push.ports import listen, plain_address
+from push.server.ports import listen, plain_address
 from push.session.poller import READ
 from push.session.socket_link import Care, TcpLink
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 if TYPE_CHECKING:
-    from push.door import ImgoServer
+    from push.server.server import ImgoServer
 
 logger = logging.getLogger(__name__)
 
