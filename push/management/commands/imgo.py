@@ -15,7 +15,7 @@ from imgo_site import open_files as files
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers, is_embedded, is_one_process, is_shared_database
 from imgo_site.names import check_number
-from push import demo
+from push.demo_page import demo
 from push.management.console import ImgoCommand
 from push.server import node_processes as processes
 from push.server.data_dir_lock import alone

@@ -13,10 +13,10 @@ from django.views.decorators.http import require_GET, require_POST
 from imgo_site import addresses
 from imgo_site.direct_requests import is_direct
 from imgo_site.errors import Forbidden, ImgoError, NotFound
-from push import demo as demo_data
 from push.accept.accept import accept_push
 from push.api.problems import problem_response
 from push.api.schemas import PushRequest, read, utf8
+from push.demo_page import demo as demo_data
 from push.pages import render
 from push.routing import websocket_path
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from accounts.models import SCOPES, ApiKey, Token, digest
 from offline.models import Message
-from push import demo
+from push.demo_page import demo
 from push.metrics import definitions as metrics
 from push.status import health
 from push.wire import CloseCode
@@ -33,7 +33,7 @@ def browser() -> Client:
 def embedded(monkeypatch, settings, tmp_path):
     """The demo's database is its own, as far as the demo can see."""
     settings.DATA_DIR = tmp_path
-    monkeypatch.setattr("push.demo.is_embedded", lambda: True)
+    monkeypatch.setattr("push.demo_page.demo.is_embedded", lambda: True)
 
 
 def send(browser: Client, value: object, *, token: str | None = "", **extra: str):
@@ -80,7 +80,7 @@ def test_a_page_that_is_off_makes_no_secrets(client, settings, tmp_path):
 )
 def test_the_setting_decides(imgo, monkeypatch, setting, embedded, is_on):
     imgo(DEMO=setting)
-    monkeypatch.setattr("push.demo.is_embedded", lambda: embedded)
+    monkeypatch.setattr("push.demo_page.demo.is_embedded", lambda: embedded)
     assert demo.is_on() is is_on
 
 
@@ -191,7 +191,7 @@ def user_model(manager: object, field: models.Field) -> SimpleNamespace:
 def test_demo_makes_an_admin_of_a_user_model_without_names(embedded, monkeypatch):
     manager = Manager()
     model = user_model(manager, models.EmailField())
-    monkeypatch.setattr("push.demo.get_user_model", lambda: model)
+    monkeypatch.setattr("push.demo_page.demo.get_user_model", lambda: model)
     first, second = demo.prepare(), demo.prepare()
     assert first["admin"] == second["admin"] == "admin@example.com"
     password = first["admin_password"]
@@ -203,7 +203,7 @@ def test_demo_with_a_user_model_that_asks_for_more_makes_no_admin(embedded, monk
         def create_superuser(self, email: str, password: str, born: str) -> None: ...
 
     model = user_model(Strict(), models.EmailField())
-    monkeypatch.setattr("push.demo.get_user_model", lambda: model)
+    monkeypatch.setattr("push.demo_page.demo.get_user_model", lambda: model)
     assert demo.prepare()["admin"] == ""
 
 
