@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from push.api.base import ApiView
-from push.metrics import definitions as metrics
+from push.status import metrics_page
 from push.status.vitals import refresh_metrics
 
 
@@ -18,4 +18,4 @@ class MetricsView(ApiView):
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
         """Prometheus's text format, whatever is asked for."""
         refresh_metrics()
-        return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)
+        return HttpResponse(metrics_page.text(), content_type=metrics_page.CONTENT_TYPE)

@@ -12,6 +12,7 @@ from django.core.signals import request_finished
 from django.db import connection
 
 from push.metrics import definitions as metrics
+from push.metrics import exposition
 
 NOTE_EVERY = 1.0  # seconds
 
@@ -47,7 +48,7 @@ def note_now_and_then(**_: Any) -> None:
     """For whoever is scraped instead of this process; call it as often as you like."""
     global _noted  # noqa: PLW0603 - one pool a process
     now = time.monotonic()
-    if metrics.is_shared() and now - _noted >= NOTE_EVERY:
+    if exposition.is_shared() and now - _noted >= NOTE_EVERY:
         _noted = now
         note()
 

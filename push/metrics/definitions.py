@@ -1,36 +1,22 @@
-"""What this process counts, for Prometheus, and what it finds out when it is asked.
+"""The metrics of imgo, for Prometheus.
 
-Counters and histograms are this process's own, or, when processes share a directory
-(`PROMETHEUS_MULTIPROC_DIR`, `share`), the sum of theirs. What is in `ASKED` is computed for the
-one scrape: what is about the whole installation.
+Counters and histograms belong to one process. Metrics in `ASKED` describe the whole installation
+and are computed for each scrape.
 """
 
-import os
-import threading
-import time
-from collections import Counter as Count
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
 )
-from prometheus_client.core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
 
-from push.session import session
 from push.wire import CloseCode
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-NOTE_EVERY = 5.0  # seconds; a look at 100,000 sessions takes 30 ms
 # Values of labels that are shown from the start: a rate does not see a series' first count.
 SOURCES = ("token", "jwt", "session", "goim", "dashboard")
 DROP_REASONS = (
@@ -217,63 +203,6 @@ BALANCE = Gauge(
 )
 
 
-class Sessions(Protocol):
-    """What is asked of a hub."""
-
-    sessions: dict[str, session.Session]
-
-
-class NodeFigures:
-    """The sessions of this process's node: looked at now and then, at no cost for an event."""
-
-    def __init__(self) -> None:
-        self.hub: Sessions | None = None  # while the node runs
-        self._lock = threading.Lock()  # who is scraped notes in a thread
-        self._frames: Count[str] = Count()  # what was counted when it was noted last
-        self._noted = 0.0  # monotonic seconds
-
-    def begin(self, hub: Sessions) -> None:
-        """The node starts: what it may count is shown from now on."""
-        self.hub = hub
-        reasons = [reason_of(code) for code in (0, *CloseCode)]
-        for transport in session.TRANSPORTS:
-            for source in SOURCES:
-                OPENED.labels(transport, source)
-            for reason in reasons:
-                CLOSED.labels(transport, reason)
-        for reason in reasons[1:]:
-            CLOSES.labels(reason)
-            REFUSED.labels(reason)
-        for why in RECONNECTS:
-            LAYER_RECONNECTS.labels(why)
-
-    def note(self) -> None:
-        """Look at all sessions; at none while there is no node."""
-        with self._lock:
-            hub, self._noted = self.hub, time.monotonic()
-            if hub is None:
-                return
-            sessions, waiting = Count[str](), Count[str]()
-            for one in list(hub.sessions.values()):
-                transport = one.kind.transport
-                sessions[transport] += 1
-                waiting[transport] += one.link.waiting
-            for transport, kinds in session.TRANSPORTS.items():
-                SESSIONS.labels(transport).set(sessions[transport])
-                WAITING.labels(transport).set(waiting[transport])
-                written = sum(sum(session.frames_written[kind::3]) for kind in kinds)
-                FRAMES.labels(transport).inc(written - self._frames[transport])
-                self._frames[transport] = written
-
-    def note_now_and_then(self) -> None:
-        """For whoever is scraped instead of this process; call it as often as you like."""
-        if is_shared() and time.monotonic() - self._noted >= NOTE_EVERY:
-            self.note()
-
-
-node = NodeFigures()
-
-
 def count_close(code: int) -> None:
     """The server closes a connection with this code."""
     CLOSES.labels(reason_of(code)).inc()
@@ -284,47 +213,6 @@ def reason_of(code: int) -> str:
     if not code:
         return "client"
     return CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else str(code)
-
-
-# Several processes behind one port
-
-_directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-
-
-def share(directory: str) -> None:
-    """Show what the processes that write into this directory have counted, instead of our own."""
-    global _directory  # noqa: PLW0603 - one a process
-    _directory = directory
-
-
-def is_shared() -> bool:
-    """Whether others may answer for this process."""
-    return bool(_directory)
-
-
-class SharedCollector(Collector):
-    """The sums of what the processes that share a directory have counted."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-
-    def collect(self) -> Iterator[Metric]:
-        """All that is in their files, but for what whoever is asked finds out itself."""
-        asked = {metric.name for metric in ASKED.collect()}
-        together: Any = MultiProcessCollector(None, self._directory)  # type: ignore[no-untyped-call]
-        for metric in together.collect():
-            if metric.name not in asked:
-                yield metric
-
-
-def text() -> bytes:
-    """All of it, in Prometheus's text format."""
-    node.note()
-    counted = REGISTRY
-    if _directory:
-        counted = CollectorRegistry(auto_describe=False)
-        counted.register(SharedCollector(_directory))
-    return generate_latest(counted) + generate_latest(ASKED)
 
 
 # The reference in docs/metrics.md

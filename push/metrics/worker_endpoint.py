@@ -18,7 +18,7 @@ from django.core.wsgi import get_wsgi_application
 
 from imgo_site.celery import app
 from imgo_site.conf import conf
-from push.metrics import definitions as metrics
+from push.metrics import exposition
 from push.metrics.shared_directory import SharedMetrics
 
 logger = logging.getLogger(__name__)
@@ -86,13 +86,13 @@ class WorkerMetrics:
 
     def start(self) -> None:
         """Answer."""
-        metrics.share(self.shared.path)
+        exposition.share(self.shared.path)
         self._port.start()
 
     def stop(self) -> None:
         """Answer no more, and remove the directory."""
         self._port.stop()
-        metrics.share("")
+        exposition.share("")
         self.shared.remove()
 
 

@@ -15,7 +15,7 @@ from push.bus import service_faults
 from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.models import Canary, Duty
-from push.registry.base import get_registry
+from push.registry.select import get_registry
 from push.status import health, readiness
 from push.status.bounded_query import Look
 

@@ -13,18 +13,19 @@ from push.bus.layers import InProcessChannelLayer
 from push.metrics import definitions as metrics
 from push.node.coalescer import write_to_all
 from push.node.hub import Hub
+from push.session import session_metrics
 from push.session.session import Kind, Outgoing, deliveries, frames_written
+from push.status import metrics_page
 from push.wire import CloseCode
 from tests import eventually
+from tests.push.sessions import make_session, message
 
-from .sessions import make_session, message
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 def line_of(name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", metrics.text().decode(), re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)} (\S+)$", metrics_page.text().decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
@@ -44,7 +45,7 @@ def test_names_say_their_unit_and_help_is_there():
 
 
 def test_what_is_scraped_is_what_the_reference_names():
-    shown = set(re.findall(r"^# TYPE (imgo_\w+)", metrics.text().decode(), re.MULTILINE))
+    shown = set(re.findall(r"^# TYPE (imgo_\w+)", metrics_page.text().decode(), re.MULTILINE))
     assert shown == set(metrics.families())
 
 
@@ -114,8 +115,8 @@ def test_the_alerts_name_only_what_there_is():
 async def hub(monkeypatch):
     found = Hub(InProcessChannelLayer(), "n1")
     await found.start()
-    monkeypatch.setattr(metrics.node, "hub", None)
-    metrics.node.begin(found)
+    monkeypatch.setattr(session_metrics.node, "hub", None)
+    session_metrics.node.begin(found)
     yield found
     await found.stop()
 
@@ -259,5 +260,5 @@ def test_processes_that_share_a_directory_are_summed_up(tmp_path, monkeypatch):
     assert line_of("imgo_database_pool_connections_max") == 8
     assert line_of('imgo_fanout_latency_seconds_bucket{le="0.5"}') == 2
     assert line_of("imgo_outbox") == 1  # what whoever answers has found out
-    names = re.findall(r"^# TYPE (\w+)", metrics.text().decode(), re.MULTILINE)
+    names = re.findall(r"^# TYPE (\w+)", metrics_page.text().decode(), re.MULTILINE)
     assert len(set(names)) == len(names)

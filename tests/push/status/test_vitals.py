@@ -16,7 +16,7 @@ from push.metrics import database_pool as pool
 from push.metrics import definitions as metrics
 from push.models import Canary
 from push.registry.redis_registry import RedisRegistry
-from push.status import health, readiness, vitals
+from push.status import health, metrics_page, readiness, vitals
 from push.status.bounded_query import Look
 
 ALL_WELL = {"process": "ok", "database": "ok", "workers": "ok", "layer": "ok"}
@@ -140,10 +140,10 @@ def test_in_the_embedded_mode_there_are_no_workers_to_miss(readyz, settings, red
 
 def test_metrics_without_the_database_say_so(database_down):
     vitals.refresh_metrics()
-    assert b"imgo_database_up 0.0" in metrics.text()
+    assert b"imgo_database_up 0.0" in metrics_page.text()
     database_down()
     vitals.refresh_metrics()
-    assert b"imgo_database_up 1.0" in metrics.text()
+    assert b"imgo_database_up 1.0" in metrics_page.text()
 
 
 # What is pending
