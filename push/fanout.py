@@ -18,7 +18,7 @@ from push.bus.envelope import Envelope, message_envelope
 from push.bus.groups import ALL, key_group, partition_of, room_group
 from push.bus.publish import publish
 from push.metrics import definitions as metrics
-from push.registry.base import get_registry
+from push.registry.select import get_registry
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from imgo_site.names import check_name
 from push.bus.envelope import close_envelope, drain_envelope, undrain_envelope
 from push.bus.groups import key_group, node_group
 from push.bus.publish import publish
-from push.registry.base import NodeEntry, get_registry
+from push.registry.base import NodeEntry
+from push.registry.select import get_registry
 from push.wire import CloseCode
 
 CONFIRM_TIMEOUT = 5.0  # seconds for a node's report that it has done what it was asked

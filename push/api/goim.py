@@ -22,7 +22,8 @@ from push.accept.group_commit import accept_in_group
 from push.api.legacy import LegacyView
 from push.api.problems import CODE_OK, as_imgo_error, goim_response
 from push.api.v1 import body_of
-from push.registry.base import NodeEntry, get_registry
+from push.registry.base import NodeEntry
+from push.registry.select import get_registry
 
 TOP_MAX = 1_000  # rooms that one question may want
 TYPE_MAX, ROOM_MAX = 100, 150  # characters; together, with `://`, they fit a name

@@ -30,7 +30,7 @@ from push.api.problems import (
 )
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
-from push.registry.base import get_registry
+from push.registry.select import get_registry
 from push.wire import json_body
 
 # imgo put any text in front of the answer; only a plain identifier is one that runs nothing.

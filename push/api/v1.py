@@ -39,7 +39,8 @@ from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.models import SessionRecord
 from push.operations import kick_key, revoke_token
-from push.registry.base import Entry, NodeEntry, get_registry
+from push.registry.base import Entry, NodeEntry
+from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
 
 PAGE_MAX = 1000  # rows of one page

@@ -25,7 +25,7 @@ from push import operations
 from push.accept.accept import CALLER_MAX, Push, accept_push, encode_body
 from push.accept.frame_bodies import is_json
 from push.models import Dedupe, Node
-from push.registry.base import get_registry
+from push.registry.select import get_registry
 
 REPR_MAX = 200  # characters: the width of its column
 

@@ -25,7 +25,8 @@ from offline.models import Pending
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
 from push.pages import render
-from push.registry.base import Entry, fullest, get_registry
+from push.registry.base import Entry, fullest
+from push.registry.select import get_registry
 from push.routing import websocket_path
 from push.status import explain, snapshot
 

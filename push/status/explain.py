@@ -16,7 +16,8 @@ from offline import records
 from offline.models import Message, Pending
 from offline.records import Delivery
 from push.models import SessionRecord
-from push.registry.base import Entry, get_registry
+from push.registry.base import Entry
+from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
 from push.status import vitals
 

@@ -28,7 +28,8 @@ from offline.models import Event, Message, Pending
 from push.bus.envelope import MESSAGE, Envelope
 from push.bus.groups import room_group
 from push.models import Canary, Duty
-from push.registry.base import FullestRooms, ProcessEntry, Tally, get_registry
+from push.registry.base import FullestRooms, ProcessEntry, Tally
+from push.registry.select import get_registry
 from push.status import vitals
 from push.wire import Op
 

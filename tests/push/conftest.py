@@ -12,7 +12,8 @@ from push.accept.accept import Push, accept_push
 from push.fanout import drain
 from push.node.hub import Hub
 from push.node.node import Node, get_node, stop_node
-from push.registry.base import MemoryRegistry, Registry
+from push.registry.base import Registry
+from push.registry.memory_registry import MemoryRegistry
 from push.registry.redis_registry import RedisRegistry
 
 Message = dict[str, Any]

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
-from push.registry.base import Entry, FullestRooms, MemoryRegistry, NodeEntry, Registry, SomeKeys
+from push.registry.base import Entry, FullestRooms, NodeEntry, Registry, SomeKeys
+from push.registry.memory_registry import MemoryRegistry
 from push.registry.redis_registry import CLIENT_NAME, RedisRegistry
 from tests import eventually
 
