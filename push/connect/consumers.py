@@ -1,34 +1,29 @@
 """WebSocket and TCP consumers: everything that happens once per session, or rarely.
 
 A consumer reads frames, lets `handshake.establish` open the session, and passes each later frame
-to the handler of its op. Handlers are class methods that get the node, the session and the frame,
-and nothing of the consumer, so that they serve a session whose consumer has ended just as well.
+to the handler of its op (`push/connect/handlers.py`).
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from json import loads
-from typing import Any, ClassVar
+from typing import Any
 
 from channels.consumer import AsyncConsumer
-from django.utils.module_loading import import_string
 
 from accounts.auth_body import parse_auth_body
 from accounts.identity import Facts
 from imgo_site.addresses import HEADER, client_address
 from imgo_site.conf import conf
-from imgo_site.errors import BadRequest, ImgoError
-from imgo_site.names import INT64_MAX, check_name, check_number
 from imgo_site.origins import client_scheme
-from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
-from push.connect.handshake import Refusal, check_room, establish, ready_node
+from push.connect import handlers
+from push.connect.handshake import Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
 from push.node.node import Node
 from push.session.paced_link import PacedLink
 from push.session.read_pace import TimedPace, weigh
 from push.session.resident_link import ResidentLink
-from push.session.session import Kind, Link, Session, encode_reply, shared
+from push.session.session import Kind, Link, Session, encode_reply
 from push.session.session_log import clean, log_refusal
 from push.session.session_records import SessionEvent
 from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
@@ -40,7 +35,6 @@ from push.wire import (
     decode_binary,
     decode_text,
     disconnect_body,
-    json_body,
 )
 
 logger = logging.getLogger(__name__)
@@ -112,7 +106,7 @@ class SessionConsumer(AsyncConsumer):
             await self._refuse(refusal.code, refusal.reason, refusal.key)
         else:
             if isinstance(self.link, SocketLink) and self.bad is None:
-                self.link.adopt(self.node, type(self), behind)
+                self.link.adopt(self.node, handlers, behind)
                 self.has_handed_over = True
             else:
                 await self._serve_session(self.session, behind)
@@ -122,7 +116,7 @@ class SessionConsumer(AsyncConsumer):
         while True:
             for frame in frames:
                 if not session.is_closed or frame.op == Op.ACK:
-                    await self.handle(self.node, session, frame)
+                    await handlers.handle(self.node, session, frame)
             if self.bad is not None:
                 session.disconnect(self.bad.code, self.bad.message)
             frames = await self.frames()
@@ -227,162 +221,6 @@ class SessionConsumer(AsyncConsumer):
         """What is known of the connection."""
         client = self.scope.get("client") or ("", 0)
         return Facts(transport="tcp", address=client[0])
-
-    # Handlers of ops
-
-    @classmethod
-    async def handle(cls, node: Node, session: Session, frame: Frame) -> None:
-        """Pass a frame to the handler of its op; an unknown op closes the session."""
-        session.last_seen = asyncio.get_running_loop().time()
-        name = cls.handlers.get(frame.op)
-        if name is None:
-            session.disconnect(CloseCode.UNKNOWN_OP, f"unknown operation {frame.op}")
-            return
-        await getattr(cls, name)(node, session, frame)
-
-    handlers: ClassVar[dict[int, str]] = {
-        Op.HANDSHAKE: "on_handshake",
-        Op.HEARTBEAT: "on_heartbeat",
-        Op.SEND: "on_send",
-        Op.CHANGE_ROOM: "on_change_room",
-        Op.SUB: "on_sub",
-        Op.UNSUB: "on_unsub",
-        Op.JOIN: "on_join",
-        Op.LEAVE: "on_leave",
-        Op.ACK: "on_ack",
-        Op.TEST: "on_test",
-    }
-
-    @classmethod
-    async def on_handshake(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
-        """Op 0: answered, carries nothing."""
-        session.reply(Op.HANDSHAKE_REPLY, frame.seq, ver=frame.ver)
-
-    @classmethod
-    async def on_heartbeat(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
-        """Op 2: a sign of life; its body is ignored."""
-        session.beat(frame.seq, frame.ver)
-
-    @classmethod
-    async def on_test(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
-        """Op 254: imgo's test."""
-        session.reply(Op.TEST_REPLY, frame.seq, b'{"test":"come on"}', frame.ver)
-
-    @classmethod
-    async def on_send(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
-        """Op 4: an upstream message for the `RECEIVER`, whose answer is the reply."""
-        try:
-            answer = await import_string(conf.RECEIVER)(
-                session.identity, frame.op, body_value(frame.body)
-            )
-            body = reply_body(answer)
-        except ImgoError as error:
-            body = error_body(error)
-        except Exception:
-            logger.exception("the receiver failed for an upstream message")
-            body = error_body(ImgoError("internal error"))
-        session.reply(Op.MESSAGE, frame.seq, body, frame.ver)
-
-    @classmethod
-    async def on_change_room(cls, node: Node, session: Session, frame: Frame) -> None:
-        """Op 12: leave the room of the last op 12 (or of the auth body) and join another."""
-        body = frame.body if session.is_goim else b""
-        try:
-            room = room_name(frame.body)
-            if room:
-                await cls._join(node, session, room)
-            if session.is_closed:
-                return
-            if session.change_room and session.change_room != room:
-                await node.leave_room(session, session.change_room)
-            session.change_room = room
-        except ImgoError as error:
-            body = error_body(error)
-        session.reply(Op.CHANGE_ROOM_REPLY, frame.seq, body, frame.ver)
-
-    @classmethod
-    async def on_sub(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
-        """Op 14: take messages with these ops too; the first ones, when it took all, alone."""
-        _accept(session, frame, lambda accepted, ops: (accepted or frozenset()) | ops)
-
-    @classmethod
-    async def on_unsub(cls, node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG003
-        """Op 16: take messages with these ops no more, if it has named any."""
-        _accept(session, frame, lambda accepted, ops: None if accepted is None else accepted - ops)
-
-    @classmethod
-    async def on_join(cls, node: Node, session: Session, frame: Frame) -> None:
-        """Op 18: join a room, besides those it is in."""
-        body = b""
-        try:
-            await cls._join(node, session, check_name(room_name(frame.body), "room"))
-        except ImgoError as error:
-            body = error_body(error)
-        session.reply(Op.JOIN_REPLY, frame.seq, body, frame.ver)
-
-    @classmethod
-    async def on_leave(cls, node: Node, session: Session, frame: Frame) -> None:
-        """Op 20: leave a room; leaving one that it is not in is no mistake."""
-        body = b""
-        try:
-            room = check_name(room_name(frame.body), "room")
-            if room in session.rooms:
-                await node.leave_room(session, room)
-        except ImgoError as error:
-            body = error_body(error)
-        session.reply(Op.LEAVE_REPLY, frame.seq, body, frame.ver)
-
-    @staticmethod
-    async def _join(node: Node, session: Session, room: str) -> None:
-        check_name(room, "room")
-        if room in session.rooms:
-            return
-        if len(session.rooms) >= conf.MAX_ROOMS_PER_SESSION:
-            raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
-        await check_room(session.identity, room)
-        if session.is_closed:  # while the `ROOM_AUTHORIZER` was asked
-            return
-        await node.join_room(session, room)
-
-    @classmethod
-    async def on_ack(cls, node: Node, session: Session, frame: Frame) -> None:
-        """Op 22: ids of messages that the client has handled; not answered."""
-        cls.acknowledge(node, session, frame)
-
-    @staticmethod
-    def acknowledge(node: Node, session: Session, frame: Frame) -> None:
-        """Take op 22, also of a session that has ended: its client handled the messages before."""
-        try:
-            ids = loads(frame.body)
-            if not isinstance(ids, list):
-                raise BadRequest("The body of an ack is a list of message ids.")
-            numbers = [check_number(i, "A message id", lowest=1, highest=INT64_MAX) for i in ids]
-        except (ValueError, RecursionError, ImgoError):
-            reason = "the body of an ack must be a JSON list of message ids"
-            session.disconnect(CloseCode.BAD_FRAME, reason)
-            return
-        for number in numbers:
-            node.acknowledged(number, session)
-
-
-Accepts = frozenset[int] | None
-
-
-def _accept(
-    session: Session, frame: Frame, change: Callable[[Accepts, frozenset[int]], Accepts]
-) -> None:
-    """Change what a session accepts; the reply's body is the request's, as goim has it."""
-    body = frame.body
-    if session.kind is Kind.TEXT:  # which may send a binary message all the same
-        body = json_body(body, is_json=not body or is_json(body))
-    try:
-        accepted = change(session.accepts, frozenset(ops_of(frame.body)))
-        if accepted is not None and len(accepted) > ACCEPTS_MAX:
-            raise BadRequest(f"A session may name {ACCEPTS_MAX} ops at most.")
-        session.accepts = None if accepted is None else shared(accepted)
-    except ImgoError as error:
-        body = error_body(error)
-    session.reply(Op(frame.op + 1), frame.seq, body, frame.ver)
 
 
 class WebSocketConsumer(SessionConsumer):

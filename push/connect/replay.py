@@ -5,17 +5,14 @@ meanwhile belongs into the same order.
 """
 
 import time
-from typing import TYPE_CHECKING
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
 from offline.pending import history_pages, pending_pages
 from offline.pendings import Page, Pending, PendingMessage
 from push.connect.handshake_deadline import HandshakeDeadline
+from push.node.node import Node
 from push.session.session import Outgoing, Session
-
-if TYPE_CHECKING:
-    from push.node.node import Node
 
 
 class Replay:
@@ -25,7 +22,7 @@ class Replay:
     0 for what is pending.
     """
 
-    def __init__(self, node: "Node", session: Session, since: int = 0) -> None:
+    def __init__(self, node: Node, session: Session, since: int = 0) -> None:
         self._node = node
         self._session = session
         self._since = since

@@ -4,7 +4,7 @@ A socket is taken over as soon as its upgrade request was read, or its connectio
 its session is open the link plays the ASGI server for the consumer: events in, events out. Then
 the consumer ends, and what is left of a session is this object, its socket, and its place in the
 hub. Shared bytes are sent with one system call; what comes in is decoded, heartbeats are answered,
-and any other frame goes to the consumer class's handler as a coroutine for that one frame.
+and any other frame goes to the handler of its op as a coroutine for that one frame.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
@@ -25,10 +25,6 @@ from push.session.read_pace import Pace, weigh
 from push.session.session import Session
 from push.session.websocket_framing import Framing, FramingPool, packet, refuse_upgrade
 from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, decode_text
-
-if TYPE_CHECKING:
-    from push.connect.consumers import SessionConsumer
-    from push.node.node import Node
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +42,23 @@ LAGS, HANDLES, RACES, UPGRADES = 1, 2, 4, 8
 
 class Gone(OSError):
     """Raised by `send` after the client has disconnected (ASGI 2.4)."""
+
+
+class Owner(Protocol):
+    """The node that holds a session after its consumer has ended."""
+
+    async def dismiss(self, session: Session) -> None:
+        """Forget a session whose connection has ended. Never raises."""
+
+
+class FrameHandlers(Protocol):
+    """Handlers of a session's frames: `push.connect.handlers`. `owner` is that of `adopt`."""
+
+    def acknowledge(self, owner: Any, session: Session, frame: Frame, /) -> None:
+        """Handle an acknowledgement."""
+
+    async def handle(self, owner: Any, session: Session, frame: Frame, /) -> None:
+        """Handle any other frame."""
 
 
 class Farewell:
@@ -162,7 +175,7 @@ class SocketLink:
         "_inbox",
         "_is_giving_up",
         "_is_open",
-        "_node",
+        "_owner",
         "_pauses",
         "_queue",
         "_socket",
@@ -176,8 +189,8 @@ class SocketLink:
         self._inbox: Inbox | None = Inbox()
         self._queue: deque[tuple[bytes, int]] | None = None
         self._drained: asyncio.Event | None = None
-        self._node: Node | None = None
-        self._handlers: type[SessionConsumer] | None = None
+        self._owner: Owner | None = None
+        self._handlers: FrameHandlers | None = None
         self._events = READ
         self._is_open = True  # may be written to
         self._pauses = 0  # why it is not read
@@ -225,7 +238,7 @@ class SocketLink:
         if session is None or session.is_replaying or self.waiting:
             return
         # A paced session has a link of its own in between, which must not be passed by.
-        if self._is_open and self._node is not None and session.link is self:
+        if self._is_open and self._owner is not None and session.link is self:
             session.send = self._socket.send
 
     def _enqueue(self, data: bytes, receipt: int) -> None:
@@ -370,8 +383,8 @@ class SocketLink:
         self._queue, self.waiting = None, 0
         self._has_drained()
         self._care.paces.pop(self, None)
-        if self._node is not None and self.session is not None:
-            self._care.background.run(self._node.dismiss(self.session))
+        if self._owner is not None and self.session is not None:
+            self._care.background.run(self._owner.dismiss(self.session))
         elif self._inbox is not None:
             self._inbox.put_nowait({"type": "tcp.disconnect"})
 
@@ -463,7 +476,7 @@ class SocketLink:
         frames, bad = decoded
         session = self.session
         assert session is not None
-        assert self._node is not None
+        assert self._owner is not None
         assert self._handlers is not None
         if not self._is_open:
             frames, bad = [frame for frame in frames if frame.op == Op.ACK], None
@@ -475,7 +488,7 @@ class SocketLink:
             if frame.op == Op.HEARTBEAT:
                 session.beat(frame.seq, frame.ver)
             elif frame.op == Op.ACK:
-                self._handlers.acknowledge(self._node, session, frame)
+                self._handlers.acknowledge(self._owner, session, frame)
             else:
                 self._pause(HANDLES)
                 self._care.background.run(self._handle_rest(session, frames[place:], bad))
@@ -486,13 +499,13 @@ class SocketLink:
     async def _handle_rest(
         self, session: Session, frames: list[Frame], bad: FrameError | None
     ) -> None:
-        """Frames for the consumer class's handlers, in order; reading goes on behind them."""
-        assert self._node is not None
+        """Pass frames to their handlers in order; reading goes on behind them."""
+        assert self._owner is not None
         assert self._handlers is not None
         try:
             for frame in frames:
                 if not session.is_closed or frame.op == Op.ACK:
-                    await self._handlers.handle(self._node, session, frame)
+                    await self._handlers.handle(self._owner, session, frame)
             if bad is not None:
                 session.disconnect(bad.code, bad.message)
         except Exception:
@@ -514,14 +527,14 @@ class SocketLink:
         """The ASGI application's `send`. Raises `Gone`."""
         raise NotImplementedError
 
-    def adopt(self, node: "Node", handlers: "type[SessionConsumer]", frames: list[Frame]) -> None:
+    def adopt(self, owner: Owner, handlers: FrameHandlers, frames: list[Frame]) -> None:
         """The session is open and the consumer ends: handle these frames and what comes next.
 
         Raises `Gone` when the client disconnected meanwhile: then it is the consumer's to clean up.
         """
         assert self._inbox is not None
         inbox, self._inbox = self._inbox, None
-        self._node, self._handlers = node, handlers
+        self._owner, self._handlers = owner, handlers
         left = [inbox.get_nowait() for _ in range(inbox.qsize())]
         is_lost = self._socket.fileno() == -1
         behind, bad = self._frames([one for one in left if one["type"].endswith(".receive")])

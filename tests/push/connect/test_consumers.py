@@ -31,9 +31,8 @@ from push.session.session import Kind
 from push.session.socket_link import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
-
-from .conftest import push_now
-from .sessions import read
+from tests.push.conftest import push_now
+from tests.push.sessions import read
 
 PATIENCE = 10  # seconds until an answer that has not come is a failure
 NAMES = {"text": Kind.TEXT, "binary": Kind.BINARY, "tcp": Kind.TCP}

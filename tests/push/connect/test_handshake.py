@@ -24,9 +24,8 @@ from push.node.recovery import recover
 from push.session.session import Kind, Session
 from push.wire import CloseCode, Frame, Op
 from tests import PATIENCE, eventually, in_thread
-
-from .conftest import push_now
-from .sessions import KeptLink, frames, message
+from tests.push.conftest import push_now
+from tests.push.sessions import KeptLink, frames, message
 
 FACTS = Facts("tcp", "192.0.2.1")
 

@@ -16,8 +16,7 @@ from push.session.session import Kind, Session
 from push.session.socket_link import Care, TcpLink
 from push.wire import CloseCode, Op, encode_binary
 from tests import eventually
-
-from .sessions import KeptKeeper, message, read
+from tests.push.sessions import KeptKeeper, message, read
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from push.session.resident_link import ResidentLink
 from push.wire import CloseCode
 from tests import eventually
-
-from .sessions import make_session
+from tests.push.sessions import make_session
 
 
 class Client:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from push.session.session import Batch, Kind
 from push.wire import CloseCode, Op
-
-from .sessions import KeptKeeper, frames, make_session, message, read
+from tests.push.sessions import KeptKeeper, frames, make_session, message, read
 
 kinds = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name.lower())
 

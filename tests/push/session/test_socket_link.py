@@ -6,6 +6,7 @@ What a session of its own socket answers is in test_consumers.py, for both kinds
 import asyncio
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -13,14 +14,13 @@ from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from push.connect.consumers import TcpConsumer
+from push.connect import handlers
 from push.session import socket_link as module
 from push.session.session import Session
 from push.session.socket_link import Care, Gone, Inbox, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
-
-from .sessions import KeptKeeper, message, read
+from tests.push.sessions import KeptKeeper, message, read
 
 BIG = b"x" * 100_000
 
@@ -100,7 +100,7 @@ def acknowledged():
 
 
 def adopt(
-    link: SocketLink, node, acknowledged=None, *, acks: bool = False, handlers=TcpConsumer
+    link: SocketLink, node, acknowledged=None, *, acks: bool = False, handlers=handlers
 ) -> Session:
     """An open session that has the link for its own."""
     from accounts.identity import Identity
@@ -384,12 +384,10 @@ async def test_a_consumer_that_lags_behind_stops_the_reading(care, peer):
 
 
 async def test_a_handler_that_fails_closes_its_session_alone(session, peer, node, caplog):
-    class Broken(TcpConsumer):
-        @classmethod
-        async def handle(cls, *args):
-            raise LookupError("a bug")
+    async def fail(*_) -> None:
+        raise LookupError("a bug")
 
-    session.link._handlers = Broken
+    session.link._handlers = SimpleNamespace(handle=fail)
     peer.socket.sendall(encode_binary(Op.TEST, 1))
     (frame,) = read(session.kind, await peer.read_to_the_end())
     assert frame.op == Op.DISCONNECT
@@ -547,25 +545,20 @@ async def test_acknowledgement_behind_a_goodbye_counts(session, peer, node):
     await eventually(lambda: node.ids == [7, 8])
 
 
-class SlowConsumer(TcpConsumer):
-    """Ops other than acknowledgements wait until `opened`."""
-
-    opened: asyncio.Event
-
-    @classmethod
-    async def handle(cls, node, session, frame) -> None:
-        if frame.op != Op.ACK:
-            await cls.opened.wait()
-        await super().handle(node, session, frame)
-
-
 async def test_acknowledgement_behind_a_slow_handler_counts(care, peer, node):
-    SlowConsumer.opened = asyncio.Event()
-    session = adopt(TcpLink(care, peer.theirs), node, handlers=SlowConsumer)
+    opened = asyncio.Event()
+
+    async def handle_late(node, session, frame) -> None:
+        if frame.op != Op.ACK:
+            await opened.wait()
+        await handlers.handle(node, session, frame)
+
+    slow = SimpleNamespace(handle=handle_late, acknowledge=handlers.acknowledge)
+    session = adopt(TcpLink(care, peer.theirs), node, handlers=slow)
     peer.socket.sendall(encode_binary(Op.TEST, 1) + ack(7))
     peer.socket.close()
     await eventually(lambda: session.link._pauses)
-    SlowConsumer.opened.set()
+    opened.set()
     await eventually(lambda: node.dismissed == [session])
     await eventually(lambda: node.ids == [7])
 
