@@ -26,13 +26,16 @@ from push.fanout import ONLINE_FACTOR
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import reach_counts as written
+from push.node.cluster_jobs import ClusterJobs
 from push.node.holds import Hold
 from push.node.hub import Hub
 from push.node.recovery import recover
 from push.node.room_sizes import Audience
+from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
-from push.node.upkeep import Upkeep
-from push.registry.base import Entry, NodeEntry, get_registry
+from push.registry.base import Entry, NodeEntry
+from push.registry.select import get_registry
+from push.session import session_metrics
 from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
@@ -43,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 CLOSE_SPACING = 0.5  # seconds between two sessions that a node that ends closes, at most
 STOP_TIMEOUT = 5.0  # seconds beyond DRAIN_SECONDS for all of `Node.stop`
+ROUNDS_TIMEOUT = 1.0  # seconds of them for the rounds and the cluster's jobs to end
 DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions may take
 DISMISSED_TIMEOUT = 1.0  # seconds of them for taking sessions out of the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
@@ -78,7 +82,8 @@ class Node:
         self.clock = DatabaseClock()
         self.pacer = Pacer()
         self.session_log = SessionLog(self.name, self.clock.now)
-        self.upkeep = Upkeep(self)
+        self.rounds = Rounds(self)
+        self.cluster_jobs = ClusterJobs(self.hub)
         self.entries: dict[str, Entry] = {}
         self._holds: list[Hold] = []  # while messages may be passing by
         self._gap_began = 0.0  # monotonic seconds
@@ -99,12 +104,13 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
-        metrics.node.begin(self.hub)
+        session_metrics.node.begin(self.hub)
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.runtime.repeat("reach", self.hub.written.flush, written.FLUSH_EVERY)
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
-        self.upkeep.start()
+        self.rounds.start()
+        self.cluster_jobs.start()
         health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
@@ -157,14 +163,15 @@ class Node:
         health.stopping()
         health.forget(self.failing)
         await self.drain()
-        await self.upkeep.stop(min(deadline, loop.time() + 1))
+        rounds_end = min(deadline, loop.time() + ROUNDS_TIMEOUT)
+        await asyncio.gather(self.rounds.stop(rounds_end), self.cluster_jobs.stop(rounds_end))
         links = [session.link.drained() for session in sessions]
         await finish(asyncio.gather(*links), loop.time() + DRAINED_TIMEOUT, "reading by clients")
         dismissals = asyncio.gather(*(self.dismiss(session) for session in sessions))
         await finish(dismissals, loop.time() + DISMISSED_TIMEOUT, "taking sessions out")
         await finish(self.hub.stop(), deadline, "the hub")
-        if metrics.node.hub is self.hub:
-            metrics.node.hub = None
+        if session_metrics.node.hub is self.hub:
+            session_metrics.node.hub = None
         await self.runtime.stop(deadline)
         await asyncio.gather(
             finish(self.acknowledger.stop(), deadline, "writing receipts"),
@@ -177,7 +184,8 @@ class Node:
 
     def failing(self) -> list[str]:
         """Return the names of the tasks of this node that go on failing."""
-        return [*self.runtime.failing(), *self.upkeep.runtime.failing()]
+        runtimes = (self.runtime, self.rounds.runtime, self.cluster_jobs.runtime)
+        return [name for runtime in runtimes for name in runtime.failing()]
 
     def _lost(self) -> None:
         """Keep back what comes: messages may have passed by, and it is not known which."""
@@ -189,7 +197,7 @@ class Node:
 
     def _regained(self) -> None:
         """Find out what has passed by: the groups are joined again."""
-        self.upkeep.layer_regained()
+        self.rounds.layer_regained()
         self._hold_keys()  # those of sessions that have come during the gap too
         keys = list({session.key for session in self.hub.sessions.values()})
         holds, self._holds = self._holds, []
@@ -217,7 +225,7 @@ class Node:
         """Where the layer's connection was lost, the registry's may be, and all it knew."""
         try:
             await self.registry.reconnect()
-            await self.upkeep.renew()
+            await self.rounds.renew()
         except (Unavailable, DatabaseError) as error:
             logger.warning("the registry will be written with the next renewal: %s", error)
 

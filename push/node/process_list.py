@@ -26,7 +26,8 @@ from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import Unavailable
 from push.metrics import definitions as metrics
-from push.registry.base import ProcessEntry, Tally, get_registry
+from push.registry.base import ProcessEntry, Tally
+from push.registry.select import get_registry
 
 logger = logging.getLogger(__name__)
 

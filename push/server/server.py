@@ -25,7 +25,6 @@ from imgo_site.errors import ImgoError
 from imgo_site.shutdown import Shutdown
 from push.bus.background_tasks import Background
 from push.metrics import database_pool as pool
-from push.metrics import definitions as metrics
 from push.node.node import Node, get_node, stop_node
 from push.node.runtime import Runtime, finish
 from push.server import ports
@@ -34,6 +33,7 @@ from push.server.http_bodies import Bodies
 from push.server.http_channel import Channel
 from push.server.tcp_listener import ROOM_PAUSE, TcpListener
 from push.server.upgrade import DirectRequest, listen_http, scope_of
+from push.session import session_metrics
 from push.session.admission import Admission
 from push.session.socket_link import Care, SocketLink
 from push.status import health
@@ -148,13 +148,13 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def _listen_tcp(self) -> None:
         if conf.TCP_PORT:
-            self._listener = TcpListener(self, self.care)
+            self._listener = TcpListener(self.care, self.has_room, self.run_link)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1)
             self.care.tick()
-            metrics.node.note_now_and_then()
+            session_metrics.node.note_now_and_then()
             pool.note_now_and_then()
 
     async def _open_rest(self) -> None:
@@ -162,7 +162,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._runtime.keep("ticking", self._tick)  # needs the running loop
         try:
             node = await get_node()
-            await node.upkeep.warm_up()
+            await node.cluster_jobs.warm_up()
             if conf.REUSE_PORT:
                 node.hub.on_drain = partial(self._drain_shared, node)
                 node.hub.on_undrain = partial(self._undrain_shared, node)

@@ -10,8 +10,7 @@ from push.node.coalescer import Outbox, write_spread, write_to_all
 from push.node.hub import Hub
 from push.session.session import Kind, Session
 from tests import eventually
-
-from .sessions import frames, make_session, message
+from tests.push.sessions import frames, make_session, message
 
 GROUP = "r.1"
 

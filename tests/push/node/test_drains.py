@@ -1,5 +1,7 @@
 """Envelopes of a drain that a later one has superseded are dropped."""
 
+import asyncio
+
 import pytest
 
 from offline.models import Outbox
@@ -9,8 +11,7 @@ from push.fanout import envelopes_of
 from push.node import drains as module
 from push.node.drains import Drains
 from tests import eventually, in_thread
-
-from .sessions import admit, ids
+from tests.push.sessions import admit, ids
 
 
 def test_an_earlier_drain_is_superseded_by_a_later_one_of_its_partition():
@@ -47,7 +48,7 @@ def page() -> list[Outbox]:
 async def test_bytes_of_a_publisher_that_gave_up_come_to_nobody(node, imgo, audience):
     """They are carried out when a later drain has sent what was accepted since."""
     imgo(PARTITIONS=4)
-    await node.upkeep.stop()
+    await asyncio.gather(node.rounds.stop(), node.cluster_jobs.stop())
     to = {"keys": ("u1",)} if audience == "key" else {"room": "u1"}
     first = await in_thread(accept_push, Push(b"1", **to))
     given_up = [dict(e) for row in await in_thread(page) for e in envelopes_of(row)]

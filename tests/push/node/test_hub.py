@@ -14,8 +14,7 @@ from push.node.hub import Hub
 from push.session.session import Kind
 from push.wire import CloseCode
 from tests import PATIENCE, eventually
-
-from .sessions import frames, make_session
+from tests.push.sessions import frames, make_session
 
 ROOM = room_group("r")
 

@@ -17,9 +17,8 @@ from push.operations import drain_node, undrain_node
 from push.status import health
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
-
-from .conftest import push_now
-from .sessions import admit, closed, ids
+from tests.push.conftest import push_now
+from tests.push.sessions import admit, closed, ids
 
 
 async def sessions_of(node, key: str) -> list[str]:
@@ -141,7 +140,7 @@ async def confirmed(node, order) -> None:
     giving = asyncio.ensure_future(in_thread(order, node.name))
 
     async def is_given() -> bool:
-        await node.upkeep.report()
+        await node.rounds.report()
         return giving.done()
 
     await eventually(is_given)
@@ -157,13 +156,13 @@ async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplo
     await node.dismiss(session)
     with pytest.raises(Unavailable):
         await admit(node)
-    await node.upkeep.report()
+    await node.rounds.report()
     assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [True]
     assert (health.current(), health.is_alive()) == (health.State.DRAINING, True)
     await confirmed(node, undrain_node)
     await eventually(lambda: not node.is_draining)
     await admit(node)
-    await node.upkeep.report()
+    await node.rounds.report()
     assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [False]
     assert health.current() is health.State.READY
     lines = [line for line in caplog.messages if line.startswith(f"node {node.name}")]
@@ -210,7 +209,7 @@ async def test_session_that_goes_during_renewal_stays_gone(node, monkeypatch):
     session = await admit(node, "u1", "a")
     await in_thread(node.registry.forget_node, node.id)  # the lease was lost
     slow = Slow(node.registry, "renew", monkeypatch)
-    renewing = asyncio.create_task(node.upkeep.renew())
+    renewing = asyncio.create_task(node.rounds.renew())
     await slow.entered.wait()
     await node.dismiss(session)
     slow.opened.set()

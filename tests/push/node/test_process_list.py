@@ -14,7 +14,8 @@ from imgo_site.celery import app
 from push.metrics import definitions as metrics
 from push.node import process_list
 from push.node.process_list import Announcer, tally
-from push.registry.base import MemoryRegistry, NodeEntry, ProcessEntry, Tally
+from push.registry.base import NodeEntry, ProcessEntry, Tally
+from push.registry.memory_registry import MemoryRegistry
 from push.registry.redis_processes import IDS
 from push.registry.redis_registry import RedisRegistry
 from push.session.session_log import log_refusal

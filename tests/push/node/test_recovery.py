@@ -15,9 +15,8 @@ from push.metrics import definitions as metrics
 from push.node import recovery as module
 from push.node.recovery import recover
 from tests import eventually, in_thread
-
-from .conftest import push_now
-from .sessions import admit, frames, ids, message
+from tests.push.conftest import push_now
+from tests.push.sessions import admit, frames, ids, message
 
 U1 = key_group("u1")
 
@@ -26,7 +25,7 @@ U1 = key_group("u1")
 async def node(node, imgo):
     """A node that looks for nothing by itself, and to which nothing is too young."""
     imgo(SWEEP_AFTER=0.0)
-    await node.upkeep.stop()
+    await asyncio.gather(node.rounds.stop(), node.cluster_jobs.stop())
     return node
 
 

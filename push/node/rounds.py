@@ -1,7 +1,7 @@
-"""What a node does again and again: for its sessions, for its groups, and for all nodes together.
+"""Rounds of a node: what it does again and again for its sessions and for its place in the cluster.
 
-One round serves all sessions, instead of a timer for each. What is to be done once, however many
-nodes there are, is a duty that one of them claims in the database.
+One round serves all sessions, instead of a timer for each. Jobs for the whole cluster are in
+`push/node/cluster_jobs.py`.
 """
 
 import asyncio
@@ -9,59 +9,56 @@ import heapq
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
-
-from kombu.exceptions import OperationalError as BrokerError
+from typing import Protocol, TypeVar
 
 from accounts.revalidation import revoked
 from imgo_site.conf import conf
+from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads, session_threads
-from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
-from imgo_site.names import DASHBOARD_ROOM
-from imgo_site.postgres.limits import limited
-from offline import balance
-from offline.models import Message, Outbox, Pending
-from offline.outbox import Busy
-from push.bus import publish
-from push.bus.groups import room_group
+from offline.pending import Acknowledger
 from push.bus.layers import reconnect
-from push.fanout import drain
 from push.metrics import definitions as metrics
-from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.models import Node as NodeRow
-from push.node import process_list
-from push.node import room_sizes as audience
+from push.node import process_list, room_sizes
+from push.node.hub import Hub
 from push.node.recovery import recover
-from push.node.runtime import Kept, Runtime, run_once
-from push.registry.base import ProcessEntry
+from push.node.room_sizes import Audience
+from push.node.runtime import Runtime
+from push.registry.base import Entry, ProcessEntry, Registry
 from push.session.session import Session, deliveries
-from push.status import snapshot
-from push.tasks import canary, queue_of
 from push.wire import CloseCode
-
-if TYPE_CHECKING:
-    from push.node.node import Node
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WAITING_MAX = 1_000  # sessions of which it is said how many bytes wait for them
-TICK = 1.0  # seconds between two rounds of what is most urgent
-REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may be on its way
+WAITING_MAX = 1_000  # sessions whose waiting bytes are reported
+TICK = 1.0  # seconds between two rounds of the most urgent kind
+REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may take to arrive
 ECHO_EVERY = 2.0  # seconds
 ECHO_TIMEOUT = 15.0  # seconds without an echo until the layer's connection is taken for dead
-SILENCE_MAX = 5.0  # seconds without any message until then; a busy node hears others' ones
-PRUNE_EVERY = 30.0  # seconds between deletions of what is over
-BALANCE_EVERY = 60.0  # seconds
-BALANCE_LATEST = 100_000  # messages that the balance of the metrics is about
+SILENCE_MAX = 5.0  # seconds without any message until then; a busy node hears others' messages
 
 
-class Upkeep:
-    """The rounds of one node."""
+class RoundsNode(Protocol):
+    """The parts of a node that its rounds need."""
 
-    def __init__(self, node: "Node") -> None:
+    id: str
+    name: str
+    hub: Hub
+    registry: Registry
+    rooms: Audience
+    acknowledger: Acknowledger
+    clock: DatabaseClock
+    entries: dict[str, Entry]
+    is_draining: bool
+
+
+class Rounds:
+    """The rounds of one node, on a runtime of their own."""
+
+    def __init__(self, node: RoundsNode) -> None:
         self._node = node
         self._hub = node.hub
         self.runtime = Runtime()
@@ -73,40 +70,23 @@ class Upkeep:
         self._revalidate_size = 0
 
     def start(self) -> None:
-        """Begin, on a runtime of its own; needs a running loop."""
+        """Start the rounds. Needs a running loop."""
         self._hub.last_echo = self._hub.last_heard = asyncio.get_running_loop().time()
         rounds = [
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
             (self.leave_groups, TICK),
             (self.renew, conf.NODE_LEASE / 3),
             (self.announce, conf.NODE_LEASE / 3),
-            (self.sweep, max(TICK, conf.SWEEP_AFTER / 2)),
             (self.audit, TICK),
             (self.echo, ECHO_EVERY),
-            (self.prune, PRUNE_EVERY),
-            (self.balance, BALANCE_EVERY / 2),
-            (self.sample, snapshot.SAMPLE_EVERY / 2),
-            (self.inform, snapshot.EVERY),
             (self.report, TICK),
-            (self.count_rooms, audience.EVERY),
+            (self.count_rooms, room_sizes.EVERY),
             (self.announce_process, process_list.RENEW_EVERY),
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
-        if has_workers():
-            rounds.append((self.send_canaries, conf.CANARY_INTERVAL / 2))
         for one, every in rounds:
             self.runtime.repeat(one.__name__, one, every)
-
-    async def warm_up(self) -> None:
-        """Do once what takes long the first time, before there are sessions that would feel it.
-
-        The first task makes the way to the broker (30 ms on the event loop's core), the first
-        statements make Django compile them.
-        """
-        await run_once(Kept("sample", self.sample), snapshot.SAMPLE_EVERY)
-        if has_workers():
-            await run_once(Kept("send_canaries", self.send_canaries), conf.CANARY_INTERVAL)
 
     async def stop(self, deadline: float = float("inf")) -> None:
         """End all rounds, by `deadline` (loop time)."""
@@ -221,61 +201,6 @@ class Upkeep:
             await reconnect(self._hub.layer)
         await self._hub.echo(ECHO_EVERY / 2)
 
-    # For all nodes
-
-    async def sweep(self) -> None:
-        """Fan out what should have been long ago: its task was lost, or nobody takes tasks."""
-        for partition in await cluster_threads.run(_overdue):
-            try:
-                count = await cluster_threads.run(_drain_now, partition)
-            except Busy:
-                continue  # somebody is at it
-            if count:
-                metrics.SWEPT.inc(count)
-                logger.warning("a sweep sent %d messages of partition %d", count, partition)
-
-    async def send_canaries(self) -> None:
-        """Ask the workers for a sign of life."""
-        due = await cluster_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
-        if due:
-            await asyncio.to_thread(_send_canaries, due)
-
-    async def prune(self) -> None:
-        """Settle what has expired, and forget what is past its time, in batches."""
-        if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
-            while count := await cluster_threads.run(Pending.objects.expire):
-                metrics.DROPS.labels("expired").inc(count)
-            while await cluster_threads.run(Message.objects.prune):
-                pass
-            while await cluster_threads.run(Dedupe.objects.forget):
-                pass
-            while await cluster_threads.run(SessionRecord.objects.prune):
-                pass
-
-    async def balance(self) -> None:
-        """Strike the balance of the latest messages, for the metrics of all."""
-        if await cluster_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
-            await cluster_threads.run(_strike_balance)
-
-    async def sample(self) -> None:
-        """Keep a sample for the dashboard's plots of the last minutes."""
-        every = snapshot.SAMPLE_EVERY
-        if await cluster_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
-            found = await asyncio.to_thread(snapshot.totals)
-            # Not repeated: the sample would be kept twice.
-            await cluster_threads.run_once(snapshot.add_sample, found)
-
-    async def inform(self) -> None:
-        """Send a picture to the dashboards, if this node has one of them and it is its turn."""
-        if not self._hub.groups.get(room_group(DASHBOARD_ROOM)):
-            return
-        if await cluster_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
-            live = await asyncio.to_thread(snapshot.assemble, snapshot.of_registry)
-            stored = await cluster_threads.run(snapshot.assemble, snapshot.of_database)
-            problems = live["problems"] + stored["problems"]
-            picture = {**live, **stored, "problems": problems}
-            await publish.send([snapshot.envelope(picture)])
-
 
 def _slice_of(count: int, interval: float) -> int:
     """How many of `count` a round takes so that all have a turn within `interval` seconds."""
@@ -287,28 +212,3 @@ def _take(left: list[T], count: int) -> list[T]:
     some = left[-count:] if count else []
     del left[len(left) - len(some) :]
     return some
-
-
-def _overdue() -> list[int]:
-    with limited():
-        return Outbox.objects.overdue(conf.SWEEP_AFTER)
-
-
-def _drain_now(partition: int) -> int:
-    return drain(partition, wait=False)
-
-
-def _send_canaries(partitions: list[int]) -> None:
-    try:
-        for n in partitions:
-            canary.apply_async((n,), queue=queue_of(n), expires=conf.CANARY_INTERVAL)
-    except (BrokerError, OSError, AttributeError) as error:
-        # AttributeError: of kombu, for a channel whose connection was lost between two steps.
-        logger.warning("the broker cannot be reached for a canary: %s", error)
-
-
-def _strike_balance() -> None:
-    found = balance.of_latest(BALANCE_LATEST)
-    Duty.objects.filter(name="balance").update(result=found.as_dict())
-    if found.missing:
-        logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)
