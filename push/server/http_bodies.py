@@ -6,25 +6,37 @@ who have no key can fill no more than a part of the memory, and keep nobody out 
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from django.urls import ResolverMatch
 
 from imgo_site.conf import conf
-from imgo_site.errors import TooLarge, Unavailable
-
-if TYPE_CHECKING:
-    from push.server.body_gate import BodyGate
-    from push.server.http_channel import Channel
+from imgo_site.errors import ImgoError, TooLarge, Unavailable
+from push.server.body_gate import BodyGate
 
 UNASKED_MAX = 64 * 1024  # bytes of a body that are taken from anybody
 SHARE = 4  # of MAX_BODIES, bodies of callers that were not asked take one part in this
 
 
+class RequestChannel(Protocol):
+    """The connection that a body comes in on: `push.server.http_channel.Channel`."""
+
+    transport: Any
+
+    def refuse(self, error: ImgoError) -> None:
+        """Answer the request with an error, and end the connection."""
+
+    def end_with(self, refusal: Any) -> None:
+        """Answer the request with the view's refusal, and end the connection."""
+
+    def body_allowed(self) -> None:
+        """Go on: the caller may send the body."""
+
+
 class Bodies:
     """What all connections of a node hold."""
 
-    def __init__(self, gate: "BodyGate") -> None:
+    def __init__(self, gate: BodyGate) -> None:
         self.gate = gate
         self.held = 0  # bytes
         self.unasked = 0  # bytes of those, whose callers were not asked for a key
@@ -34,7 +46,7 @@ class Body:
     """The body of one request."""
 
     def __init__(
-        self, channel: "Channel", bodies: Bodies, limit: int, match: ResolverMatch | None
+        self, channel: RequestChannel, bodies: Bodies, limit: int, match: ResolverMatch | None
     ) -> None:
         self._channel = channel
         self._bodies = bodies

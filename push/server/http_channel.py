@@ -7,7 +7,7 @@ already; and what is refused is answered before the connection ends.
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from django.http import HttpResponseBase
@@ -21,13 +21,11 @@ from imgo_site.request_limits import body_limit, find_view
 from push.api.problems import answer_at
 from push.metrics import definitions as metrics
 from push.server.http_bodies import Body
+from push.server.http_request import NodeRequest
 from push.server.http_target import BadTarget, read_target
 from push.server.ports import plain_address
 from push.server.tcp_listener import has_proxy_header
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
-
-if TYPE_CHECKING:
-    from push.server.http_request import NodeRequest
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class Channel(HTTPChannel):
     abortTimeout = CLOSE_TIMEOUT  # noqa: N815
     transport: Any
     factory: Any
-    requests: list["NodeRequest"]
+    requests: list[NodeRequest]
     _command: bytes
     _path: Any  # bytes; Twisted's own hints are wrong
     _version: bytes

@@ -3,18 +3,15 @@
 import logging
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
 from push.metrics import definitions as metrics
 from push.server.ports import listen, plain_address
 from push.session.poller import READ
-from push.session.socket_link import Care, TcpLink
+from push.session.socket_link import Care, SocketLink, TcpLink
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
-
-if TYPE_CHECKING:
-    from push.server.server import ImgoServer
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +20,7 @@ ROOM_PAUSE = 0.05  # seconds until it is looked again whether there is room for 
 ACCEPT_PAUSE = 1.0  # seconds to wait when the process is out of file descriptors
 READ_MAX = 4_096  # bytes
 
+RunLink = Callable[[SocketLink, dict[str, Any]], None]  # link and scope
 Begin = Callable[[socket.socket, str, int, bytes], None]
 
 
@@ -82,18 +80,23 @@ class ProxiedSocket:
 
 
 class TcpListener:
-    """Accepts raw TCP connections. Raises OSError when it cannot listen."""
+    """Listener for raw TCP connections. Raises OSError when it cannot listen.
 
-    def __init__(self, server: "ImgoServer", care: Care) -> None:
-        self._server = server
+    `has_room`: whether one more connection may be accepted. `run_link`: serves a new connection,
+    given its link and its ASGI scope.
+    """
+
+    def __init__(self, care: Care, has_room: Callable[[], bool], run_link: RunLink) -> None:
         self._care = care
+        self._has_room = has_room
+        self._run_link = run_link
         self._sockets = listen(conf.TCP_PORT, shared=conf.REUSE_PORT)
         for sock in self._sockets:
             care.poller.add(sock.fileno(), lambda _, sock=sock: self._accept(sock))  # type: ignore[misc]
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS):
-            if not self._server.has_room():
+            if not self._has_room():
                 self._pause(listener, ROOM_PAUSE)
                 return
             try:
@@ -121,7 +124,7 @@ class TcpListener:
             "server": [conf.HOST, conf.TCP_PORT],
         }
         link = TcpLink(self._care, sock)
-        self._server.run_link(link, scope)
+        self._run_link(link, scope)
         if data:
             link.received(data)
 

@@ -1,7 +1,7 @@
 """Session records: the last opening, refusal and closing of each key, a row a key.
 
-Nodes write them in batches (`push/session/session_log.py`); `explain`, the API and the dashboard show them
-for `RECORD_KEEP` seconds.
+Nodes write them in batches (`push/session/session_log.py`). `explain`, the API and the dashboard
+show them for `RECORD_KEEP` seconds.
 """
 
 from datetime import UTC, datetime, timedelta

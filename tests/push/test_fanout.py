@@ -26,6 +26,7 @@ from push.fanout import drain
 from push.metrics import definitions as metrics
 from push.registry.base import NodeEntry
 from push.registry.redis_registry import RedisRegistry
+from push.status import metrics_page
 from tests import PATIENCE, call_and_close, in_thread
 
 from .sessions import admit
@@ -406,7 +407,7 @@ def test_the_time_until_a_message_was_sent_is_noted(imgo, redis_client):
     count, total = (f"imgo_fanout_latency_seconds_{name}" for name in ("count", "sum"))
 
     def value(name: str) -> float:
-        lines = metrics.text().decode().splitlines()
+        lines = metrics_page.text().decode().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     message = push_to_key("a", 1)

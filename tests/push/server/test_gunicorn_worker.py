@@ -14,7 +14,7 @@ import pytest
 from tests import PATIENCE, wait_until
 from tests.services import free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 THREADS = 2
 APP = """
 import threading
