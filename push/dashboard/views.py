@@ -220,7 +220,7 @@ def rooms(request: HttpRequest) -> HttpResponse:
 
 def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
     cursor = request.GET.get("cursor", "")
-    found = get_registry().some_rooms(part, ROOMS_SHOWN, cursor)
+    found = get_registry().find_rooms(part, ROOMS_SHOWN, cursor)
     rows = [row for row in found.rows if row[0] != DASHBOARD_ROOM]
     context = {
         "found": found,
@@ -242,7 +242,7 @@ def keys(request: HttpRequest) -> HttpResponse:
         request.GET.get("cursor", "0"), "The place to go on", lowest=0, highest=INT64_MAX
     )
     registry = get_registry()
-    found = registry.some_keys(part, KEYS_SHOWN, cursor)
+    found = registry.find_keys(part, KEYS_SHOWN, cursor)
     context = {
         "part": part,
         "found": found,

@@ -44,7 +44,7 @@ def _growth(name: str, stats: dict[str, int]) -> float:
     return now - before if now >= before else now
 
 
-def note_now_and_then(**_: Any) -> None:
+def update_if_due(**_: Any) -> None:
     """For whoever is scraped instead of this process; call it as often as you like."""
     global _noted  # noqa: PLW0603 - one pool a process
     now = time.monotonic()
@@ -53,5 +53,5 @@ def note_now_and_then(**_: Any) -> None:
         note()
 
 
-request_finished.connect(note_now_and_then)
-task_postrun.connect(note_now_and_then)
+request_finished.connect(update_if_due)
+task_postrun.connect(update_if_due)

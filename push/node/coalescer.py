@@ -22,7 +22,7 @@ from imgo_site.conf import conf
 from imgo_site.logs import note_push
 from push.bus.background_tasks import Background
 from push.metrics.definitions import DELIVERY_SECONDS
-from push.node.reach_counts import Written
+from push.node.reach_counts import ReachCounts
 from push.session.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
 from push.wire import FIRST_OWN_OP
 
@@ -39,19 +39,19 @@ Share = tuple[Sequence[Session], list[Outgoing]]
 
 
 class Owner(Protocol):
-    """What an outbox needs of its hub."""
+    """The parts of a hub that a coalescer needs of its hub."""
 
     groups: dict[str, set[Session]]
-    outboxes: "dict[str, Outbox]"
+    coalescers: "dict[str, Coalescer]"
     background: Background
 
-    written: Written
+    reach_counts: ReachCounts
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered."""
 
 
-class Outbox:
+class Coalescer:
     """The messages that wait for one group, from its first message until it is quiet."""
 
     __slots__ = ("_group", "_hub", "_is_writing", "_max", "_timer", "_waiting")
@@ -97,7 +97,7 @@ class Outbox:
         if sum(len(sessions) for sessions, _ in shares) <= FAIRNESS:
             for sessions, taken in shares:
                 write_to_all(sessions, _together(taken))
-            note_written(messages, shares, self._hub.written)
+            count_written(messages, shares, self._hub.reach_counts)
         else:
             self._is_writing = True
             self._hub.background.run(self._write_slices(shares, messages))
@@ -109,7 +109,7 @@ class Outbox:
                 for start in range(0, len(sessions), FAIRNESS):
                     write_to_all(sessions[start : start + FAIRNESS], message)
                     await asyncio.sleep(0)
-            note_written(messages, shares, self._hub.written)
+            count_written(messages, shares, self._hub.reach_counts)
         finally:
             self._is_writing = False
         if len(self._waiting) >= self._max or self._timer is None:
@@ -124,7 +124,7 @@ class Outbox:
         if self._waiting:
             self._write()
         elif self._timer is None:
-            self._hub.outboxes.pop(self._group, None)
+            self._hub.coalescers.pop(self._group, None)
 
     def close(self) -> None:
         """Forget what waits."""
@@ -153,7 +153,7 @@ async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: 
     return count
 
 
-def note_reach(shares: Sequence[Share], written: Written) -> None:
+def count_reach(shares: Sequence[Share], written: ReachCounts) -> None:
     """Count the sessions that each message was written to, for messages that no key is owed."""
     if len(shares) == 1:
         sessions, taken = shares[0]
@@ -231,14 +231,16 @@ def _count(sessions: Sequence[Session], late: list[int], packets: list[bytes | N
         frames_written[kind] += count
 
 
-def note_written(messages: Sequence[Outgoing], shares: Sequence[Share], written: Written) -> None:
+def count_written(
+    messages: Sequence[Outgoing], shares: Sequence[Share], written: ReachCounts
+) -> None:
     """Count messages that were written to the sessions they are for, and how long it took.
 
     By this host's clock, where they were accepted by the database's: see docs/metrics.md.
     """
     for sessions, taken in shares:
         deliveries[0] += len(sessions) * sum(1 for message in taken if message.at)
-    note_reach(shares, written)
+    count_reach(shares, written)
     now = time.time()
     for message in messages:
         if message.at:

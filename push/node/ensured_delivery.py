@@ -10,24 +10,24 @@ from collections.abc import Callable, Mapping
 
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
-from push.node.coalescer import Outbox
+from push.node.coalescer import Coalescer
 from push.session.session import Outgoing
 
 ENSURED_MAX = 10_000  # messages that wait in one node, for all groups together
 FAIRNESS = 100  # messages handed over before the event loop gets a turn
 
 
-class Ensured:
-    """The queues of one hub. `deliver(group, message)` hands a message to the group's outbox."""
+class EnsuredDelivery:
+    """The queues of one hub. `deliver(group, message)` hands a message to the group's coalescer."""
 
     def __init__(
         self,
-        outboxes: Mapping[str, Outbox],
+        coalescers: Mapping[str, Coalescer],
         background: Background,
         deliver: Callable[[str, Outgoing], None],
         dropped: Callable[[], None],
     ) -> None:
-        self._outboxes = outboxes
+        self._coalescers = coalescers
         self._background = background
         self._deliver = deliver
         self._dropped = dropped
@@ -53,8 +53,8 @@ class Ensured:
         return True
 
     def _is_full(self, group: str) -> bool:
-        outbox = self._outboxes.get(group)
-        return outbox is not None and outbox.is_full
+        coalescer = self._coalescers.get(group)
+        return coalescer is not None and coalescer.is_full
 
     async def _feed(self, group: str, queue: deque[Outgoing]) -> None:
         given = 0

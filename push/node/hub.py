@@ -29,12 +29,12 @@ from push.bus.envelope import (
 from push.bus.groups import ALL, is_key_group, node_group
 from push.bus.layers import groups_add, groups_discard
 from push.metrics import definitions as metrics
-from push.node.coalescer import Outbox, write_spread
-from push.node.drains import Drains
-from push.node.ensured_delivery import Ensured
-from push.node.holds import Holds
-from push.node.reach_counts import Written
-from push.node.recent_ids import Recent
+from push.node.coalescer import Coalescer, write_spread
+from push.node.ensured_delivery import EnsuredDelivery
+from push.node.held_messages import Holds
+from push.node.reach_counts import ReachCounts
+from push.node.recent_ids import RecentIds
+from push.node.superseded_drains import Drains
 from push.session.session import Outgoing, Session
 from push.wire import CloseCode
 
@@ -65,7 +65,7 @@ class Hub:
         self.node_id = node_id
         self.sessions: dict[str, Session] = {}
         self.groups: dict[str, set[Session]] = {}
-        self.outboxes: dict[str, Outbox] = {}
+        self.coalescers: dict[str, Coalescer] = {}
         self.drops: Counter[str] = Counter()
         self._channel = ""
         self._joined: set[str] = set()
@@ -76,20 +76,20 @@ class Hub:
         self._empty_since: dict[str, float] = {}
         self._reader: asyncio.Task[None] | None = None
         self.background = Background("a delivery failed")
-        self.written = Written()
+        self.reach_counts = ReachCounts()
         self._spreading = 0
 
         # What a second copy is dropped for: it comes when the layer had taken a message and could
         # not say so. Of what is stored, of what is not, and what only a look for lost messages
         # leaves out.
-        self.delivered = Recent()
-        self.passed = Recent()
-        self.replayed = Recent()
+        self.delivered = RecentIds()
+        self.passed = RecentIds()
+        self.replayed = RecentIds()
         # For whom nothing is pending, so that nobody has to look when they are acknowledged.
-        self.live = Recent()
+        self.live = RecentIds()
         self.holds = Holds(self.groups, self.deliver)
-        self.ensured = Ensured(
-            self.outboxes, self.background, self.deliver, lambda: self.count_drop("busy_group")
+        self.ensured = EnsuredDelivery(
+            self.coalescers, self.background, self.deliver, lambda: self.count_drop("busy_group")
         )
         self.drains = Drains()
         self.gaps = 0  # how often the layer's connection was lost
@@ -115,9 +115,9 @@ class Hub:
             self._joiner.cancel()
         for task in self.background.tasks:
             task.cancel()
-        for outbox in self.outboxes.values():
-            outbox.close()
-        self.outboxes.clear()
+        for coalescer in self.coalescers.values():
+            coalescer.close()
+        self.coalescers.clear()
 
     # Membership
 
@@ -316,7 +316,7 @@ class Hub:
     async def _write_spread(self, message: Outgoing, seconds: float) -> None:
         try:
             count = await write_spread(tuple(self.groups.get(ALL, ())), message, seconds)
-            self.written.add(message.id, count)
+            self.reach_counts.add(message.id, count)
         finally:
             self._spreading -= 1
 
@@ -324,11 +324,11 @@ class Hub:
         """Give a message to all sessions of a group, unless it is a second copy."""
         if not self._is_new(group, message):
             return
-        outbox = self.outboxes.get(group)
-        if outbox is None:
+        coalescer = self.coalescers.get(group)
+        if coalescer is None:
             batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
-            outbox = self.outboxes[group] = Outbox(self, group, batch_max)
-        outbox.offer(message)
+            coalescer = self.coalescers[group] = Coalescer(self, group, batch_max)
+        coalescer.offer(message)
 
     def _is_new(self, group: str, message: Outgoing) -> bool:
         """Whether it is no second copy; what nobody has accepted, as a picture, has no id."""

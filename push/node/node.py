@@ -25,12 +25,12 @@ from push.bus.layers import on_reconnect
 from push.fanout import ONLINE_FACTOR
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
-from push.node import reach_counts as written
+from push.node import reach_counts
 from push.node.cluster_jobs import ClusterJobs
-from push.node.holds import Hold
+from push.node.held_messages import Hold
 from push.node.hub import Hub
 from push.node.recovery import recover
-from push.node.room_sizes import Audience
+from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
 from push.registry.base import Entry, NodeEntry
@@ -76,7 +76,7 @@ class Node:
         self.hub.on_drain = self.drain_on_order
         self.hub.on_undrain = self.undrain
         self.registry = get_registry()
-        self.rooms = Audience(self.hub, self.registry, self.id)
+        self.rooms = RoomSizes(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
         self.runtime = Runtime()
         self.clock = DatabaseClock()
@@ -107,7 +107,7 @@ class Node:
         session_metrics.node.begin(self.hub)
         on_reconnect(self.hub.layer, self._lost, self._regained)
         self.runtime.keep("acknowledger", self.acknowledger.run)
-        self.runtime.repeat("reach", self.hub.written.flush, written.FLUSH_EVERY)
+        self.runtime.repeat("reach", self.hub.reach_counts.flush, reach_counts.FLUSH_EVERY)
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
         self.rounds.start()
         self.cluster_jobs.start()
@@ -175,7 +175,7 @@ class Node:
         await self.runtime.stop(deadline)
         await asyncio.gather(
             finish(self.acknowledger.stop(), deadline, "writing receipts"),
-            finish(self.hub.written.flush(), deadline, "writing the reach of messages"),
+            finish(self.hub.reach_counts.flush(), deadline, "writing the reach of messages"),
             finish(self.session_log.flush(), deadline, "writing session records"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
         )

@@ -12,7 +12,7 @@ MESSAGES_MAX = 50_000  # whose counts wait to be stored
 FLUSH_EVERY = 1.0  # seconds
 
 
-class Written:
+class ReachCounts:
     """The counts of one node that are not stored yet.
 
     While the database is unavailable those of up to `MESSAGES_MAX` messages wait. Beyond that new

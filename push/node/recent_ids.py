@@ -1,9 +1,9 @@
 """Which messages a node has delivered lately, so that a second copy is dropped."""
 
-RECENT_MAX = 20_000  # messages that a `Recent` remembers
+RECENT_MAX = 20_000  # messages that a `RecentIds` remembers
 
 
-class Recent:
+class RecentIds:
     """The last messages of groups: the last `RECENT_MAX`, and up to as many before them."""
 
     __slots__ = ("_new", "_old")

@@ -15,7 +15,7 @@ EVERY = 2.0  # seconds between two looks
 ROOMS_MAX = 2_000  # rooms of one look; where there are more, they take turns
 
 
-class Audience:
+class RoomSizes:
     """The sizes of the rooms that goim's clients of one node are in."""
 
     def __init__(self, hub: Hub, registry: Registry, node_id: str) -> None:

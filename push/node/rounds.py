@@ -23,7 +23,7 @@ from push.models import Node as NodeRow
 from push.node import process_list, room_sizes
 from push.node.hub import Hub
 from push.node.recovery import recover
-from push.node.room_sizes import Audience
+from push.node.room_sizes import RoomSizes
 from push.node.runtime import Runtime
 from push.registry.base import Entry, ProcessEntry, Registry
 from push.session.session import Session, deliveries
@@ -48,7 +48,7 @@ class RoundsNode(Protocol):
     name: str
     hub: Hub
     registry: Registry
-    rooms: Audience
+    rooms: RoomSizes
     acknowledger: Acknowledger
     clock: DatabaseClock
     entries: dict[str, Entry]
@@ -112,9 +112,9 @@ class Rounds:
             self._to_revalidate = list(self._hub.sessions.values())
             self._revalidate_size = _slice_of(len(self._to_revalidate), conf.REVALIDATE_INTERVAL)
         some = _take(self._to_revalidate, self._revalidate_size)
-        looked_at = [s.identity for s in some if not s.is_closed]
-        if looked_at:
-            gone = {id(one) for one in await session_threads.run(revoked, looked_at)}
+        examined = [s.identity for s in some if not s.is_closed]
+        if examined:
+            gone = {id(one) for one in await session_threads.run(revoked, examined)}
             for session in some:
                 if id(session.identity) in gone:
                     session.disconnect(CloseCode.REVOKED)
@@ -176,7 +176,7 @@ class Rounds:
             with suppress(Unavailable):  # `renew` reports it, less often
                 await asyncio.shield(writing)
         except asyncio.CancelledError:
-            # Written after the node has left, it would bring the entry back.
+            # ReachCounts after the node has left, it would bring the entry back.
             await asyncio.wait([writing])
             raise
 

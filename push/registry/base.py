@@ -61,15 +61,15 @@ class FullestRooms:
 
 
 @dataclass(frozen=True, slots=True)
-class SomeKeys:
+class KeyMatches:
     """(key, sessions) of some keys that are connected, in no order.
 
-    `cursor`: where to go on, 0 when there is no more. `looked_at`: how many keys that took.
+    `cursor`: where to go on, 0 when there is no more. `examined`: how many keys that took.
     """
 
     rows: list[tuple[str, int]]
     cursor: int
-    looked_at: int
+    examined: int
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -100,16 +100,16 @@ class ProcessEntry(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class SomeRooms:
+class RoomMatches:
     """(room, sessions) of some rooms that have a session, in no order.
 
-    `cursor`: where the next query continues, "" if it was the last. `looked_at`: how many names
+    `cursor`: where the next query continues, "" if it was the last. `examined`: how many names
     were compared; a room counts once for each of its nodes.
     """
 
     rows: list[tuple[str, int]]
     cursor: str
-    looked_at: int
+    examined: int
 
 
 class Registry(Protocol):
@@ -169,10 +169,10 @@ class Registry(Protocol):
     def fullest_rooms(self, limit: int) -> FullestRooms:
         """The fullest rooms, without a look at all of them."""
 
-    def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
+    def find_keys(self, part: str, limit: int, cursor: int = 0) -> KeyMatches:
         """About `limit` of the keys with `part` in their name, from a bounded look at them."""
 
-    def some_rooms(self, part: str, limit: int, cursor: str = "") -> SomeRooms:
+    def find_rooms(self, part: str, limit: int, cursor: str = "") -> RoomMatches:
         """Return about `limit` of the rooms with `part` in their name, from a bounded query.
 
         `cursor`: that of the answer before. Raises `Unavailable`; `BadRequest` for a cursor that

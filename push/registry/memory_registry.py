@@ -9,10 +9,10 @@ from push.registry.base import (
     REFUSED,
     Entry,
     FullestRooms,
+    KeyMatches,
     NodeEntry,
     ProcessEntry,
-    SomeKeys,
-    SomeRooms,
+    RoomMatches,
     fullest,
 )
 
@@ -114,20 +114,20 @@ class MemoryRegistry:
         found = self.rooms()
         return FullestRooms(len(found), False, fullest(found, limit))
 
-    def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
+    def find_keys(self, part: str, limit: int, cursor: int = 0) -> KeyMatches:
         """`limit` of the keys with `part` in their name, after the first `cursor`."""
         rows = [(key, len(there)) for key, there in list(self._keys.items())]
         found = [row for row in rows if part in row[0]]
         end = cursor + limit
-        return SomeKeys(found[cursor:end], end if end < len(found) else 0, len(rows))
+        return KeyMatches(found[cursor:end], end if end < len(found) else 0, len(rows))
 
-    def some_rooms(self, part: str, limit: int, cursor: str = "") -> SomeRooms:
+    def find_rooms(self, part: str, limit: int, cursor: str = "") -> RoomMatches:
         """Return `limit` of the rooms with `part` in their name, after the first `cursor`."""
         start = check_number(cursor or "0", "The cursor", lowest=0, highest=INT64_MAX)
         rooms = self.rooms()
         found = sorted(row for row in rooms.items() if part in row[0])
         end = start + limit
-        return SomeRooms(found[start:end], str(end) if end < len(found) else "", len(rooms))
+        return RoomMatches(found[start:end], str(end) if end < len(found) else "", len(rooms))
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from imgo_site.names import INT64_MAX, check_number
-from push.registry.base import FullestRooms, NodeEntry, SomeKeys, SomeRooms, fullest
+from push.registry.base import FullestRooms, KeyMatches, NodeEntry, RoomMatches, fullest
 from push.registry.redis_keys import PREFIX, decode_entry, rooms_name, text
 
 CHUNK = 500  # names in one command
@@ -69,16 +69,16 @@ def _share(client: redis.Redis, name: str, names: list[str]) -> float:
     return sum(1 / nodes for nodes in times.values()) / max(1, len(times))
 
 
-def some_keys(
+def find_keys(
     client: redis.Redis, nodes: Sequence[NodeEntry], part: str, limit: int, cursor: int
-) -> SomeKeys:
+) -> KeyMatches:
     """Keys with `part` in their name, from a look at `SCAN_MAX` of them or a few more."""
     alive = {node.id for node in nodes}
     rows: dict[str, int] = {}
-    looked_at = 0
-    while len(rows) < limit and looked_at < SCAN_MAX:
+    examined = 0
+    while len(rows) < limit and examined < SCAN_MAX:
         cursor, names = client.scan(cursor, match=f"{PREFIX}key:*", count=SCAN)
-        looked_at += len(names)
+        examined += len(names)
         with client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hvals(name)
@@ -89,12 +89,12 @@ def some_keys(
                 rows[there[0].key] = len(there)
         if not cursor:
             break
-    return SomeKeys(list(rows.items()), cursor, looked_at)
+    return KeyMatches(list(rows.items()), cursor, examined)
 
 
-def some_rooms(
+def find_rooms(
     client: redis.Redis, nodes: Sequence[NodeEntry], part: str, limit: int, cursor: str
-) -> SomeRooms:
+) -> RoomMatches:
     """Return rooms with `part` in their name, comparing `SCAN_MAX` of them or a few more.
 
     `cursor`: the number of a node and Redis's own cursor there, joined by a dash. A room on
@@ -103,7 +103,7 @@ def some_rooms(
     number, position = _parse_cursor(cursor)
     names = [rooms_name(node.id) for node in nodes]
     rows: dict[str, int] = {}
-    looked_at = 0
+    examined = 0
     for place, node in enumerate(nodes):
         if node.number < number:
             continue
@@ -112,18 +112,18 @@ def some_rooms(
         while True:
             reply: Any = client.zscan(names[place], position, count=SCAN)
             position, some = reply
-            looked_at += len(some)
+            examined += len(some)
             found = [name for room, _ in some if part in (name := text(room))]
             known = sizes(client, names[:place], found)
             rows |= sizes(client, names, (room for room in found if not known[room]))
             if not position:
                 break
-            if len(rows) >= limit or looked_at >= SCAN_MAX:
-                return SomeRooms(list(rows.items()), f"{number}-{position}", looked_at)
-        is_full = len(rows) >= limit or looked_at >= SCAN_MAX
+            if len(rows) >= limit or examined >= SCAN_MAX:
+                return RoomMatches(list(rows.items()), f"{number}-{position}", examined)
+        is_full = len(rows) >= limit or examined >= SCAN_MAX
         if is_full and place + 1 < len(nodes):
-            return SomeRooms(list(rows.items()), f"{nodes[place + 1].number}-0", looked_at)
-    return SomeRooms(list(rows.items()), "", looked_at)
+            return RoomMatches(list(rows.items()), f"{nodes[place + 1].number}-0", examined)
+    return RoomMatches(list(rows.items()), "", examined)
 
 
 def _parse_cursor(cursor: str) -> tuple[int, int]:

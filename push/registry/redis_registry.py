@@ -22,16 +22,15 @@ import redis.asyncio as aioredis
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions, Unavailable
 from push.bus import service_faults
-from push.registry import redis_processes
-from push.registry import redis_queries as redis_looks
+from push.registry import redis_processes, redis_queries
 from push.registry.base import (
     REFUSED,
     Entry,
     FullestRooms,
+    KeyMatches,
     NodeEntry,
     ProcessEntry,
-    SomeKeys,
-    SomeRooms,
+    RoomMatches,
 )
 from push.registry.redis_keys import (
     PREFIX,
@@ -355,17 +354,17 @@ class RedisRegistry:
     def fullest_rooms(self, limit: int) -> FullestRooms:
         """The fullest rooms, without a look at all of them."""
         with _reading():
-            return redis_looks.fullest_rooms(self._reader, self.nodes(), limit)
+            return redis_queries.fullest_rooms(self._reader, self.nodes(), limit)
 
-    def some_keys(self, part: str, limit: int, cursor: int = 0) -> SomeKeys:
+    def find_keys(self, part: str, limit: int, cursor: int = 0) -> KeyMatches:
         """About `limit` of the keys with `part` in their name, from a bounded look at them."""
         with _reading():
-            return redis_looks.some_keys(self._reader, self.nodes(), part, limit, cursor)
+            return redis_queries.find_keys(self._reader, self.nodes(), part, limit, cursor)
 
-    def some_rooms(self, part: str, limit: int, cursor: str = "") -> SomeRooms:
+    def find_rooms(self, part: str, limit: int, cursor: str = "") -> RoomMatches:
         """Return about `limit` of the rooms with `part` in their name, from a bounded query."""
         with _reading():
-            return redis_looks.some_rooms(self._reader, self.nodes(), part, limit, cursor)
+            return redis_queries.find_rooms(self._reader, self.nodes(), part, limit, cursor)
 
     def members(self, room: str) -> list[tuple[str, str]]:
         """(key, session id) of the sessions in a room, in order."""
@@ -380,7 +379,7 @@ class RedisRegistry:
         """How many sessions are in each of these rooms, without those of the node `besides`."""
         with _reading():
             names = [rooms_name(node.id) for node in self.nodes() if node.id != besides]
-            counts = redis_looks.sizes(self._reader, names, rooms)
+            counts = redis_queries.sizes(self._reader, names, rooms)
         return [counts[room] for room in rooms]
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:

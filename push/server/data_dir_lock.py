@@ -13,7 +13,7 @@ from imgo_site.errors import Unavailable
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def hold_data_dir() -> Iterator[None]:
     """Hold the data directory. Raises `Unavailable` when another server does."""
     # The kernel lets go of it when this process ends, however that happens.
     with (data_dir() / "server.lock").open("ab") as file:

@@ -20,7 +20,7 @@ from imgo_site.names import REQUEST_LINE_MAX
 from imgo_site.request_limits import body_limit, find_view
 from push.api.problems import answer_at
 from push.metrics import definitions as metrics
-from push.server.http_bodies import Body
+from push.server.http_body_limits import Body
 from push.server.http_request import NodeRequest
 from push.server.http_target import BadTarget, read_target
 from push.server.ports import plain_address

@@ -24,12 +24,12 @@ from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from imgo_site.shutdown import Shutdown
 from push.bus.background_tasks import Background
-from push.metrics import database_pool as pool
+from push.metrics import database_pool
 from push.node.node import Node, get_node, stop_node
 from push.node.runtime import Runtime, finish
 from push.server import ports
-from push.server.body_gate import BodyGate
-from push.server.http_bodies import Bodies
+from push.server.early_authorization import EarlyAuthorization
+from push.server.http_body_limits import Bodies
 from push.server.http_channel import Channel
 from push.server.tcp_listener import ROOM_PAUSE, TcpListener
 from push.server.upgrade import DirectRequest, listen_http, scope_of
@@ -70,7 +70,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.failure = ""
         self._on_started = on_started
         self.admission = Admission()
-        self.gate = BodyGate()
+        self.gate = EarlyAuthorization()
         self.bodies = Bodies(self.gate)
         self._is_accepting = True
         self.loop: asyncio.AbstractEventLoop
@@ -154,8 +154,8 @@ class ImgoServer(Server):  # type: ignore[misc]
         while True:
             await asyncio.sleep(1)
             self.care.tick()
-            session_metrics.node.note_now_and_then()
-            pool.note_now_and_then()
+            session_metrics.node.update_if_due()
+            database_pool.update_if_due()
 
     async def _open_rest(self) -> None:
         """Start the node and the TCP listener; then everything listens."""

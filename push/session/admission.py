@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Protocol
 
-from imgo_site import open_files as files
+from imgo_site import open_files
 from imgo_site.conf import conf
 from push.metrics import definitions as metrics
 
@@ -60,7 +60,7 @@ class Admission:
 
         `sockets`: all that this process holds, sessions included.
         """
-        room = files.limits()[0] - files.RESERVED
+        room = open_files.limits()[0] - open_files.RESERVED
         if sockets >= room:
             self._log(f"{sockets} sockets are open, and the limit of open files allows {room}")
             return False

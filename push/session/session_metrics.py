@@ -64,7 +64,7 @@ class NodeFigures:
                 metrics.FRAMES.labels(transport).inc(written - self._frames[transport])
                 self._frames[transport] = written
 
-    def note_now_and_then(self) -> None:
+    def update_if_due(self) -> None:
         """For whoever is scraped instead of this process; call it as often as you like."""
         if exposition.is_shared() and time.monotonic() - self._noted >= NOTE_EVERY:
             self.note()

@@ -20,7 +20,7 @@ PATIENCE = 3.0  # seconds from the begin of a look
 T = TypeVar("T")
 
 
-class Look(Generic[T]):
+class BoundedQuery(Generic[T]):
     """Calls a function in a thread of its own, one at a time however many want to know."""
 
     def __init__(self, function: Callable[[], T]) -> None:

@@ -12,12 +12,12 @@ from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, bounded_count, estimated_count
 from offline.models import Outbox, Pending
 from push.bus import service_faults
-from push.metrics import database_pool as pool
+from push.metrics import database_pool
 from push.metrics import definitions as metrics
 from push.models import Canary, Duty
 from push.registry.select import get_registry
 from push.status import health, readiness
-from push.status.bounded_query import Look
+from push.status.bounded_query import BoundedQuery
 
 DEAF_AFTER = 3  # canary intervals
 COUNTED_MAX = 10_000  # pending rows that are counted, some milliseconds; more are estimated
@@ -71,16 +71,16 @@ def report() -> tuple[bool, dict[str, Any]]:
     """
     checks: dict[str, Any] = {"process": health.current().value}
     is_ready = health.current() is health.State.READY
-    for look in (_look_at_database, _look_at_layer, _look_at_broker):
+    for look in (_query_database, _query_layer, _query_broker):
         look.begin()
     try:
-        checks |= _look_at_database()
+        checks |= _query_database()
     except DatabaseError as error:
         checks["database"], is_ready = service_faults.of_database(error), False
     except TimeoutError:
         checks["database"], is_ready = "does not answer", False
     try:
-        checks["layer"] = _look_at_layer()
+        checks["layer"] = _query_layer()
     except TimeoutError:
         checks["layer"] = "does not answer"
     is_ready = is_ready and checks["layer"] == "ok"
@@ -95,7 +95,7 @@ def _slower_parts() -> dict[str, str]:
     """Return what makes this process slower than it should be; nothing is named that is well."""
     found = {}
     try:
-        broker = _look_at_broker()
+        broker = _query_broker()
     except TimeoutError:
         broker = "does not answer"
     if broker != "ok":
@@ -127,9 +127,9 @@ def _layer_check() -> str:
     return "ok"
 
 
-_look_at_database = Look(_database_checks)
-_look_at_layer = Look(_layer_check)
-_look_at_broker = Look(readiness.try_broker)
+_query_database = BoundedQuery(_database_checks)
+_query_layer = BoundedQuery(_layer_check)
+_query_broker = BoundedQuery(readiness.try_broker)
 
 
 def refresh_metrics() -> None:
@@ -139,7 +139,7 @@ def refresh_metrics() -> None:
         metrics.DATABASE_UP.set(1)
     except (DatabaseError, TimeoutError):
         metrics.DATABASE_UP.set(0)
-    pool.note()
+    database_pool.note()
 
 
 def _read_gauges() -> None:
@@ -162,4 +162,4 @@ def _read_gauges() -> None:
             metrics.BALANCE.labels(kind, reason).set(count)
 
 
-_refresh = Look(_read_gauges)
+_refresh = BoundedQuery(_read_gauges)

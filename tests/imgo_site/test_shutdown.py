@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from django.conf import settings
 
 settings.configure(IMGO={"DRAIN_SECONDS": 0.0})
-from push import shutdown
+from imgo_site import shutdown
 
 logging.basicConfig(level="INFO", format="%(message)s")
 shutdown.GRACE, shutdown.MARGIN = float(sys.argv[1]), 0.0
@@ -107,7 +107,7 @@ from concurrent.futures import ThreadPoolExecutor
 from django.conf import settings
 
 settings.configure(IMGO={"DRAIN_SECONDS": 0.0})
-from push import shutdown
+from imgo_site import shutdown
 
 logging.basicConfig(level="INFO", format="%(message)s")
 shutdown.LEAVE_TIMEOUT = 0.2

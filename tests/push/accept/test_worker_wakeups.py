@@ -152,7 +152,7 @@ def test_a_process_that_was_forked_has_a_waker_of_its_own(waker, monkeypatch):
 ENDS_AT_ONCE = """
 import django
 django.setup()
-from push.waker import wake
+from push.accept.worker_wakeups import wake
 wake({2})
 """
 

@@ -102,10 +102,10 @@ async def test_memory_registry_pages_rooms_by_part():
     registry = MemoryRegistry()
     entry = Entry("n1-1", "u1", "n1", "tcp", "192.0.2.1", "", 0.0)
     await registry.join(entry, ["shop:1", "shop:2", "shop:3", "lobby"])
-    first = registry.some_rooms("shop", 2)
-    rest = registry.some_rooms("shop", 2, first.cursor)
+    first = registry.find_rooms("shop", 2)
+    rest = registry.find_rooms("shop", 2, first.cursor)
     assert first.rows + rest.rows == [("shop:1", 1), ("shop:2", 1), ("shop:3", 1)]
-    assert (first.cursor, rest.cursor, first.looked_at) == ("2", "", 4)
+    assert (first.cursor, rest.cursor, first.examined) == ("2", "", 4)
 
 
 def test_fullest_rooms_cut_offer_more(browser, populate, monkeypatch):

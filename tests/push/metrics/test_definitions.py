@@ -241,7 +241,7 @@ async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, monkeyp
 def test_processes_that_share_a_directory_are_summed_up(tmp_path, monkeypatch):
     code = (
         "import django; django.setup()\n"
-        "from push import metrics\n"
+        "from push.metrics import definitions as metrics\n"
         "metrics.PUSHES.labels('all').inc(3)\n"
         "metrics.POOL_MAX.set(4)\n"
         "metrics.OUTBOX.set(7)\n"

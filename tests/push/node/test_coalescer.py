@@ -6,7 +6,7 @@ import pytest
 
 from push.bus.layers import InProcessChannelLayer
 from push.node import coalescer as module
-from push.node.coalescer import Outbox, write_spread, write_to_all
+from push.node.coalescer import Coalescer, write_spread, write_to_all
 from push.node.hub import Hub
 from push.session.session import Kind, Session
 from tests import eventually
@@ -29,9 +29,9 @@ def sessions(hub) -> list[Session]:
 
 
 @pytest.fixture
-def outbox(hub) -> Outbox:
-    found = Outbox(hub, GROUP, 3)
-    hub.outboxes[GROUP] = found
+def coalescer(hub) -> Coalescer:
+    found = Coalescer(hub, GROUP, 3)
+    hub.coalescers[GROUP] = found
     yield found
     found.close()
 
@@ -44,46 +44,46 @@ def writes(session: Session) -> int:
     return len(session.link.written)
 
 
-async def test_a_quiet_group_gets_its_message_at_once(outbox, sessions):
-    outbox.offer(message(1))
+async def test_a_quiet_group_gets_its_message_at_once(coalescer, sessions):
+    coalescer.offer(message(1))
     assert [ids(session) for session in sessions] == [[1]] * 5
 
 
-async def test_a_busy_group_gets_its_messages_together_after_the_window(outbox, sessions, imgo):
+async def test_a_busy_group_gets_its_messages_together_after_the_window(coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=0.02)
-    outbox.offer(message(1))
-    outbox.offer(message(2))
-    outbox.offer(message(3))
+    coalescer.offer(message(1))
+    coalescer.offer(message(2))
+    coalescer.offer(message(3))
     assert ids(sessions[0]) == [1]
     await eventually(lambda: writes(sessions[0]) == 2)
     assert [ids(session) for session in sessions] == [[1, 2, 3]] * 5
 
 
-async def test_a_full_batch_does_not_wait_for_the_window(outbox, sessions, imgo):
+async def test_a_full_batch_does_not_wait_for_the_window(coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=3600.0)
     for n in range(1, 9):
-        outbox.offer(message(n))
+        coalescer.offer(message(n))
     assert ids(sessions[0]) == [1, 2, 3, 4, 5, 6, 7]
     assert writes(sessions[0]) == 3
-    outbox.close()
+    coalescer.close()
 
 
 async def test_a_key_is_never_given_two_messages_in_one_write(hub, sessions, imgo):
     imgo(BATCH_WINDOW=3600.0)
-    outbox = Outbox(hub, GROUP, 1)
+    coalescer = Coalescer(hub, GROUP, 1)
     for n in range(1, 6):
-        outbox.offer(message(n))
+        coalescer.offer(message(n))
     assert ids(sessions[0]) == [1, 2, 3, 4, 5]
     assert writes(sessions[0]) == 5
-    outbox.close()
+    coalescer.close()
 
 
-async def test_a_group_that_is_quiet_again_costs_nothing(hub, outbox, sessions, imgo):
+async def test_a_group_that_is_quiet_again_costs_nothing(hub, coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=0.005)
-    outbox.offer(message(1))
-    outbox.offer(message(2))
-    assert hub.outboxes == {GROUP: outbox}
-    await eventually(lambda: hub.outboxes == {})
+    coalescer.offer(message(1))
+    coalescer.offer(message(2))
+    assert hub.coalescers == {GROUP: coalescer}
+    await eventually(lambda: hub.coalescers == {})
     assert ids(sessions[0]) == [1, 2]
 
 
@@ -95,8 +95,8 @@ def crowd(hub) -> list[Session]:
     return found
 
 
-async def test_others_get_a_turn_while_a_large_group_is_written_to(outbox, crowd):
-    outbox.offer(message(1))
+async def test_others_get_a_turn_while_a_large_group_is_written_to(coalescer, crowd):
+    coalescer.offer(message(1))
     seen = []
     while len(seen) < 2 or seen[-1] < len(crowd):
         seen.append(sum(map(writes, crowd)))
@@ -104,10 +104,10 @@ async def test_others_get_a_turn_while_a_large_group_is_written_to(outbox, crowd
     assert any(0 < count < len(crowd) for count in seen)
 
 
-async def test_what_comes_while_a_large_group_is_written_to_comes_behind(outbox, crowd, imgo):
+async def test_what_comes_while_a_large_group_is_written_to_comes_behind(coalescer, crowd, imgo):
     imgo(BATCH_WINDOW=0.005)
     for n in range(1, 12):
-        outbox.offer(message(n))
+        coalescer.offer(message(n))
         if n % 4 == 0:
             await asyncio.sleep(0)
     await eventually(lambda: all(len(ids(session)) == 11 for session in crowd))
@@ -115,33 +115,35 @@ async def test_what_comes_while_a_large_group_is_written_to_comes_behind(outbox,
 
 
 async def test_a_group_that_cannot_follow_drops_the_oldest_and_counts_them(
-    hub, outbox, crowd, imgo, monkeypatch
+    hub, coalescer, crowd, imgo, monkeypatch
 ):
     imgo(BATCH_WINDOW=0.005)
     monkeypatch.setattr(module, "WAITING_MAX", 4)
-    outbox.offer(message(1))  # being written to the first slice
+    coalescer.offer(message(1))  # being written to the first slice
     for n in range(2, 8):
-        outbox.offer(message(n))
+        coalescer.offer(message(n))
     assert hub.drops == {"busy_group": 2}
     await eventually(lambda: all(ids(session) == [1, 4, 5, 6, 7] for session in crowd))
 
 
-async def test_a_closed_outbox_forgets_what_waits(hub, outbox, sessions, imgo):
+async def test_a_closed_coalescer_forgets_what_waits(hub, coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=0.005)
-    other = Outbox(hub, "r.2", 3)
+    other = Coalescer(hub, "r.2", 3)
     hub.groups["r.2"] = {witness := make_session("s9", acks=True)}
-    for box in (outbox, other):  # one after the other, so that the other's window is the last
+    for box in (coalescer, other):  # one after the other, so that the other's window is the last
         box.offer(message(1))
         box.offer(message(2))
-    outbox.close()
+    coalescer.close()
     await eventually(lambda: ids(witness) == [1, 2])
     assert ids(sessions[0]) == [1]
 
 
-async def test_everything_arrives_once_and_in_order_whenever_it_is_offered(outbox, sessions, imgo):
+async def test_everything_arrives_once_and_in_order_whenever_it_is_offered(
+    coalescer, sessions, imgo
+):
     imgo(BATCH_WINDOW=0.001)
     for n in range(1, 301):
-        outbox.offer(message(n))
+        coalescer.offer(message(n))
         if n % 7 == 0:
             await asyncio.sleep(0.0005 * (n % 4))
     await eventually(lambda: len(ids(sessions[0])) == 300)
@@ -227,10 +229,10 @@ async def test_own_ops_reach_the_sessions_that_take_them_and_those_that_take_all
         name: make_session(name, accepts=accepts, acks=True) for name, accepts in wanted.items()
     }
     hub.groups[GROUP] = set(found.values())
-    outbox = Outbox(hub, GROUP, 4)
+    coalescer = Coalescer(hub, GROUP, 4)
     for number, op in enumerate([5, 1000, 1001, 1002, 5], 1):
-        outbox.offer(message(number, op=op))
-    outbox.close()
+        coalescer.offer(message(number, op=op))
+    coalescer.close()
     got = {name: ids(session) for name, session in found.items()}
     assert got == {
         "all": [1, 2, 3, 4, 5],

@@ -373,7 +373,7 @@ async def test_what_is_not_stored_reaches_each_of_its_keys(hub):
 
 async def test_a_message_for_nobody_here_leaves_nothing(hub):
     hub.handle(envelope(room_group("elsewhere")))
-    assert hub.outboxes == {}
+    assert hub.coalescers == {}
 
 
 async def test_others_get_a_turn_while_many_messages_are_handled(hub, layer, room):

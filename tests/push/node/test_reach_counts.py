@@ -6,7 +6,7 @@ from django.db import OperationalError
 from offline.models import Reach
 from push.accept.accept import push_to_room
 from push.metrics import definitions as metrics
-from push.node.reach_counts import Written
+from push.node.reach_counts import ReachCounts
 from tests import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -17,8 +17,8 @@ def reach() -> list[tuple[int, int]]:
 
 
 @pytest.fixture
-def written() -> Written:
-    return Written()
+def written() -> ReachCounts:
+    return ReachCounts()
 
 
 @pytest.fixture

@@ -286,7 +286,7 @@ async def test_only_what_is_held_is_held(node):
 
 async def test_more_than_is_held_back_is_read_again(node, monkeypatch):
     session = await admit(node)
-    monkeypatch.setattr("push.node.holds.HELD_MAX", 3)
+    monkeypatch.setattr("push.node.held_messages.HELD_MAX", 3)
     found = await missed(2)
     later = await missed(5)
     read, reads = module._read, 0

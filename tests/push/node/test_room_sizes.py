@@ -5,7 +5,7 @@ import pytest
 from imgo_site.errors import Unavailable
 from push.bus.groups import room_group
 from push.node import room_sizes as module
-from push.node.room_sizes import Audience
+from push.node.room_sizes import RoomSizes
 
 
 class Rooms:
@@ -33,8 +33,8 @@ def rooms() -> Rooms:
 
 
 @pytest.fixture
-def audience(rooms) -> Audience:
-    return Audience(rooms, rooms, "n1")
+def audience(rooms) -> RoomSizes:
+    return RoomSizes(rooms, rooms, "n1")
 
 
 async def test_sessions_of_this_node_count_at_once_and_those_of_others_after_a_look(

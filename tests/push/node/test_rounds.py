@@ -128,15 +128,15 @@ async def test_a_user_who_was_disabled_is_closed(node, imgo):
 
 async def test_all_have_their_turn_within_the_interval(node, imgo, monkeypatch):
     imgo(REVALIDATE_INTERVAL=4 * rounds.TICK)
-    looked_at = []
-    monkeypatch.setattr(rounds, "revoked", lambda found: looked_at.append(found) or [])
+    examined = []
+    monkeypatch.setattr(rounds, "revoked", lambda found: examined.append(found) or [])
     sessions = [await admit(node, f"u{n}") for n in range(10)]
     for _ in range(4):
         await node.rounds.revalidate()
-    assert [len(some) for some in looked_at] == [3, 3, 3, 1]
-    assert {one.key for some in looked_at for one in some} == {s.key for s in sessions}
+    assert [len(some) for some in examined] == [3, 3, 3, 1]
+    assert {one.key for some in examined for one in some} == {s.key for s in sessions}
     await node.rounds.revalidate()
-    assert len(looked_at) == 5
+    assert len(examined) == 5
 
 
 async def test_an_audit_finds_what_is_pending_for_a_key_that_is_here(node, imgo):
@@ -218,7 +218,7 @@ async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
 
 
 async def test_renewal_of_the_process_ends_before_its_round(node, monkeypatch):
-    """Written after the node has left, it would bring the node's entry back."""
+    """ReachCounts after the node has left, it would bring the node's entry back."""
     begun, go_on, written = threading.Event(), threading.Event(), []
 
     def announce_slowly(process: Any) -> None:

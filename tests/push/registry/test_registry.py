@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
-from push.registry.base import Entry, FullestRooms, NodeEntry, Registry, SomeKeys
+from push.registry.base import Entry, FullestRooms, KeyMatches, NodeEntry, Registry
 from push.registry.memory_registry import MemoryRegistry
 from push.registry.redis_registry import CLIENT_NAME, RedisRegistry
 from tests import eventually
@@ -110,9 +110,9 @@ async def test_there_are_no_rooms(registry):
 async def test_connected_keys_are_found_by_a_part_of_their_name(registry):
     await add(registry, entry("s1", "ann"), entry("s2", "ann"), entry("s3", "hanna"))
     await add(registry, entry("s4", "bob"))
-    assert sorted(registry.some_keys("ann", 9).rows) == [("ann", 2), ("hanna", 1)]
-    assert sorted(registry.some_keys("", 9).rows) == [("ann", 2), ("bob", 1), ("hanna", 1)]
-    assert registry.some_keys("x", 9) == SomeKeys([], 0, 3)
+    assert sorted(registry.find_keys("ann", 9).rows) == [("ann", 2), ("hanna", 1)]
+    assert sorted(registry.find_keys("", 9).rows) == [("ann", 2), ("bob", 1), ("hanna", 1)]
+    assert registry.find_keys("x", 9) == KeyMatches([], 0, 3)
 
 
 async def test_all_connected_keys_are_found_a_few_at_a_time(registry, monkeypatch):
@@ -121,7 +121,7 @@ async def test_all_connected_keys_are_found_a_few_at_a_time(registry, monkeypatc
     found: dict[str, int] = {}
     pages, cursor = 0, 0
     while cursor or not pages:
-        some = registry.some_keys("u", 20, cursor)
+        some = registry.find_keys("u", 20, cursor)
         assert len(some.rows) < 100
         found |= some.rows
         pages, cursor = pages + 1, some.cursor
@@ -336,10 +336,10 @@ async def test_the_look_for_keys_is_bounded(make, monkeypatch):
     monkeypatch.setattr("push.registry.redis_queries.SCAN_MAX", 50)
     registry = await make(NODE)
     await add(registry, *(entry(f"s{n}", f"u{n}") for n in range(300)))
-    some = registry.some_keys("nobody", 20)
+    some = registry.find_keys("nobody", 20)
     assert some.rows == []
     assert some.cursor
-    assert 50 <= some.looked_at < 100
+    assert 50 <= some.examined < 100
 
 
 async def test_the_cap_counts_the_sessions_of_all_nodes(two):
@@ -382,7 +382,7 @@ async def test_sessions_of_a_dead_node_do_not_count(two, dies):
     assert first.sessions("u1") == []
     assert (first.rooms(), first.members("a")) == ({}, [])
     assert first.fullest_rooms(9) == FullestRooms(0, False, [])
-    assert first.some_keys("", 9).rows == []
+    assert first.find_keys("", 9).rows == []
     assert await first.add(entry("s3"), 1, evict=True) == []
     assert first.sessions("u1") == [entry("s3")]
     with pytest.raises(TooManySessions):
@@ -508,12 +508,12 @@ async def test_a_nodes_write_says_that_redis_is_away(away, write):
         lambda r: r.sessions("u1"),
         lambda r: r.rooms(),
         lambda r: r.fullest_rooms(1),
-        lambda r: r.some_keys("", 1),
+        lambda r: r.find_keys("", 1),
         lambda r: r.members("a"),
         lambda r: r.nodes(),
         lambda r: r.forget_node("n1"),
     ],
-    ids=["sessions", "rooms", "fullest_rooms", "some_keys", "members", "nodes", "forget_node"],
+    ids=["sessions", "rooms", "fullest_rooms", "find_keys", "members", "nodes", "forget_node"],
 )
 def test_what_the_api_reads_says_that_redis_is_away(closed_port, read):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")

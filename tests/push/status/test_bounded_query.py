@@ -8,7 +8,7 @@ from psycopg_pool import ConnectionPool
 
 from push.status import bounded_query as module
 from push.status import vitals
-from push.status.bounded_query import Look
+from push.status.bounded_query import BoundedQuery
 from tests import PATIENCE, wait_until
 
 
@@ -31,9 +31,9 @@ def silent(monkeypatch):
 
 
 def test_what_is_found_or_raised_is_passed_on():
-    assert Look(lambda: 7)() == 7
+    assert BoundedQuery(lambda: 7)() == 7
     with pytest.raises(ZeroDivisionError):
-        Look(lambda: 1 // 0)()
+        BoundedQuery(lambda: 1 // 0)()
 
 
 def test_failed_look_with_unopened_pool_is_over(monkeypatch):
@@ -43,7 +43,7 @@ def test_failed_look_with_unopened_pool_is_over(monkeypatch):
     def fail() -> None:
         raise OperationalError
 
-    look = Look(fail)
+    look = BoundedQuery(fail)
     for _ in range(2):
         with pytest.raises(OperationalError):
             look()
@@ -51,7 +51,7 @@ def test_failed_look_with_unopened_pool_is_over(monkeypatch):
 
 def test_who_waits_in_vain_is_told_and_the_look_goes_on(silent, monkeypatch):
     answers, calls, ask = silent
-    look = Look(ask)
+    look = BoundedQuery(ask)
     for _ in range(3):  # none begins another
         with pytest.raises(TimeoutError):
             look()
@@ -66,8 +66,8 @@ def test_a_silent_database_makes_it_unavailable_and_is_in_the_metrics(
     client, api, silent, monkeypatch
 ):
     _, _, ask = silent
-    for name in ("_look_at_database", "_refresh"):
-        monkeypatch.setattr(vitals, name, Look(ask))
+    for name in ("_query_database", "_refresh"):
+        monkeypatch.setattr(vitals, name, BoundedQuery(ask))
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"]["database"] == "does not answer"

@@ -12,12 +12,12 @@ from django.utils import timezone
 
 from offline.models import Message, Outbox, Pending
 from push.accept.accept import push_to_key
-from push.metrics import database_pool as pool
+from push.metrics import database_pool
 from push.metrics import definitions as metrics
 from push.models import Canary
 from push.registry.redis_registry import RedisRegistry
 from push.status import health, metrics_page, readiness, vitals
-from push.status.bounded_query import Look
+from push.status.bounded_query import BoundedQuery
 
 ALL_WELL = {"process": "ok", "database": "ok", "workers": "ok", "layer": "ok"}
 
@@ -190,10 +190,10 @@ def test_waits_for_the_pool_in_vain_are_counted_once(database_down):
     before = metrics.POOL_TIMEOUTS._value.get()
     with pytest.raises(OperationalError, match="get a connection after"):
         connection.ensure_connection()
-    pool.note()
+    database_pool.note()
     counted = metrics.POOL_TIMEOUTS._value.get() - before
     assert counted >= 1
-    pool.note()
+    database_pool.note()
     assert metrics.POOL_TIMEOUTS._value.get() - before == counted
 
 
@@ -209,6 +209,6 @@ def test_look_after_a_restart_meets_no_connection_that_was_cut(terminate):
         for one in [threads.submit(connect) for _ in range(3)]:
             one.result()
     assert terminate() >= 3
-    look = Look(Canary.objects.exists)
+    look = BoundedQuery(Canary.objects.exists)
     for _ in range(5):
         assert look() is False

@@ -26,7 +26,7 @@ PATIENCE = 5.0  # seconds for the database to answer
 Told = Callable[[HttpResponseBase | None], None]
 
 
-class BodyGate:
+class EarlyAuthorization:
     """Runs a view's authentication and permissions on threads of its own."""
 
     def __init__(self) -> None:

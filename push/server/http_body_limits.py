@@ -12,7 +12,7 @@ from django.urls import ResolverMatch
 
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, TooLarge, Unavailable
-from push.server.body_gate import BodyGate
+from push.server.early_authorization import EarlyAuthorization
 
 UNASKED_MAX = 64 * 1024  # bytes of a body that are taken from anybody
 SHARE = 4  # of MAX_BODIES, bodies of callers that were not asked take one part in this
@@ -36,7 +36,7 @@ class RequestChannel(Protocol):
 class Bodies:
     """What all connections of a node hold."""
 
-    def __init__(self, gate: BodyGate) -> None:
+    def __init__(self, gate: EarlyAuthorization) -> None:
         self.gate = gate
         self.held = 0  # bytes
         self.unasked = 0  # bytes of those, whose callers were not asked for a key

@@ -30,7 +30,7 @@ Message = MutableMapping[str, Any]
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
-class Places:
+class Slots:
     """`count` places; whoever waits for one is served in turns by client, then by age."""
 
     def __init__(self, count: int = WORKING) -> None:
@@ -73,12 +73,12 @@ class Places:
                 del self._waiting[client]
 
 
-class HttpPlaces:
+class HttpConcurrency:
     """ASGI middleware that has requests wait for their places; probes need none."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._places = Places()
+        self._slots = Slots()
         self._waiting: Counter[str] = Counter()  # requests that have had no place yet, by client
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -87,10 +87,10 @@ class HttpPlaces:
             await self._application(scope, receive, send)
             return
         client = _client_of(scope)
-        if self._waiting[client] >= WAITING_MAX + self._places.free:
+        if self._waiting[client] >= WAITING_MAX + self._slots.free:
             await _refuse(scope["path"], send)
             return
-        turn = _Turn(self._places, self._waiting, client)
+        turn = _Turn(self._slots, self._waiting, client)
 
         async def receive_on() -> Message:
             message: Message = await receive()
@@ -114,8 +114,8 @@ class _Turn:
     A client may take its time to send and to read: nothing works for it meanwhile.
     """
 
-    def __init__(self, places: Places, waiting: Counter[str], client: str) -> None:
-        self._places = places
+    def __init__(self, places: Slots, waiting: Counter[str], client: str) -> None:
+        self._slots = places
         self._waiting = waiting
         self._client = client
         self._waits = True
@@ -124,7 +124,7 @@ class _Turn:
 
     async def begin(self) -> None:
         """Wait for a place and take it."""
-        await self._places.take(self._client)
+        await self._slots.take(self._client)
         self._has_place = True
         self._stop_waiting()
 
@@ -133,7 +133,7 @@ class _Turn:
         self._stop_waiting()
         if self._has_place:
             self._has_place = False
-            self._places.give_back()
+            self._slots.give_back()
 
     def _stop_waiting(self) -> None:
         if self._waits:

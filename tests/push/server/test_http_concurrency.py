@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from push.server import http_places
-from push.server.http_places import HttpPlaces, Places
+from push.server import http_concurrency
+from push.server.http_concurrency import HttpConcurrency, Slots
 from tests import eventually
 
 
@@ -16,7 +16,7 @@ class Site:
     def __init__(self) -> None:
         self.working: list[str] = []  # clients, in the order in which their requests began
         self.go_on = asyncio.Event()
-        self.places = HttpPlaces(self.serve)
+        self.places = HttpConcurrency(self.serve)
 
     async def serve(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
@@ -41,9 +41,9 @@ class Site:
 
 @pytest.fixture
 async def site(monkeypatch):
-    monkeypatch.setattr(http_places, "WAITING_MAX", 3)
+    monkeypatch.setattr(http_concurrency, "WAITING_MAX", 3)
     site = Site()
-    site.places._places = Places(2)
+    site.places._slots = Slots(2)
     return site
 
 
@@ -59,7 +59,7 @@ async def test_no_more_requests_are_worked_on_than_there_are_places(site):
     assert site.working == ["a", "a"]
     await finish(site, *requests)
     assert site.working == ["a"] * 5
-    assert site.places._places.free == 2
+    assert site.places._slots.free == 2
 
 
 async def test_clients_take_turns(site):
@@ -91,7 +91,7 @@ async def test_client_that_reads_slowly_keeps_no_place(site):
     slow = [site.request("a", "/read slowly") for _ in range(4)]
     await eventually(lambda: len(site.working) == 4)
     await finish(site, *slow)
-    assert site.places._places.free == 2
+    assert site.places._slots.free == 2
 
 
 async def test_client_that_sends_slowly_keeps_no_place(site):
@@ -99,7 +99,7 @@ async def test_client_that_sends_slowly_keeps_no_place(site):
     other = site.request("b")
     await eventually(lambda: site.working == ["b"])
     await finish(site, *slow, other)
-    assert site.places._places.free == 2
+    assert site.places._slots.free == 2
 
 
 async def test_probes_need_no_place(site):
@@ -119,4 +119,4 @@ async def test_cancelled_request_leaves_its_turn_to_the_next(site):
     await asyncio.wait([cancelled])
     await finish(site, *requests, last)
     assert site.working == ["a", "a", "c"]
-    assert site.places._places.free == 2
+    assert site.places._slots.free == 2

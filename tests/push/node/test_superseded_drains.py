@@ -8,8 +8,8 @@ from offline.models import Outbox
 from push.accept.accept import Push, accept_push
 from push.bus.groups import partition_of
 from push.fanout import envelopes_of
-from push.node import drains as module
-from push.node.drains import Drains
+from push.node import superseded_drains as module
+from push.node.superseded_drains import Drains
 from tests import eventually, in_thread
 from tests.push.sessions import admit, ids
 
