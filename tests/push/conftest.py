@@ -72,7 +72,7 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
             registry: Registry = MemoryRegistry()
         else:
             registry = RedisRegistry(settings.REDIS_URL)
-        for module in ("node", "fanout", "api.v1", "api.legacy", "api.goim"):
+        for module in ("node.node", "fanout", "api.v1", "api.legacy", "api.goim"):
             monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
     return set_mode

@@ -21,7 +21,7 @@ class KeptLink:
         self.waiting = 0
         self.session: Session | None = None
         self.slow = False
-        self.reach_counts: list[bytes] = []
+        self.written: list[bytes] = []
         self.receipts: list[int] = []
         self.closed: list[tuple[int, str]] = []
 
@@ -39,7 +39,7 @@ class KeptLink:
 
     def write(self, data: bytes, receipt: int = 0) -> None:
         if not self.closed:
-            self.reach_counts.append(data)
+            self.written.append(data)
             self.receipts.append(receipt)
             if receipt and not self.slow and self.session is not None:
                 self.session.sent(receipt)
