@@ -99,7 +99,13 @@ def populate(settings, redis_client):
 @pytest.fixture
 def redis_down(monkeypatch, closed_port):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    for module in ("status.snapshot", "status.explain", "operations", "dashboard.views", "dashboard.actions"):
+    for module in (
+        "status.snapshot",
+        "status.explain",
+        "operations",
+        "dashboard.views",
+        "dashboard.actions",
+    ):
         monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from push.bus.layers import InProcessChannelLayer
 from push.metrics import definitions as metrics
+from push.metrics import exposition
 from push.node.coalescer import write_to_all
 from push.node.hub import Hub
 from push.session import session_metrics
@@ -230,7 +231,7 @@ async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, monkeyp
         one.at = at
         hub.deliver("all", one)
         await asyncio.sleep(0)
-    await eventually(lambda: not hub.outboxes)
+    await eventually(lambda: not hub.coalescers)
     assert line_of(count) - before[0] == 2
     assert line_of(total) - before[1] == pytest.approx(0.5)
 
@@ -255,7 +256,7 @@ def test_processes_that_share_a_directory_are_summed_up(tmp_path, monkeypatch):
         }
         subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
     metrics.OUTBOX.set(1)
-    monkeypatch.setattr(metrics, "_directory", str(tmp_path))
+    monkeypatch.setattr(exposition, "_directory", str(tmp_path))
     assert line_of('imgo_pushes_total{target="all"}') == 6
     assert line_of("imgo_database_pool_connections_max") == 8
     assert line_of('imgo_fanout_latency_seconds_bucket{le="0.5"}') == 2
