@@ -13,7 +13,7 @@ from imgo_site.logs import request_id, sane_request_id
 from imgo_site.shutdown import Shutdown
 from offline.outbox import Busy
 from push.fanout import drain
-from push.metrics import worker_endpoint as worker_metrics  # noqa: F401 - a worker listens to a signal there
+from push.metrics import worker_endpoint  # noqa: F401 - it connects a signal of workers
 from push.models import Canary
 
 logger = logging.getLogger(__name__)

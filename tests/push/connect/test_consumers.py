@@ -355,7 +355,7 @@ async def test_handshake_whose_look_up_is_silent_is_closed_in_time(
     connect, name, imgo, monkeypatch
 ):
     """Whatever the look-up does when it is cancelled."""
-    imgo(HANDSHAKE_TIMEOUT=0.5, AUTHENTICATOR="tests.push.test_consumers.silent")
+    imgo(HANDSHAKE_TIMEOUT=0.5, AUTHENTICATOR="tests.push.connect.test_consumers.silent")
     client = await connect(name)
     await client.send(Op.AUTH, b"u1")
     assert await client.until_closed() == CloseCode.UNAVAILABLE
@@ -781,7 +781,7 @@ async def echo(identity, op, body):
 
 
 async def test_a_message_from_a_client_goes_to_the_receiver(client, imgo, caplog):
-    imgo(RECEIVER="tests.push.test_consumers.echo")
+    imgo(RECEIVER="tests.push.connect.test_consumers.echo")
     for body, answer in (
         ({"a": [1, None]}, {"from": "u1", "op": 4, "body": {"a": [1, None]}}),
         ("text", {"from": "u1", "op": 4, "body": "text"}),

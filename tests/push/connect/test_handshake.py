@@ -52,7 +52,7 @@ async def never(identity, room) -> bool:
 
 @pytest.fixture(autouse=True)
 def _trusting(imgo):
-    imgo(AUTHENTICATOR="tests.push.test_handshake.trust")
+    imgo(AUTHENTICATOR="tests.push.connect.test_handshake.trust")
 
 
 async def open_with(node, frame: Frame, kind: Kind = Kind.TCP, link: Any = None) -> Session:
@@ -125,7 +125,7 @@ async def test_bare_token_session_is_in_the_rooms_of_its_identity(node, imgo):
 
 
 async def test_joined_rooms_of_an_identity_need_no_authorizer(node, imgo):
-    imgo(ROOM_AUTHORIZER="tests.push.test_handshake.never")
+    imgo(ROOM_AUTHORIZER="tests.push.connect.test_handshake.never")
     assert (await refusal(node, "u1", rooms=["c"], join=["a"])).code == CloseCode.ROOM_FORBIDDEN
     session = await open_session(node, "u1", rooms=["a"], join=["a", "b"])
     assert (session.rooms, session.change_room) == ({"a", "b"}, "a")
@@ -197,7 +197,7 @@ OTHER_BODIES = [
 
 @pytest.mark.parametrize("raw", OTHER_BODIES)
 async def test_auth_body_of_any_form_reaches_the_authenticator(node, imgo, raw):
-    imgo(AUTHENTICATOR="tests.push.test_handshake.by_ticket")
+    imgo(AUTHENTICATOR="tests.push.connect.test_handshake.by_ticket")
     seen.clear()
     session = await open_with(node, Frame(1, Op.AUTH, 1, raw))
     assert seen == [raw]
@@ -545,8 +545,8 @@ async def test_a_body_that_is_not_text_is_refused(node):
 
 async def test_a_room_is_up_to_the_authorizer(node, imgo):
     imgo(
-        AUTHENTICATOR="tests.push.test_handshake.trust",
-        ROOM_AUTHORIZER="tests.push.test_handshake.never",
+        AUTHENTICATOR="tests.push.connect.test_handshake.trust",
+        ROOM_AUTHORIZER="tests.push.connect.test_handshake.never",
     )
     assert (await refusal(node, rooms=["closed"])).code == CloseCode.ROOM_FORBIDDEN
     assert (await open_session(node, rooms=["open"])).rooms == {"open"}
