@@ -17,7 +17,7 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
-from offline.pending import Acknowledger, receipts
+from offline.node_io import Acknowledger, receipts
 from push import health, metrics, publish, written
 from push.audience import Audience
 from push.envelope import close_envelope

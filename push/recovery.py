@@ -23,7 +23,7 @@ from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.pending import Acknowledger
+from offline.node_io import Acknowledger
 from offline.pendings import Page, Pending, PendingMessage
 from push import metrics
 from push.groups import key_group

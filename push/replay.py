@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.pending import history_pages, pending_pages
+from offline.node_io import history_pages, pending_pages
 from offline.pendings import Page, Pending, PendingMessage
 from push.handshake_deadline import HandshakeDeadline
 from push.session import Outgoing, Session

@@ -20,7 +20,7 @@ from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import balance
+from offline import conservation
 from offline.models import Message, Outbox, Pending
 from offline.outbox import Busy
 from push import audience, metrics, process_list, publish, snapshot
@@ -304,7 +304,7 @@ def _send_canaries(partitions: list[int]) -> None:
 
 
 def _strike_balance() -> None:
-    found = balance.of_latest(BALANCE_LATEST)
+    found = conservation.balance_of_latest(BALANCE_LATEST)
     Duty.objects.filter(name="balance").update(result=found.as_dict())
     if found.missing:
         logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)

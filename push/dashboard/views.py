@@ -19,7 +19,7 @@ from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
-from offline import records
+from offline import history
 from offline.models import Pending
 from push import explain, snapshot
 from push.dashboard.access import data_for_operators, for_operators, require
@@ -132,7 +132,7 @@ def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
     )
     rows = list(found[:limit])
     names = caller_names(row["message__by"] for row in rows)
-    sent = records.sent_pending(key, [row["message_id"] for row in rows])
+    sent = history.sent_pending(key, [row["message_id"] for row in rows])
     return [
         {**row, "by": names[row["message__by"]], "sent": sent.get(row["message_id"])}
         for row in rows
@@ -141,7 +141,7 @@ def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
 
 def _pushes_to(key: str, limit: int) -> list[dict[str, Any]]:
     rows = []
-    latest = records.latest_of(key, limit)
+    latest = history.latest_of(key, limit)
     names = caller_names(message.by for message, _ in latest)
     for message, delivery in latest:
         rows.append(

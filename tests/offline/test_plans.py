@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from offline import balance
+from offline import conservation
 from offline.events import Receipt
 from offline.models import Event, Message, Outbox, Pending
 from push import snapshot, vitals
@@ -100,7 +100,7 @@ ROUNDS: dict[str, Callable[[], Any]] = {
     "expire": Pending.objects.expire,
     "forget messages": Message.objects.prune,
     "forget dedupe ids": Dedupe.objects.forget,
-    "balance": lambda: balance.of_latest(10_000),
+    "balance": lambda: conservation.balance_of_latest(10_000),
     "canaries": lambda: Canary.objects.due(4, 10.0),
     "duty": lambda: Duty.objects.claim("prune", 30.0),
     "announce": lambda: Node.objects.announce("n"),

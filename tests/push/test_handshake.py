@@ -15,7 +15,7 @@ from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.events import RECEIVED, Event, Had, Receipt
 from offline.models import Pending
-from offline.pending import pending_pages, receipts
+from offline.node_io import pending_pages, receipts
 from push.groups import key_group
 from push.handshake import Refusal, establish, ready_node
 from push.handshake_deadline import Expired, HandshakeDeadline

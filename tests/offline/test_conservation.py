@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from offline import balance
-from offline.balance import Balance
+from offline import conservation
+from offline.conservation import Balance
 from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Receipt
 from offline.models import Message, Pending
 
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 def strike() -> Balance:
     """The balance of everything, which says the same as the look at each message."""
-    found = balance.of_latest(0)
-    wrong = balance.unbalanced(*balance.bounds())
+    found = conservation.balance_of_latest(0)
+    wrong = conservation.unbalanced(*conservation.bounds())
     assert sum(accepted - accounted for _, accepted, accounted in wrong) == found.missing
     return found
 
@@ -32,7 +32,7 @@ def end_time_of(*ids: int) -> None:
 
 
 def test_without_messages_everything_is_nothing():
-    assert balance.bounds() == (0, 0)
+    assert conservation.bounds() == (0, 0)
     assert strike() == Balance()
 
 
@@ -91,17 +91,17 @@ def test_a_pending_row_that_was_deleted_is_missing(store):
     store("a"), store("b")
     one = store("a", "b")
     Pending.objects.filter(message=one, key="a").delete()
-    found = balance.of_latest(0)
+    found = conservation.balance_of_latest(0)
     assert (found.accepted, found.pending, found.missing) == (4, 3, 1)
     assert found.as_dict()["missing"] == 1
-    assert balance.unbalanced(*balance.bounds()) == [(one, 2, 1)]
+    assert conservation.unbalanced(*conservation.bounds()) == [(one, 2, 1)]
 
 
 def test_what_was_settled_twice_is_missing_the_other_way(store):
     one = store("a", "b")
     Event.objects.settle([(one, "a")], Event.Kind.DROPPED, "by hand")
-    assert balance.of_latest(0).missing == -1
-    assert balance.unbalanced(*balance.bounds()) == [(one, 2, 3)]
+    assert conservation.balance_of_latest(0).missing == -1
+    assert conservation.unbalanced(*conservation.bounds()) == [(one, 2, 3)]
 
 
 def test_one_too_few_and_one_too_many_do_not_hide_each_other(store):
@@ -109,15 +109,15 @@ def test_one_too_few_and_one_too_many_do_not_hide_each_other(store):
     Pending.objects.filter(message=few).delete()
     Event.objects.settle([(many, "a")], Event.Kind.EXPIRED)
     assert strike().missing == 0
-    assert balance.unbalanced(*balance.bounds()) == [(few, 1, 0), (many, 1, 2)]
+    assert conservation.unbalanced(*conservation.bounds()) == [(few, 1, 0), (many, 1, 2)]
 
 
 def test_the_latest_are_counted_alone(store):
     ids = [store("a") for _ in range(5)]
-    assert balance.bounds(2) == (ids[2], ids[-1])
-    assert balance.of_latest(2).accepted == 2
-    assert balance.bounds(100) == (ids[0] - 1, ids[-1])
-    assert balance.of_latest(100).accepted == 5
+    assert conservation.bounds(2) == (ids[2], ids[-1])
+    assert conservation.balance_of_latest(2).accepted == 2
+    assert conservation.bounds(100) == (ids[0] - 1, ids[-1])
+    assert conservation.balance_of_latest(100).accepted == 5
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
@@ -125,7 +125,7 @@ def test_slices_put_together_are_everything(store, monkeypatch, size):
     for _ in range(5):
         store("a", "b")
     Pending.objects.expire()
-    whole = balance.of_slice(*balance.bounds())
-    monkeypatch.setattr(balance, "SLICE", size)
-    assert balance.of_latest(0) == whole
+    whole = conservation.balance_of_slice(*conservation.bounds())
+    monkeypatch.setattr(conservation, "SLICE", size)
+    assert conservation.balance_of_latest(0) == whole
     assert whole.accepted == 10

@@ -62,7 +62,7 @@ def slices(first: int, last: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + SLICE, last)
 
 
-def of_slice(first: int, last: int) -> Balance:
+def balance_of_slice(first: int, last: int) -> Balance:
     """The balance of the messages with `first` < id <= `last`."""
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, [first, last, first, last, first, last])
@@ -77,11 +77,11 @@ def of_slice(first: int, last: int) -> Balance:
         return balance
 
 
-def of_latest(latest: int) -> Balance:
+def balance_of_latest(latest: int) -> Balance:
     """The balance of about the `latest` messages."""
     total = Balance()
     for first, last in slices(*bounds(latest)):
-        total.add(of_slice(first, last))
+        total.add(balance_of_slice(first, last))
     return total
 
 
