@@ -58,7 +58,7 @@ class MessageManager(models.Manager["Message"]):
             from offline.store import insert
 
             return insert(messages, partitions).ids if messages else []
-        from offline.outbox import Outbox
+        from offline.models import Outbox
         from offline.pendings import Pending
 
         now = timezone.now()
@@ -111,8 +111,7 @@ class MessageManager(models.Manager["Message"]):
     def prune(self) -> int:
         """Forget one batch of messages whose time is over, and their records; returns how many."""
         from offline.events import Event
-        from offline.outbox import Outbox
-        from offline.reach import Reach
+        from offline.models import Outbox, Reach
 
         due = self.filter(keep_until__lte=Now()).order_by("keep_until")
         ids = list(due.values_list("pk", flat=True)[:PRUNE_BATCH])

@@ -10,7 +10,7 @@ from imgo_site import logs
 from imgo_site.celery import app
 from imgo_site.errors import Unavailable
 from imgo_site.logs import request_id, sane_request_id
-from offline.outbox import Busy
+from offline.outbox_queue import Busy
 from push import worker_metrics  # noqa: F401 - a worker listens to a signal there
 from push.fanout import drain
 from push.models import Canary

@@ -20,9 +20,9 @@ from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import conservation
-from offline.models import Message, Outbox, Pending
-from offline.outbox import Busy
+from offline import conservation, outbox_queue
+from offline.models import Message, Pending
+from offline.outbox_queue import Busy
 from push import audience, metrics, process_list, publish, snapshot
 from push.fanout import drain
 from push.groups import room_group
@@ -287,7 +287,7 @@ def _take(left: list[T], count: int) -> list[T]:
 
 def _overdue() -> list[int]:
     with limited():
-        return Outbox.objects.overdue(conf.SWEEP_AFTER)
+        return outbox_queue.overdue_partitions(conf.SWEEP_AFTER)
 
 
 def _drain_now(partition: int) -> int:

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from offline import conservation
+from offline import conservation, outbox_queue
 from offline.events import Receipt
-from offline.models import Event, Message, Outbox, Pending
+from offline.models import Event, Message, Pending
 from push import snapshot, vitals
 from push.models import Canary, Dedupe, Duty, Node
 
@@ -94,8 +94,8 @@ ROUNDS: dict[str, Callable[[], Any]] = {
     "receipts": lambda: Event.objects.record(
         [Receipt(n, key, "received", "s") for n, key in PAIRS]
     ),
-    "sweep": lambda: Outbox.objects.overdue(5),
-    "drain": lambda: Outbox.objects.page(3, 0, 200),
+    "sweep": lambda: outbox_queue.overdue_partitions(5),
+    "drain": lambda: outbox_queue.read_page(3, 0, 200),
     "trim": lambda: Pending.objects.crowded([f"key {n}" for n in range(200)], 10),
     "expire": Pending.objects.expire,
     "forget messages": Message.objects.prune,

@@ -16,7 +16,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
-from offline.outbox import ATTEMPTS_MAX, Busy
+from offline.outbox_queue import ATTEMPTS_MAX, Busy
 from push import fanout, metrics
 from push.envelope import CLOSE, MESSAGE, Envelope
 from push.fanout import drain

@@ -17,6 +17,7 @@ from accounts.identity import Identity, proof_of
 from accounts.models import Token, digest
 from imgo_site.database_clock import Reading, boot_time
 from imgo_site.names import DASHBOARD_ROOM
+from offline import outbox_queue
 from offline.events import RECEIVED, Event, Receipt
 from offline.models import Message, Outbox, Pending
 from push import fanout, metrics, snapshot
@@ -359,7 +360,7 @@ async def test_a_sweep_leaves_a_partition_to_who_is_at_it(node, imgo, monkeypatc
     loop, has, may_end = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def occupy() -> None:
-        with Outbox.objects.draining(1, wait=False):
+        with outbox_queue.draining(1, wait=False):
             loop.call_soon_threadsafe(has.set)
             asyncio.run_coroutine_threadsafe(may_end.wait(), loop).result(10)
 
