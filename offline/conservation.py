@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from django.db import connection
 from django.db.models import Max, Min
 
-from offline.messages import Message
+from offline.models import Message
 
 SLICE = 10_000  # messages of one statement
 

@@ -12,8 +12,9 @@ from django.db import Error as DatabaseError
 from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Had, Receipt
-from offline.pendings import HistoryPage, Page, Pending, PendingMessage
+from offline import replay, settlement
+from offline.models import ACKNOWLEDGED, RECEIVED, SENT
+from offline.values import Delivered, HistoryPage, Page, PendingMessage, Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ UNFIT = (DataError, IntegrityError, ValueError, TypeError)
 
 
 def _fetch(wanted: list[Page]) -> dict[Page, list[PendingMessage]]:
-    return Pending.objects.page(wanted, conf.REPLAY_PAGE)
+    return replay.read_pending(wanted, conf.REPLAY_PAGE)
 
 
 def _fetch_history(wanted: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
-    return Pending.objects.history(wanted, conf.REPLAY_PAGE)
+    return replay.read_history(wanted, conf.REPLAY_PAGE)
 
 
 # get((key, after)) → the next page of what is pending for the key, in order of id.
@@ -39,15 +40,15 @@ pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch)
 history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
 
 
-def _fetch_receipts(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Had]:
+def _fetch_receipts(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
     # In this order: what is settled in between is found by the second.
-    pending = dict.fromkeys(Pending.objects.among(pairs), Had(0.0, None))
-    return Event.objects.receipts(pairs) | pending
+    pending = dict.fromkeys(replay.pending_among(pairs), Delivered(0.0, None))
+    return replay.find_deliveries(pairs) | pending
 
 
 # get((message id, key)) → since when a session of the key has had the message, 0 seconds while it
 # is pending; None when it is over in another way.
-receipts: BatchLoader[tuple[int, str], Had] = BatchLoader(_fetch_receipts)
+receipts: BatchLoader[tuple[int, str], Delivered] = BatchLoader(_fetch_receipts)
 
 
 Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time
@@ -184,7 +185,7 @@ class Acknowledger:
         again, self._may_be_written = self._may_be_written, True
         now = time.monotonic()
         receipts = [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
-        Event.objects.record(receipts, again=again)
+        settlement.record_receipts(receipts, again=again)
 
     def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:

@@ -13,8 +13,8 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from imgo_site.logs import note_push
 from imgo_site.origin import parent_of, request_of
-from offline import outbox_queue
-from offline.models import Message, Outbox, Pending
+from offline import outbox_queue, settlement
+from offline.models import Message, Outbox
 from push import metrics
 from push.envelope import Envelope, message_envelope
 from push.groups import ALL, key_group, partition_of, room_group
@@ -156,11 +156,11 @@ def trim(keys: set[str]) -> None:
     What is on its way to sessions that are there does not count at once: a burst is pending for
     the moment that its acknowledgements take.
     """
-    for key, count in Pending.objects.crowded(keys, conf.OFFLINE_MAX).items():
+    for key, count in settlement.crowded_keys(keys, conf.OFFLINE_MAX).items():
         limit = conf.OFFLINE_MAX
         if count <= limit * ONLINE_FACTOR and _may_be_online(key):
             continue
-        dropped = Pending.objects.trim(key, limit)
+        dropped = settlement.drop_oldest(key, limit)
         metrics.DROPS.labels("offline_max").inc(dropped)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
+from offline import replay
 from offline.node_io import history_pages, pending_pages
-from offline.pendings import Page, Pending, PendingMessage
+from offline.values import Page, PendingMessage
 from push.handshake_deadline import HandshakeDeadline
 from push.session import Outgoing, Session
 
@@ -65,7 +66,7 @@ class Replay:
     async def _read_missed(self, ask: Page) -> list[PendingMessage]:
         """What is pending, and what others have had since this session joined."""
         age = time.monotonic() - self._session.joined
-        missed = Pending.objects.missed
+        missed = replay.read_missed
         found = await session_threads.run(missed, [ask], conf.REPLAY_PAGE, age)
         return found[ask]
 

@@ -20,8 +20,7 @@ from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import conservation, outbox_queue
-from offline.models import Message, Pending
+from offline import conservation, outbox_queue, retention, settlement
 from offline.outbox_queue import Busy
 from push import audience, metrics, process_list, publish, snapshot
 from push.fanout import drain
@@ -239,9 +238,9 @@ class Upkeep:
     async def prune(self) -> None:
         """Settle what has expired, and forget what is past its time, in batches."""
         if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
-            while count := await cluster_threads.run(Pending.objects.expire):
+            while count := await cluster_threads.run(settlement.expire_batch):
                 metrics.DROPS.labels("expired").inc(count)
-            while await cluster_threads.run(Message.objects.prune):
+            while await cluster_threads.run(retention.prune_batch):
                 pass
             while await cluster_threads.run(Dedupe.objects.forget):
                 pass

@@ -2,11 +2,11 @@
 
 from django.db import connection
 
-from offline.sql.base import CHUNK, Dialect, chunks
+from offline.sql.base import CHUNK, Dialect, PageKind, chunks
 from offline.sql.postgres import PostgresDialect
 from offline.sql.sqlite import SqliteDialect
 
-__all__ = ["CHUNK", "Dialect", "chunks", "dialect"]
+__all__ = ["CHUNK", "Dialect", "PageKind", "chunks", "dialect"]
 
 _DIALECTS: dict[str, Dialect] = {"postgresql": PostgresDialect(), "sqlite": SqliteDialect()}
 

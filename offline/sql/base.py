@@ -4,9 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+from django.db.models import Expression
+
+from offline.values import DedupeTable, NewMessage, Receipt, Stored
 
 T = TypeVar("T")
+
+# What a page of a key holds. "pending": pending messages. "long pending": those that have been
+# pending for some seconds and are not to be fanned out. "history": pending messages, and those
+# that sessions have had. "lately": pending messages, and those had in the last seconds.
+PageKind = Literal["pending", "long pending", "history", "lately"]
 
 CHUNK = 400  # rows of one statement with parameters: below SQLite's limit of them
 
@@ -18,7 +27,7 @@ def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 class Dialect(ABC):
-    """Statements whose SQL differs between the databases, and the expressions that differ."""
+    """Statements and expressions whose SQL differs between the databases."""
 
     # Expressions
 
@@ -35,8 +44,24 @@ class Dialect(ABC):
         """Return SQL for the number of the transaction; 0 where the database has none."""
 
     @abstractmethod
+    def row_xmin(self) -> Expression:
+        """Return the ORM's expression for the transaction that wrote a row; 0 on SQLite."""
+
+    @abstractmethod
     def read_time(self, value: Any) -> datetime:
         """Return a time as raw SQL returned it, with its time zone."""
+
+    # Storing
+
+    @abstractmethod
+    def insert(
+        self,
+        messages: Sequence[NewMessage],
+        partitions: int,
+        dedupe: DedupeTable | None,
+        begin: str,
+    ) -> Stored:
+        """Do what `store.insert` describes, for at least one message."""
 
     # The outbox
 
@@ -51,3 +76,28 @@ class Dialect(ABC):
     @abstractmethod
     def partition_ages(self) -> dict[int, float]:
         """Return, for each partition with rows to fan out, the age of the first one in seconds."""
+
+    # Settlement
+
+    @abstractmethod
+    def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:
+        """Do what `settlement.record_receipts` describes, for at least one receipt."""
+
+    @abstractmethod
+    def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
+        """Return those of `keys` that have more than `limit` pending messages, and how many."""
+
+    # Replay
+
+    @abstractmethod
+    def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
+        """Return those of these (message id, key) that are pending."""
+
+    @abstractmethod
+    def pages_query(self, kind: PageKind, count: int, size: int, age: float) -> str:
+        """Return the query for `count` pages, each of at most `size` messages.
+
+        Its parameters are (place, key, after, since) of each page. Its rows are (place, message
+        id, op, body, is_json, had, had_xmin, snapshot), in order of place and id. `age`: seconds,
+        for the kinds "long pending" and "lately".
+        """

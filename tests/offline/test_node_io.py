@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 from django.db import OperationalError
 
-from offline import node_io
+from offline import node_io, settlement
 from offline.models import Event
 from offline.node_io import Acknowledger, pending_pages
 from tests import eventually, in_thread
@@ -183,7 +183,7 @@ async def test_the_database_is_not_asked_while_nothing_is_added(acknowledger, th
 async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
     """The flush under way is waited for; a second one of the same receipts would be another."""
     written, may_go_on, begun = [], threading.Event(), threading.Event()
-    record = Event.objects.record
+    record = settlement.record_receipts
 
     def slow_record(batch, **options):
         begun.set()
@@ -191,7 +191,7 @@ async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
         record(batch, **options)
         written.append(len(batch))
 
-    monkeypatch.setattr(Event.objects, "record", slow_record)
+    monkeypatch.setattr(settlement, "record_receipts", slow_record)
     one = await in_thread(store, "a")
     acknowledger = Running()
     acknowledger.sent(one, "a", "s1")
@@ -210,7 +210,7 @@ async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
 async def test_receipts_whose_answer_is_lost_are_noted_once(store, monkeypatch, losses):
     """Postgres carried the statement out; the node does not know that and writes again."""
     monkeypatch.setattr(node_io, "RETRY_INTERVAL", 0.01)
-    record, left = Event.objects.record, [losses]
+    record, left = settlement.record_receipts, [losses]
 
     def lose_answer(receipts, **options):
         record(receipts, **options)
@@ -218,7 +218,7 @@ async def test_receipts_whose_answer_is_lost_are_noted_once(store, monkeypatch, 
             left[0] -= 1
             raise OperationalError("the answer was lost")
 
-    monkeypatch.setattr(Event.objects, "record", lose_answer)
+    monkeypatch.setattr(settlement, "record_receipts", lose_answer)
     kept, taken = await in_thread(store, "a", "b"), await in_thread(store, "c")
     acknowledger = Running()
     acknowledger.sent(kept, "a", "s1")

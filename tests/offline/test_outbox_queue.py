@@ -10,9 +10,11 @@ from django.db import connection
 from django.utils import timezone
 
 from offline import outbox_queue
-from offline.models import ERROR_MAX, Message, NewMessage, Outbox
+from offline.models import ERROR_MAX, Outbox
 from offline.outbox_queue import ATTEMPTS_MAX, Busy
 from offline.sql import postgres
+from offline.store import insert
+from offline.values import NewMessage
 from tests import PATIENCE, call_and_close
 
 any_database = pytest.mark.any_database
@@ -58,7 +60,7 @@ def test_a_page_tells_what_is_late(store):
 @pytest.mark.django_db
 @any_database
 def test_the_number_of_partitions_is_kept():
-    Message.objects.store([NewMessage(b"1", 60, keys=("a",), partitions=(5,))], 7)
+    insert([NewMessage(b"1", 60, keys=("a",), partitions=(5,))], 7)
     row = Outbox.objects.get()
     assert (row.partition, row.partitions, row.attempts, row.error) == (5, 7, 0, "")
     assert abs(row.created_at - timezone.now()) < timedelta(seconds=30)

@@ -18,8 +18,9 @@ from accounts.models import Token, digest
 from imgo_site.database_clock import Reading, boot_time
 from imgo_site.names import DASHBOARD_ROOM
 from offline import outbox_queue
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Message, Outbox, Pending
+from offline.models import RECEIVED, Event, Message, Outbox, Pending
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push import fanout, metrics, snapshot
 from push import upkeep as module
 from push.groups import key_group, partition_of, room_group
@@ -326,7 +327,7 @@ async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
     session = await admit(silent)
     (one,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
     receipt = Receipt(one, "u1", RECEIVED, "other-1", module.ECHO_TIMEOUT)
-    await in_thread(Event.objects.record, [receipt])
+    await in_thread(record_receipts, [receipt])
     await silent.upkeep.echo()
     await eventually(lambda: ids(session) == [one])
 
