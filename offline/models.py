@@ -20,7 +20,7 @@ ERROR_MAX = 500  # characters kept of an error
 
 
 class Message(models.Model):
-    """What was accepted: one body, one id, for a key, many keys, a room or everyone."""
+    """Accepted push: one body, one id, for a key, many keys, a room or everyone."""
 
     class Audience(models.TextChoices):
         """Whom a message is for."""
@@ -31,7 +31,7 @@ class Message(models.Model):
 
     audience = models.CharField(max_length=4, choices=Audience)
     room = models.CharField(max_length=255, blank=True)
-    # All it was pushed to; the pending rows say who has not had it.
+    # All keys that it was pushed to. Those not settled yet have pending rows.
     keys = models.JSONField(null=True, blank=True)
     stored = models.BooleanField(default=False)
     op = models.IntegerField(default=5)
@@ -64,7 +64,7 @@ class PendingManager(models.Manager["Pending"]):
 
 
 class Pending(models.Model):
-    """A message that a key has not had yet. The row goes when it has."""
+    """A message that is not settled for a key yet. What settles it deletes the row."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, db_index=False)
     key = models.CharField(max_length=255)

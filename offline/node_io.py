@@ -1,4 +1,4 @@
-"""The node's ways to the database: batched loaders of what is pending, and the acknowledger."""
+"""A node's access to what is owed: batched loaders of messages, and the acknowledger."""
 
 import asyncio
 import logging
@@ -26,29 +26,29 @@ BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
 UNFIT = (DataError, IntegrityError, ValueError, TypeError)
 
 
-def _fetch(wanted: list[Page]) -> dict[Page, list[PendingMessage]]:
-    return replay.read_pending(wanted, conf.REPLAY_PAGE)
+def _fetch_pending(pages: list[Page]) -> dict[Page, list[PendingMessage]]:
+    return replay.read_pending(pages, conf.REPLAY_PAGE)
 
 
-def _fetch_history(wanted: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
-    return replay.read_history(wanted, conf.REPLAY_PAGE)
+def _fetch_history(pages: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
+    return replay.read_history(pages, conf.REPLAY_PAGE)
 
 
-# get((key, after)) → the next page of what is pending for the key, in order of id.
-pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch)
-# get((key, after, since)) → the same, with what the key has had above `since`.
+# get((key, after)) → the next page of pending messages of the key, in order of id.
+pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch_pending)
+# get((key, after, since)) → the same, with messages above `since` that the key has had.
 history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
 
 
-def _fetch_receipts(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
-    # In this order: what is settled in between is found by the second.
+def _fetch_deliveries(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
+    # In this order: a message that is settled in between is found by the second query.
     pending = dict.fromkeys(replay.pending_among(pairs), Delivered(0.0, None))
     return replay.find_deliveries(pairs) | pending
 
 
-# get((message id, key)) → since when a session of the key has had the message, 0 seconds while it
-# is pending; None when it is over in another way.
-receipts: BatchLoader[tuple[int, str], Delivered] = BatchLoader(_fetch_receipts)
+# get((message id, key)) → the delivery to a session of the key, of age 0 while the message is
+# pending; None if it expired or was dropped.
+deliveries: BatchLoader[tuple[int, str], Delivered] = BatchLoader(_fetch_deliveries)
 
 
 Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time
@@ -74,7 +74,7 @@ class Acknowledger:
         self._claims_since = 0.0  # monotonic seconds
 
     def sent(self, message_id: int, key: str, session: str) -> None:
-        """Note that a session which acknowledges itself was sent the message."""
+        """Record that a session which acknowledges itself was sent the message."""
         self._add(message_id, key, SENT, session)
 
     def received(self, message_id: int, key: str, session: str) -> None:
@@ -89,10 +89,10 @@ class Acknowledger:
             self._add(message_id, key, ACKNOWLEDGED, session)
 
     def claimed(self, message_id: int, key: str, session: str) -> bool:
-        """Take an acknowledgement of what the session was not sent; return whether it counts.
+        """Settle a message that the session was not sent; return False if its key claims too many.
 
-        An earlier session of the key may have been. Within `CLAIM_WINDOW` as many ids count as may
-        be pending for a key, so that the ids that one client makes up are few.
+        An earlier session of the key may have been sent the message. Within `CLAIM_WINDOW` a key
+        may claim `OFFLINE_MAX` ids, which bounds the ids that one client makes up.
         """
         now = time.monotonic()
         if now - self._claims_since > CLAIM_WINDOW:

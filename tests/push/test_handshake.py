@@ -14,7 +14,7 @@ from accounts.models import Token
 from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
 from offline.models import RECEIVED, Pending
-from offline.node_io import pending_pages, receipts
+from offline.node_io import deliveries, pending_pages
 from offline.settlement import record_receipts
 from offline.values import Delivered, Receipt
 from push.groups import key_group
@@ -389,7 +389,7 @@ async def test_what_comes_while_a_late_message_is_asked_for_follows_it(node, mon
         await answer.wait()
         return Delivered(0.0, None)
 
-    monkeypatch.setattr(receipts, "get", slow)
+    monkeypatch.setattr(deliveries, "get", slow)
     session.deliver(message(ids[0]))
     session.deliver(message(ids[1] + 1))
     await asked.wait()
@@ -441,7 +441,7 @@ async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
         raise OperationalError("away")
 
     session, ids = await overtaken(node)
-    monkeypatch.setattr(receipts, "get", away)
+    monkeypatch.setattr(deliveries, "get", away)
     session.deliver(message(ids[0]))
     await eventually(lambda: "waits for the next audit" in caplog.text)
     assert sent(session) == [0, ids[1]]
