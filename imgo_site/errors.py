@@ -1,7 +1,7 @@
 """The one hierarchy of errors that a caller or client may be told about.
 
 Each has a code for programs, a message for people, an HTTP status, and whether trying again may
-help. The API maps them in `push/api/problems.py`, the wire in `push/handshake.py`.
+help. The API maps them in `push/api/problems.py`, the wire in `push/connect/handshake.py`.
 """
 
 

@@ -37,7 +37,7 @@ graceful_timeout = 8
 secure_scheme_headers: dict[str, str] = {}
 
 # Probes are answered while all threads wait for the database.
-worker_class = "push.gunicorn_worker.Worker"
+worker_class = "push.server.gunicorn_worker.Worker"
 
 access_log_format = (
     '%(h)s %(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)sms "%(a)s" request %({x-request-id}o)s'

@@ -17,7 +17,7 @@ __all__ = ["push_to_all", "push_to_key", "push_to_keys", "push_to_room"]
 def __getattr__(name: str) -> Any:
     # Imported on first use: Django imports this package before models may be.
     if name in __all__:
-        from push import services
+        from push.accept import accept as services
 
         return getattr(services, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

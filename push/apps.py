@@ -11,4 +11,4 @@ class PushConfig(NamedApp):
 
     def ready(self) -> None:
         """Register the system checks, and what puts this process into the list of processes."""
-        from push import checks, process_list  # noqa: F401
+        from push.node import process_list  # noqa: F401

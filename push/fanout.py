@@ -15,11 +15,11 @@ from imgo_site.logs import note_push
 from imgo_site.origin import parent_of, request_of
 from offline import outbox_queue, settlement
 from offline.models import Message, Outbox
-from push import metrics
-from push.envelope import Envelope, message_envelope
-from push.groups import ALL, key_group, partition_of, room_group
-from push.publish import publish
-from push.registry import get_registry
+from push.bus.envelope import Envelope, message_envelope
+from push.bus.groups import ALL, key_group, partition_of, room_group
+from push.bus.publish import publish
+from push.metrics import definitions as metrics
+from push.registry.select import get_registry
 
 logger = logging.getLogger(__name__)
 

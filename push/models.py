@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
-from push.session_records import SessionRecord
+from push.session.session_records import SessionRecord
 
 __all__ = ["Canary", "Dedupe", "Duty", "Node", "SessionRecord"]
 

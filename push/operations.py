@@ -12,10 +12,11 @@ from django.db import transaction
 from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import check_name
-from push.envelope import close_envelope, drain_envelope, undrain_envelope
-from push.groups import key_group, node_group
-from push.publish import publish
-from push.registry import NodeEntry, get_registry
+from push.bus.envelope import close_envelope, drain_envelope, undrain_envelope
+from push.bus.groups import key_group, node_group
+from push.bus.publish import publish
+from push.registry.base import NodeEntry
+from push.registry.select import get_registry
 from push.wire import CloseCode
 
 CONFIRM_TIMEOUT = 5.0  # seconds for a node's report that it has done what it was asked

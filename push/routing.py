@@ -8,8 +8,8 @@ from django.urls import get_script_prefix
 
 from imgo_site.origins import is_allowed_host
 from imgo_site.prefix import without_prefix
-from push.consumers import TcpConsumer, WebSocketConsumer
-from push.http_places import HttpPlaces
+from push.connect.consumers import TcpConsumer, WebSocketConsumer
+from push.server.http_concurrency import HttpConcurrency
 
 WEBSOCKET_PATH = "/sub"  # imgo's
 
@@ -44,7 +44,7 @@ def get_application(http: Any) -> ProtocolTypeRouter:
     """The ASGI application around Django's `http` one."""
     return ProtocolTypeRouter(
         {
-            "http": HttpPlaces(http),
+            "http": HttpConcurrency(http),
             "websocket": WebSocketRouter(WebSocketConsumer.as_asgi()),
             "tcp": TcpConsumer.as_asgi(),
         }

@@ -10,11 +10,11 @@ from imgo_site import logs
 from imgo_site.celery import app
 from imgo_site.errors import Unavailable
 from imgo_site.logs import request_id, sane_request_id
+from imgo_site.shutdown import Shutdown
 from offline.outbox_queue import Busy
-from push import worker_metrics  # noqa: F401 - a worker listens to a signal there
 from push.fanout import drain
+from push.metrics import worker_endpoint as worker_metrics  # noqa: F401 - a worker listens to a signal there
 from push.models import Canary
-from push.shutdown import Shutdown
 
 logger = logging.getLogger(__name__)
 

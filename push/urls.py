@@ -2,9 +2,9 @@
 
 from django.urls import include, path
 
-from push import views
 from push.api.docs.views import DocsView, SchemaView
 from push.api.urls import PROBES
+from push.demo_page import views
 
 app_name = "imgo"
 urlpatterns = [

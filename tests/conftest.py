@@ -22,9 +22,10 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
 from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
-from push import health, process_list
+from push.accept.worker_wakeups import waker
+from push.node import process_list
+from push.status import health
 from push.tasks import queue_of
-from push.waker import waker
 from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
 
 # How long an example takes says how busy the machine is.
@@ -178,7 +179,7 @@ def closed_port() -> Iterator[int]:
 def broker_down(closed_port, monkeypatch) -> Iterator[Callable[[], None]]:
     """The broker cannot be reached; call it to bring the broker back."""
     assert waker.flush(PATIENCE)
-    monkeypatch.setattr("push.waker.RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr("push.accept.worker_wakeups.RETRY_INTERVAL", 0.02)
     with monkeypatch.context() as patch:
         patch.setenv("CELERY_BROKER_WRITE_URL", f"redis://127.0.0.1:{closed_port}/0")
         patch.setattr(celery_app.amqp, "_producer_pool", None)

@@ -96,7 +96,8 @@ def test_what_is_copied_into_the_image_is_enough(tmp_path):
     for name in copied_into_the_image():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    parts = "imgo_site.asgi, imgo_site.wsgi, imgo_site.celery, push.urls, push.workers, push.door"
+    parts = "imgo_site.asgi, imgo_site.wsgi, imgo_site.celery, push.urls"
+    parts += ", push.server.worker_processes, push.server.server"
     for words in (["manage.py", "check"], ["manage.py", "shell", "-v0", "-c", f"import {parts}"]):
         done = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from mkdocs.exceptions import PluginError
 
 from docs import hooks
 from imgo_site.conf import known_names
-from push import metrics
+from push.metrics import definitions as metrics
 from push.wire import CloseCode
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,13 +16,14 @@ from accounts.authentication import caller
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number
+from push.accept.accept import Push, check_op
+from push.accept.frame_bodies import is_json
+from push.accept.group_commit import accept_in_group
 from push.api.legacy import LegacyView
 from push.api.problems import CODE_OK, as_imgo_error, goim_response
 from push.api.v1 import body_of
-from push.bodies import is_json
-from push.group_commit import accept_in_group
-from push.registry import NodeEntry, get_registry
-from push.services import Push, check_op
+from push.registry.base import NodeEntry
+from push.registry.select import get_registry
 
 TOP_MAX = 1_000  # rooms that one question may want
 TYPE_MAX, ROOM_MAX = 100, 150  # characters; together, with `://`, they fit a name

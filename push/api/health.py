@@ -3,9 +3,9 @@
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from push import health, vitals
 from push.api.answers import Health
 from push.api.base import ApiView
+from push.status import health, vitals
 
 
 class HealthView(ApiView):

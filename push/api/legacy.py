@@ -10,12 +10,16 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from accounts.authentication import LegacyAuthentication, caller
+from accounts.login_throttle import guard
 from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
 from imgo_site.names import INT32_MAX, INT64_MAX, check_number
 from offline import replay
 from offline.values import PendingMessage
+from push.accept.accept import Push
+from push.accept.frame_bodies import is_json
+from push.accept.group_commit import accept_in_group
 from push.api.base import ApiView
 from push.api.negotiation import JsonAlways
 from push.api.problems import (
@@ -27,11 +31,7 @@ from push.api.problems import (
 )
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
-from push.bodies import is_json
-from push.group_commit import accept_in_group
-from push.guard import guard
-from push.registry import get_registry
-from push.services import Push
+from push.registry.select import get_registry
 from push.wire import json_body
 
 # imgo put any text in front of the answer; only a plain identifier is one that runs nothing.

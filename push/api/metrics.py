@@ -5,9 +5,9 @@ from typing import ClassVar
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from push import metrics
 from push.api.base import ApiView
-from push.vitals import refresh_metrics
+from push.status import metrics_page
+from push.status.vitals import refresh_metrics
 
 
 class MetricsView(ApiView):
@@ -18,4 +18,4 @@ class MetricsView(ApiView):
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
         """Prometheus's text format, whatever is asked for."""
         refresh_metrics()
-        return HttpResponse(metrics.text(), content_type=metrics.CONTENT_TYPE)
+        return HttpResponse(metrics_page.text(), content_type=metrics_page.CONTENT_TYPE)

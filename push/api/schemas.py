@@ -11,7 +11,7 @@ from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
 from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
 from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX, check_number
-from push.services import Push
+from push.accept.accept import Push
 from push.wire import FIRST_OWN_OP, Op
 
 T = TypeVar("T")

@@ -25,10 +25,10 @@ from rest_framework.request import Request
 from accounts.authentication import caller
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, OutcomeUnknown, TooLarge, TooSlow, Unavailable
+from push.accept.accept import Push, accept_pushes
 from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, read, utf8
-from push.services import Push, accept_pushes
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ from imgo_site.errors import ImgoError, NotFound, TooLarge
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import history
 from offline.models import Pending
+from push.accept.accept import Push, accept_pushes
+from push.accept.group_commit import accept_in_group
 from push.api.answers import (
     Accepted,
     Closed,
@@ -35,12 +37,11 @@ from push.api.answers import (
 from push.api.base import ApiView
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
-from push.group_commit import accept_in_group
 from push.models import SessionRecord
 from push.operations import kick_key, revoke_token
-from push.registry import Entry, NodeEntry, get_registry
-from push.services import Push, accept_pushes
-from push.session_records import SessionEvent
+from push.registry.base import Entry, NodeEntry
+from push.registry.select import get_registry
+from push.session.session_records import SessionEvent
 
 PAGE_MAX = 1000  # rows of one page
 OFFSET_MAX = 10**9  # rows before it

@@ -13,9 +13,9 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models.functions import Now
 
+from imgo_site import open_files
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
-from push import files
 from push.checks.reading import with_settings
 from push.models import Node
 
@@ -31,8 +31,8 @@ REDIS_TIMEOUT = 2.0  # seconds
 @with_settings
 def check_files() -> Iterator[CheckMessage]:
     """W014: a node that can hold few sessions."""
-    _, most = files.limits()  # a node raises its own limit as far as it may
-    sessions = most - files.RESERVED
+    _, most = open_files.limits()  # a node raises its own limit as far as it may
+    sessions = most - open_files.RESERVED
     wanted = max(FILES_MIN, conf.LISTEN_BACKLOG, conf.MAX_SESSIONS_PER_KEY)
     if sessions < wanted:
         yield checks.Warning(

@@ -20,8 +20,8 @@ from imgo_site.deployment import (
     redis_url,
 )
 from imgo_site.service_urls import check_broker_url, check_redis_url
+from push.bus.layers import PubSubChannelLayer
 from push.checks.reading import with_settings
-from push.layers import PubSubChannelLayer
 
 IN_PROCESS = "push.layers.InProcessChannelLayer"
 STOCK = "channels.layers.InMemoryChannelLayer"

@@ -22,10 +22,10 @@ from imgo_site.errors import BadRequest, ImgoError, NotFound
 from imgo_site.names import check_name
 from offline.models import Message
 from push import operations
-from push.bodies import is_json
+from push.accept.accept import CALLER_MAX, Push, accept_push, encode_body
+from push.accept.frame_bodies import is_json
 from push.models import Dedupe, Node
-from push.registry import get_registry
-from push.services import CALLER_MAX, Push, accept_push, encode_body
+from push.registry.select import get_registry
 
 REPR_MAX = 200  # characters: the width of its column
 

@@ -7,11 +7,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from push import snapshot
 from push.dashboard.access import data_for_operators, for_operators
 from push.pages import render
-from push.session_log import reason_of
-from push.session_records import EVENTS, SessionEvent, SessionRecord
+from push.session.session_log import reason_of
+from push.session.session_records import EVENTS, SessionEvent, SessionRecord
+from push.status import snapshot
 
 EVERY = 2.0  # seconds between two queries of a page
 KEPT = 300  # rows that a page keeps

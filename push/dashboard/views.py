@@ -17,17 +17,18 @@ from accounts.models import Token
 from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
+from imgo_site.direct_requests import has_websocket
 from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
 from offline import history
 from offline.models import Pending
-from push import explain, snapshot
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
-from push.direct import has_websocket
 from push.pages import render
-from push.registry import Entry, fullest, get_registry
+from push.registry.base import Entry, fullest
+from push.registry.select import get_registry
 from push.routing import websocket_path
+from push.status import explain, snapshot
 
 SESSIONS_SHOWN = 200
 MEMBERS_SHOWN = 200
@@ -219,7 +220,7 @@ def rooms(request: HttpRequest) -> HttpResponse:
 
 def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
     cursor = request.GET.get("cursor", "")
-    found = get_registry().some_rooms(part, ROOMS_SHOWN, cursor)
+    found = get_registry().find_rooms(part, ROOMS_SHOWN, cursor)
     rows = [row for row in found.rows if row[0] != DASHBOARD_ROOM]
     context = {
         "found": found,
@@ -241,7 +242,7 @@ def keys(request: HttpRequest) -> HttpResponse:
         request.GET.get("cursor", "0"), "The place to go on", lowest=0, highest=INT64_MAX
     )
     registry = get_registry()
-    found = registry.some_keys(part, KEYS_SHOWN, cursor)
+    found = registry.find_keys(part, KEYS_SHOWN, cursor)
     context = {
         "part": part,
         "found": found,

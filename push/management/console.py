@@ -112,7 +112,7 @@ class Faults(logging.Filter):
     server logs as always.
     """
 
-    LOGGERS = ("psycopg.pool", "push.services")
+    LOGGERS = ("psycopg.pool", "push.accept.accept")
 
     def __init__(self, *, is_server: bool) -> None:
         super().__init__()

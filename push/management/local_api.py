@@ -15,7 +15,7 @@ from django.conf import settings
 from imgo_site.conf import conf
 from imgo_site.deployment import data_dir, redis_url
 from imgo_site.errors import ImgoError, NotFound, Unavailable
-from push.ports import in_url
+from push.server.ports import in_url
 
 TIMEOUT = 10.0  # seconds for one call
 PAGE = 1000  # rows of one page: the most that the API gives

@@ -13,8 +13,8 @@ from django.test import Client
 
 from imgo_site import logs
 from imgo_site.middleware import RequestMiddleware, _hide_secrets
-from push import health
 from push.api import v1
+from push.status import health
 
 SECRET = "a-secret-that-must-stay-one"
 

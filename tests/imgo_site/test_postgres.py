@@ -17,8 +17,8 @@ from imgo_site.postgres import outcome
 from imgo_site.postgres.limits import LIMIT, limited
 from imgo_site.postgres.pool import RETRY_MAX
 from imgo_site.postgres.url import parse
+from push.accept.accept import Push, accept_push
 from push.fanout import drain
-from push.services import Push, accept_push
 from tests import PATIENCE, wait_until
 from tests.environment import services
 from tests.services import Postgres

@@ -242,9 +242,9 @@ PRODUCTION = {
 }
 CHECK = """
 from django.core.management import execute_from_command_line
-from push import files
+from imgo_site import open_files
 
-files.limits = lambda: (1024, 1_000_000)  # those of this machine are not what is tested
+open_files.limits = lambda: (1024, 1_000_000)  # those of this machine are not what is tested
 execute_from_command_line(["manage.py", "check", "--deploy", "--fail-level", "WARNING"])
 """
 

@@ -47,7 +47,7 @@ PARALLEL = """
 import threading
 from django.db import connection, connections
 from offline.models import Message, Pending
-from push.services import Push, accept_push
+from push.accept.accept import Push, accept_push
 
 assert connection.vendor == "sqlite"
 ids, together = [], threading.Barrier(16)

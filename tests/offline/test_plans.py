@@ -15,8 +15,8 @@ from django.db import connection, transaction
 
 from offline import conservation, outbox_queue, replay, retention, settlement
 from offline.values import Receipt
-from push import snapshot, vitals
 from push.models import Canary, Dedupe, Duty, Node
+from push.status import snapshot, vitals
 
 pytestmark = pytest.mark.django_db
 

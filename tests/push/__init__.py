@@ -1,1 +1,1 @@
-"""Tests of push/, but for push/wire: those are in tests/wire."""
+"""Tests of push/."""

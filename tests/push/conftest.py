@@ -8,12 +8,13 @@ import pytest
 from channels.layers import get_channel_layer
 
 from imgo_site.conf import conf
+from push.accept.accept import Push, accept_push
 from push.fanout import drain
-from push.hub import Hub
-from push.node import Node, get_node, stop_node
-from push.redis_registry import RedisRegistry
-from push.registry import MemoryRegistry, Registry
-from push.services import Push, accept_push
+from push.node.hub import Hub
+from push.node.node import Node, get_node, stop_node
+from push.registry.base import Registry
+from push.registry.memory_registry import MemoryRegistry
+from push.registry.redis_registry import RedisRegistry
 
 Message = dict[str, Any]
 
@@ -71,7 +72,7 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
             registry: Registry = MemoryRegistry()
         else:
             registry = RedisRegistry(settings.REDIS_URL)
-        for module in ("node", "fanout", "api.v1", "api.legacy", "api.goim"):
+        for module in ("node.node", "fanout", "api.v1", "api.legacy", "api.goim"):
             monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
     return set_mode
@@ -103,7 +104,7 @@ async def production_node(
     mode_of, transactional_db, monkeypatch, _stops_at_once
 ) -> AsyncIterator[Node]:
     """This process's node, which listens to Redis, and connects again without a pause."""
-    monkeypatch.setattr("push.listener.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("push.bus.redis_listener.RETRY_INTERVAL", 0.01)
     mode_of("production")
     yield await get_node()
     await stop_node()

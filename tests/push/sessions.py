@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from accounts.identity import Identity
-from push.node import Node
-from push.registry import Entry
-from push.session import Kind, Outgoing, Session
+from push.node.node import Node
+from push.registry.base import Entry
+from push.session.session import Kind, Outgoing, Session
 from push.wire import Frame, decode_binary
 
 MAX_BODY = 10**6  # bytes

@@ -17,9 +17,9 @@ from imgo_site import estimates, tables
 from offline.models import RECEIVED, Event, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
-from push.groups import key_group
+from push.accept.accept import Push, accept_pushes, push_to_keys
+from push.bus.groups import key_group
 from push.models import Node
-from push.services import Push, accept_pushes, push_to_keys
 from push.wire import CloseCode
 from tests import in_thread
 

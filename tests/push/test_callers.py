@@ -7,8 +7,8 @@ import pytest
 from accounts.callers import caller_names
 from accounts.models import ApiKey
 from offline.models import Message
-from push import explain, snapshot
-from push.services import Push, accept_push
+from push.accept.accept import Push, accept_push
+from push.status import explain, snapshot
 
 pytestmark = pytest.mark.django_db
 

@@ -18,14 +18,16 @@ from offline.models import RECEIVED, Event, Message, Outbox, Pending
 from offline.outbox_queue import ATTEMPTS_MAX, Busy
 from offline.settlement import record_receipts
 from offline.values import Receipt
-from push import fanout, metrics
-from push.envelope import CLOSE, MESSAGE, Envelope
+from push import fanout
+from push.accept.accept import Push, accept_push, accept_pushes, push_to_key
+from push.bus.envelope import CLOSE, MESSAGE, Envelope
+from push.bus.groups import ALL, key_group, partition_of, room_group
+from push.bus.publish import publish
 from push.fanout import drain
-from push.groups import ALL, key_group, partition_of, room_group
-from push.publish import publish
-from push.redis_registry import RedisRegistry
-from push.registry import NodeEntry
-from push.services import Push, accept_push, accept_pushes, push_to_key
+from push.metrics import definitions as metrics
+from push.registry.base import NodeEntry
+from push.registry.redis_registry import RedisRegistry
+from push.status import metrics_page
 from tests import PATIENCE, call_and_close, in_thread
 
 from .sessions import admit
@@ -406,7 +408,7 @@ def test_the_time_until_a_message_was_sent_is_noted(imgo, redis_client):
     count, total = (f"imgo_fanout_latency_seconds_{name}" for name in ("count", "sum"))
 
     def value(name: str) -> float:
-        lines = metrics.text().decode().splitlines()
+        lines = metrics_page.text().decode().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     message = push_to_key("a", 1)

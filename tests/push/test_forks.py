@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from offline.models import Message
-from push.envelope import close_envelope
-from push.group_commit import accept_in_group, group_commit
-from push.publish import publish
-from push.services import Push
-from push.waker import waker
+from push.accept.accept import Push
+from push.accept.group_commit import accept_in_group, group_commit
+from push.accept.worker_wakeups import waker
+from push.bus.envelope import close_envelope
+from push.bus.publish import publish
 from tests import PATIENCE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -3,7 +3,7 @@
 import pytest
 from django.test import AsyncClient, Client
 
-from push import health
+from push.status import health
 
 HOSTS = ["10.1.2.3:8000", "localhost", "[::1]", "imgo-0.imgo.svc"]
 

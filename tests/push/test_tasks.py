@@ -9,8 +9,8 @@ from imgo_site.errors import Unavailable
 from offline.models import Outbox
 from offline.outbox_queue import Busy
 from push import tasks as module
+from push.accept.accept import Push, accept_push
 from push.models import EPOCH, Canary
-from push.services import Push, accept_push
 from push.tasks import REQUEST_HEADER, canary, fan_out, queue_of
 
 

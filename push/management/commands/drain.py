@@ -10,7 +10,7 @@ from imgo_site.conf import conf
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json, progress_bar
 from push.operations import drain_node, undrain_node
-from push.registry import get_registry
+from push.registry.select import get_registry
 
 POLL_INTERVAL = 0.2  # seconds
 GRACE = 10.0  # seconds beyond DRAIN_SECONDS until --wait gives up

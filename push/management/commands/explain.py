@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import history
-from push import explain
 from push.management.console import ImgoCommand, add_json
+from push.status import explain
 
 
 class Command(ImgoCommand):

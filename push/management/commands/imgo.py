@@ -11,13 +11,15 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 
+from imgo_site import open_files
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers, is_embedded, is_one_process, is_shared_database
 from imgo_site.names import check_number
-from push import demo, files, processes
-from push.alone import alone
+from push.demo_page import demo
 from push.management.console import ImgoCommand
-from push.ports import in_url
+from push.server import node_processes
+from push.server.data_dir_lock import hold_data_dir
+from push.server.ports import in_url
 
 PROCESSES_MAX = 1000
 DATABASES = {"postgresql": "Postgres", "sqlite": "SQLite"}  # by Django's names of vendors
@@ -57,12 +59,12 @@ class Command(ImgoCommand):
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
-        with alone() if is_embedded() else nullcontext():
+        with hold_data_dir() if is_embedded() else nullcontext():
             greet = _say_nothing
             if options["verbosity"]:
                 greet = partial(self._greet, demo.prepare() if demo.is_on() else None)
             connection.close()
-            files.raise_limit()
+            open_files.raise_limit()
             failure = _serve(greet) if count == 1 else _serve_many(count, greet)
         if failure:
             raise CommandError(f"imgo cannot serve: {failure}")
@@ -120,7 +122,7 @@ def _serve(greet: Callable[[], None]) -> str:
     from imgo_site.postgres.limits import limit_statements
 
     limit_statements()
-    from push.door import ImgoServer
+    from push.server.server import ImgoServer
 
     server = ImgoServer(application, greet)
     server.run()
@@ -129,7 +131,7 @@ def _serve(greet: Callable[[], None]) -> str:
 
 def _serve_many(count: int, greet: Callable[[], None]) -> str:
     try:
-        processes.run(count, greet)
-    except processes.PortTaken as error:
+        node_processes.run(count, greet)
+    except node_processes.PortTaken as error:
         return str(error)
     return ""

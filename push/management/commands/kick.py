@@ -9,7 +9,7 @@ from imgo_site.names import check_name
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
 from push.operations import kick_key, kick_session
-from push.registry import get_registry
+from push.registry.select import get_registry
 
 
 class Command(ImgoCommand):

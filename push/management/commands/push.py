@@ -13,10 +13,10 @@ from django.core.management.base import CommandError
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import check_name
-from push.bodies import is_json
+from push.accept.accept import Push, accept_push
+from push.accept.frame_bodies import is_json
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json, progress_bar
-from push.services import Push, accept_push
 from push.wire import Op
 
 SHOWN = 80  # characters of a body that was refused

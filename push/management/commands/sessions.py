@@ -10,7 +10,7 @@ from imgo_site.names import check_name
 from push.api.v1 import node_json, session_json
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
-from push.registry import get_registry
+from push.registry.select import get_registry
 
 SESSION = ("id", "node", "transport", "address", "platform", "since")
 NODE = ("id", "number", "name", "sessions", "since", "draining")

@@ -9,8 +9,8 @@ from django.core.management.base import CommandError
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from push.management.console import ImgoCommand
-from push.worker_metrics import taken
-from push.workers import Supervisor
+from push.metrics.worker_endpoint import taken
+from push.server.worker_processes import Supervisor
 
 
 class Command(ImgoCommand):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from push.redis_registry import RedisRegistry
-from push.registry import Entry, NodeEntry
+from push.registry.base import Entry, NodeEntry
+from push.registry.redis_registry import RedisRegistry
 
 
 class Nodes:

@@ -13,8 +13,8 @@ from accounts.models import ApiKey, Token
 from offline.models import Event, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
+from push.accept.accept import push_to_key, push_to_room
 from push.models import Node
-from push.services import push_to_key, push_to_room
 
 LINK = re.compile(r"""(?:href|src|action)=["']([^"'>]+)""")
 PAGES_MAX = 500  # a crawl that does not end is a mistake

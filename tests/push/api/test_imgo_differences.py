@@ -4,7 +4,7 @@ import pytest
 
 from imgo_site.conf import conf
 from offline.models import Message
-from push.services import push_to_key
+from push.accept.accept import push_to_key
 
 pytestmark = pytest.mark.django_db
 

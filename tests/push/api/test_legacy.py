@@ -7,14 +7,14 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from accounts.login_throttle import Guard
 from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
 from offline.models import RECEIVED, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
-from push.groups import partition_of
-from push.guard import Guard
-from push.services import push_to_key
+from push.accept.accept import push_to_key
+from push.bus.groups import partition_of
 from tests import in_thread
 
 OK, INTERNAL, PARAMETER, TOKEN, NO_SERVER = 1, 65535, 65534, 65533, 1001
@@ -455,7 +455,7 @@ def test_a_wrong_token(subscriber, changes):
 def attempts(monkeypatch) -> Guard:
     """The limiter, which has counted nothing yet."""
     found = Guard()
-    for module in ("push.api.legacy", "push.handshake"):
+    for module in ("push.api.legacy", "push.connect.handshake"):
         monkeypatch.setattr(f"{module}.guard", found)
     return found
 
@@ -472,7 +472,7 @@ def test_guessing_by_msg_get_is_slowed_down(subscriber, attempts, imgo):
 
 async def test_guessing_by_msg_get_counts_for_sessions_too(subscriber, attempts, imgo, monkeypatch):
     imgo(AUTH_FAILURES=3)
-    monkeypatch.setattr("push.guard.WAITING_MAX", 0)
+    monkeypatch.setattr("accounts.login_throttle.WAITING_MAX", 0)
     for _ in range(3):
         await in_thread(lambda: subscriber(token="wrong"))
     with pytest.raises(TooManyAttempts):

@@ -14,10 +14,10 @@ from jsonschema import Draft202012Validator, ValidationError
 from rest_framework.test import APIClient
 
 from accounts.models import SCOPES
+from push.accept.accept import push_to_key
 from push.api import urls
 from push.api.docs.generator import Generator
 from push.api.docs.schema import OPERATIONS
-from push.services import push_to_key
 
 METHODS = ("get", "post", "put", "patch", "delete")
 

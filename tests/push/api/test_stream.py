@@ -13,9 +13,9 @@ from django.test import RequestFactory
 
 from imgo_site.wsgi import application
 from offline.models import Message, Outbox, Pending
+from push.accept.accept import Push, accept_pushes
 from push.api import stream
-from push.groups import partition_of
-from push.services import Push, accept_pushes
+from push.bus.groups import partition_of
 
 PATH = "/api/v1/pushes/stream"
 pytestmark = pytest.mark.django_db(transaction=True)

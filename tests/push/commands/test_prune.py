@@ -5,8 +5,8 @@ from django.core.management import CommandError
 from django.db.models.functions import Now
 
 from offline.models import Event, Message, Pending
+from push.accept.accept import push_to_key
 from push.models import Dedupe
-from push.services import push_to_key
 
 pytestmark = pytest.mark.django_db
 

@@ -11,8 +11,15 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from offline.models import Message
+from push.accept.accept import (
+    Push,
+    accept_push,
+    push_to_all,
+    push_to_key,
+    push_to_keys,
+    push_to_room,
+)
 from push.management.commands import tail as module
-from push.services import Push, accept_push, push_to_all, push_to_key, push_to_keys, push_to_room
 from tests import call_and_close, wait_until
 
 SECRET = "nobody's business"

@@ -1,0 +1,233 @@
+"""accept_push: the only door to pushing, for the API, for Python callers and for commands.
+
+One call is one transaction, also for many pushes. It stores each message, a pending row for every
+key that it is for, and an outbox row for every partition that has to fan it out; when it commits,
+those partitions are woken. So what is answered is stored, and what is rolled back was never sent.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.db import IntegrityError, transaction
+
+from imgo_site import tracing
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, OutcomeUnknown, TooLarge, Unavailable
+from imgo_site.logs import note_push
+from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
+from imgo_site.origin import current_origin, request_of
+from offline.values import NewMessage
+from push.accept.frame_bodies import is_json
+from push.accept.store import store
+from push.accept.worker_wakeups import wake
+from push.bus.groups import partition_of
+from push.metrics import definitions as metrics
+from push.wire import FIRST_OWN_OP, Op
+
+logger = logging.getLogger(__name__)
+
+CALLER_MAX = 100  # characters of a caller's name: the width of its column
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One request to deliver a message. Exactly one of `keys`, `room` and `to_all` is set.
+
+    `body`: bytes as they are sent; `is_json` says whether they are JSON text. `ttl`: seconds,
+    None for the default. `store`: keep it for keys that are not there; rooms are live only.
+    """
+
+    body: bytes
+    keys: tuple[str, ...] = ()
+    room: str = ""
+    to_all: bool = False
+    is_json: bool = True
+    op: int = Op.MESSAGE
+    ttl: int | None = None
+    store: bool = True
+    dedupe_id: str = ""
+    ensure: bool = False
+    speed: int = 0  # sessions that a push to everyone reaches in a second; 0: all at once
+    origin: str = ""  # what it came with, for logs and traces: see `imgo_site/origin.py`
+
+    def check(self) -> None:
+        """Raises `BadRequest` or `TooLarge` when this cannot be accepted."""
+        if bool(self.keys) + bool(self.room) + self.to_all != 1:
+            raise BadRequest("A push goes to one key, many keys, a room, or all: name one of them.")
+        if len(self.keys) > conf.MAX_KEYS:
+            raise TooLarge(f"A push names at most {conf.MAX_KEYS} keys; this one {len(self.keys)}.")
+        for key in self.keys:
+            check_name(key, "key")
+        if self.room:
+            _check_room(self.room)
+        if not self.body:
+            raise BadRequest("The body is missing.")
+        if len(self.body) > conf.MAX_BODY:
+            raise TooLarge(f"A body has at most {conf.MAX_BODY} bytes; this one {len(self.body)}.")
+        self._check_numbers()
+        if self.dedupe_id:
+            check_name(self.dedupe_id, "dedupe_id")
+
+    def _check_numbers(self) -> None:
+        check_op(self.op)
+        if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
+            raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds, not {self.ttl}.")
+        if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
+            raise BadRequest("speed is a number of sessions a second, for a push to everyone.")
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether keys that do not get it now get it later."""
+        return self.store and bool(self.keys)
+
+
+def check_op(op: int, name: str = "op") -> None:
+    """Raise `BadRequest` if a push cannot carry this op. `name`: the caller's word for it."""
+    if op != Op.MESSAGE and not FIRST_OWN_OP <= op <= INT32_MAX:
+        rule = f"{int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}"
+        raise BadRequest(f"{name} must be {rule}, not {op}.")
+
+
+def _check_room(room: str) -> None:
+    check_name(room, "room")
+    if room == DASHBOARD_ROOM:
+        raise BadRequest(f"The room {DASHBOARD_ROOM!r} is the dashboard's own.")
+
+
+def accept_push(push: Push, by: str = "") -> int:
+    """Accept one push; returns the message's id. See `accept_pushes`."""
+    return accept_pushes([push], by)[0]
+
+
+def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
+    """Accept all of these pushes or none, and return the messages' ids in their order.
+
+    `by` names the caller: dedupe ids are its own. When this returns outside of a transaction,
+    everything is committed; inside of one, when that commits. Raises `BadRequest` or `TooLarge`
+    for a push that cannot be accepted, `Unavailable` if nothing was accepted because the database
+    failed, and `OutcomeUnknown` if the database did not say whether it committed: never inside of
+    a transaction, whose own commit decides.
+    """
+    if len(by) > CALLER_MAX:
+        raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
+    for push in pushes:
+        push.check()
+    try:
+        with tracing.span("imgo.store", pushes=len(pushes)):
+            return _accept(pushes, by)
+    except OutcomeUnknown:
+        raise OutcomeUnknown(all(push.dedupe_id for push in pushes)) from None
+    except IntegrityError:
+        raise  # a bug: what may collide is handled by the statement
+    except DatabaseError as error:
+        logger.error("pushes were not accepted, the database failed: %s", error)
+        raise Unavailable("The database cannot be reached; nothing was accepted.") from error
+
+
+def _accept(pushes: Sequence[Push], by: str) -> list[int]:
+    """Store each dedupe id's first push, and return the ids in the order of `pushes`."""
+    places: list[int] = []  # of each push, in `messages`
+    known: dict[str, int] = {}
+    messages: list[NewMessage] = []
+    origin = current_origin()
+    for push in pushes:
+        place = known.get(push.dedupe_id, -1)
+        if place < 0:
+            place = len(messages)
+            messages.append(_message(push, by, origin))
+            if push.dedupe_id:
+                known[push.dedupe_id] = place
+        places.append(place)
+    if not messages:
+        return []
+    stored = store(messages)
+    rows = list(zip(messages, stored.ids, stored.is_new, strict=True))
+    if new := [(message, message_id) for message, message_id, is_new in rows if is_new]:
+        due = {partition for message, _ in new for partition in message.partitions}
+        transaction.on_commit(partial(wake, due))
+        transaction.on_commit(partial(_note, new))
+    return [stored.ids[place] for place in places]
+
+
+def _message(push: Push, by: str, origin: str) -> NewMessage:
+    count = conf.PARTITIONS
+    keys = tuple(dict.fromkeys(push.keys))
+    names = keys or (push.room,)  # "" for everyone
+    return NewMessage(
+        body=push.body,
+        ttl=push.ttl or (conf.TTL if push.is_stored else conf.LIVE_TTL),
+        audience="keys" if keys else "room" if push.room else "all",
+        keys=keys,
+        room=push.room,
+        stored=push.is_stored,
+        op=push.op,
+        is_json=push.is_json,
+        by=by,
+        ensure=push.ensure,
+        speed=push.speed,
+        origin=push.origin or origin,
+        partitions=tuple({partition_of(name, count) for name in names}),
+        dedupe_id=push.dedupe_id,
+    )
+
+
+def _note(messages: Sequence[tuple[NewMessage, int]]) -> None:
+    """Count committed messages, and log them if the log is to name pushes."""
+    for message, message_id in messages:
+        metrics.PUSHES.labels("key" if message.audience == "keys" else message.audience).inc()
+        note_push(message_id, "accepted", request_of(message.origin))
+
+
+# The Python calls
+
+
+def encode_body(body: Any) -> tuple[bytes, bool]:
+    """(bytes, is it JSON) of a body: bytes as they are, anything else as JSON.
+
+    Raises `BadRequest` for what JSON cannot express.
+    """
+    if isinstance(body, bytes):
+        return body, is_json(body)
+    try:
+        text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode(), True
+    except UnicodeEncodeError:  # half of a surrogate pair: only its escape can be sent
+        return json.dumps(body, separators=(",", ":")).encode(), True
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"The body cannot be written as JSON: {error}") from None
+
+
+def push_to_key(key: str, body: Any, **options: Any) -> int:
+    """Push to every session of `key`; kept for it when there is none. Returns the id.
+
+    `body`: bytes as they are, anything else as JSON. Options: `ttl` (seconds), `store` (False:
+    only for who is connected now), `op`, `dedupe_id`, `by` (the name that dedupe ids belong to).
+    Inside a transaction nothing leaves before it commits. Raises `BadRequest`, `TooLarge`,
+    `Unavailable` (nothing was accepted), `OutcomeUnknown`.
+    """
+    return push_to_keys([key], body, **options)
+
+
+def push_to_keys(keys: Iterable[str], body: Any, **options: Any) -> int:
+    """Push one message to many keys. Like `push_to_key`."""
+    return _push(body, keys=tuple(keys), **options)
+
+
+def push_to_room(room: str, body: Any, **options: Any) -> int:
+    """Push to the sessions that are in `room` now. Like `push_to_key`, but never stored."""
+    return _push(body, room=room, **options)
+
+
+def push_to_all(body: Any, **options: Any) -> int:
+    """Push to every session that is connected now. Like `push_to_key`, but never stored."""
+    return _push(body, to_all=True, **options)
+
+
+def _push(body: Any, *, by: str = "python", **fields: Any) -> int:
+    data, json_text = encode_body(body)
+    return accept_push(Push(data, is_json=json_text, **fields), by)

@@ -1,0 +1,136 @@
+"""Stores pushes in a transaction of their own, and knows what became of it.
+
+On Postgres that takes two round trips: one begins the transaction and stores, the other commits.
+As long as COMMIT was not sent, nothing is stored. When its answer is lost, a new connection is
+asked what became of the transaction.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+from psycopg.pq import TransactionStatus
+
+from imgo_site.conf import conf
+from imgo_site.errors import OutcomeUnknown
+from imgo_site.postgres.connection import Connection, is_cut
+from imgo_site.postgres.outcome import Outcome
+from offline.store import find_outcome, insert
+from offline.values import DedupeTable, NewMessage, Stored
+from push.metrics import definitions as metrics
+from push.models import Dedupe
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5  # connections that may turn out to be cut before anything was stored
+SHORTEST = 1.0  # seconds that a statement may take, however late it is
+SERVER_SHARE = 0.9  # of the time: Postgres gives up first, and its connection stays usable
+
+# For this transaction only, so that it also holds behind a pooler of transactions. The second:
+# a process that hangs between the two round trips must not keep its dedupe ids locked.
+BEGIN = (
+    "BEGIN; SET LOCAL statement_timeout = {timeout:d}; "
+    "SET LOCAL idle_in_transaction_session_timeout = {timeout:d};"
+)
+
+
+def store(messages: Sequence[NewMessage]) -> Stored:
+    """Store messages; they are committed unless there is a transaction around this.
+
+    Raises `DatabaseError` if nothing was stored, and `OutcomeUnknown`.
+    """
+    if connection.vendor != "postgresql":
+        return _store_rows(messages)
+    dedupe = DedupeTable(Dedupe._meta.db_table, conf.DEDUPE_WINDOW)
+    if connection.in_atomic_block or not connection.get_autocommit():
+        # After a failed statement Postgres rolls back, whatever its caller does with the error.
+        with transaction.mark_for_rollback_on_error(using=connection.alias):
+            return insert(messages, conf.PARTITIONS, dedupe)
+    try:
+        stored = _begin(messages, dedupe)
+        _commit(stored)
+    finally:
+        _limit(getattr(connection, "statement_limit", None))
+    return stored
+
+
+def _store_rows(messages: Sequence[NewMessage]) -> Stored:
+    """Store messages by the ORM, for SQLite, which has one writer at a time."""
+    with transaction.atomic():
+        by = messages[0].by
+        known = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
+        new = [one for one in messages if one.dedupe_id not in known]
+        ids = iter(insert(new, conf.PARTITIONS).ids)
+        is_new = [one.dedupe_id not in known for one in messages]
+        stored = [
+            next(ids) if is_new[n] else known[one.dedupe_id] for n, one in enumerate(messages)
+        ]
+        Dedupe.objects.bulk_create(
+            Dedupe(by=by, dedupe_id=one.dedupe_id, message_id=stored[n])
+            for n, one in enumerate(messages)
+            if is_new[n] and one.dedupe_id
+        )
+    return Stored(stored, is_new)
+
+
+def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
+    """Begin a transaction and store in it. A connection that turns out to be cut is replaced."""
+    deadline = time.monotonic() + conf.DATABASE_TIMEOUT
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            connection.ensure_connection()
+            left = max(SHORTEST, deadline - time.monotonic())
+            _limit(left)
+            begin = BEGIN.format(timeout=int(left * SERVER_SHARE * 1000))
+            return insert(messages, conf.PARTITIONS, dedupe, begin)
+        except BaseException as error:
+            _roll_back()
+            # COMMIT was not sent: storing it again cannot double it.
+            is_over = attempt == ATTEMPTS or time.monotonic() > deadline
+            if is_over or not is_cut(error.__cause__):
+                raise
+            connection.close()
+    raise AssertionError("unreachable")
+
+
+def _commit(stored: Stored) -> None:
+    """Commit. Raises `DatabaseError` if that failed for certain, and `OutcomeUnknown`."""
+    raw = connection.connection
+    try:
+        with connection.wrap_database_errors:
+            raw.commit()
+    except DatabaseError as error:
+        if not raw.closed and raw.info.transaction_status != TransactionStatus.ACTIVE:
+            _roll_back()
+            raise  # the server's own answer
+        connection.close()
+        outcome = find_outcome(stored)
+        metrics.LOST_COMMITS.labels(outcome.value).inc()
+        logger.warning("the answer to a commit was lost (%s): it is %s", error, outcome.value)
+        if outcome is Outcome.ABORTED:
+            raise
+        if outcome is Outcome.UNKNOWN:
+            raise OutcomeUnknown(has_dedupe_id=False) from error
+    except BaseException:
+        connection.close()  # in the middle of a commit
+        raise
+
+
+def _limit(seconds: float | None) -> None:
+    if isinstance(connection.connection, Connection):
+        connection.connection.limit = seconds
+
+
+def _roll_back() -> None:
+    """End the transaction; a connection for which that fails is closed."""
+    raw = connection.connection
+    try:
+        if raw is not None and not raw.closed:
+            with connection.wrap_database_errors:
+                raw.rollback()
+            return
+    except DatabaseError as error:
+        logger.info("a rollback failed: %s", error)
+    connection.close()

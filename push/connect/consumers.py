@@ -1,0 +1,310 @@
+"""WebSocket and TCP consumers: everything that happens once per session, or rarely.
+
+A consumer reads frames, lets `handshake.establish` open the session, and passes each later frame
+to the handler of its op (`push/connect/handlers.py`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from accounts.auth_body import parse_auth_body
+from accounts.identity import Facts
+from imgo_site.addresses import HEADER, client_address
+from imgo_site.conf import conf
+from imgo_site.origins import client_scheme
+from push.connect import handlers
+from push.connect.handshake import Refusal, establish, ready_node
+from push.connect.handshake_deadline import Expired, HandshakeDeadline
+from push.node.node import Node
+from push.session.paced_link import PacedLink
+from push.session.read_pace import TimedPace, weigh
+from push.session.resident_link import ResidentLink
+from push.session.session import Kind, Link, Session, encode_reply
+from push.session.session_log import clean, log_refusal
+from push.session.session_records import SessionEvent
+from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
+from push.wire import (
+    CloseCode,
+    Frame,
+    FrameError,
+    Op,
+    decode_binary,
+    decode_text,
+    disconnect_body,
+)
+
+logger = logging.getLogger(__name__)
+
+SECURE = frozenset({"wss", "https"})  # schemes of a scope
+ACCEPTS_MAX = 1_000  # ops that a session may name
+
+Event = dict[str, Any]
+
+
+class Gone(Exception):
+    """The client has disconnected."""
+
+
+class SessionConsumer(AsyncConsumer):
+    """What the two transports share. A subclass says how frames come in and bytes go out."""
+
+    # Messages reach sessions through the hub; a consumer needs no channel of its own.
+    channel_layer_alias = None  # type: ignore[assignment]
+
+    kind: Kind | None = None
+    session: Session | None = None
+    node: Node
+    bad: FrameError | None = None
+    has_auth = False  # the auth frame has come
+    has_handed_over = False
+    pace: TimedPace
+    link: ResidentLink | SocketLink
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection from its first event to its last."""
+        self.scope = scope
+        self.receive_event: Callable[[], Awaitable[Event]] = receive
+        self.send_event: Callable[[Event], Awaitable[None]] = send
+        self.pace = TimedPace()
+        try:
+            await self._serve_link()
+        except Gone:
+            pass
+        except OSError as error:
+            # What an ASGI server raises when it sends to a client that has gone.
+            logger.debug("the client has gone: %s", error)
+        finally:
+            if self.session is not None and not self.has_handed_over:
+                await self.node.dismiss(self.session)
+
+    async def _serve_link(self) -> None:
+        """Serve a socket of our own."""
+        self.link = self.scope[DIRECT_LINK]  # type: ignore[literal-required]  # ours
+        await self._serve()
+
+    async def _serve(self) -> None:
+        await self.connect()
+        try:
+            with HandshakeDeadline(conf.HANDSHAKE_TIMEOUT, self._expire) as deadline:
+                auth, *behind = await self._frames_from_auth()
+                self.has_auth = True
+                self.node = await ready_node()
+                assert self.kind is not None
+                link = self.link_for(auth)
+                self.session = await establish(
+                    self.node, auth, self.kind, link, self.facts(), deadline=deadline
+                )
+        except Expired:
+            await self._until_gone()
+        except FrameError as error:
+            await self._refuse(error.code, error.message)
+        except Refusal as refusal:
+            await self._refuse(refusal.code, refusal.reason, refusal.key)
+        else:
+            if isinstance(self.link, SocketLink) and self.bad is None:
+                self.link.adopt(self.node, handlers, behind)
+                self.has_handed_over = True
+            else:
+                await self._serve_session(self.session, behind)
+
+    async def _serve_session(self, session: Session, frames: list[Frame]) -> None:
+        """Handle frames until the client has gone."""
+        while True:
+            for frame in frames:
+                if not session.is_closed or frame.op == Op.ACK:
+                    await handlers.handle(self.node, session, frame)
+            if self.bad is not None:
+                session.disconnect(self.bad.code, self.bad.message)
+            frames = await self.frames()
+
+    async def frames(self) -> list[Frame]:
+        """The good frames of the next event; the bad one behind them is kept in `bad`.
+
+        Returns later when the ones before came too fast.
+        """
+        await self.pace.wait()
+        try:
+            frames = await self.next_frames()
+        except FrameError as error:
+            self.bad = error
+            frames = list(error.frames)
+        self.pace.spend(*weigh(frames))
+        return frames
+
+    async def _frames_from_auth(self) -> list[Frame]:
+        """The auth frame and those that came right behind it.
+
+        Raises `Refusal` when something else comes first, `FrameError` when that is no frame.
+        """
+        while True:
+            frames = await self.frames()
+            for place, frame in enumerate(frames):
+                if frame.op == Op.AUTH:
+                    return frames[place:]
+                if frame.op != Op.HANDSHAKE:
+                    code = CloseCode.NOT_AUTHENTICATED
+                    raise Refusal(code, code.reason)
+                self._write(Op.HANDSHAKE_REPLY, frame.seq, ver=frame.ver)
+            if self.bad is not None:
+                raise self.bad
+
+    def _expire(self) -> None:
+        """Close the connection because the handshake's deadline has passed."""
+        code = CloseCode.UNAVAILABLE if self.has_auth else CloseCode.HANDSHAKE_TIMEOUT
+        if self.has_auth:
+            logger.warning("a session could not be opened within HANDSHAKE_TIMEOUT")
+        if (session := self.link.session) is not None:
+            session.is_closed, session.close_code = True, code
+        self._say_refused(code, key=session.key if session is not None else "")
+
+    async def _refuse(self, code: CloseCode, reason: str = "", key: str = "") -> None:
+        """Close without a session, and wait until the client has gone."""
+        self._say_refused(code, reason, key)
+        await self._until_gone()
+
+    def _say_refused(self, code: CloseCode, reason: str = "", key: str = "") -> None:
+        """Write op 6 where frames are binary, close with the code, and note it.
+
+        `key`: the client's, if it has been verified.
+        """
+        self._note_refusal(code, reason or code.reason, key)
+        if self.kind in (Kind.TCP, Kind.BINARY):
+            self._write(Op.DISCONNECT, 0, disconnect_body(code, reason))
+        self.link.close(code, reason or code.reason)
+
+    def _note_refusal(self, code: CloseCode, reason: str, key: str) -> None:
+        node = getattr(self, "node", None)  # none before the first auth frame of a process
+        facts = self.facts()
+        event = SessionEvent(
+            0.0, "", facts.transport, facts.address, code=int(code), reason=clean(reason)
+        )
+        if node is not None and key:
+            node.session_log.refused(key, event)
+        log_refusal(key, event)
+
+    async def _until_gone(self) -> None:
+        """Drop what still comes in, until `Gone` is raised."""
+        while True:
+            await self.next_event()
+
+    def _write(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:
+        """Send a frame without a session."""
+        assert self.kind is not None
+        self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
+
+    # What a transport does
+
+    async def connect(self) -> None:
+        """Take the connection."""
+        raise NotImplementedError
+
+    async def next_event(self) -> Event:
+        """The next event of the ASGI server; raises `Gone` when it is the last."""
+        event = await self.receive_event()
+        if event["type"].endswith(".disconnect"):
+            raise Gone
+        return event
+
+    async def next_frames(self) -> list[Frame]:
+        """The frames of the next event. Raises `Gone` or `FrameError`."""
+        raise NotImplementedError
+
+    def link_for(self, auth: Frame) -> Link:  # noqa: ARG002 - for TCP
+        """Return the link that a session with this auth frame is written to."""
+        return self.link
+
+    def facts(self) -> Facts:
+        """What is known of the connection."""
+        client = self.scope.get("client") or ("", 0)
+        return Facts(transport="tcp", address=client[0])
+
+
+class WebSocketConsumer(SessionConsumer):
+    """WebSocket, text or binary: the session answers in the kind of the first message."""
+
+    async def _serve_link(self) -> None:
+        """Serve a socket of our own, or through another ASGI server, with a task that writes."""
+        if DIRECT_LINK in self.scope:
+            await super()._serve_link()
+            return
+        link = self.link = ResidentLink(
+            self._send_data, self._send_close, conf.SESSION_BYTES, conf.SLOW_READER_TIMEOUT
+        )
+        writer = asyncio.get_running_loop().create_task(link.run())
+        try:
+            await self._serve()
+        finally:
+            writer.cancel()
+            (outcome,) = await asyncio.gather(writer, return_exceptions=True)
+            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
+                logger.error("a session's writer failed", exc_info=outcome)
+
+    async def connect(self) -> None:
+        """Accept the upgrade: who it is is settled by the auth frame."""
+        await self.next_event()
+        await self.send_event({"type": "websocket.accept"})
+
+    async def next_frames(self) -> list[Frame]:
+        """The frame of a text message, or the frames of a binary one."""
+        event = await self.next_event()
+        text = event.get("text")
+        if self.kind is None:
+            self.kind = Kind.BINARY if text is None else Kind.TEXT
+        if text is None:
+            return decode_binary(event.get("bytes") or b"", conf.MAX_CLIENT_BODY)
+        return [decode_text(text, conf.MAX_CLIENT_BODY)]
+
+    async def _send_data(self, data: bytes) -> None:
+        """One WebSocket message."""
+        if self.kind is Kind.TEXT:
+            await self.send_event({"type": "websocket.send", "text": data.decode()})
+        else:
+            await self.send_event({"type": "websocket.send", "bytes": data})
+
+    async def _send_close(self, code: int, reason: str) -> None:
+        """A close frame with a code, and a reason as long as a close frame may carry one."""
+        reason = reason.encode()[:120].decode(errors="ignore")
+        await self.send_event({"type": "websocket.close", "code": int(code), "reason": reason})
+
+    def facts(self) -> Facts:
+        """Address and headers of the upgrade request."""
+        client = self.scope.get("client") or ("", 0)
+        headers: dict[str, str] = {}
+        for raw, value in self.scope["headers"]:
+            name, text = raw.decode("latin1").lower(), value.decode("latin1")
+            if name == HEADER and name in headers:  # in several parts, in this order
+                text = f"{headers[name]},{text}"
+            headers[name] = text
+        address = client_address(client[0], headers.get(HEADER, ""))
+        is_secure = self.scope.get("scheme") in SECURE
+        scheme = client_scheme(is_secure, client[0] or "", headers)
+        return Facts("websocket", address, headers, scheme=scheme)
+
+
+class TcpConsumer(SessionConsumer):
+    """Raw TCP, the `tcp` scope of our Daphne server."""
+
+    kind = Kind.TCP
+
+    async def connect(self) -> None:
+        """The connection is there already; get ready to read frames."""
+        # The link's own, so that half a frame is not lost when the link goes on without us.
+        assert isinstance(self.link, TcpLink)
+        self.decoder = self.link.decoder
+        await self.next_event()
+
+    async def next_frames(self) -> list[Frame]:
+        """The frames that the next bytes complete."""
+        event = await self.next_event()
+        return self.decoder.feed(event["bytes"])
+
+    def link_for(self, auth: Frame) -> Link:
+        """Return a paced link for imgo's clients, which authenticate with a bare token."""
+        assert isinstance(self.link, TcpLink)
+        if conf.TCP_FRAME_GAP and parse_auth_body(auth.body).is_bare:
+            return PacedLink(self.link, self.node.pacer)
+        return self.link

@@ -1,0 +1,186 @@
+"""Handlers of the frames that clients send after the auth frame: one table, op to coroutine.
+
+A handler gets the node, the session and the frame. It needs no consumer, so it also serves a
+session whose consumer has ended. To add an op, write a coroutine and add it to `HANDLERS`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from json import loads
+
+from django.utils.module_loading import import_string
+
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, ImgoError
+from imgo_site.names import INT64_MAX, check_name, check_number
+from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
+from push.connect.handshake import check_room
+from push.node.node import Node
+from push.session.session import Kind, Session, shared
+from push.wire import CloseCode, Frame, Op, json_body
+
+logger = logging.getLogger(__name__)
+
+ACCEPTS_MAX = 1_000  # ops that a session may name
+
+Handler = Callable[[Node, Session, Frame], Awaitable[None]]
+Accepts = frozenset[int] | None  # the ops that a session receives; None: every op
+
+
+async def handle(node: Node, session: Session, frame: Frame) -> None:
+    """Pass a frame to the handler of its op. An unknown op closes the session."""
+    session.last_seen = asyncio.get_running_loop().time()
+    handler = HANDLERS.get(frame.op)
+    if handler is None:
+        session.disconnect(CloseCode.UNKNOWN_OP, f"unknown operation {frame.op}")
+        return
+    await handler(node, session, frame)
+
+
+async def on_handshake(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
+    """Op 0 (HANDSHAKE): reply. Frame and reply have no body."""
+    session.reply(Op.HANDSHAKE_REPLY, frame.seq, ver=frame.ver)
+
+
+async def on_heartbeat(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
+    """Op 2 (HEARTBEAT): reply. The body of the frame is ignored."""
+    session.beat(frame.seq, frame.ver)
+
+
+async def on_test(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
+    """Op 254 (TEST): reply with the body that imgo's server gave."""
+    session.reply(Op.TEST_REPLY, frame.seq, b'{"test":"come on"}', frame.ver)
+
+
+async def on_send(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
+    """Op 4 (SEND): pass an upstream message to `RECEIVER` and reply with its answer."""
+    try:
+        receiver = import_string(conf.RECEIVER)
+        body = reply_body(await receiver(session.identity, frame.op, body_value(frame.body)))
+    except ImgoError as error:
+        body = error_body(error)
+    except Exception:
+        logger.exception("the receiver failed for an upstream message")
+        body = error_body(ImgoError("internal error"))
+    session.reply(Op.MESSAGE, frame.seq, body, frame.ver)
+
+
+async def on_change_room(node: Node, session: Session, frame: Frame) -> None:
+    """Op 12 (CHANGE_ROOM): join a room, and leave that of the last op 12 or of the auth body."""
+    body = frame.body if session.is_goim else b""
+    try:
+        room = room_name(frame.body)
+        if room:
+            await _join(node, session, room)
+        if session.is_closed:
+            return
+        if session.change_room and session.change_room != room:
+            await node.leave_room(session, session.change_room)
+        session.change_room = room
+    except ImgoError as error:
+        body = error_body(error)
+    session.reply(Op.CHANGE_ROOM_REPLY, frame.seq, body, frame.ver)
+
+
+async def on_sub(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
+    """Op 14 (SUB): add ops to the session's filter.
+
+    A session without a filter receives every op. Its first SUB replaces that with exactly these.
+    """
+    _change_filter(session, frame, lambda accepted, ops: (accepted or frozenset()) | ops)
+
+
+async def on_unsub(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
+    """Op 16 (UNSUB): remove ops from the session's filter, if it has one."""
+    _change_filter(
+        session, frame, lambda accepted, ops: None if accepted is None else accepted - ops
+    )
+
+
+async def on_join(node: Node, session: Session, frame: Frame) -> None:
+    """Op 18 (JOIN): join a room and stay in the others."""
+    body = b""
+    try:
+        await _join(node, session, check_name(room_name(frame.body), "room"))
+    except ImgoError as error:
+        body = error_body(error)
+    session.reply(Op.JOIN_REPLY, frame.seq, body, frame.ver)
+
+
+async def on_leave(node: Node, session: Session, frame: Frame) -> None:
+    """Op 20 (LEAVE): leave a room. Leaving a room that the session is not in is no error."""
+    body = b""
+    try:
+        room = check_name(room_name(frame.body), "room")
+        if room in session.rooms:
+            await node.leave_room(session, room)
+    except ImgoError as error:
+        body = error_body(error)
+    session.reply(Op.LEAVE_REPLY, frame.seq, body, frame.ver)
+
+
+async def on_ack(node: Node, session: Session, frame: Frame) -> None:
+    """Op 22 (ACK): see `acknowledge`. There is no reply."""
+    acknowledge(node, session, frame)
+
+
+def acknowledge(node: Node, session: Session, frame: Frame) -> None:
+    """Record that the client has handled messages. The body is a JSON list of their ids.
+
+    Acknowledgements of a session that has ended count too: its client had received the messages.
+    """
+    try:
+        ids = loads(frame.body)
+        if not isinstance(ids, list):
+            raise BadRequest("The body of an ack is a list of message ids.")
+        numbers = [check_number(i, "A message id", lowest=1, highest=INT64_MAX) for i in ids]
+    except (ValueError, RecursionError, ImgoError):
+        reason = "the body of an ack must be a JSON list of message ids"
+        session.disconnect(CloseCode.BAD_FRAME, reason)
+        return
+    for number in numbers:
+        node.acknowledged(number, session)
+
+
+HANDLERS: dict[int, Handler] = {
+    Op.HANDSHAKE: on_handshake,
+    Op.HEARTBEAT: on_heartbeat,
+    Op.SEND: on_send,
+    Op.CHANGE_ROOM: on_change_room,
+    Op.SUB: on_sub,
+    Op.UNSUB: on_unsub,
+    Op.JOIN: on_join,
+    Op.LEAVE: on_leave,
+    Op.ACK: on_ack,
+    Op.TEST: on_test,
+}
+
+
+async def _join(node: Node, session: Session, room: str) -> None:
+    check_name(room, "room")
+    if room in session.rooms:
+        return
+    if len(session.rooms) >= conf.MAX_ROOMS_PER_SESSION:
+        raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
+    await check_room(session.identity, room)
+    if session.is_closed:  # while `ROOM_AUTHORIZER` was running
+        return
+    await node.join_room(session, room)
+
+
+def _change_filter(
+    session: Session, frame: Frame, change: Callable[[Accepts, frozenset[int]], Accepts]
+) -> None:
+    """Change the session's filter of ops. The reply repeats the body of the request, as in goim."""
+    body = frame.body
+    if session.kind is Kind.TEXT:  # a text session may still send a binary message
+        body = json_body(body, is_json=not body or is_json(body))
+    try:
+        accepted = change(session.accepts, frozenset(ops_of(frame.body)))
+        if accepted is not None and len(accepted) > ACCEPTS_MAX:
+            raise BadRequest(f"A session may name {ACCEPTS_MAX} ops at most.")
+        session.accepts = None if accepted is None else shared(accepted)
+    except ImgoError as error:
+        body = error_body(error)
+    session.reply(Op(frame.op + 1), frame.seq, body, frame.ver)

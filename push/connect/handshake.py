@@ -1,0 +1,217 @@
+"""From an auth frame to a session: verify, count in, join, reply, replay, release.
+
+The order is the point. A session joins its groups while it holds live messages back, then reads
+what is pending, sends it, and lets go of what it held, without what it has already sent. Reading
+before joining would lose what is pushed in between.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from django.db import Error as DatabaseError
+from django.utils.module_loading import import_string
+
+from accounts.auth_body import AuthBody, parse_auth_body
+from accounts.identity import Facts, Identity
+from accounts.login_throttle import guard
+from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
+from imgo_site.conf import conf
+from imgo_site.errors import (
+    BadRequest,
+    ImgoError,
+    NotAuthenticated,
+    RoomForbidden,
+    TooManyAttempts,
+    TooManySessions,
+    Unavailable,
+)
+from imgo_site.names import DASHBOARD_ROOM, check_name
+from push.bus.layers import LAYER_ERRORS
+from push.connect.handshake_deadline import HandshakeDeadline
+from push.connect.replay import Replay
+from push.node.node import Node, get_node
+from push.registry.base import Entry
+from push.session.session import Kind, Link, Session
+from push.wire import CloseCode, Frame, Op
+
+logger = logging.getLogger(__name__)
+
+# Which close code tells a client about which error.
+_CODES: list[tuple[type[ImgoError], CloseCode]] = [
+    (RoomForbidden, CloseCode.ROOM_FORBIDDEN),
+    (TooManySessions, CloseCode.TOO_MANY_SESSIONS),
+    (TooManyAttempts, CloseCode.TOO_MANY_ATTEMPTS),
+    (Unavailable, CloseCode.UNAVAILABLE),
+    (NotAuthenticated, CloseCode.UNAUTHORIZED),
+    (BadRequest, CloseCode.UNAUTHORIZED),
+]
+
+
+class Refusal(Exception):
+    """Why no session was opened: a close code and a reason for the client.
+
+    `key`: of the client, once it has been verified; before that "".
+    """
+
+    def __init__(self, code: CloseCode, reason: str, key: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.key = key
+
+
+class _Client:
+    """Whose session is being opened: `key` is "" until it has been verified."""
+
+    key = ""
+
+
+async def ready_node() -> Node:
+    """This process's node, which the first session starts. Raises `Refusal`."""
+    with _refusing():
+        return await get_node()
+
+
+async def establish(
+    node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts, *, deadline: HandshakeDeadline
+) -> Session:
+    """Open a session for an auth frame: when this returns it has been replied to and is live.
+
+    `deadline` does not run while the client reads. Raises `Refusal`. If it raises or is
+    cancelled, nothing of the session is left.
+    """
+    with _refusing() as client:
+        body = parse_auth_body(frame.body)
+        identity = await _identify(body, replace(facts, clock=node.clock))
+        client.key = identity.key
+        rooms = await _rooms_of(identity, body)
+        name = node.new_session_id()
+        session = Session(
+            name,
+            identity,
+            kind,
+            link,
+            node,
+            acks=body.ack,
+            accepts=body.accepts,
+            is_goim=body.is_goim,
+        )
+        link.session = session
+        entry = Entry(
+            session.id,
+            session.key,
+            node.id,
+            kind.transport,
+            facts.address,
+            body.platform,
+            node.clock.now(),
+        )
+        try:
+            await _admit(node, session, entry, body, rooms)
+            await _reply_and_replay(node, session, body, frame, deadline)
+        except BaseException:
+            await node.dismiss(session)
+            raise
+        return session
+
+
+@contextmanager
+def _refusing() -> Iterator[_Client]:
+    """Raise a `Refusal` instead of whatever is in the way of a session."""
+    client = _Client()
+    try:
+        yield client
+    except ImgoError as error:
+        if isinstance(error, Unavailable):
+            logger.warning("a session could not be opened: %s", error.message)
+        codes = (code for kind, code in _CODES if isinstance(error, kind))
+        code = next(codes, CloseCode.INTERNAL_ERROR)
+        raise Refusal(code, error.message, client.key) from None
+    except (DatabaseError, *LAYER_ERRORS) as error:
+        logger.warning("a session could not be opened: %s", error)
+        raise Refusal(*_outcome(CloseCode.UNAVAILABLE), client.key) from error
+    except Exception as error:
+        logger.exception("a session could not be opened")
+        raise Refusal(*_outcome(CloseCode.INTERNAL_ERROR), client.key) from error
+
+
+def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
+    return code, code.reason
+
+
+async def _identify(body: AuthBody, facts: Facts) -> Identity:
+    await guard.admit(facts.address)
+    try:
+        if DASHBOARD_ROOM in body.rooms:  # not for the AUTHENTICATOR to give away
+            identity = await authenticate_dashboard(facts)
+        else:
+            identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+            check_name(identity.key, "key")
+    except NotAuthenticated:
+        guard.failed(facts.address)
+        raise
+    if identity.expires_at is not None and identity.expires_at <= facts.clock.now():
+        raise NotAuthenticated("The token is not valid or has expired.")
+    return identity
+
+
+async def _rooms_of(identity: Identity, body: AuthBody) -> list[str]:
+    """Return the rooms that a new session is in: those of its identity, and those it names.
+
+    Raises `RoomForbidden`, and `BadRequest` if they are too many.
+    """
+    rooms = list(dict.fromkeys((*identity.join, *body.rooms)))
+    if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
+        raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
+    for room in rooms:
+        await check_room(identity, room)
+    return rooms
+
+
+async def check_room(identity: Identity, room: str) -> None:
+    """Raises `RoomForbidden` unless `ROOM_AUTHORIZER` lets the identity into the room.
+
+    The dashboard's room is for its own sessions, and they are for it: no authorizer is asked.
+    """
+    if is_kept_apart(identity, room):
+        raise RoomForbidden(f"Not allowed in the room {room!r}.")
+    if identity.source == DASHBOARD or room in identity.join:
+        return
+    if not await import_string(conf.ROOM_AUTHORIZER)(identity, room):
+        raise RoomForbidden(f"Not allowed in the room {room!r}.")
+
+
+async def _admit(
+    node: Node, session: Session, entry: Entry, body: AuthBody, rooms: list[str]
+) -> None:
+    session.is_connecting = True
+    session.hold(conf.SESSION_BYTES)
+    session.opened = entry.since
+    session.last_seen = asyncio.get_running_loop().time()
+    # goim has one room a connection, whoever chose it; of several, op 12 leaves none.
+    session.change_room = body.change_room or (rooms[0] if len(rooms) == 1 else "")
+    await node.admit(session, entry, rooms)
+
+
+async def _reply_and_replay(
+    node: Node, session: Session, body: AuthBody, frame: Frame, deadline: HandshakeDeadline
+) -> None:
+    """Send the auth reply, what is pending a page at a time in order of id, and what was held.
+
+    The reply waits for the first page: no client is told that its session is open while what is
+    pending for it cannot be read.
+    """
+    replay = Replay(node, session, body.since)
+    page = await replay.next_page()
+    session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
+    node.note_opened(session)
+    while page is not None:
+        await replay.write(page, deadline)
+        if session.is_closed:
+            break
+        page = await replay.next_page()
+    session.is_connecting = False
+    session.release()

@@ -1,0 +1,109 @@
+"""The demo page, and the icon of every page that names none."""
+
+from django.contrib.auth.decorators import login_not_required
+from django.db.transaction import non_atomic_requests
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import split_domain_port
+from django.shortcuts import redirect
+from django.templatetags.static import static
+from django.urls import reverse
+from django.views.decorators.csrf import csrf_protect, ensure_csrf_cookie
+from django.views.decorators.http import require_GET, require_POST
+
+from imgo_site import addresses
+from imgo_site.direct_requests import is_direct
+from imgo_site.errors import Forbidden, ImgoError, NotFound
+from push.accept.accept import accept_push
+from push.api.problems import problem_response
+from push.api.schemas import PushRequest, read, utf8
+from push.demo_page import demo as demo_data
+from push.pages import render
+from push.routing import websocket_path
+
+# Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
+CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PEER = addresses.PEER
+
+
+@login_not_required
+@require_GET
+def favicon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+    """Where browsers look by themselves: for the admin, the API's pages and plain answers."""
+    return redirect(static("push/icon.svg"))
+
+
+def _check_demo(request: HttpRequest) -> None:
+    """The demo shows secrets and pushes without an API key: for whoever sits at this machine."""
+    if not demo_data.is_on():
+        raise NotFound("The demo is off; the API is under /api/v1/.")
+    if not _is_local(request):
+        raise Forbidden(
+            "The demo is for a browser on the same machine, without a proxy in between: open it "
+            "as http://localhost and the server's port."
+        )
+
+
+def _is_local(request: HttpRequest) -> bool:
+    """Whether the request comes from a browser on this machine, and through no proxy.
+
+    A proxy's own address is the machine's, so its traces count too, as does a host that is not
+    this machine's.
+    """
+    meta = request.META
+    if not {meta.get(name, meta.get("REMOTE_ADDR")) for name in ("REMOTE_ADDR", PEER)} <= LOOPBACK:
+        return False
+    if not is_direct(request):
+        return False
+    host = split_domain_port(request.get_host())[0]
+    return host in LOCAL_HOSTS
+
+
+@login_not_required
+@require_GET
+@ensure_csrf_cookie
+def demo(request: HttpRequest) -> HttpResponse:
+    """Two browser clients, a form to push, and the messages arriving."""
+    try:
+        _check_demo(request)
+    except ImgoError as error:
+        return HttpResponse(
+            f"imgo. {error.message}\n", status=error.status, content_type="text/plain"
+        )
+    known = demo_data.prepare()
+    config = {
+        "clients": [{"key": key, "token": token} for key, token in known["tokens"].items()],
+        "room": demo_data.ROOM,
+        "push_url": reverse("imgo:demo-push"),
+    }
+    context = {
+        "ws_path": websocket_path(),
+        "demo_config": config,
+        "api_key_hint": "This API key is the demo's. Your own: manage.py apikey NAME",
+        "curl": demo_data.curl_line(known["api_key"], request.build_absolute_uri("/")[:-1], known),
+        "admin_url": reverse("admin:index"),
+    }
+    response = render(request, "demo.html", context)
+    response["Cache-Control"] = "no-store"
+    response["Content-Security-Policy"] = CSP
+    return response
+
+
+@login_not_required
+@non_atomic_requests
+@csrf_protect
+@require_POST
+def demo_push(request: HttpRequest) -> JsonResponse:
+    """Push for the demo page's form, which Django's CSRF token ties to this site."""
+    try:
+        _check_demo(request)
+        push = read(utf8(request.body), PushRequest).as_push()
+        if set(push.keys) - set(demo_data.secrets_of_demo()["tokens"]) or push.room not in {
+            "",
+            demo_data.ROOM,
+        }:
+            raise Forbidden("The demo pushes to its own keys and room alone.")
+        return JsonResponse({"id": str(accept_push(push, "demo"))}, status=202)
+    except ImgoError as error:
+        return problem_response(error)

@@ -1,0 +1,242 @@
+"""The metrics of imgo, for Prometheus.
+
+Counters and histograms belong to one process. Metrics in `ASKED` describe the whole installation
+and are computed for each scrape.
+"""
+
+from typing import Any
+
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+
+from push.wire import CloseCode
+
+# Values of labels that are shown from the start: a rate does not see a series' first count.
+SOURCES = ("token", "jwt", "session", "goim", "dashboard")
+DROP_REASONS = (
+    "busy_group",
+    "expired",
+    "malformed",
+    "offline_max",
+    "parked",
+    "superseded",
+    "too_late",
+)
+LOST_RECEIPTS = ("backlog", "refused", "stop")
+OUTCOMES = ("committed", "aborted", "unknown")
+RECONNECTS = ("lost", "silent")
+REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503")
+TARGETS = ("key", "room", "all")
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+# A second series for each counter, which shared ones do not have, and which nobody asked for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+OPENED = Counter(
+    "imgo_sessions_opened",
+    "Sessions that were opened, by transport and by what their identity came from.",
+    ["transport", "source"],
+)
+CLOSED = Counter(
+    "imgo_sessions_closed",
+    "Sessions that have ended, by transport and reason; `client`: it went, or its connection did.",
+    ["transport", "reason"],
+)
+CLOSES = Counter(
+    "imgo_closes",
+    "Connections that the server closed, by reason, those that never became a session too.",
+    ["reason"],
+)
+REFUSED = Counter(
+    "imgo_sessions_refused",
+    "Connections that were refused before they became a session, by reason.",
+    ["reason"],
+)
+EVICTED = Counter(
+    "imgo_connections_evicted",
+    "Connections that were closed for others because they had not authenticated.",
+)
+REQUESTS_REFUSED = Counter(
+    "imgo_requests_refused",
+    "HTTP requests that were refused before all of them was read, by status.",
+    ["status"],
+)
+for _status in REFUSED_STATUSES:
+    REQUESTS_REFUSED.labels(_status)
+DROPS = Counter("imgo_drops", "Messages that were not delivered, by reason.", ["reason"])
+ACKS_DROPPED = Counter(
+    "imgo_acks_dropped",
+    "Acknowledged ids that were dropped: none of them was sent to the session, and too many came.",
+)
+RECOVERED = Counter("imgo_recovered", "Messages found pending that had passed by this node.")
+SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their task was lost.")
+LAYER_RECONNECTS = Counter(
+    "imgo_layer_reconnects", "Connections to the layer that were made anew, by why.", ["why"]
+)
+TASK_RESTARTS = Counter(
+    "imgo_task_restarts",
+    "Failures of a process's long-lived tasks, each followed by a restart, by task.",
+    ["task"],
+)
+RECEIPTS_LOST = Counter(
+    "imgo_receipts_lost",
+    "Receipts that were dropped before they were stored, by reason; the message is sent again.",
+    ["reason"],
+)
+for _reason in LOST_RECEIPTS:
+    RECEIPTS_LOST.labels(_reason)
+REACH_LOST = Counter(
+    "imgo_reach_lost",
+    "Messages to rooms and to everyone whose number of sessions was not stored.",
+)
+SESSION_RECORDS_LOST = Counter(
+    "imgo_session_records_lost",
+    "Keys whose last opening, refusal or closing was dropped before it was stored.",
+)
+PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
+LOST_COMMITS = Counter(
+    "imgo_lost_commits",
+    "Commits of pushes whose answer was lost, by what was found out: committed, aborted, unknown.",
+    ["outcome"],
+)
+for _outcome in OUTCOMES:
+    LOST_COMMITS.labels(_outcome)
+for _reason in DROP_REASONS:
+    DROPS.labels(_reason)
+for _target in TARGETS:
+    PUSHES.labels(_target)
+FANOUT_SECONDS = Histogram(
+    "imgo_fanout_latency_seconds",
+    "From acceptance until the channel layer had the message, by the database's clock.",
+    buckets=SECONDS,
+)
+DELIVERY_SECONDS = Histogram(
+    "imgo_delivery_latency_seconds",
+    "From acceptance (the database's clock) until this node had written the message to all its "
+    "sessions that it was for (this host's clock).",
+    buckets=SECONDS,
+)
+
+# The sessions of a node; of nodes that share a directory, the sum over the living.
+SESSIONS = Gauge(
+    "imgo_sessions", "Open sessions of this node.", ["transport"], multiprocess_mode="livesum"
+)
+WAITING = Gauge(
+    "imgo_waiting_bytes",
+    "Bytes that the kernel has not taken yet, of all sessions of this node.",
+    ["transport"],
+    multiprocess_mode="livesum",
+)
+FRAMES = Counter(
+    "imgo_frames_written",
+    "Frames with messages that were written to sessions; one may carry several.",
+    ["transport"],
+)
+
+# The database pool of a process; of those that share a directory, the sum over the living.
+POOL_CONNECTIONS = Gauge(
+    "imgo_database_pool_connections",
+    "Connections of the database pool, by state: idle or used.",
+    ["state"],
+    multiprocess_mode="livesum",
+)
+POOL_MAX = Gauge(
+    "imgo_database_pool_connections_max",
+    "Connections that the database pool may have.",
+    multiprocess_mode="livesum",
+)
+POOL_WAITING = Gauge(
+    "imgo_database_pool_waiting",
+    "Threads that wait for a connection of the database pool.",
+    multiprocess_mode="livesum",
+)
+POOL_WAIT_SECONDS = Counter(
+    "imgo_database_pool_wait_seconds", "Time spent waiting for a connection of the database pool."
+)
+POOL_TIMEOUTS = Counter(
+    "imgo_database_pool_timeouts", "Waits for a connection of the database pool that were in vain."
+)
+
+# Found out for each scrape, and about the whole installation: the same in every process that is
+# asked.
+ASKED = CollectorRegistry()
+DATABASE_UP = Gauge(
+    "imgo_database_up", "Whether this process reaches the database.", registry=ASKED
+)
+PENDING = Gauge(
+    "imgo_pending",
+    "Deliveries that are pending; above 10,000 the database's estimate.",
+    registry=ASKED,
+)
+OUTBOX = Gauge(
+    "imgo_outbox", "Accepted messages that have not been fanned out yet.", registry=ASKED
+)
+OUTBOX_AGE = Gauge(
+    "imgo_outbox_oldest_seconds", "How long the oldest of them has waited.", registry=ASKED
+)
+OUTBOX_PARKED = Gauge(
+    "imgo_outbox_parked", "Messages whose fan-out failed too often.", registry=ASKED
+)
+WORKER_SILENCE = Gauge(
+    "imgo_worker_silence_seconds",
+    "Since a worker took a canary of the partition.",
+    ["partition"],
+    registry=ASKED,
+)
+WORKER_DEAF = Gauge(
+    "imgo_worker_deaf",
+    "1 when no worker has taken a canary of the partition for too long.",
+    ["partition"],
+    registry=ASKED,
+)
+BALANCE = Gauge(
+    "imgo_balance",
+    "Deliveries of the latest messages by what became of them; `missing` must be 0.",
+    ["state", "reason"],
+    registry=ASKED,
+)
+
+
+def count_close(code: int) -> None:
+    """The server closes a connection with this code."""
+    CLOSES.labels(reason_of(code)).inc()
+
+
+def reason_of(code: int) -> str:
+    """The label of a close code; 0 is the client's doing."""
+    if not code:
+        return "client"
+    return CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else str(code)
+
+
+# The reference in docs/metrics.md
+
+
+def families() -> dict[str, tuple[str, list[str], str, bool]]:
+    """name → (type, labels, help, is it found out when asked?) of all that is ours."""
+    found = {}
+    for registry in (REGISTRY, ASKED):
+        collectors: dict[Any, list[str]] = registry._collector_to_names.copy()
+        for collector, names in collectors.items():
+            if not names[0].startswith("imgo_"):
+                continue  # Python's own
+            for metric in collector.describe():
+                name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+                labels = list(collector._labelnames)
+                found[name] = (metric.type, labels, metric.documentation, registry is ASKED)
+    return found
+
+
+def markdown_table() -> str:
+    """The metrics as docs/metrics.md shows them."""
+    lines = ["| metric | type | labels | |", "|---|---|---|---|"]
+    for name, (kind, labels, help_text, _) in sorted(families().items()):
+        shown = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {kind} | {shown} | {help_text} |")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Jobs for the whole cluster: each is done by one node at a time.
+
+You need no Celery beat or cron. Every node tries each job regularly. A row in the database (`Duty`)
+or the lock of a partition decides which node does it.
+"""
+
+import asyncio
+import logging
+
+from kombu.exceptions import OperationalError as BrokerError
+
+from imgo_site.conf import conf
+from imgo_site.database_threads import cluster_threads
+from imgo_site.deployment import has_workers
+from imgo_site.names import DASHBOARD_ROOM
+from imgo_site.postgres.limits import limited
+from offline import conservation, outbox_queue, retention, settlement
+from offline.outbox_queue import Busy
+from push.bus import publish
+from push.bus.groups import room_group
+from push.fanout import drain
+from push.metrics import definitions as metrics
+from push.models import Canary, Dedupe, Duty, SessionRecord
+from push.node.hub import Hub
+from push.node.runtime import Kept, Runtime, run_once
+from push.status import snapshot
+from push.tasks import canary, queue_of
+
+logger = logging.getLogger(__name__)
+
+SWEEP_EVERY_MIN = 1.0  # seconds between two sweeps, at least
+PRUNE_EVERY = 30.0  # seconds between two deletions of old rows
+BALANCE_EVERY = 60.0  # seconds
+BALANCE_LATEST = 100_000  # messages that the balance of the metrics covers
+
+
+class ClusterJobs:
+    """The jobs that one node does for all, on a runtime of their own.
+
+    `hub`: of this node, to see whether one of its sessions is a dashboard's.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.runtime = Runtime()
+
+    def start(self) -> None:
+        """Start the jobs. Needs a running loop."""
+        jobs = [
+            (self.sweep, max(SWEEP_EVERY_MIN, conf.SWEEP_AFTER / 2)),
+            (self.prune, PRUNE_EVERY),
+            (self.balance, BALANCE_EVERY / 2),
+            (self.sample, snapshot.SAMPLE_EVERY / 2),
+            (self.inform, snapshot.EVERY),
+        ]
+        if has_workers():
+            jobs.append((self.send_canaries, conf.CANARY_INTERVAL / 2))
+        for job, every in jobs:
+            self.runtime.repeat(job.__name__, job, every)
+
+    async def warm_up(self) -> None:
+        """Do once what takes long the first time, before there are sessions that would feel it.
+
+        The first task makes the way to the broker (30 ms on the event loop's core), the first
+        statements make Django compile them.
+        """
+        await run_once(Kept("sample", self.sample), snapshot.SAMPLE_EVERY)
+        if has_workers():
+            await run_once(Kept("send_canaries", self.send_canaries), conf.CANARY_INTERVAL)
+
+    async def stop(self, deadline: float = float("inf")) -> None:
+        """End all jobs, by `deadline` (loop time)."""
+        await self.runtime.stop(deadline)
+
+    async def sweep(self) -> None:
+        """Fan out what should have been long ago: its task was lost, or nobody takes tasks."""
+        for partition in await cluster_threads.run(_overdue):
+            try:
+                count = await cluster_threads.run(_drain_now, partition)
+            except Busy:
+                continue  # somebody is at it
+            if count:
+                metrics.SWEPT.inc(count)
+                logger.warning("a sweep sent %d messages of partition %d", count, partition)
+
+    async def send_canaries(self) -> None:
+        """Ask the workers for a sign of life."""
+        due = await cluster_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
+        if due:
+            await asyncio.to_thread(_send_canaries, due)
+
+    async def prune(self) -> None:
+        """Settle what has expired, and forget what is past its time, in batches."""
+        if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
+            while count := await cluster_threads.run(settlement.expire_batch):
+                metrics.DROPS.labels("expired").inc(count)
+            while await cluster_threads.run(retention.prune_batch):
+                pass
+            while await cluster_threads.run(Dedupe.objects.forget):
+                pass
+            while await cluster_threads.run(SessionRecord.objects.prune):
+                pass
+
+    async def balance(self) -> None:
+        """Strike the balance of the latest messages, for the metrics of all."""
+        if await cluster_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
+            await cluster_threads.run(_strike_balance)
+
+    async def sample(self) -> None:
+        """Keep a sample for the dashboard's plots of the last minutes."""
+        every = snapshot.SAMPLE_EVERY
+        if await cluster_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
+            found = await asyncio.to_thread(snapshot.totals)
+            # Not repeated: the sample would be kept twice.
+            await cluster_threads.run_once(snapshot.add_sample, found)
+
+    async def inform(self) -> None:
+        """Send a picture to the dashboards, if this node has one of them and it is its turn."""
+        if not self._hub.groups.get(room_group(DASHBOARD_ROOM)):
+            return
+        if await cluster_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
+            live = await asyncio.to_thread(snapshot.assemble, snapshot.of_registry)
+            stored = await cluster_threads.run(snapshot.assemble, snapshot.of_database)
+            problems = live["problems"] + stored["problems"]
+            picture = {**live, **stored, "problems": problems}
+            await publish.send([snapshot.envelope(picture)])
+
+
+def _overdue() -> list[int]:
+    with limited():
+        return outbox_queue.overdue_partitions(conf.SWEEP_AFTER)
+
+
+def _drain_now(partition: int) -> int:
+    return drain(partition, wait=False)
+
+
+def _send_canaries(partitions: list[int]) -> None:
+    try:
+        for n in partitions:
+            canary.apply_async((n,), queue=queue_of(n), expires=conf.CANARY_INTERVAL)
+    except (BrokerError, OSError, AttributeError) as error:
+        # AttributeError: of kombu, for a channel whose connection was lost between two steps.
+        logger.warning("the broker cannot be reached for a canary: %s", error)
+
+
+def _strike_balance() -> None:
+    found = conservation.balance_of_latest(BALANCE_LATEST)
+    Duty.objects.filter(name="balance").update(result=found.as_dict())
+    if found.missing:
+        logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)

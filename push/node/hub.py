@@ -1,0 +1,378 @@
+"""group → sessions of this node: one channel-layer channel a node, one encoding a frame kind.
+
+The hub joins a channel-layer group when the first local session does and leaves it a while after
+the last one went. A message that comes in through the channel is encoded once for each kind of
+frame and the same bytes are written to every session of its group.
+"""
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from imgo_site import tracing
+from imgo_site.batching import settle
+from imgo_site.conf import conf
+from push.bus.background_tasks import Background
+from push.bus.envelope import (
+    CLOSE,
+    DRAIN,
+    ECHO,
+    MESSAGE,
+    UNDRAIN,
+    as_layer_message,
+    echo_envelope,
+    fault_of,
+)
+from push.bus.groups import ALL, is_key_group, node_group
+from push.bus.layers import groups_add, groups_discard
+from push.metrics import definitions as metrics
+from push.node.coalescer import Coalescer, write_spread
+from push.node.ensured_delivery import EnsuredDelivery
+from push.node.held_messages import Holds
+from push.node.reach_counts import ReachCounts
+from push.node.recent_ids import RecentIds
+from push.node.superseded_drains import Drains
+from push.session.session import Outgoing, Session
+from push.wire import CloseCode
+
+logger = logging.getLogger(__name__)
+
+FAIRNESS = 100  # messages handled before the event loop gets a turn
+FAILURES_MAX = 100  # messages in a row that cannot be read, until it is taken for the layer's fault
+DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
+RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
+SPREADS_MAX = 100  # messages that are being spread out at once
+
+
+class _Batch:
+    """Groups that are joined together, and who waits for that."""
+
+    __slots__ = ("groups", "waiting")
+
+    def __init__(self) -> None:
+        self.groups: list[str] = []
+        self.waiting: list[asyncio.Future[None]] = []
+
+
+class Hub:
+    """The sessions of this node by group, and the one reader of the node's channel."""
+
+    def __init__(self, layer: Any, node_id: str) -> None:
+        self.layer = layer
+        self.node_id = node_id
+        self.sessions: dict[str, Session] = {}
+        self.groups: dict[str, set[Session]] = {}
+        self.coalescers: dict[str, Coalescer] = {}
+        self.drops: Counter[str] = Counter()
+        self._channel = ""
+        self._joined: set[str] = set()
+        self._joining: dict[str, _Batch] = {}
+        self._next_batch: _Batch | None = None
+        self._joiner: asyncio.Task[None] | None = None
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._empty_since: dict[str, float] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self.background = Background("a delivery failed")
+        self.reach_counts = ReachCounts()
+        self._spreading = 0
+
+        # What a second copy is dropped for: it comes when the layer had taken a message and could
+        # not say so. Of what is stored, of what is not, and what only a look for lost messages
+        # leaves out.
+        self.delivered = RecentIds()
+        self.passed = RecentIds()
+        self.replayed = RecentIds()
+        # For whom nothing is pending, so that nobody has to look when they are acknowledged.
+        self.live = RecentIds()
+        self.holds = Holds(self.groups, self.deliver)
+        self.ensured = EnsuredDelivery(
+            self.coalescers, self.background, self.deliver, lambda: self.count_drop("busy_group")
+        )
+        self.drains = Drains()
+        self.gaps = 0  # how often the layer's connection was lost
+        self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
+        self.last_heard = 0.0  # when the last message of any kind came in: monotonic seconds
+        self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
+        self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
+        self.on_undrain: Callable[[], Coroutine[Any, Any, None]]
+
+    async def start(self) -> None:
+        """Get a channel, join the groups that every node is in, and begin to read."""
+        self._channel = await self.layer.new_channel("imgo")
+        await self._join_layer(ALL, node_group(self.node_id))
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def stop(self) -> None:
+        """Stop reading; the sessions are closed by whoever stops the node."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self._reader = None
+        if self._joiner is not None:
+            self._joiner.cancel()
+        for task in self.background.tasks:
+            task.cancel()
+        for coalescer in self.coalescers.values():
+            coalescer.close()
+        self.coalescers.clear()
+
+    # Membership
+
+    async def add(self, session: Session, groups: list[str]) -> None:
+        """Take a session in. When this returns, whatever is sent to its groups reaches it.
+
+        If it raises or is cancelled, call `remove`.
+        """
+        self.sessions[session.id] = session
+        metrics.OPENED.labels(session.kind.transport, session.identity.source).inc()
+        self.groups.setdefault(ALL, set()).add(session)
+        for group in groups:
+            self._enter(session, group)
+        await self._join_layer(*groups)
+
+    async def join(self, session: Session, group: str) -> None:
+        """Add a session to a group, and this node to the layer's group if it is the first.
+
+        A session that was removed is not added: nothing would take it out again.
+        """
+        if self.sessions.get(session.id) is not session:
+            return
+        self._enter(session, group)
+        await self._join_layer(group)
+
+    def _enter(self, session: Session, group: str) -> None:
+        self.groups.setdefault(group, set()).add(session)
+        self._empty_since.pop(group, None)
+
+    async def _join_layer(self, *groups: str) -> None:
+        for group in groups:
+            if leaving := self._leaving.get(group):
+                await asyncio.wait([leaving])
+        missing = [group for group in groups if group not in self._joined]
+        batches = [self._joining.get(group) or self._join_soon(group) for group in missing]
+        # In all of them before any is awaited: one may be over before another.
+        waiting: list[asyncio.Future[None]] = []
+        for batch in dict.fromkeys(batches):
+            waiting.append(asyncio.get_running_loop().create_future())
+            batch.waiting.append(waiting[-1])
+        await asyncio.gather(*waiting)
+
+    def _join_soon(self, group: str) -> "_Batch":
+        """Join with the next batch: of all who come while the batch before is on its way."""
+        if self._next_batch is None:
+            self._next_batch = _Batch()
+            if self._joiner is None:
+                self._joiner = asyncio.get_running_loop().create_task(self._join_batches())
+        self._next_batch.groups.append(group)
+        self._joining[group] = self._next_batch
+        return self._next_batch
+
+    async def _join_batches(self) -> None:
+        try:
+            while self._next_batch is not None:
+                batch, self._next_batch = self._next_batch, None
+                error: Exception | None = None
+                try:
+                    await groups_add(self.layer, batch.groups, self._channel)
+                    self._joined.update(batch.groups)
+                except Exception as caught:  # noqa: BLE001 - handed to those who wait
+                    error = caught
+                for group in batch.groups:
+                    del self._joining[group]
+                settle(batch.waiting, error=error)
+        finally:
+            self._joiner = None
+
+    def leave(self, session: Session, group: str) -> None:
+        """Take a session out of a group; the layer's group is left later, by `leave_empty`."""
+        members = self.groups.get(group)
+        if members is not None:
+            members.discard(session)
+            if not members:
+                del self.groups[group]
+                self.holds.forget(group)  # whoever comes next reads what is pending
+                if group != ALL:
+                    self._empty_since[group] = asyncio.get_running_loop().time()
+
+    def remove(self, session: Session, groups: list[str]) -> None:
+        """Forget a session."""
+        if self.sessions.pop(session.id, None) is not None:
+            reason = metrics.reason_of(session.close_code)
+            metrics.CLOSED.labels(session.kind.transport, reason).inc()
+        for group in (ALL, *groups):
+            self.leave(session, group)
+
+    async def leave_empty(self, linger: float) -> None:
+        """Leave the layer's groups that have had no session for `linger` seconds."""
+        limit = asyncio.get_running_loop().time() - linger
+        # The dict keeps the order in which groups became empty.
+        due = []
+        for group, since in self._empty_since.items():
+            if since > limit:
+                break
+            if group not in self._joining:
+                due.append(group)
+        for group in due:
+            del self._empty_since[group]
+        due = [group for group in due if group in self._joined]
+        if not due:
+            return
+        self._joined.difference_update(due)
+        leaving = asyncio.ensure_future(groups_discard(self.layer, due, self._channel))
+        self._leaving.update(dict.fromkeys(due, leaving))
+        try:
+            await leaving
+        finally:
+            for group in due:
+                del self._leaving[group]
+
+    # Messages
+
+    async def _read(self) -> None:
+        failures = 0
+        while True:
+            try:
+                for _ in range(FAIRNESS):
+                    message = await self.layer.receive(self._channel)
+                    self.last_heard = asyncio.get_running_loop().time()
+                    self.handle(message)
+                failures = 0
+                # As long as messages are there, `receive` returns without giving others a turn.
+                await asyncio.sleep(0)
+            except Exception as error:  # noqa: BLE001 - the reader must outlive any message
+                failures += 1
+                self._drop_malformed(f"it cannot be read ({type(error).__name__})")
+                await asyncio.sleep(RETRY_INTERVAL if failures > FAILURES_MAX else 0)
+
+    def _drop_malformed(self, fault: str) -> None:
+        if not self.drops["malformed"]:
+            logger.warning("a message from the channel layer is no envelope: %s", fault)
+        self.count_drop("malformed")
+
+    def handle(self, message: Any) -> None:
+        """Deliver a message to its group, or carry out an order to close sessions.
+
+        What is no envelope is dropped and counted; what fails is logged. Never raises.
+        """
+        if fault := fault_of(message):
+            self._drop_malformed(fault)
+            return
+        try:
+            self._handle(message)
+        except Exception:
+            logger.exception("a message from the channel layer could not be handled")
+            self.count_drop("malformed")
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message["type"] == MESSAGE:
+            self._deliver(message)
+        elif message["type"] == CLOSE:
+            self._close(message)
+        elif message["type"] == ECHO:
+            self._echoed(message["sent"])
+        elif message["type"] == DRAIN:
+            self.background.run(self.on_drain())
+        elif message["type"] == UNDRAIN:
+            self.background.run(self.on_undrain())
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        group = message["group"]
+        if "drain" in message and self.drains.is_superseded(*message["drain"]):
+            self.count_drop("superseded")
+            return
+        if group not in self.groups:
+            return
+        outgoing = Outgoing(
+            message["id"],
+            message["op"],
+            message["body"],
+            message["is_json"],
+            message["key"],
+            ensure=message.get("ensure", False),
+            at=message.get("at", 0.0),
+        )
+        if not outgoing.key:
+            self.live.add(outgoing.id, ALL)
+        if message.get("spread"):
+            if self._is_new(group, outgoing):
+                self._spread(outgoing, message["spread"])
+            return
+        if "trace" in message:
+            outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
+        if not self.holds.keep(group, outgoing) and not self.ensured.keep(group, outgoing):
+            self.deliver(group, outgoing)
+
+    def _spread(self, message: Outgoing, seconds: float) -> None:
+        """Write a message to all sessions, a few at a time; others overtake it."""
+        if self._spreading >= SPREADS_MAX:
+            self.count_drop("busy_group")
+            return
+        self._spreading += 1
+        self.background.run(self._write_spread(message, seconds))
+
+    async def _write_spread(self, message: Outgoing, seconds: float) -> None:
+        try:
+            count = await write_spread(tuple(self.groups.get(ALL, ())), message, seconds)
+            self.reach_counts.add(message.id, count)
+        finally:
+            self._spreading -= 1
+
+    def deliver(self, group: str, message: Outgoing) -> None:
+        """Give a message to all sessions of a group, unless it is a second copy."""
+        if not self._is_new(group, message):
+            return
+        coalescer = self.coalescers.get(group)
+        if coalescer is None:
+            batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
+            coalescer = self.coalescers[group] = Coalescer(self, group, batch_max)
+        coalescer.offer(message)
+
+    def _is_new(self, group: str, message: Outgoing) -> bool:
+        """Whether it is no second copy; what nobody has accepted, as a picture, has no id."""
+        recent = self.delivered if message.key else self.passed
+        return not message.id or recent.add(message.id, group)
+
+    async def echo(self, patience: float) -> bool:
+        """Whether the layer carries a message of this node back to it within `patience` seconds.
+
+        Raises what the layer raises, or `TimeoutError` when it does not even take it.
+        """
+        group, loop = node_group(self.node_id), asyncio.get_running_loop()
+        sent = loop.time()
+        while sent in self._echoes:  # each has its own
+            sent = math.nextafter(sent, math.inf)
+        waiter = self._echoes[sent] = loop.create_future()
+        try:
+            async with asyncio.timeout(patience):
+                await self.layer.group_send(group, as_layer_message(echo_envelope(group, sent)))
+            await asyncio.wait([waiter], timeout=patience)
+            return waiter.done()
+        finally:
+            del self._echoes[sent]  # or they would gather for as long as the layer is away
+
+    def _echoed(self, sent: float) -> None:
+        """Note that all that was published before this echo was sent has come in."""
+        self.last_echo = max(self.last_echo, sent)
+        waiter = self._echoes.get(sent)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def count_drop(self, reason: str) -> None:
+        """Count a message that was not delivered, and say so now and then."""
+        self.drops[reason] += 1
+        metrics.DROPS.labels(reason).inc()
+        if self.drops[reason] % DROP_LOG == 1:
+            logger.warning("messages dropped so far, %s: %d", reason, self.drops[reason])
+
+    def _close(self, message: dict[str, Any]) -> None:
+        named = message["sessions"]
+        if named:
+            sessions = [self.sessions[name] for name in named if name in self.sessions]
+        else:
+            sessions = list(self.groups.get(message["group"], ()))
+        code = CloseCode(message["code"])
+        for session in sessions:
+            session.disconnect(code, message["reason"])

@@ -1,0 +1,148 @@
+"""The list of imgo's processes: who is alive, since when, and what each has counted.
+
+Every process writes an entry into the registry, renews it, and takes it out when it ends in order;
+an entry that is not renewed expires. Nodes renew theirs among their rounds. API processes and
+workers have a thread for it.
+"""
+
+import atexit
+import logging
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from celery.signals import worker_ready
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_started
+from django.dispatch import receiver
+
+from imgo_site.celery import app
+from imgo_site.conf import conf
+from imgo_site.deployment import redis_url
+from imgo_site.errors import Unavailable
+from push.metrics import definitions as metrics
+from push.registry.base import ProcessEntry, Tally
+from push.registry.select import get_registry
+
+logger = logging.getLogger(__name__)
+
+RENEW_EVERY = 5.0  # seconds
+WITHDRAW_TIMEOUT = 1.0  # seconds that the end of a process waits for a renewal under way
+
+
+def tally() -> Tally:
+    """Return what this process has counted since it started."""
+    return Tally(
+        drops=_sum(metrics.DROPS),
+        refusals=_sum(metrics.REFUSED) + _sum(metrics.REQUESTS_REFUSED),
+        client_closes=_sum(metrics.CLOSED, reason="client"),
+        server_closes=_sum(metrics.CLOSED) - _sum(metrics.CLOSED, reason="client"),
+    )
+
+
+def _sum(counter: Any, **labels: str) -> int:
+    """Return the sum of a counter's series that have these labels."""
+    samples = (sample for metric in counter.collect() for sample in metric.samples)
+    return int(
+        sum(
+            sample.value
+            for sample in samples
+            if sample.name.endswith("_total") and labels.items() <= sample.labels.items()
+        )
+    )
+
+
+def announce(process: ProcessEntry) -> None:
+    """Write a process's entry, with its figures of now. Raises `Unavailable`."""
+    get_registry().announce_process(msgspec.structs.replace(process, tally=tally()))
+
+
+class Announcer:
+    """Renews the entry of a process that is no node, on a thread of its own, until it ends."""
+
+    def __init__(self) -> None:
+        self._entry: ProcessEntry | None = None
+        self._is_failing = False
+        self._has_ended = threading.Event()
+        self._writing = threading.Lock()
+
+    def start(self, kind: str, name: str = "", partitions: tuple[int, ...] = ()) -> None:
+        """Begin, or go on with another entry. Without Redis there is no list to be in."""
+        if not redis_url():
+            return
+        host, pid = socket.gethostname(), os.getpid()
+        entry = ProcessEntry(
+            id=f"{host}:{pid}",
+            kind=kind,
+            name=name or f"{host}, pid {pid}",
+            since=time.time(),
+            partitions=partitions,
+        )
+        is_new, self._entry = self._entry is None, entry
+        if is_new:
+            threading.Thread(target=self._run, name="imgo-announcer", daemon=True).start()
+            atexit.register(self.withdraw)
+
+    def start_if_new(self, kind: str) -> None:
+        """Begin unless the process has an entry already."""
+        if self._entry is None:
+            self.start(kind)
+
+    def withdraw(self) -> None:
+        """Take the entry out, for good; a Redis that did not answer last time is not waited for."""
+        self._has_ended.set()
+        if self._entry is None or self._is_failing:
+            return
+        # A renewal under way would bring it back.
+        if self._writing.acquire(timeout=WITHDRAW_TIMEOUT):
+            with suppress(Unavailable):  # it expires
+                get_registry().withdraw_process(self._entry.id)
+            self._writing.release()
+
+    def _run(self) -> None:
+        while not self._has_ended.is_set():
+            with self._writing:
+                if not self._has_ended.is_set():
+                    self._renew()
+            self._has_ended.wait(RENEW_EVERY)
+
+    def _renew(self) -> None:
+        assert self._entry is not None
+        try:
+            announce(self._entry)
+        except Unavailable as error:
+            if not self._is_failing:
+                logger.warning("this process is missing in the dashboard: %s", error.message)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+
+@lru_cache(maxsize=1)
+def announcer() -> Announcer:
+    """Return the announcer of this process."""
+    return Announcer()
+
+
+@receiver(request_started)
+def _announce_api(sender: Any = None, **_: Any) -> None:
+    """A WSGI server of any kind, with its first request. A node is an ASGI server."""
+    if isinstance(sender, type) and issubclass(sender, WSGIHandler):
+        announcer().start_if_new("api")
+
+
+@worker_ready.connect
+def _announce_worker(sender: Any = None, **_: Any) -> None:
+    """A worker of ours; a project's own workers are none of imgo's processes."""
+    if getattr(sender, "app", None) is not app:
+        return
+    from push.tasks import queue_of
+
+    queues = app.amqp.queues.consume_from
+    partitions = tuple(n for n in range(conf.PARTITIONS) if queue_of(n) in queues)
+    announcer().start("worker", str(sender.hostname), partitions)

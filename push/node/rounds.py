@@ -1,0 +1,214 @@
+"""Rounds of a node: what it does again and again for its sessions and for its place in the cluster.
+
+One round serves all sessions, instead of a timer for each. Jobs for the whole cluster are in
+`push/node/cluster_jobs.py`.
+"""
+
+import asyncio
+import heapq
+import logging
+import time
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+from accounts.revalidation import revoked
+from imgo_site.conf import conf
+from imgo_site.database_clock import DatabaseClock
+from imgo_site.database_threads import cluster_threads, session_threads
+from imgo_site.errors import Unavailable
+from offline.node_io import Acknowledger
+from push.bus.layers import reconnect
+from push.metrics import definitions as metrics
+from push.models import Node as NodeRow
+from push.node import process_list, room_sizes
+from push.node.hub import Hub
+from push.node.recovery import recover
+from push.node.room_sizes import RoomSizes
+from push.node.runtime import Runtime
+from push.registry.base import Entry, ProcessEntry, Registry
+from push.session.session import Session, deliveries
+from push.wire import CloseCode
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WAITING_MAX = 1_000  # sessions whose waiting bytes are reported
+TICK = 1.0  # seconds between two rounds of the most urgent kind
+REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may take to arrive
+ECHO_EVERY = 2.0  # seconds
+ECHO_TIMEOUT = 15.0  # seconds without an echo until the layer's connection is taken for dead
+SILENCE_MAX = 5.0  # seconds without any message until then; a busy node hears others' messages
+
+
+class RoundsNode(Protocol):
+    """The parts of a node that its rounds need."""
+
+    id: str
+    name: str
+    hub: Hub
+    registry: Registry
+    rooms: RoomSizes
+    acknowledger: Acknowledger
+    clock: DatabaseClock
+    entries: dict[str, Entry]
+    is_draining: bool
+
+
+class Rounds:
+    """The rounds of one node, on a runtime of their own."""
+
+    def __init__(self, node: RoundsNode) -> None:
+        self._node = node
+        self._hub = node.hub
+        self.runtime = Runtime()
+        self._since = time.time()  # Unix time, seconds
+        self._reconnected = 0.0  # monotonic seconds
+        self._to_audit: list[str] = []
+        self._audit_size = 0
+        self._to_revalidate: list[Session] = []
+        self._revalidate_size = 0
+
+    def start(self) -> None:
+        """Start the rounds. Needs a running loop."""
+        self._hub.last_echo = self._hub.last_heard = asyncio.get_running_loop().time()
+        rounds = [
+            (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
+            (self.leave_groups, TICK),
+            (self.renew, conf.NODE_LEASE / 3),
+            (self.announce, conf.NODE_LEASE / 3),
+            (self.audit, TICK),
+            (self.echo, ECHO_EVERY),
+            (self.report, TICK),
+            (self.count_rooms, room_sizes.EVERY),
+            (self.announce_process, process_list.RENEW_EVERY),
+        ]
+        if conf.REVALIDATE_INTERVAL:
+            rounds.append((self.revalidate, TICK))
+        for one, every in rounds:
+            self.runtime.repeat(one.__name__, one, every)
+
+    async def stop(self, deadline: float = float("inf")) -> None:
+        """End all rounds, by `deadline` (loop time)."""
+        await self.runtime.stop(deadline)
+
+    # For its sessions
+
+    async def close_silent(self) -> None:
+        """Close sessions without a sign of life, and those whose identity has expired."""
+        oldest = asyncio.get_running_loop().time() - conf.HEARTBEAT_TIMEOUT
+        now = self._node.clock.now()
+        for session in list(self._hub.sessions.values()):
+            if session.last_seen < oldest:
+                session.disconnect(CloseCode.HEARTBEAT_TIMEOUT)
+            elif session.expires_at is not None and session.expires_at <= now:
+                session.disconnect(CloseCode.EXPIRED)
+            elif session.opened < now - REPLAY_MEMORY:
+                session.forget_replayed()
+
+    async def revalidate(self) -> None:
+        """Look at a slice of the identities again, and close those that no longer stand."""
+        if not self._to_revalidate:
+            self._to_revalidate = list(self._hub.sessions.values())
+            self._revalidate_size = _slice_of(len(self._to_revalidate), conf.REVALIDATE_INTERVAL)
+        some = _take(self._to_revalidate, self._revalidate_size)
+        examined = [s.identity for s in some if not s.is_closed]
+        if examined:
+            gone = {id(one) for one in await session_threads.run(revoked, examined)}
+            for session in some:
+                if id(session.identity) in gone:
+                    session.disconnect(CloseCode.REVOKED)
+
+    async def audit(self) -> None:
+        """Look for what is pending for a slice of the keys, whatever the reason may be."""
+        if not self._to_audit:
+            self._to_audit = list({s.key for s in self._hub.sessions.values()})
+            self._audit_size = _slice_of(len(self._to_audit), conf.AUDIT_INTERVAL)
+        some = _take(self._to_audit, self._audit_size)
+        if some:
+            await recover(self._hub, self._node.acknowledger, some)
+
+    # For its place among the others
+
+    async def leave_groups(self) -> None:
+        """Leave the layer's groups that have been empty for a while."""
+        await self._hub.leave_empty(conf.GROUP_LINGER)
+
+    async def renew(self) -> None:
+        """Renew the lease.
+
+        After a lost lease every entry is written again. A session that was dismissed meanwhile
+        would come back to life by that, so its entry is removed once more.
+        """
+        node, sessions = self._node, self._hub.sessions
+        entries = [
+            (entry, sessions[name].rooms)
+            for name, entry in node.entries.items()
+            if name in sessions
+        ]
+        await node.registry.renew(len(node.entries), entries)
+        for entry, rooms in entries:
+            if entry.id not in node.entries:
+                await node.registry.remove(entry, rooms)
+
+    async def announce(self) -> None:
+        """Give a sign of life in the database, whose absence must not cost the lease."""
+        await cluster_threads.run(NodeRow.objects.announce, self._node.name)
+        await self._node.clock.renew()
+
+    async def report(self) -> None:
+        """Say how many messages were written to sessions, and what waits, for the dashboard."""
+        sessions = self._hub.sessions.values()
+        waiting = {one.id: one.link.waiting for one in sessions if one.link.waiting}
+        most = heapq.nlargest(WAITING_MAX, waiting, key=waiting.__getitem__)
+        rows = {name: waiting[name] for name in most}
+        with suppress(Unavailable):  # `renew` says so, less often
+            await self._node.registry.report(
+                deliveries[0], rows, is_draining=self._node.is_draining
+            )
+
+    async def announce_process(self) -> None:
+        """Renew the process's entry in the dashboard's list, with what it has counted."""
+        node = self._node
+        entry = ProcessEntry(node.id, "node", node.name, self._since)
+        writing = asyncio.ensure_future(asyncio.to_thread(process_list.announce, entry))
+        try:
+            with suppress(Unavailable):  # `renew` reports it, less often
+                await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # ReachCounts after the node has left, it would bring the entry back.
+            await asyncio.wait([writing])
+            raise
+
+    async def count_rooms(self) -> None:
+        """Count what other nodes have in the rooms of goim's clients."""
+        with suppress(Unavailable):
+            await self._node.rooms.look()
+
+    def layer_regained(self) -> None:
+        """Redis has just confirmed all subscriptions: the layer is not silent."""
+        self._reconnected = asyncio.get_running_loop().time()
+
+    async def echo(self) -> None:
+        """Send a message to this node itself; when none comes back, connect to the layer anew."""
+        now = asyncio.get_running_loop().time()
+        hub, since = self._hub, now - self._reconnected
+        silence = min(since, now - max(hub.last_heard, hub.last_echo))
+        if silence > SILENCE_MAX or min(since, now - hub.last_echo) > ECHO_TIMEOUT:
+            logger.warning("the channel layer is silent, connecting to it again")
+            metrics.LAYER_RECONNECTS.labels("silent").inc()
+            self._reconnected = now
+            await reconnect(self._hub.layer)
+        await self._hub.echo(ECHO_EVERY / 2)
+
+
+def _slice_of(count: int, interval: float) -> int:
+    """How many of `count` a round takes so that all have a turn within `interval` seconds."""
+    return -(-count // max(1, int(interval / TICK)))
+
+
+def _take(left: list[T], count: int) -> list[T]:
+    """Take the last `count` out of a list."""
+    some = left[-count:] if count else []
+    del left[len(left) - len(some) :]
+    return some

@@ -1,0 +1,479 @@
+"""The registry in Redis, for several nodes and for API processes without a node.
+
+Keys: `node:<id>` the node's lease; `nodes` the ids of nodes; `count:<node>` how many sessions it
+has; `deliveries:<node>` how many messages it has written to them, `waiting:<node>` the bytes that
+wait for them; `key:<hash>` the sessions of a subscriber key, each with the id of its node;
+`fullest:<node>` the rooms that its sessions are in, by how many; `room:<node>:<hash>` which. What
+belongs to one node alone expires soon after its lease. The sessions of a key, which several nodes
+share, are checked against the leases whenever they are read.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import redis
+import redis.asyncio as aioredis
+
+from imgo_site.conf import conf
+from imgo_site.errors import TooManySessions, Unavailable
+from push.bus import service_faults
+from push.registry import redis_processes, redis_queries
+from push.registry.base import (
+    REFUSED,
+    Entry,
+    FullestRooms,
+    KeyMatches,
+    NodeEntry,
+    ProcessEntry,
+    RoomMatches,
+)
+from push.registry.redis_keys import (
+    PREFIX,
+    count_name,
+    decode_entry,
+    deliveries_name,
+    key_name,
+    room_name,
+    rooms_name,
+    text,
+    waiting_name,
+)
+
+CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
+KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
+PROBE_TTL = 1_000  # milliseconds that what a probe has written stays
+KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
+CHUNK = 500  # commands in one pipeline
+
+# Scripts, because a node reads one reply for each where it would read three or four.
+
+# Counts a session in, without a cap.
+_ADD = """
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('INCR', KEYS[2])
+"""
+
+_REMOVE = """
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('DECR', KEYS[2]) end
+"""
+
+# Puts a session into a room, and the room among the node's rooms, by how many are in it.
+_JOIN = """
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], redis.call('HLEN', KEYS[1]), ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+"""
+
+# Counts a session in, under a cap. Entries of nodes whose lease is gone are dropped first, so
+# that a crashed node does not take up a key's sessions. Returns {1, evicted entries...}, or {0}
+# when refused.
+_ADD_CAPPED = """
+local cap, evict = tonumber(ARGV[3]), ARGV[4] == '1'
+local evicted = {}
+local alive = {}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local entry = cjson.decode(all[i + 1])
+  if redis.call('EXISTS', ARGV[5] .. 'node:' .. entry.node) == 1 then
+    alive[#alive + 1] = {all[i], entry.since, all[i + 1]}
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
+end
+if #alive >= cap then
+  if not evict then return {0} end
+  table.sort(alive, function(a, b) return a[2] < b[2] end)
+  for i = 1, #alive - cap + 1 do
+    redis.call('HDEL', KEYS[1], alive[i][1])
+    evicted[#evicted + 1] = alive[i][3]
+  end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+redis.call('INCR', KEYS[2])
+return {1, unpack(evicted)}
+"""
+
+# Takes a session out of a room, and the room out of the node's rooms when it was the last one.
+_LEAVE = """
+redis.call('HDEL', KEYS[1], ARGV[1])
+local count = redis.call('HLEN', KEYS[1])
+if count == 0 then redis.call('ZREM', KEYS[2], ARGV[2])
+else redis.call('ZADD', KEYS[2], 'XX', count, ARGV[2]) end
+"""
+
+_encode = msgspec.json.encode
+Waiting = tuple[tuple[tuple[Any, ...], ...], "asyncio.Future[list[Any]]"]
+
+
+class RedisRegistry:
+    """The registry in Redis. A node's writes raise `Unavailable` when Redis is."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._redis: aioredis.Redis | None = None
+        self._sync: redis.Redis | None = None
+        self._node: NodeEntry | None = None
+        self._renewing: Iterator[str] = iter(())
+        self._waiting: deque[Waiting] = deque()
+        self._sender: asyncio.Task[None] | None = None
+        self._adding = 0  # sessions that are being added: sent before whatever is sent now
+
+    # What a node writes
+
+    @property
+    def _client(self) -> aioredis.Redis:
+        if self._redis is None:
+            self._redis = aioredis.Redis.from_url(
+                self._url, socket_connect_timeout=2, socket_timeout=5, client_name=CLIENT_NAME
+            )
+        return self._redis
+
+    async def _do(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Send commands together with whatever else is waiting; returns their replies.
+
+        One connection carries everything that this node writes, in order, and a storm of connects
+        becomes a few large pipelines. Raises `Unavailable`.
+        """
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commands, future))
+        if self._sender is None:
+            self._sender = asyncio.get_running_loop().create_task(self._send_waiting())
+        return await future
+
+    async def _send_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(CHUNK, len(self._waiting)))]
+                try:
+                    replies = await self._send(batch)
+                except redis.RedisError as error:
+                    replies = [error] * sum(len(commands) for commands, _ in batch)
+                rest = iter(replies)
+                for commands, future in batch:
+                    _settle(future, [next(rest) for _ in commands])
+        finally:
+            self._sender = None
+
+    async def _send(self, batch: list[Waiting]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for commands, _ in batch:
+                for command in commands:
+                    pipe.execute_command(*command)
+            return list(await pipe.execute(raise_on_error=False))
+
+    @property
+    def _lease_name(self) -> str:
+        assert self._node is not None
+        return f"{PREFIX}node:{self._node.id}"
+
+    async def start(self, node: NodeEntry) -> None:
+        """Announce the node."""
+        self._node = node
+        await self._write_lease(0)
+
+    async def stop(self) -> None:
+        """Take the node and all that it wrote out again."""
+        assert self._node is not None
+        await self._do(*_forget_commands(self._node.id))
+        await self._client.aclose()
+        self._redis = None
+
+    async def reconnect(self) -> None:
+        """Drop connections that may be dead; the next command makes a new one."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _write_lease(self, sessions: int, *, only_if_there: bool = False) -> bool:
+        assert self._node is not None
+        lease = ["PX", int(conf.NODE_LEASE * 1000)]
+        only = ["XX"] if only_if_there else []
+        written, *_ = await self._do(
+            ("SET", self._lease_name, _encode(self._node), *lease, *only),
+            ("SET", count_name(self._node.id), sessions, *lease),
+            ("SADD", f"{PREFIX}nodes", self._node.id),
+        )
+        return bool(written)
+
+    async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
+        """Renew the lease and what hangs on it; if it was lost, write `entries` again."""
+        listed = list(entries)
+        sessions += self._adding
+        assert self._node is not None
+        addresses = {entry.address for entry, _ in listed}
+        self._node = replace(self._node, addresses=len(addresses))
+        if not await self._write_lease(sessions, only_if_there=True):
+            await self._write_lease(sessions)
+            for entry, rooms in listed:
+                await self._do(
+                    *_rewrite_commands(entry),
+                    *(self._join_command(entry, room) for room in rooms),
+                )
+        rooms = {room for _, rooms in listed for room in rooms}
+        names = [self._own_rooms_name, *(self._own_room_name(room) for room in rooms)]
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            await self._do(*(("EXPIRE", name, self._room_ttl) for name in chunk))
+        await self._renew_keys([entry.key for entry, _ in listed])
+
+    async def _renew_keys(self, keys: list[str]) -> None:
+        """Renew a slice of the keys: all of them have a turn long before they expire."""
+        commands = []
+        for _ in range(len(keys) // KEY_RENEWAL + 1):
+            key = next(self._renewing, None)
+            if key is None:
+                self._renewing = iter(keys)
+                break
+            commands.append(("EXPIRE", key_name(key), KEY_TTL))
+        if commands:
+            await self._do(*commands)
+
+    async def report(
+        self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
+    ) -> None:
+        """Write the figures, which last as long as a lease."""
+        assert self._node is not None
+        lease = int(conf.NODE_LEASE * 1000)
+        name = waiting_name(self._node.id)
+        commands: list[tuple[Any, ...]] = [
+            ("SET", deliveries_name(self._node.id), deliveries, "PX", lease),
+            ("DEL", name),
+        ]
+        if is_draining != self._node.is_draining:
+            self._node = replace(self._node, is_draining=is_draining)
+            # A lease that was lost is for `renew`, which writes the entries again too.
+            commands.append(("SET", self._lease_name, _encode(self._node), "PX", lease, "XX"))
+        if waiting:
+            pairs = (part for pair in waiting.items() for part in pair)
+            commands += [("HSET", name, *pairs), ("PEXPIRE", name, lease)]
+        await self._do(*commands)
+
+    async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
+        """Count a session in, or raise `TooManySessions`, or make room for it."""
+        self._adding += 1
+        try:
+            return await self._add(entry, cap, evict=evict)
+        finally:
+            self._adding -= 1
+
+    async def _add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
+        keys = (key_name(entry.key), count_name(entry.node))
+        if not cap:
+            await self._do(("EVAL", _ADD, 2, *keys, entry.id, _encode(entry), KEY_TTL))
+            return []
+        arguments = (entry.id, _encode(entry), cap, int(evict), PREFIX, KEY_TTL)
+        (answer,) = await self._do(("EVAL", _ADD_CAPPED, 2, *keys, *arguments))
+        if not answer[0]:
+            raise TooManySessions(REFUSED)
+        return [decode_entry(one) for one in answer[1:]]
+
+    async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Take a session out, and out of its rooms."""
+        await self._do(
+            ("EVAL", _REMOVE, 2, key_name(entry.key), count_name(entry.node), entry.id),
+            *(self._leave_command(entry, room) for room in rooms),
+        )
+
+    async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
+        """Count a session into rooms."""
+        await self._do(*(self._join_command(entry, room) for room in rooms))
+
+    async def leave(self, entry: Entry, room: str) -> None:
+        """Take a session out of a room."""
+        await self._do(self._leave_command(entry, room))
+
+    def _join_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
+        keys = (self._own_room_name(room), self._own_rooms_name)
+        return ("EVAL", _JOIN, 2, *keys, entry.id, entry.key, room, self._room_ttl)
+
+    def _leave_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
+        return ("EVAL", _LEAVE, 2, self._own_room_name(room), self._own_rooms_name, entry.id, room)
+
+    @property
+    def _room_ttl(self) -> int:
+        return int(conf.NODE_LEASE * 2) + 1
+
+    @property
+    def _own_rooms_name(self) -> str:
+        assert self._node is not None
+        return rooms_name(self._node.id)
+
+    def _own_room_name(self, room: str) -> str:
+        assert self._node is not None
+        return room_name(self._node.id, room)
+
+    # What the API reads
+
+    @property
+    def _reader(self) -> "redis.Redis":
+        if self._sync is None:
+            self._sync = redis.Redis.from_url(
+                self._url, socket_connect_timeout=1, socket_timeout=1.5, client_name=CLIENT_NAME
+            )
+        return self._sync
+
+    def probe(self) -> None:
+        """Write as a login does, and publish as a push does. Raises `Unavailable`."""
+        name = f"{PREFIX}probe:{secrets.token_hex(4)}"
+        with _reading(), self._reader.pipeline(transaction=False) as pipe:
+            pipe.set(name, "1", px=PROBE_TTL)
+            pipe.publish(name, b"")
+            pipe.execute()
+
+    def sessions(self, key: str) -> list[Entry]:
+        """The sessions of a key on live nodes, oldest first."""
+        with _reading():
+            found = [decode_entry(one) for one in self._reader.hvals(key_name(key))]
+            alive = {node.id for node in self.nodes()} if found else set()
+        return sorted((e for e in found if e.node in alive), key=lambda e: e.since)
+
+    def waiting(self, entries: Sequence[Entry]) -> list[int]:
+        """The bytes that wait for each of these sessions."""
+        with _reading(), self._reader.pipeline(transaction=False) as pipe:
+            for entry in entries:
+                pipe.hget(waiting_name(entry.node), entry.id)
+            return [int(size or 0) for size in pipe.execute()]
+
+    def rooms(self) -> dict[str, int]:
+        """Every room with somebody in it, and how many sessions that is."""
+        counts: dict[str, int] = {}
+        with _reading():
+            for node in self.nodes():
+                rows: Any = self._reader.zrange(rooms_name(node.id), 0, -1, withscores=True)
+                for room, count in rows:
+                    name = text(room)
+                    counts[name] = counts.get(name, 0) + int(count)
+        return counts
+
+    def fullest_rooms(self, limit: int) -> FullestRooms:
+        """The fullest rooms, without a look at all of them."""
+        with _reading():
+            return redis_queries.fullest_rooms(self._reader, self.nodes(), limit)
+
+    def find_keys(self, part: str, limit: int, cursor: int = 0) -> KeyMatches:
+        """About `limit` of the keys with `part` in their name, from a bounded look at them."""
+        with _reading():
+            return redis_queries.find_keys(self._reader, self.nodes(), part, limit, cursor)
+
+    def find_rooms(self, part: str, limit: int, cursor: str = "") -> RoomMatches:
+        """Return about `limit` of the rooms with `part` in their name, from a bounded query."""
+        with _reading():
+            return redis_queries.find_rooms(self._reader, self.nodes(), part, limit, cursor)
+
+    def members(self, room: str) -> list[tuple[str, str]]:
+        """(key, session id) of the sessions in a room, in order."""
+        found: list[tuple[str, str]] = []
+        with _reading():
+            for node in self.nodes():
+                members = self._reader.hgetall(room_name(node.id, room))
+                found += [(text(key), text(name)) for name, key in members.items()]
+        return sorted(found)
+
+    def sizes(self, rooms: Sequence[str], besides: str = "") -> list[int]:
+        """How many sessions are in each of these rooms, without those of the node `besides`."""
+        with _reading():
+            names = [rooms_name(node.id) for node in self.nodes() if node.id != besides]
+            counts = redis_queries.sizes(self._reader, names, rooms)
+        return [counts[room] for room in rooms]
+
+    def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
+        """How many sessions are in a room, and about `limit` of them: it may be a huge one."""
+        count = 0
+        found: dict[Any, Any] = {}
+        with _reading():
+            for node in self.nodes():
+                name = room_name(node.id, room)
+                count += int(self._reader.hlen(name))
+                if len(found) < limit:
+                    some: Any = self._reader.hscan(name, count=limit)[1]
+                    found.update(some)
+        return count, sorted((text(key), text(session)) for session, key in found.items())[:limit]
+
+    def nodes(self) -> list[NodeEntry]:
+        """The live nodes, in order of their numbers; ids of dead ones are dropped on the way."""
+        with _reading():
+            ids = [text(name) for name in self._reader.smembers(f"{PREFIX}nodes")]
+            leases = self._reader.mget([f"{PREFIX}node:{name}" for name in ids]) if ids else []
+            counts = self._reader.mget([count_name(name) for name in ids]) if ids else []
+            written = self._reader.mget([deliveries_name(name) for name in ids]) if ids else []
+            dead = [name for name, lease in zip(ids, leases, strict=True) if lease is None]
+            if dead:
+                self._reader.srem(f"{PREFIX}nodes", *dead)
+        nodes = [
+            replace(
+                msgspec.json.decode(lease, type=NodeEntry),
+                sessions=int(count or 0),
+                deliveries=int(deliveries or 0),
+            )
+            for lease, count, deliveries in zip(leases, counts, written, strict=True)
+            if lease
+        ]
+        return sorted(nodes, key=lambda node: node.number)
+
+    def announce_process(self, process: ProcessEntry) -> None:
+        """Write the entry of a process, which expires."""
+        with _reading():
+            redis_processes.write(self._reader, process)
+
+    def withdraw_process(self, process_id: str) -> None:
+        """Take the entry of a process out."""
+        self._execute(redis_processes.commands_to_forget(process_id))
+
+    def processes(self) -> list[ProcessEntry]:
+        """Return the live processes by kind and name."""
+        with _reading():
+            return redis_processes.read(self._reader)
+
+    def forget_node(self, node_id: str) -> None:
+        """Drop a node's lease; if it is alive its next renewal writes everything again."""
+        self._execute(_forget_commands(node_id))
+
+    def _execute(self, commands: list[tuple[Any, ...]]) -> None:
+        with _reading():
+            for command in commands:
+                self._reader.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+class _reading:  # noqa: N801 - reads as a statement
+    """Turns Redis's errors into `Unavailable`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, redis.RedisError):
+            raise _unavailable(error) from error
+
+
+def _rewrite_commands(entry: Entry) -> list[tuple[Any, ...]]:
+    name = key_name(entry.key)
+    return [("HSET", name, entry.id, _encode(entry)), ("EXPIRE", name, KEY_TTL)]
+
+
+def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
+    names = [f"{PREFIX}node:{node_id}", rooms_name(node_id), count_name(node_id)]
+    names += [deliveries_name(node_id), waiting_name(node_id)]
+    process = redis_processes.commands_to_forget(node_id)
+    return [("DEL", *names), ("SREM", f"{PREFIX}nodes", node_id), *process]
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    """Return an error in our own words: it may reach a client."""
+    return Unavailable(f"Redis {service_faults.of_redis(error)}.")
+
+
+def _settle(future: "asyncio.Future[list[Any]]", replies: list[Any]) -> None:
+    """Hand the replies to who waits for them, or the first error among them."""
+    if future.done():
+        return  # its waiter was cancelled
+    for reply in replies:
+        if isinstance(reply, Exception):
+            future.set_exception(_unavailable(reply))
+            return
+    future.set_result(replies)

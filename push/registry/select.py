@@ -1,0 +1,15 @@
+"""Choice of the registry: Redis's where there is a Redis, else the process's own."""
+
+from functools import lru_cache
+
+from imgo_site.deployment import redis_url
+from push.registry.base import Registry
+from push.registry.memory_registry import MemoryRegistry
+from push.registry.redis_registry import RedisRegistry
+
+
+@lru_cache(maxsize=1)
+def get_registry() -> Registry:
+    """Return the registry of this process: in Redis if `REDIS_URL` is set, else in memory."""
+    url = redis_url()
+    return RedisRegistry(url) if url else MemoryRegistry()

@@ -1,0 +1,88 @@
+"""Asks the view of a request whether its caller may use it, before the body is read."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connection
+from django.http import HttpResponseBase
+from django.urls import ResolverMatch
+from rest_framework.views import APIView
+
+from imgo_site.errors import Unavailable
+from imgo_site.middleware import note_addresses
+from imgo_site.request_limits import view_class
+from push.api.problems import answer_at
+
+logger = logging.getLogger(__name__)
+
+THREADS = 2  # each keeps one database connection while it asks
+PATIENCE = 5.0  # seconds for the database to answer
+
+Told = Callable[[HttpResponseBase | None], None]
+
+
+class EarlyAuthorization:
+    """Runs a view's authentication and permissions on threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, "imgo-body-gate")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def guards(match: ResolverMatch | None) -> bool:
+        """Return whether the view is one of the API's, which name the scopes that they need."""
+        view = view_class(match) if match is not None else None
+        return view is not None and issubclass(view, APIView) and hasattr(view, "scopes")
+
+    def ask(
+        self, match: ResolverMatch | None, request: Any, method: bytes, target: bytes, told: Told
+    ) -> None:
+        """Call `told` with the response that refuses the request, or with None."""
+        assert match is not None
+        scope = request.http_scope(method, target)
+        task = asyncio.get_running_loop().create_task(self._ask(match, scope, told))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, match: ResolverMatch, scope: dict[str, Any], told: Told) -> None:
+        loop = asyncio.get_running_loop()
+        answer: HttpResponseBase | None
+        try:
+            asking = loop.run_in_executor(self._threads, _refusal, match, scope)
+            answer = await asyncio.wait_for(asking, PATIENCE)
+        except TimeoutError:
+            answer = answer_at(scope["path"], Unavailable("The database does not answer."))
+        except Exception:
+            logger.exception("a caller could not be authenticated before its body was read")
+            answer = answer_at(scope["path"], Unavailable("The API key cannot be checked now."))
+        told(answer)
+
+    def close(self) -> None:
+        """End the threads, without waiting for what they ask."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _refusal(match: ResolverMatch, scope: dict[str, Any]) -> HttpResponseBase | None:
+    """Return what the view answers to a caller that it does not let in; None if it does."""
+    try:
+        plain = ASGIRequest(scope, BytesIO())
+        note_addresses(plain)
+        kind = view_class(match)
+        assert kind is not None
+        assert issubclass(kind, APIView)
+        view = kind()
+        view.setup(plain, *match.args, **match.kwargs)
+        view.request = request = view.initialize_request(plain, *match.args, **match.kwargs)
+        view.headers = view.default_response_headers
+        try:
+            view.initial(request, *match.args, **match.kwargs)
+        except Exception as error:  # noqa: BLE001 - the view knows which ones are a caller's
+            return view.handle_exception(error)
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,265 @@
+"""One HTTP connection of a node: what its client may send, and how long it may take for that.
+
+Twisted's own takes any body, counts its timeout anew with every byte, and closes without a word.
+Here headers and bodies have a number, a size and a total deadline; nothing is read that is refused
+already; and what is refused is answered before the connection ends.
+"""
+
+import logging
+import time
+from typing import Any
+from urllib.parse import unquote
+
+from django.http import HttpResponseBase
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.web.http import HTTPChannel
+
+from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, ImgoError, TooLarge, TooSlow
+from imgo_site.names import REQUEST_LINE_MAX
+from imgo_site.request_limits import body_limit, find_view
+from push.api.problems import answer_at
+from push.metrics import definitions as metrics
+from push.server.http_body_limits import Body
+from push.server.http_request import NodeRequest
+from push.server.http_target import BadTarget, read_target
+from push.server.ports import plain_address
+from push.server.tcp_listener import has_proxy_header
+from push.wire.proxy_protocol import ProxyError, parse_proxy_header
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 2  # seconds for a client to read an answer that ends its connection
+LINE_TEXT = (
+    f"The first line and the headers of a request have at most {REQUEST_LINE_MAX} bytes each."
+)
+LENGTH_DIGITS = 18  # of a Content-Length: more is no size, and Python refuses to read 4,301
+
+
+def has_doubtful_length(line: bytes) -> bool:
+    """Tell whether a header gives a body a length that others may read in another way.
+
+    Twisted takes "identity" beside "chunked", and a number of any number of digits.
+    """
+    name, _, value = line.partition(b":")
+    match name.lower():
+        case b"transfer-encoding":
+            return value.strip(b" \t").lower() != b"chunked"
+        case b"content-length":
+            return len(value.strip(b" \t")) > LENGTH_DIGITS
+    return False
+
+
+class Channel(HTTPChannel):
+    """One connection."""
+
+    MAX_LENGTH = REQUEST_LINE_MAX
+    totalHeadersSize = 2 * REQUEST_LINE_MAX  # noqa: N815 - Twisted's name; the first line counts
+    abortTimeout = CLOSE_TIMEOUT  # noqa: N815
+    transport: Any
+    factory: Any
+    requests: list[NodeRequest]
+    _command: bytes
+    _path: Any  # bytes; Twisted's own hints are wrong
+    _version: bytes
+    _is_refused = False
+    _is_idle = False  # between two requests
+    _waits_for_body = False
+    _has_all = False  # the body is here; whether it may be is still being asked
+    _body: Body | None = None
+    _proxy_data: bytes | None = None  # the header of the PROXY protocol, while it is not complete
+    _client: tuple[str, int] | None = None  # as that says
+    since = 0.0  # monotonic seconds: the beginning of this request, or of the connection
+
+    def connectionMade(self) -> None:
+        """Start the deadline of the first request's headers."""
+        self.maxHeaders = conf.MAX_HEADERS
+        self.since = time.monotonic()
+        self.factory.server.admission.enter(self)
+        listener = "ws" if self.transport.getHost().port == conf.WS_PORT else "http"
+        if has_proxy_header(listener, self.getPeer().host):
+            self._proxy_data = b""
+        super().connectionMade()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Give back what this connection held."""
+        self.factory.server.admission.leave(self)
+        self._drop_body()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+    def evict(self) -> None:
+        """Close at once: others need the place."""
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes; they do not restart a deadline, except the first ones of a next request."""
+        if self._is_refused:
+            return
+        if self._is_idle:
+            self._is_idle = False
+            self.since = time.monotonic()
+            self.resetTimeout()  # type: ignore[no-untyped-call]
+        if self._proxy_data is not None and (data := self._read_proxy_header(data)) == b"":
+            return
+        # Not HTTPChannel's own, which restarts it with every byte.
+        super(HTTPChannel, self).dataReceived(data)  # type: ignore[no-untyped-call]
+
+    # The client's address
+
+    def _read_proxy_header(self, data: bytes) -> bytes:
+        """Return what is behind the header with which a proxy's connection begins."""
+        assert self._proxy_data is not None
+        self._proxy_data += data
+        try:
+            header = parse_proxy_header(self._proxy_data)
+        except ProxyError as error:
+            metrics.CLOSES.labels("proxy_header").inc()
+            logger.warning(
+                "a connection of the proxy %s was closed: %s", self.getPeer().host, error
+            )
+            self.evict()
+            return b""
+        if header is None:
+            return b""
+        rest, self._proxy_data = self._proxy_data[header.size :], None
+        if header.address:
+            self._client = header.address, header.port
+        return rest
+
+    def getPeer(self) -> Any:  # noqa: N802
+        """Return where the client is, in IPv4's own form if it is there."""
+        peer = self.transport.getPeer()
+        host, port = self._client or (plain_address(peer.host), peer.port)
+        return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
+
+    # The first line and the headers
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's
+        """Take a line of a request that has not been refused."""
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.refuse(TooLarge(f"Headers have at most {self.totalHeadersSize} bytes."), 431)
+        if not self._is_refused:
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
+        """Refuse a line that is too long."""
+        status = 431 if self.requests else 414
+        self.refuse(TooLarge(LINE_TEXT), status)
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802
+        """Take a header; one too many ends the request."""
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self.refuse(TooLarge(f"A request has at most {self.maxHeaders} headers."), 431)
+            return False
+        if has_doubtful_length(line):
+            self._respondToBadRequestAndDisconnect()
+            return False
+        return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
+
+    def allHeadersReceived(self) -> None:  # noqa: N802
+        """Decide, before any of the body is taken, whether it may come."""
+        request = self.requests[-1]
+        try:
+            self._path = read_target(self._path, self._version, request.requestHeaders)
+        except BadTarget as error:
+            self.refuse(BadRequest(str(error)))
+            return
+        if self.length == 0:
+            super().allHeadersReceived()  # type: ignore[no-untyped-call]
+            return
+        path = unquote(self._path.partition(b"?")[0].decode("latin1"))
+        match = find_view(path)
+        limit = 0 if request.is_upgrade else body_limit(self._command.decode("latin1"), match)
+        self._body = Body(self, self.factory.server.bodies, limit, match)
+        if self.length is not None and self.length > limit:
+            self.refuse(self._body.too_large())
+            return
+        self._waits_for_body = True
+        self.setTimeout(conf.BODY_TIMEOUT)  # type: ignore[no-untyped-call]
+        super().allHeadersReceived()  # type: ignore[no-untyped-call]
+        self._body.begin(self.length, request, self._command, self._path)
+
+    # The body
+
+    def body_received(self, size: int) -> bool:
+        """Count bytes of the body; return whether they may be kept."""
+        if self._is_refused or self._body is None:
+            return False
+        return self._body.add(size)
+
+    def allContentReceived(self) -> None:  # noqa: N802
+        """Hand the request on, unless it was refused or is still being asked about."""
+        if self._is_refused:
+            return
+        if self._body is not None and self._body.is_asking:
+            self._has_all = True
+            return
+        self._waits_for_body = self._has_all = False
+        self.setTimeout(conf.HANDSHAKE_TIMEOUT)  # type: ignore[no-untyped-call]
+        self.factory.server.admission.serve(self)
+        super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def body_allowed(self) -> None:
+        """Go on: the caller may send this body."""
+        if self._has_all:
+            self.allContentReceived()
+        else:
+            self.transport.resumeProducing()
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802
+        """The answer is written: wait for the next request."""
+        self._drop_body()
+        self._is_idle = True
+        self.since = time.monotonic()
+        self.factory.server.admission.enter(self)
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+        if not self.persistent:
+            self._is_refused = True  # nothing more is read; the rest of the answer may be
+            self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
+
+    def _drop_body(self) -> None:
+        if self._body is not None:
+            self._body.drop()
+            self._body = None
+
+    # The end
+
+    def timeoutConnection(self) -> None:  # noqa: N802
+        """A deadline has passed: close, with an answer if there is a request to answer."""
+        if self._is_refused:
+            self.transport.abortConnection()
+        elif self._waits_for_body and self._body is not None and (left := self._body.left()) > 0:
+            self.setTimeout(left)  # type: ignore[no-untyped-call]
+        elif self.requests or self._buffer:
+            self.refuse(TooSlow("The request did not arrive in time."))
+        else:
+            super().timeoutConnection()  # type: ignore[no-untyped-call]
+
+    def refuse(self, error: ImgoError, status: int = 0) -> None:
+        """Answer a request that is not read any further, in the form of its path."""
+        if status:
+            error.status = status
+        path = getattr(self, "_path", b"/").partition(b"?")[0].decode("latin1")
+        self.end_with(answer_at(path, error))
+
+    def end_with(self, response: HttpResponseBase) -> None:
+        """Write an answer, and close our end; the other ends with the client, or in a moment.
+
+        Closing both at once would reset the connection, and the answer might never be read.
+        """
+        if self._is_refused:
+            return
+        self._is_refused = True
+        self._drop_body()
+        metrics.REQUESTS_REFUSED.labels(str(response.status_code)).inc()
+        response["Connection"] = "close"
+        body = getattr(response, "content", b"")
+        response["Content-Length"] = str(len(body))
+        status = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin1")
+        self.transport.write(status + response.serialize_headers() + b"\r\n\r\n" + body)
+        self.transport.resumeProducing()
+        self.transport.loseWriteConnection()
+        self.setTimeout(CLOSE_TIMEOUT)  # type: ignore[no-untyped-call]
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
+        self.refuse(BadRequest("The request is not valid HTTP/1.1."))

@@ -1,0 +1,300 @@
+"""The Daphne server with a raw-TCP listener beside its HTTP and WebSocket ones.
+
+All run on one event loop. Daphne serves HTTP. Sockets of sessions are ours: raw TCP ones from the
+start, a WebSocket's from its upgrade request on (see `takeover.py`). What ours adds to Daphne: a
+`tcp` scope, limits of what a client may send and how slowly it may read, and a shutdown that closes
+sessions with a reason.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+# First: it installs the asyncio reactor before anything else imports Twisted's default one.
+from daphne.server import Server
+
+# isort: split
+from twisted.internet import defer, reactor
+
+from imgo_site import collector, database_threads
+from imgo_site.conf import conf
+from imgo_site.errors import ImgoError
+from imgo_site.shutdown import Shutdown
+from push.bus.background_tasks import Background
+from push.metrics import database_pool
+from push.node.node import Node, get_node, stop_node
+from push.node.runtime import Runtime, finish
+from push.server import ports
+from push.server.early_authorization import EarlyAuthorization
+from push.server.http_body_limits import Bodies
+from push.server.http_channel import Channel
+from push.server.tcp_listener import ROOM_PAUSE, TcpListener
+from push.server.upgrade import DirectRequest, listen_http, scope_of
+from push.session import session_metrics
+from push.session.admission import Admission
+from push.session.socket_link import Care, SocketLink
+from push.status import health
+
+logger = logging.getLogger(__name__)
+
+OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start that is under way
+NODE_TIMEOUT = 5.5  # seconds beyond DRAIN_SECONDS for the node's part of a shutdown
+THREADS_TIMEOUT = 0.5  # seconds for the database threads, when everything else has ended
+CLOSE_TIMEOUT = 2.0  # seconds for applications that are cancelled to end
+SHARED_LOOK = (0.5, 1.5)  # seconds between looks at who listens at shared ports, drawn once
+NEVER = float("inf")
+
+
+class ImgoServer(Server):  # type: ignore[misc]
+    """Listens for HTTP, WebSocket and raw TCP, and holds this process's node.
+
+    `on_started` is called once everything listens.
+    """
+
+    def __init__(self, application: Any, on_started: Callable[[], None]) -> None:
+        super().__init__(
+            application,
+            endpoints=["tcp:port=0"],  # it wants one, which is taken away again
+            # A request whose client has gone ends by itself and gives its database connection back;
+            # ended from outside, while the database is silent, it would keep that for ever.
+            application_close_timeout=NEVER,
+            verbosity=1,
+            ready_callable=self._before_start,
+            server_name="imgo",
+            signal_handlers=False,  # `Shutdown` has its own
+        )
+        self.endpoints: list[str] = []  # `listen_http` listens, at every address of HOST
+        self.failure = ""
+        self._on_started = on_started
+        self.admission = Admission()
+        self.gate = EarlyAuthorization()
+        self.bodies = Bodies(self.gate)
+        self._is_accepting = True
+        self.loop: asyncio.AbstractEventLoop
+        self.care: Care
+        self._listener: TcpListener | None = None
+        self._applications = Background("Exception inside application")
+        self._runtime = Runtime()
+        self._shutdown = Shutdown("the server")
+        self._opening: asyncio.Task[None] | None = None
+        self._is_stopping = False
+        self._ports: list[Any] = []  # Twisted's, that are listened on
+        self._hosts: list[str] = []  # the addresses of HTTP_PORT, listened on or not
+
+    def run(self) -> None:
+        """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
+        health.starting()
+        self._shutdown.on_signals(lambda: reactor.callFromThread(self.stop))
+        super().run()
+        self.gate.close()
+        if not database_threads.close_all(THREADS_TIMEOUT):
+            logger.warning("the database does not answer: its calls under way are left behind")
+        self._shutdown.leave(1 if self.failure else 0)
+
+    def _before_start(self) -> None:
+        self.http_factory.timeOut = conf.HANDSHAKE_TIMEOUT  # for half a request, or none
+        self.http_factory.protocol = Channel
+        self._build_http = self.http_factory.buildProtocol
+        self.http_factory.buildProtocol = self._build_channel
+        reactor.callWhenRunning(self._open)
+
+    def _build_channel(self, address: Any) -> Any:
+        """Return the protocol of a connection that was accepted; pause when there are too many."""
+        if not self.has_room():
+            self._pause_accepting()
+        protocol = self._build_http(address)
+        protocol.requestFactory = DirectRequest
+        return protocol
+
+    def has_room(self) -> bool:
+        """Return whether one more connection may be accepted."""
+        return self.admission.makes_room(len(self.care.poller) + len(self.admission))
+
+    def _pause_accepting(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            for port in self._ports:
+                port.stopReading()
+            self.loop.call_later(ROOM_PAUSE, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        if not self.has_room():
+            self.loop.call_later(ROOM_PAUSE, self._resume_accepting)
+            return
+        self._is_accepting = True
+        for port in self._ports:
+            port.startReading()
+
+    def _open(self) -> None:
+        self.loop = asyncio.get_event_loop()
+        self.care = Care(self.loop, self.admission)
+        self._listen_http()
+        if self.failure:
+            return  # the reactor is told to stop
+        self._opening = self.loop.create_task(self._open_rest())
+        health.watch(self._runtime.failing)
+
+    def _listen_http(self) -> None:
+        try:
+            for port in listen_http(self.http_factory):
+                self.listen_success(port)
+            hosts = [port.getHost() for port in self._ports]
+            self._hosts = [one.host for one in hosts if one.port == conf.HTTP_PORT]
+        except OSError as error:
+            self._fail(ports.reason(error, "IMGO_HTTP_PORT, IMGO_WS_PORT"))
+
+    def _listen_tcp(self) -> None:
+        if conf.TCP_PORT:
+            self._listener = TcpListener(self.care, self.has_room, self.run_link)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.care.tick()
+            session_metrics.node.update_if_due()
+            database_pool.update_if_due()
+
+    async def _open_rest(self) -> None:
+        """Start the node and the TCP listener; then everything listens."""
+        self._runtime.keep("ticking", self._tick)  # needs the running loop
+        try:
+            node = await get_node()
+            await node.cluster_jobs.warm_up()
+            if conf.REUSE_PORT:
+                node.hub.on_drain = partial(self._drain_shared, node)
+                node.hub.on_undrain = partial(self._undrain_shared, node)
+                # Of two that are drained in the same moment, one looks first.
+                every = random.uniform(*SHARED_LOOK)  # noqa: S311
+                self._runtime.repeat("shared ports", partial(self._look_at_shared, node), every)
+            self._listen_tcp()
+            collector.calm()
+            health.started()
+            logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
+            self._on_started()
+        except OSError as error:
+            self._fail(ports.reason(error, f"IMGO_TCP_PORT={conf.TCP_PORT}"))
+        except ImgoError as error:
+            self._fail(f"the node could not be started: {error.message}")
+        except Exception as error:
+            logger.exception("the node could not be started")
+            self._fail(f"the node could not be started: {error}")
+
+    def listen_success(self, port: Any) -> None:
+        """A port is listened on."""
+        self._ports.append(port)
+        super().listen_success(port)
+
+    def listen_error(self, failure: Any) -> None:
+        """A port cannot be listened on: say which setting to change, and stop."""
+        self._fail(f"{failure.getErrorMessage()} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
+
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin the shutdown; does nothing if it has begun."""
+        self._shutdown.begin(self.failure or "it was told to")
+        if not self._is_stopping:
+            self._is_stopping = True
+            super().stop()
+
+    def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
+        """Run the application for a direct link; it ends when the session is open."""
+        application = self.application(scope_of(scope, link), link.receive, link.send)
+        task = self._applications.run(application)
+        task.add_done_callback(lambda done: self._link_done(done, link))
+
+    @staticmethod
+    def _link_done(task: "asyncio.Task[None]", link: SocketLink) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            link.lose()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Daphne's `send`, but it waits for a client that reads slowly."""
+        await super().handle_reply(protocol, message)
+        await protocol.drained()
+
+    def kill_all_applications(self) -> defer.Deferred[None]:
+        """Before the reactor stops: close sessions with a reason, then end what is left."""
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut()))
+
+    async def _drain_shared(self, node: Node) -> None:
+        self._share_ports(is_drained=True)
+        await node.drain_on_order()
+
+    async def _undrain_shared(self, node: Node) -> None:
+        await node.undrain()
+        self._share_ports(is_drained=node.is_draining)
+
+    async def _look_at_shared(self, node: Node) -> None:
+        self._share_ports(is_drained=node.is_draining)
+
+    def _share_ports(self, *, is_drained: bool) -> None:
+        """Leave the ports to others while drained: what comes would be refused here.
+
+        If nobody else listens, probes must be answered: then this node does, drained or not.
+        """
+        if self._is_stopping:
+            return
+        if is_drained and self._others_listen():
+            self._stop_listening()
+            return
+        if not self._ports:
+            self._listen_http()
+        if self._listener is None:
+            self._listen_tcp()
+
+    def _others_listen(self) -> bool:
+        """Return whether others listen at HTTP_PORT; False where that cannot be found out."""
+        try:
+            count = ports.listeners(self._hosts)
+        except OSError as error:  # out of file descriptors: a drain must go on all the same
+            logger.warning("it is not known who else listens: %s", error)
+            return False
+        return count > (len(self._hosts) if self._ports else 0)
+
+    def _stop_listening(self) -> None:
+        for port in self._ports:
+            port.stopListening()
+        self._ports.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _shut(self) -> None:
+        """Stop everything in reverse order of its start, within the time of `Shutdown`."""
+        self._shutdown.begin("the reactor stops")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + conf.DRAIN_SECONDS + NODE_TIMEOUT
+        health.stopping()
+        self._stop_listening()
+        if self._opening is not None:
+            await asyncio.wait([self._opening], timeout=OPENING_TIMEOUT)
+            self._opening.cancel()
+        self._stop_listening()  # what was opened meanwhile
+        await finish(stop_node(OPENING_TIMEOUT), deadline, "the node")
+        await self._end_applications()
+        await self._runtime.stop(deadline)
+        self.care.close()
+        logger.info("the server has stopped, after %.1f s", self._shutdown.taken())
+
+    async def _end_applications(self) -> None:
+        left = [
+            instance
+            for details in self.connections.values()
+            if (instance := details.get("application_instance")) is not None
+        ]
+        for task in (*left, *self._applications.tasks):
+            task.cancel()
+        if left or self._applications.tasks:
+            await asyncio.wait([*left, *self._applications.tasks], timeout=CLOSE_TIMEOUT)
+
+
+def _addresses() -> str:
+    """Return what this node listens on, for the log."""
+    found = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
+    return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in found.items() if port)

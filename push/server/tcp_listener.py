@@ -1,0 +1,143 @@
+"""The raw-TCP listener: accepts connections, and asks proxies of ours where their clients are."""
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from imgo_site.addresses import is_proxy
+from imgo_site.conf import conf
+from push.metrics import definitions as metrics
+from push.server.ports import listen, plain_address
+from push.session.poller import READ
+from push.session.socket_link import Care, SocketLink, TcpLink
+from push.wire.proxy_protocol import ProxyError, parse_proxy_header
+
+logger = logging.getLogger(__name__)
+
+ACCEPTS = 64  # connections accepted before the event loop gets a turn
+ROOM_PAUSE = 0.05  # seconds until it is looked again whether there is room for one more
+ACCEPT_PAUSE = 1.0  # seconds to wait when the process is out of file descriptors
+READ_MAX = 4_096  # bytes
+
+RunLink = Callable[[SocketLink, dict[str, Any]], None]  # link and scope
+Begin = Callable[[socket.socket, str, int, bytes], None]
+
+
+def has_proxy_header(listener: str, peer: str) -> bool:
+    """Return whether connections of a peer to "tcp", "ws" or "http" begin with a PROXY header."""
+    return listener in conf.PROXY_PROTOCOL and is_proxy(peer)
+
+
+class ProxiedSocket:
+    """A connection of a proxy that has not said yet where its client is."""
+
+    def __init__(self, care: Care, sock: socket.socket, begin: Begin, peer: tuple[str, int]):
+        self._care = care
+        self._socket = sock
+        self._begin = begin
+        self._peer = peer
+        self._data = b""
+        care.poller.add(sock.fileno(), self._ready)
+        care.admission.enter(self)
+        self._deadline = care.loop.call_later(conf.HANDSHAKE_TIMEOUT, self.evict)
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002
+        try:
+            data = self._socket.recv(READ_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._data += data
+        if not data:
+            self.evict()
+            return
+        try:
+            header = parse_proxy_header(self._data)
+        except ProxyError as error:
+            metrics.CLOSES.labels("proxy_header").inc()
+            logger.warning("a connection of the proxy %s was closed: %s", self._peer[0], error)
+            self.evict()
+            return
+        if header is not None:
+            self._forget()
+            rest = self._data[header.size :]
+            if header.address:
+                self._begin(self._socket, plain_address(header.address), header.port, rest)
+            else:
+                self._begin(self._socket, *self._peer, rest)
+
+    def _forget(self) -> None:
+        self._deadline.cancel()
+        self._care.admission.leave(self)
+        self._care.poller.remove(self._socket.fileno())
+
+    def evict(self) -> None:
+        """Close at once."""
+        self._forget()
+        self._socket.close()
+
+
+class TcpListener:
+    """Listener for raw TCP connections. Raises OSError when it cannot listen.
+
+    `has_room`: whether one more connection may be accepted. `run_link`: serves a new connection,
+    given its link and its ASGI scope.
+    """
+
+    def __init__(self, care: Care, has_room: Callable[[], bool], run_link: RunLink) -> None:
+        self._care = care
+        self._has_room = has_room
+        self._run_link = run_link
+        self._sockets = listen(conf.TCP_PORT, shared=conf.REUSE_PORT)
+        for sock in self._sockets:
+            care.poller.add(sock.fileno(), lambda _, sock=sock: self._accept(sock))  # type: ignore[misc]
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            if not self._has_room():
+                self._pause(listener, ROOM_PAUSE)
+                return
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Out of file descriptors, most likely. What waits in the backlog keeps waiting.
+                logger.error("connections cannot be accepted: %s", error)
+                self._pause(listener, ACCEPT_PAUSE)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            host, port = plain_address(address[0]), address[1]
+            if has_proxy_header("tcp", host):
+                ProxiedSocket(self._care, sock, self._begin, (host, port))
+            else:
+                self._begin(sock, host, port)
+
+    def _begin(self, sock: socket.socket, host: str, port: int, data: bytes = b"") -> None:
+        """Serve a client; `data` is what it has sent already."""
+        scope: dict[str, Any] = {
+            "type": "tcp",
+            "client": [host, port],
+            "server": [conf.HOST, conf.TCP_PORT],
+        }
+        link = TcpLink(self._care, sock)
+        self._run_link(link, scope)
+        if data:
+            link.received(data)
+
+    def _pause(self, listener: socket.socket, seconds: float) -> None:
+        self._care.poller.watch(listener.fileno(), 0)
+        self._care.loop.call_later(seconds, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener.fileno() != -1:
+            self._care.poller.watch(listener.fileno(), READ)
+
+    def close(self) -> None:
+        """Accept no more."""
+        for sock in self._sockets:
+            self._care.poller.remove(sock.fileno())
+            sock.close()

@@ -1,0 +1,122 @@
+"""Where sockets leave Daphne and Twisted: at upgrade requests.
+
+Daphne's HTTP protocol reads an upgrade request; then its socket is taken off the reactor, so that
+neither autobahn nor a second HTTP parser sees it.
+"""
+
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet import reactor
+
+from imgo_site.conf import conf
+from push.server.http_request import NodeRequest
+from push.server.ports import listen
+from push.session.socket_link import DIRECT_LINK, SocketLink, WebSocketLink
+from push.session.websocket_framing import answer_upgrade, refuse_upgrade
+
+logger = logging.getLogger(__name__)
+
+
+class DirectRequest(NodeRequest):
+    """A node's HTTP request, except that an upgrade becomes a direct link."""
+
+    def process(self) -> Any:
+        """Take over the socket of an upgrade request that is complete."""
+        if not self.is_upgrade or self.unusable_header():
+            return super().process()
+        # Not at once: what the client sent right behind the request is still on its way from
+        # Twisted's line buffer to the channel's, where anything read until then goes as well.
+        self.server.loop.call_soon(self._take_over)
+        return None
+
+    def _take_over(self) -> None:
+        transport, channel, server = self.transport, self.channel, self.server
+        server.protocol_disconnected(self)
+        if not transport.connected:
+            return
+        behind = b"".join(channel._dataBuffer)  # there is no other way to it
+        channel.setTimeout(None)
+        server.admission.leave(channel)
+        sock, unsent = detach(transport)
+        link = WebSocketLink(server.care, sock, b"")
+        try:
+            is_accepted, response = self._answer()
+            scope = self._scope()
+        except Exception:
+            logger.exception("an upgrade request could not be answered")
+            is_accepted, response, scope = False, refuse_upgrade(500, "Internal error.\n"), {}
+        # Twisted's objects hold each other: taken apart they go now, and not when the garbage
+        # collector comes by, which would be kilobytes for each session of a storm.
+        for part in (transport, channel, self):
+            part.__dict__.clear()
+        if unsent:  # an answer to a request before this one
+            link.write(unsent)
+        if not is_accepted:
+            link.refuse(response)
+            return
+        link.response = response
+        server.run_link(link, scope)
+        if behind:
+            link.received(behind)
+
+    def _answer(self) -> tuple[bool, bytes]:
+        return answer_upgrade(
+            self.method.decode("latin1"),
+            self.uri.decode("latin1"),
+            self.clientproto.decode("latin1"),
+            [
+                (name.decode("latin1"), value.decode("latin1"))
+                for name, values in self.requestHeaders.getAllRawHeaders()
+                for value in values
+            ],
+        )
+
+    def _scope(self) -> dict[str, Any]:
+        scope = self.http_scope(self.method, self.uri)
+        return {
+            **scope,
+            "type": "websocket",
+            "scheme": "ws",
+            "raw_path": self.uri.partition(b"?")[0],
+            "root_path": "",
+            "subprotocols": [],
+        }
+
+
+def detach(transport: Any) -> tuple[socket.socket, bytes]:
+    """Take the socket of a Twisted connection away from it and from the reactor.
+
+    The bytes are those that were written and that the kernel does not have yet.
+    """
+    transport.stopReading()
+    transport.stopWriting()
+    transport.unregisterProducer()
+    transport.connected = False  # it must not be read from, written to or closed any more
+    transport.protocol = None
+    unsent = b"".join([transport.dataBuffer[transport.offset :], *transport._tempDataBuffer])
+    sock = socket.socket(fileno=transport.socket.detach())
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock, unsent
+
+
+def http_ports() -> list[int]:
+    """Where HTTP and WebSocket are listened for, each port once."""
+    return list(dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port))
+
+
+def listen_http(factory: Any) -> Iterator[Any]:
+    """Listen for HTTP and WebSocket at every address of HOST. Raises OSError."""
+    for number in http_ports():
+        for sock in listen(number, shared=conf.REUSE_PORT):
+            with sock:
+                # It takes a copy of the descriptor.
+                yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+
+
+def scope_of(scope: dict[str, Any], link: SocketLink) -> dict[str, Any]:
+    """A scope for the ASGI application, with its direct link."""
+    return {**scope, "asgi": {"version": "3.0"}, DIRECT_LINK: link}

@@ -1,0 +1,112 @@
+"""Keeps one Celery worker a partition running.
+
+A worker that dies is replaced. So is one that lives but takes no tasks, which happens to Celery
+when its connection to Redis was lost at the wrong moment (celery#8030, #9054): the canary tells.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from imgo_site.conf import conf
+from imgo_site.database_threads import use_own_connection
+from push.metrics.shared_directory import SharedMetrics
+from push.metrics.worker_endpoint import WorkerMetrics
+from push.node.process_list import announcer
+from push.server import supervisor
+from push.status import vitals
+from push.tasks import queue_of
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(supervisor.Child):
+    """The process of one partition."""
+
+    def __init__(self, partition: int, log_level: str, shared: SharedMetrics | None = None) -> None:
+        self.partition = partition
+        name = f"imgo{partition}-{time.time_ns():x}@%h"
+        command = [sys.executable, "-m", "celery", "-A", "imgo_site"]
+        command += ["--quiet", "worker"]  # without a banner for each partition
+        command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
+        command += ["--concurrency", "1"]
+        # The port is its supervisor's, who answers for it.
+        environment = {**os.environ, "IMGO_WORKER_METRICS_PORT": "0"}
+        super().__init__(f"the worker of partition {partition}", command, environment, shared)
+
+
+class DeafnessQuery:
+    """Asks the database which workers take no tasks, on a thread of its own, one at a time.
+
+    The supervisor must go on while the database is silent.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._found: list[int] = []
+
+    def begin(self) -> None:
+        """Start a query, unless the one before still waits for its answer."""
+        if self._thread is not None and self._thread.is_alive():
+            logger.warning("whether workers are deaf is not known: the database does not answer")
+            return
+        self._thread = threading.Thread(target=self._ask, name="imgo-deafness", daemon=True)
+        self._thread.start()
+
+    def take(self) -> list[int]:
+        """Return the partitions that the last query has found, once."""
+        found, self._found = self._found, []
+        return found
+
+    def _ask(self) -> None:
+        use_own_connection()
+        try:
+            self._found = vitals.deaf_workers()
+        except DatabaseError as error:
+            logger.warning("whether workers are deaf is not known: %s", error)
+        finally:
+            connection.close()
+
+
+class Supervisor(supervisor.Supervisor):
+    """Runs the workers of some partitions until it is told to stop.
+
+    Raises OSError when `WORKER_METRICS_PORT` cannot be listened on.
+    """
+
+    stop_grace = 6.0  # seconds: a worker ends itself one second earlier
+
+    def __init__(self, partitions: Sequence[int], log_level: str) -> None:
+        self._metrics = WorkerMetrics() if conf.WORKER_METRICS_PORT else None
+        shared = self._metrics.shared if self._metrics else None
+        self._workers = [Worker(one, log_level, shared) for one in partitions]
+        super().__init__(self._workers)
+        self._next_check = 0.0  # monotonic seconds
+        self._deafness = DeafnessQuery()
+
+    def run(self) -> None:
+        """Return when all workers have ended after a SIGTERM or SIGINT. For the main thread."""
+        announcer().start("supervisor", partitions=tuple(one.partition for one in self._workers))
+        if self._metrics is not None:
+            self._metrics.start()
+        super().run()
+        if self._metrics is not None:
+            self._metrics.stop()
+
+    def look_further(self, now: float) -> None:
+        """Replace those that take no tasks."""
+        if now >= self._next_check:
+            self._next_check = now + conf.CANARY_INTERVAL
+            self._deafness.begin()
+        deaf = self._deafness.take()
+        for worker in self._workers:
+            young = now - worker.started <= supervisor.HEALTHY_AFTER
+            if worker.partition in deaf and not young:
+                logger.error("partition %d: the worker is deaf, it is replaced", worker.partition)
+                worker.replace(now)

@@ -1,0 +1,82 @@
+"""Admission of connections: how many may be open that have not authenticated.
+
+A connection is *waiting* while its client owes bytes: the rest of a request, or an auth frame. At
+the limit the one that has waited longest is closed, so that clients that never finish cannot keep
+others out. Young ones are never closed: their bytes may be in the kernel already. Then listeners
+pause, and new connections wait in the kernel's backlog.
+"""
+
+import logging
+import time
+from typing import Protocol
+
+from imgo_site import open_files
+from imgo_site.conf import conf
+from push.metrics import definitions as metrics
+
+logger = logging.getLogger(__name__)
+
+YOUNG = 1.0  # seconds that a client has in any case
+SHARE = 4  # of the files that sessions may use, unauthenticated connections get one part in this
+LOG_EVERY = 10.0  # seconds
+
+
+class Waiting(Protocol):
+    """A connection whose client owes bytes."""
+
+    def evict(self) -> None:
+        """Close it at once."""
+
+
+class Admission:
+    """The connections of one node that have not authenticated, in order of age."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Waiting, float] = {}  # monotonic seconds; the oldest first
+        self._served: set[object] = set()  # not authenticated either, but they wait for us
+        self._logged = 0.0
+
+    def enter(self, connection: Waiting) -> None:
+        """Note that a connection's client owes bytes from now on."""
+        self._served.discard(connection)
+        self._waiting[connection] = time.monotonic()
+
+    def serve(self, connection: Waiting) -> None:
+        """Note that a client has sent what it owed: its time is ours to keep now."""
+        if self._waiting.pop(connection, None) is not None:
+            self._served.add(connection)
+
+    def leave(self, connection: Waiting) -> None:
+        """Forget a connection that is closed, or is a session now."""
+        self._waiting.pop(connection, None)
+        self._served.discard(connection)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._waiting) + len(self._served)
+
+    def makes_room(self, sockets: int) -> bool:
+        """Return whether one more may be accepted; close the slowest if it has to go for that.
+
+        `sockets`: all that this process holds, sessions included.
+        """
+        room = open_files.limits()[0] - open_files.RESERVED
+        if sockets >= room:
+            self._log(f"{sockets} sockets are open, and the limit of open files allows {room}")
+            return False
+        if len(self) < min(conf.MAX_UNAUTHENTICATED, max(1, room // SHARE)):
+            return True
+        oldest = next(iter(self._waiting.items()), None)
+        if oldest is None or time.monotonic() - oldest[1] < YOUNG:
+            return False
+        self.leave(oldest[0])
+        metrics.EVICTED.inc()
+        self._log(f"{len(self) + 1} have not authenticated (MAX_UNAUTHENTICATED)")
+        oldest[0].evict()
+        return True
+
+    def _log(self, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._logged > LOG_EVERY:
+            self._logged = now
+            logger.warning("connections cannot be accepted: %s", reason)

@@ -1,0 +1,166 @@
+"""Whether the parts do their work: the database, the layer, the workers, the outbox."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from imgo_site.conf import conf
+from imgo_site.deployment import has_workers
+from imgo_site.errors import Unavailable
+from imgo_site.estimates import EXACT_MAX, bounded_count, estimated_count
+from offline import outbox_queue
+from offline.models import Outbox, Pending
+from push.bus import service_faults
+from push.metrics import database_pool
+from push.metrics import definitions as metrics
+from push.models import Canary, Duty
+from push.registry.select import get_registry
+from push.status import health, readiness
+from push.status.bounded_query import BoundedQuery
+
+DEAF_AFTER = 3  # canary intervals
+COUNTED_MAX = 10_000  # pending rows that are counted, some milliseconds; more are estimated
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The outbox: messages not fanned out yet, the oldest's age in seconds, and those parked."""
+
+    count: int
+    oldest: float
+    parked: int
+
+
+def deaf_workers() -> list[int]:
+    """The partitions from whose queues nobody has taken a canary for too long."""
+    limit = DEAF_AFTER * conf.CANARY_INTERVAL
+    return [n for n, seconds in Canary.objects.silence(limit).items() if seconds > limit]
+
+
+def outbox() -> Waiting:
+    """Return how much waits to be fanned out: exact numbers up to 10,000, estimates above."""
+    count = bounded_count(Outbox.objects.filter(parked_at=None).order_by("partition", "message"))
+    if count > EXACT_MAX:
+        count = max(count, estimated_count(Outbox))
+    oldest = max(outbox_queue.partition_ages().values(), default=0.0)
+    parked = bounded_count(Outbox.objects.exclude(parked_at=None).order_by("pk"))
+    return Waiting(count, max(0.0, oldest), parked)
+
+
+def pending() -> int:
+    """How many deliveries are pending: never a count of a large table."""
+    count: int = Pending.objects.order_by()[: COUNTED_MAX + 1].count()
+    if count > COUNTED_MAX and connection.vendor == "postgresql":
+        table = Pending._meta.db_table
+        with connection.cursor() as cursor:
+            # What the statistics say that was inserted and not deleted again.
+            cursor.execute(
+                "SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = %s::regclass", [table]
+            )
+            row = cursor.fetchone()
+        count = max(count, row[0] if row else 0)
+    return count
+
+
+def report() -> tuple[bool, dict[str, Any]]:
+    """Return whether this process can do its job, and what was found, for `/readyz`.
+
+    It does what a login and a push need, within a look's patience. Deaf workers and a broker that
+    is unavailable do not make it unready: nodes send what is overdue, only later.
+    """
+    checks: dict[str, Any] = {"process": health.current().value}
+    is_ready = health.current() is health.State.READY
+    for look in (_query_database, _query_layer, _query_broker):
+        look.begin()
+    try:
+        checks |= _query_database()
+    except DatabaseError as error:
+        checks["database"], is_ready = service_faults.of_database(error), False
+    except TimeoutError:
+        checks["database"], is_ready = "does not answer", False
+    try:
+        checks["layer"] = _query_layer()
+    except TimeoutError:
+        checks["layer"] = "does not answer"
+    is_ready = is_ready and checks["layer"] == "ok"
+    checks |= _slower_parts()
+    fine = {"ok", "in this process"}
+    is_fine = is_ready and all(value in fine for value in checks.values())
+    status = "ok" if is_fine else "degraded" if is_ready else "unavailable"
+    return is_ready, {"status": status, "checks": checks}
+
+
+def _slower_parts() -> dict[str, str]:
+    """Return what makes this process slower than it should be; nothing is named that is well."""
+    found = {}
+    try:
+        broker = _query_broker()
+    except TimeoutError:
+        broker = "does not answer"
+    if broker != "ok":
+        found["broker"] = broker
+    if failing := health.failing():
+        found["tasks"] = f"failing: {', '.join(failing)}"
+    return found
+
+
+def _database_checks() -> dict[str, str]:
+    readiness.try_database()
+    deaf = deaf_workers()
+    checks = {"database": "ok"}
+    if not has_workers():
+        checks["workers"] = "in this process"
+    else:
+        names = ", ".join(map(str, deaf))
+        checks["workers"] = f"nobody takes tasks for partition {names}" if deaf else "ok"
+    if parked := outbox().parked:
+        checks["outbox"] = f"{parked} messages are parked"
+    return checks
+
+
+def _layer_check() -> str:
+    try:
+        readiness.try_layer(get_registry())
+    except Unavailable as error:
+        return error.message.removeprefix("Redis ").removesuffix(".")
+    return "ok"
+
+
+_query_database = BoundedQuery(_database_checks)
+_query_layer = BoundedQuery(_layer_check)
+_query_broker = BoundedQuery(readiness.try_broker)
+
+
+def refresh_metrics() -> None:
+    """Bring the gauges that are about the whole installation up to date. Never raises."""
+    try:
+        _refresh()
+        metrics.DATABASE_UP.set(1)
+    except (DatabaseError, TimeoutError):
+        metrics.DATABASE_UP.set(0)
+    database_pool.note()
+
+
+def _read_gauges() -> None:
+    limit = DEAF_AFTER * conf.CANARY_INTERVAL
+    for partition, seconds in Canary.objects.silence(limit).items():
+        metrics.WORKER_SILENCE.labels(str(partition)).set(seconds)
+        metrics.WORKER_DEAF.labels(str(partition)).set(seconds > limit)
+    metrics.PENDING.set(pending())
+    waiting = outbox()
+    metrics.OUTBOX.set(waiting.count)
+    metrics.OUTBOX_AGE.set(waiting.oldest)
+    metrics.OUTBOX_PARKED.set(waiting.parked)
+    row = Duty.objects.filter(name="balance").first()
+    if row is not None and row.result:
+        settled = row.result["settled"]
+        for name in ("accepted", "pending", "missing"):
+            metrics.BALANCE.labels(name, "").set(row.result[name])
+        for name, count in settled.items():
+            kind, _, reason = name.partition(":")
+            metrics.BALANCE.labels(kind, reason).set(count)
+
+
+_refresh = BoundedQuery(_read_gauges)

@@ -1,0 +1,89 @@
+"""publish: order, one loop for all callers, and the node's loop while there is one."""
+
+import asyncio
+import threading
+
+import pytest
+
+from push.bus import publish as module
+from push.bus.envelope import close_envelope
+from push.bus.publish import publish, use_loop
+from tests import in_thread
+
+
+def orders(*codes: int):
+    return [close_envelope("test.group", [], code) for code in codes]
+
+
+async def test_envelopes_arrive_in_order(listen):
+    heard = await listen("test.group")
+    await in_thread(publish, orders(*range(50)))
+    assert [message["code"] for message in await heard()] == list(range(50))
+
+
+async def test_publishers_of_many_threads_keep_their_own_order(listen):
+    heard = await listen("test.group")
+
+    async def publish_some(start: int) -> None:
+        for n in range(10):
+            await in_thread(publish, orders(start + n))
+
+    await asyncio.gather(*(publish_some(100 * place) for place in range(5)))
+    codes = [message["code"] for message in await heard()]
+    assert sorted(codes) == [100 * place + n for place in range(5) for n in range(10)]
+    for place in range(5):
+        mine = [code for code in codes if code // 100 == place]
+        assert mine == sorted(mine)
+
+
+async def test_nothing_is_nothing(listen):
+    heard = await listen("test.group")
+    await in_thread(publish, [])
+    assert await heard() == []
+
+
+def publishing_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "imgo-publish"]
+
+
+async def test_a_process_without_a_node_has_one_loop_of_its_own(listen):
+    await listen("test.group")
+    for _ in range(3):
+        await in_thread(publish, orders(1))
+    assert len(publishing_threads()) == 1
+
+
+@pytest.fixture
+def own_loop(monkeypatch):
+    """As in a process that has published nothing yet."""
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_own_loop", None)
+        yield
+        use_loop(None)
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "imgo-publish":
+                module._own_loop.call_soon_threadsafe(module._own_loop.stop)
+                thread.join(10)
+                module._own_loop.close()
+
+
+async def test_a_process_publishes_on_its_nodes_loop_while_there_is_one(listen, own_loop):
+    heard = await listen("test.group")
+    before = publishing_threads()
+    use_loop(asyncio.get_running_loop())
+    await in_thread(publish, orders(7))
+    assert [message["code"] for message in await heard()] == [7]
+    assert publishing_threads() == before
+    use_loop(None)
+    await in_thread(publish, orders(8))
+    assert [message["code"] for message in await heard()] == [8]
+    assert len(publishing_threads()) == len(before) + 1
+
+
+def test_a_node_that_is_gone_takes_no_publisher_along(own_loop):
+    gone = asyncio.new_event_loop()
+    gone.close()
+    use_loop(gone)
+    publish(orders(1))
+    assert publishing_threads()

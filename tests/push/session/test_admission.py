@@ -1,0 +1,71 @@
+"""How many connections may be open that have not authenticated."""
+
+import pytest
+
+from imgo_site import open_files as files
+from push.metrics import definitions as metrics
+from push.session import admission as module
+from push.session.admission import Admission
+
+
+class Connection:
+    is_evicted = False
+
+    def evict(self):
+        self.is_evicted = True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Call it with seconds to let them pass."""
+    now = [1_000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+@pytest.fixture
+def full(imgo, clock):
+    """An admission that is full, and its connections."""
+    imgo(MAX_UNAUTHENTICATED=3)
+    admission, connections = Admission(), [Connection() for _ in range(3)]
+    for connection in connections:
+        assert admission.makes_room(10)
+        admission.enter(connection)
+        clock(0.1)
+    return admission, connections
+
+
+def test_room_at_the_limit_costs_the_oldest_its_place(full, clock):
+    admission, connections = full
+    clock(module.YOUNG)
+    before = metrics.EVICTED._value.get()
+    assert admission.makes_room(10)
+    assert [one.is_evicted for one in connections] == [True, False, False]
+    assert len(admission) == 2
+    assert metrics.EVICTED._value.get() == before + 1
+
+
+def test_room_is_not_made_of_young_connections(full):
+    admission, connections = full
+    assert not admission.makes_room(10)
+    assert not any(one.is_evicted for one in connections)
+
+
+def test_room_is_not_made_of_connections_that_wait_for_us(full, clock):
+    admission, connections = full
+    for connection in connections:
+        admission.serve(connection)
+    clock(60)
+    assert not admission.makes_room(10)
+    admission.leave(connections[0])
+    assert admission.makes_room(10)
+
+
+def test_room_ends_where_the_files_for_sessions_begin(clock, monkeypatch):
+    monkeypatch.setattr(files, "limits", lambda: (files.RESERVED + 40, files.RESERVED + 40))
+    admission = Admission()
+    for _ in range(40 // module.SHARE):
+        assert admission.makes_room(0)
+        admission.enter(Connection())
+    assert not admission.makes_room(0)
+    assert not Admission().makes_room(40)
