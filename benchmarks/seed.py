@@ -24,12 +24,14 @@ def pending(first: int, keys: int, messages: int, body: str) -> None:
     """For each of `keys` keys, from number `first` on, so many messages."""
     from django.db import transaction
 
-    from offline.models import Message, NewMessage, Outbox
+    from offline.models import Outbox
+    from offline.store import insert
+    from offline.values import NewMessage
 
     for key in range(first, first + keys):
         new = NewMessage(body.encode(), 86_400, keys=(f"bench-{key}",), by="bench")
         with transaction.atomic():
-            Message.objects.store([new] * messages)
+            insert([new] * messages)
     Outbox.objects.all().delete()  # as if fanned out long ago, to nobody
 
 

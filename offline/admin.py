@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from accounts.callers import with_caller_names
 from imgo_site.tables import ReadOnlyAdmin
-from offline import records
+from offline import history
 from offline.models import Event, Message, Outbox, Pending
 
 KEYS_SHOWN = 200  # of a message's keys
@@ -61,18 +61,18 @@ class MessageAdmin(ReadOnlyAdmin):
     @admin.display(description="fan-out")
     def fan_out(self, message: Message) -> str:
         """Done, waiting, or parked with its error."""
-        found = records.fan_out(message)
+        found = history.fan_out(message)
         return f"{found['state']} {found.get('error', '')}".strip()
 
     @admin.display(description="what became of it")
     def what_became_of_it(self, message: Message) -> SafeString:
         """A table of its keys."""
-        recorded = records.find(message.pk)
+        recorded = history.find(message.pk)
         keys: list[str] = message.keys or []
         if recorded is None or not keys:
             text = "Only pushes to keys are recorded by key."
             if recorded is not None and message.audience != Message.Audience.KEYS:
-                reach = records.reach_of(recorded)
+                reach = history.reach_of(recorded)
                 text = f"Written to {reach['sessions']} sessions of {reach['nodes']} nodes."
             return format_html("<p>{}</p>", text)
         rows = format_html_join(
@@ -86,7 +86,7 @@ class MessageAdmin(ReadOnlyAdmin):
                     row.session,
                     ", ".join(f"{session} {at:%H:%M:%S}" for session, at in row.sent),
                 )
-                for row in records.deliveries(recorded, keys[:KEYS_SHOWN])
+                for row in history.deliveries(recorded, keys[:KEYS_SHOWN])
             ),
         )
         more = f"and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""

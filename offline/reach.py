@@ -1,46 +1,21 @@
 """Reach: how many sessions a push to a room or to everyone was written to, as nodes report it."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from django.db import connection, models
+from django.db import connection
 
-from offline.messages import CHUNK
-
-
-class ReachManager(models.Manager["Reach"]):
-    """Adds up what the nodes report."""
-
-    def add(self, counts: Sequence[tuple[int, int]]) -> None:
-        """Add one node's (message id, sessions). Messages without a record are left out.
-
-        In order of id: two nodes that report the same messages do not wait for each other.
-        """
-        ordered = sorted(counts)
-        for start in range(0, len(ordered), CHUNK):
-            chunk = ordered[start : start + CHUNK]
-            marks = ", ".join(["(CAST(%s AS bigint), CAST(%s AS integer))"] * len(chunk))
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    _ADD.format(marks=marks), [value for pair in chunk for value in pair]
-                )
+from offline.sql import chunks
 
 
-class Reach(models.Model):
-    """What has been reported of one message."""
+def add_counts(counts: Sequence[tuple[int, int]]) -> None:
+    """Add one node's (message id, sessions). Messages without a record are left out.
 
-    message_id = models.BigIntegerField(primary_key=True)
-    sessions = models.IntegerField()
-    nodes = models.IntegerField()
-
-    objects: ClassVar[ReachManager] = ReachManager()
-
-    class Meta:
-        app_label = "offline"
-        verbose_name_plural = "reach"
-
-    def __str__(self) -> str:
-        return f"message {self.message_id}: {self.sessions} sessions of {self.nodes} nodes"
+    In order of id: two nodes that report the same messages do not wait for each other.
+    """
+    for chunk in chunks(sorted(counts)):
+        marks = ", ".join(["(CAST(%s AS bigint), CAST(%s AS integer))"] * len(chunk))
+        with connection.cursor() as cursor:
+            cursor.execute(_ADD.format(marks=marks), [value for pair in chunk for value in pair])
 
 
 _ADD = """

@@ -1,210 +1,42 @@
-"""Storing messages on Postgres: one round trip, and what is needed to learn its fate."""
+"""Store messages, and find out what became of the transaction that did."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-import msgspec
-from django.db import connection
-
-from imgo_site.conf import conf
-from imgo_site.postgres.connection import Connection
-from imgo_site.postgres.outcome import SERVER, Outcome, Trace, find_out
-from offline.messages import NewMessage, recipients_of
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a transaction stored, in the order of the messages.
-
-    `ids`: of a message whose dedupe id was used before, the first one's id. `is_new`: whether
-    this transaction stored the message. `at`: the time that its rows carry. `trace` and `at` are
-    None where there is no question to ask later: on SQLite.
-    """
-
-    ids: list[int]
-    is_new: list[bool]
-    trace: Trace | None = None
-    at: datetime | None = None
-
-    def find_out(self) -> Outcome:
-        """Ask what became of the transaction, after the answer to its COMMIT was lost."""
-        new = [
-            message_id for message_id, is_new in zip(self.ids, self.is_new, strict=True) if is_new
-        ]
-        if not new:
-            return Outcome.COMMITTED  # by those that stored them
-        if self.trace is None:
-            return Outcome.UNKNOWN
-        return find_out(self.trace, _PROOF, [new[0], self.at])
-
-
-@dataclass(frozen=True, slots=True)
-class DedupeTable:
-    """Where dedupe ids are kept, and for how long: `window`, seconds."""
-
-    name: str
-    window: float
+from imgo_site.postgres.outcome import Outcome, find_out
+from offline.sql import dialect
+from offline.values import DedupeTable, NewMessage, Stored
 
 
 def insert(
     messages: Sequence[NewMessage],
-    partitions: int,
+    partitions: int = 1,
     dedupe: DedupeTable | None = None,
     begin: str = "",
 ) -> Stored:
-    """Insert messages, what is pending for their keys, and what is to be fanned out.
+    """Insert messages, their pending rows, and their outbox rows.
 
-    It takes one round trip. Messages are sent as one JSON text in one statement: an array for
-    each column would cost ten times the Python. One message to at most one key is sent in
-    statements of one row each, which cost half of the Postgres. A message whose dedupe id its
-    caller used within the window is not stored again. The same dedupe id must not occur twice.
-    `partitions`: how many there are. `dedupe`: None ignores dedupe ids. `begin`: statements that
-    run before.
+    On Postgres that is one round trip. On SQLite, call it inside a transaction.
+
+    `partitions`: how many there are. `dedupe`: None ignores dedupe ids; with a table, a message
+    whose dedupe id its caller used within the window is not stored again. The same dedupe id must
+    not occur twice in `messages`. `begin`: SQL statements that run before, in the same round trip.
+    `dedupe` and `begin` need Postgres.
     """
-    if dedupe is not None and not any(new.dedupe_id for new in messages):
-        dedupe = None
-    if dedupe is None and len(messages) == 1 and len(messages[0].keys) < 2:
-        sql, values = _for_one(messages[0], partitions)
-        (message_id, at), trace = _execute(begin + sql, values)
-        return Stored([message_id], [True], trace, at)
-    sql = _INSERT.format(claims="", new="given", answer=_ANSWER)
-    if dedupe is not None:
-        claims = _CLAIMS.format(table=dedupe.name, window=float(dedupe.window))
-        sql = _INSERT.format(claims=claims, new="claimed", answer=_ANSWER_CLAIMED)
-    values = [conf.RECORD_KEEP, msgspec.json.encode(messages).decode(), partitions]
-    (ids, is_new, at), trace = _execute(begin + sql, values)
-    return Stored(ids, is_new or [True] * len(ids), trace, at)
+    if not messages:
+        return Stored([], [])
+    return dialect().insert(messages, partitions, dedupe, begin)
 
 
-def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
-    """Return statements of one row each for one message, and their values."""
-    keys = json.dumps(new.keys) if new.audience == "keys" else None
-    sql = _MESSAGE
-    values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
-    values += [new.is_json, new.by, new.ensure, new.speed, recipients_of(new)]
-    values += [new.ttl, max(new.ttl, conf.RECORD_KEEP)]
-    for key in new.keys if new.stored else ():
-        sql += _PENDING
-        values += [key, new.ttl]
-    for partition in new.partitions:
-        sql += _OUTBOX
-        values += [partition, partitions, new.origin]
-    return sql, values
+def find_outcome(stored: Stored) -> Outcome:
+    """Query what became of a transaction, after the answer to its COMMIT was lost."""
+    new = [
+        message_id for message_id, is_new in zip(stored.ids, stored.is_new, strict=True) if is_new
+    ]
+    if not new:
+        return Outcome.COMMITTED  # by the transactions that stored the messages
+    if stored.trace is None:
+        return Outcome.UNKNOWN
+    return find_out(stored.trace, _PROOF, [new[0], stored.at])
 
-
-def _execute(sql: str, values: list[Any]) -> tuple[list[Any], Trace]:
-    """Run statements of which one returns a row, whose last column is the transaction's id.
-
-    Returns the other columns, and the trace of the transaction.
-    """
-    connection.ensure_connection()
-    raw = connection.connection
-    server: tuple[int, str] | None = getattr(raw, "server", None)
-    rows: list[Any] = []
-    with connection.cursor() as cursor:
-        cursor.execute(sql if server else sql + SERVER, values)
-        has_more: bool | None = True
-        while has_more:
-            rows += cursor.fetchall() if cursor.description else []
-            has_more = cursor.nextset()
-    *row, xid = rows[0]
-    server = server or rows[1]
-    if isinstance(raw, Connection):
-        raw.server = server
-    return row, Trace(xid, *server)
-
-
-# All statements of one round trip have the same statement_timestamp().
-_MESSAGE = """
-    INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by,
-                                 ensure, speed, recipients, created_at, expires_at, keep_until)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp(),
-            statement_timestamp() + %s * interval '1 second',
-            statement_timestamp() + %s * interval '1 second')
-    RETURNING id, created_at, pg_current_xact_id()::text;
-"""
-_PENDING = """
-    INSERT INTO offline_pending (message_id, key, expires_at)
-    VALUES (currval('offline_message_id_seq'), %s,
-            statement_timestamp() + %s * interval '1 second');
-"""
-_OUTBOX = """
-    INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                origin)
-    VALUES (currval('offline_message_id_seq'), %s, %s, statement_timestamp(), 0, '', %s);
-"""
-
-# The ids are drawn before the rows are stored, so that a dedupe id and its message can be stored
-# together. They are in the order of the messages. The JSON's names are the fields of NewMessage.
-_INSERT = """
-    WITH given AS MATERIALIZED (
-        SELECT nextval('offline_message_id_seq') AS id, statement_timestamp() AS created_at,
-               statement_timestamp() + ttl * interval '1 second' AS expires_at,
-               statement_timestamp() + greatest(ttl, %s) * interval '1 second' AS keep_until,
-               given.*
-        FROM ROWS FROM (
-            json_to_recordset(%s) AS (
-                audience text, room text, keys jsonb, stored boolean, op integer, body text,
-                is_json boolean, by text, ensure boolean, speed integer, ttl float8,
-                partitions integer[], origin text, dedupe_id text)
-        ) WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by, ensure,
-                                    speed, ttl, partitions, origin, dedupe_id, place)
-    ),
-    {claims}
-    stored AS (
-        INSERT INTO offline_message (id, audience, room, keys, stored, op, body, is_json, by,
-                                     ensure, speed, recipients, created_at, expires_at, keep_until)
-        SELECT id, audience, room, CASE WHEN audience = 'keys' THEN keys END, stored, op,
-               decode(body, 'base64'), is_json, by, ensure, speed,
-               CASE WHEN stored THEN jsonb_array_length(keys) ELSE 0 END,
-               created_at, expires_at, keep_until
-        FROM {new}
-    ),
-    owed AS (
-        INSERT INTO offline_pending (message_id, key, expires_at)
-        SELECT id, key, expires_at FROM {new}, jsonb_array_elements_text(keys) AS key WHERE stored
-    ),
-    queued AS (
-        INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                    origin)
-        SELECT id, partition, %s, created_at, 0, '', origin
-        FROM {new}, unnest(partitions) AS partition
-    )
-    {answer};
-"""
-
-_ANSWER = """
-    SELECT array_agg(id ORDER BY place), NULL, min(created_at), pg_current_xact_id()::text
-    FROM given
-"""
-
-# A dedupe id that another transaction is storing is waited for. DO UPDATE, because DO NOTHING
-# returns no row, and the other's row is too new for this statement to select. In one order for
-# all: two arrays at once must not wait for each other.
-_CLAIMS = """
-    kept AS (
-        INSERT INTO {table} AS known (by, dedupe_id, message_id, created_at)
-        SELECT by, dedupe_id, id, created_at FROM given WHERE dedupe_id <> '' ORDER BY dedupe_id
-        ON CONFLICT (by, dedupe_id) DO UPDATE SET
-            message_id = CASE WHEN known.created_at > excluded.created_at - interval '{window} s'
-                              THEN known.message_id ELSE excluded.message_id END,
-            created_at = CASE WHEN known.created_at > excluded.created_at - interval '{window} s'
-                              THEN known.created_at ELSE excluded.created_at END
-        RETURNING dedupe_id, message_id
-    ),
-    answered AS MATERIALIZED (
-        SELECT given.*, coalesce(kept.message_id, given.id) AS message_id
-        FROM given LEFT JOIN kept USING (dedupe_id)
-    ),
-    claimed AS (SELECT * FROM answered WHERE message_id = id),
-"""
-_ANSWER_CLAIMED = """
-    SELECT array_agg(message_id ORDER BY place), array_agg(message_id = id ORDER BY place),
-           min(created_at), pg_current_xact_id()::text
-    FROM answered
-"""
 
 _PROOF = "SELECT 1 FROM offline_message WHERE id = %s AND created_at = %s"

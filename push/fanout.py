@@ -13,7 +13,8 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from imgo_site.logs import note_push
 from imgo_site.origin import parent_of, request_of
-from offline.models import Message, Outbox, Pending
+from offline import outbox_queue, settlement
+from offline.models import Message, Outbox
 from push.bus.envelope import Envelope, message_envelope
 from push.bus.groups import ALL, key_group, partition_of, room_group
 from push.bus.publish import publish
@@ -37,8 +38,8 @@ def drain(partition: int, *, wait: bool = True) -> int:
     count = after = 0
     stored: set[str] = set()
     while True:
-        with Outbox.objects.draining(partition, wait=wait):
-            rows = Outbox.objects.page(partition, after, PAGE)
+        with outbox_queue.draining(partition, wait=wait):
+            rows = outbox_queue.read_page(partition, after, PAGE)
             count += _send(rows)
         for row in rows:
             if row.message.stored:
@@ -86,12 +87,12 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
         if asked := request_of(rows[0].origin):
             about["request_id"] = asked
         logger.exception("message %d cannot be fanned out", rows[0].message_id, extra=about)
-        if Outbox.objects.failed(rows[0], error):
+        if outbox_queue.record_failure(rows[0], error):
             metrics.DROPS.labels("parked").inc()
             text = "message %d is parked: it was tried often enough"
             logger.error(text, rows[0].message_id, extra=about)
         return 0
-    Outbox.objects.done(rows)
+    outbox_queue.delete_rows(rows)
     sent = [row for row in rows if not row.is_late]
     since_read = time.monotonic() - read_at
     for row in sent:
@@ -155,11 +156,11 @@ def trim(keys: set[str]) -> None:
     What is on its way to sessions that are there does not count at once: a burst is pending for
     the moment that its acknowledgements take.
     """
-    for key, count in Pending.objects.crowded(keys, conf.OFFLINE_MAX).items():
+    for key, count in settlement.crowded_keys(keys, conf.OFFLINE_MAX).items():
         limit = conf.OFFLINE_MAX
         if count <= limit * ONLINE_FACTOR and _may_be_online(key):
             continue
-        dropped = Pending.objects.trim(key, limit)
+        dropped = settlement.drop_oldest(key, limit)
         metrics.DROPS.labels("offline_max").inc(dropped)
 
 

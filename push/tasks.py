@@ -11,7 +11,7 @@ from imgo_site.celery import app
 from imgo_site.errors import Unavailable
 from imgo_site.logs import request_id, sane_request_id
 from imgo_site.shutdown import Shutdown
-from offline.outbox import Busy
+from offline.outbox_queue import Busy
 from push.fanout import drain
 from push.metrics import worker_endpoint  # noqa: F401 - it connects a signal of workers
 from push.models import Canary

@@ -21,7 +21,7 @@ from imgo_site.errors import BadRequest, OutcomeUnknown, TooLarge, Unavailable
 from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.origin import current_origin, request_of
-from offline.models import NewMessage
+from offline.values import NewMessage
 from push.accept.frame_bodies import is_json
 from push.accept.store import store
 from push.accept.worker_wakeups import wake

@@ -17,8 +17,8 @@ from imgo_site.conf import conf
 from imgo_site.errors import OutcomeUnknown
 from imgo_site.postgres.connection import Connection, is_cut
 from imgo_site.postgres.outcome import Outcome
-from offline.models import Message, NewMessage
-from offline.store import DedupeTable, Stored, insert
+from offline.store import find_outcome, insert
+from offline.values import DedupeTable, NewMessage, Stored
 from push.metrics import definitions as metrics
 from push.models import Dedupe
 
@@ -62,7 +62,7 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
         by = messages[0].by
         known = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
         new = [one for one in messages if one.dedupe_id not in known]
-        ids = iter(Message.objects.store(new, conf.PARTITIONS))
+        ids = iter(insert(new, conf.PARTITIONS).ids)
         is_new = [one.dedupe_id not in known for one in messages]
         stored = [
             next(ids) if is_new[n] else known[one.dedupe_id] for n, one in enumerate(messages)
@@ -106,7 +106,7 @@ def _commit(stored: Stored) -> None:
             _roll_back()
             raise  # the server's own answer
         connection.close()
-        outcome = stored.find_out()
+        outcome = find_outcome(stored)
         metrics.LOST_COMMITS.labels(outcome.value).inc()
         logger.warning("the answer to a commit was lost (%s): it is %s", error, outcome.value)
         if outcome is Outcome.ABORTED:

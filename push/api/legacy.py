@@ -15,7 +15,8 @@ from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
 from imgo_site.names import INT32_MAX, INT64_MAX, check_number
-from offline.models import Pending, PendingMessage
+from offline import replay
+from offline.values import PendingMessage
 from push.accept.accept import Push
 from push.accept.frame_bodies import is_json
 from push.accept.group_commit import accept_in_group
@@ -256,7 +257,7 @@ class MessagesView(LegacyView):
         if token is None or token.key != key or token.is_expired(token.now):  # type: ignore[attr-defined]
             guard.failed(address)
             raise NotAuthenticated("The token is not valid or has expired.")
-        pages = Pending.objects.page([(key, after)], conf.OFFLINE_MAX)
+        pages = replay.read_pending([(key, after)], conf.OFFLINE_MAX)
         return pages[key, after]
 
 

@@ -12,7 +12,7 @@ from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, NotFound, TooLarge
 from imgo_site.names import INT64_MAX, check_name, check_number
-from offline import records
+from offline import history
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
 from push.accept.group_commit import accept_in_group
@@ -108,13 +108,13 @@ class PushView(ApiView):
     def get(self, request: Request, message_id: str) -> Response:
         """What became of it, for each key, a page of keys at a time."""
         number = check_number(message_id, "A push's id", lowest=1, highest=INT64_MAX)
-        message = records.find(number)
+        message = history.find(number)
         if message is None:
             raise NotFound(
                 f"There is no record of push {number}: it was never accepted, or longer ago than "
                 f"records are kept ({conf.RECORD_KEEP} s)."
             )
-        return Response(records.as_dict(message, window_of(request)))
+        return Response(history.as_dict(message, window_of(request)))
 
 
 def moment(seconds: float) -> datetime:
@@ -172,7 +172,7 @@ class KeyView(ApiView):
             "online": bool(sessions),
             "sessions": [session_json(entry) for entry in sessions],
             "pending": Pending.objects.unexpired(key).count(),
-            "unacknowledged": records.unacknowledged_count(key),
+            "unacknowledged": history.unacknowledged_count(key),
             "opened": _event(events.get("opened")),
             "refused": _event(events.get("refused")),
             "closed": _event(events.get("closed")),

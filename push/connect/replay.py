@@ -8,8 +8,9 @@ import time
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.pending import history_pages, pending_pages
-from offline.pendings import Page, Pending, PendingMessage
+from offline import replay
+from offline.node_io import history_pages, pending_pages
+from offline.values import Page, PendingMessage
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.node.node import Node
 from push.session.session import Outgoing, Session
@@ -62,7 +63,7 @@ class Replay:
     async def _read_missed(self, ask: Page) -> list[PendingMessage]:
         """What is pending, and what others have had since this session joined."""
         age = time.monotonic() - self._session.joined
-        missed = Pending.objects.missed
+        missed = replay.read_missed
         found = await session_threads.run(missed, [ask], conf.REPLAY_PAGE, age)
         return found[ask]
 

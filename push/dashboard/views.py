@@ -20,7 +20,7 @@ from imgo_site.deployment import redis_url
 from imgo_site.direct_requests import has_websocket
 from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
-from offline import records
+from offline import history
 from offline.models import Pending
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
@@ -133,7 +133,7 @@ def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
     )
     rows = list(found[:limit])
     names = caller_names(row["message__by"] for row in rows)
-    sent = records.sent_pending(key, [row["message_id"] for row in rows])
+    sent = history.sent_pending(key, [row["message_id"] for row in rows])
     return [
         {**row, "by": names[row["message__by"]], "sent": sent.get(row["message_id"])}
         for row in rows
@@ -142,7 +142,7 @@ def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
 
 def _pushes_to(key: str, limit: int) -> list[dict[str, Any]]:
     rows = []
-    latest = records.latest_of(key, limit)
+    latest = history.latest_of(key, limit)
     names = caller_names(message.by for message, _ in latest)
     for message, delivery in latest:
         rows.append(

@@ -14,9 +14,8 @@ from imgo_site.database_threads import cluster_threads
 from imgo_site.deployment import has_workers
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import balance
-from offline.models import Message, Outbox, Pending
-from offline.outbox import Busy
+from offline import conservation, outbox_queue, retention, settlement
+from offline.outbox_queue import Busy
 from push.bus import publish
 from push.bus.groups import room_group
 from push.fanout import drain
@@ -93,9 +92,9 @@ class ClusterJobs:
     async def prune(self) -> None:
         """Settle what has expired, and forget what is past its time, in batches."""
         if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
-            while count := await cluster_threads.run(Pending.objects.expire):
+            while count := await cluster_threads.run(settlement.expire_batch):
                 metrics.DROPS.labels("expired").inc(count)
-            while await cluster_threads.run(Message.objects.prune):
+            while await cluster_threads.run(retention.prune_batch):
                 pass
             while await cluster_threads.run(Dedupe.objects.forget):
                 pass
@@ -129,7 +128,7 @@ class ClusterJobs:
 
 def _overdue() -> list[int]:
     with limited():
-        return Outbox.objects.overdue(conf.SWEEP_AFTER)
+        return outbox_queue.overdue_partitions(conf.SWEEP_AFTER)
 
 
 def _drain_now(partition: int) -> int:
@@ -146,7 +145,7 @@ def _send_canaries(partitions: list[int]) -> None:
 
 
 def _strike_balance() -> None:
-    found = balance.of_latest(BALANCE_LATEST)
+    found = conservation.balance_of_latest(BALANCE_LATEST)
     Duty.objects.filter(name="balance").update(result=found.as_dict())
     if found.missing:
         logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)

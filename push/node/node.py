@@ -17,7 +17,7 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
-from offline.pending import Acknowledger, receipts
+from offline.node_io import Acknowledger, deliveries
 from push.bus import publish
 from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
@@ -330,7 +330,7 @@ class Node:
         pair = (message.id, session.key)
         at, xmin = self.acknowledger.settled_at(*pair), None
         try:
-            if at is None and (had := await receipts.get(pair)) is not None:
+            if at is None and (had := await deliveries.get(pair)) is not None:
                 at, xmin = asyncio.get_running_loop().time() - had.age, had.xmin
             # What has been had by another session is for those that were open by then.
             if at is not None and session.joined_before(at, xmin):

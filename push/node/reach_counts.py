@@ -5,7 +5,7 @@ many sessions of how many nodes got it.
 """
 
 from imgo_site.database_threads import cluster_threads
-from offline.models import Reach
+from offline import reach
 from push.metrics import definitions as metrics
 
 MESSAGES_MAX = 50_000  # whose counts wait to be stored
@@ -39,7 +39,7 @@ class ReachCounts:
         counts, self._counts = self._counts, {}
         try:
             if counts:
-                await cluster_threads.run_once(Reach.objects.add, list(counts.items()))
+                await cluster_threads.run_once(reach.add_counts, list(counts.items()))
         except BaseException:
             metrics.REACH_LOST.inc(len(counts))
             raise

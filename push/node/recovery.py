@@ -23,8 +23,9 @@ from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.pending import Acknowledger
-from offline.pendings import Page, Pending, PendingMessage
+from offline import replay
+from offline.node_io import Acknowledger
+from offline.values import Page, PendingMessage
 from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
@@ -178,4 +179,4 @@ async def _read_until(wanted: list[Page], since: float) -> Found:
 def _read(wanted: list[Page], since: float | None) -> Found:
     asked = time.monotonic()  # the event loop's clock
     age = 0.0 if since is None else max(0.0, asked - since)
-    return Found(Pending.objects.missed(wanted, conf.REPLAY_PAGE, age), asked)
+    return Found(replay.read_missed(wanted, conf.REPLAY_PAGE, age), asked)

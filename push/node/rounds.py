@@ -16,7 +16,7 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads, session_threads
 from imgo_site.errors import Unavailable
-from offline.pending import Acknowledger
+from offline.node_io import Acknowledger
 from push.bus.layers import reconnect
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow

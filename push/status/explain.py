@@ -12,9 +12,9 @@ from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import Unavailable
-from offline import records
+from offline import history
+from offline.history import Delivery
 from offline.models import Message, Pending
-from offline.records import Delivery
 from push.models import SessionRecord
 from push.registry.base import Entry
 from push.registry.select import get_registry
@@ -24,7 +24,7 @@ from push.status import vitals
 
 def of_message(key: str, message_id: int) -> list[str]:
     """What became of one message for a key; the last sentences are about what hinders it."""
-    message = records.find(message_id)
+    message = history.find(message_id)
     if message is None:
         return [
             f"There is no record of message {message_id}: it was never accepted, or longer ago "
@@ -46,14 +46,14 @@ def _acceptance(message: Message) -> str:
 def _body(key: str, message: Message) -> Iterator[str]:
     if message.audience != Message.Audience.KEYS:
         yield "Such messages go to who is connected at that moment, and are not recorded by key."
-        reach = records.reach_of(message)
+        reach = history.reach_of(message)
         yield f"It was written to {reach['sessions']} session(s) of {reach['nodes']} node(s)."
         yield from _hindrances(message)
         return
     if key not in (message.keys or []):
         yield f"It was not pushed to {key!r}."
         return
-    (delivery,) = records.deliveries(message, [key])
+    (delivery,) = history.deliveries(message, [key])
     yield from _sent(delivery)
     yield _end(delivery, message)
     if delivery.state in {"pending", "live"}:
@@ -95,7 +95,7 @@ def _pending(delivery: Delivery, message: Message) -> str:
 
 def _hindrances(message: Message) -> Iterator[str]:
     """What stands in the way between the outbox and the nodes."""
-    way = records.fan_out(message)
+    way = history.fan_out(message)
     if way["state"] == "parked":
         yield f"Its fan-out failed again and again and is parked: {way['error']}"
     elif way["state"] == "waiting":
@@ -188,7 +188,7 @@ def of_key(key: str, limit: int) -> list[str]:
     lines += session_events(key)
     if not sessions:
         lines += _token(key)
-    latest = records.latest_of(key, limit)
+    latest = history.latest_of(key, limit)
     if not latest:
         lines.append("There is no record of a message to it.")
     for message, delivery in latest:
@@ -202,11 +202,11 @@ def of_key(key: str, limit: int) -> list[str]:
 def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
     """The same as data."""
     if message_id is not None:
-        message = records.find(message_id)
+        message = history.find(message_id)
         asked = [] if message is None else [message]
         lines = of_message(key, message_id)
     else:
-        asked = [message for message, _ in records.latest_of(key, limit)]
+        asked = [message for message, _ in history.latest_of(key, limit)]
         lines = of_key(key, limit)
     return {
         "key": key,
@@ -215,8 +215,8 @@ def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
             {
                 "id": str(message.pk),
                 "created_at": message.created_at,
-                "fan_out": records.fan_out(message),
-                **records.deliveries(message, [key])[0].as_dict(),
+                "fan_out": history.fan_out(message),
+                **history.deliveries(message, [key])[0].as_dict(),
             }
             for message in asked
             if key in (message.keys or [])

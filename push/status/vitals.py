@@ -10,6 +10,7 @@ from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, bounded_count, estimated_count
+from offline import outbox_queue
 from offline.models import Outbox, Pending
 from push.bus import service_faults
 from push.metrics import database_pool
@@ -43,7 +44,7 @@ def outbox() -> Waiting:
     count = bounded_count(Outbox.objects.filter(parked_at=None).order_by("partition", "message"))
     if count > EXACT_MAX:
         count = max(count, estimated_count(Outbox))
-    oldest = max(Outbox.objects.waiting().values(), default=0.0)
+    oldest = max(outbox_queue.partition_ages().values(), default=0.0)
     parked = bounded_count(Outbox.objects.exclude(parked_at=None).order_by("pk"))
     return Waiting(count, max(0.0, oldest), parked)
 

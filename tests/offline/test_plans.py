@@ -13,9 +13,8 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from offline import balance
-from offline.events import Receipt
-from offline.models import Event, Message, Outbox, Pending
+from offline import conservation, outbox_queue, replay, retention, settlement
+from offline.values import Receipt
 from push.models import Canary, Dedupe, Duty, Node
 from push.status import snapshot, vitals
 
@@ -86,21 +85,21 @@ KEYS_ASKED = [(f"key {n}", 0) for n in range(250)]
 SOME_ASKED = KEYS_ASKED[:5]
 PAIRS = [(n, f"key {n % KEYS}") for n in range(1, 2_000)]
 ROUNDS: dict[str, Callable[[], Any]] = {
-    "audit": lambda: Pending.objects.missed(KEYS_ASKED, 200, 0),
-    "recovery": lambda: Pending.objects.missed(SOME_ASKED, 200, 30),
-    "replay": lambda: Pending.objects.page(SOME_ASKED, 200),
-    "history": lambda: Pending.objects.history([(key, 0, 5) for key, _ in SOME_ASKED], 200),
-    "owed": lambda: Pending.objects.among(PAIRS),
-    "receipts": lambda: Event.objects.record(
+    "audit": lambda: replay.read_missed(KEYS_ASKED, 200, 0),
+    "recovery": lambda: replay.read_missed(SOME_ASKED, 200, 30),
+    "replay": lambda: replay.read_pending(SOME_ASKED, 200),
+    "history": lambda: replay.read_history([(key, 0, 5) for key, _ in SOME_ASKED], 200),
+    "owed": lambda: replay.pending_among(PAIRS),
+    "receipts": lambda: settlement.record_receipts(
         [Receipt(n, key, "received", "s") for n, key in PAIRS]
     ),
-    "sweep": lambda: Outbox.objects.overdue(5),
-    "drain": lambda: Outbox.objects.page(3, 0, 200),
-    "trim": lambda: Pending.objects.crowded([f"key {n}" for n in range(200)], 10),
-    "expire": Pending.objects.expire,
-    "forget messages": Message.objects.prune,
+    "sweep": lambda: outbox_queue.overdue_partitions(5),
+    "drain": lambda: outbox_queue.read_page(3, 0, 200),
+    "trim": lambda: settlement.crowded_keys([f"key {n}" for n in range(200)], 10),
+    "expire": settlement.expire_batch,
+    "forget messages": retention.prune_batch,
     "forget dedupe ids": Dedupe.objects.forget,
-    "balance": lambda: balance.of_latest(10_000),
+    "balance": lambda: conservation.balance_of_latest(10_000),
     "canaries": lambda: Canary.objects.due(4, 10.0),
     "duty": lambda: Duty.objects.claim("prune", 30.0),
     "announce": lambda: Node.objects.announce("n"),

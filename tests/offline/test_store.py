@@ -1,55 +1,76 @@
-"""Storing on Postgres: however messages are put into statements, the rows are the same."""
+"""Storing messages: ids, pending rows, and the bodies as they were given."""
 
-from typing import Any
+import json
+from datetime import timedelta
 
 import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from offline.models import Message, NewMessage, Outbox, Pending
+from offline.models import Message, Pending
+from offline.replay import read_pending
+from offline.sql import CHUNK
 from offline.store import insert
+from offline.values import NewMessage, PendingMessage
 
-pytestmark = pytest.mark.django_db
+from .conftest import owed
 
-LONG = 400 * 24 * 3600.0  # seconds: longer than records are kept
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 
-def rows_of(message_id: int) -> dict[str, Any]:
-    """What is stored for a message; times are relative to the time at which it was stored."""
-    [message] = Message.objects.filter(pk=message_id).values()
-    at = message.pop("created_at")
-    message["body"] = bytes(message["body"])
-    pending = Pending.objects.filter(message_id=message_id).order_by("key")
-    outbox = Outbox.objects.filter(message_id=message_id).order_by("partition")
-    return {
-        **message,
-        "id": None,
-        "expires_at": message["expires_at"] - at,
-        "keep_until": message["keep_until"] - at,
-        "pending": [(one.key, one.expires_at - at) for one in pending],
-        "outbox": [
-            (one.partition, one.partitions, one.origin, one.created_at - at) for one in outbox
-        ],
+def test_ids_have_the_order_of_the_messages(store):
+    new = [NewMessage(b"%d" % n, 60, "all", stored=False) for n in range(1000)]
+    ids = insert(new).ids
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 1000
+    bodies = Message.objects.order_by("pk").values_list("body", flat=True)
+    assert [bytes(body) for body in bodies] == [b"%d" % n for n in range(1000)]
+    assert store("a") > ids[-1]
+
+
+def test_each_message_is_pending_for_its_own_keys():
+    new = [NewMessage(b"1", 60, keys=keys) for keys in (("a", "b"), (), ("b",))]
+    one, two, three = insert(new).ids
+    assert owed() == [(one, "a"), (one, "b"), (three, "b")]
+    counts = Message.objects.order_by("pk").values_list("pk", "recipients")
+    assert list(counts) == [(one, 2), (two, 0), (three, 1)]
+
+
+def test_what_is_not_to_be_stored_is_pending_for_nobody(store):
+    one = store("a", stored=False)
+    assert owed() == []
+    assert Message.objects.get(pk=one).keys == ["a"]
+
+
+def test_more_keys_than_a_statement_takes(store):
+    keys = [f"k{n}" for n in range(2 * CHUNK + 7)]
+    message = store(*keys)
+    assert owed() == sorted((message, key) for key in keys)
+
+
+def test_no_messages_are_stored_as_nothing():
+    assert insert([]).ids == []
+
+
+def test_a_message_cannot_be_pending_twice_for_a_key(store):
+    message = store("a")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Pending.objects.create(message_id=message, key="a", expires_at=timezone.now())
+
+
+@pytest.mark.parametrize("body", [b"\0\xff", b"", bytes(range(256)), '{"ä":1}'.encode()])
+def test_a_body_is_kept_byte_for_byte(store, body):
+    message = store("a", body=body, is_json=False, op=1001)
+    assert read_pending([("a", 0)], 1) == {
+        ("a", 0): [PendingMessage(message, 1001, body, is_json=False)]
     }
 
 
-@pytest.mark.parametrize(
-    "new",
-    [
-        NewMessage(b"\0\xff\\'%s", 60, keys=("ä\"'\\%s{}",), by="it's", partitions=(3,)),
-        NewMessage(b"{}", 1.5, keys=("a",), stored=False, op=2**31 - 1, is_json=False),
-        NewMessage(b"{}", LONG, keys=("a",), origin='{"request": "\\"}', ensure=True),
-        NewMessage(b"{}", 60, keys=("b", "a"), partitions=(7, 0)),
-        NewMessage(b"{}", 60, "room", room="r", stored=False),
-        NewMessage(b"{}", 60, "all", stored=False, speed=100, partitions=(0, 1, 2)),
-        NewMessage(b"", 60, keys=()),
-    ],
-)
-def test_message_stored_alone_has_the_same_rows_as_among_others(new):
-    [alone] = insert([new], 8).ids
-    _, among, _ = insert([NewMessage(b"1", 60, keys=("a",)), new, NewMessage(b"2", 60)], 8).ids
-    assert rows_of(alone) == rows_of(among)
-    row = rows_of(alone)
-    assert (row["body"], row["op"], row["by"]) == (new.body, new.op, new.by)
-    assert row["expires_at"].total_seconds() == new.ttl
-    assert row["keys"] == (list(new.keys) if new.audience == "keys" else None)
-    assert [key for key, _ in row["pending"]] == (sorted(new.keys) if new.stored else [])
-    assert [one[0] for one in row["outbox"]] == sorted(new.partitions)
+@pytest.mark.parametrize("keys", [None, [], ["a", 'b"', "ä"]])
+def test_the_keys_of_a_live_message_are_kept(keys):
+    limit = timezone.now() + timedelta(hours=1)
+    times = {"expires_at": limit, "keep_until": limit}
+    row = Message.objects.create(audience="keys", keys=keys, body=b"1", **times)
+    row.refresh_from_db()
+    assert row.keys == keys
+    assert json.dumps(row.keys) == json.dumps(keys)

@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from accounts.models import ApiKey, Token
 from imgo_site import estimates, tables
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Message, Outbox, Pending
+from offline.models import RECEIVED, Event, Message, Outbox, Pending
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes, push_to_keys
 from push.bus.groups import key_group
 from push.models import Node
@@ -39,7 +40,7 @@ def browser() -> Client:
 
 def add_rows(count: int) -> None:
     ids = accept_pushes([Push(b"1" * 1000, keys=(f"u{n}", "all")) for n in range(count)])
-    Event.objects.record([Receipt(one, "all", RECEIVED, "n1-1") for one in ids])
+    record_receipts([Receipt(one, "all", RECEIVED, "n1-1") for one in ids])
     Token.objects.bulk_create(
         Token(key=f"u{n}-{ids[0]}", digest=f"{n}-{ids[0]}") for n in range(count)
     )

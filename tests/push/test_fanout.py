@@ -14,9 +14,10 @@ from django.utils import timezone
 from imgo_site import logs
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Message, Outbox, Pending
-from offline.outbox import ATTEMPTS_MAX, Busy
+from offline.models import RECEIVED, Event, Message, Outbox, Pending
+from offline.outbox_queue import ATTEMPTS_MAX, Busy
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push import fanout
 from push.accept.accept import Push, accept_push, accept_pushes, push_to_key
 from push.bus.envelope import CLOSE, MESSAGE, Envelope
@@ -155,7 +156,7 @@ async def test_what_one_device_had_meanwhile_still_goes_to_the_others(heard, img
     imgo(PARTITIONS=1)
     (one,) = await accept(Push(b"1", keys=("a", "b")))
     receipts = [Receipt(one, key, RECEIVED, "s1") for key in ("a", "b")]
-    await in_thread(Event.objects.record, receipts)
+    await in_thread(record_receipts, receipts)
     await in_thread(drain, 0)
     assert await heard() == [("a", one, "a"), ("b", one, "b")]
 

@@ -7,7 +7,7 @@ from imgo_site import logs
 from imgo_site.celery import app
 from imgo_site.errors import Unavailable
 from offline.models import Outbox
-from offline.outbox import Busy
+from offline.outbox_queue import Busy
 from push import tasks as module
 from push.accept.accept import Push, accept_push
 from push.models import EPOCH, Canary

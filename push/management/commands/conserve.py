@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
 
-from offline import balance
+from offline import conservation
 from push.management.console import ImgoCommand, add_json, progress_bar
 
 SHOWN = 20  # messages that do not balance
@@ -35,13 +35,13 @@ class Command(ImgoCommand):
         """Print the balance, and the messages that do not balance."""
         if options["latest"] < 0:
             raise CommandError("--latest must be 0 or more.")
-        total, wrong = balance.Balance(), []
-        first, last = balance.bounds(options["latest"])
+        total, wrong = conservation.Balance(), []
+        first, last = conservation.bounds(options["latest"])
         with progress_bar("messages", last - first) as steps:
-            for start, end in balance.slices(first, last):
-                total.add(balance.of_slice(start, end))
+            for start, end in conservation.slices(first, last):
+                total.add(conservation.balance_of_slice(start, end))
                 # Other accounts than those of the sums: a settled message may just be on its way.
-                wrong += balance.unbalanced(start, end)
+                wrong += conservation.unbalanced(start, end)
                 steps.at(end - first)
         if options["json"]:
             rows = [{"id": str(i), "accepted": a, "found": f} for i, a, f in wrong]
@@ -51,7 +51,7 @@ class Command(ImgoCommand):
         if total.missing or wrong:
             sys.exit(1)
 
-    def _print(self, total: balance.Balance, wrong: list[tuple[int, int, int]]) -> None:
+    def _print(self, total: conservation.Balance, wrong: list[tuple[int, int, int]]) -> None:
         rows = [("accepted", total.accepted), ("pending", total.pending)]
         rows += sorted(total.settled.items())
         rows += [("missing", total.missing)]

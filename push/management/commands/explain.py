@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_name, check_number
-from offline import records
+from offline import history
 from push.management.console import ImgoCommand, add_json
 from push.status import explain
 
@@ -44,5 +44,5 @@ class Command(ImgoCommand):
         else:
             lines = explain.of_key(key, last) if number is None else explain.of_message(key, number)
             self.stdout.write("\n".join(lines))
-        if number is not None and records.find(number) is None:
+        if number is not None and history.find(number) is None:
             sys.exit(1)

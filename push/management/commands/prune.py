@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.db.models.functions import Now
 
+from offline import retention, settlement
 from offline.models import Message, Pending
 from push.management.console import ImgoCommand, add_json, progress_bar
 from push.models import Dedupe
@@ -28,9 +29,9 @@ class Command(ImgoCommand):
     def run(self, **options: Any) -> None:
         """Say how much it was."""
         expired = Pending.objects.filter(expires_at__lte=Now()).count()
-        expired = _all("expired", expired, Pending.objects.expire)
+        expired = _all("expired", expired, settlement.expire_batch)
         over = Message.objects.filter(keep_until__lte=Now()).count()
-        over = _all("messages", over, Message.objects.prune)
+        over = _all("messages", over, retention.prune_batch)
         forgotten = _all("dedupe ids", Dedupe.objects.overdue().count(), Dedupe.objects.forget)
         if options["json"]:
             self.print_json({"expired": expired, "messages": over, "dedupe_ids": forgotten})

@@ -10,8 +10,9 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import ApiKey, Token
-from offline.events import Receipt
 from offline.models import Event, Message, Outbox, Pending
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import push_to_key, push_to_room
 from push.models import Node
 
@@ -28,7 +29,7 @@ def rows(db) -> None:
     one = push_to_key("u1/é", {"n": 1})
     push_to_key("u2", 2)
     push_to_room("lobby", "text")
-    Event.objects.record([Receipt(one, "u1/é", "received", "n1-1")])
+    record_receipts([Receipt(one, "u1/é", "received", "n1-1")])
     Outbox.objects.filter(message_id=one).update(parked_at="2026-01-01T00:00Z", error="broken")
     Token.objects.issue("u1")
     ApiKey.objects.issue("shop", ["push"])

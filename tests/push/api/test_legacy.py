@@ -10,8 +10,9 @@ from rest_framework.test import APIClient
 from accounts.login_throttle import Guard
 from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Message, Outbox, Pending
+from offline.models import RECEIVED, Message, Outbox, Pending
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import push_to_key
 from push.bus.groups import partition_of
 from tests import in_thread
@@ -393,7 +394,7 @@ def test_a_subscriber_reads_what_is_pending_and_it_stays(subscriber):
 
 def test_what_was_acknowledged_or_has_expired_is_not_there(subscriber):
     gone, kept = push_to_key("42", 1), push_to_key("42", 2)
-    Event.objects.record([Receipt(gone, "42", RECEIVED, "s1")])
+    record_receipts([Receipt(gone, "42", RECEIVED, "s1")])
     expired = push_to_key("42", 3)
     Pending.objects.filter(message=expired).update(expires_at=timezone.now())
     assert [m["mid"] for m in messages(subscriber())] == [kept]

@@ -580,7 +580,7 @@ async def test_acknowledgement_right_before_the_end_counts(connect, client, name
 
 async def test_ids_that_nobody_was_sent_take_no_others_place(connect, client, name, monkeypatch):
     """Made-up ids of one key are dropped, while another's acknowledgement waits to be written."""
-    monkeypatch.setattr("offline.pending.BACKLOG_MAX", 5_000)
+    monkeypatch.setattr("offline.node_io.BACKLOG_MAX", 5_000)
     node = await get_node()
     monkeypatch.setattr(node.acknowledger, "_waiting", deque(maxlen=5_000))
     other = await connect(name)

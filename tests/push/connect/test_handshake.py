@@ -13,9 +13,10 @@ from accounts.identity import Facts, Identity
 from accounts.models import Token
 from imgo_site.database_clock import Reading, boot_time
 from imgo_site.errors import BadRequest, NotAuthenticated
-from offline.events import RECEIVED, Event, Had, Receipt
-from offline.models import Pending
-from offline.pending import pending_pages, receipts
+from offline.models import RECEIVED, Pending
+from offline.node_io import deliveries, pending_pages
+from offline.settlement import record_receipts
+from offline.values import Delivered, Receipt
 from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group
 from push.connect.handshake import Refusal, establish, ready_node
@@ -280,7 +281,7 @@ async def test_held_message_is_written_though_another_device_has_it(node, first_
     early = await in_thread(push_now, Push(b"1", keys=("u1",)))
     (session,) = node.hub.sessions.values()
     await eventually(lambda: session._held)
-    await in_thread(Event.objects.record, [Receipt(early, "u1", RECEIVED, "s1")])
+    await in_thread(record_receipts, [Receipt(early, "u1", RECEIVED, "s1")])
     later = await in_thread(accept_push, Push(b"2", keys=("u1",)))
     first_page.set()
     assert sent(await opening) == [0, old, early, later]
@@ -330,7 +331,7 @@ async def test_what_was_stored_behind_the_replays_back_is_sent(node):
 
 async def test_what_another_session_had_before_this_one_opened_is_not_sent(node):
     session, ids = await overtaken(node)
-    await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1", 60.0)])
+    await in_thread(record_receipts, [Receipt(ids[0], "u1", RECEIVED, "s1", 60.0)])
     session.deliver(message(ids[0]))
     session.deliver(message(ids[1] + 1))
     await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
@@ -338,7 +339,7 @@ async def test_what_another_session_had_before_this_one_opened_is_not_sent(node)
 
 async def test_what_another_session_has_had_since_it_opened_is_sent(node):
     session, ids = await overtaken(node)
-    await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1")])
+    await in_thread(record_receipts, [Receipt(ids[0], "u1", RECEIVED, "s1")])
     session.deliver(message(ids[0]))
     await eventually(lambda: sent(session) == [0, ids[1], ids[0]])
 
@@ -346,7 +347,7 @@ async def test_what_another_session_has_had_since_it_opened_is_sent(node):
 async def test_what_the_reading_found_settled_is_not_sent_whatever_its_time(node):
     """The time of an event is that of its storing, less an age: on a busy machine it is late."""
     ids = await store(b"1", b"2")
-    await in_thread(Event.objects.record, [Receipt(ids[0], "u1", RECEIVED, "s1", -60.0)])
+    await in_thread(record_receipts, [Receipt(ids[0], "u1", RECEIVED, "s1", -60.0)])
     session = await open_session(node)
     assert sent(session) == [0, ids[1]]
     session.deliver(message(ids[0]))
@@ -382,12 +383,12 @@ async def test_what_comes_while_a_late_message_is_asked_for_follows_it(node, mon
     session, ids = await overtaken(node)
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(pair) -> Had:
+    async def slow(pair) -> Delivered:
         asked.set()
         await answer.wait()
-        return Had(0.0, None)
+        return Delivered(0.0, None)
 
-    monkeypatch.setattr(receipts, "get", slow)
+    monkeypatch.setattr(deliveries, "get", slow)
     session.deliver(message(ids[0]))
     session.deliver(message(ids[1] + 1))
     await asked.wait()
@@ -399,7 +400,7 @@ async def test_what_comes_while_a_late_message_is_asked_for_follows_it(node, mon
 async def test_what_is_kept_back_goes_out_in_the_order_of_the_replay(node, monkeypatch):
     """A live message that others have had already precedes what is pending still."""
     ids = await store(b"1", b"2", b"3")
-    await in_thread(Event.objects.record, [Receipt(ids[1], "u1", RECEIVED, "s1")])
+    await in_thread(record_receipts, [Receipt(ids[1], "u1", RECEIVED, "s1")])
     read = pending_pages.get
 
     async def after_a_live_one(ask):
@@ -419,7 +420,7 @@ async def test_what_came_in_a_gap_behind_the_replays_back_is_read_again(node, mo
     async def before_a_gap(ask):
         page = await read(ask)
         await in_thread(Pending.objects.filter(key="not yet").update, key="u1")
-        await in_thread(Event.objects.record, [Receipt(ids[1], "u1", RECEIVED, "s1")])
+        await in_thread(record_receipts, [Receipt(ids[1], "u1", RECEIVED, "s1")])
         (session,) = node.hub.groups[key_group("u1")]
         loop = asyncio.get_running_loop()
         await recover(node.hub, node.acknowledger, ["u1"], loop.time() - 1.0)
@@ -439,7 +440,7 @@ async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
         raise OperationalError("away")
 
     session, ids = await overtaken(node)
-    monkeypatch.setattr(receipts, "get", away)
+    monkeypatch.setattr(deliveries, "get", away)
     session.deliver(message(ids[0]))
     await eventually(lambda: "waits for the next audit" in caplog.text)
     assert sent(session) == [0, ids[1]]

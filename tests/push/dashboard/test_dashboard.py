@@ -18,8 +18,9 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import Token
 from imgo_site.errors import BadRequest
 from imgo_site.names import DASHBOARD_ROOM
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Message, Pending
+from offline.models import RECEIVED, Event, Message, Pending
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group, node_group
 from push.dashboard import views
@@ -231,9 +232,7 @@ def test_the_picture(browser, populate, tasks):
 
 def test_how_long_deliveries_took(db):
     now = accept_push(Push(b"1", keys=("u1", "u2", "u3")))
-    Event.objects.record(
-        [Receipt(now, "u1", RECEIVED, "n1-1"), Receipt(now, "u2", RECEIVED, "n1-2")]
-    )
+    record_receipts([Receipt(now, "u1", RECEIVED, "n1-1"), Receipt(now, "u2", RECEIVED, "n1-2")])
     found = snapshot.counters()["latency"]
     assert 0 <= found["p50"] <= found["p99"] < 1000 * snapshot.LIVE_MAX
     # What was away for a minute says nothing about how fast we are.
@@ -241,7 +240,7 @@ def test_how_long_deliveries_took(db):
     message = Message.objects.get(pk=late)
     Message.objects.filter(pk=late).update(created_at=message.created_at.replace(year=2020))
     Event.objects.all().delete()
-    Event.objects.record([Receipt(late, "u4", RECEIVED, "n1-1")])
+    record_receipts([Receipt(late, "u4", RECEIVED, "n1-1")])
     assert snapshot.counters()["latency"] == {"p50": None, "p99": None}
 
 
@@ -261,7 +260,7 @@ def test_the_samples_of_the_last_minutes_are_kept_and_no_more(db, monkeypatch):
 def test_a_key_is_found_with_what_is_known_of_it(browser, populate):
     populate({"u1": []})
     ids = [accept_push(Push(b"1", keys=("u1",))) for _ in range(2)]
-    Event.objects.record([Receipt(ids[0], "u1", RECEIVED, "n1-0")])
+    record_receipts([Receipt(ids[0], "u1", RECEIVED, "n1-0")])
     text = text_of(browser.get("/dashboard/key", {"name": "u1", "message": ids[0]}))
     for part in ("node-one", "192.0.2.1", "ios", "n1-0", "acknowledged kernel", str(ids[1])):
         assert part in text

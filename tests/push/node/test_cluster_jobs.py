@@ -9,8 +9,8 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from imgo_site.names import DASHBOARD_ROOM
-from offline.events import Event
-from offline.models import Message, Outbox, Pending
+from offline import outbox_queue
+from offline.models import Event, Message, Outbox, Pending
 from push import fanout
 from push.accept.accept import Push, accept_push, accept_pushes
 from push.bus.groups import partition_of
@@ -58,7 +58,7 @@ async def test_a_sweep_leaves_a_partition_to_who_is_at_it(node, imgo, monkeypatc
     loop, has, may_end = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def occupy() -> None:
-        with Outbox.objects.draining(1, wait=False):
+        with outbox_queue.draining(1, wait=False):
             loop.call_soon_threadsafe(has.set)
             asyncio.run_coroutine_threadsafe(may_end.wait(), loop).result(10)
 

@@ -6,8 +6,10 @@ import pytest
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Message, Outbox, Pending
+from offline import replay
+from offline.models import RECEIVED, Message, Outbox, Pending
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
 from push.bus.groups import key_group
@@ -46,7 +48,7 @@ async def arrives(node, message_id: int, key: str = "u1") -> None:
 async def had(message_id: int, key: str = "u1", *, age: float) -> None:
     """A session of another node has had the message so many seconds ago."""
     receipt = Receipt(message_id, key, RECEIVED, "other-1", age)
-    assert await in_thread(Event.objects.record, [receipt]) == 1
+    assert await in_thread(record_receipts, [receipt]) == 1
 
 
 async def run(node, *keys: str, gap: float = 0.0) -> int:
@@ -99,7 +101,7 @@ async def test_what_is_young_is_left_to_the_way_that_it_is_on(node, imgo):
 async def test_what_comes_while_it_is_read_follows(node, monkeypatch):
     session = await admit(node)
     found = await missed(3)
-    read = Pending.objects.missed
+    read = replay.read_missed
 
     def slowly(*args):
         pages = read(*args)
@@ -110,7 +112,7 @@ async def test_what_comes_while_it_is_read_follows(node, monkeypatch):
     (later,) = await missed(1)
     await had(later, age=100.0)  # the database holds it for nobody
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(Pending.objects, "missed", slowly)
+    monkeypatch.setattr(replay, "read_missed", slowly)
     await run(node)
     assert ids(session) == [*found, later]
 

@@ -13,8 +13,9 @@ from django.test import Client
 from accounts.identity import Identity, proof_of
 from accounts.models import Token, digest
 from imgo_site.database_clock import Reading, boot_time
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Outbox
+from offline.models import RECEIVED, Outbox
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes
 from push.bus.groups import key_group, room_group
 from push.metrics import definitions as metrics
@@ -320,7 +321,7 @@ async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
     session = await admit(silent)
     (one,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
     receipt = Receipt(one, "u1", RECEIVED, "other-1", rounds.ECHO_TIMEOUT)
-    await in_thread(Event.objects.record, [receipt])
+    await in_thread(record_receipts, [receipt])
     await silent.rounds.echo()
     await eventually(lambda: ids(session) == [one])
 

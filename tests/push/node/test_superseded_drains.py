@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from offline import outbox_queue
 from offline.models import Outbox
 from push.accept.accept import Push, accept_push
 from push.bus.groups import partition_of
@@ -40,8 +41,8 @@ def test_what_names_many_partitions_takes_no_more_memory(monkeypatch):
 def page() -> list[Outbox]:
     """What a drain of the partition of u1 reads, in a transaction of its own."""
     partition = partition_of("u1", 4)
-    with Outbox.objects.draining(partition, wait=False):
-        return Outbox.objects.page(partition, 0, 10)
+    with outbox_queue.draining(partition, wait=False):
+        return outbox_queue.read_page(partition, 0, 10)
 
 
 @pytest.mark.parametrize("audience", ["key", "room"])

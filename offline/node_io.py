@@ -1,4 +1,4 @@
-"""The node's ways to the database: batched loaders of what is pending, and the acknowledger."""
+"""A node's access to what is owed: batched loaders of messages, and the acknowledger."""
 
 import asyncio
 import logging
@@ -12,8 +12,9 @@ from django.db import Error as DatabaseError
 from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Had, Receipt
-from offline.pendings import HistoryPage, Page, Pending, PendingMessage
+from offline import replay, settlement
+from offline.models import ACKNOWLEDGED, RECEIVED, SENT
+from offline.values import Delivered, HistoryPage, Page, PendingMessage, Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -25,29 +26,29 @@ BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
 UNFIT = (DataError, IntegrityError, ValueError, TypeError)
 
 
-def _fetch(wanted: list[Page]) -> dict[Page, list[PendingMessage]]:
-    return Pending.objects.page(wanted, conf.REPLAY_PAGE)
+def _fetch_pending(pages: list[Page]) -> dict[Page, list[PendingMessage]]:
+    return replay.read_pending(pages, conf.REPLAY_PAGE)
 
 
-def _fetch_history(wanted: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
-    return Pending.objects.history(wanted, conf.REPLAY_PAGE)
+def _fetch_history(pages: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
+    return replay.read_history(pages, conf.REPLAY_PAGE)
 
 
-# get((key, after)) → the next page of what is pending for the key, in order of id.
-pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch)
-# get((key, after, since)) → the same, with what the key has had above `since`.
+# get((key, after)) → the next page of pending messages of the key, in order of id.
+pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch_pending)
+# get((key, after, since)) → the same, with messages above `since` that the key has had.
 history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
 
 
-def _fetch_receipts(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Had]:
-    # In this order: what is settled in between is found by the second.
-    pending = dict.fromkeys(Pending.objects.among(pairs), Had(0.0, None))
-    return Event.objects.receipts(pairs) | pending
+def _fetch_deliveries(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
+    # In this order: a message that is settled in between is found by the second query.
+    pending = dict.fromkeys(replay.pending_among(pairs), Delivered(0.0, None))
+    return replay.find_deliveries(pairs) | pending
 
 
-# get((message id, key)) → since when a session of the key has had the message, 0 seconds while it
-# is pending; None when it is over in another way.
-receipts: BatchLoader[tuple[int, str], Had] = BatchLoader(_fetch_receipts)
+# get((message id, key)) → the delivery to a session of the key, of age 0 while the message is
+# pending; None if it expired or was dropped.
+deliveries: BatchLoader[tuple[int, str], Delivered] = BatchLoader(_fetch_deliveries)
 
 
 Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time
@@ -73,7 +74,7 @@ class Acknowledger:
         self._claims_since = 0.0  # monotonic seconds
 
     def sent(self, message_id: int, key: str, session: str) -> None:
-        """Note that a session which acknowledges itself was sent the message."""
+        """Record that a session which acknowledges itself was sent the message."""
         self._add(message_id, key, SENT, session)
 
     def received(self, message_id: int, key: str, session: str) -> None:
@@ -88,10 +89,10 @@ class Acknowledger:
             self._add(message_id, key, ACKNOWLEDGED, session)
 
     def claimed(self, message_id: int, key: str, session: str) -> bool:
-        """Take an acknowledgement of what the session was not sent; return whether it counts.
+        """Settle a message that the session was not sent; return False if its key claims too many.
 
-        An earlier session of the key may have been. Within `CLAIM_WINDOW` as many ids count as may
-        be pending for a key, so that the ids that one client makes up are few.
+        An earlier session of the key may have been sent the message. Within `CLAIM_WINDOW` a key
+        may claim `OFFLINE_MAX` ids, which bounds the ids that one client makes up.
         """
         now = time.monotonic()
         if now - self._claims_since > CLAIM_WINDOW:
@@ -184,7 +185,7 @@ class Acknowledger:
         again, self._may_be_written = self._may_be_written, True
         now = time.monotonic()
         receipts = [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
-        Event.objects.record(receipts, again=again)
+        settlement.record_receipts(receipts, again=again)
 
     def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:

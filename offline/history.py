@@ -1,4 +1,4 @@
-"""The record of a push: what became of it, for each key. For the API, the admin and `explain`."""
+"""History of a push: what became of it, for each key. For the API, the admin and `explain`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from offline.models import Event, Message, Outbox, Pending, Reach
 
 
 class Sent(NamedTuple):
-    """To how many sessions a message was sent, and when last."""
+    """Number of sessions that a message was sent to, and the time of the last one."""
 
     sessions: int
     last: datetime
@@ -24,7 +24,7 @@ class Sent(NamedTuple):
 
 @dataclass
 class Delivery:
-    """What became of a message for one key.
+    """History of a message for one key.
 
     `state`: pending, acknowledged, expired, dropped, or live when it was not to be stored.
     `how`: of an acknowledgement, `client`, or `kernel` for a client that cannot acknowledge.
@@ -40,7 +40,7 @@ class Delivery:
 
     @property
     def unacknowledged(self) -> Sent | None:
-        """To how many sessions it was sent that have not acknowledged it; None if to none."""
+        """Sessions that it was sent to while it is pending; None if there are none."""
         if self.state != "pending" or not self.sent:
             return None
         return Sent(len({name for name, _ in self.sent}), max(at for _, at in self.sent))
@@ -52,20 +52,23 @@ class Delivery:
         return f"{words}, {self.unacknowledged}" if self.unacknowledged else words
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: what is empty is left out."""
+        """Return the fields for JSON, without those that are empty."""
         found: dict[str, Any] = {"key": self.key, "state": self.state, "at": self.at}
         found |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
         return {**found, "sent": [{"session": name, "at": at} for name, at in self.sent]}
 
 
 def find(message_id: int) -> Message | None:
-    """The message, while its record is kept; without its body. `is_over`: it has expired."""
+    """Return a message while its record is kept, else None. `now`: the database's time.
+
+    The body is not loaded.
+    """
     rows = Message.objects.filter(pk=message_id).defer("body")
     return rows.annotate(now=Now()).first()
 
 
 def deliveries(message: Message, keys: Sequence[str]) -> list[Delivery]:
-    """What became of a message for some of the keys that it was pushed to."""
+    """Return what became of a message for some of the keys that it was pushed to."""
     return list(_deliveries([message], keys).values())
 
 
@@ -100,7 +103,7 @@ def _add(delivery: Delivery, event: Event) -> None:
 
 
 def totals(message: Message) -> dict[str, int]:
-    """How many keys of a stored message are in which state."""
+    """Return how many keys of a stored message are in which state."""
     counts = {"acknowledged": 0, "pending": 0, "expired": 0, "dropped": 0}
     is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
     counts["expired" if is_over else "pending"] += Pending.objects.filter(message=message).count()
@@ -112,7 +115,7 @@ def totals(message: Message) -> dict[str, int]:
 
 
 def fan_out(message: Message) -> dict[str, Any]:
-    """Whether it was sent to who is connected: `done`, `waiting` or `parked`, and why."""
+    """Return the state of the fan-out, `done`, `waiting` or `parked`, with partitions and error."""
     rows = list(Outbox.objects.filter(message=message).order_by("partition"))
     if not rows:
         return {"state": "done"}
@@ -150,7 +153,7 @@ def unacknowledged_count(key: str) -> int:
 
 
 def as_dict(message: Message, window: slice) -> dict[str, Any]:
-    """The whole record for JSON, with one page of the keys in the order they were pushed to."""
+    """Return the history for JSON, with one page of the keys in the order of the push."""
     keys: list[str] = message.keys or []
     found: dict[str, Any] = {
         "id": str(message.pk),
@@ -168,7 +171,7 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
     if message.audience != Message.Audience.KEYS:
         found["written"] = reach_of(message)
     if message.audience == Message.Audience.KEYS:
-        # First: who waits for the totals finds rows that are as new at least.
+        # First, so that the rows are at least as new as the totals.
         found["totals"] = totals(message) if message.stored else {}
         rows = [delivery.as_dict() for delivery in deliveries(message, keys[window])]
         found |= {"count": len(keys), "results": rows}
@@ -176,7 +179,7 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
 
 
 def latest_of(key: str, limit: int) -> list[tuple[Message, Delivery]]:
-    """The last messages that were pushed to a key and of which something is recorded."""
+    """Return the last messages that have a history for a key, each with that history."""
     pending = Pending.objects.filter(key=key).order_by("-message_id")
     events = Event.objects.filter(key=key).order_by("-message_id")
     ids: set[int] = set(pending.values_list("message_id", flat=True)[:limit])

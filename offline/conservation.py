@@ -1,7 +1,7 @@
-"""The balance: accepted = received + acknowledged + expired + dropped + pending, for what is kept.
+"""Conservation: accepted = received + acknowledged + expired + dropped + pending.
 
-Counted are (message, key) pairs of stored messages. Each slice of ids is one statement, which sees
-one moment: while everything goes on, nothing is between two accounts.
+The unit is a (message, key) of a stored message whose record is kept. Each slice of ids is one
+statement, which sees one moment. So the balance holds while messages are being settled.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from django.db import connection
 from django.db.models import Max, Min
 
-from offline.messages import Message
+from offline.models import Message
 
 SLICE = 10_000  # messages of one statement
 
@@ -27,18 +27,18 @@ class Balance:
 
     @property
     def missing(self) -> int:
-        """Accepted, and nobody knows what became of it; negative: more ends than beginnings."""
+        """Pairs that were accepted and have no end; negative if some have several."""
         return self.accepted - self.pending - self.settled.total()
 
     def add(self, other: "Balance") -> None:
-        """Take another slice in."""
+        """Add the balance of another slice."""
         self.accepted += other.accepted
         self.pending += other.pending
         self.settled += other.settled
         self.messages += other.messages
 
     def as_dict(self) -> dict[str, int | dict[str, int]]:
-        """For JSON."""
+        """Return the counts for JSON."""
         return {
             "messages": self.messages,
             "accepted": self.accepted,
@@ -49,7 +49,7 @@ class Balance:
 
 
 def bounds(latest: int = 0) -> tuple[int, int]:
-    """(id before the first, last id) of all messages, or of about the `latest` ones."""
+    """Return (id before the first, last id) of about the `latest` messages; 0: of all."""
     found = Message.objects.aggregate(first=Min("pk"), last=Max("pk"))
     last = found["last"] or 0
     first = (found["first"] or 1) - 1
@@ -57,13 +57,13 @@ def bounds(latest: int = 0) -> tuple[int, int]:
 
 
 def slices(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The (id before, last id) of each slice from `first` to `last`."""
+    """Yield (id before, last id) of each slice from `first` to `last`."""
     for start in range(first, last, SLICE):
         yield start, min(start + SLICE, last)
 
 
-def of_slice(first: int, last: int) -> Balance:
-    """The balance of the messages with `first` < id <= `last`."""
+def balance_of_slice(first: int, last: int) -> Balance:
+    """Return the balance of the messages with `first` < id <= `last`."""
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, [first, last, first, last, first, last])
         balance = Balance()
@@ -77,22 +77,22 @@ def of_slice(first: int, last: int) -> Balance:
         return balance
 
 
-def of_latest(latest: int) -> Balance:
-    """The balance of about the `latest` messages."""
+def balance_of_latest(latest: int) -> Balance:
+    """Return the balance of about the `latest` messages; 0: of all."""
     total = Balance()
     for first, last in slices(*bounds(latest)):
-        total.add(of_slice(first, last))
+        total.add(balance_of_slice(first, last))
     return total
 
 
 def unbalanced(first: int, last: int) -> list[tuple[int, int, int]]:
-    """(message id, accepted, accounted for) of those messages where the two differ."""
+    """Return (message id, accepted, accounted for) of the messages where the two differ."""
     with connection.cursor() as cursor:
         cursor.execute(_UNBALANCED, [first, last])
         return [(int(i), int(accepted), int(found)) for i, accepted, found in cursor.fetchall()]
 
 
-# What is being forgotten at this moment is left out: its events go first.
+# Messages past `keep_until` are left out: pruning deletes their events first.
 _COUNT = """
     WITH kept AS (
         SELECT id, recipients FROM offline_message

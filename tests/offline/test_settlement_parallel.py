@@ -5,8 +5,9 @@ import threading
 import pytest
 from django.db import connection
 
-from offline.events import RECEIVED, Event, Receipt
-from offline.models import Pending
+from offline.models import RECEIVED, Event
+from offline.settlement import drop_oldest, record_receipts
+from offline.values import Receipt
 from tests import call_and_close
 
 from .conftest import owed
@@ -33,13 +34,13 @@ def between(transactional_db):
 
 
 def acknowledge(*pairs: tuple[int, str]) -> None:
-    Event.objects.record([Receipt(i, key, RECEIVED, "s") for i, key in pairs])
+    record_receipts([Receipt(i, key, RECEIVED, "s") for i, key in pairs])
 
 
-def test_trim_of_what_is_acknowledged_meanwhile(store, between):
+def test_drop_oldest_of_messages_acknowledged_meanwhile(store, between):
     ids = [store("a") for _ in range(4)]
     with between(2, acknowledge, *((one, "a") for one in ids)):
-        Pending.objects.trim("a", 3)
+        drop_oldest("a", 3)
     assert owed() == []
     kinds = Event.objects.values_list("kind", flat=True)
     assert list(kinds) == ["received"] * 4

@@ -9,16 +9,19 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from offline import outbox as module
-from offline.models import Message, NewMessage, Outbox
-from offline.outbox import ATTEMPTS_MAX, ERROR_MAX, Busy
+from offline import outbox_queue
+from offline.models import ERROR_MAX, Outbox
+from offline.outbox_queue import ATTEMPTS_MAX, Busy
+from offline.sql import postgres
+from offline.store import insert
+from offline.values import NewMessage
 from tests import PATIENCE, call_and_close
 
 any_database = pytest.mark.any_database
 
 
 def page(partition: int, after: int = 0, size: int = 100) -> list[int]:
-    return [row.message_id for row in Outbox.objects.page(partition, after, size)]
+    return [row.message_id for row in outbox_queue.read_page(partition, after, size)]
 
 
 # What is read of it
@@ -42,7 +45,7 @@ def test_a_page_is_one_query_with_the_messages(store, django_assert_num_queries)
     for n in range(3):
         store("a", body=b"%d" % n)
     with django_assert_num_queries(1):
-        rows = Outbox.objects.page(0, 0, 10)
+        rows = outbox_queue.read_page(0, 0, 10)
         assert [bytes(row.message.body) for row in rows] == [b"0", b"1", b"2"]
 
 
@@ -50,14 +53,14 @@ def test_a_page_is_one_query_with_the_messages(store, django_assert_num_queries)
 @any_database
 def test_a_page_tells_what_is_late(store):
     store("a", ttl=-1), store("a", ttl=60)
-    rows = Outbox.objects.page(0, 0, 10)
+    rows = outbox_queue.read_page(0, 0, 10)
     assert [row.is_late for row in rows] == [True, False]
 
 
 @pytest.mark.django_db
 @any_database
 def test_the_number_of_partitions_is_kept():
-    Message.objects.store([NewMessage(b"1", 60, keys=("a",), partitions=(5,))], 7)
+    insert([NewMessage(b"1", 60, keys=("a",), partitions=(5,))], 7)
     row = Outbox.objects.get()
     assert (row.partition, row.partitions, row.attempts, row.error) == (5, 7, 0, "")
     assert abs(row.created_at - timezone.now()) < timedelta(seconds=30)
@@ -70,10 +73,10 @@ def test_the_number_of_partitions_is_kept():
 @any_database
 def test_what_is_done_is_gone(store):
     one, two, three = (store("a") for _ in range(3))
-    rows = Outbox.objects.page(0, 0, 10)
-    Outbox.objects.done([rows[0], rows[2]])
+    rows = outbox_queue.read_page(0, 0, 10)
+    outbox_queue.delete_rows([rows[0], rows[2]])
     assert (page(0), {one, three} & set(page(0))) == ([two], set())
-    Outbox.objects.done([])
+    outbox_queue.delete_rows([])
     assert page(0) == [two]
 
 
@@ -83,8 +86,8 @@ def test_what_fails_is_tried_a_few_times_and_then_parked(store):
     failing, other = store("a"), store("a")
     for attempt in range(1, ATTEMPTS_MAX + 1):
         assert page(0) == [failing, other]
-        row = Outbox.objects.page(0, 0, 1)[0]
-        parks = Outbox.objects.failed(row, ValueError("x" * 2 * ERROR_MAX))
+        row = outbox_queue.read_page(0, 0, 1)[0]
+        parks = outbox_queue.record_failure(row, ValueError("x" * 2 * ERROR_MAX))
         assert parks == (attempt == ATTEMPTS_MAX)
     assert page(0) == [other]
     row = Outbox.objects.get(message=failing)
@@ -100,9 +103,9 @@ def test_overdue_is_what_has_waited_and_is_not_parked(store):
     since = timezone.now() - timedelta(seconds=60)
     Outbox.objects.filter(message__in=(old, parked)).update(created_at=since)
     Outbox.objects.filter(message=parked).update(parked_at=since)
-    assert Outbox.objects.overdue(30.0) == [1, 3]
-    assert Outbox.objects.overdue(90.0) == []
-    assert Outbox.objects.overdue(-1.0) == [0, 1, 3]
+    assert outbox_queue.overdue_partitions(30.0) == [1, 3]
+    assert outbox_queue.overdue_partitions(90.0) == []
+    assert outbox_queue.overdue_partitions(-1.0) == [0, 1, 3]
 
 
 # One at a time
@@ -119,7 +122,7 @@ def elsewhere() -> Iterator[Callable]:
             has, may_end = threading.Event(), threading.Event()
 
             def drain() -> None:
-                with Outbox.objects.draining(partition, wait=False):
+                with outbox_queue.draining(partition, wait=False):
                     has.set()
                     assert may_end.wait(PATIENCE)
 
@@ -140,7 +143,7 @@ def elsewhere() -> Iterator[Callable]:
 
 def has_turn(partition: int, *, wait: bool = False) -> bool:
     try:
-        with Outbox.objects.draining(partition, wait=wait):
+        with outbox_queue.draining(partition, wait=wait):
             return True
     except Busy:
         return False
@@ -176,7 +179,7 @@ def test_who_waits_has_its_turn_when_the_other_has_ended(elsewhere):
 @any_database
 def test_a_drain_that_fails_gives_its_partition_back():
     def fail() -> None:
-        with Outbox.objects.draining(1, wait=False):
+        with outbox_queue.draining(1, wait=False):
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -187,19 +190,19 @@ def test_a_drain_that_fails_gives_its_partition_back():
 
 @pytest.mark.django_db(transaction=True)
 def test_who_has_waited_for_long_is_told_that_the_partition_is_busy(elsewhere, monkeypatch):
-    monkeypatch.setattr(module, "LOCK_WAIT", 1)
+    monkeypatch.setattr(postgres, "LOCK_WAIT", 1)
     elsewhere(1)
-    with pytest.raises(Busy), Outbox.objects.draining(1, wait=True):
+    with pytest.raises(Busy), outbox_queue.draining(1, wait=True):
         pytest.fail("the other has not ended")
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_drain_that_hangs_gives_its_partition_back(monkeypatch, elsewhere):
-    monkeypatch.setattr(module, "IDLE_MAX", "2s")  # nobody else may seem to hang
+    monkeypatch.setattr(postgres, "IDLE_MAX", "2s")  # nobody else may seem to hang
     has, hangs = threading.Event(), threading.Event()
 
     def hang() -> None:
-        with Outbox.objects.draining(1, wait=False):
+        with outbox_queue.draining(1, wait=False):
             has.set()
             assert hangs.wait(PATIENCE)
 
@@ -222,6 +225,6 @@ def test_the_limits_of_a_drain_are_its_own():
             return found
 
     before = limits()
-    with Outbox.objects.draining(1, wait=False):
+    with outbox_queue.draining(1, wait=False):
         assert limits() == ["10s", "8s"]
     assert limits() == before

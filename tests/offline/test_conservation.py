@@ -5,24 +5,26 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from offline import balance
-from offline.balance import Balance
-from offline.events import ACKNOWLEDGED, RECEIVED, SENT, Event, Receipt
-from offline.models import Message, Pending
+from offline import conservation
+from offline.conservation import Balance
+from offline.models import ACKNOWLEDGED, RECEIVED, SENT, Event, Message, Pending
+from offline.retention import prune_batch
+from offline.settlement import drop_oldest, expire_batch, record_ends, record_receipts
+from offline.values import Receipt
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 
 def strike() -> Balance:
     """The balance of everything, which says the same as the look at each message."""
-    found = balance.of_latest(0)
-    wrong = balance.unbalanced(*balance.bounds())
+    found = conservation.balance_of_latest(0)
+    wrong = conservation.unbalanced(*conservation.bounds())
     assert sum(accepted - accounted for _, accepted, accounted in wrong) == found.missing
     return found
 
 
 def record(kind: str, *pairs: tuple[int, str]) -> None:
-    Event.objects.record([Receipt(i, key, kind, "s1") for i, key in pairs])
+    record_receipts([Receipt(i, key, kind, "s1") for i, key in pairs])
 
 
 def end_time_of(*ids: int) -> None:
@@ -32,7 +34,7 @@ def end_time_of(*ids: int) -> None:
 
 
 def test_without_messages_everything_is_nothing():
-    assert balance.bounds() == (0, 0)
+    assert conservation.bounds() == (0, 0)
     assert strike() == Balance()
 
 
@@ -53,11 +55,11 @@ def test_nothing_is_missing_on_the_way_through_a_messages_life(store, monkeypatc
     record(ACKNOWLEDGED, (two, "a"), (two, "a"), (one, "a"))
     assert strike().as_dict()["settled"] == {"acknowledged": 1, "received": 1}
 
-    assert Pending.objects.trim("k", 1) == 1
-    monkeypatch.setattr("offline.pendings.EXPIRE_BATCH", 1)
-    assert Pending.objects.expire() == 1  # of two
+    assert drop_oldest("k", 1) == 1
+    monkeypatch.setattr("offline.settlement.SETTLE_BATCH", 1)
+    assert expire_batch() == 1  # of two
     assert strike().missing == 0
-    assert Pending.objects.expire() == 1
+    assert expire_batch() == 1
     assert strike().as_dict() == {
         "messages": 5,
         "accepted": 7,
@@ -68,7 +70,7 @@ def test_nothing_is_missing_on_the_way_through_a_messages_life(store, monkeypatc
 
     end_time_of(one, dropped, gone)
     assert strike().accepted == 2  # before they are deleted
-    assert Message.objects.prune() == 3
+    assert prune_batch() == 3
     found = strike()
     assert (found.messages, found.accepted, found.pending, found.missing) == (2, 2, 1, 0)
     assert list(Pending.objects.values_list("message_id", flat=True)) == [kept]
@@ -91,41 +93,41 @@ def test_a_pending_row_that_was_deleted_is_missing(store):
     store("a"), store("b")
     one = store("a", "b")
     Pending.objects.filter(message=one, key="a").delete()
-    found = balance.of_latest(0)
+    found = conservation.balance_of_latest(0)
     assert (found.accepted, found.pending, found.missing) == (4, 3, 1)
     assert found.as_dict()["missing"] == 1
-    assert balance.unbalanced(*balance.bounds()) == [(one, 2, 1)]
+    assert conservation.unbalanced(*conservation.bounds()) == [(one, 2, 1)]
 
 
 def test_what_was_settled_twice_is_missing_the_other_way(store):
     one = store("a", "b")
-    Event.objects.settle([(one, "a")], Event.Kind.DROPPED, "by hand")
-    assert balance.of_latest(0).missing == -1
-    assert balance.unbalanced(*balance.bounds()) == [(one, 2, 3)]
+    record_ends([(one, "a")], Event.Kind.DROPPED, "by hand")
+    assert conservation.balance_of_latest(0).missing == -1
+    assert conservation.unbalanced(*conservation.bounds()) == [(one, 2, 3)]
 
 
 def test_one_too_few_and_one_too_many_do_not_hide_each_other(store):
     few, many = store("a"), store("a")
     Pending.objects.filter(message=few).delete()
-    Event.objects.settle([(many, "a")], Event.Kind.EXPIRED)
+    record_ends([(many, "a")], Event.Kind.EXPIRED)
     assert strike().missing == 0
-    assert balance.unbalanced(*balance.bounds()) == [(few, 1, 0), (many, 1, 2)]
+    assert conservation.unbalanced(*conservation.bounds()) == [(few, 1, 0), (many, 1, 2)]
 
 
 def test_the_latest_are_counted_alone(store):
     ids = [store("a") for _ in range(5)]
-    assert balance.bounds(2) == (ids[2], ids[-1])
-    assert balance.of_latest(2).accepted == 2
-    assert balance.bounds(100) == (ids[0] - 1, ids[-1])
-    assert balance.of_latest(100).accepted == 5
+    assert conservation.bounds(2) == (ids[2], ids[-1])
+    assert conservation.balance_of_latest(2).accepted == 2
+    assert conservation.bounds(100) == (ids[0] - 1, ids[-1])
+    assert conservation.balance_of_latest(100).accepted == 5
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_slices_put_together_are_everything(store, monkeypatch, size):
     for _ in range(5):
         store("a", "b")
-    Pending.objects.expire()
-    whole = balance.of_slice(*balance.bounds())
-    monkeypatch.setattr(balance, "SLICE", size)
-    assert balance.of_latest(0) == whole
+    expire_batch()
+    whole = conservation.balance_of_slice(*conservation.bounds())
+    monkeypatch.setattr(conservation, "SLICE", size)
+    assert conservation.balance_of_latest(0) == whole
     assert whole.accepted == 10

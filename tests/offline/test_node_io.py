@@ -7,9 +7,9 @@ from collections import deque
 import pytest
 from django.db import OperationalError
 
-from offline import pending
+from offline import node_io, settlement
 from offline.models import Event
-from offline.pending import Acknowledger, pending_pages
+from offline.node_io import Acknowledger, pending_pages
 from tests import eventually, in_thread
 
 from .conftest import owed
@@ -44,7 +44,7 @@ async def nothing_is_owed() -> bool:
 
 @pytest.fixture
 def table(pending_table, monkeypatch):
-    monkeypatch.setattr(pending, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(node_io, "RETRY_INTERVAL", 0.01)
     return pending_table
 
 
@@ -83,7 +83,7 @@ async def test_what_comes_together_is_written_together(store, acknowledger, thre
 async def test_a_large_backlog_is_written_in_bounded_batches(
     store, acknowledger, thread_queries, monkeypatch
 ):
-    monkeypatch.setattr(pending, "FLUSH_SIZE", 5)
+    monkeypatch.setattr(node_io, "FLUSH_SIZE", 5)
     ids = [await in_thread(store, "a") for _ in range(12)]
     queries = await thread_queries()
     for one in ids:
@@ -120,7 +120,7 @@ async def test_a_failure_of_the_database_loses_nothing(store, acknowledger, tabl
 
 
 async def test_stop_writes_the_rest(store, monkeypatch):
-    monkeypatch.setattr(pending, "FLUSH_SIZE", 2)
+    monkeypatch.setattr(node_io, "FLUSH_SIZE", 2)
     ids = [await in_thread(store, "a") for _ in range(5)]
     acknowledger = Running()
     for one in ids:
@@ -160,7 +160,7 @@ async def test_stop_without_start_writes(store):
 
 
 async def test_beyond_its_bound_the_oldest_is_forgotten(store, monkeypatch):
-    monkeypatch.setattr(pending, "BACKLOG_MAX", 3)
+    monkeypatch.setattr(node_io, "BACKLOG_MAX", 3)
     ids = [await in_thread(store, "a") for _ in range(5)]
     acknowledger = Acknowledger()
     for one in ids:
@@ -183,7 +183,7 @@ async def test_the_database_is_not_asked_while_nothing_is_added(acknowledger, th
 async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
     """The flush under way is waited for; a second one of the same receipts would be another."""
     written, may_go_on, begun = [], threading.Event(), threading.Event()
-    record = Event.objects.record
+    record = settlement.record_receipts
 
     def slow_record(batch, **options):
         begun.set()
@@ -191,7 +191,7 @@ async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
         record(batch, **options)
         written.append(len(batch))
 
-    monkeypatch.setattr(Event.objects, "record", slow_record)
+    monkeypatch.setattr(settlement, "record_receipts", slow_record)
     one = await in_thread(store, "a")
     acknowledger = Running()
     acknowledger.sent(one, "a", "s1")
@@ -209,8 +209,8 @@ async def test_stop_during_a_flush_writes_each_receipt_once(store, monkeypatch):
 @pytest.mark.parametrize("losses", [1, 3], ids=["once", "also-of-the-second-call"])
 async def test_receipts_whose_answer_is_lost_are_noted_once(store, monkeypatch, losses):
     """Postgres carried the statement out; the node does not know that and writes again."""
-    monkeypatch.setattr(pending, "RETRY_INTERVAL", 0.01)
-    record, left = Event.objects.record, [losses]
+    monkeypatch.setattr(node_io, "RETRY_INTERVAL", 0.01)
+    record, left = settlement.record_receipts, [losses]
 
     def lose_answer(receipts, **options):
         record(receipts, **options)
@@ -218,7 +218,7 @@ async def test_receipts_whose_answer_is_lost_are_noted_once(store, monkeypatch, 
             left[0] -= 1
             raise OperationalError("the answer was lost")
 
-    monkeypatch.setattr(Event.objects, "record", lose_answer)
+    monkeypatch.setattr(settlement, "record_receipts", lose_answer)
     kept, taken = await in_thread(store, "a", "b"), await in_thread(store, "c")
     acknowledger = Running()
     acknowledger.sent(kept, "a", "s1")
@@ -252,7 +252,7 @@ async def test_receipt_that_cannot_be_stored_does_not_stop_the_others(store, cap
 
 
 async def test_backlog_beyond_its_bound_is_counted(monkeypatch):
-    monkeypatch.setattr(pending, "BACKLOG_MAX", 3)
+    monkeypatch.setattr(node_io, "BACKLOG_MAX", 3)
     lost = []
     acknowledger = Acknowledger(lost.append)
     acknowledger._waiting = deque(maxlen=3)
@@ -269,6 +269,6 @@ def test_claims_of_a_key_count_up_to_what_can_be_pending_for_it(imgo):
         False
     ] * 2
     assert acknowledger.claimed(1, "u2", "s2")
-    acknowledger._claims_since -= pending.CLAIM_WINDOW
+    acknowledger._claims_since -= node_io.CLAIM_WINDOW
     assert acknowledger.claimed(6, "u1", "s1")
     assert acknowledger.waiting == 5

@@ -1,0 +1,78 @@
+"""Settlement: pending rows end with one event each: received, acknowledged, expired or dropped."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from offline.models import Event, Pending
+from offline.sql import CHUNK, chunks, dialect
+from offline.values import Receipt
+
+SETTLE_BATCH = 1000  # rows of one DELETE, so that none holds locks for long
+
+
+def record_receipts(receipts: Sequence[Receipt], *, again: bool = False) -> int:
+    """Record deliveries, and settle what they acknowledge; return how many were pending.
+
+    The first `received` or `acknowledged` of a (message, key) settles it. A further `received` is
+    recorded as `sent`. A further `acknowledged` is not recorded.
+
+    `again`: Postgres may have carried out an earlier call with some of these receipts, whose
+    answer was lost. A delivery that is recorded already is not recorded a second time. On SQLite
+    no answer is lost.
+    """
+    return dialect().record_receipts(receipts, again=again) if receipts else 0
+
+
+def record_ends(pairs: Iterable[tuple[int, str]], kind: str, reason: str = "") -> None:
+    """Record how these (message id, key) ended. The caller deletes their pending rows."""
+    now = timezone.now()
+    Event.objects.bulk_create(
+        (
+            Event(message_id=message_id, key=key, kind=kind, reason=reason, at=now)
+            for message_id, key in pairs
+        ),
+        batch_size=CHUNK,
+    )
+
+
+def crowded_keys(keys: Collection[str], limit: int) -> dict[str, int]:
+    """Return those of `keys` that have more than `limit` pending messages, and how many.
+
+    On Postgres the count stops at ten times the limit, and one.
+    """
+    return dialect().crowded_keys(list(keys), limit)
+
+
+def drop_oldest(key: str, limit: int) -> int:
+    """Drop the oldest pending messages of `key` above `limit`; return how many."""
+    dropped = 0
+    rows = Pending.objects.filter(key=key)
+    newest = rows.order_by("-message_id").values_list("message_id", flat=True)
+    # One id, of the newest message to drop; none if others were acknowledged meanwhile.
+    for newest_gone in newest[limit : limit + 1]:
+        oldest = rows.filter(message_id__lte=newest_gone).order_by("message_id")
+        while count := _settle(oldest[:SETTLE_BATCH], Event.Kind.DROPPED, "offline_max"):
+            dropped += count
+    return dropped
+
+
+def expire_batch() -> int:
+    """Settle one batch of expired pending rows; return how many."""
+    due = Pending.objects.filter(expires_at__lte=Now()).order_by("expires_at")
+    return _settle(due[:SETTLE_BATCH], Event.Kind.EXPIRED)
+
+
+def _settle(rows: QuerySet[Pending], kind: str, reason: str = "") -> int:
+    with transaction.atomic():
+        # Rows that another transaction is settling at this moment are left to it.
+        found = list(
+            rows.select_for_update(skip_locked=True).values_list("pk", "message_id", "key")
+        )
+        for chunk in chunks(found):
+            Pending.objects.filter(pk__in=[pk for pk, *_ in chunk]).delete()
+        record_ends([(i, key) for _, i, key in found], kind, reason)
+    return len(found)

@@ -1,0 +1,103 @@
+"""Dialect: the statements that Postgres and SQLite need in different forms."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+from django.db.models import Expression
+
+from offline.values import DedupeTable, NewMessage, Receipt, Stored
+
+T = TypeVar("T")
+
+# What a page of a key holds. "pending": pending messages. "long pending": those that have been
+# pending for some seconds and are not to be fanned out. "history": pending messages, and those
+# that sessions have had. "lately": pending messages, and those had in the last seconds.
+PageKind = Literal["pending", "long pending", "history", "lately"]
+
+CHUNK = 400  # rows of one statement with parameters: below SQLite's limit of them
+
+
+def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split rows into parts that one statement takes."""
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
+
+
+class Dialect(ABC):
+    """Statements and expressions whose SQL differs between the databases."""
+
+    # Expressions
+
+    @abstractmethod
+    def now(self) -> str:
+        """Return SQL for the time of the statement."""
+
+    @abstractmethod
+    def seconds_since(self, column: str) -> str:
+        """Return SQL for the seconds from the time in a column to the time of the statement."""
+
+    @abstractmethod
+    def transaction_id(self) -> str:
+        """Return SQL for the number of the transaction; 0 where the database has none."""
+
+    @abstractmethod
+    def row_xmin(self) -> Expression:
+        """Return the ORM's expression for the transaction that wrote a row; 0 on SQLite."""
+
+    @abstractmethod
+    def read_time(self, value: Any) -> datetime:
+        """Return a time as raw SQL returned it, with its time zone."""
+
+    # Storing
+
+    @abstractmethod
+    def insert(
+        self,
+        messages: Sequence[NewMessage],
+        partitions: int,
+        dedupe: DedupeTable | None,
+        begin: str,
+    ) -> Stored:
+        """Do what `store.insert` describes, for at least one message."""
+
+    # The outbox
+
+    @abstractmethod
+    def partition_lock(self, partition: int, *, wait: bool) -> AbstractContextManager[bool]:
+        """Hold the lock of a partition while the context is open.
+
+        The context's value is False if another holder has the lock. Leave the context with an
+        exception then. `wait`: wait for the other holder first, on Postgres at most 10 seconds.
+        """
+
+    @abstractmethod
+    def partition_ages(self) -> dict[int, float]:
+        """Return, for each partition with rows to fan out, the age of the first one in seconds."""
+
+    # Settlement
+
+    @abstractmethod
+    def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:
+        """Do what `settlement.record_receipts` describes, for at least one receipt."""
+
+    @abstractmethod
+    def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
+        """Return those of `keys` that have more than `limit` pending messages, and how many."""
+
+    # Replay
+
+    @abstractmethod
+    def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
+        """Return those of these (message id, key) that are pending."""
+
+    @abstractmethod
+    def pages_query(self, kind: PageKind, count: int, size: int, age: float) -> str:
+        """Return the query for `count` pages, each of at most `size` messages.
+
+        Its parameters are (place, key, after, since) of each page. Its rows are (place, message
+        id, op, body, is_json, had, had_xmin, snapshot), in order of place and id. `age`: seconds,
+        for the kinds "long pending" and "lately".
+        """

@@ -1,0 +1,166 @@
+"""Storing messages on Postgres: one round trip, and what is needed to learn its fate."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from django.db import connection
+
+from imgo_site.conf import conf
+from imgo_site.postgres.connection import Connection
+from imgo_site.postgres.outcome import SERVER, Trace
+from offline.values import DedupeTable, NewMessage, Stored
+
+
+def insert(
+    messages: Sequence[NewMessage], partitions: int, dedupe: DedupeTable | None, begin: str
+) -> Stored:
+    """Insert messages, their pending rows, and their outbox rows, as `store.insert` describes.
+
+    Messages are sent as one JSON text in one statement: an array for each column would cost ten
+    times the Python. One message to at most one key is sent in statements of one row each, which
+    cost half of the Postgres.
+    """
+    if dedupe is not None and not any(new.dedupe_id for new in messages):
+        dedupe = None
+    if dedupe is None and len(messages) == 1 and len(messages[0].keys) < 2:
+        sql, values = _for_one(messages[0], partitions)
+        (message_id, at), trace = _execute(begin + sql, values)
+        return Stored([message_id], [True], trace, at)
+    sql = _INSERT.format(claims="", new="given", answer=_ANSWER)
+    if dedupe is not None:
+        claims = _CLAIMS.format(table=dedupe.name, window=float(dedupe.window))
+        sql = _INSERT.format(claims=claims, new="claimed", answer=_ANSWER_CLAIMED)
+    values = [conf.RECORD_KEEP, msgspec.json.encode(messages).decode(), partitions]
+    (ids, is_new, at), trace = _execute(begin + sql, values)
+    return Stored(ids, is_new or [True] * len(ids), trace, at)
+
+
+def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
+    """Return statements of one row each for one message, and their values."""
+    keys = json.dumps(new.keys) if new.audience == "keys" else None
+    sql = _MESSAGE
+    values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
+    values += [new.is_json, new.by, new.ensure, new.speed, new.recipients]
+    values += [new.ttl, max(new.ttl, conf.RECORD_KEEP)]
+    for key in new.keys if new.stored else ():
+        sql += _PENDING
+        values += [key, new.ttl]
+    for partition in new.partitions:
+        sql += _OUTBOX
+        values += [partition, partitions, new.origin]
+    return sql, values
+
+
+def _execute(sql: str, values: list[Any]) -> tuple[list[Any], Trace]:
+    """Run statements of which one returns a row, whose last column is the transaction's id.
+
+    Returns the other columns, and the trace of the transaction.
+    """
+    connection.ensure_connection()
+    raw = connection.connection
+    server: tuple[int, str] | None = getattr(raw, "server", None)
+    rows: list[Any] = []
+    with connection.cursor() as cursor:
+        cursor.execute(sql if server else sql + SERVER, values)
+        has_more: bool | None = True
+        while has_more:
+            rows += cursor.fetchall() if cursor.description else []
+            has_more = cursor.nextset()
+    *row, xid = rows[0]
+    server = server or rows[1]
+    if isinstance(raw, Connection):
+        raw.server = server
+    return row, Trace(xid, *server)
+
+
+# All statements of one round trip have the same statement_timestamp().
+_MESSAGE = """
+    INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by,
+                                 ensure, speed, recipients, created_at, expires_at, keep_until)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp(),
+            statement_timestamp() + %s * interval '1 second',
+            statement_timestamp() + %s * interval '1 second')
+    RETURNING id, created_at, pg_current_xact_id()::text;
+"""
+_PENDING = """
+    INSERT INTO offline_pending (message_id, key, expires_at)
+    VALUES (currval('offline_message_id_seq'), %s,
+            statement_timestamp() + %s * interval '1 second');
+"""
+_OUTBOX = """
+    INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
+                                origin)
+    VALUES (currval('offline_message_id_seq'), %s, %s, statement_timestamp(), 0, '', %s);
+"""
+
+# The ids are drawn before the rows are stored, so that a dedupe id and its message can be stored
+# together. They are in the order of the messages. The JSON's names are the fields of NewMessage.
+_INSERT = """
+    WITH given AS MATERIALIZED (
+        SELECT nextval('offline_message_id_seq') AS id, statement_timestamp() AS created_at,
+               statement_timestamp() + ttl * interval '1 second' AS expires_at,
+               statement_timestamp() + greatest(ttl, %s) * interval '1 second' AS keep_until,
+               given.*
+        FROM ROWS FROM (
+            json_to_recordset(%s) AS (
+                audience text, room text, keys jsonb, stored boolean, op integer, body text,
+                is_json boolean, by text, ensure boolean, speed integer, ttl float8,
+                partitions integer[], origin text, dedupe_id text)
+        ) WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by, ensure,
+                                    speed, ttl, partitions, origin, dedupe_id, place)
+    ),
+    {claims}
+    stored AS (
+        INSERT INTO offline_message (id, audience, room, keys, stored, op, body, is_json, by,
+                                     ensure, speed, recipients, created_at, expires_at, keep_until)
+        SELECT id, audience, room, CASE WHEN audience = 'keys' THEN keys END, stored, op,
+               decode(body, 'base64'), is_json, by, ensure, speed,
+               CASE WHEN stored THEN jsonb_array_length(keys) ELSE 0 END,
+               created_at, expires_at, keep_until
+        FROM {new}
+    ),
+    owed AS (
+        INSERT INTO offline_pending (message_id, key, expires_at)
+        SELECT id, key, expires_at FROM {new}, jsonb_array_elements_text(keys) AS key WHERE stored
+    ),
+    queued AS (
+        INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
+                                    origin)
+        SELECT id, partition, %s, created_at, 0, '', origin
+        FROM {new}, unnest(partitions) AS partition
+    )
+    {answer};
+"""
+
+_ANSWER = """
+    SELECT array_agg(id ORDER BY place), NULL, min(created_at), pg_current_xact_id()::text
+    FROM given
+"""
+
+# A dedupe id that another transaction is storing is waited for. DO UPDATE, because DO NOTHING
+# returns no row, and the other's row is too new for this statement to select. In one order for
+# all: two arrays at once must not wait for each other.
+_CLAIMS = """
+    kept AS (
+        INSERT INTO {table} AS known (by, dedupe_id, message_id, created_at)
+        SELECT by, dedupe_id, id, created_at FROM given WHERE dedupe_id <> '' ORDER BY dedupe_id
+        ON CONFLICT (by, dedupe_id) DO UPDATE SET
+            message_id = CASE WHEN known.created_at > excluded.created_at - interval '{window} s'
+                              THEN known.message_id ELSE excluded.message_id END,
+            created_at = CASE WHEN known.created_at > excluded.created_at - interval '{window} s'
+                              THEN known.created_at ELSE excluded.created_at END
+        RETURNING dedupe_id, message_id
+    ),
+    answered AS MATERIALIZED (
+        SELECT given.*, coalesce(kept.message_id, given.id) AS message_id
+        FROM given LEFT JOIN kept USING (dedupe_id)
+    ),
+    claimed AS (SELECT * FROM answered WHERE message_id = id),
+"""
+_ANSWER_CLAIMED = """
+    SELECT array_agg(message_id ORDER BY place), array_agg(message_id = id ORDER BY place),
+           min(created_at), pg_current_xact_id()::text
+    FROM answered
+"""

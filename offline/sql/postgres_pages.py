@@ -1,0 +1,99 @@
+"""Pages of a key's messages on Postgres: what is pending, and what its sessions have had.
+
+Each key's rows are read from an index and no further than its page, however many there are: the
+joins are written so that no other plan is possible. Statistics of tables that are filled and
+emptied all day say little, and a plan that reads a whole table would be chosen.
+"""
+
+from collections.abc import Mapping
+
+from offline.sql.base import PageKind
+
+LATELY_MAX = 2_000  # latest events of a key that are searched for those of the last seconds
+
+# The first message of each partition that is not fanned out. An index gives it, one partition
+# after the other.
+FIRSTS = """
+    firsts (partition, message_id, created_at) AS (
+        (SELECT partition, message_id, created_at FROM offline_outbox WHERE parked_at IS NULL
+         ORDER BY partition, message_id LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM firsts CROSS JOIN LATERAL (
+            SELECT o.partition, o.message_id, o.created_at FROM offline_outbox o
+            WHERE o.parked_at IS NULL AND o.partition > firsts.partition
+            ORDER BY o.partition, o.message_id LIMIT 1
+        ) next
+    )
+"""
+
+# For one row `w` of the pages asked for: (message_id, seconds since a session had the message, xmin
+# of the event that records it), at most a page.
+_PENDING = """
+    (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
+     WHERE p.key = w.key AND p.message_id > greatest(w.after, w.since) AND p.expires_at > {now}
+     ORDER BY p.message_id LIMIT {size})
+"""
+# Messages behind the first one that is not fanned out are on their way, or soon will be.
+_LONG_PENDING = """
+    (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
+     WHERE p.key = w.key AND p.message_id > w.after AND p.expires_at > {now}
+           AND p.message_id < coalesce((SELECT min(message_id) FROM firsts), 9223372036854775807)
+           AND (SELECT created_at FROM offline_message m WHERE m.id = p.message_id) < {then}
+     ORDER BY p.message_id LIMIT {size})
+"""
+_HAD = """
+    (SELECT e.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_event e
+     WHERE e.key = w.key AND e.message_id > greatest(w.after, w.since)
+           AND e.kind IN ('received', 'acknowledged')
+           AND (SELECT expires_at FROM offline_message m WHERE m.id = e.message_id) > {now}
+     ORDER BY e.message_id LIMIT {size})
+"""
+_HAD_LATELY = """
+    (SELECT e.message_id, CAST(extract(epoch FROM {now} - e.at) AS double precision) AS had,
+            e.had_xmin
+     FROM (SELECT * FROM (SELECT message_id, kind, at, xmin::text::bigint AS had_xmin
+                          FROM offline_event
+                          WHERE key = w.key AND message_id > w.after
+                          ORDER BY message_id DESC LIMIT {lately}) latest
+           WHERE latest.at > {then} AND latest.kind IN ('received', 'acknowledged')
+           ORDER BY latest.message_id OFFSET 0) e
+     WHERE (SELECT expires_at FROM offline_message m WHERE m.id = e.message_id) > {now}
+     ORDER BY e.message_id LIMIT {size})
+"""
+_SOURCES: Mapping[PageKind, str] = {
+    "pending": _PENDING,
+    "long pending": _LONG_PENDING,
+    "history": f"{_PENDING} UNION {_HAD}",
+    "lately": f"{_PENDING} UNION {_HAD_LATELY}",
+}
+# OFFSET 0 keeps the look-ups by id from becoming a join, which could read the whole table.
+_QUERY = """
+    WITH RECURSIVE wanted (place, key, after, since) AS (VALUES {marks}), {firsts},
+    found AS (
+        SELECT w.place, page.message_id, page.had, page.had_xmin,
+               row_number() OVER (PARTITION BY w.place ORDER BY page.message_id) AS number
+        FROM wanted w CROSS JOIN LATERAL ({source}) page
+    )
+    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin,
+           pg_current_snapshot()::text
+    FROM found f CROSS JOIN LATERAL (
+        SELECT id, op, body, is_json FROM offline_message WHERE id = f.message_id OFFSET 0
+    ) m
+    WHERE f.number <= {size} ORDER BY f.place, m.id
+"""
+
+
+def pages_query(kind: PageKind, count: int, size: int, age: float) -> str:
+    """Return the query that `Dialect.pages_query` describes."""
+    # The server's time: the clocks of several processes may differ.
+    now = "statement_timestamp()"
+    source = _SOURCES[kind].format(
+        now=now,
+        then=f"{now} - interval '{age:f} seconds'",
+        no_age="CAST(NULL AS double precision)",
+        no_xmin="CAST(NULL AS bigint)",
+        size=int(size),
+        lately=LATELY_MAX,
+    )
+    marks = ", ".join(["(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint))"] * count)
+    return _QUERY.format(marks=marks, firsts=FIRSTS, source=source, size=int(size))

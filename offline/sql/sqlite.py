@@ -1,0 +1,189 @@
+"""SQLite: one process, one writer at a time, so locks are threads' and the clock is Django's."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Count, Expression, Min, Value
+from django.utils import timezone
+
+from imgo_site.conf import conf
+from offline.models import ACKNOWLEDGED, SENT, Event, Message, Outbox, Pending
+from offline.sql import sqlite_pages
+from offline.sql.base import CHUNK, Dialect, PageKind, chunks
+from offline.sql.sqlite_pages import time_literal
+from offline.values import DedupeTable, NewMessage, Receipt, Stored
+
+
+class SqliteDialect(Dialect):
+    """The statements for SQLite."""
+
+    def __init__(self) -> None:
+        self._locks: dict[int, Lock] = {}  # by partition: SQLite has no advisory locks
+
+    # Expressions
+
+    def now(self) -> str:
+        return time_literal(timezone.now())
+
+    def seconds_since(self, column: str) -> str:
+        return f"(julianday({self.now()}) - julianday({column})) * 86400"
+
+    def transaction_id(self) -> str:
+        return "0"
+
+    def row_xmin(self) -> Expression:
+        return Value(0)
+
+    def read_time(self, value: Any) -> datetime:
+        found: datetime = value  # in UTC, as Django stores it and without a zone
+        return found.replace(tzinfo=UTC)
+
+    # Storing
+
+    def insert(
+        self,
+        messages: Sequence[NewMessage],
+        partitions: int,
+        dedupe: DedupeTable | None,
+        begin: str,
+    ) -> Stored:
+        assert dedupe is None, "dedupe ids need Postgres"
+        assert not begin, "statements before need Postgres"
+        now = timezone.now()
+        rows = [_message(new, now) for new in messages]
+        Message.objects.bulk_create(rows, batch_size=CHUNK)
+        pairs = list(zip(rows, messages, strict=True))
+        Pending.objects.bulk_create(
+            (
+                Pending(message=row, key=key, expires_at=row.expires_at)
+                for row, new in pairs
+                if new.stored
+                for key in new.keys
+            ),
+            batch_size=CHUNK,
+        )
+        Outbox.objects.bulk_create(
+            (
+                Outbox(
+                    message=row,
+                    partition=partition,
+                    partitions=partitions,
+                    created_at=now,
+                    origin=new.origin,
+                )
+                for row, new in pairs
+                for partition in new.partitions
+            ),
+            batch_size=CHUNK,
+        )
+        return Stored([row.pk for row in rows], [True] * len(rows))
+
+    # The outbox
+
+    @contextmanager
+    def partition_lock(self, partition: int, *, wait: bool) -> Iterator[bool]:
+        lock = self._locks.setdefault(partition, Lock())
+        is_held = lock.acquire(blocking=wait)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                lock.release()
+
+    def partition_ages(self) -> dict[int, float]:
+        rows = Outbox.objects.filter(parked_at=None).order_by().values("partition")
+        firsts = rows.annotate(first=Min("created_at")).values_list("partition", "first")
+        now = timezone.now()
+        return {partition: (now - first).total_seconds() for partition, first in firsts}
+
+    # Settlement
+
+    def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:  # noqa: ARG002
+        with transaction.atomic():
+            pairs = {(r.message_id, r.key) for r in receipts if r.kind != SENT}
+            pending = self.pending_among(list(pairs))
+            _delete_pending(sorted(pending))
+            Event.objects.bulk_create(_events(receipts, pending), batch_size=CHUNK)
+        return len(pending)
+
+    def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for chunk in chunks(keys):
+            rows = Pending.objects.filter(key__in=chunk).values("key")
+            counts = rows.annotate(count=Count("pk")).filter(count__gt=limit)
+            found.update(counts.values_list("key", "count"))
+        return found
+
+    # Replay
+
+    def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
+        found: set[tuple[int, str]] = set()
+        with connection.cursor() as cursor:
+            for chunk in chunks(pairs):
+                cursor.execute(
+                    "SELECT message_id, key FROM offline_pending "  # noqa: S608 - placeholders
+                    f"WHERE (message_id, key) IN (VALUES {_marks(chunk)})",
+                    _values(chunk),
+                )
+                found.update(cursor.fetchall())
+        return found
+
+    def pages_query(self, kind: PageKind, count: int, size: int, age: float) -> str:
+        return sqlite_pages.pages_query(kind, count, size, age)
+
+
+def _message(new: NewMessage, now: datetime) -> Message:
+    return Message(
+        audience=new.audience,
+        room=new.room,
+        keys=list(new.keys) if new.audience == Message.Audience.KEYS else None,
+        stored=new.stored,
+        op=new.op,
+        body=new.body,
+        is_json=new.is_json,
+        by=new.by,
+        ensure=new.ensure,
+        speed=new.speed,
+        recipients=new.recipients,
+        created_at=now,
+        expires_at=now + timedelta(seconds=new.ttl),
+        keep_until=now + timedelta(seconds=max(new.ttl, conf.RECORD_KEEP)),
+    )
+
+
+def _delete_pending(pairs: Sequence[tuple[int, str]]) -> None:
+    with connection.cursor() as cursor:
+        for chunk in chunks(pairs):
+            cursor.execute(
+                "DELETE FROM offline_pending "  # noqa: S608 - placeholders
+                f"WHERE (message_id, key) IN (VALUES {_marks(chunk)})",
+                _values(chunk),
+            )
+
+
+def _events(receipts: Sequence[Receipt], pending: set[tuple[int, str]]) -> Iterator[Event]:
+    """Yield the events of receipts; `pending` are the (message id, key) that they settle."""
+    now = timezone.now()
+    unsettled = set(pending)
+    for receipt in receipts:
+        pair, kind = (receipt.message_id, receipt.key), receipt.kind
+        if kind != SENT and pair in unsettled:
+            unsettled.discard(pair)
+        elif kind == ACKNOWLEDGED:
+            continue
+        else:
+            kind = SENT
+        at = now - timedelta(seconds=receipt.age)
+        yield Event(message_id=pair[0], key=pair[1], kind=kind, session=receipt.session, at=at)
+
+
+def _marks(pairs: Sequence[tuple[int, str]]) -> str:
+    return ", ".join(["(%s, %s)"] * len(pairs))
+
+
+def _values(pairs: Sequence[tuple[int, str]]) -> list[int | str]:
+    return [value for pair in pairs for value in pair]

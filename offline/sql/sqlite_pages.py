@@ -1,0 +1,64 @@
+"""Pages of a key's messages on SQLite, which has no LATERAL and holds one server's messages."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.utils import timezone
+
+from offline.sql.base import PageKind
+
+_ROWS: Mapping[str, str] = {
+    "pending": """
+        SELECT w.place, p.message_id, NULL AS had FROM wanted w JOIN offline_pending p USING (key)
+        WHERE p.message_id > w.after AND p.message_id > w.since AND p.expires_at > {now}""",
+    "long pending": """
+        SELECT w.place, p.message_id, NULL AS had FROM wanted w JOIN offline_pending p USING (key)
+        JOIN offline_message m ON m.id = p.message_id
+        WHERE p.message_id > w.after AND p.expires_at > {now} AND m.created_at < {then}
+              AND NOT EXISTS (SELECT 1 FROM offline_outbox o
+                              WHERE o.message_id = p.message_id AND o.parked_at IS NULL)""",
+    "had": """
+        SELECT w.place, e.message_id, NULL AS had FROM wanted w JOIN offline_event e USING (key)
+        JOIN offline_message m ON m.id = e.message_id
+        WHERE e.message_id > w.after AND e.message_id > w.since AND m.expires_at > {now}
+              AND e.kind IN ('received', 'acknowledged')""",
+    "had lately": """
+        SELECT w.place, e.message_id, (julianday({now}) - julianday(e.at)) * 86400 AS had
+        FROM wanted w JOIN offline_event e USING (key)
+        JOIN offline_message m ON m.id = e.message_id
+        WHERE e.message_id > w.after AND m.expires_at > {now} AND e.at > {then}
+              AND e.kind IN ('received', 'acknowledged')""",
+}
+_SOURCES: Mapping[PageKind, str] = {
+    "pending": _ROWS["pending"],
+    "long pending": _ROWS["long pending"],
+    "history": f"{_ROWS['pending']} UNION {_ROWS['had']}",
+    "lately": f"{_ROWS['pending']} UNION {_ROWS['had lately']}",
+}
+_QUERY = """
+    WITH wanted (place, key, after, since) AS (VALUES {marks}),
+    found AS ({source}),
+    ranked AS (
+        SELECT place, message_id, had,
+               row_number() OVER (PARTITION BY place ORDER BY message_id) AS number
+        FROM found
+    )
+    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had, NULL, NULL
+    FROM ranked r JOIN offline_message m ON m.id = r.message_id
+    WHERE r.number <= {size} ORDER BY r.place, m.id
+"""
+
+
+def pages_query(kind: PageKind, count: int, size: int, age: float) -> str:
+    """Return the query that `Dialect.pages_query` describes."""
+    moment = timezone.now()
+    then = moment - timedelta(seconds=age)
+    source = _SOURCES[kind].format(now=time_literal(moment), then=time_literal(then))
+    marks = ", ".join(["(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint))"] * count)
+    return _QUERY.format(marks=marks, source=source, size=int(size))
+
+
+def time_literal(time: datetime) -> str:
+    """Return SQL for a time as Django stores it."""
+    return f"'{connection.ops.adapt_datetimefield_value(time)}'"

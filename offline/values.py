@@ -1,0 +1,106 @@
+"""Values that callers give to offline and get from it: messages, receipts, pages, outcomes."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from imgo_site.postgres.outcome import Trace
+from imgo_site.snapshots import Everything, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message that is to be stored.
+
+    `keys`: all keys it goes to, each once; with `stored` it becomes pending for them. `ttl`:
+    seconds. `partitions`: those that its fan-out is part of. `dedupe_id`: "" for none.
+    """
+
+    body: bytes
+    ttl: float
+    audience: str = "keys"
+    keys: tuple[str, ...] = ()
+    room: str = ""
+    stored: bool = True
+    op: int = 5
+    is_json: bool = True
+    by: str = ""
+    ensure: bool = False
+    speed: int = 0
+    origin: str = ""
+    partitions: tuple[int, ...] = (0,)
+    dedupe_id: str = ""
+
+    @property
+    def recipients(self) -> int:
+        """Number of keys that the message becomes pending for."""
+        return len(self.keys) if self.stored else 0
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeTable:
+    """Table of dedupe ids, and how long it keeps one: `window`, seconds."""
+
+    name: str
+    window: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Result of a transaction that stored messages, in the order of the messages.
+
+    `ids`: of a message whose dedupe id was used before, the first one's id. `is_new`: whether
+    this transaction stored the message. `at`: the time that its rows carry. `trace` and `at` are
+    None on SQLite, where no answer to a COMMIT is lost.
+    """
+
+    ids: list[int]
+    is_new: list[bool]
+    trace: Trace | None = None
+    at: datetime | None = None
+
+
+class Receipt(NamedTuple):
+    """Report of a node about one delivery. `age`: seconds since it happened.
+
+    `kind`: `sent` to a session that acknowledges itself; `received` by the kernel for one that
+    cannot; `acknowledged` by the client.
+    """
+
+    message_id: int
+    key: str
+    kind: str
+    session: str
+    age: float = 0.0
+
+
+class Delivered(NamedTuple):
+    """Delivery of a message to a session of its key.
+
+    `age`: seconds since then; 0 while the message is pending. `xmin`: of the event that records
+    it; 0 on SQLite, None while the message is pending.
+    """
+
+    age: float
+    xmin: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMessage:
+    """One message for a session of its key.
+
+    `had`: seconds since a session of the key has had it; None while it is pending. `had_xmin`: of
+    the event that records that; None where it is not known. `snapshot`: of the query.
+    """
+
+    id: int
+    op: int
+    body: bytes
+    is_json: bool
+    had: float | None = None
+    had_xmin: int | None = None
+    snapshot: Snapshot | Everything | None = field(default=None, compare=False)
+
+
+Page = tuple[str, int]  # a key, and the id that its messages must be above
+HistoryPage = tuple[str, int, int]  # the same, and a second such id, equal for all pages
