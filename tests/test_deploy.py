@@ -147,6 +147,21 @@ def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
     assert int(re.search(r"client_max_body_size (\d+)m", text)[1]) * 2**20 >= DEFAULTS.MAX_REQUEST
 
 
+def test_nginx_conf_adapted_as_the_page_says_names_the_units_ports():
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    command = re.search(r"^(sed .+?) > /etc/nginx/nginx\.conf$", page, re.MULTILINE | re.DOTALL)[1]
+    adapted = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    api = directives(DEPLOY / "systemd" / "imgo-api.service")["ExecStart"]
+    usual = (DEFAULTS.HTTP_PORT, DEFAULTS.TCP_PORT)
+    assert set(re.findall(r"server ([\w.]+:\d+)", adapted)) == {
+        re.search(r"127\.0\.0\.1:\d+", api)[0],
+        *(f"127.0.0.1:{port + unit}" for port in usual for unit in (0, 1)),
+    }
+    assert adapted.startswith("include /etc/nginx/modules-enabled/")
+
+
 def directives(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE))
 

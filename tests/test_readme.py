@@ -54,3 +54,14 @@ def test_make_targets_that_are_named_exist():
     named = {target for page in PAGES for target in code.findall(page.read_text())}
     assert {"run", "test", "check", "format", "lock"} <= named
     assert named <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+
+
+def test_steps_of_the_first_change_name_one_line_each():
+    page = (ROOT / "docs" / "contributing" / "first-change.md").read_text()
+    steps = re.findall(r"In `([^`]+)`, (?:behind|in front of) `([^`]+)`, add:", page)
+    assert len(steps) == page.count(", add:\n") > 10
+    found = {
+        (file, text): sum(text in line for line in (ROOT / file).read_text().splitlines())
+        for file, text in steps
+    }
+    assert [step for step, lines in found.items() if lines != 1] == []
