@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import connections
+from kombu import pools
 
 _of_parents: list[Any] = []  # never closed, nor collected: their sockets are the parents' too
 
@@ -31,4 +32,15 @@ def forget_database() -> None:
         del connections[wrapper.alias]
 
 
+def forget_broker() -> None:
+    """Leave the broker's connections to the parent; the next use makes new ones.
+
+    kombu does so after a fork of multiprocessing's only, not of `gunicorn --preload`.
+    """
+    for group in (pools.connections, pools.producers):
+        _of_parents.extend(group.values())
+        group.clear()
+
+
 renew_after_fork(forget_database)
+renew_after_fork(forget_broker)

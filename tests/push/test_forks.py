@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from imgo_site.celery import app
 from offline.models import Message
 from push.accept.accept import Push
 from push.accept.group_commit import accept_in_group, group_commit
@@ -72,3 +73,13 @@ def test_a_child_wakes_the_workers_and_its_parent_still_does(tasks):
     in_child(wake)
     wake()
     assert tasks() == [("push.fan_out", 0)] * 3
+
+
+def test_a_child_has_a_pool_of_its_own_for_the_broker(tasks):
+    parents = app.pool
+
+    def check() -> None:
+        assert app.pool is not parents
+
+    in_child(check)
+    assert app.pool is parents
