@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -10,16 +11,24 @@ T = TypeVar("T")
 
 CHAOS_SEED = "CHAOS_SEED"  # the variable with the seed of the loads under faults
 PATIENCE = 30.0  # seconds until a condition that did not come true is a failure
-POLL_INTERVAL = 0.01  # seconds between two looks
+POLL_INTERVAL = 0.01  # seconds between two checks of a condition
+# For HTTP clients of servers without TLS: httpx reads all CA certificates for each client
+# otherwise, which takes 50 ms of the processor.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def wait_until(check: Callable[[], T], timeout: float = PATIENCE) -> T:
-    """The first true answer of `check`; an AssertionError when there is none in time."""
+def wait_until(
+    check: Callable[[], T], timeout: float = PATIENCE, every: float = POLL_INTERVAL
+) -> T:
+    """Return the first true answer of `check`, which is called every `every` seconds.
+
+    Raises AssertionError if there is none within `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
     while not (answer := check()):
         if time.monotonic() > deadline:
             raise AssertionError(f"still {answer!r} after {timeout:g} s: {check}")
-        time.sleep(POLL_INTERVAL)
+        time.sleep(every)
     return answer
 
 

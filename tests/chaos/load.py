@@ -16,7 +16,7 @@ from typing import Any, Self
 import httpx
 import websockets
 
-from tests import eventually
+from tests import NO_TLS, eventually
 from tests.e2e.clients import (
     AUTH,
     AUTH_REPLY,
@@ -277,7 +277,9 @@ class Load:
         keys = iter(self.keys)
         headers = {"Authorization": f"Api-Key {self.cluster.api_key}"}
         url = f"{self.cluster.api_url}/api/v1/tokens"
-        async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            headers=headers, timeout=30, trust_env=False, verify=NO_TLS
+        ) as http:
 
             async def make(mine: Iterable[str]) -> None:
                 for key in mine:

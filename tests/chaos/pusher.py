@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests import NO_TLS
+
 from .history import History, Push
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Pusher:
             headers={"Authorization": f"Api-Key {load.cluster.api_key}"},
             timeout=CALL_TIMEOUT,
             trust_env=False,
+            verify=NO_TLS,
         )
 
     async def run(self) -> None:

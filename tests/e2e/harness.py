@@ -21,12 +21,13 @@ import psycopg
 import redis
 from psycopg import sql
 
-from tests import wait_until
+from tests import NO_TLS, wait_until
 from tests.services import LAUNCHER, Redis, free_port, process_state, redis_programs, start_first
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
 UP_TIMEOUT = 120.0  # seconds until a started process serves; a busy machine needs some
+START_POLL = 0.05  # seconds between two checks whether a process serves
 DOWN_TIMEOUT = 15.0  # seconds from SIGTERM to the end: what docs/deploying.md promises
 LOG_TAIL = 4000  # characters of a log that a failure shows
 SECRET_MIN = 8  # bytes; what is shorter may be in a log by chance
@@ -133,7 +134,7 @@ class Process:
             return self.is_ready()
 
         try:
-            wait_until(is_up, UP_TIMEOUT)
+            wait_until(is_up, UP_TIMEOUT, START_POLL)
         except AssertionError as error:
             self.kill()
             raise AssertionError(f"{self.name} does not serve: {error}\n{self.tail()}") from None
@@ -236,7 +237,7 @@ class HttpProcess(Process):
     def is_ready(self) -> bool:
         """Whether the health check says so."""
         try:
-            answer = httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False)
+            answer = httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False, verify=NO_TLS)
         except httpx.TransportError:
             return False
         return answer.status_code == 200

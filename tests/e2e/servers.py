@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests import NO_TLS
+
 from .harness import HOST, Embedded, Environment, Node
 
 APPLICATION = "imgo_site.asgi:application"
@@ -77,7 +79,7 @@ class Daphne(OtherNode):
     def is_ready(self) -> bool:
         """Whether the health check says so."""
         try:
-            answer = httpx.get(f"{self.url}/healthz", verify=self.tls or True, trust_env=False)
+            answer = httpx.get(f"{self.url}/healthz", verify=self.tls or NO_TLS, trust_env=False)
         except httpx.TransportError:
             return False
         return answer.status_code == 200

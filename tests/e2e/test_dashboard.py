@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import eventually
+from tests import NO_TLS, eventually
 
 from .clients import JOIN, LIMITS
 from .harness import Cluster, Embedded, System, logs, manage
@@ -64,7 +64,9 @@ async def sign_in() -> AsyncIterator[SignIn]:
     async with AsyncExitStack() as stack:
 
         async def enter_browser(system: System) -> Operator:
-            client = httpx.AsyncClient(base_url=system.api_url, limits=LIMITS, trust_env=False)
+            client = httpx.AsyncClient(
+                base_url=system.api_url, limits=LIMITS, trust_env=False, verify=NO_TLS
+            )
             browser = await stack.enter_async_context(client)
             if system not in _logins:
                 _logins[system] = await _first_login(system, browser)

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests import eventually, wait_until
+from tests import NO_TLS, eventually, wait_until
 
 from .clients import TRANSPORTS, Closed, open_client
 from .harness import Cluster, Embedded, System
@@ -89,7 +89,9 @@ def test_requests_of_clients_that_have_gone_give_their_connections_back(
 
     def status(timeout: float) -> int:
         headers = {"Authorization": f"Api-Key {cluster.api_key}"}
-        return httpx.get(url, headers=headers, timeout=timeout, trust_env=False).status_code
+        return httpx.get(
+            url, headers=headers, timeout=timeout, trust_env=False, verify=NO_TLS
+        ).status_code
 
     assert status(10) == 200
     with psycopg.connect(cluster.database.url) as locking:

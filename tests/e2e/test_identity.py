@@ -8,6 +8,8 @@ import httpx
 import jwt
 import pytest
 
+from tests import NO_TLS
+
 from .clients import JOIN
 from .harness import Embedded, System, logs
 from .world import World, new_key
@@ -87,7 +89,9 @@ async def admin_cookies(world: World) -> dict[str, str]:
     assert isinstance(system, Embedded)
     password = system.demo()["admin_password"]
     logs.forbid(password)
-    async with httpx.AsyncClient(base_url=system.api_url, trust_env=False) as browser:
+    async with httpx.AsyncClient(
+        base_url=system.api_url, trust_env=False, verify=NO_TLS
+    ) as browser:
         await browser.get("/admin/login/")
         form = {"username": "admin", "password": password, "next": "/admin/"}
         answer = await browser.post(
@@ -147,7 +151,7 @@ async def test_a_signed_out_users_cookie_is_refused(embedded: System, enter: Ent
     world = await enter(embedded)
     cookies = await admin_cookies(world)
     async with httpx.AsyncClient(
-        base_url=embedded.api_url, cookies=cookies, trust_env=False
+        base_url=embedded.api_url, cookies=cookies, trust_env=False, verify=NO_TLS
     ) as browser:
         form = {"csrfmiddlewaretoken": cookies["csrftoken"]}
         assert (await browser.post("/admin/logout/", data=form)).status_code == 200

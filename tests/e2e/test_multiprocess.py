@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests import eventually, in_thread
+from tests import NO_TLS, eventually, in_thread
 
 from .clients import TRANSPORTS, Closed
 from .harness import HOST, Cluster, Node, Process, System, manage_many, names_setting
@@ -65,7 +65,7 @@ async def node_of(world: World, key: str) -> str:
 async def figures(world: World) -> dict[str, float]:
     """What whoever gets a new connection says of all."""
     url, header = f"{world.node().url}/metrics", f"Api-Key {world.system.api_key}"
-    async with httpx.AsyncClient(trust_env=False) as once:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as once:
         answer = await once.get(url, headers={"Authorization": header})
     lines = re.findall(r"^(imgo_sessions\w*)\{.*\} (\S+)$", answer.text, re.MULTILINE)
     sums: Counter[str] = Counter()
@@ -217,7 +217,7 @@ async def probe(node: Node, path: str) -> set[int]:
     """The answers to some requests, each over a connection of its own."""
     statuses = set()
     for _ in range(12):
-        async with httpx.AsyncClient(trust_env=False) as once:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as once:
             statuses.add((await once.get(f"{node.url}{path}")).status_code)
     return statuses
 

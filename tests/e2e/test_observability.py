@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.mmap_dict import MmapedDict
 
-from tests import wait_until
+from tests import NO_TLS, wait_until
 
 from .harness import HOST, Cluster, Worker, Workers, free_ports
 from .world import World, new_key
@@ -102,7 +102,9 @@ def watched(
 def call(system: Cluster, method: str, url: str, **options: Any) -> httpx.Response:
     """A request over a connection of its own, so that any of the processes may get it."""
     headers = {"Authorization": f"Api-Key {system.api_key}", **options.pop("headers", {})}
-    return httpx.request(method, url, headers=headers, trust_env=False, timeout=20, **options)
+    return httpx.request(
+        method, url, headers=headers, trust_env=False, timeout=20, **options, verify=NO_TLS
+    )
 
 
 def metric(text: str, name: str) -> float:
@@ -199,7 +201,7 @@ def test_the_workers_have_a_port_of_their_own(watched: Cluster) -> None:
     text = call(watched, "GET", url).text
     assert metric(text, 'imgo_fanout_latency_seconds_bucket{le="300.0"}') >= before + 1
     assert metric(text, "imgo_database_pool_connections_max") == 4
-    assert httpx.get(url, trust_env=False).status_code == 401
+    assert httpx.get(url, trust_env=False, verify=NO_TLS).status_code == 401
     assert call(watched, "GET", f"{watched.worker.url}/readyz").json()["checks"]["layer"] == "ok"
     assert call(watched, "POST", f"{watched.worker.url}/api/v1/pushes").status_code == 404
 
@@ -278,6 +280,7 @@ def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:
         params=query,
         headers={"X-Request-ID": "the-request-of-this-test"},
         trust_env=False,
+        verify=NO_TLS,
     )
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (200, "the-request-of-this-test")
 

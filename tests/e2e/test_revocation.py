@@ -7,6 +7,8 @@ import httpx
 import jwt
 import pytest
 
+from tests import NO_TLS
+
 from .clients import TRANSPORTS, Client
 from .harness import Cluster, Embedded, System, logs, manage
 from .test_identity import SECRET, admin_cookies, cookie_header
@@ -104,7 +106,9 @@ async def test_a_logout_closes_what_the_login_opened(one: System, enter: Enter) 
     world = await enter(one)
     staying, _ = await login_session(world)
     leaving, cookies = await login_session(world)
-    async with httpx.AsyncClient(base_url=one.api_url, cookies=cookies, trust_env=False) as browser:
+    async with httpx.AsyncClient(
+        base_url=one.api_url, cookies=cookies, trust_env=False, verify=NO_TLS
+    ) as browser:
         form = {"csrfmiddlewaretoken": cookies["csrftoken"]}
         assert (await browser.post("/admin/logout/", data=form)).status_code == 200
     assert await codes([leaving]) == {REVOKED}

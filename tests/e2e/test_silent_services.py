@@ -18,7 +18,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from tests import eventually
+from tests import NO_TLS, eventually
 from tests.services import free_port
 from tests.silence import Proxy
 
@@ -173,7 +173,7 @@ async def test_service_that_takes_no_writes_makes_all_unready(
     key = new_key()
     token = await world.token(key)
     pid = site.workers.pid
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as probe:
+    async with httpx.AsyncClient(trust_env=False, timeout=10, verify=NO_TLS) as probe:
 
         async def is_told(url: str) -> bool:
             answer = await probe.get(f"{url}/readyz")
@@ -238,7 +238,7 @@ async def test_stop_with_silent_service_ends_in_time(site: Site, enter: Enter, s
     key = new_key()
     token = await world.token(key)
     client = await world.session(key)
-    async with httpx.AsyncClient(base_url=site.api.url, trust_env=False) as api:
+    async with httpx.AsyncClient(base_url=site.api.url, trust_env=False, verify=NO_TLS) as api:
         headers = {"Authorization": f"Api-Key {site.cluster.api_key}"}
         push = {"to": {"key": key}, "body": 1}
         assert (await api.post("/api/v1/pushes", json=push, headers=headers)).status_code == 202

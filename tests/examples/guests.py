@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from tests import NO_TLS
 from tests.e2e.clients import LIMITS, TextClient
 from tests.e2e.harness import Embedded, System, logs, manage
 from tests.e2e.world import World
@@ -55,7 +56,9 @@ class Guest:
     def __init__(self, system: System, name: str) -> None:
         self.name = name
         self.url = system.nodes[0].url
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=30, limits=LIMITS, trust_env=False)
+        self.http = httpx.AsyncClient(
+            base_url=self.url, timeout=30, limits=LIMITS, trust_env=False, verify=NO_TLS
+        )
         self._token = ""
 
     async def __aenter__(self) -> Self:

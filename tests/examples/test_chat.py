@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import NO_TLS
 from tests.e2e.harness import Embedded
 from tests.e2e.world import World
 
@@ -56,7 +57,9 @@ async def test_a_line_that_cannot_be_is_refused_and_nobody_reads_it(
 async def test_who_is_not_signed_in_neither_reads_nor_writes(
     example: Embedded, sign_in: SignIn
 ) -> None:
-    async with httpx.AsyncClient(base_url=example.api_url, trust_env=False) as visitor:
+    async with httpx.AsyncClient(
+        base_url=example.api_url, trust_env=False, verify=NO_TLS
+    ) as visitor:
         for path in ("/chat/", "/chat/lines"):
             answer = await visitor.get(path)
             assert (answer.status_code, answer.headers["Location"]) == (
