@@ -6,7 +6,6 @@ from rest_framework.request import Request
 
 from imgo_site.errors import BadRequest
 from push.api.base import ApiView
-from push.api.docs.generator import rendered
 from push.pages import render
 
 # Only what this server has; Swagger UI sets styles by script and has its icons as data.
@@ -24,7 +23,10 @@ class SchemaView(ApiView):
     permission_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        """All of it, with the values of the settings. Raises `BadRequest` for other formats."""
+        """Return the schema with the values of the settings. Raises `BadRequest` for other formats."""
+        # Imported here: it loads drf-spectacular, which would delay the start of every process.
+        from push.api.docs.generator import rendered
+
         accepted = "yaml" if "yaml" in request.headers.get("Accept", "") else "json"
         kind = request.query_params.get("format", accepted)
         if kind not in {"json", "yaml"}:
