@@ -36,7 +36,10 @@ CALLER_MAX = 100  # characters of a caller's name: the width of its column
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One request to deliver a message. Exactly one of `keys`, `room` and `to_all` is set.
+    """One request to deliver a message, valid by construction.
+
+    Exactly one of `keys`, `room` and `to_all` is set. Raises `BadRequest` or `TooLarge` for a push
+    that cannot be accepted.
 
     `body`: bytes as they are sent; `is_json` says whether they are JSON text. `ttl`: seconds,
     None for the default. `store`: keep it for keys that are not there; rooms are live only.
@@ -53,10 +56,8 @@ class Push:
     dedupe_id: str = ""
     ensure: bool = False
     speed: int = 0  # sessions that a push to everyone reaches in a second; 0: all at once
-    origin: str = ""  # what it came with, for logs and traces: see `imgo_site/origin.py`
 
-    def check(self) -> None:
-        """Raises `BadRequest` or `TooLarge` when this cannot be accepted."""
+    def __post_init__(self) -> None:
         if bool(self.keys) + bool(self.room) + self.to_all != 1:
             raise BadRequest("A push goes to one key, many keys, a room, or all: name one of them.")
         if len(self.keys) > conf.MAX_KEYS:
@@ -104,22 +105,20 @@ def accept_push(push: Push, by: str = "") -> int:
     return accept_pushes([push], by)[0]
 
 
-def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
+def accept_pushes(pushes: Sequence[Push], by: str = "", origins: Sequence[str] = ()) -> list[int]:
     """Accept all of these pushes or none, and return the messages' ids in their order.
 
-    `by` names the caller: dedupe ids are its own. When this returns outside of a transaction,
-    everything is committed; inside of one, when that commits. Raises `BadRequest` or `TooLarge`
-    for a push that cannot be accepted, `Unavailable` if nothing was accepted because the database
-    failed, and `OutcomeUnknown` if the database did not say whether it committed: never inside of
-    a transaction, whose own commit decides.
+    `by` names the caller: dedupe ids are its own. `origins`: the request and the trace of each
+    push (`imgo_site/origin.py`); without it, those of this call. When this returns outside of a
+    transaction, everything is committed; inside of one, when that commits. Raises `Unavailable` if
+    nothing was accepted because the database failed, and `OutcomeUnknown` if the database did not
+    say whether it committed: never inside of a transaction, whose own commit decides.
     """
     if len(by) > CALLER_MAX:
         raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
-    for push in pushes:
-        push.check()
     try:
         with tracing.span("imgo.store", pushes=len(pushes)):
-            return _accept(pushes, by)
+            return _accept(pushes, by, origins or [current_origin()] * len(pushes))
     except OutcomeUnknown:
         raise OutcomeUnknown(all(push.dedupe_id for push in pushes)) from None
     except IntegrityError:
@@ -129,13 +128,12 @@ def accept_pushes(pushes: Sequence[Push], by: str = "") -> list[int]:
         raise Unavailable("The database cannot be reached; nothing was accepted.") from error
 
 
-def _accept(pushes: Sequence[Push], by: str) -> list[int]:
+def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int]:
     """Store each dedupe id's first push, and return the ids in the order of `pushes`."""
     places: list[int] = []  # of each push, in `messages`
     known: dict[str, int] = {}
     messages: list[NewMessage] = []
-    origin = current_origin()
-    for push in pushes:
+    for push, origin in zip(pushes, origins, strict=True):
         place = known.get(push.dedupe_id, -1)
         if place < 0:
             place = len(messages)
@@ -170,7 +168,7 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         by=by,
         ensure=push.ensure,
         speed=push.speed,
-        origin=push.origin or origin,
+        origin=origin,
         partitions=tuple({partition_of(name, count) for name in names}),
         dedupe_id=push.dedupe_id,
     )

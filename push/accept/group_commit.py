@@ -11,7 +11,6 @@ until a leader has taken its push into a transaction, it can take it back.
 
 import threading
 import time
-from dataclasses import replace
 
 from django.db import connection
 
@@ -33,10 +32,11 @@ TOO_SLOW = "The database is too slow; nothing was accepted."
 class _Waiting:
     """One push, and what became of it. The lock guards `is_taken` and `leads`."""
 
-    __slots__ = ("began", "by", "error", "id", "is_taken", "leads", "push", "ready")
+    __slots__ = ("began", "by", "error", "id", "is_taken", "leads", "origin", "push", "ready")
 
     def __init__(self, push: Push, by: str) -> None:
         self.push = push
+        self.origin = current_origin()  # not that of the leader, whose thread stores the push
         self.by = by
         self.began = time.monotonic()
         self.id = 0
@@ -64,9 +64,8 @@ class GroupCommit:
         """Accept a push together with those of other threads. Raises as `accept_push` does."""
         if connection.in_atomic_block:
             return accept_push(push, by)  # the transaction around it decides
-        push.check()
         with tracing.span("imgo.accept"):
-            return self._accept(_Waiting(replace(push, origin=current_origin()), by))
+            return self._accept(_Waiting(push, by))
 
     def _accept(self, mine: _Waiting) -> int:
         with self._lock:
@@ -137,7 +136,7 @@ class GroupCommit:
 
 def _settle(group: list[_Waiting]) -> None:
     try:
-        ids = accept_pushes([one.push for one in group], group[0].by)
+        ids = accept_pushes([one.push for one in group], group[0].by, [one.origin for one in group])
     except Unavailable as error:
         for one in group:
             one.error = Unavailable(error.message)  # each raises its own, with its own traceback

@@ -93,7 +93,7 @@ class PushRequest(Struct, forbid_unknown_fields=True):
     ] = False
 
     def as_push(self) -> Push:
-        """The push that this asks for, checked. Raises `BadRequest` or `TooLarge`."""
+        """Return the push that this requests. Raises `BadRequest` or `TooLarge`."""
         named = [
             name for name in ("key", "keys", "room", "all") if getattr(self.to, name) is not None
         ]
@@ -104,7 +104,7 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             raise BadRequest(f"'to.{named[0]}' is empty.")
         if self.dedupe_id == "":
             raise BadRequest("'dedupe_id' is empty.")
-        push = Push(
+        return Push(
             body=utf8(bytes(self.body)),
             keys=tuple(keys or ()),
             room=self.to.room or "",
@@ -115,8 +115,6 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             dedupe_id=self.dedupe_id or "",
             ensure=self.ensure,
         )
-        push.check()
-        return push
 
 
 class ManyRequest(Struct):

@@ -275,7 +275,6 @@ class PushMessage(Action):
             raise ValidationError({"name": f"Name the {target}."})
         try:
             self.push = self._push(data)
-            self.push.check()
         except ImgoError as error:
             raise ValidationError(error.message) from None
         return data

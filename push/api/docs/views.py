@@ -23,7 +23,7 @@ class SchemaView(ApiView):
     permission_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        """Return the schema with the values of the settings. Raises `BadRequest` for other formats."""
+        """Return the schema. Raises `BadRequest` for formats but JSON and YAML."""
         # Imported here: it loads drf-spectacular, which would delay the start of every process.
         from push.api.docs.generator import rendered
 

@@ -4,7 +4,8 @@ import json
 import shlex
 import sys
 from argparse import ArgumentParser
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,17 +70,21 @@ class Command(ImgoCommand):
         source = options["keys_from"]
         if source == "-" == options["body"]:
             raise CommandError("The standard input is either the keys or the body.", returncode=2)
-        push = Push(
+        push = partial(
+            Push,
             body=_body(options["body"]),
-            keys=_keys(source) if source else tuple(options["key"] or ()),
             room=options["room"] or "",
             to_all=options["all"],
             op=options["op"],
             ttl=options["ttl"],
             store=not options["no_store"],
-            dedupe_id=options["dedupe_id"] or "",
         )
-        ids = _push_all(_parts(push) if source else [push])
+        dedupe_id = options["dedupe_id"] or ""
+        if source:
+            pushes = _parts(push, _keys(source), dedupe_id)
+        else:
+            pushes = [push(keys=tuple(options["key"] or ()), dedupe_id=dedupe_id)]
+        ids = _push_all(pushes)
         if options["json"]:
             self.print_json({"ids": ids} if source else {"id": ids[0]})
         else:
@@ -88,8 +93,6 @@ class Command(ImgoCommand):
 
 def _push_all(pushes: list[Push]) -> list[str]:
     """Push one after the other; the ids. Raises an `ImgoError` before anything was pushed."""
-    for push in pushes:
-        push.check()
     ids: list[str] = []
     with progress_bar("messages", len(pushes) if len(pushes) > 1 else 0) as steps:
         for push in pushes:
@@ -124,14 +127,13 @@ def _keys(source: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _parts(push: Push) -> list[Push]:
-    """A push to more keys than one may name, as several."""
-    starts = range(0, len(push.keys), conf.MAX_KEYS)
+def _parts(push: Callable[..., Push], keys: tuple[str, ...], dedupe_id: str) -> list[Push]:
+    """Return a push to more keys than one push may name, as several pushes."""
+    starts = range(0, len(keys), conf.MAX_KEYS)
     return [
-        replace(
-            push,
-            keys=push.keys[start : start + conf.MAX_KEYS],
-            dedupe_id=push.dedupe_id and f"{push.dedupe_id}/{number}",
+        push(
+            keys=keys[start : start + conf.MAX_KEYS],
+            dedupe_id=dedupe_id and f"{dedupe_id}/{number}",
         )
         for number, start in enumerate(starts, start=1)
     ]

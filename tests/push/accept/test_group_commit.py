@@ -27,13 +27,13 @@ class Gate:
         self.opened = threading.Event()
         self.error: Exception | None = None
 
-    def __call__(self, pushes: list[Push], by: str) -> list[int]:
+    def __call__(self, pushes: list[Push], by: str, origins: list[str]) -> list[int]:
         self.groups.append((by, [push.body for push in pushes]))
         self.entered.set()
         assert self.opened.wait(PATIENCE)
         if self.error is not None:
             raise self.error
-        return accept_pushes(pushes, by)
+        return accept_pushes(pushes, by, origins)
 
 
 @pytest.fixture
