@@ -1,6 +1,6 @@
-"""The Django project: settings, entry points, and what every app stands on.
+"""The Django project: settings, entry points, and utilities that all apps share.
 
-Nothing here imports an app, so that any app may import from here.
+No module here imports an app, so any app may import from here.
 """
 
 from imgo_site.celery import app as celery_app

@@ -1,4 +1,4 @@
-"""Where a client is: the address of its connection, or what a trusted proxy says of it."""
+"""Client addresses: the connection's own, or the one that a trusted proxy reports."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -9,41 +9,48 @@ from django.core.exceptions import ImproperlyConfigured
 from imgo_site.conf import conf
 
 HEADER = "x-forwarded-for"
-DROPPED = "imgo.dropped"  # in META: whether a proxy's headers came from a peer that is none
-PEER = "imgo.peer"  # in a request's META: the address of the connection, whatever a header says
+DROPPED = (
+    "imgo.dropped"  # in META: whether an untrusted peer sent headers that only proxies may set
+)
+PEER = "imgo.peer"  # in META: the address of the connection, regardless of headers
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def client_address(peer: str, forwarded: str) -> str:
-    """The client's IP address.
+    """Return the client's IP address.
 
-    `peer` is the connection's other end; unless that is in `TRUSTED_PROXIES` it is the client.
-    `forwarded` is all of X-Forwarded-For. Each proxy adds at its end whom it heard it from, so
-    from there on each is believed as long as who said it is one of ours: what a client has put
-    in front is never reached. Raises ValueError when the setting makes no sense.
+    Each proxy appends the address of its own peer to X-Forwarded-For. So the list is read from
+    its end, while the address that was just read is a trusted proxy. Entries that a client has
+    put in front are never reached.
+
+    `peer`: the address of the connection's other end. It is the client if it is not in
+    `TRUSTED_PROXIES`.
+    `forwarded`: the whole X-Forwarded-For, "" if there is none.
+
+    Raises ValueError if the setting is invalid.
     """
     if not conf.TRUSTED_PROXIES or not is_proxy(peer):
         return peer
-    found = peer
+    client = peer
     for text in reversed(forwarded.split(",")):
         address = _address(_without_port(text.strip()))
-        if address is None:  # as `unknown` or of a socket's name: further back nobody vouches
+        if address is None:  # `unknown`, or a socket's name: earlier entries are unverified
             break
-        found = str(address)
-        if not is_proxy(found):
+        client = str(address)
+        if not is_proxy(client):
             break
-    return found
+    return client
 
 
 def is_proxy(address: str) -> bool:
-    """Whether this is one of our proxies, in `TRUSTED_PROXIES`. Raises ValueError like it."""
+    """Return whether the address is in `TRUSTED_PROXIES`. Raises ValueError if that is invalid."""
     return in_networks(address, conf.TRUSTED_PROXIES)
 
 
 def check() -> None:
-    """Raises `ImproperlyConfigured` when `TRUSTED_PROXIES` makes no sense."""
+    """Raise `ImproperlyConfigured` if `TRUSTED_PROXIES` is invalid."""
     try:
         is_proxy("")
     except ValueError as error:
@@ -51,9 +58,12 @@ def check() -> None:
 
 
 def in_networks(address: str, networks: Iterable[str]) -> bool:
-    """Whether the IP `address` is in one of the CIDR `networks`. Raises ValueError for theirs."""
-    found, parsed = _address(address), _parsed(tuple(networks))
-    return found is not None and any(found in network for network in parsed)
+    """Return whether the IP `address` is in one of the CIDR `networks`; False if it is none.
+
+    Raises ValueError for an invalid network.
+    """
+    ip, parsed = _address(address), _parsed(tuple(networks))
+    return ip is not None and any(ip in network for network in parsed)
 
 
 @lru_cache(maxsize=8)
@@ -62,16 +72,19 @@ def _parsed(networks: tuple[str, ...]) -> tuple[_Network, ...]:
 
 
 def _address(text: str) -> _Address | None:
-    """An IPv4 address is one too when a socket for both kinds writes it as ::ffff:10.0.0.1."""
+    """Return a text as an IP address; None if it is none.
+
+    A dual-stack socket reports an IPv4 address as ::ffff:10.0.0.1; return that as IPv4.
+    """
     try:
-        found = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    return getattr(found, "ipv4_mapped", None) or found
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _without_port(text: str) -> str:
-    """Of `10.0.0.1:80` and `[::1]:80`, which some proxies write."""
+    """Remove the port of `10.0.0.1:80` and `[::1]:80`, which some proxies write."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0] if text.count(":") == 1 else text

@@ -1,4 +1,4 @@
-"""The ASGI application: HTTP, WebSocket and (under our own Daphne) raw TCP."""
+"""The ASGI application: HTTP, WebSocket and, under imgo's own Daphne, raw TCP."""
 
 import os
 
@@ -8,8 +8,8 @@ from django.utils.module_loading import import_string
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
-# Django must be set up before anything that touches models is imported, and with the prefix of
-# FORCE_SCRIPT_NAME, which the next call leaves out: STATIC_URL is kept with it.
+# Django must be set up before a module that uses models is imported. This call also sets the
+# prefix of FORCE_SCRIPT_NAME, which the next call does not; STATIC_URL is cached with the prefix.
 django.setup()
 http_application = get_asgi_application()
 

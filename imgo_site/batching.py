@@ -1,8 +1,8 @@
-"""Batched loader: many small database look-ups become one query.
+"""Batched loader, which joins many small database queries into one.
 
-A reconnect storm opens thousands of sessions in a second; each needs its token and its pending
-messages. All requests of the last few milliseconds are answered by one query, and a node holds
-a small fixed number of database connections whatever the number of its sockets.
+A reconnect storm opens thousands of sessions in a second, and each needs its token and its
+pending messages. One query serves all requests of the last few milliseconds. So a node needs only
+a small fixed number of database connections, regardless of its number of sockets.
 """
 
 import asyncio
@@ -16,29 +16,32 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 T = TypeVar("T")
 
-MAX_BATCH = 500  # look-ups in one query: far below SQLite's limit on parameters
+MAX_BATCH = 500  # keys in one query: far below SQLite's limit on parameters
 
 
 class BatchLoader(Generic[K, V]):
-    """Answers `get(key)` for many callers with one call of `fetch(keys)`.
+    """Loader that serves the `get(key)` of many callers with one call of `fetch(keys)`.
 
-    `fetch` runs on a thread for look-ups of logins, takes a list of distinct keys and returns a
-    mapping. A key that is missing from it is answered with None. If `fetch` raises, every caller
-    of that batch gets the exception.
+    `fetch`: runs on a thread of `login_threads`, takes a list of distinct keys and returns a
+    mapping. A missing key gives None. If `fetch` raises, every caller of the batch gets the
+    exception.
     """
 
     def __init__(self, fetch: Callable[[list[K]], Mapping[K, V]]) -> None:
         self._fetch = fetch
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # whose futures and tasks these are
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop of those futures and tasks
 
     async def get(self, key: K) -> V | None:
-        """Return the value of `key`, or None. Waits for the batch that it becomes part of."""
+        """Return the value of `key`, or None, after the query of its batch.
+
+        Raises the exception of `fetch`.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._waiting, self._tasks = loop, {}, set()
-        # One for each caller: a caller that is cancelled must not cancel the others' answer.
+        # One future for each caller: a cancelled caller must not cancel the result of others.
         future: asyncio.Future[V | None] = loop.create_future()
         if not self._waiting:
             loop.call_later(conf.LOADER_WINDOW, self._flush)
@@ -48,17 +51,17 @@ class BatchLoader(Generic[K, V]):
         return await future
 
     def _flush(self) -> None:
-        # One batch a thread. While the database is slow or silent, the others stay here, where
-        # callers that have given up drop out, instead of in the threads' queue.
+        # One batch a thread. While the database is slow, the other keys stay here and not in the
+        # threads' queue, because here the keys of cancelled callers are dropped.
         if self._waiting and len(self._tasks) < login_threads.size:
             batch = self._take_batch()
             if batch:
-                task = asyncio.get_running_loop().create_task(self._answer(batch))
+                task = asyncio.get_running_loop().create_task(self._fetch_batch(batch))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
 
     def _take_batch(self) -> dict[K, list[asyncio.Future[V | None]]]:
-        """Take up to `MAX_BATCH` keys for which somebody still waits."""
+        """Remove and return up to `MAX_BATCH` keys that still have a waiting caller."""
         batch: dict[K, list[asyncio.Future[V | None]]] = {}
         while self._waiting and len(batch) < MAX_BATCH:
             key = next(iter(self._waiting))
@@ -71,21 +74,21 @@ class BatchLoader(Generic[K, V]):
         self._tasks.discard(task)
         self._flush()
 
-    async def _answer(self, batch: dict[K, list[asyncio.Future[V | None]]]) -> None:
+    async def _fetch_batch(self, batch: dict[K, list[asyncio.Future[V | None]]]) -> None:
         try:
-            found = await login_threads.run(self._fetch, list(batch))
-        except Exception as error:  # noqa: BLE001 - handed to every caller of this batch
+            values = await login_threads.run(self._fetch, list(batch))
+        except Exception as error:  # noqa: BLE001 - raised in every caller of this batch
             for futures in batch.values():
                 settle(futures, error=error)
         else:
             for key, futures in batch.items():
-                settle(futures, found.get(key))
+                settle(futures, values.get(key))
 
 
 def settle(
     futures: "list[asyncio.Future[T]]", result: T | None = None, error: Exception | None = None
 ) -> None:
-    """Answer those who wait, except who has gone away meanwhile."""
+    """Set the result, or the error, of all futures that are not done or cancelled."""
     for future in futures:
         if not future.done():
             if error is not None:

@@ -1,16 +1,16 @@
-"""Python's garbage collector, kept from stopping a server for what never is garbage.
+"""Tuning of Python's garbage collector, to avoid pauses for permanent objects.
 
-By default it looks at everything that there is now and then: at Django's, Celery's and Twisted's
-hundreds of thousands of objects, which stay for good. That takes 100 ms, in which nothing moves.
+A full collection visits all objects. Those of Django, Celery and Twisted are hundreds of thousands
+and live as long as the process. Visiting them stops the process for 100 ms.
 """
 
 import gc
 
-THRESHOLD = 10_000  # new objects from one round of the collector to the next; 700 by default
+THRESHOLD = 10_000  # new objects between two collections; 700 by default
 
 
 def calm() -> None:
-    """Set aside all that is there: from now on it looks at what is new. Call it when started."""
+    """Exclude all present objects from later collections. Call this at the end of startup."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(THRESHOLD, 10, 10)

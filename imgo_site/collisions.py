@@ -1,4 +1,4 @@
-"""Finds apps and packages of a project that have the names of imgo's."""
+"""Checks for apps and packages of a project that have the names of imgo's."""
 
 from contextlib import suppress
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 
 def check_packages() -> None:
-    """Raise `ImproperlyConfigured` if Python finds another package by the name of one of imgo's."""
+    """Raise `ImproperlyConfigured` if Python finds another package under a name of imgo's."""
     for name in PACKAGES:
         origin = _place_of(name)
         if origin is not None and origin != HERE / name:
@@ -26,17 +26,20 @@ def check_packages() -> None:
 
 
 def _place_of(name: str) -> Path | None:
-    found = find_spec(name)
-    if found is None:
+    spec = find_spec(name)
+    if spec is None:
         return None
-    places = list(found.submodule_search_locations or []) or [str(found.origin)]
-    return Path(places[0]).resolve()
+    paths = list(spec.submodule_search_locations or []) or [str(spec.origin)]
+    return Path(paths[0]).resolve()
 
 
 class NamedApp(AppConfig):
-    """An app of imgo. Another app with its label is told apart by both names, not one."""
+    """An app of imgo, which refuses another installed app with its label.
 
-    default = False  # Django takes the one class of a module that is not this one
+    Raises `ImproperlyConfigured`, with the names of both apps; Django's own error names only one.
+    """
+
+    default = False  # so that Django uses the subclass in an app's module, not this import
     default_auto_field = "django.db.models.BigAutoField"
 
     def __init__(self, app_name: str, app_module: Any) -> None:
@@ -52,7 +55,7 @@ class NamedApp(AppConfig):
 
 
 def _label_of(entry: str) -> str:
-    """The label of an entry of INSTALLED_APPS; "" for one that Django itself will refuse."""
+    """Return the label of an entry of INSTALLED_APPS; "" if Django will refuse the entry."""
     with suppress(Exception):
         return AppConfig.create(entry).label
     return ""

@@ -1,8 +1,8 @@
 """imgo's own settings: one dataclass with every name, its default, its unit and its reason.
 
-Read them as `conf.HEARTBEAT_TIMEOUT`. A value comes from the environment (`IMGO_<NAME>`, scalars
-only; an empty one counts as none), else from the `IMGO` dictionary of Django's settings, else from
-the default below. It is read once, and again after Django's `setting_changed` signal.
+Read them as `conf.HEARTBEAT_TIMEOUT`. A value comes from the environment variable `IMGO_<NAME>`
+if that is not empty, else from the `IMGO` dictionary of Django's settings, else from the default
+below. It is read once, and again after Django's `setting_changed` signal.
 """
 
 import os
@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 
 
 def _setting(default: Any, help_text: str) -> Any:
-    """A dataclass field with its line for the settings table."""
+    """Return a dataclass field with its text for the settings table."""
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": help_text})
     return field(default=default, metadata={"help": help_text})
@@ -25,9 +25,9 @@ def _setting(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class ImgoSettings:
-    """The settings, typed. `field.metadata["help"]` is the text of the settings table."""
+    """All settings, typed. `field.metadata["help"]`: the text for the settings table."""
 
-    # Where it listens and keeps its files.
+    # Listeners and files.
     HOST: str = _setting("127.0.0.1", "Address that all listeners bind to.")
     HTTP_PORT: int = _setting(8000, "HTTP, and WebSocket at `/sub`.")
     WS_PORT: int = _setting(8090, "imgo's own WebSocket port; 0 turns it off.")
@@ -41,7 +41,7 @@ class ImgoSettings:
     )
     DEMO: str = _setting("auto", "Demo page at `/`: `on`, `off`, or `auto` (embedded mode only).")
 
-    # Who may call the API.
+    # Callers of the API.
     API_KEY: str = _setting("", "A bootstrap API key with every scope.")
     LEGACY_TRUSTED_NETWORKS: list[str] = _setting(
         [], "Networks (CIDR) whose callers need no API key on imgo's and goim's paths."
@@ -56,7 +56,7 @@ class ImgoSettings:
         "with the PROXY protocol, version 1 or 2.",
     )
 
-    # Who may open a session.
+    # Authentication of sessions.
     AUTHENTICATOR: str = _setting(
         "accounts.identity.authenticate",
         "Dotted path of a coroutine function: returns the identity for an auth body and the "
@@ -200,7 +200,7 @@ class ImgoSettings:
     )
     REPLAY_PAGE: int = _setting(200, "Pending messages that are read from the database at a time.")
 
-    # Inner workings.
+    # Internals.
     LOADER_WINDOW: float = _setting(
         0.002, "Time for which look-ups are gathered into one query, seconds."
     )
@@ -253,24 +253,24 @@ _BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
 )
 
 
-SHOWN_MAX = 100  # characters of a wrong value that a message repeats
+SHOWN_MAX = 100  # characters of a wrong value that an error message repeats
 
-# Bytes of the environment that are no UTF-8, and what ends a text in C: no database, no socket and
-# no file takes them.
+# NUL, which ends a string in C, and surrogates, which stand for bytes of the environment that are
+# not UTF-8. No database, socket or file accepts them.
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def shown(value: Any) -> str:
-    """Return a wrong value as a message repeats it: one line that can be printed, and no more."""
+    """Return a wrong value for an error message: one printable line of a bounded length."""
     try:
         text = ascii(value)
-    except ValueError:  # Python writes no number of thousands of digits
+    except ValueError:  # Python refuses to format a number of thousands of digits
         return "a number too large to be written"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 def _coerce(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind`; raises `ImproperlyConfigured` with what to do instead."""
+    """Return `value` as `kind`. Raises `ImproperlyConfigured` with the type that is required."""
     try:
         return _read(name, value, kind)
     except OverflowError:
@@ -282,7 +282,11 @@ def _coerce(name: str, value: Any, kind: type) -> Any:
 
 
 def _read(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind`. Raises `KeyError` or `ValueError` if it is none, `OverflowError`."""
+    """Return `value` as `kind`.
+
+    Raises `KeyError` or `ValueError` for a value of another kind, `OverflowError` for a number
+    that is too large, `ImproperlyConfigured` for a bad text.
+    """
     if isinstance(value, str) and kind is not str:
         if kind is bool:
             return _BOOLEANS[value.strip().lower()]
@@ -308,29 +312,32 @@ def _read(name: str, value: Any, kind: type) -> Any:
 
 def _check_text(name: str, text: str) -> None:
     if _NO_TEXT.search(text):
-        # Without the value: it may be a secret.
+        # The message must not contain the value, which may be a secret.
         raise ImproperlyConfigured(
             f"IMGO setting {name} has bytes that are no UTF-8, or a character that is no text."
         )
 
 
 def given() -> Mapping[Any, Any]:
-    """Return the `IMGO` dictionary of Django's settings; raises `ImproperlyConfigured`."""
-    found = getattr(settings, "IMGO", {})
-    if not isinstance(found, Mapping):
+    """Return the `IMGO` dictionary of Django's settings.
+
+    Raises `ImproperlyConfigured` if it is no dictionary.
+    """
+    dictionary = getattr(settings, "IMGO", {})
+    if not isinstance(dictionary, Mapping):
         raise ImproperlyConfigured(
-            f"IMGO={shown(found)} must be a dictionary, such as IMGO = {{'TCP_PORT': 0}}."
+            f"IMGO={shown(dictionary)} must be a dictionary, such as IMGO = {{'TCP_PORT': 0}}."
         )
-    return found
+    return dictionary
 
 
 def known_names() -> set[str]:
-    """The names of all settings."""
+    """Return the names of all settings."""
     return {item.name for item in fields(ImgoSettings)}
 
 
 def load() -> ImgoSettings:
-    """Read all settings; raises `ImproperlyConfigured` when one cannot be read."""
+    """Read all settings. Raises `ImproperlyConfigured` if one is invalid."""
     dictionary = given()
     values = {}
     for item in fields(ImgoSettings):
@@ -344,7 +351,7 @@ def load() -> ImgoSettings:
 
 
 class _Conf:
-    """Reads the settings on first use and keeps them until Django says that they changed."""
+    """Cache of the settings: read on first use, kept until Django's `setting_changed`."""
 
     def __init__(self) -> None:
         self._loaded: ImgoSettings | None = None
@@ -358,7 +365,7 @@ class _Conf:
         return value
 
     def reset(self) -> None:
-        """Forget what was read."""
+        """Drop the cached settings."""
         self.__dict__.clear()
         self._loaded = None
 
@@ -376,7 +383,7 @@ setting_changed.connect(_on_setting_changed)
 
 
 def markdown_table() -> str:
-    """Return the settings as docs/reference/settings.md shows them."""
+    """Return the table of settings in docs/reference/settings.md."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for item in fields(ImgoSettings):
         default = item.default if item.default is not MISSING else []

@@ -1,8 +1,8 @@
-"""Database threads: a few threads of a node, each with a database connection that it keeps.
+"""Database threads: a few threads of a node, each with a permanent database connection.
 
-Three groups, so that none waits for another: look-ups that a login waits for, the work of open
-sessions (receipts, revocations, recovery), and jobs of the whole cluster. Django would close a
-connection at the end of each request, and the threads that serve the API share its pool.
+There are three groups, so that no kind of work waits for another: queries of logins, the work of
+open sessions (receipts, revocations, recovery), and jobs of the whole cluster. API threads cannot
+do this work. Django closes their connections at the end of each request, and they share a pool.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from imgo_site.postgres.limits import limit_thread
 T = TypeVar("T")
 
 ATTEMPTS = 2  # calls; the second with a new connection, if the first connection was broken
-CLUSTER_PATIENCE = 25.0  # seconds more for jobs of the cluster: nobody waits for them
+CLUSTER_PATIENCE = 25.0  # seconds beyond `DATABASE_TIMEOUT` for cluster jobs: no caller waits
 CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for calls under way
 
-# The result's future, the function and its arguments, and how many calls may be made.
+# The result's future, the function, its arguments, and the maximum number of calls.
 _Call = tuple["Future[Any]", Callable[..., Any], tuple[object, ...], int]
 
 
 def use_own_connection(patience: float = 0.0) -> None:
-    """Take the calling thread's next database connection from outside of the pool.
+    """Open the calling thread's next database connection outside of the pool.
+
+    A pool that is full, or has only broken connections, then does not affect this thread. Call
+    this again after `connection.close()`, because it copies the settings of the moment.
 
     `patience`: seconds beyond `DATABASE_TIMEOUT` that each statement may take.
-
-    A full pool, or one whose connections are all broken, then does not concern this thread. Call
-    it again after `connection.close()`: it copies the settings that are valid now.
     """
     shared = connections.settings[DEFAULT_DB_ALIAS]
     if "pool" in shared["OPTIONS"]:
@@ -46,12 +46,12 @@ def use_own_connection(patience: float = 0.0) -> None:
 
 
 class DatabaseThreads:
-    """Group of `DATABASE_THREADS` threads; each is started when the others are busy.
+    """Group of up to `DATABASE_THREADS` threads; each is started when the others are busy.
+
+    The threads are daemons, so the end of the process does not wait for a call that the database
+    does not answer.
 
     `patience`: seconds beyond `DATABASE_TIMEOUT` that each of their statements may take.
-
-    The threads are daemons: the end of the process does not wait for a call that the database
-    does not answer.
     """
 
     def __init__(self, name: str, patience: float = 0.0) -> None:
@@ -60,27 +60,28 @@ class DatabaseThreads:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew in a forked child: the threads are the parent's."""
+        """Start without threads, also in a forked child: the threads exist only in the parent."""
         self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Call `function(*args)` on a thread of this group and return what it returns.
+        """Call `function(*args)` on a thread of this group and return its result.
 
-        If the connection was broken, the call is made again with a new one, so `function` must be
-        safe to repeat. Raises what the last call raises. A cancelled waiter does not stop a call
-        that has begun; one that has not begun is not made.
+        If the connection was broken, the call is repeated with a new one, so `function` must be
+        safe to repeat. Raises the exception of the last call.
+
+        A cancellation does not stop a call that has begun. It removes a call that has not.
         """
         return await self._run(function, args, ATTEMPTS)
 
     async def run_once(self, function: Callable[..., T], *args: object) -> T:
         """Call `function(*args)` like `run`, but never a second time.
 
-        For a function that must not be repeated: the answer to a commit may be lost although the
-        database carried it out. A connection that was closed while idle is replaced before the
-        call, which costs a query.
+        This is for functions that must not be repeated: the reply to a commit may be lost although
+        the database has committed. A connection that was closed while idle is replaced before the
+        call; that check costs a query.
         """
         return await self._run(function, args, 1)
 
@@ -98,13 +99,13 @@ class DatabaseThreads:
 
     @property
     def size(self) -> int:
-        """How many threads the group may have."""
+        """Return the maximum number of threads."""
         return conf.DATABASE_THREADS
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Close the connections and end the threads; return whether all ended within `timeout` s.
 
-        Calls under way are waited for. A call that takes longer is left behind with its thread.
+        This waits for running calls. A call that takes longer is abandoned with its thread.
         """
         with self._lock:
             calls, self._calls = self._calls, queue.SimpleQueue()
@@ -125,12 +126,12 @@ class DatabaseThreads:
             if future.set_running_or_notify_cancel():
                 try:
                     result = self._call(attempts, function, *args)
-                except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                except BaseException as error:  # noqa: BLE001 - raised in the awaiting caller
                     future.set_exception(error)
                 else:
                     future.set_result(result)
                     del result
-            del call, future, function, args  # nothing is kept until the next call
+            del call, future, function, args  # keep no references until the next call
             idle.release()
         connection.close()
 
@@ -141,10 +142,10 @@ class DatabaseThreads:
             try:
                 return function(*args)
             except (OperationalError, InterfaceError):
-                # The database may have closed this connection long ago; its next use shows that.
+                # The database may have closed this connection long ago; only its use shows that.
                 self._start_over()
             except BaseException:
-                # Whatever state the failure left behind must not meet the next caller.
+                # The next call must not inherit the connection's state after a failure.
                 self._start_over()
                 raise
         try:

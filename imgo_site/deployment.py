@@ -1,7 +1,7 @@
-"""What this setup is made of, read from the settings that decide it and not from the environment.
+"""The parts of this deployment, read from Django's settings and not from the environment.
 
-A project may have a database, a layer or a broker of its own, and may have left out settings that
-only `imgo_site/settings.py` has.
+A project may have a database, a layer or a broker of its own. It may lack settings that only
+`imgo_site/settings.py` defines.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ def redis_url() -> str:
 
 
 def broker_url() -> str:
-    """Return the URL of the broker of imgo's own tasks; "" where tasks run in this process."""
+    """Return the URL of the broker of imgo's own tasks; "" if tasks run in this process."""
     return str(getattr(settings, "IMGO_BROKER_URL", "") or "")
 
 
 def has_workers() -> bool:
-    """Whether tasks go through a broker to workers."""
+    """Return whether tasks go through a broker to workers."""
     return bool(broker_url())
 
 
@@ -38,16 +38,16 @@ def data_dir() -> Path:
 
 
 def layer() -> str:
-    """Return the dotted path of the default channel layer; "" when there is none."""
+    """Return the dotted path of the default channel layer; "" if there is none."""
     layers: Any = getattr(settings, "CHANNEL_LAYERS", None)
     default = layers.get("default") if isinstance(layers, dict) else None
     return str(default.get("BACKEND") or "") if isinstance(default, dict) else ""
 
 
 def has_own_database() -> bool:
-    """Whether the database is the SQLite file that imgo makes in its data directory.
+    """Return whether the database is the SQLite file that imgo creates in its data directory.
 
-    Any other database, SQLite too, was chosen by whoever runs this.
+    The operator has chosen any other database, including another SQLite file.
     """
     default = settings.DATABASES.get("default", {})
     is_sqlite = str(default.get("ENGINE", "")).endswith(".sqlite3")
@@ -56,16 +56,16 @@ def has_own_database() -> bool:
 
 
 def is_shared_database() -> bool:
-    """Whether the database is one that several machines can use: anything but SQLite."""
+    """Return whether several machines can use the database: any database except SQLite."""
     engine = str(settings.DATABASES.get("default", {}).get("ENGINE", ""))
     return not engine.endswith(".sqlite3")
 
 
 def is_one_process() -> bool:
-    """Whether sessions are known to one process only: no Redis, or a layer in its memory."""
+    """Return whether only one process knows the sessions: no Redis, or an in-process layer."""
     return not redis_url() or layer() in IN_PROCESS_LAYERS
 
 
 def is_embedded() -> bool:
-    """Whether this is the mode that needs no configuration: own SQLite file, one process."""
+    """Return whether this is the mode without configuration: own SQLite file, one process."""
     return has_own_database() and not redis_url() and layer() in IN_PROCESS_LAYERS

@@ -1,4 +1,4 @@
-"""Whether a request came straight from its client, without a proxy in between."""
+"""Detection of requests that came directly from a client, without a proxy."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ PROXY_HEADERS = tuple(
 
 
 def is_direct(request: HttpRequest) -> bool:
-    """Return whether nothing shows that a proxy has passed the request on.
+    """Return whether the request has no sign of a proxy.
 
-    Signs of a proxy: a header that names a client, and HTTP/1.0, which browsers do not speak and
-    nginx does unless configured otherwise.
+    The signs are a header that names a client, and HTTP/1.0. Browsers do not use HTTP/1.0; nginx
+    does by default.
     """
     meta = request.META
     is_passed_on = meta.get(addresses.DROPPED) or any(name in meta for name in PROXY_HEADERS)
@@ -29,9 +29,9 @@ def is_direct(request: HttpRequest) -> bool:
 
 
 def has_websocket(request: HttpRequest) -> bool:
-    """Return whether the address that the client asked may have the WebSocket too.
+    """Return whether the requested address may serve the WebSocket too.
 
-    A node has it. An API process has none, but a proxy in front may route it to a node.
+    A node serves it. An API process does not, but a proxy may route WebSockets to a node.
     """
     return isinstance(request, ASGIRequest) or not is_direct(request)
 

@@ -1,12 +1,12 @@
-"""The one hierarchy of errors that a caller or client may be told about.
+"""The hierarchy of errors that callers and clients may see.
 
-Each has a code for programs, a message for people, an HTTP status, and whether trying again may
-help. The API maps them in `push/api/problems.py`, the wire in `push/connect/handshake.py`.
+Each has a code for programs, a message for people, an HTTP status, and a flag whether a retry may
+succeed. `push/api/problems.py` maps them for the API, `push/connect/handshake.py` for the wire.
 """
 
 
 class ImgoError(Exception):
-    """A mistake or fault with a message for whoever caused or met it."""
+    """Base error. `message`: text for the caller. `retry`: whether a retry may succeed."""
 
     code = "error"
     status = 500
@@ -18,7 +18,7 @@ class ImgoError(Exception):
 
 
 class BadRequest(ImgoError):
-    """What was asked makes no sense as it is."""
+    """The request is invalid; only a changed request can succeed."""
 
     code = "bad_request"
     status = 400
@@ -40,14 +40,14 @@ class TooSlow(ImgoError):
 
 
 class NotAuthenticated(ImgoError):
-    """Nobody we know."""
+    """The caller could not be authenticated."""
 
     code = "not_authenticated"
     status = 401
 
 
 class Forbidden(ImgoError):
-    """Known, but not allowed."""
+    """The caller is authenticated, but not allowed to do this."""
 
     code = "forbidden"
     status = 403
@@ -60,14 +60,14 @@ class RoomForbidden(Forbidden):
 
 
 class NotFound(ImgoError):
-    """No such thing."""
+    """The requested object does not exist."""
 
     code = "not_found"
     status = 404
 
 
 class TooManySessions(ImgoError):
-    """The key has as many sessions as it may have."""
+    """The key has the maximum number of sessions."""
 
     code = "too_many_sessions"
     status = 429
@@ -83,7 +83,7 @@ class TooManyAttempts(ImgoError):
 
 
 class Unavailable(ImgoError):
-    """A service that is needed cannot be reached; nothing was accepted."""
+    """A required service is unavailable; nothing was accepted."""
 
     code = "unavailable"
     status = 503
@@ -93,7 +93,7 @@ class Unavailable(ImgoError):
 class OutcomeUnknown(ImgoError):
     """The database did not confirm a commit: the push may be accepted or not.
 
-    `retry`: True only with a dedupe id, with which a second push of an accepted one does nothing.
+    `retry`: True only with a dedupe id, because then a repeated push is not stored twice.
     """
 
     code = "outcome_unknown"

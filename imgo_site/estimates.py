@@ -1,4 +1,4 @@
-"""How many rows a table has, about, without reading it: for pages that people look at."""
+"""Approximate row counts of large tables at a bounded cost, for pages that people read."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ from django.core.paginator import Paginator
 from django.db import connections, models
 from django.utils.functional import cached_property
 
-EXACT_MAX = 10_000  # rows that are counted; beyond that it is an estimate
-PAGES_MAX = 100  # pages of a list; the database walks over all rows before a page
+EXACT_MAX = 10_000  # up to so many rows are counted exactly
+PAGES_MAX = 100  # pages of a list; the database reads all rows before a page
 
 
 def bounded_count(rows: models.QuerySet[Any]) -> int:
-    """How many rows there are, `EXACT_MAX` + 1 when there are more: it stops there.
+    """Return the number of rows, at most `EXACT_MAX` + 1.
 
-    It counts in the order that `rows` have: that leads the database to the index of this order,
-    where without one it would rather read the table from its beginning until it has enough.
+    The query keeps the order of `rows`, so that the database uses the index of that order.
+    Without an order it may read the table from its beginning until it has enough rows.
     """
     return rows[: EXACT_MAX + 1].count()
 
 
 def estimated_count(model: type[models.Model]) -> int:
-    """The exact count of a small table, else what the database's statistics say.
+    """Return the exact count of a small table, else an estimate from the database's statistics.
 
-    SQLite keeps none: there it is the span of the primary keys, which is too high where rows
-    between the first and the last have gone.
+    SQLite has no such statistics. There the estimate is the span of the primary keys, which is
+    too high if rows between the first and the last were deleted.
     """
     rows = model._default_manager.all()
     count = bounded_count(rows)
@@ -41,16 +41,16 @@ def estimated_count(model: type[models.Model]) -> int:
 
 
 class EstimatingPaginator(Paginator):  # type: ignore[type-arg]  # not generic at run time
-    """Pages of a table of any size. What is filtered is counted up to `EXACT_MAX`."""
+    """Paginator for tables of any size. Filtered rows are counted up to `EXACT_MAX`."""
 
     @cached_property
     def count(self) -> int:
-        """The rows, about."""
+        """Return the number of rows, exact or estimated."""
         rows = self.object_list
         assert isinstance(rows, models.QuerySet)
         return bounded_count(rows) if rows.query.where else estimated_count(rows.model)
 
     @cached_property
     def num_pages(self) -> int:
-        """No more pages than the database walks through in a moment: search finds the rest."""
+        """Return the number of pages, at most `PAGES_MAX`; search finds older rows."""
         return min(PAGES_MAX, super().num_pages)

@@ -1,7 +1,7 @@
-"""Faults of the network in one line: Celery logs them with the traceback of its client library.
+"""Log filters for network faults, which Celery logs with the traceback of its client library.
 
-That a broker was away for a moment is no bug, and whoever is called at night should see that it
-was, not fifty lines of somebody else's code. What is not about a connection keeps its traceback.
+A short outage of a broker is no bug. An operator needs one line about it, not fifty lines of a
+library's code. Errors other than connection errors keep their traceback.
 """
 
 import logging
@@ -16,27 +16,27 @@ LIBRARIES = ("celery", "kombu")  # their loggers
 
 
 class OneLine(logging.Filter):
-    """Takes the traceback off the libraries' records about connections. For a handler."""
+    """Filter for a handler: removes the traceback of the libraries' connection errors."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Every record passes."""
+        """Shorten the record if it is about a connection; return True."""
         error = record.exc_info[1] if record.exc_info else None
-        is_theirs = record.name.partition(".")[0] in LIBRARIES
-        if is_theirs and isinstance(error, CONNECTION_ERRORS):
+        is_of_library = record.name.partition(".")[0] in LIBRARIES
+        if is_of_library and isinstance(error, CONNECTION_ERRORS):
             record.msg, record.args = f"{record.getMessage()}: {error}", ()
             record.exc_info = record.exc_text = None
         return True
 
 
 class NoRepeats(logging.Filter):
-    """Drops records that say what the one before has said, for some seconds."""
+    """Filter that drops a record with the text of the one before, for `REPEAT_AFTER` seconds."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last = ("", 0.0)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record says something new."""
+        """Return whether the record's text is new, or its repetition is due."""
         text, (last, until) = record.getMessage(), self._last
         if text == last and record.created < until:
             return False
@@ -45,12 +45,12 @@ class NoRepeats(logging.Filter):
 
 
 class NoAborts(logging.Filter):
-    """Drops asyncio's records about requests whose clients have left.
+    """Filter that drops asyncio's records about requests whose clients have disconnected.
 
-    Django raises that for itself. When a server that stops has cancelled the request, nobody is
-    there to take it, and asyncio logs it with a traceback.
+    Django raises `RequestAborted` internally. If a stopping server has cancelled the request, no
+    caller handles the exception, and asyncio logs it with a traceback.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is about anything else."""
+        """Return whether the record is about another error or none."""
         return not (record.exc_info and isinstance(record.exc_info[1], RequestAborted))

@@ -1,8 +1,9 @@
-"""What a forked child must not share with its parent: locks, threads and connections.
+"""Renewal of the locks, threads and connections that a forked child must not share.
 
-Servers load the site and fork then (`gunicorn --preload`, multiprocessing, a prefork pool). Of
-the parent's threads none is in the child, a lock may be held by one of them for ever, and a
-connection has one stream of replies for two processes. So each part that has some begins anew.
+Servers load the site and then fork (`gunicorn --preload`, multiprocessing, a prefork pool). The
+child has none of the parent's threads. A lock that such a thread held stays locked for ever in
+the child. A connection has one stream of replies, which two processes cannot share. So each module
+with such state renews it after a fork.
 """
 
 import os
@@ -12,17 +13,19 @@ from typing import Any
 from django.db import connections
 from kombu import pools
 
-_of_parents: list[Any] = []  # never closed, nor collected: their sockets are the parents' too
+# The parents' connections and pools. Kept, so that they are never closed or collected: the parent
+# uses the same sockets.
+_of_parents: list[Any] = []
 
 
 def renew_after_fork(renew: Callable[[], object]) -> None:
-    """Call `renew` in every child that is forked from now on, before anything else there."""
+    """Call `renew` in every child that is forked from now on, before its other code runs."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=renew)
 
 
 def forget_database() -> None:
-    """Leave the database's connections and pools to the parent; the next use makes new ones."""
+    """Leave the database's connections and pools to the parent; the next use opens new ones."""
     for wrapper in connections.all(initialized_only=True):
         pools = getattr(wrapper, "_connection_pools", None)
         if pools:

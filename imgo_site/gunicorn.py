@@ -1,9 +1,12 @@
 """gunicorn's settings for the API: `gunicorn -c python:imgo_site.gunicorn imgo_site.wsgi`.
 
-What it adds to gunicorn's own: room for long queries; the metrics of all its processes together,
-in the directory that `PROMETHEUS_MULTIPROC_DIR` names or else in one of its own; and an access
-log, when one is asked for, without queries, in which old tools have their API key, and with the id
-of each request.
+It adds three things to gunicorn's defaults:
+
+- a higher limit for long queries
+- shared metrics of all its processes, in the directory `PROMETHEUS_MULTIPROC_DIR` or, without
+  that variable, in a temporary one
+- a format for the access log, if that is enabled: with the id of each request, and without
+  queries, because old tools send their API key in the query
 """
 
 import os
@@ -20,23 +23,23 @@ from gunicorn.http import message  # type: ignore[import-untyped]
 from imgo_site.logs import OneLine
 from imgo_site.names import REQUEST_LINE_MAX
 
-# goim's callers name keys in the query. The setting alone can be no more than gunicorn's constant
-# of 8,190 bytes, but for 0, which would be any number.
+# goim's callers name keys in the query. gunicorn's constant of 8,190 bytes is the maximum of the
+# setting, except for 0, which means no limit. So the constant is raised too.
 message.MAX_REQUEST_LINE = limit_request_line = REQUEST_LINE_MAX
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _own = "" if os.environ.get(VARIABLE) else tempfile.mkdtemp(prefix="imgo-api-")
 if _own:
-    # Before anything of prometheus_client is loaded: it looks once, and the workers are forks.
+    # Before prometheus_client is imported, which reads it once; the workers are forked later.
     os.environ[VARIABLE] = _own
 
-# Seconds from SIGTERM until workers whose requests do not end are killed. The services that they
-# wait for may be silent, and the whole stop is promised within DRAIN_SECONDS and ten more.
+# Seconds from SIGTERM until workers with running requests are killed. Their services may not
+# answer, and the whole stop must end within DRAIN_SECONDS plus ten seconds.
 graceful_timeout = 8
-# Which proxy is believed is said once, in TRUSTED_PROXIES, and the site's middleware holds to it.
+# Only TRUSTED_PROXIES decides which proxies are trusted; the site's middleware applies it.
 secure_scheme_headers: dict[str, str] = {}
 
-# Probes are answered while all threads wait for the database.
+# This worker answers probes even while all threads wait for the database.
 worker_class = "push.server.gunicorn_worker.Worker"
 
 access_log_format = (
@@ -44,7 +47,7 @@ access_log_format = (
 )
 
 if os.environ.get("LOG_FORMAT", "").strip().lower() == "json":
-    # gunicorn's own lines too; those of the site are set up by Django.
+    # For gunicorn's own lines; Django configures those of the site.
     _logger = {"level": "INFO", "handlers": ["imgo"], "propagate": False}
     logconfig_dict = {
         "root": {"level": "INFO", "handlers": ["imgo"]},
@@ -55,10 +58,10 @@ if os.environ.get("LOG_FORMAT", "").strip().lower() == "json":
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
-    """gunicorn's, whose lines stay lines whatever is in a path or a header."""
+    """gunicorn's logger with control characters escaped, so that each record stays one line."""
 
     def setup(self, cfg: Any) -> None:
-        """Make the handlers."""
+        """Create the handlers and add the filter."""
         super().setup(cfg)
         for handler in {*self.error_log.handlers, *self.access_log.handlers}:
             handler.addFilter(OneLine())
@@ -68,10 +71,7 @@ logger_class = Logger
 
 
 def on_starting(server: Any) -> None:
-    """Exit if the settings are wrong; empty the directory of the counts.
-
-    What is in the directory are the counts of processes that are no more.
-    """
+    """Exit if the settings are wrong; remove the metrics of ended processes."""
     if server is not None and not _may_start(server):
         if server.pidfile is not None:
             server.pidfile.unlink()
@@ -84,10 +84,10 @@ def on_starting(server: Any) -> None:
 
 
 def _may_start(server: Any) -> bool:
-    """Load the application as a worker does and check its settings, in a process of its own.
+    """Return whether the application loads and its settings are valid, checked in a child process.
 
-    Loaded in the master, the code would be the same in all later workers: a reload by SIGHUP would
-    change nothing.
+    In the master, the loaded code would be inherited by all later workers. A reload by SIGHUP would
+    then have no effect.
     """
     child = os.fork()
     if child:
@@ -100,7 +100,7 @@ def _may_start(server: Any) -> bool:
         status = 0
     except SystemExit as refusal:
         sys.stderr.write(f"{refusal}\n")
-    except BaseException:  # noqa: BLE001 - nothing of this process may go on in the master's code
+    except BaseException:  # noqa: BLE001 - the child must never return into the master's code
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -108,13 +108,13 @@ def _may_start(server: Any) -> bool:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Forget what is true of a living process only; what it has counted still counts."""
+    """Remove the gauges of an ended worker from the metrics; its counters stay in the sums."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(_server: Any) -> None:
-    """Remove a directory of our own."""
+    """Remove the temporary directory, if there is one."""
     if _own:
         shutil.rmtree(_own, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A page that is asked for with a value that no column can have is a mistake, not a fault."""
+"""Middleware for URLs with values that no database column can store: a 400 and no 500."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,21 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class ImpossibleValues:
-    """Answers 400 where a page is asked for with a value that no column of the database can have.
+    """Middleware that answers 400 if the URL of a page has a value that no column can store.
 
-    The admin hands what stands in an address to the database as it is; Postgres takes no NUL, for
-    example. The API has checked its values before, and makes its own answers.
+    The admin passes values of the URL to the database unchecked; Postgres refuses a NUL, for
+    example. The API checks its values itself and has its own error responses.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """The view's answer."""
+        """Return the view's response."""
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Django calls it with what a view has raised. None: somebody else's affair."""
+        """Return a 400 for a `DataError` of a GET or HEAD; None leaves the error to others."""
         if request.method not in {"GET", "HEAD"} or not isinstance(error, DataError):
             return None
         text = "The address asks for something that cannot be. Correct it, or start at /.\n"

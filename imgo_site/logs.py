@@ -1,8 +1,8 @@
-"""Log lines: which request they belong to, and how they look.
+"""Log lines: their formats, and the id of the request that they belong to.
 
-The id of the request under way is kept in a context variable; `RequestMiddleware` sets it, and a
-task sets it for the fan-out that a request has asked for. `LOG_FORMAT=json` makes each line a JSON
-object with the fields below and no others: Django and Celery attach whole requests to theirs.
+A context variable holds the id of the current request. `RequestMiddleware` sets it, and a task
+sets it for the fan-out of a request's push. `LOG_FORMAT=json` makes each line a JSON object. It
+contains only the fields below, because Django and Celery attach whole requests to their records.
 """
 
 import logging
@@ -23,24 +23,24 @@ FIELDS = (
     *("key", "session", "node", "transport", "platform", "code", "reason"),  # of a session
 )
 
-_SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # what is taken from a caller
+_SANE = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,100}")  # a request id that a caller may set
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _request_id: ContextVar[str] = ContextVar("imgo_request_id", default="")
 
 
 def sane_request_id(text: str) -> str:
-    """What a caller sent as its request id, or a new one when that is not fit for a log."""
+    """Return a caller's request id; a new one if that is empty or not safe for a log."""
     return text if _SANE.fullmatch(text) else secrets.token_hex(8)
 
 
 def request_id() -> str:
-    """The id of the request under way, "" when there is none."""
+    """Return the id of the current request; "" if there is none."""
     return _request_id.get()
 
 
 @contextmanager
 def within(name: str) -> Iterator[None]:
-    """Log lines from inside belong to the request of this id."""
+    """Set the id of the current request for the block, so that its log lines have the id."""
     token = _request_id.set(name)
     try:
         yield
@@ -49,17 +49,21 @@ def within(name: str) -> Iterator[None]:
 
 
 def note_push(push_id: int, what: str, request: str = "") -> None:
-    """Say how far a push is, when such lines are wanted. `request`: the id of its own, if any."""
+    """Log the progress of a push, if `LOG_PUSHES` is set.
+
+    `what`: the stage that the push has reached.
+    `request`: the id of the push's request, "" if it has none.
+    """
     if pushes.isEnabledFor(logging.INFO):
-        about = {"push_id": str(push_id), "request_id": request}
-        pushes.info("push %d %s", push_id, what, extra=about)
+        fields = {"push_id": str(push_id), "request_id": request}
+        pushes.info("push %d %s", push_id, what, extra=fields)
 
 
 class RequestFilter(logging.Filter):
-    """Notes in each record which request it belongs to, unless the line itself says."""
+    """Filter that adds the current request's id to records without a request id."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets all pass."""
+        """Add the id; return True."""
         if not hasattr(record, "request_id") and (name := request_id()):
             record.request_id = name
         return True
@@ -68,24 +72,24 @@ class RequestFilter(logging.Filter):
 def one_line(text: str) -> str:
     """Return `text` with its line ends and control characters escaped.
 
-    Text that others chose must not begin a line of its own in a log, nor move a terminal's cursor.
+    Text from clients must not start a new line in the log or move a terminal's cursor.
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class OneLine(logging.Filter):
-    """Escapes messages for formatters that are not ours."""
+    """Filter that escapes messages, for handlers with formatters of others."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let all pass."""
+        """Escape the message; return True."""
         record.msg, record.args = one_line(record.getMessage()), ()
         return True
 
 
 class LineFormatter(logging.Formatter):
-    """A line for people, with the request's id at its end.
+    """Formatter of lines for people, with the request's id at the end.
 
-    Lines of a traceback are indented: what an exception quotes begins no line either.
+    Lines of a traceback are indented, so that text in an exception cannot start a log line.
     """
 
     def formatException(self, exc_info: Any) -> str:  # noqa: N802 - logging's name
@@ -109,7 +113,7 @@ def _indented(text: str) -> str:
 
 
 class JsonLines(JsonFormatter):
-    """A JSON object a line: time, level, logger, message, and of the rest only `FIELDS`."""
+    """Formatter of JSON lines: time, level, logger, message, traceback, and `FIELDS`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -127,10 +131,10 @@ class JsonLines(JsonFormatter):
         record: logging.LogRecord,
         message_dict: dict[str, Any],
     ) -> None:
-        """What is in a line."""
+        """Add a record's fields; remove all that the line must not contain."""
         super().add_fields(log_data, record, message_dict)
-        shown = {"time", "level", "logger", "message", "exc_info", "stack_info", *FIELDS}
-        for name in log_data.keys() - shown:
+        allowed = {"time", "level", "logger", "message", "exc_info", "stack_info", *FIELDS}
+        for name in log_data.keys() - allowed:
             del log_data[name]
         if not log_data.get("request_id"):
             log_data.pop("request_id", None)

@@ -1,4 +1,4 @@
-"""What every HTTP request gets: an id, its client's address, a span, a line in the access log."""
+"""Middleware that gives each HTTP request an id, its client's address, a span and a log line."""
 
 import logging
 import time
@@ -18,15 +18,15 @@ access = logging.getLogger("imgo.access")
 
 HEADER = "X-Request-ID"
 SECRET_PARAMETERS = frozenset({"apikey", "token"})
-# Before Python 3.11.10 and 3.12.6 the time to read cookies grows with the square of the number of
-# their backslashes (CVE-2024-7592): 64 KiB of them take 40 s, this many 0.02 s. Django's own
-# messages have some hundred. A request with more is as one without cookies.
+# Before Python 3.11.10 and 3.12.6 the time to parse cookies grows with the square of the number of
+# their backslashes (CVE-2024-7592): 64 KiB of them take 40 s, this many 0.02 s. Cookies of Django's
+# messages have about a hundred. The cookies of a request with more are ignored.
 COOKIE_ESCAPES_MAX = 1_000
-FILE_PIECE = 64 * 1024  # bytes of a file that are in memory at a time, for each request on ASGI
+FILE_PIECE = 64 * 1024  # bytes of a file in memory at a time, for each request on ASGI
 
 
 class RequestMiddleware:
-    """The outermost: it sees what the caller sent and what the caller gets."""
+    """The outermost middleware: it sees the caller's request and the final response."""
 
     sync_capable = True
     async_capable = True
@@ -39,19 +39,19 @@ class RequestMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Answer a request."""
+        """Return the response to a request; under ASGI, a coroutine that returns it."""
         if self.is_async:
-            return self._answer(request)
+            return self._respond(request)
         with Noted(request) as noted:
             return noted.answered(self.get_response(request))
 
-    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+    async def _respond(self, request: HttpRequest) -> HttpResponseBase:
         with Noted(request) as noted:
             return noted.answered(await self.get_response(request))
 
 
 class Noted:
-    """One request, from its arrival to its answer."""
+    """Context manager for one request: sets its id, span and addresses, and logs its response."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
@@ -68,7 +68,7 @@ class Noted:
         _hide_secrets(meta, "RAW_URI")
         if meta.get("HTTP_COOKIE", "").count("\\") > COOKIE_ESCAPES_MAX:
             del meta["HTTP_COOKIE"]
-        # Before anybody looks, the server's own access log too, which is written at the end.
+        # Before any other code reads the address, including the server's own access log.
         note_addresses(self._request)
         self._context.__enter__()
         self._recording = self._span.__enter__()
@@ -79,14 +79,14 @@ class Noted:
         self._context.__exit__(*error)
 
     def answered(self, response: HttpResponseBase) -> HttpResponseBase:
-        """Put the id into the answer, and a line into the access log."""
+        """Add the id to the response, write the access log, and return the response."""
         request = self._request
         response[HEADER] = self.id
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
             pieces: Any = response.streaming_content
             if isinstance(request, ASGIRequest):
                 if isinstance(response, FileResponse):
-                    response.block_size = FILE_PIECE  # Django's 4 KiB: each has to change threads
+                    response.block_size = FILE_PIECE  # not 4 KiB: each piece switches threads
                 response.streaming_content = _one_by_one(_within(self.id, pieces))
             else:
                 response.streaming_content = _within(self.id, pieces)
@@ -107,22 +107,22 @@ class Noted:
             seconds = round(time.monotonic() - self._began, 6)
             facts = {
                 "method": request.method,
-                "path": request.path,  # without the query: old tools have their API key in it
+                "path": request.path,  # without the query: old tools send their API key in it
                 "status": response.status_code,
                 "seconds": seconds,
                 "caller": _caller_of(request),
                 "address": request.META["REMOTE_ADDR"],
             }
             access.info("%s %s %d %.1f ms", *list(facts.values())[:3], seconds * 1000, extra=facts)
-        # A server's own access log is written from the same dictionary, after this.
+        # The server writes its own access log from the same dictionary, after this.
         _hide_secrets(request.META, "QUERY_STRING")
         return response
 
 
 def note_addresses(request: HttpRequest) -> None:
-    """Replace the peer's address with the client's, as far as trusted proxies vouch for it.
+    """Replace the peer's address with the client's, as reported by trusted proxies.
 
-    Headers that only a proxy may set are dropped when another has set them.
+    Drop headers that only a proxy may set, if the peer is no trusted proxy.
     """
     meta = request.META
     peer = meta[addresses.PEER] = meta.get("REMOTE_ADDR") or ""
@@ -134,25 +134,31 @@ def note_addresses(request: HttpRequest) -> None:
 
 
 def _caller_of(request: HttpRequest) -> str:
-    """Whose API key it was. A user of the admin is not looked up for this."""
+    """Return the name of the caller's API key, "" if there is none.
+
+    It does not load the user of an admin page, which would cost a query.
+    """
     user = vars(request).get("user")
     return "" if isinstance(user, SimpleLazyObject) else getattr(user, "name", "")
 
 
 def _hide_secrets(meta: dict[str, Any], name: str) -> None:
-    """Take API keys out of the request's URL, where there are any."""
+    """Replace API keys and tokens in a URL of the request with "hidden".
+
+    `name`: the entry of `meta`, RAW_URI or QUERY_STRING.
+    """
     text = meta.get(name) or ""
     path, mark, query = text.partition("?") if name == "RAW_URI" else ("", "", text)
     if "=" not in query:
         return
     pairs = parse_qsl(query, keep_blank_values=True)
     if not SECRET_PARAMETERS.isdisjoint(key.lower() for key, _ in pairs):
-        shown = [(k, "hidden" if k.lower() in SECRET_PARAMETERS else v) for k, v in pairs]
-        meta[name] = f"{path}{mark}{urlencode(shown)}"
+        masked = [(k, "hidden" if k.lower() in SECRET_PARAMETERS else v) for k, v in pairs]
+        meta[name] = f"{path}{mark}{urlencode(masked)}"
 
 
 def _within(name: str, pieces: Iterator[Any]) -> Iterator[Any]:
-    """The pieces of a stream; what is logged while they are made belongs to its request."""
+    """Yield the pieces of a stream; log lines of their production get the request's id."""
     while True:
         with logs.within(name):
             piece = next(pieces, None)
@@ -162,10 +168,10 @@ def _within(name: str, pieces: Iterator[Any]) -> Iterator[Any]:
 
 
 async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces of a stream, each made on the request's thread when the one before is written.
+    """Yield the pieces of a stream, each produced in a thread after the previous one was sent.
 
-    Django makes a list of all pieces first: a file as a whole would be in memory for each client
-    that does not read it.
+    Django would first make a list of all pieces. Then each slow client of a file would hold the
+    whole file in memory.
     """
 
     def following() -> bytes | None:

@@ -1,4 +1,4 @@
-"""What a subscriber key, a room name and a number from outside may look like."""
+"""Checks of subscriber keys, room names and numbers from clients and callers."""
 
 import re
 
@@ -8,29 +8,32 @@ NAME_MAX = 255  # characters of a key or room: fits an indexed column
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 REQUEST_LINE_MAX = 65_536  # bytes of a request's first line: a thousand keys in a query
-DASHBOARD_ROOM = "imgo.dashboard"  # snapshots for the dashboard's own sessions; nobody pushes to it
+DASHBOARD_ROOM = "imgo.dashboard"  # updates for the dashboard's own sessions; callers cannot push
 
-# Control characters and lone surrogates: Postgres stores neither NUL nor half a character.
+# Control characters and lone surrogates. Postgres can store neither NUL nor lone surrogates.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether characters are in it that no name may have."""
+    """Return whether the text has control characters or lone surrogates."""
     return _FORBIDDEN.search(text) is not None
 
 
 def printable(text: str) -> str:
-    """Return text of a client as a row, a log line or JSON may have it: "?" for what cannot be."""
+    """Return a client's text for a row, a log line or JSON, with "?" for unprintable characters.
+
+    A text without control characters or lone surrogates is unchanged.
+    """
     if has_control_characters(text):
-        text = "".join(one if one.isprintable() else "?" for one in text)
+        text = "".join(char if char.isprintable() else "?" for char in text)
     return text
 
 
 def matches_pattern(pattern: str, name: str) -> bool:
     """Return whether `name` matches `pattern`, in which each `*` stands for any text.
 
-    Each part between two stars is searched once, behind the part before it, so the time grows
-    with the length of the name and not with the number of ways to share it out.
+    Each part between two stars is searched once, after the previous part. So there is no
+    backtracking, and the time grows only with the length of the name.
     """
     first, *parts = pattern.split("*")
     if not parts:
@@ -40,15 +43,18 @@ def matches_pattern(pattern: str, name: str) -> bool:
     if start > end or not name.startswith(first) or not name.endswith(last):
         return False
     for part in parts:
-        found = name.find(part, start, end)
-        if found < 0:
+        position = name.find(part, start, end)
+        if position < 0:
             return False
-        start = found + len(part)
+        start = position + len(part)
     return True
 
 
 def check_name(value: object, what: str) -> str:
-    """`value` if it may be a `what` ("key", "room"); raises `BadRequest`."""
+    """Return `value` if it is a valid name, else raise `BadRequest`.
+
+    `what`: the kind of name for the error, such as "key" or "room".
+    """
     if not isinstance(value, str) or not value:
         raise BadRequest(f"A {what} must be a non-empty string.")
     if len(value) > NAME_MAX:
@@ -59,9 +65,12 @@ def check_name(value: object, what: str) -> str:
 
 
 def check_number(value: object, what: str, *, lowest: int, highest: int) -> int:
-    """`value`, an int or its decimal text, if it is within the limits; raises `BadRequest`.
+    """Return `value` as an int if it is one within the limits, else raise `BadRequest`.
 
-    5.0 is a whole number too, as JSON Schema has it, whose `integer` our API's parameters are.
+    A decimal text is accepted, and so is 5.0: the API's parameters are of JSON Schema's type
+    `integer`, which includes it.
+
+    `what`: the start of the error, such as "The cursor".
     """
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}(\.0+)?", value):
         value = int(value.partition(".")[0])

@@ -1,7 +1,7 @@
-"""What a push came with: the id of its request and the span that it belongs to, in one text.
+"""The origin of a push: the id of its request and the traceparent of its span, in one text.
 
-It goes with the push through the outbox, so that whoever fans it out, and whenever, can say in
-logs and traces where it came from.
+The origin is stored with the push in the outbox. So the process that fans the push out can add
+both to its logs and traces.
 """
 
 from imgo_site import logs, tracing
@@ -10,15 +10,15 @@ ORIGIN_MAX = 160  # characters: a request id of 100, a space, a traceparent of 5
 
 
 def current_origin() -> str:
-    """Of what is under way; "" when there is nothing to tell."""
+    """Return the origin for a push of the current request; "" without a request id and a span."""
     return f"{logs.request_id()} {tracing.traceparent()}".rstrip()
 
 
 def request_of(origin: str) -> str:
-    """The request's id, "" when there was none."""
+    """Return the request's id; "" if there was none."""
     return origin.partition(" ")[0]
 
 
 def parent_of(origin: str) -> str:
-    """The traceparent, "" when there was none."""
+    """Return the traceparent; "" if there was none."""
     return origin.partition(" ")[2]

@@ -1,7 +1,7 @@
-"""Where a browser's request comes from: which page, by which scheme, and to which host.
+"""Checks of a browser's request: the page that sent it, its scheme, and its host.
 
 A browser lets any page on the web send requests to any server, with the browser's cookies and from
-the browser's address. So neither counts as a proof when the page is not ours.
+the browser's address. So neither authenticates a request of a foreign page.
 """
 
 import ipaddress
@@ -16,33 +16,34 @@ from imgo_site.addresses import is_proxy
 
 FORWARDED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PORT")
 DEFAULT_PORTS = {"http": 80, "https": 443}
-OWN_SITES = frozenset({"", "none", "same-origin"})  # of Sec-Fetch-Site; old browsers send none
+OWN_SITES = frozenset({"", "none", "same-origin"})  # of Sec-Fetch-Site; old browsers omit it
 
 
 def may_forward(peer: str) -> bool:
-    """Return whether a peer may say by which scheme and host a client came.
+    """Return whether a peer may report the scheme and host of its client's request.
 
-    A peer without an address has a socket of this machine's file system.
+    A peer without an address is connected through a Unix socket of this machine.
     """
     return not peer or is_proxy(peer)
 
 
 def secure_header() -> tuple[str, str] | None:
-    """Return the header, and its value, with which a proxy says that its client used HTTPS."""
-    found: tuple[str, str] | None = getattr(settings, "SECURE_PROXY_SSL_HEADER", None)
-    return found
+    """Return (header, value) with which a proxy reports that its client used HTTPS, or None."""
+    header: tuple[str, str] | None = getattr(settings, "SECURE_PROXY_SSL_HEADER", None)
+    return header
 
 
 def forwarding_headers() -> set[str]:
-    """Return the names, as in a request's META, of headers that only a proxy may set."""
+    """Return the names, in the form of META, of headers that only a proxy may set."""
     header = secure_header()
     return {*FORWARDED, header[0]} if header else set(FORWARDED)
 
 
 def client_scheme(is_secure: bool, peer: str, headers: Mapping[str, str]) -> str:
-    """Return "https" or "http": what the client used, as far as a trusted proxy vouches for it.
+    """Return "https" or "http": the client's scheme, as reported by a trusted proxy.
 
-    `is_secure`: whether the connection to this process is; `headers` have names in lower case.
+    `is_secure`: whether the connection to this process uses TLS; it decides without a report.
+    `headers`: with names in lower case.
     """
     if (header := secure_header()) and may_forward(peer):
         name, secure = header
@@ -53,16 +54,16 @@ def client_scheme(is_secure: bool, peer: str, headers: Mapping[str, str]) -> str
 
 
 def is_own_origin(headers: Mapping[str, str], scheme: str) -> bool:
-    """Return whether a browser's page came from this host or a `CSRF_TRUSTED_ORIGINS`.
+    """Return whether the page that sent a request is of this host or of `CSRF_TRUSTED_ORIGINS`.
 
-    A missing Origin is no page of ours: native clients, which send none, have tokens.
+    Without an Origin header the result is False. Native clients send none; they have tokens.
     """
     try:
         origin = urlsplit(headers.get("origin", ""))
         own = urlsplit(f"{scheme}://{headers.get('host', '')}")
         if not origin.netloc or "@" in origin.netloc:
             return False
-        if _place(origin) == _place(own):
+        if _origin_of(origin) == _origin_of(own):
             return True
     except ValueError:
         return False
@@ -73,12 +74,12 @@ def is_own_origin(headers: Mapping[str, str], scheme: str) -> bool:
     )
 
 
-def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
+def _origin_of(url: SplitResult) -> tuple[str, str | None, int | None]:
     return url.scheme, url.hostname, url.port or DEFAULT_PORTS.get(url.scheme)
 
 
 def is_foreign_page(headers: Mapping[str, str], scheme: str) -> bool:
-    """Return whether a page that is not ours made a browser send this."""
+    """Return whether a foreign page made the browser send this request."""
     if headers.get("origin"):
         return not is_own_origin(headers, scheme)
     return headers.get("sec-fetch-site", "") not in OWN_SITES
@@ -87,9 +88,9 @@ def is_foreign_page(headers: Mapping[str, str], scheme: str) -> bool:
 def is_allowed_host(headers: Mapping[str, str]) -> bool:
     """Return whether the Host header names this server, by ALLOWED_HOSTS.
 
-    Without an Origin an address will do too: native clients connect to nodes by address, and only
-    a browser can be led here by a name that is not ours. Whether there has to be a Host at all is
-    for the server of the connection to say.
+    Without an Origin header an IP address is accepted too: native clients connect to nodes by
+    address. Only a browser can be led to this server by a foreign name. A missing Host is
+    accepted here; the server of the connection decides whether one is required.
     """
     if "host" not in headers:
         return True

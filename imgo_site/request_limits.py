@@ -1,7 +1,7 @@
-"""How large a request's body may be, by its method and path: known before any of it is read.
+"""Limits of request bodies by method and path, which are known before a body is read.
 
-A view class of ours names its limit in `body_setting`; what it has no method for, and what has no
-view, takes a few kilobytes.
+imgo's view classes name the setting of their limit in `body_setting`. A path without a view, or a
+method that the view lacks, has a limit of a few kilobytes.
 """
 
 from django.urls import Resolver404, ResolverMatch, resolve
@@ -21,7 +21,7 @@ def find_view(path: str) -> ResolverMatch | None:
 
 
 def body_limit(method: str, match: ResolverMatch | None) -> int:
-    """Return how many bytes the body of a request may have."""
+    """Return the limit of a request's body, in bytes."""
     if match is None or method in WITHOUT_BODY:
         return conf.MAX_STRAY_BODY
     view = view_class(match)
@@ -33,5 +33,5 @@ def body_limit(method: str, match: ResolverMatch | None) -> int:
 
 def view_class(match: ResolverMatch) -> type | None:
     """Return the class of a class-based view, Django's or DRF's; None for a function."""
-    found: type | None = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
-    return found
+    view: type | None = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
+    return view

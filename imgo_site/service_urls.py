@@ -1,4 +1,4 @@
-"""URLs of Redis and of the broker: what of them nobody could connect to. Nothing is connected."""
+"""Checks of the URLs of Redis and of the broker, without connecting."""
 
 import re
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ from kombu import Connection
 
 
 def check_redis_url(url: str) -> None:
-    """Raises `ValueError`, which says why, for a URL that no client of Redis can be made of."""
+    """Raise `ValueError` with the reason if redis-py cannot use the URL."""
     try:
         redis.ConnectionPool.from_url(url).make_connection()
     except (TypeError, redis.RedisError) as error:
@@ -19,25 +19,26 @@ def check_redis_url(url: str) -> None:
 
 
 def check_broker_url(url: str) -> None:
-    """Raises `ValueError`, which says why, for URLs that Celery cannot use.
+    """Raise `ValueError` with the reason if Celery cannot use the URL.
 
-    Several, of which one at a time is used, are separated by semicolons. Raises `ImportError` when
-    the package of a transport is missing.
+    `url`: one URL, or alternatives separated by semicolons; Celery uses one at a time.
+
+    Raises `ImportError` if the package of a transport is missing.
     """
     if "://" not in url:
         raise ValueError("it has no scheme, such as redis://")
-    for one in url.split(";"):
-        if "://" in one:
-            _check_one(one)
+    for alternative in url.split(";"):
+        if "://" in alternative:
+            _check_one(alternative)
 
 
 def _check_one(url: str) -> None:
     try:
         broker = Connection(url)
-        # It imports the transport, and connects to nothing.
+        # This imports the transport without connecting.
         driver = broker.create_transport().driver_type
     except NameError as error:
-        # kombu has names of such a package in its code, and does not see that it is missing.
+        # kombu uses names of the transport's package without a check that it is installed.
         raise ImportError(str(error)) from None
     except (KeyError, TypeError) as error:
         raise ValueError(_reason(error)) from None
@@ -46,7 +47,10 @@ def _check_one(url: str) -> None:
 
 
 def _check_number(path: str) -> None:
-    """Redis's databases have numbers; some of its clients would take the first one silently."""
+    """Raise `ValueError` unless the path is a number, as Redis's databases have.
+
+    For another path some clients silently use the first database.
+    """
     number = path.strip("/")
     if number and not (number.isascii() and number.isdecimal()):
         raise ValueError(f"its path is the number of a database, such as /0, not /{number}")

@@ -1,11 +1,11 @@
 """Django's settings, all of them from the environment.
 
-Two modes, the same code. With no environment: SQLite, an in-process channel layer, tasks run
-where they are called, one process. With `DATABASE_URL` and `REDIS_URL`: Postgres, the Redis
-pub/sub layer, Celery workers, and as many nodes and API processes as wanted.
+There are two modes with the same code. Without environment variables: SQLite, an in-process
+channel layer, tasks in the calling process, one process. With `DATABASE_URL` and `REDIS_URL`:
+Postgres, the Redis pub/sub layer, Celery workers, and any number of nodes and API processes.
 
-imgo's own settings are the `IMGO` dictionary; `imgo_site/conf.py` lists them with their defaults,
-and every one that is a scalar can be set in the environment as `IMGO_<NAME>`.
+imgo's own settings are the `IMGO` dictionary; `imgo_site/conf.py` lists them with their defaults.
+Each can be set in the environment as `IMGO_<NAME>`.
 """
 
 import logging
@@ -22,7 +22,7 @@ from imgo_site.postgres import url
 from imgo_site.service_urls import check_redis_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Installed as a package there is no checkout to keep files in.
+# An installed package has no checkout in which files could be stored.
 _IS_CHECKOUT = (BASE_DIR / "manage.py").exists()
 _HOME = BASE_DIR if _IS_CHECKOUT else Path.cwd()
 DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR") or _HOME / "var").resolve()
@@ -33,7 +33,7 @@ IMGO: dict[str, Any] = {}
 
 
 def _flag(name: str, default: bool = False) -> bool:
-    """The environment variable `name` as a boolean."""
+    """Return the environment variable `name` as a boolean. Raises `ImproperlyConfigured`."""
     value = os.environ.get(name, "").strip().lower()
     if value in {"1", "true", "yes", "on"}:
         return True
@@ -45,7 +45,7 @@ def _flag(name: str, default: bool = False) -> bool:
 
 
 def _seconds(name: str, default: int) -> int:
-    """The environment variable `name` as a number of seconds."""
+    """Return the environment variable `name` as seconds. Raises `ImproperlyConfigured`."""
     value = os.environ.get(name, "").strip()
     if value and not value.isdecimal():
         raise ImproperlyConfigured(f"{name}={value!r}: say a number of seconds.")
@@ -53,7 +53,10 @@ def _seconds(name: str, default: int) -> int:
 
 
 def _at_least(lowest: int, name: str, default: int) -> int:
-    """The environment variable `name` as a whole number of `lowest` or more."""
+    """Return the environment variable `name` as a whole number of `lowest` or more.
+
+    Raises `ImproperlyConfigured`.
+    """
     value = os.environ.get(name, "").strip() or str(default)
     if not value.isdecimal() or int(value) < lowest:
         raise ImproperlyConfigured(f"{name}={value!r}: say a whole number of {lowest} or more.")
@@ -61,12 +64,15 @@ def _at_least(lowest: int, name: str, default: int) -> int:
 
 
 def _list(name: str, default: str = "") -> list[str]:
-    """The environment variable `name` as a comma-separated list."""
+    """Return the items of the environment variable `name`, which are separated by commas."""
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
 
 
 def _script_name() -> str | None:
-    """The environment variable DJANGO_SCRIPT_NAME as a path; None without one."""
+    """Return the environment variable DJANGO_SCRIPT_NAME as a path; None if it is not set.
+
+    Raises `ImproperlyConfigured`.
+    """
     value = os.environ.get("DJANGO_SCRIPT_NAME", "").strip().rstrip("/")
     if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
         raise ImproperlyConfigured(
@@ -76,7 +82,10 @@ def _script_name() -> str | None:
 
 
 def _secret_key() -> str:
-    """From the environment; the embedded mode makes one on its first start and keeps it."""
+    """Return the secret key of the environment, or in the embedded mode that of its file.
+
+    The embedded mode creates the file on its first start. Raises `ImproperlyConfigured`.
+    """
     if key := os.environ.get("DJANGO_SECRET_KEY", ""):
         return key
     if DATABASE_URL:
@@ -98,12 +107,12 @@ def _no_data_dir(error: OSError) -> ImproperlyConfigured:
 
 
 def _kept_secret(path: Path) -> str:
-    """What is in the file, made on the first call. Raises `OSError`."""
+    """Return the content of the file; create the file if it is missing. Raises `OSError`."""
     try:
         return path.read_text().strip()
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Written under another name and linked: two first starts at once must agree on one key.
+    # Written under another name and linked: two concurrent first starts must use the same key.
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(secrets.token_urlsafe(50))
@@ -117,20 +126,23 @@ def _kept_secret(path: Path) -> str:
 
 
 def _make_private(path: Path) -> None:
-    """Make a database file, if there is none, that only this user can read. Raises `OSError`.
+    """Create the database file if it is missing; let only this user read it. Raises `OSError`.
 
-    SQLite gives the files beside it (-wal, -shm) the same permissions.
+    SQLite gives its -wal and -shm files the same permissions.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    for one in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-        # An older version made them readable for all. Another user's file is that user's affair.
-        if one.exists() and one.stat().st_uid == os.getuid() and one.stat().st_mode & 0o077:
-            one.chmod(0o600)
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        # An older version made them readable for all users. Files of other users are unchanged.
+        if file.exists() and file.stat().st_uid == os.getuid() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
 
 
 def _database() -> dict[str, Any]:
-    """Postgres from `DATABASE_URL`, else SQLite in the data directory."""
+    """Return the database: Postgres by `DATABASE_URL`, else SQLite in the data directory.
+
+    Raises `ImproperlyConfigured`.
+    """
     if not DATABASE_URL:
         try:
             _make_private(DATA_DIR / "imgo.sqlite3")
@@ -140,18 +152,18 @@ def _database() -> dict[str, Any]:
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": DATA_DIR / "imgo.sqlite3",
             "OPTIONS": {
-                # IMMEDIATE: a transaction that reads and then writes waits for its turn at the
-                # start instead of failing with "database is locked" in the middle.
+                # IMMEDIATE: a transaction takes the write lock when it begins. Otherwise one that
+                # reads and then writes could fail with "database is locked" when it writes.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 20,  # seconds
-                # FULL: an answer of 2xx means that the message is on the disk.
+                # FULL: a 2xx response guarantees that the message is on disk.
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
             },
         }
     try:
         return url.parse(DATABASE_URL, _at_least(3, "DATABASE_POOL_SIZE", 4))
     except ValueError:
-        # Not its own words: they may repeat the password.
+        # Without the error's own text, which may contain the password.
         raise ImproperlyConfigured(
             "DATABASE_URL cannot be read: write postgres://user:password@host/database, several "
             "hosts as one:5432,two:5432, and in the password what is not a letter or digit as %XX."
@@ -162,7 +174,7 @@ def _check_redis_url() -> None:
     try:
         check_redis_url(REDIS_URL)
     except ValueError:
-        # Not its own words: they may repeat the password.
+        # Without the error's own text, which may contain the password.
         raise ImproperlyConfigured(
             "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://, with no "
             "other options than redis-py has."
@@ -170,7 +182,10 @@ def _check_redis_url() -> None:
 
 
 def _check_metrics_directory() -> None:
-    """What counts into files there fails as it is imported."""
+    """Raise `ImproperlyConfigured` if the directory of shared metrics cannot be written to.
+
+    Without this check, modules with metrics would fail during their import.
+    """
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
     if directory and not (Path(directory).is_dir() and os.access(directory, os.W_OK | os.X_OK)):
         raise ImproperlyConfigured(
@@ -180,9 +195,9 @@ def _check_metrics_directory() -> None:
 
 
 def _origins() -> list[str]:
-    """The origins of DJANGO_CSRF_TRUSTED_ORIGINS."""
-    found = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
-    for origin in found:
+    """Return the origins in DJANGO_CSRF_TRUSTED_ORIGINS. Raises `ImproperlyConfigured`."""
+    origins = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+    for origin in origins:
         try:
             has_host = bool(urlsplit(origin).netloc)
         except ValueError:
@@ -192,7 +207,7 @@ def _origins() -> list[str]:
                 f"DJANGO_CSRF_TRUSTED_ORIGINS has {origin!a}: say origins such as "
                 "https://www.example.com, separated by commas."
             )
-    return found
+    return origins
 
 
 _check_metrics_directory()
@@ -200,22 +215,22 @@ SECRET_KEY = _secret_key()
 DEBUG = _flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = _origins()
-# The path below which a proxy serves this, with or without passing it on; see imgo_site/prefix.py.
+# The path prefix under which a proxy serves the site; see imgo_site/prefix.py.
 FORCE_SCRIPT_NAME = _script_name()
 CSRF_FAILURE_VIEW = "push.dashboard.access.csrf_failure"
 if _flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
-    # A browser's pages are sent to https://. Not the API and the probes: backends and monitoring
-    # inside call nodes directly, and a POST that is redirected is lost.
+    # Pages are redirected to https://, but not the API and the probes. Internal backends and
+    # monitoring call nodes directly, and a redirected POST loses its body.
     SECURE_SSL_REDIRECT = _flag("DJANGO_SSL_REDIRECT", default=True)
     _BELOW = re.escape(f"{FORCE_SCRIPT_NAME}/".lstrip("/")) if FORCE_SCRIPT_NAME else ""
     SECURE_REDIRECT_EXEMPT = [rf"^{_BELOW}(api|1|goim)/", rf"^{_BELOW}(healthz|readyz|metrics)$"]
-    # For so many seconds a browser that was here takes nothing but HTTPS from this host, and that
-    # cannot be taken back: an hour to begin with, a year (31536000) when all is well.
+    # For so many seconds a browser that has visited this host uses only HTTPS for it. This cannot
+    # be revoked, so the default is an hour; use a year (31536000) when HTTPS is known to work.
     SECURE_HSTS_SECONDS = _seconds("DJANGO_HSTS_SECONDS", 3600)
-    # About hosts below this one, and for good: nobody but the domain's owner can know, so neither
-    # is on by default, and Django's checks do not ask for them.
+    # These affect subdomains, and preloading is permanent. Only the domain's owner can decide, so
+    # both are off by default, and Django's checks about them are silenced.
     SECURE_HSTS_INCLUDE_SUBDOMAINS = _flag("DJANGO_HSTS_SUBDOMAINS")
     SECURE_HSTS_PRELOAD = _flag("DJANGO_HSTS_PRELOAD")
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
@@ -291,19 +306,19 @@ TIME_ZONE = "UTC"
 
 STATIC_URL = "static/"
 STATIC_ROOT = os.environ.get("DJANGO_STATIC_ROOT") or None
-# Static files come straight from the apps: no collectstatic step before the first start.
+# Static files are served from the apps, so no collectstatic is needed before the first start.
 WHITENOISE_USE_FINDERS = True
 
-# Bytes of a request body that are read at all; `MAX_REQUEST` of the IMGO dictionary is the limit.
+# Upper bound in bytes for request bodies; the effective limit is `MAX_REQUEST` of `IMGO`.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
-# Keys that goim's callers name in a query, which Django limits to a thousand.
+# For the keys that goim's callers name in a query; Django's default is a thousand.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000
 
 if REDIS_URL:
     _check_redis_url()
     CHANNEL_LAYERS: dict[str, Any] = {
         "default": {
-            # Not the core Redis layer: that one drops messages at a capacity of 100.
+            # Not the core Redis layer, which drops messages at a capacity of 100.
             "BACKEND": "push.layers.PubSubChannelLayer",
             "CONFIG": {"hosts": [REDIS_URL], "prefix": "imgo"},
         }
@@ -312,7 +327,7 @@ else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "push.layers.InProcessChannelLayer"}}
 
 # The broker of imgo's own tasks, and options of its Celery application, by their names in Celery.
-# `CELERY_*` is left to the project, for its own tasks; see imgo_site/celery.py.
+# Settings `CELERY_*` are for the project's own tasks; see imgo_site/celery.py.
 IMGO_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "") or REDIS_URL
 IMGO_CELERY: dict[str, Any] = {}
 
@@ -325,7 +340,7 @@ if LOG_LEVEL not in logging.getLevelNamesMapping():
     raise ImproperlyConfigured(f"LOG_LEVEL={LOG_LEVEL!r}: say DEBUG, INFO, WARNING or ERROR.")
 
 if LOG_FORMAT == "json":
-    logging.captureWarnings(True)  # Python's warnings are lines too
+    logging.captureWarnings(True)  # so that Python's warnings are JSON lines too
 
 LOGGING = {
     "version": 1,
@@ -354,24 +369,24 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "asyncio": {"filters": ["no_aborts"]},
-        # Daphne's own lines about endpoints and reactors say nothing that ours do not.
+        # Daphne's own lines about endpoints and reactors only repeat imgo's.
         "daphne": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
-        # A wrong Host header, too many fields or a column that there is not are a caller's
-        # mistakes: answered 400, without a traceback here.
+        # A wrong Host header, too many fields or an unknown column are mistakes of the caller.
+        # They get a 400 without a traceback in the log.
         "django.security": {"level": "CRITICAL"},
-        "django.security.csrf": {"level": "WARNING"},  # a line: mostly it is the configuration
-        # One line a push, and in the embedded mode about a broker that there is not.
+        "django.security.csrf": {"level": "WARNING"},  # logged: mostly wrong configuration
+        # One line a push; in the embedded mode also about a broker that does not exist.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "kombu.connection": {"level": "ERROR"},
-        "psycopg.pool": {"filters": ["no_repeats"]},  # each attempt of each connection
+        "psycopg.pool": {"filters": ["no_repeats"]},  # logs each attempt of each connection
         "httpx": {"level": "WARNING"},
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
         # Some lines a push.
         "imgo.push": {"level": "INFO" if _flag("LOG_PUSHES") else "WARNING"},
-        # A line where a session is opened, refused or closed.
+        # One line for each opening, refusal and closing of a session.
         "imgo.session": {"level": "INFO" if _flag("LOG_SESSIONS") else "WARNING"},
     },
 }

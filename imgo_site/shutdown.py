@@ -1,8 +1,8 @@
-"""End of a process: one deadline for the whole shutdown, then a hard end.
+"""Shutdown of a process: one deadline for the whole shutdown, then a hard end.
 
-An orderly shutdown waits for services and peers. Whatever of them is silent, the process ends
-`DRAIN_SECONDS` + `GRACE` seconds after it was told to. A second signal ends it at once, except a
-second SIGTERM in a process that has a supervisor.
+An orderly shutdown waits for services and peers. Even if some of them do not answer, the process
+ends within `DRAIN_SECONDS` + `GRACE` seconds. A second signal ends it at once, except a second
+SIGTERM in a process that has a supervisor.
 """
 
 import logging
@@ -20,17 +20,21 @@ from imgo_site.conf import conf
 
 logger = logging.getLogger(__name__)
 
-GRACE = 10.0  # seconds beyond DRAIN_SECONDS within which every process has ended
-MARGIN = 2.0  # seconds of them that are kept for the hard end itself, and for a supervisor's
+GRACE = 10.0  # seconds beyond DRAIN_SECONDS within which every process must end
+MARGIN = 2.0  # seconds of GRACE that are reserved for the hard end, and for a supervisor's
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LEAVE_TIMEOUT = 3.0  # seconds for threads that are still busy when everything else has ended
-LAST_WORDS = 0.5  # seconds for the line in the log
+LEAVE_TIMEOUT = 3.0  # seconds for busy threads after everything else has ended
+LAST_WORDS = 0.5  # seconds to write the last log line
 NOT_IN_ORDER = 1  # exit status of a hard end
 SUPERVISED = "PUSH_SUPERVISED"  # environment variable: "1" in the children of a supervisor
 
 
 class Shutdown:
-    """The shutdown of this process. `deadline`: monotonic seconds, once it has begun."""
+    """The shutdown of this process.
+
+    `what`: the name of the process for log lines.
+    `deadline`: time of the hard end, monotonic seconds; 0 before the shutdown begins.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -39,14 +43,16 @@ class Shutdown:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the process was told to end."""
+        """Return whether the shutdown has begun."""
         return self.deadline > 0
 
     def begin(self, why: str, margin: float | None = None) -> None:
-        """Begin the shutdown: after its time the process ends, whatever its threads do.
+        """Begin the shutdown: at its deadline the process ends, even with busy threads.
 
-        `margin`: seconds of `GRACE` that are left then, `MARGIN` by default. Further calls do
-        nothing.
+        Further calls do nothing.
+
+        `why`: the reason for the log.
+        `margin`: seconds of `GRACE` that remain after the deadline; None means `MARGIN`.
         """
         if self.has_begun:
             return
@@ -60,7 +66,7 @@ class Shutdown:
         timer.start()
 
     def left(self) -> float:
-        """Return the seconds until the hard end, 0.0 at least."""
+        """Return the seconds until the hard end, at least 0.0."""
         return max(0.0, self.deadline - time.monotonic())
 
     def taken(self) -> float:
@@ -70,9 +76,11 @@ class Shutdown:
     def on_signals(self, stop: Callable[[], None]) -> None:
         """Call `stop()` at the first SIGTERM or SIGINT, and end at once at the second.
 
-        For the main thread. `stop` runs in the signal handler. In a child of a supervisor, further
-        SIGTERMs do nothing. If the supervisor is killed, the kernel sends its children one SIGTERM
-        for each thread that the supervisor had. A supervisor in a hurry uses SIGKILL.
+        Call this in the main thread. `stop` runs in the signal handler.
+
+        In a child of a supervisor, further SIGTERMs do nothing. If the supervisor is killed, the
+        kernel sends its children one SIGTERM for each thread that the supervisor had. A supervisor
+        that cannot wait uses SIGKILL.
         """
         is_supervised = os.environ.get(SUPERVISED) == "1"
 
@@ -89,9 +97,10 @@ class Shutdown:
             signal.signal(number, handle)
 
     def leave(self, status: int) -> None:
-        """End the process with `status` in `LEAVE_TIMEOUT` seconds, if it has not ended by then.
+        """End the process with `status` after `LEAVE_TIMEOUT` seconds, if it has not ended by then.
 
-        For when all that matters is done: the interpreter would wait for busy threads without end.
+        Call this when the orderly shutdown is complete. Otherwise the interpreter would wait for
+        busy threads without a limit.
         """
         timer = threading.Timer(LEAVE_TIMEOUT, self._leave_behind, [status])
         timer.daemon = True
@@ -105,14 +114,14 @@ class Shutdown:
         self.end_now(f"the shutdown is not over after {seconds:g} s", NOT_IN_ORDER)
 
     def end_now(self, why: str, status: int) -> NoReturn:
-        """End the process at once, with a line in the log and without any cleaning up."""
-        # On a thread of its own: whoever reads the log may have stopped reading it.
-        saying = threading.Thread(target=self._last_words, args=[why], daemon=True)
-        saying.start()
-        saying.join(LAST_WORDS)
+        """End the process at once, with a log line and without any cleanup."""
+        # In a thread of its own: the write blocks if the reader of the log has stopped reading.
+        logging_thread = threading.Thread(target=self._log_end, args=[why], daemon=True)
+        logging_thread.start()
+        logging_thread.join(LAST_WORDS)
         os._exit(status)
 
-    def _last_words(self, why: str) -> None:
+    def _log_end(self, why: str) -> None:
         logger.error("%s ends without waiting any longer: %s", self._what, why)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # closed
@@ -120,14 +129,14 @@ class Shutdown:
 
 
 def _busy() -> list[str]:
-    """Return the names of the threads that the interpreter waits for, and where each one is."""
+    """Return name and code position of each thread that the interpreter waits for."""
     frames = sys._current_frames()
-    found = []
+    texts = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
         if not thread.daemon and frame is not None:
             code = frame.f_code
-            found.append(
+            texts.append(
                 f"{thread.name} in {code.co_qualname} ({code.co_filename}:{frame.f_lineno})"
             )
-    return found
+    return texts

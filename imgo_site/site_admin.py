@@ -1,7 +1,7 @@
-"""Pages of the admin about Django's own models, for a site that uses `imgo_site.urls`.
+"""Admin pages for Django's own models, for a site that uses `imgo_site.urls`.
 
-They belong to the site and not to an app: a project that has users or a log of its own keeps its
-pages, and a custom user model needs none of ours.
+They belong to the site and not to an app. So a project with pages of its own keeps these, and a
+project with a custom user model does not get imgo's.
 """
 
 from typing import Any
@@ -19,15 +19,18 @@ from imgo_site.tables import CarefulAdmin, ReadOnlyAdmin
 
 
 class UserAdmin(CarefulAdmin, BaseUserAdmin):  # type: ignore[type-arg]
-    """Who signs in to the admin and the dashboard."""
+    """Page of the users who sign in to the admin and the dashboard."""
 
 
 class GroupAdmin(CarefulAdmin, BaseGroupAdmin):
-    """What many users may do."""
+    """Page of groups, which give permissions to many users."""
 
 
 class LogEntryAdmin(ReadOnlyAdmin):
-    """What everybody did, here and in the dashboard; the admin's first page shows one's own."""
+    """Page of all users' actions in the admin and the dashboard.
+
+    The admin's first page shows each user only their own.
+    """
 
     list_display = ("action_time", "user", "action_flag", "what", "content_type", "change")
     list_display_links = None
@@ -36,7 +39,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="object")
     def what(self, entry: LogEntry) -> SafeString | str:
-        """Its name, as a link where it has a page and is there still."""
+        """Return the object's name, as a link if the object exists and has a page."""
         url = None if entry.is_deletion() else entry.get_admin_url()
         return (
             format_html('<a href="{}">{}</a>', url, entry.object_repr) if url else entry.object_repr
@@ -44,7 +47,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="change")
     def change(self, entry: LogEntry) -> str:
-        """What was done with it."""
+        """Return the text of the change."""
         return entry.get_change_message()
 
 

@@ -1,4 +1,4 @@
-"""Readings of the database: which rows a statement saw, told exactly and without clocks."""
+"""Snapshots of the database: exactly which rows a statement saw, independent of clocks."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,23 +7,24 @@ WRAP = 2**32  # a row's xmin is the lower half of its transaction's id
 
 
 class Everything:
-    """The reading of a database with one writer at a time, for one process: SQLite.
+    """The snapshot of a database with one writer at a time, used by one process: SQLite.
 
-    Ids are in the order of their commits there. A message with a lower id than one that was read,
-    and that is settled, was settled before the reading.
+    There the order of ids is the order of commits. A settled message whose id is lower than that of
+    a message the statement read was settled before the statement.
     """
 
     def sees(self, xmin: int) -> bool:  # noqa: ARG002
-        """Return that it saw a row."""
+        """Return True: the statement saw the row."""
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A reading of Postgres: what `pg_current_snapshot()` says, with ids of 64 bits.
+    """A snapshot of Postgres, from `pg_current_snapshot()`. Transaction ids have 64 bits.
 
-    `xmin`: all transactions below it had ended. `xmax`: none from it on had. `in_progress`: those
-    between that had not. Subtransactions are not in it.
+    `xmin`: all transactions with lower ids had ended.
+    `xmax`: no transaction with this id or a higher one had ended.
+    `in_progress`: ids between the two whose transactions had not ended, without subtransactions.
     """
 
     xmin: int
@@ -32,14 +33,15 @@ class Snapshot:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the snapshot of a text `xmin:xmax:xid,xid,...`, the last part empty or not."""
+        """Return the snapshot of a text `xmin:xmax:xid,xid,...`; the last part may be empty."""
         xmin, xmax, xids = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, xids.split(",")))))
 
     def sees(self, xmin: int) -> bool:
-        """Return whether a row with this `xmin` (32 bits), which is committed now, was seen.
+        """Return whether the statement saw a row that is committed now.
 
-        Its transaction must be no subtransaction, and began within two thousand million others.
+        `xmin`: the row's, the lower 32 bits of its transaction's id. The transaction must be no
+        subtransaction, and its id must be within 2**31 of the snapshot's.
         """
         xid = self.xmax - self.xmax % WRAP + xmin
         if xid - self.xmax > WRAP // 2:

@@ -1,7 +1,7 @@
-"""Start checks of servers that are not started by `manage.py`: gunicorn and Celery's own worker.
+"""Start checks for servers that are not started by `manage.py`: gunicorn and Celery's own worker.
 
-They judge the settings as `manage.py imgo` does, before anything is served: all of the project's
-system checks that need no database, of which errors that are not silenced count.
+They check the settings as `manage.py imgo` does, before the server starts. They run all system
+checks of the project that need no database, and fail for errors that are not silenced.
 """
 
 import sys
@@ -14,22 +14,22 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 def exit_if_refused(load: Callable[[], object] | None = None) -> None:
-    """Exit with status 1 and a line for each error if the settings cannot be served with.
+    """Exit with status 1 and a line for each error if the settings are invalid.
 
-    `load` loads the project; without it Django is set up, if that is still to be done.
+    `load`: loads the project; None sets Django up, if that has not been done.
     """
     try:
         if load is not None:
             load()
         elif not apps.ready:
             django.setup()
-        refused = [found for found in run_checks() if found.is_serious()]
+        serious = [message for message in run_checks() if message.is_serious()]
     except ImproperlyConfigured as error:
         sys.exit(f"Wrong settings: {error}")
-    if errors := [found for found in refused if not found.is_silenced()]:
+    if errors := [message for message in serious if not message.is_silenced()]:
         sys.exit("\n".join(map(_line, errors)))
 
 
-def _line(found: CheckMessage) -> str:
-    text = f"Wrong settings: {str(found.msg).rstrip('.')} ({found.id}). {found.hint or ''}"
+def _line(message: CheckMessage) -> str:
+    text = f"Wrong settings: {str(message.msg).rstrip('.')} ({message.id}). {message.hint or ''}"
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""What admin pages of tables with millions of rows have in common: nothing reads all of one."""
+"""Base classes of admin pages for tables with millions of rows; no query reads a whole table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -13,54 +13,57 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from imgo_site.estimates import PAGES_MAX, EstimatingPaginator, bounded_count
 from imgo_site.names import INT64_MAX
 
-ACTION_MAX = 500  # rows that an action takes at once: each is work, and a line in the log
+ACTION_MAX = 500  # rows of one action: each costs work and a row in the admin's log
 
 
 class LargeTableList(ChangeList):
-    """The rows in the one order that costs nothing, whatever an address asks for."""
+    """List of rows in the admin's fixed order, which an index provides."""
 
     def get_ordering(self, request: HttpRequest, queryset: "QuerySet[Any]") -> list[Any]:  # noqa: ARG002
-        """The admin's own: `?o=` sorts even by columns that cannot be clicked."""
+        """Return the admin's order. Django's `?o=` sorts even by columns that are not sortable."""
         return list(self.model_admin.get_ordering(request))
 
 
 class CarefulAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic at run time
-    """Tells mistakes in addresses and forms that Django's own admin fails at."""
+    """Base admin that reports mistakes in URLs and forms on which Django's own admin fails."""
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        """The row of a page; an empty `?_to_field=` means nothing."""
+        """Return the row of a page; treat an empty `?_to_field=` as absent."""
         return super().get_object(request, object_id, from_field or None)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The list; Django comes back here without a word when an address asks for nonsense."""
+        """Return the list. Warn about an invalid filter, for which Django redirects silently."""
         if ERROR_FLAG in request.GET:
             self.message_user(request, "There is no such filter: this is all.", messages.WARNING)
             return HttpResponseRedirect(request.path)
         return super().changelist_view(request, extra_context)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:  # noqa: ARG002
-        """An address fills in nothing: Django's field of a time fails at a text."""
+        """Return no initial data from the URL: Django's time field fails for other texts."""
         return {}
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:  # noqa: ARG002
-        """What an address may filter by: what the page offers. Django allows every column."""
+        """Return True for a filter that the page offers. Django would allow every column.
+
+        Raises `IncorrectLookupParameters` for other filters.
+        """
         if lookup not in self.lookups(request):
             raise IncorrectLookupParameters
         return True
 
     def lookups(self, request: HttpRequest) -> set[str]:
-        """The names in addresses that its filters use."""
+        """Return the names of URL parameters that the page's filters use."""
         filters = self.get_list_filter(request)
         names = {item for item in filters if isinstance(item, str)}
-        found = {getattr(item, "parameter_name", "") for item in filters}
-        return found | {f"{name}__{end}" for name in names for end in ("exact", "id__exact")}
+        parameters = {getattr(item, "parameter_name", "") for item in filters}
+        return parameters | {f"{name}__{end}" for name in names for end in ("exact", "id__exact")}
 
     def response_action(  # type: ignore[override]  # the stubs know of a later Django's argument
         self, request: HttpRequest, queryset: "QuerySet[Any]"
     ) -> HttpResponse | None:
-        """Do what was asked for with the selected rows, if there can be such."""
+        """Run the action on the selected rows; refuse ids that no row can have."""
         if any(_number(text) is None for text in request.POST.getlist(ACTION_CHECKBOX_NAME)):
             return self._refused(request, "There are no such rows.")
         response: HttpResponse | None = super().response_action(request, queryset)
@@ -72,33 +75,32 @@ class CarefulAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # not generic a
 
 
 class LargeTableAdmin(CarefulAdmin):
-    """Newest first, found by exact values of indexed columns, counted about."""
+    """Base admin of a large table: newest rows first, exact search by index, estimated counts."""
 
-    # Columns with an index, text or number; where they are not unique, with the order that the
-    # index gives. Django's own `=name` compares numbers as text, and text in upper case: neither
-    # can use an index.
+    # Indexed column, text or number → the order of its index; () for a unique column. Django's
+    # own `=name` compares numbers as text, and text in upper case; neither can use an index.
     search_exact: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     paginator = EstimatingPaginator
-    show_facets = admin.ShowFacets.NEVER  # they count all rows of each choice
+    show_facets = admin.ShowFacets.NEVER  # facets count all rows of each choice
     show_full_result_count = False
-    sortable_by = ()  # a column without an index would be sorted as a whole
+    sortable_by = ()  # the database would sort all rows for a column without an index
     ordering = ("-pk",)
     list_per_page = 50
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ARG002
-        """See `LargeTableList`."""
+        """Return `LargeTableList`."""
         return LargeTableList
 
     def lookups(self, request: HttpRequest) -> set[str]:
-        """Those of its filters, and columns with an index."""
+        """Return the parameters of the page's filters, and those of indexed columns."""
         columns = {f"{name}{end}" for name in self.search_exact for end in ("", "__exact")}
         return super().lookups(request) | columns
 
     def response_action(  # type: ignore[override]  # the stubs know of a later Django's argument
         self, request: HttpRequest, queryset: "QuerySet[Any]"
     ) -> HttpResponse | None:
-        """Not with millions of rows in one request."""
+        """Run the action, but refuse more than `ACTION_MAX` rows of "select all"."""
         is_all = request.POST.get("select_across", "0") != "0"
         if is_all and bounded_count(queryset) > ACTION_MAX:
             text = f"That is more than {ACTION_MAX} rows at once; nothing was done."
@@ -106,7 +108,7 @@ class LargeTableAdmin(CarefulAdmin):
         return super().response_action(request, queryset)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:  # noqa: ARG002
-        """Non-empty shows the search field."""
+        """Return the searched columns; Django shows the search field if there are any."""
         return tuple(self.search_exact)
 
     def get_search_results(
@@ -115,29 +117,32 @@ class LargeTableAdmin(CarefulAdmin):
         queryset: "QuerySet[Any]",
         search_term: str,
     ) -> "tuple[QuerySet[Any], bool]":
-        """The rows where one of `search_exact` is just that."""
+        """Return the rows in which a column of `search_exact` equals the search term."""
         term = search_term.strip()
         if not term:
             return queryset, False
-        found = []
-        for name, order, value in self._wanted(search_term, term):
+        matches = []
+        for name, order, value in self._conditions(search_term, term):
             if order:
-                # As a range, in the order of the index: for many rows with `name = value` the
-                # database rather walks along another one until it has met the first fifty.
+                # As a range, in the order of the index. For `name = value` with many rows, the
+                # database may scan another index until it has found the first fifty.
                 rows = queryset.filter(**{f"{name}__gte": value, f"{name}__lte": value})
-                found.append(rows.order_by(*order))
+                matches.append(rows.order_by(*order))
             else:
-                found.append(queryset.filter(**{name: value}))
-        # Each by its own index: for `a = x OR b = x` the database may read everything.
-        found = [rows for rows in found if rows.values("pk")[:1]] or found[:1]
-        if len(found) == 1:
-            return found[0], False
-        shown = PAGES_MAX * self.list_per_page
-        ids = {pk for rows in found for pk in rows.values_list("pk", flat=True)[:shown]}
+                matches.append(queryset.filter(**{name: value}))
+        # One query for each index: for `a = x OR b = x` the database may read the whole table.
+        matches = [rows for rows in matches if rows.values("pk")[:1]] or matches[:1]
+        if len(matches) == 1:
+            return matches[0], False
+        rows_max = PAGES_MAX * self.list_per_page
+        ids = {pk for rows in matches for pk in rows.values_list("pk", flat=True)[:rows_max]}
         return queryset.filter(pk__in=ids), False
 
-    def _wanted(self, *terms: str) -> Iterator[tuple[str, tuple[str, ...], int | str]]:
-        """Columns, orders and values: blanks belong to a text, or came along when it was pasted."""
+    def _conditions(self, *terms: str) -> Iterator[tuple[str, tuple[str, ...], int | str]]:
+        """Yield (column, order, value) for each column and each distinct term that it can hold.
+
+        The terms are the text as typed and stripped: blanks may belong to it or were pasted.
+        """
         for name, order in self.search_exact.items():
             is_number = _is_number(self.model, name)
             for value in dict.fromkeys(_number(term) if is_number else term for term in terms):
@@ -146,9 +151,9 @@ class LargeTableAdmin(CarefulAdmin):
 
 
 def _number(text: str) -> int | None:
-    """The id that a text is, if any row can have it."""
-    is_one = text.isascii() and text.isdigit() and len(text) <= len(str(INT64_MAX))
-    return int(text) if is_one and int(text) <= INT64_MAX else None
+    """Return a text as an id; None if no row can have it."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(INT64_MAX))
+    return int(text) if is_number and int(text) <= INT64_MAX else None
 
 
 def _is_number(model: type[Model], name: str) -> bool:
@@ -161,16 +166,16 @@ def _is_number(model: type[Model], name: str) -> bool:
 
 
 class ReadOnlyAdmin(LargeTableAdmin):
-    """Looked at here, changed by other means."""
+    """Base admin of a table that the admin only displays."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
-        """Nobody adds."""
+        """Return False: no user may add rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
-        """Nobody changes."""
+        """Return False: no user may change rows."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002
-        """Nobody deletes."""
+        """Return False: no user may delete rows."""
         return False

@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry, when `OTEL_EXPORTER_OTLP_ENDPOINT` is set; else nothing happens here.
+"""Traces by OpenTelemetry, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set; else the functions do nothing.
 
-The packages are no requirement: `pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-
-http`. A trace goes on in another process by its `traceparent`, a text: a caller's header, a row of
-the outbox, an entry of the envelope.
+The packages are optional: `pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http`.
+The text `traceparent` continues a trace in another process. It is in a caller's header, in a row of
+the outbox, and in an envelope.
 """
 
 import logging
@@ -14,14 +14,16 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-EXPORT_TIMEOUT = 2  # seconds, unless its variable says: what a collector that is away costs an exit
+# Seconds, unless OpenTelemetry's variable sets it. An exit waits so long for a collector that is
+# unavailable.
+EXPORT_TIMEOUT = 2
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 @cache
 def tracer() -> Any:
-    """OpenTelemetry's tracer of this process, made with its first use; None without tracing."""
+    """Return OpenTelemetry's tracer of this process, created on first use; None without tracing."""
     if not any(os.environ.get(name) for name in ENDPOINTS):
         return None
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -49,36 +51,36 @@ def tracer() -> Any:
 def span(
     name: str, *, parent: str = "", kind: str = "internal", **attributes: Any
 ) -> AbstractContextManager[Any]:
-    """A span of what is done inside; entered, it is None without tracing.
+    """Return a context manager that records a span of its block; it yields None without tracing.
 
-    `parent`: a traceparent; without one it is part of the span around it.
+    `parent`: a traceparent; "" makes the span a child of the current span.
     """
-    found = tracer()
-    if found is None:
+    current_tracer = tracer()
+    if current_tracer is None:
         return _NOTHING
-    manager: AbstractContextManager[Any] = found.start_as_current_span(
+    manager: AbstractContextManager[Any] = current_tracer.start_as_current_span(
         name, _context(parent), _kind(kind), attributes
     )
     return manager
 
 
 def begin(name: str, parent: str, **attributes: Any) -> Any:
-    """A span that its owner ends with `end()`; None without tracing, or without a parent."""
-    found = tracer() if parent else None
-    if found is None:
+    """Return a span that the caller ends with `end()`; None without tracing or a parent."""
+    current_tracer = tracer() if parent else None
+    if current_tracer is None:
         return None
-    return found.start_span(name, _context(parent), _kind("consumer"), attributes)
+    return current_tracer.start_span(name, _context(parent), _kind("consumer"), attributes)
 
 
 def note(recording: Any, name: str, **attributes: Any) -> None:
-    """Give a span a better name, unless that is empty, and attributes."""
+    """Set the attributes of a span, and its name if `name` is not empty."""
     if name:
         recording.update_name(name)
     recording.set_attributes(attributes)
 
 
 def traceparent(recording: Any = None) -> str:
-    """Of this span, or of the one around the caller; "" when there is none."""
+    """Return the traceparent of a span, None for the current span; "" if there is none."""
     if tracer() is None:
         return ""
     from opentelemetry import trace

@@ -1,4 +1,4 @@
-"""Every HTTP path of the site."""
+"""The HTTP paths of the site."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -11,7 +11,8 @@ from imgo_site.wsgi_bodies import BodyRequest
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
-# With the prefix of FORCE_SCRIPT_NAME, which the next call leaves out: STATIC_URL is kept with it.
+# This call sets the prefix of FORCE_SCRIPT_NAME, which the next call does not; STATIC_URL is cached
+# with the prefix.
 django.setup()
 application = get_wsgi_application()
 application.request_class = BodyRequest

@@ -1,7 +1,7 @@
-"""Request bodies under a WSGI server: chunked ones too, and none larger than its path may have.
+"""Request bodies under a WSGI server: chunked bodies are read, and each path limits the size.
 
-Django reads as much as Content-Length says, which for a chunked body is nothing. A server that
-marks its input as terminated (gunicorn) ends it where the body ends.
+Django reads only as many bytes as Content-Length gives, which for a chunked body is none. A server
+that marks its input as terminated (gunicorn) ends the input at the end of the body.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from imgo_site.request_limits import body_limit, find_view, view_class
 
 
 class LimitedInput:
-    """A WSGI input that raises `RequestDataTooBig` instead of giving more than `limit` bytes."""
+    """A WSGI input that raises `RequestDataTooBig` above `limit` bytes."""
 
     def __init__(self, source: Any, limit: int) -> None:
         self._source = source
@@ -21,7 +21,7 @@ class LimitedInput:
         self._size = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return `size` bytes, or all that is left if that is less, negative or None."""
+        """Return `size` bytes; the rest if that is shorter, or if `size` is negative or None."""
         return self._counted(self._source.read(self._most(size)))
 
     def readline(self, size: int | None = -1, /) -> bytes:
@@ -29,10 +29,10 @@ class LimitedInput:
         return self._counted(self._source.readline(self._most(size)))
 
     def close(self) -> None:
-        """Do nothing: the input is the server's."""
+        """Do nothing: the server owns the input."""
 
     def _most(self, size: int | None) -> int:
-        # One byte more than may come is enough to see that there are more.
+        # One byte above the limit is enough to detect a larger body.
         most = self._limit - self._size + 1
         return most if size is None or size < 0 else min(size, most)
 
@@ -64,5 +64,5 @@ class BodyRequest(WSGIRequest):
             return
         limit = body_limit(environ["REQUEST_METHOD"].upper(), match)
         if length.isdigit() and int(length) > limit:
-            limit = 0  # nothing of it is read
+            limit = 0  # so that none of it is read
         environ["wsgi.input"] = LimitedInput(environ["wsgi.input"], limit)

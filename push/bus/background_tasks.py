@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits: kept until they end, and what they raise is logged; and their end."""
+"""Tasks that no caller awaits: a reference is kept until they end, and their errors are logged."""
 
 import asyncio
 import logging
@@ -9,16 +9,16 @@ logger = logging.getLogger(__name__)
 
 
 class Background:
-    """The tasks of one owner. `failed` is what the log says when one of them raises."""
+    """The tasks of one owner. `failed`: the log message for a task that raises."""
 
     def __init__(self, failed: str) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self._failed = failed
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run a coroutine; needs a running loop."""
+        """Run a coroutine as a task. Needs a running loop."""
         task = asyncio.get_running_loop().create_task(coroutine)
-        self.tasks.add(task)  # the loop itself keeps no task from the garbage collector
+        self.tasks.add(task)  # the loop holds only a weak reference to a task
         task.add_done_callback(self._done)
         return task
 
@@ -29,10 +29,10 @@ class Background:
 
 
 def is_cancelled() -> bool:
-    """Whether this task was cancelled, even if something that it awaited has kept that to itself.
+    """Return whether this task was cancelled, even if an awaited call swallowed the cancellation.
 
-    Python 3.11's `asyncio.wait_for` does, and with it redis-py when it sends a command: a
-    cancellation in the very turn in which the awaited is done is answered with its result.
+    Python 3.11's `asyncio.wait_for` swallows it if its awaitable is done in the same turn of the
+    loop: it returns the result. redis-py uses `wait_for` when it sends a command.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,7 +1,7 @@
-"""What crosses the channel layer: a message for a group, an order, an echo.
+"""Envelopes, the dicts that cross the channel layer: a message for a group, an order, an echo.
 
-The layer serialises with msgpack, so an envelope is a dict of plain values; `group` is in it
-because the layer does not say which group a message came through.
+The layer serialises with msgpack, so an envelope contains only plain values. It contains `group`
+because the layer does not report the group that a message was sent to.
 """
 
 from typing import Any, TypedDict
@@ -17,7 +17,7 @@ UNDRAIN = "imgo.undrain"
 
 
 class Envelope(TypedDict, total=False):
-    """One of the five. `sessions` empty: all sessions of the group."""
+    """Envelope of one of the five types. `sessions`: session ids; empty for all of the group."""
 
     type: str
     group: str
@@ -26,14 +26,14 @@ class Envelope(TypedDict, total=False):
     op: int
     body: bytes
     is_json: bool
-    key: str  # whose pending row this delivery settles; "" when nothing is pending
+    key: str  # the key whose pending row this delivery settles; "" if nothing is pending
     spread: float  # seconds over which a message to everyone is spread; absent: at once
-    ensure: bool  # it waits for room instead of being dropped
-    at: float  # when it was accepted, by the database's clock: Unix time, seconds
-    trace: str  # the traceparent of its fan-out, when that is traced
+    ensure: bool  # a full buffer delays the message instead of dropping it
+    at: float  # time of acceptance by the database's clock: Unix time, seconds
+    trace: str  # the traceparent of its fan-out; absent if that is not traced
     drain: list[int]  # the partition it was sent from, and the generation of that drain
     # ECHO
-    sent: float  # when it was sent, by the clock of the node's event loop: seconds
+    sent: float  # time of sending by the clock of the node's event loop: seconds
     # CLOSE
     sessions: list[str]
     code: int
@@ -41,7 +41,11 @@ class Envelope(TypedDict, total=False):
 
 
 def message_envelope(group: str, message: Message, key: str = "", trace: str = "") -> Envelope:
-    """A message on its way to `group`; `key` names the pending row that it settles, if any."""
+    """Return the envelope of a message to `group`.
+
+    `key`: the key whose pending row the delivery settles; "" if nothing is pending.
+    `trace`: the traceparent of the fan-out; "" if it is not traced.
+    """
     envelope = Envelope(
         type=MESSAGE,
         group=group,
@@ -59,22 +63,22 @@ def message_envelope(group: str, message: Message, key: str = "", trace: str = "
 
 
 def close_envelope(group: str, sessions: list[str], code: int, reason: str = "") -> Envelope:
-    """An order to close these sessions of `group`, or all of them when none is named."""
+    """Return an order to close these sessions of `group`; an empty list means all."""
     return Envelope(type=CLOSE, group=group, sessions=sessions, code=code, reason=reason)
 
 
 def echo_envelope(group: str, sent: float) -> Envelope:
-    """What a node sends to itself, to know that the layer still carries."""
+    """Return an echo, which a node sends to itself to check that the layer delivers."""
     return Envelope(type=ECHO, group=group, sent=sent)
 
 
 def drain_envelope(group: str) -> Envelope:
-    """An order to a node, to take no more sessions and close those it has."""
+    """Return an order to a node to accept no more sessions and close its own."""
     return Envelope(type=DRAIN, group=group)
 
 
 def undrain_envelope(group: str) -> Envelope:
-    """An order to a drained node, to take sessions again."""
+    """Return an order to a drained node to accept sessions again."""
     return Envelope(type=UNDRAIN, group=group)
 
 
@@ -96,9 +100,10 @@ CLOSE_CODES = frozenset(map(int, CloseCode))
 
 
 def fault_of(message: Any) -> str:
-    """Return what is wrong with a message that came through the layer; "" for an envelope.
+    """Return the fault of a message received through the layer; "" for a valid envelope.
 
-    Anybody who may write to the layer's Redis can publish anything.
+    Received messages need this check: any client with write access to the layer's Redis can
+    publish arbitrary data.
     """
     if not isinstance(message, dict):
         return f"it is a {type(message).__name__}"
@@ -106,8 +111,8 @@ def fault_of(message: Any) -> str:
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
         return f"unknown type {kind!r}"
-    for name, wanted in {"group": str, **fields}.items():
-        if not isinstance(message.get(name), wanted):
+    for name, expected in {"group": str, **fields}.items():
+        if not isinstance(message.get(name), expected):
             return name
     if kind == CLOSE and message["code"] not in CLOSE_CODES:
         return f"code {message['code']}"
@@ -115,8 +120,8 @@ def fault_of(message: Any) -> str:
 
 
 def _fault_of_message(message: dict[str, Any]) -> str:
-    for name, wanted in _OPTIONS.items():
-        if name in message and not isinstance(message[name], wanted):
+    for name, expected in _OPTIONS.items():
+        if name in message and not isinstance(message[name], expected):
             return name
     drain = message.get("drain", [0, 0])
     if not isinstance(drain, (list, tuple)) or [type(n) for n in drain] != [int, int]:
@@ -125,5 +130,5 @@ def _fault_of_message(message: dict[str, Any]) -> str:
 
 
 def as_layer_message(envelope: Envelope) -> dict[str, Any]:
-    """The dict for `group_send`."""
+    """Return the dict for `group_send`."""
     return dict(envelope)

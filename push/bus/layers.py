@@ -1,4 +1,8 @@
-"""The channel layers of the two modes, and what any layer raises when it is away."""
+"""The channel layers of the two modes, and the errors of an unavailable layer.
+
+The functions `groups_add`, `groups_discard` and `groups_send` work with any layer. They use a
+layer's batch method if it has one.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -13,31 +17,33 @@ from redis import asyncio as aioredis
 
 from push.bus.redis_listener import Listener
 
-# What a channel layer raises when it cannot be reached.
+# Errors that a channel layer raises if it cannot be reached.
 LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull)
 
-NEVER = float("inf")  # the time when a message expires
-CAPACITY = 1_000_000  # messages a hub may lag behind; the layer drops at 100 by default
+NEVER = float("inf")  # the expiry time of a message in the in-process layer
+CAPACITY = 1_000_000  # messages that a hub may lag behind; the stock layer drops at 100
 PIPELINE_MAX = 500  # messages in one pipeline
 
 
 class InProcessChannelLayer(InMemoryChannelLayer):
     """`InMemoryChannelLayer` without its expiry.
 
-    The stock layer drops messages at a capacity of 100, forgets a group's members after a day
-    (and at once when a message waited for a minute), and looks through all groups on every send,
-    so that a push to one key would cost more with every room there is. The hub leaves its groups
-    itself and reads its one channel without pause.
+    The stock layer drops messages at a capacity of 100. It forgets a group's members after a
+    day, and at once if a message waited for a minute. It scans all groups on every send, so the
+    cost of a push to one key would grow with the number of rooms. None of this is needed: the
+    hub leaves its groups itself and reads its one channel continuously.
     """
 
     def __init__(self, capacity: int = CAPACITY, **kwargs: Any) -> None:
         super().__init__(capacity=capacity, **kwargs)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        """Queue the message itself, at once: nobody changes it, and a copy and a task for each
-        send would let other work of the loop come between any two messages of a burst.
+        """Queue the message itself, without a copy and without a task.
 
-        Raises `ChannelFull` when a hub lags behind by more than the capacity.
+        No receiver changes the message, so no copy is needed. A task for each send would let
+        other work of the loop run between two messages of a burst.
+
+        Raises `ChannelFull` if a hub lags behind by more than the capacity.
         """
         self.require_valid_group_name(group)
         for channel in self.groups.get(group, ()):
@@ -49,75 +55,84 @@ class InProcessChannelLayer(InMemoryChannelLayer):
                 raise ChannelFull(channel) from None
 
     def _clean_expired(self) -> None:
-        """Nothing expires here."""
+        """Do nothing: messages and groups of this layer do not expire."""
 
 
 async def groups_add(layer: Any, groups: Sequence[str], channel: str) -> None:
-    """Add a channel to many groups of any layer, together where the layer can."""
-    if together := getattr(layer, "groups_add", None):
-        await together(groups, channel)
+    """Add a channel to many groups, with one command if the layer supports that."""
+    if add_all := getattr(layer, "groups_add", None):
+        await add_all(groups, channel)
         return
     for group in groups:
         await layer.group_add(group, channel)
 
 
 async def groups_discard(layer: Any, groups: Sequence[str], channel: str) -> None:
-    """Take a channel out of many groups of any layer, together where the layer can."""
-    if together := getattr(layer, "groups_discard", None):
-        await together(groups, channel)
+    """Remove a channel from many groups, with one command if the layer supports that."""
+    if discard_all := getattr(layer, "groups_discard", None):
+        await discard_all(groups, channel)
         return
     for group in groups:
         await layer.group_discard(group, channel)
 
 
 def on_reconnect(layer: Any, lost: Callable[[], None], regained: Callable[[], None]) -> None:
-    """Have a layer that can lose its connection say so. For the running loop."""
-    if tell := getattr(layer, "on_reconnect", None):
-        tell(lost, regained)
+    """Register callbacks for lost connections of the running loop, if the layer has such."""
+    if register := getattr(layer, "on_reconnect", None):
+        register(lost, regained)
 
 
 async def reconnect(layer: Any) -> None:
-    """Have a layer that can lose its connection make it anew."""
-    if again := getattr(layer, "reconnect", None):
-        await again()
+    """Break and renew the layer's connections, if it has any."""
+    if renew := getattr(layer, "reconnect", None):
+        await renew()
 
 
 async def groups_send(layer: Any, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Send messages to their groups, in order, together where the layer can."""
-    if together := getattr(layer, "groups_send", None):
-        await together(messages)
+    """Send (group, message) pairs in order, in pipelines if the layer supports that."""
+    if send_all := getattr(layer, "groups_send", None):
+        await send_all(messages)
         return
     for group, message in messages:
         await layer.group_send(group, message)
 
 
 class PubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # it has no types
-    """The Redis pub/sub layer of channels_redis, with `groups_add` and `groups_discard`.
+    """The Redis pub/sub layer of channels_redis with batches, confirmed joins and gap reports.
 
-    In a storm of connects every session joins a group of its own. Here the groups of all that
-    connect in the same moment are one command, and a join ends when Redis has confirmed it: what
-    is published from then on comes in. Many messages are sent in pipelines. And it says when a
-    connection had to be made again, for pub/sub keeps nothing for who was away.
+    In a storm of connects each session joins a group of its own. `groups_add` joins the groups
+    of many sessions with one command. A join returns when Redis has confirmed it; every message
+    published after that is received. `groups_send` sends messages in pipelines.
+
+    Pub/sub stores nothing, so messages published during a lost connection are missed.
+    `on_reconnect` reports such a gap, and the hub then reads the missed messages from the
+    database.
+
+    One object serves all event loops. Each loop has a `_LoopLayer`, which has one `_Shard` for
+    each Redis host.
     """
 
     def on_reconnect(self, lost: Callable[[], None], regained: Callable[[], None]) -> None:
-        """Call `lost` before the first message that comes after a gap, and `regained` when all
-        groups are subscribed to again. For the running loop."""
+        """Register callbacks for the running loop.
+
+        `lost`: called before the first message after a gap.
+        `regained`: called when all groups are subscribed to again.
+        """
         layer = self._get_layer()
         layer.lost, layer.regained = lost, regained
 
     async def reconnect(self) -> None:
-        """Take the connections of the running loop for dead, and make them again."""
+        """Break the connections of the running loop and connect again."""
         await self._get_layer().reconnect()
 
     async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Send messages to their groups, in order. Raises what Redis raises."""
+        """Send (group, message) pairs in order. Raises `RedisError`."""
         await self._get_layer().groups_send(messages)
 
     def _get_layer(self) -> "_LoopLayer":
         loop = asyncio.get_running_loop()
         if loop not in self._layers:
-            super()._get_layer()  # also sees to the end of the loop
+            super()._get_layer()  # also registers the cleanup at the end of the loop
             self._layers[loop] = _LoopLayer(*self._args, **self._kwargs, channel_layer=self)
         layer: _LoopLayer = self._layers[loop]
         return layer
@@ -134,53 +149,53 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         self.regained: Callable[[], None] = _nothing
 
     def shard_lost(self, shard: "_Shard") -> None:
-        """Say that messages may be missed from now on."""
+        """Report that messages may be missed from now on."""
         self._in_gap.add(shard)
         self.lost()
 
     def shard_regained(self, shard: "_Shard") -> None:
-        """Say that all groups are subscribed to again, if that is so in every shard."""
+        """Report that all groups are subscribed to again, if every shard has regained its own."""
         self._in_gap.discard(shard)
         if not self._in_gap:
             self.regained()
 
     async def reconnect(self) -> None:
-        """Break the connections; their readers make them again."""
+        """Break the connections; their readers connect again."""
         for shard in self._shards:
             await shard.listener.reconnect()
 
     async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Send messages to their groups, in order for each group. Raises what Redis raises."""
+        """Send (group, message) pairs, in order for each group. Raises `RedisError`."""
         serialize = self.channel_layer.serialize
         by_shard: dict[_Shard, list[tuple[str, bytes]]] = {}
         for group, message in messages:
             name = self._get_group_channel_name(group)
             by_shard.setdefault(self._get_shard(name), []).append((name, serialize(message)))
-        for shard, some in by_shard.items():
-            await shard.publish_all(some)
+        for shard, pairs in by_shard.items():
+            await shard.publish_all(pairs)
 
     async def groups_add(self, groups: Sequence[str], channel: str) -> None:
-        """Add a channel to many groups. Raises what Redis raises, or `TimeoutError`."""
+        """Add a channel to many groups. Raises `RedisError`, `OSError` or `TimeoutError`."""
         names = [self._get_group_channel_name(group) for group in groups]
         for name in names:
             self.groups.setdefault(name, set()).add(channel)
         shards = self._by_shard(names).items()
-        await asyncio.gather(*(shard.subscribe_all(some) for shard, some in shards))
+        await asyncio.gather(*(shard.subscribe_all(its_names) for shard, its_names in shards))
 
     async def groups_discard(self, groups: Sequence[str], channel: str) -> None:
-        """Take a channel out of many groups. Raises what Redis raises."""
-        left = []
+        """Remove a channel from many groups. Raises `RedisError`."""
+        empty_names = []
         for name in map(self._get_group_channel_name, groups):
             members = self.groups.get(name, set())
             members.discard(channel)
             if not members:
                 self.groups.pop(name, None)
-                left.append(name)
-        shards = self._by_shard(left).items()
-        await asyncio.gather(*(shard.unsubscribe_all(some) for shard, some in shards))
+                empty_names.append(name)
+        shards = self._by_shard(empty_names).items()
+        await asyncio.gather(*(shard.unsubscribe_all(its_names) for shard, its_names in shards))
 
     def received(self, name: str, data: bytes) -> None:
-        """Queue what was published: to a channel, or to every channel in a group."""
+        """Queue data published under `name`: for that channel, or for each channel of the group."""
         if name in self.channels:
             self.channels[name].put_nowait(data)
             return
@@ -196,15 +211,15 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
 
 
 class _Shard:
-    """One Redis: a listener for subscriptions, a pool of its own for publications.
+    """One Redis host: a listener for subscriptions and a pool for publications.
 
-    It stands for channels_redis' `RedisSingleShardConnection`.
+    It replaces channels_redis' `RedisSingleShardConnection`.
     """
 
     def __init__(self, host: Any, layer: _LoopLayer) -> None:
         self._pool = create_pool(host)
         self._redis = aioredis.Redis(connection_pool=self._pool)
-        self._lock = asyncio.Lock()  # what is published by one after the other arrives so
+        self._lock = asyncio.Lock()  # keeps the order of concurrent publications
         self.listener = Listener(
             self._pool.make_connection, lambda name, data: layer.received(name.decode(), data)
         )
@@ -212,12 +227,12 @@ class _Shard:
         self.listener.regained = lambda: layer.shard_regained(self)
 
     async def publish(self, channel: str, message: bytes) -> None:
-        """Publish one message. Raises what Redis raises."""
+        """Publish one message. Raises `RedisError`."""
         async with self._lock:
             await self._redis.publish(channel, message)
 
     async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish messages, in order, many with one way to Redis and back."""
+        """Publish messages in order, up to `PIPELINE_MAX` in one round trip."""
         async with self._lock:
             for start in range(0, len(messages), PIPELINE_MAX):
                 pipe = self._redis.pipeline(transaction=False)
@@ -226,11 +241,11 @@ class _Shard:
                 await pipe.execute()
 
     async def subscribe(self, channel: str) -> None:
-        """Subscribe to one channel. Raises what Redis raises, or `TimeoutError`."""
+        """Subscribe to one channel. Raises `RedisError`, `OSError` or `TimeoutError`."""
         await self.subscribe_all([channel])
 
     async def unsubscribe(self, channel: str) -> None:
-        """Give up the subscription to one channel. Raises what Redis raises."""
+        """Unsubscribe from one channel. Raises `RedisError`."""
         await self.unsubscribe_all([channel])
 
     async def subscribe_all(self, channels: Sequence[str]) -> None:
@@ -238,11 +253,11 @@ class _Shard:
         await self.listener.subscribe([name.encode() for name in channels])
 
     async def unsubscribe_all(self, channels: Sequence[str]) -> None:
-        """Give up the subscriptions to channels."""
+        """Unsubscribe from channels."""
         await self.listener.unsubscribe([name.encode() for name in channels])
 
     async def flush(self) -> None:
-        """Close the connections; the next use makes new ones."""
+        """Close the connections; the next use opens new ones."""
         await self.listener.close()
         await self._redis.aclose(close_connection_pool=True)
 

@@ -1,9 +1,9 @@
-"""The only place that sends to the channel layer.
+"""The only module that sends to the channel layer.
 
-Callers are synchronous: Celery tasks and API views. The layer belongs to an event loop: in a node
-that is the server's own (the in-process layer exists nowhere else); in a worker or an API process
-it is one that runs in a thread of its own and stays, because `async_to_sync` would make a new
-loop and a new Redis pool for each call.
+Callers are synchronous: Celery tasks and API views. The layer belongs to an event loop. In a node
+that is the server's loop, because the in-process layer exists only there. A worker or an API
+process keeps one loop in a thread of its own: `async_to_sync` would create a loop and a Redis pool
+for each call.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from push.bus import service_faults
 from push.bus.envelope import Envelope, as_layer_message
 from push.bus.layers import LAYER_ERRORS, groups_send
 
-TIMEOUT = 5.0  # seconds for one call; what takes longer is sent again, later
+TIMEOUT = 5.0  # seconds for one call; callers retry later
 
 _lock = threading.Lock()
 _node_loop: asyncio.AbstractEventLoop | None = None
@@ -26,7 +26,7 @@ _own_loop: asyncio.AbstractEventLoop | None = None
 
 
 def use_loop(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Publish on this loop from now on: a node calls this with the server's."""
+    """Publish on this loop from now on; a node passes the server's loop, None ends that."""
     global _node_loop  # noqa: PLW0603 - one loop a process is the point
     with _lock:
         _node_loop = loop
@@ -44,7 +44,7 @@ def _publishing_loop() -> asyncio.AbstractEventLoop:
 
 
 def _forget_loops() -> None:
-    """The threads that ran them are the parent's."""
+    """Drop the loops after a fork: their threads exist only in the parent."""
     global _lock, _node_loop, _own_loop
     _lock, _node_loop, _own_loop = threading.Lock(), None, None
 
@@ -53,7 +53,7 @@ renew_after_fork(_forget_loops)
 
 
 async def send(envelopes: Iterable[Envelope]) -> None:
-    """Send each envelope to its group, in order. Raises what the layer raises."""
+    """Send each envelope to its group, in order. Raises one of `LAYER_ERRORS`."""
     layer = get_channel_layer()
     assert layer is not None, "CHANNEL_LAYERS has no default layer"
     pairs = [(envelope["group"], as_layer_message(envelope)) for envelope in envelopes]
@@ -63,8 +63,10 @@ async def send(envelopes: Iterable[Envelope]) -> None:
 def publish(envelopes: list[Envelope], timeout: float = TIMEOUT) -> None:
     """Send each envelope to its group, in order, and wait until the layer has them.
 
-    `timeout`: seconds. Raises `Unavailable` when the layer cannot be reached or does not answer in
-    time; some may have been sent then. Call it from any thread but the event loop's own.
+    `timeout`: seconds. Do not call this from the event loop's own thread.
+
+    Raises `Unavailable` if the layer cannot be reached or does not reply in time. Some envelopes
+    may have been sent then.
     """
     if not envelopes:
         return

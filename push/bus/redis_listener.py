@@ -1,9 +1,9 @@
-"""The connection to one Redis that hears what is published: one owner, one reader, no pool.
+"""The subscribing connection to one Redis: one owner, one reader, no pool.
 
 Only the reader's task connects, so there is never more than one connection. Redis replies to
-SUBSCRIBE and UNSUBSCRIBE in the order in which they were sent, once for each name: a reply is
-matched with the oldest command that waits for one, by kind and by name. A new connection
-subscribes to all names with one command before anything else.
+SUBSCRIBE and UNSUBSCRIBE in the order of the commands, once for each name. So each reply must
+match the oldest unconfirmed command, by kind and by name. A new connection first subscribes to
+all names with one command.
 """
 
 import asyncio
@@ -22,55 +22,62 @@ from push.bus.background_tasks import is_cancelled
 logger = logging.getLogger(__name__)
 
 CONFIRM_TIMEOUT = 5.0  # seconds for Redis to confirm a subscription
-RETRY_MIN = 0.05  # seconds until a second attempt to connect; each further one takes twice as long
+RETRY_MIN = 0.05  # seconds between the first two attempts to connect; then twice as long each time
 RETRY_INTERVAL = 1.0  # seconds between two attempts, at most
-STEADY_AFTER = 1.0  # seconds that a connection must have lasted for the next to be made at once
+STEADY_AFTER = 1.0  # seconds; after a connection that lasted so long, the next attempt is immediate
 
 SUBSCRIBE, UNSUBSCRIBE, MESSAGE = b"subscribe", b"unsubscribe", b"message"
 
 
 class _Command:
-    """A SUBSCRIBE or UNSUBSCRIBE that Redis has not confirmed for all of its names."""
+    """A SUBSCRIBE or UNSUBSCRIBE command; `done` is set when Redis has confirmed every name."""
 
-    __slots__ = ("_left", "done", "kind", "names")
+    __slots__ = ("_unconfirmed", "done", "kind", "names")
 
     def __init__(self, kind: bytes, names: Sequence[bytes]) -> None:
         self.kind = kind
         self.names = names
-        self._left = deque(names)
+        self._unconfirmed = deque(names)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def confirm(self, kind: bytes, name: bytes) -> bool:
-        """Take one reply; return whether it is the one that was due."""
-        if kind != self.kind or not self._left or name != self._left[0]:
+        """Record one reply; return False if it is not the reply that this command expects."""
+        if kind != self.kind or not self._unconfirmed or name != self._unconfirmed[0]:
             return False
-        self._left.popleft()
-        if not self._left:
+        self._unconfirmed.popleft()
+        if not self._unconfirmed:
             self.settle()
         return True
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether Redis has replied for every name."""
-        return not self._left
+        """Return whether Redis has replied for every name."""
+        return not self._unconfirmed
 
     def settle(self, error: Exception | None = None) -> None:
-        """Let go of whoever waits, if somebody still does."""
+        """Wake the waiter of `done`, with `error` if given. Does nothing the second time."""
         if self.done.done():
             return
         if error is None:
             self.done.set_result(None)
         else:
             self.done.set_exception(error)
-            self.done.exception()  # retrieved, also when nobody waits any more
+            self.done.exception()  # marks it as retrieved: the waiter may be gone
 
 
 class Listener:
-    """Keeps subscriptions on a connection, which is made again whenever it breaks.
+    """Set of subscriptions on one connection, which is renewed whenever it breaks.
 
-    `connection`: makes an unconnected `redis.asyncio.Connection`. `received(name, data)` is called
-    for each message. `lost()` is called when a connection breaks that had subscriptions, before
-    anything of the next one comes in; `regained()` when the next one has all of them again.
+    A gap begins when a connection with confirmed subscriptions breaks. It ends when a new
+    connection has all subscriptions confirmed. Messages published during a gap are missed.
+
+    `connection`: returns an unconnected `redis.asyncio.Connection`.
+    `received(name, data)`: called for each message.
+    `lost()`: called when a gap begins, before any message of the next connection.
+    `regained()`: called when the gap ends.
+
+    `_changing` serialises subscribe and unsubscribe calls. `_sending` keeps the order of
+    `_expected` equal to the order of commands on the connection.
     """
 
     def __init__(
@@ -81,12 +88,12 @@ class Listener:
         self.lost: Callable[[], None] = _nothing
         self.regained: Callable[[], None] = _nothing
         self._names: dict[bytes, None] = {}  # subscribed to, or about to be
-        self._waiting: list[_Command] = []  # subscriptions that somebody waits for
-        self._expected: deque[_Command] = deque()  # sent through this connection
-        self._again: _Command | None = None  # the one that renews all subscriptions
+        self._waiting: list[_Command] = []  # SUBSCRIBE commands with a waiter
+        self._expected: deque[_Command] = deque()  # sent through this connection, unconfirmed
+        self._renewal: _Command | None = None  # SUBSCRIBE to all names on a new connection
         self._connection: Any = None
-        self._hears = False  # this connection has all subscriptions
-        self._since = math.inf  # monotonic seconds, from which it does
+        self._is_subscribed = False  # this connection has all subscriptions
+        self._subscribed_at = math.inf  # loop time of that, seconds
         self._in_gap = False
         self._changing = asyncio.Lock()
         self._sending = asyncio.Lock()
@@ -95,15 +102,18 @@ class Listener:
     async def subscribe(self, names: Iterable[bytes]) -> None:
         """Subscribe to names, and wait until Redis has confirmed it.
 
-        Raises `TimeoutError` after `CONFIRM_TIMEOUT` seconds, what Redis refuses it with, and
-        what a connection cannot be made for.
+        Names that are subscribed to already are skipped. After an error none of the new names
+        stays subscribed.
+
+        Raises `TimeoutError` after `CONFIRM_TIMEOUT` seconds, `ResponseError` if Redis refuses
+        the command, and `RedisError` or `OSError` if no connection can be made.
         """
         async with self._changing:
-            fresh = [name for name in names if name not in self._names]
-            if not fresh:
+            new_names = [name for name in names if name not in self._names]
+            if not new_names:
                 return
-            command = _Command(SUBSCRIBE, fresh)
-            self._names.update(dict.fromkeys(fresh))
+            command = _Command(SUBSCRIBE, new_names)
+            self._names.update(dict.fromkeys(new_names))
             self._waiting.append(command)
             self._start()
             try:
@@ -111,24 +121,27 @@ class Listener:
                     await self._send(command)
                     await command.done
             except BaseException:
-                # Redis may still subscribe; what comes for these names has no receiver here.
-                for name in fresh:
+                # Redis may still subscribe; messages for these names have no receiver here.
+                for name in new_names:
                     self._names.pop(name, None)
                 raise
             finally:
                 self._waiting.remove(command)
 
     async def unsubscribe(self, names: Iterable[bytes]) -> None:
-        """Give subscriptions up. Raises what Redis raises; they are given up all the same."""
+        """Unsubscribe from names, without waiting for Redis to confirm it.
+
+        Raises `RedisError` or `OSError`. The names are dropped even then.
+        """
         async with self._changing:
-            there = [name for name in names if name in self._names]
-            for name in there:
+            known = [name for name in names if name in self._names]
+            for name in known:
                 del self._names[name]
-            if there:
-                await self._send(_Command(UNSUBSCRIBE, there))
+            if known:
+                await self._send(_Command(UNSUBSCRIBE, known))
 
     async def reconnect(self) -> None:
-        """Break the connection; the reader makes it again."""
+        """Break the connection; the reader connects again."""
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
@@ -142,14 +155,14 @@ class Listener:
         if connection is not None:
             await connection.disconnect(nowait=True)
         self._names.clear()
-        self._hears = self._in_gap = False
+        self._is_subscribed = self._in_gap = False
 
     def _start(self) -> None:
         if self._reader is None or self._reader.done():
             self._reader = asyncio.get_running_loop().create_task(self._run())
 
     async def _send(self, command: _Command) -> None:
-        """Send a command; without a connection, the next one makes up for it."""
+        """Send a command, or nothing without a connection: the next one subscribes to all names."""
         async with self._sending:
             connection = self._connection
             if connection is not None:
@@ -163,7 +176,7 @@ class Listener:
     async def _run(self) -> None:
         loop, delay = asyncio.get_running_loop(), 0.0
         while not is_cancelled():
-            self._since = math.inf
+            self._subscribed_at = math.inf
             try:
                 await self._connect()
                 while True:
@@ -172,7 +185,7 @@ class Listener:
                 if not delay or delay >= RETRY_INTERVAL:
                     logger.warning("the connection to Redis failed, connecting again: %s", error)
                 await self._broken(error)
-            if loop.time() - self._since >= STEADY_AFTER:
+            if loop.time() - self._subscribed_at >= STEADY_AFTER:
                 delay = 0.0
             await asyncio.sleep(delay)
             delay = min(RETRY_INTERVAL, 2 * delay or RETRY_MIN)
@@ -187,16 +200,16 @@ class Listener:
         async with self._sending:
             self._connection = connection
             self._expected.clear()
-            # Those that wait are among the names: this confirms them too.
-            self._again = _Command(SUBSCRIBE, list(self._names))
+            # The names of waiting commands are among these, so this confirms them too.
+            self._renewal = _Command(SUBSCRIBE, list(self._names))
             if self._names:
-                self._expected.append(self._again)
+                self._expected.append(self._renewal)
                 await connection.send_command("SUBSCRIBE", *self._names, check_health=False)
                 return
-        self._is_complete()
+        self._record_subscribed()
 
-    def _is_complete(self) -> None:
-        self._hears, self._since = True, asyncio.get_running_loop().time()
+    def _record_subscribed(self) -> None:
+        self._is_subscribed, self._subscribed_at = True, asyncio.get_running_loop().time()
         if self._in_gap:
             self._in_gap = False
             self.regained()
@@ -222,32 +235,35 @@ class Listener:
         if not command.is_confirmed:
             return
         self._expected.popleft()
-        if command is self._again:
+        if command is self._renewal:
             renewed = set(command.names)
             for waiting in self._waiting:
                 if renewed.issuperset(waiting.names):
                     waiting.settle()
-            self._is_complete()
+            self._record_subscribed()
 
     def _refused(self, error: ResponseError) -> None:
-        """Redis refuses a command as a whole, with one reply."""
+        """Settle the oldest command with `error`: Redis refuses a command with one reply.
+
+        Raises `error` if that command renews all subscriptions, or if there is none.
+        """
         command = self._expected.popleft() if self._expected else None
-        if command is None or command is self._again:
+        if command is None or command is self._renewal:
             raise error
         command.settle(error)
 
     async def _broken(self, error: Exception) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:  # it could not be made: who joins need not wait for the next one
+        if connection is None:  # the attempt failed: waiters get the error at once
             for command in self._waiting:
                 command.settle(error)
         else:
             with suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
-        if self._hears and self._names:
+        if self._is_subscribed and self._names:
             self._in_gap = True
             self.lost()
-        self._hears = False
+        self._is_subscribed = False
 
 
 def _nothing() -> None:

@@ -1,4 +1,7 @@
-"""What is wrong with Postgres or Redis, in our own words: for readiness, logs and callers."""
+"""Texts for faults of Postgres and Redis, for readiness, logs and callers.
+
+They do not contain the service's own text.
+"""
 
 from django.db import Error as DatabaseError
 from redis import exceptions as redis
@@ -8,7 +11,7 @@ MISSING_TABLE = "42P01"  # undefined_table
 RESOURCES = {"53100": "its disk is full", "53200": "it is out of memory"}  # SQLSTATE class 53
 TIMEOUTS = frozenset({"57014", "55P03"})  # query_canceled, lock_not_available
 
-# Which text says what about which error, the first that fits.
+# (error class, text): the first class that matches counts.
 _REDIS: list[tuple[type[redis.RedisError], str]] = [
     (redis.OutOfMemoryError, "takes no writes: it is out of memory (maxmemory)"),
     (redis.ReadOnlyError, "takes no writes: it is a read-only replica"),
@@ -22,24 +25,24 @@ _REDIS: list[tuple[type[redis.RedisError], str]] = [
 
 
 def of_redis(error: BaseException) -> str:
-    """Return what an error of Redis says about it, without Redis's own text."""
-    found = (text for kind, text in _REDIS if isinstance(error, kind))
+    """Return the text for an error of Redis."""
+    texts = (text for kind, text in _REDIS if isinstance(error, kind))
     if isinstance(error, redis.ResponseError) and str(error).startswith("MISCONF"):
         return "takes no writes: it cannot save to its disk"
-    return next(found, "refuses what it was asked")
+    return next(texts, "refuses what it was asked")
 
 
 def of_layer(error: BaseException) -> str:
-    """Return what an error of a channel layer says about it."""
+    """Return the text for an error of a channel layer."""
     if isinstance(error, redis.RedisError):
         return of_redis(error)
     return "does not answer" if isinstance(error, TimeoutError) else "cannot be reached"
 
 
 def of_database(error: DatabaseError) -> str:
-    """Return what an error of the database says about it, without its own text."""
+    """Return the text for an error of the database."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
-    # The statement, the connection (target_session_attrs=read-write), and SQLite.
+    # From a statement, from a connection (target_session_attrs=read-write), and from SQLite.
     texts = ("session is read-only", "server is in hot standby mode", "readonly database")
     if state == READ_ONLY or any(text in str(error) for text in texts):
         return "takes no writes: it is read-only"

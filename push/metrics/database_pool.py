@@ -1,7 +1,8 @@
-"""The database pool in the metrics.
+"""Metrics of the database pool.
 
-Where processes share their metrics, whoever is scraped cannot look into the pools of the others:
-each notes its own when a request or a task of it ends, and a node each second, for its loaders.
+A process cannot read the pools of other processes. Where processes share their metrics, each
+one records its own pool when a request or a task ends. A node also does so each second, because
+its loaders use the pool outside requests.
 """
 
 import time
@@ -16,12 +17,12 @@ from push.metrics import exposition
 
 NOTE_EVERY = 1.0  # seconds
 
-_last: dict[str, float] = {}  # what the pool's own counters said
-_noted = 0.0  # monotonic seconds
+_last: dict[str, float] = {}  # the pool's own counters when they were last read
+_updated_at = 0.0  # monotonic seconds
 
 
 def note() -> None:
-    """Bring this process's metrics of its pool up to date; without a pool there are none."""
+    """Update this process's metrics of its pool; without a pool there are none."""
     if connection.vendor != "postgresql":
         return
     pool = connection.pool  # type: ignore[attr-defined]  # Postgres has one
@@ -38,18 +39,21 @@ def note() -> None:
 
 
 def _growth(name: str, stats: dict[str, int]) -> float:
-    """How much a counter of the pool has grown since the last look; a new pool begins at 0."""
+    """Return the growth of a pool counter since the last call; a new pool begins at 0."""
     now, before = stats.get(name, 0), _last.get(name, 0)
     _last[name] = now
     return now - before if now >= before else now
 
 
 def update_if_due(**_: Any) -> None:
-    """For whoever is scraped instead of this process; call it as often as you like."""
-    global _noted  # noqa: PLW0603 - one pool a process
+    """Update the metrics for the process that is scraped, at most once in `NOTE_EVERY` seconds.
+
+    Does nothing unless processes share their metrics.
+    """
+    global _updated_at  # noqa: PLW0603 - one pool a process
     now = time.monotonic()
-    if exposition.is_shared() and now - _noted >= NOTE_EVERY:
-        _noted = now
+    if exposition.is_shared() and now - _updated_at >= NOTE_EVERY:
+        _updated_at = now
         note()
 
 

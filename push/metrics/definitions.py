@@ -17,7 +17,7 @@ from prometheus_client import (
 
 from push.wire import CloseCode
 
-# Values of labels that are shown from the start: a rate does not see a series' first count.
+# Label values that are exported from the start: a rate misses the first count of a new series.
 SOURCES = ("token", "jwt", "session", "goim", "dashboard")
 DROP_REASONS = (
     "busy_group",
@@ -35,7 +35,7 @@ REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503
 TARGETS = ("key", "room", "all")
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-# A second series for each counter, which shared ones do not have, and which nobody asked for.
+# `_created` is a second series for each counter. Shared counters lack it, and nothing uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 OPENED = Counter(
@@ -123,7 +123,7 @@ DELIVERY_SECONDS = Histogram(
     buckets=SECONDS,
 )
 
-# The sessions of a node; of nodes that share a directory, the sum over the living.
+# The sessions of a node; if nodes share a directory, the sum over the live ones.
 SESSIONS = Gauge(
     "imgo_sessions", "Open sessions of this node.", ["transport"], multiprocess_mode="livesum"
 )
@@ -139,7 +139,7 @@ FRAMES = Counter(
     ["transport"],
 )
 
-# The database pool of a process; of those that share a directory, the sum over the living.
+# The database pool of a process; if processes share a directory, the sum over the live ones.
 POOL_CONNECTIONS = Gauge(
     "imgo_database_pool_connections",
     "Connections of the database pool, by state: idle or used.",
@@ -163,8 +163,7 @@ POOL_TIMEOUTS = Counter(
     "imgo_database_pool_timeouts", "Waits for a connection of the database pool that were in vain."
 )
 
-# Found out for each scrape, and about the whole installation: the same in every process that is
-# asked.
+# Computed for each scrape, for the whole installation: every process reports the same values.
 ASKED = CollectorRegistry()
 DATABASE_UP = Gauge(
     "imgo_database_up", "Whether this process reaches the database.", registry=ASKED
@@ -204,39 +203,39 @@ BALANCE = Gauge(
 
 
 def count_close(code: int) -> None:
-    """The server closes a connection with this code."""
+    """Count a connection that the server closes with this code."""
     CLOSES.labels(reason_of(code)).inc()
 
 
 def reason_of(code: int) -> str:
-    """The label of a close code; 0 is the client's doing."""
+    """Return the label of a close code; 0 means that the client closed."""
     if not code:
         return "client"
     return CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else str(code)
 
 
-# The reference in docs/metrics.md
+# Source of the reference in docs/metrics.md
 
 
 def families() -> dict[str, tuple[str, list[str], str, bool]]:
-    """name → (type, labels, help, is it found out when asked?) of all that is ours."""
-    found = {}
+    """Return name → (type, labels, help, is it computed for each scrape?) of imgo's metrics."""
+    metrics = {}
     for registry in (REGISTRY, ASKED):
         collectors: dict[Any, list[str]] = registry._collector_to_names.copy()
         for collector, names in collectors.items():
             if not names[0].startswith("imgo_"):
-                continue  # Python's own
+                continue  # prometheus_client's own, about Python and the process
             for metric in collector.describe():
                 name = f"{metric.name}_total" if metric.type == "counter" else metric.name
                 labels = list(collector._labelnames)
-                found[name] = (metric.type, labels, metric.documentation, registry is ASKED)
-    return found
+                metrics[name] = (metric.type, labels, metric.documentation, registry is ASKED)
+    return metrics
 
 
 def markdown_table() -> str:
-    """The metrics as docs/metrics.md shows them."""
+    """Return the table of metrics in docs/metrics.md."""
     lines = ["| metric | type | labels | |", "|---|---|---|---|"]
     for name, (kind, labels, help_text, _) in sorted(families().items()):
-        shown = ", ".join(f"`{label}`" for label in labels)
-        lines.append(f"| `{name}` | {kind} | {shown} | {help_text} |")
+        label_list = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {kind} | {label_list} | {help_text} |")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Prometheus's text format of this process's metrics, or of all processes that share a directory.
 
-Processes behind one port share a directory (`PROMETHEUS_MULTIPROC_DIR`, `share`): whichever of
-them is scraped answers with the sums over all.
+Processes behind one port share a directory (`PROMETHEUS_MULTIPROC_DIR`, `share`). The process
+that is scraped reports the sums over all of them.
 """
 
 import os
@@ -21,35 +21,38 @@ _directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 
 
 def share(directory: str) -> None:
-    """Show what the processes that write into this directory have counted, instead of our own."""
+    """Report the sums over the processes that write into this directory.
+
+    `directory`: its path; "" to report only this process's metrics.
+    """
     global _directory  # noqa: PLW0603 - one a process
     _directory = directory
 
 
 def is_shared() -> bool:
-    """Whether others may answer for this process."""
+    """Return whether another process may report this process's metrics."""
     return bool(_directory)
 
 
 class SharedCollector(Collector):
-    """The sums of what the processes that share a directory have counted."""
+    """Collector of the sums over the processes that share a directory."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
-        """All that is in their files, but for what whoever is asked finds out itself."""
-        asked = {metric.name for metric in ASKED.collect()}
-        together: Any = MultiProcessCollector(None, self._directory)  # type: ignore[no-untyped-call]
-        for metric in together.collect():
-            if metric.name not in asked:
+        """Yield the metrics in their files, except those that the scraped process computes."""
+        computed = {metric.name for metric in ASKED.collect()}
+        collector: Any = MultiProcessCollector(None, self._directory)  # type: ignore[no-untyped-call]
+        for metric in collector.collect():
+            if metric.name not in computed:
                 yield metric
 
 
 def text() -> bytes:
     """Return all metrics in Prometheus's text format."""
-    counted = REGISTRY
+    registry = REGISTRY
     if _directory:
-        counted = CollectorRegistry(auto_describe=False)
-        counted.register(SharedCollector(_directory))
-    return generate_latest(counted) + generate_latest(ASKED)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(SharedCollector(_directory))
+    return generate_latest(registry) + generate_latest(ASKED)

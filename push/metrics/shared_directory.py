@@ -1,6 +1,6 @@
-"""A directory in which the processes of one supervisor count together.
+"""The directory into which the processes of one supervisor write their metrics.
 
-Whoever is asked, one of them or the supervisor, answers for all.
+The process that is scraped, a child or the supervisor, reports the metrics of all.
 """
 
 import shutil
@@ -10,19 +10,22 @@ from prometheus_client.multiprocess import mark_process_dead
 
 
 class SharedMetrics:
-    """The directory, from its making to `remove`. Raises OSError when it cannot be made."""
+    """A directory of metrics that exists until `remove`.
+
+    Raises OSError if the directory cannot be created.
+    """
 
     def __init__(self, name: str) -> None:
         self.path = tempfile.mkdtemp(prefix=f"imgo-{name}-")
 
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment from the start."""
+        """Return the variables that a process needs in its environment when it starts."""
         return {"PROMETHEUS_MULTIPROC_DIR": self.path}
 
     def ended(self, pid: int) -> None:
-        """A process is no more: what it has counted still counts."""
+        """Record that a process has ended: its counters stay in the sums, its gauges do not."""
         mark_process_dead(pid, self.path)  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
-        """Remove the directory: nobody counts any more."""
+        """Remove the directory, after its processes have ended."""
         shutil.rmtree(self.path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""The metrics of the workers: one port for all workers of a `manage.py workers`.
+"""HTTP endpoint for the metrics of workers: one port for all workers of a `manage.py workers`.
 
-A Celery worker has no HTTP port. So the workers write what they count into a directory that they
-share, and the process that supervises them answers for all: `/metrics`, for an API key that may
-read, `/healthz` and `/readyz`. A worker that was started with `celery` itself answers for itself.
+A Celery worker has no HTTP port. So the workers write their metrics into a directory that they
+share, and their supervisor serves them. It serves `/metrics`, for an API key that may read,
+`/healthz` and `/readyz`. A worker that was started with `celery` itself has a port of its own.
 """
 
 import logging
@@ -24,7 +24,7 @@ from push.metrics.shared_directory import SharedMetrics
 logger = logging.getLogger(__name__)
 
 PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
-REQUEST_TIMEOUT = 10.0  # seconds for a request to come in
+REQUEST_TIMEOUT = 10.0  # seconds to receive a request
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -37,7 +37,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        """WSGIServer's, without looking a name up for the address."""
+        """Bind as WSGIServer does, but without a DNS query for the host's name."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -49,56 +49,62 @@ class _Handler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
-        """Not a line for each scrape."""
+        """Log at the debug level: scrapes are too many for the info level."""
         logger.debug(format, *args)
 
     def address_string(self) -> str:
-        """The address, without looking its name up."""
+        """Return the client's address, without a DNS query for its name."""
         return str(self.client_address[0])
 
 
 class MetricsPort:
-    """`WORKER_METRICS_PORT`. Raises OSError when it cannot be listened on."""
+    """HTTP server on `WORKER_METRICS_PORT`. Raises OSError if it cannot listen on the port."""
 
     def __init__(self) -> None:
         self._server = _Server(conf.HOST, conf.WORKER_METRICS_PORT)
-        self._server.set_app(_only_ours(get_wsgi_application()))
+        self._server.set_app(_limit_paths(get_wsgi_application()))
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="imgo-metrics", daemon=True
         )
 
     def start(self) -> None:
-        """Answer."""
+        """Serve requests in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """End the thread and close the port."""
         self._server.shutdown()
         self._server.server_close()
 
 
 class WorkerMetrics:
-    """The port of a supervisor, and what its workers share. Raises OSError."""
+    """A supervisor's port and the directory that its workers share.
+
+    Raises OSError if the port or the directory cannot be had.
+    """
 
     def __init__(self) -> None:
         self._port = MetricsPort()
         self.shared = SharedMetrics("workers")
 
     def start(self) -> None:
-        """Answer."""
+        """Report the workers' metrics on the port."""
         exposition.share(self.shared.path)
         self._port.start()
 
     def stop(self) -> None:
-        """Answer no more, and remove the directory."""
+        """Close the port and remove the directory."""
         self._port.stop()
         exposition.share("")
         self.shared.remove()
 
 
 @worker_init.connect
-def _answer_alone(sender: Any = None, **_: Any) -> None:
-    """In a worker of a supervisor the port is 0. A project's own workers have no such port."""
+def _open_own_port(sender: Any = None, **_: Any) -> None:
+    """Open the port in a worker without a supervisor.
+
+    Under a supervisor the setting is 0. Workers of a project's own Celery app open no port.
+    """
     if getattr(sender, "app", None) is not app or not conf.WORKER_METRICS_PORT:
         return
     try:
@@ -108,15 +114,15 @@ def _answer_alone(sender: Any = None, **_: Any) -> None:
 
 
 def taken(error: OSError) -> str:
-    """Why the port cannot be had, and what names it."""
+    """Return the error text for a port that cannot be opened, with the setting that names it."""
     return (
         f"The port of the metrics cannot be listened on: {error.strerror or error} "
         f"(IMGO_WORKER_METRICS_PORT={conf.WORKER_METRICS_PORT})"
     )
 
 
-def _only_ours(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """The site, without its other paths: this is no port for pushing."""
+def _limit_paths(application: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """Return the site limited to `PATHS`: this port does not accept pushes."""
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get("PATH_INFO") not in PATHS:

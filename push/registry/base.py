@@ -1,9 +1,9 @@
-"""Who is where: key → sessions and room → sessions across all nodes.
+"""Interface of the registry: key → sessions and room → sessions across all nodes.
 
-For the cap on sessions of a key, for presence and for counts; never for delivery. It is kept in
-memory in the embedded mode and in Redis otherwise, where all of it may be lost: a node that finds
-its own entry gone writes everything again. Entries are leases: those of a node that has not
-renewed its own for `NODE_LEASE` seconds count for nothing.
+It serves the cap on sessions of a key, presence and counts, never delivery. It is in memory in
+the embedded mode, else in Redis, where all of it may be lost. A node that finds its own entry
+missing writes all its entries again. Entries are leases: readers ignore the entries of a node
+that has not renewed its lease for `NODE_LEASE` seconds.
 """
 
 import heapq
@@ -13,13 +13,13 @@ from typing import Protocol
 
 import msgspec
 
-PROCESS_LEASE = 20.0  # seconds that an entry of a process stays without renewal
+PROCESS_LEASE = 20.0  # seconds that an entry of a process lasts without renewal
 REFUSED = "This key has as many sessions as it may have."
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One session as the registry shows it. `since` is Unix time in seconds."""
+    """One session in the registry. `since`: when it opened, Unix time in seconds."""
 
     id: str
     key: str
@@ -32,9 +32,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NodeEntry:
-    """One live node. `number` is imgo's server id.
+    """One live node.
 
-    `address`: where clients reach it alone. `addresses`: how many its sessions come from.
+    `number`: imgo's server id.
+    `since`: when it started, Unix time in seconds.
+    `address`: an address at which clients reach only this node; "" if there is none.
+    `addresses`: number of distinct client addresses of its sessions.
     """
 
     id: str
@@ -42,17 +45,17 @@ class NodeEntry:
     number: int
     since: float
     sessions: int = 0
-    deliveries: int = 0  # messages written to sessions since it started, each session counted
+    deliveries: int = 0  # messages written to sessions since it started, once for each session
     address: str = ""
     addresses: int = 0
-    is_draining: bool = False  # takes no more sessions
+    is_draining: bool = False  # accepts no more sessions
 
 
 @dataclass(frozen=True, slots=True)
 class FullestRooms:
-    """How many rooms have somebody in them, and (name, sessions) of the fullest, fullest first.
+    """Number of rooms with sessions, and (name, sessions) of the fullest rooms, fullest first.
 
-    Of several nodes with many rooms the count is an estimate, some per cent off at most.
+    With several nodes and many rooms the count is an estimate, at most some per cent off.
     """
 
     count: int
@@ -62,9 +65,10 @@ class FullestRooms:
 
 @dataclass(frozen=True, slots=True)
 class KeyMatches:
-    """(key, sessions) of some keys that are connected, in no order.
+    """(key, sessions) of some connected keys, in no order.
 
-    `cursor`: where to go on, 0 when there is no more. `examined`: how many keys that took.
+    `cursor`: where the next query continues, 0 if this was the last.
+    `examined`: number of keys that were compared.
     """
 
     rows: list[tuple[str, int]]
@@ -73,10 +77,11 @@ class KeyMatches:
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """What a process has counted since it started.
+    """Counters of a process since it started.
 
-    `drops`: messages that were not delivered. `refusals`: connections and HTTP requests that were
-    refused. `client_closes`, `server_closes`: sessions that have ended, by who ended them.
+    `drops`: messages that were not delivered.
+    `refusals`: connections and HTTP requests that were refused.
+    `client_closes`, `server_closes`: sessions that the client, or the server, ended.
     """
 
     drops: int = 0
@@ -86,9 +91,11 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 class ProcessEntry(msgspec.Struct, frozen=True):
-    """One live process. `kind`: node, api, worker, or supervisor of workers.
+    """One live process.
 
-    `since`: Unix time, seconds. `partitions`: those that a worker takes tasks of.
+    `kind`: node, api, worker, or supervisor of workers.
+    `since`: when it started, Unix time in seconds.
+    `partitions`: the partitions whose tasks a worker runs.
     """
 
     id: str
@@ -103,8 +110,8 @@ class ProcessEntry(msgspec.Struct, frozen=True):
 class RoomMatches:
     """(room, sessions) of some rooms that have a session, in no order.
 
-    `cursor`: where the next query continues, "" if it was the last. `examined`: how many names
-    were compared; a room counts once for each of its nodes.
+    `cursor`: where the next query continues, "" if this was the last.
+    `examined`: number of names that were compared; a room counts once for each of its nodes.
     """
 
     rows: list[tuple[str, int]]
@@ -113,13 +120,16 @@ class RoomMatches:
 
 
 class Registry(Protocol):
-    """What a node writes (awaited on its loop) and what the API reads (from any thread)."""
+    """Interface of a registry. A node awaits the writes on its loop; the API reads in any thread.
+
+    A registry in Redis raises `Unavailable` if Redis is unavailable.
+    """
 
     async def start(self, node: NodeEntry) -> None:
         """Announce the node."""
 
     async def stop(self) -> None:
-        """Take the node and all that it wrote out again."""
+        """Remove the node and all that it wrote."""
 
     async def reconnect(self) -> None:
         """Drop connections that may be dead."""
@@ -127,83 +137,89 @@ class Registry(Protocol):
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
         """Renew the lease; if it was lost, write `entries` (session, rooms) again.
 
-        `sessions`: how many were added and not removed.
+        `sessions`: number of sessions that were added and not removed.
         """
 
     async def report(
         self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
     ) -> None:
-        """Say how many messages the node has written to sessions since it started.
+        """Report the number of messages that the node has written to sessions since it started.
 
-        `waiting`: bytes by session, for those for which some wait.
+        `waiting`: session id → unsent bytes, for sessions that have any.
         """
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
-        """Count a session in.
+        """Add a session. Return the evicted sessions of its key, which the caller must close.
 
-        With a `cap` above 0 and that many sessions of the key: raises `TooManySessions`, or with
-        `evict` takes the oldest out and returns them, for the caller to close.
+        `cap`: how many sessions the key may have, 0 for no cap.
+        `evict`: at the cap, remove the oldest sessions of the key.
+
+        Raises `TooManySessions` at the cap, without `evict`.
         """
 
     async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
-        """Take a session out, and out of its rooms."""
+        """Remove a session from its key and from these rooms."""
 
     async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
-        """Count a session into rooms."""
+        """Add a session to rooms."""
 
     async def leave(self, entry: Entry, room: str) -> None:
-        """Take a session out of a room."""
+        """Remove a session from a room."""
 
     def probe(self) -> None:
-        """Write as a login does, and publish as a push does. Raises `Unavailable`."""
+        """Write as a login does, and publish as a push does, to check that both work."""
 
     def sessions(self, key: str) -> list[Entry]:
-        """The sessions of a key, oldest first."""
+        """Return the sessions of a key, oldest first."""
 
     def waiting(self, entries: Sequence[Entry]) -> list[int]:
-        """The bytes that wait for each of these sessions, as their nodes said last."""
+        """Return the unsent bytes of each of these sessions, as last reported by their nodes."""
 
     def rooms(self) -> dict[str, int]:
-        """Every room with somebody in it, and how many sessions that is."""
+        """Return room → number of sessions, for every room with a session."""
 
     def fullest_rooms(self, limit: int) -> FullestRooms:
-        """The fullest rooms, without a look at all of them."""
+        """Return the fullest rooms, without reading all rooms."""
 
     def find_keys(self, part: str, limit: int, cursor: int = 0) -> KeyMatches:
-        """About `limit` of the keys with `part` in their name, from a bounded look at them."""
+        """Return about `limit` of the keys with `part` in their name, from a bounded query.
+
+        `cursor`: that of the previous result, 0 for the first query.
+        """
 
     def find_rooms(self, part: str, limit: int, cursor: str = "") -> RoomMatches:
         """Return about `limit` of the rooms with `part` in their name, from a bounded query.
 
-        `cursor`: that of the answer before. Raises `Unavailable`; `BadRequest` for a cursor that
-        no answer had.
+        `cursor`: that of the previous result, "" for the first query.
+
+        Raises `BadRequest` for a malformed cursor.
         """
 
     def members(self, room: str) -> list[tuple[str, str]]:
-        """(key, session id) of the sessions in a room, in order."""
+        """Return (key, session id) of the sessions in a room, sorted."""
 
     def sizes(self, rooms: Sequence[str], besides: str = "") -> list[int]:
-        """How many sessions are in each of these rooms, without those of the node `besides`."""
+        """Return the number of sessions in each room, without those of the node `besides`."""
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
-        """How many sessions are in a room, and about `limit` of them as `members` has them."""
+        """Return the number of sessions in a room, and about `limit` rows as of `members`."""
 
     def nodes(self) -> list[NodeEntry]:
-        """The live nodes, in order of their numbers."""
+        """Return the live nodes, sorted by number."""
 
     def announce_process(self, process: ProcessEntry) -> None:
-        """Write the entry of a process, for `PROCESS_LEASE` seconds. Raises `Unavailable`."""
+        """Write the entry of a process, which expires after `PROCESS_LEASE` seconds."""
 
     def withdraw_process(self, process_id: str) -> None:
-        """Take the entry of a process that ends out. Raises `Unavailable`."""
+        """Remove the entry of a process that ends."""
 
     def processes(self) -> list[ProcessEntry]:
-        """Return the live processes by kind and name. Raises `Unavailable`."""
+        """Return the live processes, sorted by kind and name."""
 
     def forget_node(self, node_id: str) -> None:
-        """Drop what a node has written; a node that is alive writes it again."""
+        """Remove all entries of a node; a live node writes its entries again."""
 
 
 def fullest(rooms: dict[str, int], limit: int) -> list[tuple[str, int]]:
-    """(name, sessions) of the fullest of these rooms, those that are as full by name."""
+    """Return (name, sessions) of the fullest of these rooms; equally full ones by name."""
     return heapq.nsmallest(limit, rooms.items(), key=lambda item: (-item[1], item[0]))

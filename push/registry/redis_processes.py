@@ -1,4 +1,4 @@
-"""The list of processes in Redis: an entry a process that expires, and the set of their ids."""
+"""The list of processes in Redis: an expiring entry for each process, and the set of their ids."""
 
 from typing import Any
 
@@ -21,19 +21,19 @@ def write(client: redis.Redis, process: ProcessEntry) -> None:
 
 
 def read(client: redis.Redis) -> list[ProcessEntry]:
-    """Return the entries that have not expired by kind and name; drop the ids of the others."""
+    """Return the live entries, sorted by kind and name; remove the ids of expired entries."""
     members: Any = client.smembers(IDS)
-    ids = [text(one) for one in members]
-    found: Any = client.mget([_name(one) for one in ids]) if ids else []
-    expired = [one for one, entry in zip(ids, found, strict=True) if entry is None]
+    ids = [text(member) for member in members]
+    values: Any = client.mget([_name(process_id) for process_id in ids]) if ids else []
+    expired = [process_id for process_id, value in zip(ids, values, strict=True) if value is None]
     if expired:
         client.srem(IDS, *expired)
-    entries = [msgspec.json.decode(entry, type=ProcessEntry) for entry in found if entry]
+    entries = [msgspec.json.decode(value, type=ProcessEntry) for value in values if value]
     return sorted(entries, key=lambda entry: (entry.kind, entry.name))
 
 
 def commands_to_forget(process_id: str) -> list[tuple[Any, ...]]:
-    """Return the commands that take an entry out."""
+    """Return the commands that remove an entry."""
     return [("DEL", _name(process_id)), ("SREM", IDS, process_id)]
 
 

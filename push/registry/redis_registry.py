@@ -1,11 +1,17 @@
 """The registry in Redis, for several nodes and for API processes without a node.
 
-Keys: `node:<id>` the node's lease; `nodes` the ids of nodes; `count:<node>` how many sessions it
-has; `deliveries:<node>` how many messages it has written to them, `waiting:<node>` the bytes that
-wait for them; `key:<hash>` the sessions of a subscriber key, each with the id of its node;
-`fullest:<node>` the rooms that its sessions are in, by how many; `room:<node>:<hash>` which. What
-belongs to one node alone expires soon after its lease. The sessions of a key, which several nodes
-share, are checked against the leases whenever they are read.
+Keys, all under `PREFIX`:
+
+- `nodes`: the ids of nodes; `node:<id>`: a node's lease
+- `count:<node>`: its number of sessions
+- `deliveries:<node>`: the number of messages it has written to sessions
+- `waiting:<node>`: session id → unsent bytes
+- `fullest:<node>`: its rooms, scored by the number of its sessions in each
+- `room:<node>:<hash>`: its sessions in a room
+- `key:<hash>`: the sessions of a subscriber key, each with the id of its node
+
+Keys of only one node expire soon after its lease. Several nodes share the sessions of a key, so
+readers check them against the leases.
 """
 
 import asyncio
@@ -46,13 +52,13 @@ from push.registry.redis_keys import (
 
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
-PROBE_TTL = 1_000  # milliseconds that what a probe has written stays
+PROBE_TTL = 1_000  # milliseconds that a probe's key lasts
 KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
-CHUNK = 500  # commands in one pipeline
+CHUNK = 500  # `_do` calls in one pipeline; names or keys in one command or call
 
-# Scripts, because a node reads one reply for each where it would read three or four.
+# Scripts: a node reads one reply for each, instead of three or four for plain commands.
 
-# Counts a session in, without a cap.
+# Adds a session, without a cap.
 _ADD = """
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
@@ -63,7 +69,7 @@ _REMOVE = """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('DECR', KEYS[2]) end
 """
 
-# Puts a session into a room, and the room among the node's rooms, by how many are in it.
+# Adds a session to a room, and updates the room's score among the node's rooms.
 _JOIN = """
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], redis.call('HLEN', KEYS[1]), ARGV[3])
@@ -71,9 +77,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 """
 
-# Counts a session in, under a cap. Entries of nodes whose lease is gone are dropped first, so
-# that a crashed node does not take up a key's sessions. Returns {1, evicted entries...}, or {0}
-# when refused.
+# Adds a session, under a cap. Entries of nodes without a lease are removed first, so that the
+# sessions of a crashed node do not count. Returns {1, evicted entries...}, or {0} if refused.
 _ADD_CAPPED = """
 local cap, evict = tonumber(ARGV[3]), ARGV[4] == '1'
 local evicted = {}
@@ -101,7 +106,7 @@ redis.call('INCR', KEYS[2])
 return {1, unpack(evicted)}
 """
 
-# Takes a session out of a room, and the room out of the node's rooms when it was the last one.
+# Removes a session from a room, and the room from the node's rooms if no session is left in it.
 _LEAVE = """
 redis.call('HDEL', KEYS[1], ARGV[1])
 local count = redis.call('HLEN', KEYS[1])
@@ -114,7 +119,7 @@ Waiting = tuple[tuple[tuple[Any, ...], ...], "asyncio.Future[list[Any]]"]
 
 
 class RedisRegistry:
-    """The registry in Redis. A node's writes raise `Unavailable` when Redis is."""
+    """The registry in Redis. Its methods raise `Unavailable` if Redis is unavailable."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -124,9 +129,9 @@ class RedisRegistry:
         self._renewing: Iterator[str] = iter(())
         self._waiting: deque[Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
-        self._adding = 0  # sessions that are being added: sent before whatever is sent now
+        self._adding = 0  # sessions in `add`; Redis counts them before any later command
 
-    # What a node writes
+    # Writes of a node
 
     @property
     def _client(self) -> aioredis.Redis:
@@ -137,10 +142,12 @@ class RedisRegistry:
         return self._redis
 
     async def _do(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Send commands together with whatever else is waiting; returns their replies.
+        """Send commands in one pipeline with all others that wait; return their replies.
 
-        One connection carries everything that this node writes, in order, and a storm of connects
-        becomes a few large pipelines. Raises `Unavailable`.
+        One connection carries all writes of this node, in order. A storm of connects becomes a
+        few large pipelines.
+
+        Raises `Unavailable`.
         """
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append((commands, future))
@@ -180,14 +187,14 @@ class RedisRegistry:
         await self._write_lease(0)
 
     async def stop(self) -> None:
-        """Take the node and all that it wrote out again."""
+        """Remove the node and all that it wrote, and close the connection."""
         assert self._node is not None
         await self._do(*_forget_commands(self._node.id))
         await self._client.aclose()
         self._redis = None
 
     async def reconnect(self) -> None:
-        """Drop connections that may be dead; the next command makes a new one."""
+        """Drop connections that may be dead; the next command opens a new one."""
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _write_lease(self, sessions: int, *, only_if_there: bool = False) -> bool:
@@ -202,28 +209,28 @@ class RedisRegistry:
         return bool(written)
 
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
-        """Renew the lease and what hangs on it; if it was lost, write `entries` again."""
-        listed = list(entries)
+        """Renew the lease and the node's keys; if the lease was lost, write `entries` again."""
+        pairs = list(entries)
         sessions += self._adding
         assert self._node is not None
-        addresses = {entry.address for entry, _ in listed}
+        addresses = {entry.address for entry, _ in pairs}
         self._node = replace(self._node, addresses=len(addresses))
         if not await self._write_lease(sessions, only_if_there=True):
             await self._write_lease(sessions)
-            for entry, rooms in listed:
+            for entry, rooms in pairs:
                 await self._do(
                     *_rewrite_commands(entry),
                     *(self._join_command(entry, room) for room in rooms),
                 )
-        rooms = {room for _, rooms in listed for room in rooms}
+        rooms = {room for _, rooms in pairs for room in rooms}
         names = [self._own_rooms_name, *(self._own_room_name(room) for room in rooms)]
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
             await self._do(*(("EXPIRE", name, self._room_ttl) for name in chunk))
-        await self._renew_keys([entry.key for entry, _ in listed])
+        await self._renew_keys([entry.key for entry, _ in pairs])
 
     async def _renew_keys(self, keys: list[str]) -> None:
-        """Renew a slice of the keys: all of them have a turn long before they expire."""
+        """Renew a slice of the keys; every key has its turn long before it expires."""
         commands = []
         for _ in range(len(keys) // KEY_RENEWAL + 1):
             key = next(self._renewing, None)
@@ -237,7 +244,7 @@ class RedisRegistry:
     async def report(
         self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
     ) -> None:
-        """Write the figures, which last as long as a lease."""
+        """Write the figures, which expire as a lease does."""
         assert self._node is not None
         lease = int(conf.NODE_LEASE * 1000)
         name = waiting_name(self._node.id)
@@ -247,7 +254,7 @@ class RedisRegistry:
         ]
         if is_draining != self._node.is_draining:
             self._node = replace(self._node, is_draining=is_draining)
-            # A lease that was lost is for `renew`, which writes the entries again too.
+            # XX: only `renew` may restore a lost lease, because it also restores the entries.
             commands.append(("SET", self._lease_name, _encode(self._node), "PX", lease, "XX"))
         if waiting:
             pairs = (part for pair in waiting.items() for part in pair)
@@ -255,7 +262,7 @@ class RedisRegistry:
         await self._do(*commands)
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
-        """Count a session in, or raise `TooManySessions`, or make room for it."""
+        """Add a session; at the cap, evict the oldest or raise `TooManySessions`."""
         self._adding += 1
         try:
             return await self._add(entry, cap, evict=evict)
@@ -268,24 +275,24 @@ class RedisRegistry:
             await self._do(("EVAL", _ADD, 2, *keys, entry.id, _encode(entry), KEY_TTL))
             return []
         arguments = (entry.id, _encode(entry), cap, int(evict), PREFIX, KEY_TTL)
-        (answer,) = await self._do(("EVAL", _ADD_CAPPED, 2, *keys, *arguments))
-        if not answer[0]:
+        (reply,) = await self._do(("EVAL", _ADD_CAPPED, 2, *keys, *arguments))
+        if not reply[0]:
             raise TooManySessions(REFUSED)
-        return [decode_entry(one) for one in answer[1:]]
+        return [decode_entry(value) for value in reply[1:]]
 
     async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
-        """Take a session out, and out of its rooms."""
+        """Remove a session from its key and from these rooms."""
         await self._do(
             ("EVAL", _REMOVE, 2, key_name(entry.key), count_name(entry.node), entry.id),
             *(self._leave_command(entry, room) for room in rooms),
         )
 
     async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
-        """Count a session into rooms."""
+        """Add a session to rooms."""
         await self._do(*(self._join_command(entry, room) for room in rooms))
 
     async def leave(self, entry: Entry, room: str) -> None:
-        """Take a session out of a room."""
+        """Remove a session from a room."""
         await self._do(self._leave_command(entry, room))
 
     def _join_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
@@ -308,7 +315,7 @@ class RedisRegistry:
         assert self._node is not None
         return room_name(self._node.id, room)
 
-    # What the API reads
+    # Reads of the API
 
     @property
     def _reader(self) -> "redis.Redis":
@@ -319,7 +326,7 @@ class RedisRegistry:
         return self._sync
 
     def probe(self) -> None:
-        """Write as a login does, and publish as a push does. Raises `Unavailable`."""
+        """Write as a login does, and publish as a push does, to check that both work."""
         name = f"{PREFIX}probe:{secrets.token_hex(4)}"
         with _reading(), self._reader.pipeline(transaction=False) as pipe:
             pipe.set(name, "1", px=PROBE_TTL)
@@ -327,21 +334,21 @@ class RedisRegistry:
             pipe.execute()
 
     def sessions(self, key: str) -> list[Entry]:
-        """The sessions of a key on live nodes, oldest first."""
+        """Return the sessions of a key on live nodes, oldest first."""
         with _reading():
-            found = [decode_entry(one) for one in self._reader.hvals(key_name(key))]
-            alive = {node.id for node in self.nodes()} if found else set()
-        return sorted((e for e in found if e.node in alive), key=lambda e: e.since)
+            entries = [decode_entry(value) for value in self._reader.hvals(key_name(key))]
+            alive = {node.id for node in self.nodes()} if entries else set()
+        return sorted((e for e in entries if e.node in alive), key=lambda e: e.since)
 
     def waiting(self, entries: Sequence[Entry]) -> list[int]:
-        """The bytes that wait for each of these sessions."""
+        """Return the unsent bytes of each of these sessions."""
         with _reading(), self._reader.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.hget(waiting_name(entry.node), entry.id)
             return [int(size or 0) for size in pipe.execute()]
 
     def rooms(self) -> dict[str, int]:
-        """Every room with somebody in it, and how many sessions that is."""
+        """Return room → number of sessions, for every room with a session."""
         counts: dict[str, int] = {}
         with _reading():
             for node in self.nodes():
@@ -352,12 +359,12 @@ class RedisRegistry:
         return counts
 
     def fullest_rooms(self, limit: int) -> FullestRooms:
-        """The fullest rooms, without a look at all of them."""
+        """Return the fullest rooms, without reading all rooms."""
         with _reading():
             return redis_queries.fullest_rooms(self._reader, self.nodes(), limit)
 
     def find_keys(self, part: str, limit: int, cursor: int = 0) -> KeyMatches:
-        """About `limit` of the keys with `part` in their name, from a bounded look at them."""
+        """Return about `limit` of the keys with `part` in their name, from a bounded query."""
         with _reading():
             return redis_queries.find_keys(self._reader, self.nodes(), part, limit, cursor)
 
@@ -367,36 +374,39 @@ class RedisRegistry:
             return redis_queries.find_rooms(self._reader, self.nodes(), part, limit, cursor)
 
     def members(self, room: str) -> list[tuple[str, str]]:
-        """(key, session id) of the sessions in a room, in order."""
-        found: list[tuple[str, str]] = []
+        """Return (key, session id) of the sessions in a room, sorted."""
+        rows: list[tuple[str, str]] = []
         with _reading():
             for node in self.nodes():
                 members = self._reader.hgetall(room_name(node.id, room))
-                found += [(text(key), text(name)) for name, key in members.items()]
-        return sorted(found)
+                rows += [(text(key), text(name)) for name, key in members.items()]
+        return sorted(rows)
 
     def sizes(self, rooms: Sequence[str], besides: str = "") -> list[int]:
-        """How many sessions are in each of these rooms, without those of the node `besides`."""
+        """Return the number of sessions in each room, without those of the node `besides`."""
         with _reading():
             names = [rooms_name(node.id) for node in self.nodes() if node.id != besides]
             counts = redis_queries.sizes(self._reader, names, rooms)
         return [counts[room] for room in rooms]
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
-        """How many sessions are in a room, and about `limit` of them: it may be a huge one."""
+        """Return the number of sessions in a room, and at most `limit` of them.
+
+        It never reads the whole room, which may be huge.
+        """
         count = 0
-        found: dict[Any, Any] = {}
+        keys: dict[Any, Any] = {}
         with _reading():
             for node in self.nodes():
                 name = room_name(node.id, room)
                 count += int(self._reader.hlen(name))
-                if len(found) < limit:
-                    some: Any = self._reader.hscan(name, count=limit)[1]
-                    found.update(some)
-        return count, sorted((text(key), text(session)) for session, key in found.items())[:limit]
+                if len(keys) < limit:
+                    scanned: Any = self._reader.hscan(name, count=limit)[1]
+                    keys.update(scanned)
+        return count, sorted((text(key), text(session)) for session, key in keys.items())[:limit]
 
     def nodes(self) -> list[NodeEntry]:
-        """The live nodes, in order of their numbers; ids of dead ones are dropped on the way."""
+        """Return the live nodes, sorted by number; remove the ids of dead nodes."""
         with _reading():
             ids = [text(name) for name in self._reader.smembers(f"{PREFIX}nodes")]
             leases = self._reader.mget([f"{PREFIX}node:{name}" for name in ids]) if ids else []
@@ -422,16 +432,16 @@ class RedisRegistry:
             redis_processes.write(self._reader, process)
 
     def withdraw_process(self, process_id: str) -> None:
-        """Take the entry of a process out."""
+        """Remove the entry of a process."""
         self._execute(redis_processes.commands_to_forget(process_id))
 
     def processes(self) -> list[ProcessEntry]:
-        """Return the live processes by kind and name."""
+        """Return the live processes, sorted by kind and name."""
         with _reading():
             return redis_processes.read(self._reader)
 
     def forget_node(self, node_id: str) -> None:
-        """Drop a node's lease; if it is alive its next renewal writes everything again."""
+        """Remove a node's lease and counts; a live node's next renewal writes all entries again."""
         self._execute(_forget_commands(node_id))
 
     def _execute(self, commands: list[tuple[Any, ...]]) -> None:
@@ -441,7 +451,7 @@ class RedisRegistry:
 
 
 class _reading:  # noqa: N801 - reads as a statement
-    """Turns Redis's errors into `Unavailable`."""
+    """Context manager that turns Redis's errors into `Unavailable`."""
 
     def __enter__(self) -> None:
         pass
@@ -464,12 +474,12 @@ def _forget_commands(node_id: str) -> list[tuple[Any, ...]]:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    """Return an error in our own words: it may reach a client."""
+    """Return an error without Redis's own text, because it may reach a client."""
     return Unavailable(f"Redis {service_faults.of_redis(error)}.")
 
 
 def _settle(future: "asyncio.Future[list[Any]]", replies: list[Any]) -> None:
-    """Hand the replies to who waits for them, or the first error among them."""
+    """Set the replies as the result of `future`, or the first error among them."""
     if future.done():
         return  # its waiter was cancelled
     for reply in replies:

@@ -1,4 +1,4 @@
-"""Choice of the registry: Redis's where there is a Redis, else the process's own."""
+"""Choice of the registry: in Redis if there is a Redis, else in the process's memory."""
 
 from functools import lru_cache
 

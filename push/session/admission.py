@@ -1,9 +1,9 @@
-"""Admission of connections: how many may be open that have not authenticated.
+"""Admission of connections: the limit on unauthenticated connections.
 
 A connection is *waiting* while its client owes bytes: the rest of a request, or an auth frame. At
-the limit the one that has waited longest is closed, so that clients that never finish cannot keep
-others out. Young ones are never closed: their bytes may be in the kernel already. Then listeners
-pause, and new connections wait in the kernel's backlog.
+the limit the connection that has waited longest is closed, so clients that never finish cannot
+keep others out. A connection younger than `YOUNG` is never closed: its bytes may already be in
+the kernel. If all are younger, listeners pause, and new connections wait in the kernel's backlog.
 """
 
 import logging
@@ -16,8 +16,8 @@ from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)
 
-YOUNG = 1.0  # seconds that a client has in any case
-SHARE = 4  # of the files that sessions may use, unauthenticated connections get one part in this
+YOUNG = 1.0  # seconds that every client has before its connection may be evicted
+SHARE = 4  # unauthenticated connections may use 1/SHARE of the files that sessions may use
 LOG_EVERY = 10.0  # seconds
 
 
@@ -25,7 +25,7 @@ class Waiting(Protocol):
     """A connection whose client owes bytes."""
 
     def evict(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
 
 
 class Admission:
@@ -33,32 +33,32 @@ class Admission:
 
     def __init__(self) -> None:
         self._waiting: dict[Waiting, float] = {}  # monotonic seconds; the oldest first
-        self._served: set[object] = set()  # not authenticated either, but they wait for us
+        self._served: set[object] = set()  # unauthenticated too; they wait for the server
         self._logged = 0.0
 
     def enter(self, connection: Waiting) -> None:
-        """Note that a connection's client owes bytes from now on."""
+        """Count a connection whose client owes bytes from now on."""
         self._served.discard(connection)
         self._waiting[connection] = time.monotonic()
 
     def serve(self, connection: Waiting) -> None:
-        """Note that a client has sent what it owed: its time is ours to keep now."""
+        """Record that a client has sent its bytes: the server is at work, so no eviction now."""
         if self._waiting.pop(connection, None) is not None:
             self._served.add(connection)
 
     def leave(self, connection: Waiting) -> None:
-        """Forget a connection that is closed, or is a session now."""
+        """Stop counting a connection that is closed, or is a session now."""
         self._waiting.pop(connection, None)
         self._served.discard(connection)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of unauthenticated connections."""
         return len(self._waiting) + len(self._served)
 
     def makes_room(self, sockets: int) -> bool:
-        """Return whether one more may be accepted; close the slowest if it has to go for that.
+        """Return whether one more connection may be accepted; evict the slowest if necessary.
 
-        `sockets`: all that this process holds, sessions included.
+        `sockets`: number of sockets that this process has open, sessions included.
         """
         room = open_files.limits()[0] - open_files.RESERVED
         if sockets >= room:

@@ -1,12 +1,13 @@
-"""Paced writes, for clients that take what one `read()` returns for one frame.
+"""Paced writes, for clients that treat the bytes of one `read()` as one frame.
 
-imgo's Java client does, and so do many that were written after it: of two frames that arrive
-together it loses the second, or both. A session of such a client is given the next write only
-when its client's kernel has acknowledged the one before, and `TCP_FRAME_GAP` seconds have passed.
-The acknowledgement usually follows the client's own `read()`: Linux sends it then, or 40 ms later.
+imgo's Java client does, and so do many clients modelled on it. If two frames arrive together,
+such a client loses the second, or both. So its session writes the next frame only after two
+conditions: its kernel has acknowledged the previous write, and `TCP_FRAME_GAP` seconds have
+passed. The acknowledgement usually follows the client's own `read()`: Linux sends it then, or
+40 ms later.
 
-One timer serves all sessions of a node that something waits for. A session that nothing waits for
-has no timer, and one that is not paced has nothing of this module.
+One timer serves all sessions of a node that have queued writes. A session without queued writes
+has no timer; a session that is not paced uses nothing of this module.
 """
 
 import asyncio
@@ -20,39 +21,39 @@ from imgo_site.conf import conf
 from push.session.session import Link, Session
 
 TURN_MAX = 250  # links served before the event loop does something else
-CLOSE_TIMEOUT = 2.0  # seconds that a close waits for what was written before it
+CLOSE_TIMEOUT = 2.0  # seconds that a close waits for earlier writes
 
 
 class Paceable(Link, Protocol):
-    """A link that can be written to in steps: `TcpLink`."""
+    """A link whose writes can be paced: `TcpLink`."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it may be written to."""
+        """Return whether the link accepts writes."""
 
     def fileno(self) -> int:
-        """The descriptor of its socket; -1 when that is closed."""
+        """Return the descriptor of the socket; -1 if it is closed."""
 
     def give_up(self) -> None:
-        """Close it as a slow reader's."""
+        """Close the link because its client reads too slowly."""
 
 
 def unacknowledged(descriptor: int) -> int:
-    """Return how many bytes of a socket the peer's kernel has not acknowledged; 0 if unknown."""
+    """Return the number of bytes that the peer's kernel has not acknowledged; 0 if unknown."""
     if descriptor == -1:
         return 0
     try:
-        # SIOCOUTQ has the number of TIOCOUTQ on Linux (tcp(7)).
-        answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
+        # On Linux SIOCOUTQ (tcp(7)) has the same number as TIOCOUTQ.
+        packed = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
     except OSError:
         return 0
-    return int(struct.unpack("=i", answer)[0])
+    return int(struct.unpack("=i", packed)[0])
 
 
 class Pacer:
     """The timer of all paced links of a node.
 
-    Every link waits for the same time, so the first to wait is the first to be due.
+    Every link waits for the same time, so links become due in the order of `schedule` calls.
     """
 
     def __init__(self) -> None:
@@ -74,15 +75,18 @@ class Pacer:
                 if not self._due or self._due[0][0] > now:
                     break
                 self._due.popleft()[1].proceed()
-        finally:  # a failure of one link is none of the others
+        finally:  # a failure of one link must not stop the others
             self._timer = loop.call_at(self._due[0][0], self._run) if self._due else None
 
 
 class PacedLink:
-    """A link of a session whose writes are paced. It writes through another link.
+    """Link with paced writes, which it passes to an inner link.
 
-    What waits counts against `SESSION_BYTES` and `SLOW_READER_TIMEOUT` as on any link. A receipt
-    is given by the other link, when the kernel has taken the message.
+    Without a queue a write goes to the inner link if its turn has come. Otherwise writes are
+    queued, and the pacer calls `proceed` after each gap until the queue is empty.
+
+    Queued bytes count against `SESSION_BYTES` and `SLOW_READER_TIMEOUT` as on any link. The inner
+    link gives the receipts, when the kernel has accepted a message.
     """
 
     __slots__ = (
@@ -93,10 +97,10 @@ class PacedLink:
         "_is_scheduled",
         "_last",
         "_pacer",
+        "_progress_at",
         "_queue",
         "_queued",
         "_session",
-        "_since",
     )
 
     def __init__(self, inner: Paceable, pacer: Pacer) -> None:
@@ -106,7 +110,7 @@ class PacedLink:
         self._queued = 0  # bytes
         # `loop.time()` of the last write. The reply to a handshake (op 1) may have just been one.
         self._last = asyncio.get_running_loop().time()
-        self._since = 0.0  # `loop.time()` since when the queue has not moved
+        self._progress_at = 0.0  # `loop.time()` of the queue's last progress
         self._is_scheduled = False
         self._closing: tuple[int, str] | None = None
         self._close_by = 0.0  # `loop.time()`
@@ -117,17 +121,17 @@ class PacedLink:
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004 - WebSocket needs to know
-        """Return the payload: frames follow one another on TCP."""
+        """Return the payload unchanged: TCP needs no framing around frames."""
         return payload
 
     @property
     def waiting(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Return the number of bytes that the kernel has not accepted yet."""
         return self._queued + self._inner.waiting
 
     @property
     def session(self) -> Session | None:
-        """The session that it belongs to, which the other link needs for its receipts."""
+        """Return the link's session, which the inner link needs for its receipts."""
         return self._session
 
     @session.setter
@@ -145,7 +149,7 @@ class PacedLink:
                 self._inner.write(data, receipt)
                 return
             self._queue = deque()
-            self._since = now
+            self._progress_at = now
         elif self.waiting + len(data) > conf.SESSION_BYTES:
             self._give_up()
             return
@@ -164,7 +168,7 @@ class PacedLink:
             self._pacer.schedule(self)
 
     def proceed(self) -> None:
-        """Write the next of what is queued, if its turn has come."""
+        """Write the first queued frame, if its turn has come."""
         self._is_scheduled = False
         if not self._inner.is_open:
             self._drop()
@@ -172,15 +176,15 @@ class PacedLink:
             return
         now = asyncio.get_running_loop().time()
         if self._closing is not None and now > self._close_by:
-            # Only the goodbye. Stored messages stay pending, for they get no receipt.
+            # Only the DISCONNECT frame. Stored messages get no receipt, so they stay pending.
             self._inner.write(self._queue[-1][0])
             self._queue.clear()
         elif self._is_turn(now):
             data, receipt = self._queue.popleft()
             self._queued -= len(data)
-            self._last = self._since = now
+            self._last = self._progress_at = now
             self._inner.write(data, receipt)
-        elif now - self._since > conf.SLOW_READER_TIMEOUT:
+        elif now - self._progress_at > conf.SLOW_READER_TIMEOUT:
             self._give_up()
             return
         if self._queue:
@@ -195,20 +199,20 @@ class PacedLink:
         self._inner.give_up()
 
     def _drop(self) -> None:
-        """Forget what is queued, and wake who waits for that."""
+        """Drop the queue and wake the waiter of `drained`."""
         self._queue, self._queued = None, 0
         if self._drained is not None:
             self._drained.set()
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
-        """Never called: sessions of this link get no socket."""
+        """Raise NotImplementedError: a session of this link never writes to the socket itself."""
         raise NotImplementedError
 
     def open_short_way(self) -> None:
-        """Do nothing: every write takes its turn."""
+        """Do nothing: every write must be paced."""
 
     def close(self, code: int, reason: str) -> None:
-        """Close behind what is queued, after `CLOSE_TIMEOUT` at the latest."""
+        """Close after the queued writes, or after `CLOSE_TIMEOUT` seconds."""
         if self._closing is not None:
             return
         self._closing = (code, reason)
@@ -217,7 +221,7 @@ class PacedLink:
             self._inner.close(code, reason)
 
     async def drained(self) -> None:
-        """Return when nothing is waiting, or when the link is closed."""
+        """Wait until no bytes are waiting, or until the link is closed."""
         while self._queue and self._inner.is_open:
             self._drained = self._drained or asyncio.Event()
             await self._drained.wait()

@@ -1,8 +1,9 @@
-"""The resident link: a session that stays in its consumer and writes through the ASGI server.
+"""The resident link, for a session that stays in its consumer and writes through the ASGI server.
 
-Correct under any ASGI server: what is waiting is counted and bounded here, one task a session
-sends it, and a receipt is given when `send` returns. What that means is the server's affair: stock
-Daphne and uvicorn keep any number of bytes for a client that does not read.
+It works with any ASGI server. The link counts and bounds the waiting bytes, one task a session
+sends them, and a receipt is given when `send` returns. A return of `send` guarantees no more than
+the server does: stock Daphne and uvicorn buffer any number of bytes for a client that does not
+read.
 """
 
 import asyncio
@@ -18,11 +19,11 @@ Closer = Callable[[int, str], Awaitable[None]]
 
 
 class ResidentLink:
-    """Writes go to a bounded queue that `run` empties through `send`.
+    """Link with a bounded queue, which the task `run` empties through `send`.
 
-    Over `limit` waiting bytes, or `patience` seconds for one of them, the reader is too slow:
-    what waits is dropped, the session is closed with a code that tells the client to come back,
-    and since no receipt was given for what was dropped, pending messages stay pending.
+    A client is a slow reader above `limit` waiting bytes, or if one `send` takes longer than
+    `patience` seconds. Then the queue is dropped, and the session is closed with a code that
+    lets the client reconnect. Dropped messages get no receipt, so pending messages stay pending.
     """
 
     __slots__ = (
@@ -57,11 +58,11 @@ class ResidentLink:
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004
-        """The ASGI server frames it."""
+        """Return the payload unchanged: the ASGI server frames it."""
         return payload
 
     def write(self, data: bytes, receipt: int = 0) -> None:
-        """Queue `data`; closes the link instead when too much is waiting already."""
+        """Queue `data`, or close the link if that would exceed the limit."""
         if self._closing is not None:
             return
         if self.waiting and self.waiting + len(data) > self._limit:
@@ -75,7 +76,7 @@ class ResidentLink:
         self._wakeup.set()
 
     def give_up(self) -> None:
-        """The reader is too slow: drop what waits, and close with a code that says to come back."""
+        """Drop the queue and close as a slow reader, with a code that lets the client reconnect."""
         self._queue.clear()
         if self.session is not None:
             self.session.is_closed = True
@@ -83,25 +84,25 @@ class ResidentLink:
         self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
-        """Never called: there is no short way."""
+        """Raise NotImplementedError: this link has no socket that a session could write to."""
         raise NotImplementedError
 
     def open_short_way(self) -> None:
-        """There is none through an ASGI server."""
+        """Do nothing: an ASGI server gives no access to the socket."""
 
     def close(self, code: int, reason: str) -> None:
-        """Close after what is queued; only the first call counts."""
+        """Close after the queued writes; only the first call counts."""
         if self._closing is None:
             count_close(code)
             self._closing = (code, reason)
             self._wakeup.set()
 
     async def drained(self) -> None:
-        """Return when the queue is empty or the link closed."""
+        """Wait until the queue is empty or the link is closed."""
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Send what is queued until the link is closed. Cancel it when the client has gone."""
+        """Send queued writes until the link is closed. Cancel this if the client disconnects."""
         try:
             while True:
                 while self._queue:

@@ -1,4 +1,4 @@
-"""What a session is and does, without any I/O: that is its link's."""
+"""The session and its outgoing messages, without I/O; a link does the I/O."""
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -18,7 +18,7 @@ from push.wire import (
 
 
 class Kind(IntEnum):
-    """How a session's frames travel."""
+    """Encoding of a session's frames."""
 
     TCP = 0
     BINARY = 1  # WebSocket, binary messages
@@ -26,76 +26,79 @@ class Kind(IntEnum):
 
     @property
     def transport(self) -> str:
-        """The word for people: tcp or websocket."""
+        """Return the transport's name: tcp or websocket."""
         return "tcp" if self is Kind.TCP else "websocket"
 
 
 class Link(Protocol):
-    """The way out to one client. It can be replaced without touching the session."""
+    """Connection to one client. It can be replaced without a change of the session."""
 
     wraps: bool  # whether `wrap` changes a payload
-    session: "Session | None"  # whose `sent` it calls
+    session: "Session | None"  # the session whose `sent` the link calls
 
     @property
     def waiting(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Return the number of bytes that the kernel has not accepted yet."""
 
     def wrap(self, payload: bytes, is_text: bool) -> bytes:
-        """The bytes that carry one message on this transport, for `write`."""
+        """Return the bytes of one message on this transport, for `write`."""
 
     def write(self, data: bytes, receipt: int = 0) -> None:
-        """Send `data` after what was written before; never blocks, never raises.
+        """Send `data` after earlier writes. Never blocks, never raises.
 
-        Once the kernel has it all, the link calls `session.sent(receipt)`, if that is not 0.
+        When the kernel has accepted all of `data`, the link calls `session.sent(receipt)`.
+
+        `receipt`: a message id; 0 for none.
         """
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
-        """The first `sent` bytes of `data` were given to the socket directly: take over."""
+        """Write the rest of `data`, after a direct write of `sent` bytes to the socket."""
 
     def open_short_way(self) -> None:
-        """Set `session.send`, if the link has a socket and nothing is waiting."""
+        """Set `session.send` for direct writes, if the link has a socket and an empty queue."""
 
     def close(self, code: int, reason: str) -> None:
-        """Send what was written before, then close."""
+        """Close after earlier writes."""
 
     async def drained(self) -> None:
-        """Return when nothing is waiting, or when the link is closed."""
+        """Wait until no bytes are waiting, or until the link is closed."""
 
 
 class Reading(Protocol):
-    """A reading of the database that tells exactly what it saw."""
+    """Database snapshot of a query, which knows exactly which rows the query saw."""
 
     def sees(self, xmin: int) -> bool:
-        """Return whether it saw a row that has this `xmin`."""
+        """Return whether the query saw a row with this `xmin`."""
 
 
 class Keeper(Protocol):
-    """What sessions need of their node."""
+    """The part of a node that its sessions use."""
 
     unacknowledged_max: int  # ids that a session remembers
 
     def delivered(self, message_id: int, session: "Session") -> None:
-        """The kernel has taken a stored message for a session."""
+        """Record that the kernel has accepted a stored message for a session."""
 
     def deliver_late(self, session: "Session", message: "Outgoing") -> None:
-        """Find out whether a message that the replay has overtaken is still to be sent."""
+        """Send a message that the replay has overtaken, if it must still be sent."""
 
     def audience(self, session: "Session") -> int:
-        """How many sessions are in the room of one of goim's clients."""
+        """Return the number of sessions in the room of a goim client's session."""
 
 
-PACKET_KINDS = 18  # of each `Kind`; without an id, with one, or in op 9; wrapped or not
+# 3 kinds × (without an id, with an id, in op 9) × (wrapped or not).
+PACKET_KINDS = 18
 TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
 
-# Frames with messages that this process has written, by kind of packet: plain numbers, because
-# they are counted where a microsecond is much. Only the event loop's thread counts.
+# Frames with messages that this process has written, by kind of packet. Plain numbers, because
+# the counting code is hot: a microsecond matters. Only the event loop's thread counts.
 frames_written = [0] * PACKET_KINDS
-# The messages in them, but for the dashboard's own pictures, once for each session: one number.
+# One number: the messages in those frames, once for each session, without dashboard updates.
 deliveries = [0]
 
 
 class Outgoing:
-    """One message on its way out: encoded at most once for each kind of packet there is."""
+    """One message for delivery, encoded at most once for each kind of packet."""
 
     __slots__ = ("_body", "_is_json", "at", "ensure", "id", "key", "op", "packets", "span")
 
@@ -112,16 +115,16 @@ class Outgoing:
     ) -> None:
         self.id = id
         self.op = op
-        self.at = at  # when it was accepted: Unix time, seconds; 0 when that is of no interest
-        self.key = key  # whose pending row it settles; "" when nothing is pending
-        self.ensure = ensure  # it waits for room instead of being dropped
+        self.at = at  # time of acceptance: Unix time, seconds; 0 if delivery is not measured
+        self.key = key  # the key whose pending row it settles; "" if nothing is pending
+        self.ensure = ensure  # a full buffer delays the message instead of dropping it
         self._body = body
         self._is_json = is_json
         self.packets: list[bytes | None] = [None] * PACKET_KINDS
-        self.span: Any = None  # of its delivery, when that is traced
+        self.span: Any = None  # the span of its delivery; None if that is not traced
 
     def packet_for(self, session: "Session") -> bytes:
-        """The bytes for this session, which it shares with all of its kind."""
+        """Return the bytes for this session; sessions with the same kind of packet share them."""
         packet = self.packets[session.packet_kind]
         if packet is None:
             packet = session.link.wrap(self.payload_for(session), session.kind is Kind.TEXT)
@@ -129,12 +132,12 @@ class Outgoing:
         return packet
 
     def payload_for(self, session: "Session") -> bytes:
-        """What the packet carries."""
+        """Return the payload of the packet: a frame, in op 9 for some of goim's clients."""
         frame = self.frame_for(session)
         return encode_raw([frame]) if session.gets_raw else frame
 
     def frame_for(self, session: "Session") -> bytes:
-        """The frame in the session's kind."""
+        """Return the frame in the session's encoding."""
         ver, message_id = (2, self.id) if session.acks else (1, 0)
         if session.kind is Kind.TEXT:
             body = json_body(self._body, self._is_json)
@@ -142,12 +145,12 @@ class Outgoing:
         return encode_binary(self.op, 0, self._body, ver, message_id)
 
     def __len__(self) -> int:
-        """Bytes of the body."""
+        """Return the number of bytes of the body."""
         return len(self._body)
 
 
 class Batch(Outgoing):
-    """Several messages on their way out together: one packet carries them all."""
+    """Several messages for delivery in one packet."""
 
     __slots__ = ("_messages",)
 
@@ -156,31 +159,40 @@ class Batch(Outgoing):
         self._messages = messages
 
     def payload_for(self, session: "Session") -> bytes:
-        """An array of all, one RAW frame around all, or, on TCP, one frame after the other."""
+        """Return all messages: a JSON array, a RAW frame, or consecutive frames on TCP."""
         frames = [message.frame_for(session) for message in self._messages]
         if session.kind is Kind.TEXT:
             return encode_text_batch(frames)
         return b"".join(frames) if session.kind is Kind.TCP else encode_raw(frames)
 
     def __len__(self) -> int:
-        """Bytes of the bodies."""
+        """Return the number of bytes of the bodies."""
         return sum(map(len, self._messages))
 
 
 class Session:
     """One connected, authenticated client.
 
-    Between `hold` and `release` what is delivered waits: the session has joined its groups and
-    is being sent what was pending. `release` lets it go, without what the replay already sent.
+    A session starts in three steps. `hold` comes before the session joins its groups: from then
+    on live messages are held. Then the replay sends the pending messages. `release` writes the
+    held messages, except those that the replay has sent.
+
+    After `release` a live copy of a replayed message may still arrive. So the session remembers
+    the replayed ids until `forget_replayed`. A live message of the key goes to
+    `Keeper.deliver_late` if the replay has overtaken it: its id is below the last replayed id,
+    and it was not replayed. The node then holds the session until it has checked the message.
+
+    A session with `acks` acknowledges ids with op 22. For other sessions a message is settled
+    when the kernel has accepted its bytes: `sent` reports that.
     """
 
     __slots__ = (
         "__weakref__",
         "_held",
+        "_hold_left",
         "_keeper",
         "_last_replayed",
         "_replayed",
-        "_room_to_hold",
         "accepts",
         "acks",
         "change_room",
@@ -225,67 +237,73 @@ class Session:
         self.kind = kind
         self.link = link
         self._keeper = keeper
-        self.acks = acks  # it acknowledges with op 22; others by reading
-        # The own ops that it takes, as goim's clients name them; None: all there are.
+        self.acks = acks  # acknowledges with op 22; other sessions acknowledge by reading
+        # Filter of application ops (FIRST_OWN_OP and above), as goim's clients send it. None: all.
         self.accepts = None if accepts is None else shared(accepts)
-        # goim's client, which gets goim's bodies of replies; JSON frames have no form for them.
+        # goim's client, which gets goim's bodies of replies; JSON frames cannot carry them.
         self.is_goim = is_goim and kind is not Kind.TEXT
-        # Which of the packets of a message is this session's: see PACKET_KINDS.
+        # Index of this session's packet in `Outgoing.packets`: see PACKET_KINDS.
         self.packet_kind = kind + 3 * (acks or 2 * self.gets_raw) + 9 * link.wraps
         self.rooms: set[str] = set()
-        self.change_room = ""  # the one that op 12 leaves
+        self.change_room = ""  # the room that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
         self.opened = 0.0  # Unix time, seconds
-        # Monotonic seconds of the first reading of what is pending: what was had by then is not
-        # for this session; 0 before it.
+        # Monotonic seconds of the first query of pending messages; 0 before it. Messages that
+        # were settled before that time are not for this session.
         self.joined = 0.0
-        self.snapshot: Reading | None = None  # that reading, if it found anything
-        self.is_connecting = False  # it reads what is pending itself
-        self.is_behind = False  # and has to read it again
+        self.snapshot: Reading | None = None  # that query's, if it returned messages
+        self.is_connecting = False  # the handshake queries its pending messages
+        self.is_behind = False  # the handshake must query them once more
         self.is_closed = False
         self.was_opened = False  # its auth frame has been answered
-        self.close_code = 0  # why the server closed it; 0 when the client has gone
-        # The socket's own, while a message may be given to it directly: see `write_to_all`.
+        self.close_code = 0  # the server's close code; 0 if the client disconnected
+        # The socket's `send` while direct writes are allowed: see `write_to_all`.
         self.send: Callable[[bytes], int] | None = None
-        # Ids of stored messages that it was sent, the oldest first, if it acknowledges at all.
+        # Ids of stored messages sent and not acknowledged, the oldest first. Only with `acks`.
         self.unacknowledged: dict[int, None] | None = None
-        self._held: list[Outgoing] | None = None
-        self._room_to_hold = 0
-        self._replayed: set[int] | None = None
-        self._last_replayed = 0
+        self._held: list[Outgoing] | None = None  # None outside of `hold` and `release`
+        self._hold_left = 0  # bytes that may still be held
+        self._replayed: set[int] | None = None  # ids; None without a replay
+        self._last_replayed = 0  # the highest of those ids
 
     @property
     def gets_raw(self) -> bool:
-        """Whether a message by itself comes in op 9 too: goim's clients may know no other way."""
+        """Return whether even single messages are sent in op 9.
+
+        Clients of goim may not know any other form.
+        """
         return self.is_goim and self.kind is Kind.BINARY and not self.acks
 
     def takes(self, op: int) -> bool:
-        """Whether messages with this op are for it; those with one of the protocol's all are."""
+        """Return whether the filter passes messages with this op; it passes all protocol ops."""
         return self.accepts is None or op < FIRST_OWN_OP or op in self.accepts
 
     def deliver(self, message: Outgoing) -> None:
-        """Write a live message, or hold it while the replay is under way."""
+        """Write a live message, or hold it during the replay.
+
+        Held messages above the limit of `hold` close the session as a slow reader.
+        """
         if self._held is not None:
             self._held.append(message)
-            self._room_to_hold -= len(message)
-            if self._room_to_hold < 0:
+            self._hold_left -= len(message)
+            if self._hold_left < 0:
                 self._held.clear()
                 self.disconnect(CloseCode.SLOW_READER)
         elif self._replayed is None or not message.key or message.id > self._last_replayed:
             self._write(message)
         elif message.id not in self._replayed:
-            # Another session of the key had it before this one came, and then it would be out of
-            # order here; or it was stored only after what is pending was read.
+            # Either another session of the key settled it before this session joined: then it
+            # would be out of order here. Or it was stored after the query of pending messages.
             self._keeper.deliver_late(self, message)
 
     def replay(self, message: Outgoing) -> None:
-        """Write a message that was pending, and remember that it was sent."""
+        """Write a pending message, unless it was replayed already, and remember its id."""
         if self._replayed is None:
             self._replayed = set()
         if message.id not in self._replayed:
             self._replayed.add(message.id)
             self._last_replayed = max(message.id, self._last_replayed)
-            if not message.at:  # a live one, which was kept back, was counted as it came
+            if not message.at:  # a held live message was counted when it arrived
                 deliveries[0] += 1
             self._write(message)
 
@@ -296,7 +314,10 @@ class Session:
         self.link.write(message.packet_for(self), message.id if message.key else 0)
 
     def expect_acknowledgement(self, message_id: int) -> None:
-        """Note that a session that acknowledges is sent a stored message."""
+        """Record that a stored message is sent to this session, which must acknowledge it.
+
+        Above the node's `unacknowledged_max` the oldest id is dropped.
+        """
         if self.unacknowledged is None:
             self.unacknowledged = {}
         self.unacknowledged[message_id] = None
@@ -304,11 +325,11 @@ class Session:
             del self.unacknowledged[next(iter(self.unacknowledged))]
 
     def awaits(self, message_id: int) -> bool:
-        """Return whether the message was sent to it and is not acknowledged yet."""
+        """Return whether the message was sent to this session and is not acknowledged yet."""
         return self.unacknowledged is not None and message_id in self.unacknowledged
 
     def take_acknowledged(self, message_id: int) -> bool:
-        """Return whether the message was sent and not acknowledged yet; from now on it is."""
+        """Record an acknowledgement; return False if the message was not awaiting one."""
         if self.unacknowledged is None or message_id not in self.unacknowledged:
             return False
         del self.unacknowledged[message_id]
@@ -317,40 +338,43 @@ class Session:
         return True
 
     def joined_before(self, at: float, xmin: int | None) -> bool:
-        """Return whether it joined before another session of its key had a message.
+        """Return whether this session joined before another session of its key had a message.
 
-        Joining is the first reading of what is pending. `at`: when the other had it, monotonic
-        seconds. That may be late by what a busy machine takes to store an event, and clients come
-        back sooner. `xmin`: of the event, if it is stored. An event that the reading saw is from
-        before it, whatever the time says.
+        A session joins with its first query of pending messages.
+
+        `at`: when the other session had the message, monotonic seconds. On a busy machine it is
+        late by the time that storing the event takes; a client may reconnect sooner than that.
+        `xmin`: that of the stored event; None if it is not stored. An event that the query saw
+        precedes the query, whatever `at` is.
         """
         is_seen = xmin is not None and self.snapshot is not None and self.snapshot.sees(xmin)
         return at >= self.joined and not is_seen
 
     def sent(self, message_id: int) -> None:
-        """The kernel has taken the message, which is how a session without ids acknowledges."""
+        """Report that the kernel has accepted a message: the receipt of a session without ids."""
         self._keeper.delivered(message_id, self)
 
     def hold(self, limit: int) -> None:
-        """Keep live messages back until `release`; over `limit` bytes the session is closed."""
+        """Hold live messages until `release`; above `limit` bytes the session is closed."""
         self._held = []
-        self._room_to_hold = limit
+        self._hold_left = limit
 
     def replay_held(self, below: int) -> None:
         """Write the held messages for the key with ids below `below`, in order of id."""
         if not self._held:
             return
-        early = [one for one in self._held if one.key and one.id < below]
+        early = [held for held in self._held if held.key and held.id < below]
         if early:
-            self._held = [one for one in self._held if not one.key or one.id >= below]
-            for message in sorted(early, key=lambda one: one.id):
+            self._held = [held for held in self._held if not held.key or held.id >= below]
+            for message in sorted(early, key=lambda held: held.id):
                 self.replay(message)
 
     def release(self) -> None:
-        """Write what was kept back, except what the replay has sent.
+        """Write the held messages, except those that the replay has sent.
 
-        It came for this session, so it is written even if another session of the key has
-        acknowledged it meanwhile. What the replay has overtaken is looked at one by one.
+        They arrived for this session, so they are written even if another session of the key has
+        acknowledged them meanwhile. `Keeper.deliver_late` checks each message that the replay has
+        overtaken.
         """
         held, self._held = self._held or [], None
         for message in held:
@@ -359,33 +383,33 @@ class Session:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is between `hold` and `release`."""
+        """Return whether the session is between `hold` and `release`."""
         return self._held is not None
 
     @property
     def is_replaying(self) -> bool:
-        """Whether live messages have to be looked at one by one."""
+        """Return whether each live message must pass `deliver`, which forbids direct writes."""
         return self._held is not None or self._replayed is not None
 
     def forget_replayed(self) -> None:
-        """Stop looking for live copies of replayed messages: none can come any more."""
+        """Forget the replayed ids, when no live copy of a replayed message can arrive any more."""
         if self._replayed is not None and self._held is None:
             self._replayed = None
             self.link.open_short_way()
 
     def reply(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:
-        """Answer a frame; `body` is JSON or empty."""
+        """Send the reply to a frame; `body` is JSON or empty."""
         self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
 
     def beat(self, seq: int, ver: int) -> None:
-        """Answer a heartbeat; goim's clients are told how many are in their room."""
+        """Send the reply to a heartbeat; goim's clients get their room's number of sessions."""
         body = self._keeper.audience(self).to_bytes(4) if self.is_goim else b""
         self.link.write(
             encode_reply(self.link, self.kind, Op.HEARTBEAT_REPLY, seq, body=body, ver=ver)
         )
 
     def disconnect(self, code: CloseCode, reason: str = "") -> None:
-        """Say why with op 6, then close. Further calls do nothing."""
+        """Send the reason with op 6, then close. Further calls do nothing."""
         if not self.is_closed:
             self.is_closed = True
             self.close_code = code
@@ -399,17 +423,23 @@ SHARED_MAX = 1_000
 
 
 def shared(ops: Iterable[int]) -> frozenset[int]:
-    """These ops as one set for all sessions that name the same: there are few, and many of them."""
-    wanted = frozenset(ops)
+    """Return these ops as one set that sessions with the same filter share, to save memory.
+
+    There are many sessions and few distinct filters.
+    """
+    op_set = frozenset(ops)
     if len(_shared) >= SHARED_MAX:
         _shared.clear()
-    return _shared.setdefault(wanted, wanted)
+    return _shared.setdefault(op_set, op_set)
 
 
 def encode_reply(
     link: Link, kind: Kind, op: Op, seq: int, *, body: bytes = b"", ver: int = 1
 ) -> bytes:
-    """One frame of a session of this kind, for its link; `body` in text is JSON or empty."""
+    """Return one frame of a session of this kind, wrapped for its link.
+
+    `body`: JSON or empty if the kind is TEXT, else any bytes.
+    """
     if kind is Kind.TEXT:
         return link.wrap(encode_text(op, seq, body, ver), True)
     return link.wrap(encode_binary(op, seq, body, ver), False)

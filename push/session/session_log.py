@@ -1,7 +1,7 @@
-"""Log of sessions: a line for each opening, refusal and closing, and the last of them per key.
+"""Log of sessions: a line for each opening, refusal and closing, and a record of each key's last.
 
-The lines are for `LOG_SESSIONS`. The records are kept for keys that have been verified only:
-whoever cannot authenticate adds no row.
+The lines depend on `LOG_SESSIONS`. Only verified keys have records: a client that cannot
+authenticate adds no row.
 """
 
 import logging
@@ -21,18 +21,20 @@ from push.wire import CloseCode
 logger = logging.getLogger(__name__)
 lines = logging.getLogger("imgo.session")  # INFO with LOG_SESSIONS
 
-KEYS_MAX = 50_000  # keys whose events wait to be written
-BATCH = 2_000  # keys of one statement
+KEYS_MAX = 50_000  # keys with unwritten events
+BATCH = 2_000  # keys in one statement
 FLUSH_EVERY = 1.0  # seconds
 TEXT_MAX = 200  # characters kept of a reason
 
 
 class SessionLog:
-    """Takes the events of one node's sessions, and writes the last ones of each key in batches.
+    """Log of one node's sessions, which writes the last events of each key in batches.
 
-    `now`: the database's clock, Unix time in seconds. While the database is unavailable the
-    events of up to `KEYS_MAX` keys wait; beyond that those that wait longest are dropped, counted
-    in `imgo_session_records_lost_total`.
+    While the database is unavailable, the events of up to `KEYS_MAX` keys are kept. Above that
+    the oldest are dropped and counted in `imgo_session_records_lost_total`.
+
+    `node`: the node's id.
+    `now`: the database's clock, Unix time in seconds.
     """
 
     def __init__(self, node: str, now: Callable[[], float]) -> None:
@@ -41,7 +43,7 @@ class SessionLog:
         self._waiting: dict[str, Row] = {}
 
     def opened(self, entry: Entry) -> None:
-        """Note a session that is open now."""
+        """Record the opening of a session."""
         event = self._event(entry)
         self._add(entry.key, "opened", event)
         if lines.isEnabledFor(logging.INFO):
@@ -49,7 +51,10 @@ class SessionLog:
             _log(text, entry.id, entry.key, entry.transport, entry.address, key=entry.key, of=event)
 
     def closed(self, entry: Entry, code: int) -> None:
-        """Note the end of a session. `code`: why the server closed it, 0 if the client went."""
+        """Record the end of a session.
+
+        `code`: the server's close code, 0 if the client disconnected.
+        """
         event = self._event(entry, code, reason_of(code))
         event.seconds = round(max(0.0, event.at - entry.since), 3)
         self._add(entry.key, "closed", event)
@@ -59,7 +64,7 @@ class SessionLog:
             _log(text, *arguments, key=entry.key, of=event)
 
     def refused(self, key: str, event: SessionEvent) -> None:
-        """Note a refusal; `key` is verified."""
+        """Record the refusal of a session of a verified key."""
         event.node, event.at = self._node, self._now()
         self._add(key, "refused", event)
 
@@ -87,7 +92,10 @@ class SessionLog:
         setattr(row, name, event)
 
     async def flush(self) -> None:
-        """Write what waits. Raises what the database raises; what was not written waits on."""
+        """Write the unwritten events. Raises `DatabaseError`; unwritten rows are kept then.
+
+        Rows that the database refuses as invalid are logged, counted and dropped.
+        """
         while self._waiting:
             keys = list(self._waiting)[:BATCH]
             rows = [self._waiting.pop(key) for key in keys]
@@ -101,7 +109,7 @@ class SessionLog:
                 raise
 
     def _put_back(self, rows: list[Row]) -> None:
-        """Keep rows for the next attempt, behind what has come meanwhile."""
+        """Keep rows for the next attempt; newer events of the same key take precedence."""
         for row in rows:
             newer = self._waiting.get(row.key)
             if newer is None:
@@ -116,17 +124,17 @@ class SessionLog:
 
 
 def log_refusal(key: str, event: SessionEvent) -> None:
-    """Log and count that a connection was refused. `key`: "" if nobody knows whose it was."""
+    """Log and count a refused connection. `key`: "" if it is unknown."""
     metrics.REFUSED.labels(metrics.reason_of(event.code)).inc()
     if lines.isEnabledFor(logging.INFO):
-        who = f"a session of {key!r}" if key else "a connection"
+        subject = f"a session of {key!r}" if key else "a connection"
         text = "%s was refused: %d %s (%s from %s)"
-        arguments = (who, event.code, event.reason, event.transport, event.address)
+        arguments = (subject, event.code, event.reason, event.transport, event.address)
         _log(text, *arguments, key=key, of=event)
 
 
 def _log(text: str, *arguments: Any, key: str, of: SessionEvent) -> None:
-    about = {
+    fields = {
         "key": key,
         "session": of.session,
         "node": of.node,
@@ -136,16 +144,16 @@ def _log(text: str, *arguments: Any, key: str, of: SessionEvent) -> None:
         "code": of.code,
         "reason": of.reason,
     }
-    lines.info(text, *arguments, extra={name: value for name, value in about.items() if value})
+    lines.info(text, *arguments, extra={name: value for name, value in fields.items() if value})
 
 
 def reason_of(code: int) -> str:
-    """Return the text of a close code; of 0, the client's own end."""
+    """Return the text of a close code; 0 means that the client closed."""
     if not code:
         return "the client has gone"
     return CloseCode(code).reason if code in CloseCode._value2member_map_ else ""
 
 
 def clean(text: str) -> str:
-    """Return text of a client as a row and a log line may have it."""
+    """Return a client's text in printable characters, cut to `TEXT_MAX`, for rows and the log."""
     return printable(text)[:TEXT_MAX]

@@ -1,6 +1,6 @@
 """Metrics of the sessions of this process's node.
 
-They are read from the sessions for a scrape, so that no event of a session costs anything.
+A scrape reads them from the sessions, so session events have no metrics cost.
 """
 
 import threading
@@ -23,16 +23,16 @@ class SessionTable(Protocol):
 
 
 class NodeFigures:
-    """The sessions of this process's node: looked at now and then, at no cost for an event."""
+    """Metrics of the sessions of this process's node, updated for scrapes and periodically."""
 
     def __init__(self) -> None:
-        self.hub: SessionTable | None = None  # while the node runs
-        self._lock = threading.Lock()  # who is scraped notes in a thread
-        self._frames: Counter[str] = Counter()  # what was counted when it was noted last
-        self._noted = 0.0  # monotonic seconds
+        self.hub: SessionTable | None = None  # None while no node runs
+        self._lock = threading.Lock()  # a scrape updates in a thread
+        self._frames: Counter[str] = Counter()  # frames by transport at the last update
+        self._updated_at = 0.0  # monotonic seconds
 
     def begin(self, hub: SessionTable) -> None:
-        """The node starts: what it may count is shown from now on."""
+        """Start with the node's hub; export all its label values from now on."""
         self.hub = hub
         reasons = [metrics.reason_of(code) for code in (0, *CloseCode)]
         for transport in TRANSPORTS:
@@ -47,16 +47,16 @@ class NodeFigures:
             metrics.LAYER_RECONNECTS.labels(why)
 
     def note(self) -> None:
-        """Look at all sessions; at none while there is no node."""
+        """Update the metrics from all sessions. Does nothing while no node runs."""
         with self._lock:
-            hub, self._noted = self.hub, time.monotonic()
+            hub, self._updated_at = self.hub, time.monotonic()
             if hub is None:
                 return
             sessions, waiting = Counter[str](), Counter[str]()
-            for one in list(hub.sessions.values()):
-                transport = one.kind.transport
+            for session in list(hub.sessions.values()):
+                transport = session.kind.transport
                 sessions[transport] += 1
-                waiting[transport] += one.link.waiting
+                waiting[transport] += session.link.waiting
             for transport, kinds in TRANSPORTS.items():
                 metrics.SESSIONS.labels(transport).set(sessions[transport])
                 metrics.WAITING.labels(transport).set(waiting[transport])
@@ -65,8 +65,11 @@ class NodeFigures:
                 self._frames[transport] = written
 
     def update_if_due(self) -> None:
-        """For whoever is scraped instead of this process; call it as often as you like."""
-        if exposition.is_shared() and time.monotonic() - self._noted >= NOTE_EVERY:
+        """Update the metrics for the process that is scraped, at most once in `NOTE_EVERY` seconds.
+
+        Does nothing unless processes share their metrics.
+        """
+        if exposition.is_shared() and time.monotonic() - self._updated_at >= NOTE_EVERY:
             self.note()
 
 

@@ -1,7 +1,7 @@
-"""Session records: the last opening, refusal and closing of each key, a row a key.
+"""Session records: the last opening, refusal and closing of each key, one row a key.
 
-Nodes write them in batches (`push/session/session_log.py`). `explain`, the API and the dashboard
-show them for `RECORD_KEEP` seconds.
+Nodes write them in batches (`push/session/session_log.py`). They are kept for `RECORD_KEEP`
+seconds, for `explain`, the API and the dashboard.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -20,10 +20,12 @@ EVENTS = ("opened", "refused", "closed")
 
 
 class SessionEvent(msgspec.Struct, omit_defaults=True, gc=False):
-    """One opening, refusal or closing. `at`: Unix time by the database's clock, seconds.
+    """One opening, refusal or closing.
 
-    `code`: the close code; 0 if the client closed the connection or lost it. `seconds`: how long
-    the session was open. `session`: "" for a refusal before the session had an id.
+    `at`: Unix time by the database's clock, seconds.
+    `code`: the close code; 0 if the client closed the connection or lost it.
+    `seconds`: how long the session was open.
+    `session`: the id; "" for a refusal before the session had one.
     """
 
     at: float
@@ -38,12 +40,12 @@ class SessionEvent(msgspec.Struct, omit_defaults=True, gc=False):
 
     @property
     def time(self) -> datetime:
-        """`at` as a datetime."""
+        """Return `at` as a datetime."""
         return datetime.fromtimestamp(self.at, tz=UTC)
 
 
 class Row(msgspec.Struct, omit_defaults=True):
-    """What is new about one key; None where nothing is."""
+    """New events of one key; None for a kind without a new event."""
 
     key: str
     opened: SessionEvent | None = None
@@ -55,13 +57,13 @@ class SessionRecordManager(models.Manager["SessionRecord"]):
     """Writes and prunes session records."""
 
     def write(self, rows: list[Row]) -> None:
-        """Replace what these rows name; all in one statement, in order of key.
+        """Replace the events in these rows, in one statement, in order of key.
 
-        The order keeps two nodes that write the same keys from waiting for each other.
+        The order prevents a deadlock of two nodes that write the same keys.
         """
         if not rows:
             return
-        # One parameter: Django would quote four a row, which takes longer than all the rest.
+        # One JSON parameter: quoting four parameters a row takes Django longer than all the rest.
         data = msgspec.json.encode(sorted(rows, key=attrgetter("key"))).decode()
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
@@ -71,13 +73,13 @@ class SessionRecordManager(models.Manager["SessionRecord"]):
                 cursor.execute(_WRITE_SQLITE, [now, data])
 
     def prune(self) -> int:
-        """Delete one batch of records older than `RECORD_KEEP`; return how many rows it had."""
+        """Delete one batch of records older than `RECORD_KEEP`; return the number of rows."""
         limit = Now() - timedelta(seconds=conf.RECORD_KEEP)
         old = self.filter(updated_at__lt=limit).order_by("updated_at").values("pk")[:PRUNE_BATCH]
         return self.filter(pk__in=list(old.values_list("pk", flat=True))).delete()[0]
 
     def of(self, key: str) -> dict[str, SessionEvent]:
-        """Return the events of a key by their names, of `EVENTS`; empty if there is no record."""
+        """Return name → event of a key, with names of `EVENTS`; empty without a record."""
         row = self.filter(pk=key).values(*EVENTS).first() or {}
         return {name: msgspec.convert(value, SessionEvent) for name, value in row.items() if value}
 
@@ -100,14 +102,14 @@ class SessionRecord(models.Model):
         return f"sessions of {self.key}"
 
 
-# An event that waited for the database must not replace a later one of another node.
+# An event that was written late must not replace a later event of another node.
 _LATER = """
         {name} = CASE WHEN EXCLUDED.{name} IS NULL OR {old_at} > {new_at}
                  THEN old.{name} ELSE EXCLUDED.{name} END"""
 
 
 def _statement(source: str, at: str) -> str:
-    """Return the statement. `source`: its rows; `at`: SQL for the time of an event."""
+    """Return the upsert. `source`: SQL for the rows; `at`: SQL for the time of an event."""
     columns = ",".join(
         _LATER.format(
             name=name, old_at=at.format(f"old.{name}"), new_at=at.format(f"EXCLUDED.{name}")

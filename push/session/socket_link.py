@@ -1,10 +1,12 @@
-"""The direct link: a session that owns its socket.
+"""The direct link, for a session that owns its socket.
 
-A socket is taken over as soon as its upgrade request was read, or its connection accepted. Until
-its session is open the link plays the ASGI server for the consumer: events in, events out. Then
-the consumer ends, and what is left of a session is this object, its socket, and its place in the
-hub. Shared bytes are sent with one system call; what comes in is decoded, heartbeats are answered,
-and any other frame goes to the handler of its op as a coroutine for that one frame.
+The link takes the socket over when the upgrade request was read, or when a TCP connection was
+accepted. Until the session is open, the link acts as the ASGI server for the consumer: events in,
+events out. Then the consumer ends, and a session consists of only this object, its socket, and
+its entry in the hub.
+
+Bytes that sessions share are sent with one system call. The link decodes incoming bytes, replies
+to heartbeats and records acknowledgements. A coroutine passes other frames to their handlers.
 """
 
 import asyncio
@@ -29,30 +31,30 @@ from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, 
 logger = logging.getLogger(__name__)
 
 DIRECT_LINK = "imgo.link"  # the scope's entry that holds a direct link
-READ_MAX = 4_096  # bytes of one read: four of the largest frames, and no more than that at once
-INBOX_MAX = 4  # events that a consumer may lag behind before the socket is not read any more
+READ_MAX = 4_096  # bytes of one read: at most four of the largest frames
+INBOX_MAX = 4  # events that a consumer may lag behind before reading pauses
 CLOSE_TIMEOUT = 2.0  # seconds for a peer to answer a close
-CLOSING_BYTES = (
-    1024 * 1024
-)  # read of a peer in that time; with more unread a close would be a reset
+# Bytes read of a peer in that time. A peer that sends more gets a reset.
+CLOSING_BYTES = 1024 * 1024
 
-# Why a link is not read; several may hold at once.
+# Reasons why reading pauses, a bit mask: the consumer lags behind, a handler runs, the client
+# sends too fast, the upgrade request is not answered yet.
 LAGS, HANDLES, RACES, UPGRADES = 1, 2, 4, 8
 
 
 class Gone(OSError):
-    """Raised by `send` after the client has disconnected (ASGI 2.4)."""
+    """Error of `send` after the client has disconnected (ASGI 2.4)."""
 
 
 class Owner(Protocol):
-    """The node that holds a session after its consumer has ended."""
+    """The node, which owns a session after its consumer has ended."""
 
     async def dismiss(self, session: Session) -> None:
-        """Forget a session whose connection has ended. Never raises."""
+        """Remove a session whose connection has ended. Never raises."""
 
 
 class FrameHandlers(Protocol):
-    """Handlers of a session's frames: `push.connect.handlers`. `owner` is that of `adopt`."""
+    """Handlers of a session's frames: `push.connect.handlers`. `owner`: the argument of `adopt`."""
 
     def acknowledge(self, owner: Any, session: Session, frame: Frame, /) -> None:
         """Handle an acknowledgement."""
@@ -62,7 +64,7 @@ class FrameHandlers(Protocol):
 
 
 class Farewell:
-    """How long, and for how many more bytes, a link that was closed waits for its peer."""
+    """Limits of a closed link that waits for its peer: `until` in monotonic seconds, bytes left."""
 
     __slots__ = ("bytes_left", "until")
 
@@ -72,9 +74,9 @@ class Farewell:
 
 
 class Care:
-    """What all direct links of a node share: the poller, framings, and who needs looking after.
+    """State that all direct links of a node share: the poller, framings, and links with a deadline.
 
-    One `tick` a second serves every link that waits for time to pass: no timers of their own.
+    The node calls `tick` once a second for the deadlines of all links, so no link has a timer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, admission: Admission | None = None) -> None:
@@ -82,13 +84,14 @@ class Care:
         self.admission = admission or Admission()
         self.poller = Poller(loop)
         self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
-        self.stalled: dict[SocketLink, float] = {}  # since when bytes wait
+        # Links with waiting bytes: monotonic seconds of the last progress.
+        self.stalled: dict[SocketLink, float] = {}
         self.closing: dict[SocketLink, Farewell] = {}
-        self.paces: dict[SocketLink, Pace] = {}  # of those that have sent something lately
+        self.paces: dict[SocketLink, Pace] = {}  # of links that have received frames lately
         self.background = Background("a session's handler failed")
 
     def tick(self) -> None:
-        """Close slow readers and peers that do not answer a close; read throttled ones again."""
+        """Close slow readers and peers that do not answer a close; resume throttled links."""
         now = time.monotonic()
         for link, since in list(self.stalled.items()):
             if now - since > conf.SLOW_READER_TIMEOUT:
@@ -104,7 +107,7 @@ class Care:
                 _guarded(link, link.keep_reading)
 
     def spend(self, link: "SocketLink", frames: int, ids: int = 0) -> bool:
-        """Count what a link has received; return whether it must not be read for now."""
+        """Count the frames and ids that a link has received; return whether reading must pause."""
         pace = self.paces.get(link)
         if pace is None:
             pace = self.paces[link] = Pace()
@@ -112,25 +115,25 @@ class Care:
         return pace.is_over
 
     def close(self) -> None:
-        """Drop what is left."""
+        """Close stalled and closing links, and the poller."""
         for link in [*self.stalled, *self.closing]:
             link.abort()
         self.poller.close()
 
 
-def _guarded(link: "SocketLink", care: Callable[[], None]) -> None:
-    """Call `care`; a failure ends that link, and the others get their turn."""
+def _guarded(link: "SocketLink", action: Callable[[], None]) -> None:
+    """Call `action`; an error closes only that link."""
     try:
-        care()
+        action()
     except Exception:
         logger.exception("a connection failed, it is closed")
         link.lose()
 
 
 class Inbox:
-    """The events that a consumer has not taken yet.
+    """Queue of the events that a consumer has not received yet, for one reader.
 
-    A queue for its one reader: asyncio's own costs several times as much to make and to use.
+    An `asyncio.Queue` costs several times as much to create and to use.
     """
 
     __slots__ = ("_queue", "_waiter")
@@ -140,7 +143,7 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def qsize(self) -> int:
-        """How many events wait."""
+        """Return the number of events."""
         return len(self._queue)
 
     def put_nowait(self, event: dict[str, Any]) -> None:
@@ -150,11 +153,11 @@ class Inbox:
             self._waiter.set_result(None)
 
     def get_nowait(self) -> dict[str, Any]:
-        """Take the first event, which must be there."""
+        """Remove and return the first event. Raises IndexError if there is none."""
         return self._queue.popleft()
 
     async def get(self) -> dict[str, Any]:
-        """Take the first event as soon as there is one. For one reader at a time."""
+        """Wait for an event, remove and return it. Only one reader may wait at a time."""
         is_free = self._waiter is None or self._waiter.done()
         assert is_free, "Inbox.get cannot be called concurrently"
         while not self._queue:
@@ -164,7 +167,18 @@ class Inbox:
 
 
 class SocketLink:
-    """One connection: a socket, and how its frames travel."""
+    """One connection that owns its socket; subclasses know the transport.
+
+    Writing: the kernel gets the bytes at once; the rest is queued and `waiting` counts it. While
+    nothing waits, `session.send` is the socket's own `send`, for direct writes of shared bytes
+    (`open_short_way`). Direct writes end as soon as bytes are queued, so the order is kept.
+
+    Reading: `_pauses` holds the reasons why the socket is not read; it is read if there are none.
+    Events go to the consumer until `adopt`, and to the frame handlers after it.
+
+    Closing: `close` writes the goodbye and ends our side of the stream. The link then waits for
+    the peer's end, within the limits of `Farewell`. `lose` closes the socket and frees everything.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -193,7 +207,7 @@ class SocketLink:
         self._handlers: FrameHandlers | None = None
         self._events = READ
         self._is_open = True  # may be written to
-        self._pauses = 0  # why it is not read
+        self._pauses = 0  # bit mask of the reasons
         self._is_giving_up = False
         self.session: Session | None = None
         self.waiting = 0
@@ -206,11 +220,11 @@ class SocketLink:
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004 - WebSocket needs to know
-        """The bytes that carry one message on this transport."""
+        """Return the bytes of one message on this transport."""
         return payload
 
     def write(self, data: bytes, receipt: int = 0) -> None:
-        """Give `data` to the kernel, or queue what it does not take."""
+        """Send `data` to the kernel; queue the bytes that it does not accept."""
         if not self.waiting and self._is_open:
             try:
                 sent = self._socket.send(data)
@@ -228,16 +242,16 @@ class SocketLink:
             self._enqueue(data, receipt)
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
-        """The first `sent` bytes of `data` were given to the socket directly: take over."""
+        """Queue the rest of `data`, after a direct write of `sent` bytes to the socket."""
         if self._is_open:
             self._enqueue(data[sent:], receipt)
 
     def open_short_way(self) -> None:
-        """Let shared bytes go straight to the socket while nothing is waiting."""
+        """Allow direct writes to the socket, if the session is open and nothing is waiting."""
         session = self.session
         if session is None or session.is_replaying or self.waiting:
             return
-        # A paced session has a link of its own in between, which must not be passed by.
+        # A paced session writes through a PacedLink, which direct writes would bypass.
         if self._is_open and self._owner is not None and session.link is self:
             session.send = self._socket.send
 
@@ -259,7 +273,7 @@ class SocketLink:
             self.session.send = None
 
     def _flush(self) -> None:
-        """The kernel takes bytes again."""
+        """Send queued bytes, when the kernel accepts bytes again."""
         queue = self._queue
         assert queue is not None
         while queue:
@@ -283,40 +297,40 @@ class SocketLink:
         self._care.stalled.pop(self, None)
         self._watch(self._events & ~WRITE)
         self.open_short_way()
-        self._has_drained()
+        self._wake_drained()
         if self in self._care.closing:
             self._finish()
 
     @property
     def is_open(self) -> bool:
-        """Whether it may be written to."""
+        """Return whether the link accepts writes."""
         return self._is_open
 
     def fileno(self) -> int:
-        """The socket's descriptor; -1 when the connection has ended."""
+        """Return the socket's descriptor; -1 if the connection has ended."""
         return self._socket.fileno()
 
     async def drained(self) -> None:
-        """Return when nothing is waiting, or when the link is closed."""
+        """Wait until no bytes are waiting, or until the link is closed."""
         if self.waiting and self._is_open:
             if self._drained is None:
                 self._drained = asyncio.Event()
             await self._drained.wait()
 
-    def _has_drained(self) -> None:
-        """Let all go on who wait for it."""
+    def _wake_drained(self) -> None:
+        """Wake all waiters of `drained`."""
         drained, self._drained = self._drained, None
         if drained is not None:
             drained.set()
 
     def give_up(self) -> None:
-        """The reader is too slow: drop what waits, and end with a code that says to come back.
+        """Drop the queue and close as a slow reader, with a code that lets the client reconnect.
 
-        No receipt is given for what is dropped: pending messages stay pending.
+        Dropped messages get no receipt, so pending messages stay pending.
         """
         self._is_giving_up = True
         if self._queue is not None:
-            # What is left of the message that the kernel took a part of has to come first.
+            # The kernel may have accepted a part of the first message: its rest must come first.
             self._queue = deque([(self._queue[0][0], 0)])
             self.waiting = len(self._queue[0][0])
         if self.session is not None:
@@ -325,20 +339,20 @@ class SocketLink:
         self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye behind what was written before; only the first call counts."""
+        """Write the goodbye after earlier writes, then close. Only the first call counts."""
         if self._is_open:
             count_close(code)
             self._goodbye(code, reason)
             self._close_soon()
 
     def _goodbye(self, code: int, reason: str) -> None:
-        """Write what this transport says at the end."""
+        """Write the transport's closing bytes, if it has any."""
 
     def _close_soon(self) -> None:
-        """Write nothing more; give the peer a moment to read, and to end its side.
+        """Accept no more writes; give the peer `CLOSE_TIMEOUT` to read and to end its side.
 
-        What it still sends is read and dropped, except acknowledgements: a close with unread
-        bytes would reset the connection, and the peer would lose what it has not read yet.
+        A close with unread bytes would reset the connection, and the peer would lose bytes that
+        it has not read yet. So incoming bytes are read, and dropped except for acknowledgements.
         """
         self._is_open = False
         self._close_short_way()
@@ -348,29 +362,29 @@ class SocketLink:
         self._watch(self._events | READ)
         if not self.waiting:
             self._finish()
-        self._has_drained()
+        self._wake_drained()
 
     def _stop_writing(self) -> None:
-        """Note that the peer takes no more bytes. What it sent before is read up to its end."""
+        """Drop the queue, when the peer accepts no more bytes. Bytes it sent before are read."""
         self._queue, self.waiting = None, 0
         self._watch(self._events & ~WRITE)
         self._close_soon()
 
     def _finish(self) -> None:
-        """All is sent: end our side of the stream, and wait for the peer to end its own."""
-        with suppress(OSError):  # the peer has gone; what it sent is read first
+        """End our side of the stream, when all is sent; the peer must end its own."""
+        with suppress(OSError):  # the peer has disconnected; bytes it sent are read first
             self._socket.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
-        """Close without waiting any longer."""
+        """Close at once: the peer has not answered in time, or the node stops."""
         self.lose()
 
     def evict(self) -> None:
-        """Close at once: others need the place."""
+        """Close at once, to make room for other connections."""
         self.lose()
 
     def lose(self) -> None:
-        """The connection has ended: let go of everything."""
+        """Close the socket and free everything; report the end to the owner or the consumer."""
         if self._socket.fileno() == -1:
             return
         self._care.poller.remove(self._socket.fileno())
@@ -381,7 +395,7 @@ class SocketLink:
         self._care.stalled.pop(self, None)
         self._care.closing.pop(self, None)
         self._queue, self.waiting = None, 0
-        self._has_drained()
+        self._wake_drained()
         self._care.paces.pop(self, None)
         if self._owner is not None and self.session is not None:
             self._care.background.run(self._owner.dismiss(self.session))
@@ -406,12 +420,12 @@ class SocketLink:
             self._watch(self._events | READ)
 
     def keep_reading(self) -> None:
-        """Read again what came too fast."""
+        """Resume reading after a pause because of too many frames."""
         if self._pauses & RACES:
             self._resume(RACES)
 
     def _ready(self, events: int) -> None:
-        """The poller's call. Never raises: a failure ends this connection, and no other."""
+        """Handle the poller's events. Never raises: an error closes only this connection."""
         try:
             self._serve(events)
         except Exception:
@@ -434,7 +448,7 @@ class SocketLink:
                 self.received(data)
 
     def _may_read(self, size: int) -> bool:
-        """Return whether these bytes are within what a closed link still reads."""
+        """Return whether a closed link may still read these bytes; True for an open link."""
         farewell = self._care.closing.get(self)
         if farewell is None:
             return True
@@ -442,11 +456,11 @@ class SocketLink:
         return farewell.bytes_left >= 0
 
     def received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Handle bytes from the client."""
         raise NotImplementedError
 
     def _events_or_frames(self, events: list[dict[str, Any]]) -> None:
-        """Give events to the consumer, or, when that has ended, handle their frames."""
+        """Pass events to the consumer; after its end, handle their frames."""
         if self._inbox is None:
             self._handle(self._frames(events))
         elif self._is_open:
@@ -456,7 +470,7 @@ class SocketLink:
                 self._pause(LAGS)
 
     def _frames(self, events: list[dict[str, Any]]) -> tuple[list[Frame], FrameError | None]:
-        """The good frames of these events, and what was wrong with the one behind them."""
+        """Return the good frames of these events, and the error of the first bad one, if any."""
         frames: list[Frame] = []
         for event in events:
             try:
@@ -469,9 +483,10 @@ class SocketLink:
         raise NotImplementedError
 
     def _handle(self, decoded: tuple[list[Frame], FrameError | None]) -> None:
-        """Take heartbeats and acknowledgements; anything rarer, and what follows, is a coroutine's.
+        """Handle heartbeats and acknowledgements now, other frames in a coroutine.
 
-        Acknowledgements count also when the session has been closed: what they are for was read.
+        Frames after one of those go to the same coroutine, so the order is kept. Acknowledgements
+        count even after the session was closed, because the client has read those messages.
         """
         frames, bad = decoded
         session = self.session
@@ -484,14 +499,14 @@ class SocketLink:
             session.last_seen = self._care.loop.time()
             if self._care.spend(self, *weigh(frames)):
                 self._pause(RACES)
-        for place, frame in enumerate(frames):
+        for index, frame in enumerate(frames):
             if frame.op == Op.HEARTBEAT:
                 session.beat(frame.seq, frame.ver)
             elif frame.op == Op.ACK:
                 self._handlers.acknowledge(self._owner, session, frame)
             else:
                 self._pause(HANDLES)
-                self._care.background.run(self._handle_rest(session, frames[place:], bad))
+                self._care.background.run(self._handle_rest(session, frames[index:], bad))
                 return
         if bad is not None:
             session.disconnect(bad.code, bad.message)
@@ -499,7 +514,7 @@ class SocketLink:
     async def _handle_rest(
         self, session: Session, frames: list[Frame], bad: FrameError | None
     ) -> None:
-        """Pass frames to their handlers in order; reading goes on behind them."""
+        """Pass frames to their handlers in order, then resume reading."""
         assert self._owner is not None
         assert self._handlers is not None
         try:
@@ -516,7 +531,7 @@ class SocketLink:
     # For the consumer, until the session is open
 
     async def receive(self) -> dict[str, Any]:
-        """The ASGI application's `receive`."""
+        """Return the next event: the ASGI application's `receive`."""
         assert self._inbox is not None
         event = await self._inbox.get()
         if self._inbox.qsize() < INBOX_MAX // 2:
@@ -524,21 +539,23 @@ class SocketLink:
         return event
 
     async def send(self, event: dict[str, Any]) -> None:
-        """The ASGI application's `send`. Raises `Gone`."""
+        """Handle an event: the ASGI application's `send`. Raises `Gone`."""
         raise NotImplementedError
 
     def adopt(self, owner: Owner, handlers: FrameHandlers, frames: list[Frame]) -> None:
-        """The session is open and the consumer ends: handle these frames and what comes next.
+        """Handle these frames and all later ones without the consumer, which ends.
 
-        Raises `Gone` when the client disconnected meanwhile: then it is the consumer's to clean up.
+        The session must be open.
+
+        Raises `Gone` if the client disconnected meanwhile. Then the consumer must clean up.
         """
         assert self._inbox is not None
         inbox, self._inbox = self._inbox, None
         self._owner, self._handlers = owner, handlers
-        left = [inbox.get_nowait() for _ in range(inbox.qsize())]
+        events = [inbox.get_nowait() for _ in range(inbox.qsize())]
         is_lost = self._socket.fileno() == -1
-        behind, bad = self._frames([one for one in left if one["type"].endswith(".receive")])
-        self._handle(([*frames, *behind], bad))
+        later, bad = self._frames([each for each in events if each["type"].endswith(".receive")])
+        self._handle(([*frames, *later], bad))
         if is_lost:
             raise Gone("the client disconnected")
         self._care.admission.leave(self)
@@ -547,7 +564,7 @@ class SocketLink:
 
 
 class TcpLink(SocketLink):
-    """Raw TCP: frames one after the other."""
+    """Link over raw TCP, which carries consecutive frames."""
 
     __slots__ = ("decoder",)
 
@@ -558,19 +575,19 @@ class TcpLink(SocketLink):
         self._inbox.put_nowait({"type": "tcp.connect"})
 
     def received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Handle bytes from the client."""
         self._events_or_frames([{"type": "tcp.receive", "bytes": data}])
 
     def _decode(self, event: dict[str, Any]) -> list[Frame]:
         return self.decoder.feed(event["bytes"])
 
     async def send(self, event: dict[str, Any]) -> None:
-        """The ASGI application's `send`. Raises `Gone`."""
+        """Raise ValueError: a TCP consumer writes only through its session."""
         raise ValueError(f"unknown event type {event['type']!r}")
 
 
 class WebSocketLink(SocketLink):
-    """WebSocket: each frame, or several binary ones, in a message."""
+    """Link over WebSocket. A message carries one frame, or several binary frames."""
 
     __slots__ = ("_early", "_framing", "response")
 
@@ -579,20 +596,20 @@ class WebSocketLink(SocketLink):
     def __init__(self, care: Care, sock: socket.socket, response: bytes) -> None:
         super().__init__(care, sock)
         self._framing: Framing | None = None
-        self._early = b""  # what came before it was sent
-        self.response = response  # to the upgrade request, until it is sent
+        self._early = b""  # bytes received before the response was sent
+        self.response = response  # to the upgrade request; b"" after it was sent
         assert self._inbox is not None
         self._inbox.put_nowait({"type": "websocket.connect"})
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:
-        """One WebSocket message."""
+        """Return one WebSocket message."""
         return packet(payload, is_text)
 
     def received(self, data: bytes) -> None:
-        """Bytes from the client, those of the closing handshake included.
+        """Handle bytes from the client, including those of the closing handshake.
 
-        Before the upgrade is answered they wait: an answer to a frame must not come first.
+        Bytes before the upgrade's response are kept: a reply to a frame must not precede it.
         """
         if self.response:
             if self._is_open:
@@ -609,20 +626,20 @@ class WebSocketLink(SocketLink):
             self._framing = None
         else:
             self._framing = framing
-        if out and framing.is_open:  # pongs, to pings that may have come inside of a message
+        if out and framing.is_open:  # pongs; their pings may have arrived inside of a message
             self.write(out)
             out = b""
         if messages:
             self._events_or_frames([_event(message) for message in messages])
         if out:
-            self.write(out)  # does nothing behind a goodbye of ours, which answered already
+            self.write(out)  # does nothing after our own goodbye, which was an answer already
         if framing.is_done and self not in self._care.closing and self._socket.fileno() != -1:
-            # Its own end of the stream, or the timeout, closes the socket: closing it while the
-            # peer is still sending would reset the connection and take our close frame along.
+            # The peer's end of the stream, or the timeout, closes the socket. Closing it while
+            # the peer is still sending would reset the connection and lose our close frame.
             self._close_soon()
 
     def refuse(self, response: bytes) -> None:
-        """Answer an upgrade request that cannot be accepted."""
+        """Send the response to an upgrade request that cannot be accepted, then close."""
         self._inbox = None
         self.response = response
         self.write(response)
@@ -644,7 +661,7 @@ class WebSocketLink(SocketLink):
         return [decode_text(text, conf.MAX_CLIENT_BODY)]
 
     async def send(self, event: dict[str, Any]) -> None:
-        """The ASGI application's `send`. Raises `Gone`."""
+        """Accept or close the connection: the ASGI application's `send`. Raises `Gone`."""
         if self._socket.fileno() == -1:
             raise Gone("the client disconnected")
         if event["type"] == "websocket.accept":

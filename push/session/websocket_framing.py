@@ -1,9 +1,9 @@
-"""WebSocket framing (RFC 6455) for sockets of our own, by the sans-I/O code of `websockets`.
+"""WebSocket framing (RFC 6455) for direct links, with the sans-I/O code of `websockets`.
 
-A `websockets` protocol object weighs more than the rest of a session. But one whose last input
-ended with a whole frame and a whole message is as good as new, so an idle session has none:
-whichever session receives something borrows one from the pool, and gives it back when it is idle
-again. A session keeps one only in the middle of a frame, of a fragmented message, or of a close.
+A `websockets` protocol object takes more memory than the rest of a session. After a whole frame
+and a whole message it is in the same state as a new one. So idle sessions have none. A session
+that receives bytes takes one from a pool and returns it when it is idle again. It keeps the object
+only in the middle of a frame, of a fragmented message, or of a close.
 """
 
 import logging
@@ -17,23 +17,23 @@ from websockets.protocol import SERVER, Protocol, State
 from websockets.server import ServerProtocol
 
 logger = logging.getLogger(__name__)
-logger.setLevel(logging.WARNING)  # the library tells of every connection at INFO
+logger.setLevel(logging.WARNING)  # the library logs every connection at INFO
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-POOL_MAX = 64  # protocol objects kept for the next session that receives something
+POOL_MAX = 64  # idle framings kept in the pool
 VERSION = "13"  # of the protocol
 REASON_MAX = 120  # bytes of a close frame's reason: 123 at most with the code (section 5.5)
 
 
 def packet(payload: bytes, is_text: bool) -> bytes:
-    """One unfragmented message, as a server sends it: the same bytes for every session."""
+    """Return one unfragmented, unmasked message: the same bytes for every session."""
     return Frame(Opcode.TEXT if is_text else Opcode.BINARY, payload).serialize(mask=False)
 
 
 def answer_upgrade(
     method: str, path: str, protocol: str, headers: Iterable[tuple[str, str]]
 ) -> tuple[bool, bytes]:
-    """(is it accepted, the HTTP response) for an upgrade request that was parsed already."""
+    """Return (is it accepted?, HTTP response) for a parsed upgrade request."""
     handshake = ServerProtocol(logger=logger)
     request = Request(path, Headers(headers), method, protocol)
     response = handshake.accept(request)
@@ -49,14 +49,14 @@ def answer_upgrade(
 
 
 def refuse_upgrade(status: int, text: str) -> bytes:
-    """The HTTP response that refuses an upgrade."""
+    """Return the HTTP response that refuses an upgrade."""
     handshake = ServerProtocol(logger=logger)
     handshake.send_response(handshake.reject(status, text))
     return b"".join(handshake.data_to_send())
 
 
 class _Server(Protocol):
-    """The server's side of a connection, which a client may close inside of a message."""
+    """Server side of a connection, which accepts a close frame inside a fragmented message."""
 
     def recv_frame(self, frame: Frame) -> None:
         """Process a frame. A close frame may come between two fragments (RFC 6455, 5.4, 5.5.1)."""
@@ -66,23 +66,23 @@ class _Server(Protocol):
 
 
 class Framing:
-    """The framing of one connection, from the first byte of a frame on.
+    """Framing of one connection, from the first byte of a frame on.
 
-    `parts`: frames in the last bytes that were no message by themselves: pings, pongs, closes and
-    unfinished fragments.
+    `parts`: number of frames in the last `feed` that completed no message: pings, pongs, closes
+    and unfinished fragments.
     """
 
     __slots__ = ("_bytes_fed", "_message", "_opcode", "_protocol", "parts")
 
     def __init__(self, message_max: int) -> None:
         self._protocol = _Server(SERVER, max_size=message_max, logger=logger)
-        self._bytes_fed = 0  # not accounted for by whole frames
-        self._message: bytearray | None = None  # the fragments up to now, at most `message_max`
-        self._opcode = Opcode.TEXT  # of the first one
+        self._bytes_fed = 0  # bytes fed beyond the last whole frame
+        self._message: bytearray | None = None  # fragments so far, at most `message_max` bytes
+        self._opcode = Opcode.TEXT  # of the first fragment
         self.parts = 0
 
     def feed(self, data: bytes) -> list[str | bytes]:
-        """The messages that `data` completes. What breaks the protocol fails the connection."""
+        """Return the messages that `data` completes. A protocol violation fails the connection."""
         self._protocol.receive_data(data)
         self._bytes_fed += len(data)
         self.parts = 0
@@ -102,9 +102,9 @@ class Framing:
         return messages
 
     def _join(self, frame: Frame) -> bytes | None:
-        """Return the message that a frame completes, if it does.
+        """Return the message that a frame completes, None if it completes none.
 
-        Fragments become one piece as they come: an empty one costs no memory.
+        Fragments are joined as they arrive, so empty fragments take no memory.
         """
         if frame.opcode not in _DATA:
             return None
@@ -121,11 +121,11 @@ class Framing:
         return whole
 
     def out(self) -> bytes:
-        """What has to be sent now: pongs and close frames."""
+        """Return the bytes that must be sent now: pongs and close frames."""
         return b"".join(self._protocol.data_to_send())
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake, unless the peer has."""
+        """Begin the closing handshake, unless the peer has begun it."""
         if self._protocol.state is State.OPEN:
             text = reason.encode()[:REASON_MAX].decode(errors="ignore")
             try:
@@ -135,42 +135,42 @@ class Framing:
 
     @property
     def is_open(self) -> bool:
-        """Whether neither side has begun to close."""
+        """Return whether neither side has begun to close."""
         return self._protocol.state is State.OPEN
 
     @property
     def is_done(self) -> bool:
-        """Whether the socket should be closed: the closing handshake is over, or never will be."""
+        """Return whether the socket must be closed: the closing handshake has ended or failed."""
         return self._protocol.eof_sent
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is as good as new: between two messages of an open connection.
+        """Return whether the state equals a new one's: between messages of an open connection.
 
-        A frame whose length is written longer than it need be is not recognised; its session
-        keeps its framing, which costs memory alone.
+        After a frame with a non-minimal length this stays False. Then the session keeps its
+        framing, which costs only memory.
         """
         return self._bytes_fed == 0 and self._message is None and self.is_open
 
 
 def _size(frame: Frame) -> int:
-    """Bytes of a client's frame on the wire, its length written as short as can be."""
+    """Return the size in bytes of a client's frame on the wire, with a minimal length field."""
     length = len(frame.data)
     return length + (6 if length < 126 else 8 if length < 65_536 else 14)
 
 
 class FramingPool:
-    """Framings that are as good as new, for whoever receives something."""
+    """Pool of idle framings, for sessions that receive bytes."""
 
     def __init__(self, message_max: int) -> None:
         self._message_max = message_max  # bytes
         self._idle: list[Framing] = []
 
     def take(self) -> Framing:
-        """A framing of its own for one session."""
+        """Return a framing for use by one session."""
         return self._idle.pop() if self._idle else Framing(self._message_max)
 
     def give_back(self, framing: Framing) -> None:
-        """Take back an idle one."""
+        """Return an idle framing to the pool."""
         if len(self._idle) < POOL_MAX:
             self._idle.append(framing)

@@ -1,11 +1,11 @@
-"""Bytes ↔ frames: the protocol without I/O, from the standard library alone.
+"""Bytes ↔ frames: the protocol without I/O. It imports only the standard library.
 
 - `Op`, `FIRST_OWN_OP`, `CloseCode`: the operations, and the one table of close codes.
-- `Frame`, `FrameError`: what is decoded, and the only thing decoding raises.
+- `Frame`, `FrameError`: the result of decoding, and the only error that decoding raises.
 - `Decoder` for a raw TCP stream; `decode_binary`, `decode_text` for one WebSocket message.
 - `encode_binary`, `encode_text` for one frame; `encode_raw`, `encode_text_batch` for a batch
-  of encoded frames; `json_body` for what may stand in a text frame; `disconnect_body` for the
-  body of op 6.
+  of encoded frames.
+- `json_body` for the body of a text frame; `disconnect_body` for the body of op 6.
 
 On a FrameError: handle the good frames in its `frames`, send a DISCONNECT frame with
 `disconnect_body(error.code, error.message)`, close.

@@ -1,24 +1,24 @@
-"""The one table of close codes: what each says, and when a client may come back."""
+"""The one table of close codes: the reason and the reconnect rule of each code."""
 
 import json
 from enum import IntEnum
 from typing import Self
 
-# Clients read this range alone, so that a code added later needs no new client.
+# Clients check only this range, so a code added later needs no new client.
 RECONNECT_CODES = range(4000, 4500)
 
 
 class CloseCode(IntEnum):
-    """Why the server closes a session; also the WebSocket close code.
+    """Reason why the server closes a session; also the WebSocket close code.
 
-    `reason` is the text for the peer, `backoff` the seconds to wait before
-    coming back, 0 for a code after which a client must not come back.
+    `reason`: the text for the peer.
+    `backoff`: seconds a client must wait before it reconnects; 0 if it must not reconnect.
     """
 
     reason: str
     backoff: int
 
-    # The defaults are for type checkers, which take CloseCode(4401) for this call.
+    # The defaults are for type checkers: they treat CloseCode(4401) as this call.
     def __new__(cls, code: int, reason: str = "", backoff: int = 0) -> Self:  # noqa: D102
         member = int.__new__(cls, code)
         member._value_ = code
@@ -36,7 +36,7 @@ class CloseCode(IntEnum):
     EXPIRED = 4402, "the token expired during the session", 1
     REVOKED = 4403, "the token was revoked, or the login has ended", 5
     TOO_MANY_ATTEMPTS = 4428, "too many attempts to authenticate", 60
-    # Longer than the rest: coming back helps only once another session has ended.
+    # Longer than the rest: a retry succeeds only after another session has ended.
     TOO_MANY_SESSIONS = 4429, "too many sessions for this key", 30
 
     BAD_FRAME = 4500, "malformed frame"
@@ -49,14 +49,14 @@ class CloseCode(IntEnum):
 
     @property
     def reconnect(self) -> bool:
-        """Whether the client should come back."""
+        """Return whether the client should reconnect."""
         return self in RECONNECT_CODES
 
 
 def disconnect_body(code: int, reason: str = "") -> bytes:
-    """The body of a DISCONNECT frame: compact JSON, in ASCII.
+    """Return the body of a DISCONNECT frame: compact JSON, in ASCII.
 
-    `reason` defaults to the table's; a code that is not in the table has none.
+    `reason`: "" for the table's; a code that is not in the table has none.
     """
     if not reason and code in CloseCode._value2member_map_:
         reason = CloseCode(code).reason

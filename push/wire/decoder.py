@@ -1,4 +1,4 @@
-"""Bytes and text from a client → frames."""
+"""Decoder: bytes and text from a client → frames."""
 
 import json
 from typing import Any, NoReturn
@@ -18,64 +18,65 @@ from push.wire.frame import (
 INT16 = range(-(2**15), 2**15)
 INT32 = range(-(2**31), 2**31)
 
-# A text message may be longer than its body: a character may be written as six
-# (\u0041), and there are names, numbers and white space around it. Past this
-# many characters it is not worth parsing.
+# A text message may be longer than its body. One character may be written as six (\u0041),
+# and names, numbers and white space surround the body. Longer messages are refused unparsed.
 TEXT_PER_BODY_BYTE = 8
 TEXT_AROUND_BODY = 1024
 
 
 class Decoder:
-    """Frames out of a raw TCP stream, however the network cut it.
+    """Incremental decoder of a raw TCP stream; chunks may end anywhere in a frame.
 
-    One a session, so an idle one holds no buffer.
+    Each session has one, so an idle decoder holds no buffer.
     """
 
-    __slots__ = ("_buffer", "_max_body", "_refusal", "_wanted")
+    __slots__ = ("_buffer", "_bytes_needed", "_max_body", "_refusal")
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body  # bytes
         self._buffer: bytearray | None = None
-        # How many bytes the buffer must hold before looking at it again can help:
-        # without it, a frame that comes a byte at a time would be parsed each time.
-        self._wanted = 0
-        # Not the error itself, whose traceback would lead back here: a cycle a session.
+        # Bytes that the buffer must hold before the next scan. Without this, a frame that
+        # arrives byte by byte would be scanned once a byte.
+        self._bytes_needed = 0
+        # Not the error itself: its traceback refers to this decoder, a reference cycle.
         self._refusal: tuple[CloseCode, str] | None = None
 
     @property
     def pending(self) -> int:
-        """Bytes of an unfinished frame: never more than a header and max_body."""
+        """Return the number of buffered bytes of an unfinished frame.
+
+        It never exceeds the size of a header plus `max_body`.
+        """
         return 0 if self._buffer is None else len(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes.
+        """Return the frames that `data` completes.
 
-        Raises FrameError as soon as the bytes that show a bad frame are there;
-        its `frames` are the good ones before it, which nothing else will hand
-        out. After that every feed raises the same again: where the next frame starts in a
-        broken stream is anybody's guess.
+        Raises FrameError as soon as the bytes received prove a frame bad. Its `frames` are the
+        good frames before it; no other call returns them. Every later call raises the same
+        error again: in a broken stream the start of the next frame is unknown.
         """
         if self._refusal is not None:
             raise FrameError(*self._refusal)
         if self._buffer is not None:
             self._buffer += data
-            if len(self._buffer) < self._wanted:
+            if len(self._buffer) < self._bytes_needed:
                 return []
             data = bytes(self._buffer)
             self._buffer = None
         try:
-            frames, end, wanted = _scan(data, self._max_body)
+            frames, end, bytes_needed = _scan(data, self._max_body)
         except FrameError as error:
             self._refusal = error.code, error.message
             raise
         if end < len(data):
             self._buffer = bytearray(data[end:])
-            self._wanted = wanted
+            self._bytes_needed = bytes_needed
         return frames
 
 
 def decode_binary(message: bytes, max_body: int) -> list[Frame]:
-    """The frames of one binary WebSocket message: one or more, all whole.
+    """Return the frames of one binary WebSocket message: one or more, all whole.
 
     Raises FrameError, with the good frames before the bad one in its `frames`.
     """
@@ -88,11 +89,12 @@ def decode_binary(message: bytes, max_body: int) -> list[Frame]:
 
 
 def decode_text(message: str, max_body: int) -> Frame:
-    """The frame of one text WebSocket message: a JSON object.
+    """Return the frame of one text WebSocket message: a JSON object.
 
-    The frame's body is compact JSON text in UTF-8, and a string keeps its
-    quotes; an absent or null body is empty. Of members with the same name the
-    last counts, as in JavaScript. Raises FrameError and nothing else.
+    The frame's body is compact JSON text in UTF-8; a string keeps its quotes. An absent or
+    null body is empty. Of members with the same name the last counts, as in JavaScript.
+
+    Raises only FrameError.
     """
     if len(message) > TEXT_PER_BODY_BYTE * max_body + TEXT_AROUND_BODY:
         raise FrameError(CloseCode.FRAME_TOO_LARGE)
@@ -101,7 +103,7 @@ def decode_text(message: str, max_body: int) -> Frame:
         content = members.get("body") if isinstance(members, dict) else None
         body = b"" if content is None else _json_bytes(content)
     except (ValueError, RecursionError):
-        # ValueError: not JSON, or a number that Python will not read or write.
+        # ValueError: not JSON, or a number that Python refuses to read or write.
         # RecursionError: the parser and the writer both recurse.
         raise FrameError(CloseCode.BAD_FRAME, "malformed JSON") from None
     if not isinstance(members, dict):
@@ -117,14 +119,17 @@ def decode_text(message: str, max_body: int) -> Frame:
 
 
 def _scan(data: bytes, max_body: int) -> tuple[list[Frame], int, int]:
-    """The whole frames at the start of `data`, and where the first unfinished one
-    begins, and how many bytes that one needs before more can be said of it."""
+    """Return the whole frames at the start of `data`, and the rest's offset and need.
+
+    The second value is the offset of the first unfinished frame. The third is the number of
+    bytes that this frame needs before the next scan, 0 if there is none.
+    """
     frames: list[Frame] = []
     start, size, longest = 0, len(data), HEADER_SIZE + max_body
     try:
         while size - start >= HEADER_SIZE:
             length, header_length, ver, op, seq = HEADER.unpack_from(data, start)
-            # What nearly every frame is, told without a call.
+            # Nearly every frame passes this check, so it costs no function call.
             if header_length != HEADER_SIZE or not HEADER_SIZE <= length <= longest:
                 _check_lengths(length, header_length, max_body)
             end = start + length
@@ -134,16 +139,17 @@ def _scan(data: bytes, max_body: int) -> tuple[list[Frame], int, int]:
             body = data[start + header_length : end]
             frames.append(Frame(ver, op, seq, body, message_id))
             start = end
-        return frames, start, _wanted(data, start, max_body) if start < size else 0
+        return frames, start, _bytes_needed(data, start, max_body) if start < size else 0
     except FrameError as error:
         error.frames = frames
         raise
 
 
-def _wanted(data: bytes, start: int, max_body: int) -> int:
-    """How many bytes a frame with part of a header needs before more can be said of it.
+def _bytes_needed(data: bytes, start: int, max_body: int) -> int:
+    """Return the bytes that a frame with part of a header needs before the next scan.
 
-    Checks what is there, so that a bad length is refused before its frame is waited for.
+    Checks the lengths received so far: a bad length is refused before its frame arrives.
+    Raises FrameError.
     """
     have = len(data) - start
     if have < PACKAGE_LENGTH.size:
@@ -158,7 +164,7 @@ def _wanted(data: bytes, start: int, max_body: int) -> int:
 
 
 def _check_package_length(length: int, max_body: int) -> None:
-    """Raise FrameError when no header could make this package length right."""
+    """Raise FrameError if this package length is invalid with either header length."""
     if length < HEADER_SIZE:
         raise FrameError(CloseCode.BAD_FRAME, "package length is smaller than the header")
     if length > HEADER_V2_SIZE + max_body:
@@ -166,7 +172,7 @@ def _check_package_length(length: int, max_body: int) -> None:
 
 
 def _check_lengths(length: int, header_length: int, max_body: int) -> None:
-    """Raise FrameError unless both lengths are right."""
+    """Raise FrameError unless both lengths are valid."""
     _check_package_length(length, max_body)
     if header_length not in (HEADER_SIZE, HEADER_V2_SIZE):
         raise FrameError(CloseCode.BAD_FRAME, "header length must be 16 or 24")
@@ -184,14 +190,14 @@ def _message_id(data: bytes, start: int) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """Python's parser takes NaN and Infinity, which are not JSON."""
+    """Raise ValueError for NaN and Infinity: Python's parser accepts them, JSON does not."""
     raise ValueError(name)
 
 
-# Made once: json.loads and json.dumps make a new one for each call with options.
+# Created once: json.loads and json.dumps create one for each call with options.
 _parse_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
-# 1e999 is JSON, but parses to infinity: allow_nan=False refuses to write that.
-# What was parsed holds no cycles.
+# 1e999 is JSON, but parses to infinity; allow_nan=False refuses to write infinity.
+# A parsed value holds no cycles, so check_circular is off.
 _write_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
@@ -201,16 +207,16 @@ _write_ascii_json = json.JSONEncoder(
 
 
 def _json_bytes(content: Any) -> bytes:
-    """Compact JSON in UTF-8. Raises ValueError and RecursionError."""
+    """Return compact JSON in UTF-8. Raises ValueError and RecursionError."""
     try:
         return _write_json(content).encode()
     except UnicodeEncodeError:
-        # A surrogate without its other half has no UTF-8: it can only stay escaped.
+        # A lone surrogate has no UTF-8 form, so it must stay escaped.
         return _write_ascii_json(content).encode()
 
 
 def _integer(value: object, allowed: range, message: str) -> int:
-    # Not isinstance: true is an int to Python, and not to JSON.
+    # Not isinstance: Python's True is an int, JSON's true is not.
     if type(value) is not int or value not in allowed:
         raise FrameError(CloseCode.BAD_FRAME, message)
     return value

@@ -1,9 +1,10 @@
-"""Frames → bytes and text for a client.
+"""Encoder: frames → bytes and text for a client.
 
-Each function gives the bytes of one WebSocket message or one TCP write, with
-nothing of a session in them: a hub encodes once and writes them to everyone.
-Numbers out of range raise struct.error or give a frame no client can read; they
-come from the server, so that is a bug of the caller's.
+Each function returns the bytes of one WebSocket message or one TCP write. They contain no
+session data, so a hub encodes once and writes the same bytes to all its sessions.
+
+Numbers out of range raise struct.error or produce a frame that no client can read. Such
+numbers are the caller's bug, because they come from the server.
 """
 
 import json
@@ -25,7 +26,10 @@ def encode_binary(
     ver: int = 1,
     id: int = 0,  # noqa: A002
 ) -> bytes:
-    """A frame for raw TCP or a binary WebSocket; an `id` gives it the longer header."""
+    """Return a frame for raw TCP or a binary WebSocket.
+
+    `id`: the message id, which needs the longer header; 0 for none.
+    """
     if id:
         length = HEADER_V2_SIZE + len(body)
         return HEADER_V2.pack(length, HEADER_V2_SIZE, ver, op, seq, id) + body
@@ -39,19 +43,18 @@ def encode_text(
     ver: int = 1,
     id: int = 0,  # noqa: A002
 ) -> bytes:
-    """A frame for a text WebSocket: a JSON array of one object, in UTF-8.
+    """Return a frame for a text WebSocket: a JSON array of one object, in UTF-8.
 
-    `body` must be JSON text already (see json_body), and goes in byte for byte;
-    an empty one becomes `{}`.
+    `body`: JSON text (see json_body), inserted byte for byte; an empty body becomes `{}`.
     """
     if id:
-        # A string: JavaScript's numbers are exact up to 2**53 only.
+        # A string: JavaScript's numbers are exact only up to 2**53.
         return _TEXT_WITH_ID % (ver, op, seq, id, body or b"{}")
     return _TEXT % (ver, op, seq, body or b"{}")
 
 
 def json_body(body: bytes, is_json: bool) -> bytes:
-    """What stands for `body` in a text frame: itself when it is JSON, else a JSON string.
+    """Return `body` as JSON for a text frame: unchanged if `is_json`, else a JSON string.
 
     Bytes that are not UTF-8 become U+FFFD in that string.
     """
@@ -61,11 +64,11 @@ def json_body(body: bytes, is_json: bool) -> bytes:
 
 
 def encode_raw(frames: list[bytes]) -> bytes:
-    """A batch for a binary WebSocket: one RAW frame around frames from encode_binary."""
+    """Return a batch for a binary WebSocket: one RAW frame around frames of encode_binary."""
     return encode_binary(Op.RAW, 0, b"".join(frames))
 
 
 def encode_text_batch(objects: list[bytes]) -> bytes:
-    """A batch for a text WebSocket: one array of what encode_text put in an array each."""
-    # The brackets are cut off and nothing is parsed: this runs once a batch and kind.
+    """Return a batch for a text WebSocket: the results of encode_text as one array."""
+    # Cutting off the brackets needs no parsing; this runs once a batch and kind.
     return b"[%b]" % b",".join([text[1:-1] for text in objects])

@@ -1,4 +1,4 @@
-"""What a frame is, how its binary header is laid out, and what a wrong one raises."""
+"""The frame, the layout of its binary header, and the error for a bad frame."""
 
 import struct
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from push.wire.codes import CloseCode
 
 # Package length, header length, ver, op, seq: big-endian, no padding.
 HEADER = struct.Struct(">ihhii")
-# Ver 2 puts the message id after them.
+# Ver 2 appends the message id.
 HEADER_V2 = struct.Struct(">ihhiiq")
-# Parts of those, for a header that has not all arrived or that goes on.
+# Parts of those, for a header that has arrived only in part or is the longer one.
 PACKAGE_LENGTH = struct.Struct(">i")
 BOTH_LENGTHS = struct.Struct(">ih")
 MESSAGE_ID = struct.Struct(">q")
@@ -30,12 +30,12 @@ class Frame(NamedTuple):
 
 
 class FrameError(ValueError):
-    """The peer sent what is not a frame; its session must be closed with `code`.
+    """Error for bytes that are not a frame; the caller must close the session with `code`.
 
-    `code` is BAD_FRAME or FRAME_TOO_LARGE. `message` is for the peer: short
-    enough for a WebSocket close frame, and never made of what the peer sent.
-    `frames` are the good frames that came before the bad one in the same bytes:
-    handle them, then close.
+    `code`: BAD_FRAME or FRAME_TOO_LARGE.
+    `message`: text for the peer, short enough for a WebSocket close frame. It never contains
+    bytes that the peer sent.
+    `frames`: the good frames before the bad one in the same bytes; handle them, then close.
     """
 
     def __init__(self, code: CloseCode, message: str = "", frames: Sequence[Frame] = ()) -> None:

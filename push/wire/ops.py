@@ -1,15 +1,14 @@
-"""The operations a frame may carry."""
+"""The operations that a frame may carry."""
 
 from enum import IntEnum
 
-FIRST_OWN_OP = 1000  # an application's own ops; the ones below belong to the protocol
+FIRST_OWN_OP = 1000  # lowest op of an application; the protocol owns the ops below
 
 
 class Op(IntEnum):
-    """Numbers from goim, which clients already speak; 18 to 22 are ours.
+    """Operation of a frame. The numbers are goim's, for its clients; 18 to 22 are imgo's own.
 
-    A reply's number is its request's plus one, except that SEND is answered
-    with MESSAGE and that ACK has no answer.
+    A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no reply.
     """
 
     HANDSHAKE = 0

@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: how a proxy of raw TCP says where a client is.
+"""Parser of PROXY protocol headers, versions 1 and 2: the client's address behind a TCP proxy.
 
-Source: haproxy's doc/proxy-protocol.txt, section 2. A header is read once, in front of all else;
-what is wrong is known at the first byte that is.
+Source: haproxy's doc/proxy-protocol.txt, section 2. A connection has one header, before any other
+byte. A bad header is refused at its first wrong byte.
 """
 
 import ipaddress
@@ -11,18 +11,23 @@ from typing import NamedTuple
 V1_START, V1_MAX = b"PROXY ", 107  # bytes, with the line end
 V2_START = b"\r\n\r\n\0\r\nQUIT\n"
 V2_HEAD = 16  # bytes: the start, version and command, family, and the length of the rest
-V2_MAX = 4_096  # bytes of that rest: the addresses, and what proxies add about TLS
+V2_MAX = 4_096  # bytes of that rest: the addresses, and TLVs of proxies, such as those about TLS
 LOCAL, PROXY = 0x20, 0x21  # version 2 with its commands
 SIZES = {0x11: 4, 0x21: 16}  # bytes of an address: TCP over IPv4, over IPv6
 _V1 = re.compile(rb"PROXY TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})")
 
 
 class ProxyError(ValueError):
-    """Bytes that are no header of the PROXY protocol."""
+    """Error for bytes that are no header of the PROXY protocol."""
 
 
 class ProxyHeader(NamedTuple):
-    """A header: how long it is, and where the client is; "" if the proxy speaks for itself."""
+    """A parsed header.
+
+    `size`: its length in bytes.
+    `address`, `port`: the client's; "" and 0 if the header names no TCP client, such as LOCAL,
+    with which a proxy connects for itself.
+    """
 
     size: int
     address: str = ""
@@ -50,10 +55,10 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
     size = len(line) + len(end)
     if line == b"PROXY UNKNOWN" or line.startswith(b"PROXY UNKNOWN "):
         return ProxyHeader(size)
-    found = _V1.fullmatch(line)
-    if found is None:
+    match = _V1.fullmatch(line)
+    if match is None:
         raise ProxyError("a header of version 1 names a family, two addresses and two ports")
-    version, source, _, port, _ = found.groups()
+    version, source, _, port, _ = match.groups()
     try:
         address = ipaddress.ip_address(source.decode())
     except ValueError:
@@ -67,18 +72,18 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < V2_HEAD:
         return None
     command, family = data[12], data[13]
-    rest = int.from_bytes(data[14:16], "big")
+    rest_size = int.from_bytes(data[14:16], "big")
     if command not in (LOCAL, PROXY):
         raise ProxyError("the version is not 2, or the command is unknown")
-    if rest > V2_MAX:
+    if rest_size > V2_MAX:
         raise ProxyError(f"a header of version 2 has at most {V2_MAX} bytes behind its first 16")
-    if len(data) < V2_HEAD + rest:
+    if len(data) < V2_HEAD + rest_size:
         return None
     size = SIZES.get(family, 0)
     if command == LOCAL or not size:
-        return ProxyHeader(V2_HEAD + rest)
-    if rest < 2 * size + 4:
+        return ProxyHeader(V2_HEAD + rest_size)
+    if rest_size < 2 * size + 4:
         raise ProxyError("the header is too short for its addresses")
     address = ipaddress.ip_address(data[V2_HEAD : V2_HEAD + size])
     port = int.from_bytes(data[V2_HEAD + 2 * size : V2_HEAD + 2 * size + 2], "big")
-    return ProxyHeader(V2_HEAD + rest, str(address), port)
+    return ProxyHeader(V2_HEAD + rest_size, str(address), port)
