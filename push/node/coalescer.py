@@ -23,7 +23,15 @@ from imgo_site.logs import note_push
 from push.bus.background_tasks import Background
 from push.metrics.definitions import DELIVERY_SECONDS
 from push.node.reach_counts import ReachCounts
-from push.session.session import PACKET_KINDS, Batch, Outgoing, Session, deliveries, frames_written
+from push.session.session import (
+    PACKET_KINDS,
+    Batch,
+    Outgoing,
+    PacketKind,
+    Session,
+    deliveries,
+    frames_written,
+)
 from push.wire import FIRST_OWN_OP
 
 logger = logging.getLogger(__name__)
@@ -195,7 +203,7 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
     shared bytes without another call of Python's; all others take the long way, `deliver`.
     """
     packets = message.packets
-    late: list[int] = []  # kinds of those that take the long way, and are counted there
+    late: list[PacketKind] = []  # of those that take the long way, and are counted there
     receipt = message.id if message.key else 0
     for session in sessions:
         packet = packets[session.packet_kind]
@@ -217,7 +225,9 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
     _count(sessions, late, packets)
 
 
-def _count(sessions: Sequence[Session], late: list[int], packets: list[bytes | None]) -> None:
+def _count(
+    sessions: Sequence[Session], late: list[PacketKind], packets: list[bytes | None]
+) -> None:
     """Count the frames of a call, at no cost for each where all sessions are of one kind."""
     if len(late) == len(sessions):
         return

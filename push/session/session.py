@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NewType, Protocol
 
 from push.wire import (
     FIRST_OWN_OP,
@@ -86,8 +86,9 @@ class Keeper(Protocol):
         """Return the number of sessions in the room of a goim client's session."""
 
 
-# 3 kinds × (without an id, with an id, in op 9) × (wrapped or not).
-PACKET_KINDS = 18
+# Index of one of the packets of a message: see `packet_kind_of`.
+PacketKind = NewType("PacketKind", int)
+PACKET_KINDS = 18  # 3 kinds × (without an id, with an id, in op 9) × (wrapped or not)
 TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
 
 # Frames with messages that this process has written, by kind of packet. Plain numbers, because
@@ -95,6 +96,16 @@ TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
 frames_written = [0] * PACKET_KINDS
 # One number: the messages in those frames, once for each session, without dashboard updates.
 deliveries = [0]
+
+
+def packet_kind_of(kind: Kind, *, acks: bool, gets_raw: bool, wraps: bool) -> PacketKind:
+    """Return which packet of a message a session gets.
+
+    `acks`: its frames have an id (version 2). `gets_raw`: its messages come in op 9. `wraps`: its
+    link frames the payload. At most one of `acks` and `gets_raw` is set.
+    """
+    form = 1 if acks else 2 if gets_raw else 0
+    return PacketKind(kind + 3 * form + 9 * wraps)
 
 
 class Outgoing:
@@ -242,8 +253,8 @@ class Session:
         self.accepts = None if accepts is None else shared(accepts)
         # goim's client, which gets goim's bodies of replies; JSON frames cannot carry them.
         self.is_goim = is_goim and kind is not Kind.TEXT
-        # Index of this session's packet in `Outgoing.packets`: see PACKET_KINDS.
-        self.packet_kind = kind + 3 * (acks or 2 * self.gets_raw) + 9 * link.wraps
+        # Index of this session's packet in `Outgoing.packets`.
+        self.packet_kind = packet_kind_of(kind, acks=acks, gets_raw=self.gets_raw, wraps=link.wraps)
         self.rooms: set[str] = set()
         self.change_room = ""  # the room that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
