@@ -1,8 +1,9 @@
 """imgo's own settings: one dataclass with every name, its default, its unit and its reason.
 
-Read them as `conf.HEARTBEAT_TIMEOUT`. A value comes from the environment variable `IMGO_<NAME>`
-if that is not empty, else from the `IMGO` dictionary of Django's settings, else from the default
-below. It is read once, and again after Django's `setting_changed` signal.
+Read them as `conf.HEARTBEAT_TIMEOUT`. A value comes from the first of these that has it: the
+environment variable `IMGO_<NAME>`, the `IMGO` dictionary of Django's settings, the default below.
+An empty variable counts as unset. A value is read once, and again after Django's
+`setting_changed` signal.
 """
 
 import os

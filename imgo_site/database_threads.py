@@ -1,8 +1,8 @@
 """Database threads: a few threads of a node, each with a permanent database connection.
 
-There are three groups, so that no kind of work waits for another: queries of logins, the work of
-open sessions (receipts, revocations, recovery), and jobs of the whole cluster. API threads cannot
-do this work. Django closes their connections at the end of each request, and they share a pool.
+There are three groups, so that no kind of work waits for another. They run the queries of logins,
+the work of open sessions (receipts, revocations, recovery), and jobs of the whole cluster. API
+threads keep no connection: Django closes it at the end of each request, and they share a pool.
 """
 
 import asyncio

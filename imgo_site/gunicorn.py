@@ -5,8 +5,8 @@ It adds three things to gunicorn's defaults:
 - a higher limit for long queries
 - shared metrics of all its processes, in the directory `PROMETHEUS_MULTIPROC_DIR` or, without
   that variable, in a temporary one
-- a format for the access log, if that is enabled: with the id of each request, and without
-  queries, because old tools send their API key in the query
+- a format for the access log, if that is enabled, with the id of each request. It omits the
+  query, in which old tools send their API key.
 """
 
 import os

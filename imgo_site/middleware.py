@@ -19,8 +19,8 @@ access = logging.getLogger("imgo.access")
 HEADER = "X-Request-ID"
 SECRET_PARAMETERS = frozenset({"apikey", "token"})
 # Before Python 3.11.10 and 3.12.6 the time to parse cookies grows with the square of the number of
-# their backslashes (CVE-2024-7592): 64 KiB of them take 40 s, this many 0.02 s. Cookies of Django's
-# messages have about a hundred. The cookies of a request with more are ignored.
+# their backslashes (CVE-2024-7592). 64 KiB of them take 40 s, this many 0.02 s. Cookies of Django's
+# messages have some hundred. The cookies of a request with more than this are ignored.
 COOKIE_ESCAPES_MAX = 1_000
 FILE_PIECE = 64 * 1024  # bytes of a file in memory at a time, for each request on ASGI
 

@@ -2,7 +2,7 @@
 
 Callers are synchronous: Celery tasks and API views. The layer belongs to an event loop. In a node
 that is the server's loop, because the in-process layer exists only there. A worker or an API
-process keeps one loop in a thread of its own: `async_to_sync` would create a loop and a Redis pool
+process keeps one loop in a thread of its own. `async_to_sync` would create a loop and a Redis pool
 for each call.
 """
 

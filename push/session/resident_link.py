@@ -2,7 +2,7 @@
 
 It works with any ASGI server. The link counts and bounds the waiting bytes, one task a session
 sends them, and a receipt is given when `send` returns. A return of `send` guarantees no more than
-the server does: stock Daphne and uvicorn buffer any number of bytes for a client that does not
+the server does. Stock Daphne and uvicorn buffer any number of bytes for a client that does not
 read.
 """
 

@@ -190,8 +190,9 @@ class Session:
 
     After `release` a live copy of a replayed message may still arrive. So the session remembers
     the replayed ids until `forget_replayed`. A live message of the key goes to
-    `Keeper.deliver_late` if the replay has overtaken it: its id is below the last replayed id,
-    and it was not replayed. The node then holds the session until it has checked the message.
+    `Keeper.deliver_late` if the replay has overtaken it. That is, its id is below the last
+    replayed id, and it was not replayed. The node then holds the session until it has checked
+    the message.
 
     A session with `acks` acknowledges ids with op 22. For other sessions a message is settled
     when the kernel has accepted its bytes: `sent` reports that.

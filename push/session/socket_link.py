@@ -37,8 +37,8 @@ CLOSE_TIMEOUT = 2.0  # seconds for a peer to answer a close
 # Bytes read of a peer in that time. A peer that sends more gets a reset.
 CLOSING_BYTES = 1024 * 1024
 
-# Reasons why reading pauses, a bit mask: the consumer lags behind, a handler runs, the client
-# sends too fast, the upgrade request is not answered yet.
+# Bit mask of reasons why reading pauses: the consumer lags behind, a handler runs, the client
+# sends too fast, the upgrade request has no response yet.
 LAGS, HANDLES, RACES, UPGRADES = 1, 2, 4, 8
 
 
@@ -176,8 +176,9 @@ class SocketLink:
     Reading: `_pauses` holds the reasons why the socket is not read; it is read if there are none.
     Events go to the consumer until `adopt`, and to the frame handlers after it.
 
-    Closing: `close` writes the goodbye and ends our side of the stream. The link then waits for
-    the peer's end, within the limits of `Farewell`. `lose` closes the socket and frees everything.
+    Closing: `close` writes the closing bytes and ends our side of the stream. The link then waits
+    for the peer's end, within the limits of `Farewell`. `lose` closes the socket and frees
+    everything.
     """
 
     __slots__ = (
@@ -339,13 +340,13 @@ class SocketLink:
         self.close(CloseCode.SLOW_READER, CloseCode.SLOW_READER.reason)
 
     def close(self, code: int, reason: str) -> None:
-        """Write the goodbye after earlier writes, then close. Only the first call counts."""
+        """Write the closing bytes after earlier writes, then close. Only the first call counts."""
         if self._is_open:
             count_close(code)
-            self._goodbye(code, reason)
+            self._write_closing(code, reason)
             self._close_soon()
 
-    def _goodbye(self, code: int, reason: str) -> None:
+    def _write_closing(self, code: int, reason: str) -> None:
         """Write the transport's closing bytes, if it has any."""
 
     def _close_soon(self) -> None:
@@ -632,7 +633,7 @@ class WebSocketLink(SocketLink):
         if messages:
             self._events_or_frames([_event(message) for message in messages])
         if out:
-            self.write(out)  # does nothing after our own goodbye, which was an answer already
+            self.write(out)  # does nothing after our own close frame, which was an answer already
         if framing.is_done and self not in self._care.closing and self._socket.fileno() != -1:
             # The peer's end of the stream, or the timeout, closes the socket. Closing it while
             # the peer is still sending would reset the connection and lose our close frame.
@@ -645,7 +646,7 @@ class WebSocketLink(SocketLink):
         self.write(response)
         self._close_soon()
 
-    def _goodbye(self, code: int, reason: str) -> None:
+    def _write_closing(self, code: int, reason: str) -> None:
         framing = self._framing = self._framing or self._care.framings.take()
         if self.response:
             self.write(refuse_upgrade(403, f"{reason}\n"))
