@@ -1,8 +1,9 @@
-"""accept_push: the only door to pushing, for the API, for Python callers and for commands.
+"""accept_push: the only entry to pushing, for the API, for Python callers and for commands.
 
-One call is one transaction, also for many pushes. It stores each message, a pending row for every
-key that it is for, and an outbox row for every partition that has to fan it out; when it commits,
-those partitions are woken. So what is answered is stored, and what is rolled back was never sent.
+One call is one transaction, also for many pushes. The transaction stores each message, a pending
+row for each of its keys, and an outbox row for each partition that must fan it out. After the
+commit, the workers of those partitions are woken. So an accepted push is stored, and a push that is
+rolled back was never sent.
 """
 
 import json
@@ -41,8 +42,12 @@ class Push:
     Exactly one of `keys`, `room` and `to_all` is set. Raises `BadRequest` or `TooLarge` for a push
     that cannot be accepted.
 
-    `body`: bytes as they are sent; `is_json` says whether they are JSON text. `ttl`: seconds,
-    None for the default. `store`: keep it for keys that are not there; rooms are live only.
+    `body`: bytes as they are sent.
+    `is_json`: whether `body` is JSON text.
+    `ttl`: seconds; None for the default.
+    `store`: store the message for keys that are not connected. Only pushes to keys are stored.
+    `dedupe_id`: "" for none.
+    `ensure`: queue the message instead of dropping it if a group is busy.
     """
 
     body: bytes
@@ -83,12 +88,12 @@ class Push:
 
     @property
     def is_stored(self) -> bool:
-        """Whether keys that do not get it now get it later."""
+        """Whether keys that do not receive the message now receive it later."""
         return self.store and bool(self.keys)
 
 
 def check_op(op: int, name: str = "op") -> None:
-    """Raise `BadRequest` if a push cannot carry this op. `name`: the caller's word for it."""
+    """Raise `BadRequest` if a push cannot carry this op. `name`: the caller's name for it."""
     if op != Op.MESSAGE and not FIRST_OWN_OP <= op <= INT32_MAX:
         rule = f"{int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}"
         raise BadRequest(f"{name} must be {rule}, not {op}.")
@@ -101,18 +106,23 @@ def _check_room(room: str) -> None:
 
 
 def accept_push(push: Push, by: str = "") -> int:
-    """Accept one push; returns the message's id. See `accept_pushes`."""
+    """Accept one push and return the message's id. See `accept_pushes`."""
     return accept_pushes([push], by)[0]
 
 
 def accept_pushes(pushes: Sequence[Push], by: str = "", origins: Sequence[str] = ()) -> list[int]:
     """Accept all of these pushes or none, and return the messages' ids in their order.
 
-    `by` names the caller: dedupe ids are its own. `origins`: the request and the trace of each
-    push (`imgo_site/origin.py`); without it, those of this call. When this returns outside of a
-    transaction, everything is committed; inside of one, when that commits. Raises `Unavailable` if
-    nothing was accepted because the database failed, and `OutcomeUnknown` if the database did not
-    say whether it committed: never inside of a transaction, whose own commit decides.
+    `by`: the caller's name, to which dedupe ids belong; "" for none.
+    `origins`: the request and the trace of each push (`imgo_site/origin.py`); empty for those of
+    this call.
+
+    When this returns, the pushes are committed. Inside a transaction of the caller, they are
+    committed with that transaction.
+
+    Raises `Unavailable` if nothing was accepted because the database failed; `BadRequest` for a
+    `by` that is too long; `OutcomeUnknown` if it is not known whether the database has committed.
+    The last is never raised inside a transaction of the caller, whose own commit decides.
     """
     if len(by) > CALLER_MAX:
         raise BadRequest(f"A caller's name has at most {CALLER_MAX} characters.")
@@ -122,7 +132,7 @@ def accept_pushes(pushes: Sequence[Push], by: str = "", origins: Sequence[str] =
     except OutcomeUnknown:
         raise OutcomeUnknown(all(push.dedupe_id for push in pushes)) from None
     except IntegrityError:
-        raise  # a bug: what may collide is handled by the statement
+        raise  # a bug: the statement handles all expected collisions
     except DatabaseError as error:
         logger.error("pushes were not accepted, the database failed: %s", error)
         raise Unavailable("The database cannot be reached; nothing was accepted.") from error
@@ -130,7 +140,7 @@ def accept_pushes(pushes: Sequence[Push], by: str = "", origins: Sequence[str] =
 
 def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int]:
     """Store each dedupe id's first push, and return the ids in the order of `pushes`."""
-    places: list[int] = []  # of each push, in `messages`
+    places: list[int] = []  # the index in `messages` of each push
     known: dict[str, int] = {}
     messages: list[NewMessage] = []
     for push, origin in zip(pushes, origins, strict=True):
@@ -148,7 +158,7 @@ def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int
     if new := [(message, message_id) for message, message_id, is_new in rows if is_new]:
         due = {partition for message, _ in new for partition in message.partitions}
         transaction.on_commit(partial(wake, due))
-        transaction.on_commit(partial(_note, new))
+        transaction.on_commit(partial(_record_accepted, new))
     return [stored.ids[place] for place in places]
 
 
@@ -174,8 +184,8 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
     )
 
 
-def _note(messages: Sequence[tuple[NewMessage, int]]) -> None:
-    """Count committed messages, and log them if the log is to name pushes."""
+def _record_accepted(messages: Sequence[tuple[NewMessage, int]]) -> None:
+    """Count committed messages, and log them if pushes are logged."""
     for message, message_id in messages:
         metrics.PUSHES.labels("key" if message.audience == "keys" else message.audience).inc()
         note_push(message_id, "accepted", request_of(message.origin))
@@ -185,9 +195,9 @@ def _note(messages: Sequence[tuple[NewMessage, int]]) -> None:
 
 
 def encode_body(body: Any) -> tuple[bytes, bool]:
-    """(bytes, is it JSON) of a body: bytes as they are, anything else as JSON.
+    """Return (bytes, whether they are JSON) of a body: bytes as they are, other values as JSON.
 
-    Raises `BadRequest` for what JSON cannot express.
+    Raises `BadRequest` for a value that JSON cannot express.
     """
     if isinstance(body, bytes):
         return body, is_json(body)
@@ -201,12 +211,15 @@ def encode_body(body: Any) -> tuple[bytes, bool]:
 
 
 def push_to_key(key: str, body: Any, **options: Any) -> int:
-    """Push to every session of `key`; kept for it when there is none. Returns the id.
+    """Push to every session of `key`, and store the message if there is none. Return its id.
 
-    `body`: bytes as they are, anything else as JSON. Options: `ttl` (seconds), `store` (False:
-    only for who is connected now), `op`, `dedupe_id`, `by` (the name that dedupe ids belong to).
-    Inside a transaction nothing leaves before it commits. Raises `BadRequest`, `TooLarge`,
-    `Unavailable` (nothing was accepted), `OutcomeUnknown`.
+    `body`: bytes are sent as they are, other values as JSON.
+    Options: `ttl` (seconds), `store` (False: only for sessions connected now), `op`, `dedupe_id`,
+    `by` (the name that dedupe ids belong to).
+
+    Inside a transaction, nothing is sent before it commits.
+
+    Raises `BadRequest`, `TooLarge`, `Unavailable` (nothing was accepted), `OutcomeUnknown`.
     """
     return push_to_keys([key], body, **options)
 
@@ -217,12 +230,12 @@ def push_to_keys(keys: Iterable[str], body: Any, **options: Any) -> int:
 
 
 def push_to_room(room: str, body: Any, **options: Any) -> int:
-    """Push to the sessions that are in `room` now. Like `push_to_key`, but never stored."""
+    """Push to all sessions that are in `room` now. Like `push_to_key`, but never stored."""
     return _push(body, room=room, **options)
 
 
 def push_to_all(body: Any, **options: Any) -> int:
-    """Push to every session that is connected now. Like `push_to_key`, but never stored."""
+    """Push to all sessions that are connected now. Like `push_to_key`, but never stored."""
     return _push(body, to_all=True, **options)
 
 

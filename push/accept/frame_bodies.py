@@ -1,4 +1,4 @@
-"""Bodies of clients' frames as Python values, and Python values as bodies of replies."""
+"""Conversion of clients' frame bodies to Python values, and of Python values to reply bodies."""
 
 from json import dumps, loads
 from typing import Any, NoReturn
@@ -9,7 +9,7 @@ from push.wire import json_body
 
 
 def body_value(body: bytes) -> Any:
-    """The JSON value where `body` is JSON, else text, else the bytes."""
+    """Return the JSON value of `body` if it is JSON, else its text, else the bytes."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -21,7 +21,9 @@ def body_value(body: bytes) -> Any:
 
 
 def room_name(body: bytes) -> str:
-    """The room that a frame names: bare, or as a JSON string or number; "" when there is none.
+    """Return the room that a frame names, or "" for none.
+
+    `body`: the bare name, or a JSON string or number.
 
     Raises `BadRequest`.
     """
@@ -36,7 +38,9 @@ def room_name(body: bytes) -> str:
 
 
 def ops_of(body: bytes) -> tuple[int, ...]:
-    """The ops that a frame names: with commas between them, as goim has it, or a JSON list.
+    """Return the ops that a frame names.
+
+    `body`: numbers separated by commas, as in goim, or a JSON list.
 
     Raises `BadRequest`.
     """
@@ -62,9 +66,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def reply_body(answer: Any) -> bytes:
-    """Return what the receiver returned, as JSON.
+    """Return the receiver's answer as JSON.
 
-    Raises what the encoder raises, also for numbers that JSON has not: NaN and the infinities.
+    Raises what the encoder raises. It refuses NaN and the infinities, which JSON does not have.
     """
     if answer is None:
         return b"{}"
@@ -74,6 +78,6 @@ def reply_body(answer: Any) -> bytes:
 
 
 def error_body(error: ImgoError) -> bytes:
-    """The body of a reply that says what was wrong."""
+    """Return the body of a reply that reports an error."""
     value = {"error": {"code": error.code, "message": error.message}}
     return dumps(value, separators=(",", ":")).encode()

@@ -1,12 +1,18 @@
-"""Group commit: requests that push at the same time share one transaction.
+"""Group commit: concurrent pushes share one transaction.
 
-The first becomes the leader of a group of its own. Those that come while its transaction is under
-way wait, and are the next group, led by the first of them. Nobody waits for company: alone, a
-push is accepted at once; under load a group has about as many pushes as the server has threads,
-and its statement and its task cost little more than those of one push.
+A thread that pushes while no transaction is under way leads a group of its own. Threads that push
+meanwhile wait. When the transaction ends, the thread that has waited longest leads the next group.
+It takes the waiting pushes of its caller, because dedupe ids belong to a caller.
 
-A leader's time is bounded by the limits of its statements. A follower has a deadline of its own:
-until a leader has taken its push into a transaction, it can take it back.
+No thread waits for others to join: a single push is accepted at once. Under load, a group has about
+as many pushes as the server has threads. Its statement and its task cost little more than those of
+one push.
+
+A leader's time is bounded by the limits of its statements. A follower has a deadline of its own. It
+takes its push back at the deadline, unless a leader has the push in its transaction already.
+
+After a failure of the database, one leader at a time tries again. Followers wait for it for only
+`HOPE` seconds, so that they do not occupy all threads of the server.
 """
 
 import threading
@@ -22,15 +28,15 @@ from imgo_site.origin import current_origin
 from push.accept.accept import Push, accept_push, accept_pushes
 
 GROUP_MAX = 500  # pushes in one transaction
-# Times DATABASE_TIMEOUT: a leader's connection and statement, its commit, and the question what
-# became of that.
+# Times DATABASE_TIMEOUT: for a leader's connection and statement, its commit, and the query for the
+# outcome of a lost commit.
 LEADER_SHARE = 4
-HOPE = 0.5  # seconds for a leader after one that failed; others are refused after them
+HOPE = 0.5  # seconds for a leader that follows a failed one; after them, other pushes are refused
 TOO_SLOW = "The database is too slow; nothing was accepted."
 
 
 class _Waiting:
-    """One push, and what became of it. The lock guards `is_taken` and `leads`."""
+    """One push and its outcome. The lock of `GroupCommit` guards `is_taken` and `leads`."""
 
     __slots__ = ("began", "by", "error", "id", "is_taken", "leads", "origin", "push", "ready")
 
@@ -41,36 +47,36 @@ class _Waiting:
         self.began = time.monotonic()
         self.id = 0
         self.error: Exception | None = None
-        self.is_taken = False  # by a leader, into its transaction
+        self.is_taken = False  # a leader has it in its transaction
         self.leads = False
-        self.ready = threading.Event()  # it is settled, or it leads
+        self.ready = threading.Event()  # it has an outcome, or it leads
 
 
 class GroupCommit:
-    """Accepts pushes of many threads in groups."""
+    """Group commit for the threads of one process."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew in a forked child: whoever led or waited is a thread of the parent."""
+        """Reset the state. In a forked child, the leader and the followers are not there."""
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
-        self._is_busy = False
-        self._is_failing = False  # the last transaction was not made: the database failed
-        self._led = 0.0  # monotonic seconds, at which the leader began
+        self._is_busy = False  # there is a leader
+        self._is_failing = False  # the database failed the last transaction
+        self._led = 0.0  # when the last leader began, monotonic seconds
 
     def accept(self, push: Push, by: str = "") -> int:
         """Accept a push together with those of other threads. Raises as `accept_push` does."""
         if connection.in_atomic_block:
-            return accept_push(push, by)  # the transaction around it decides
+            return accept_push(push, by)  # the caller's transaction decides
         with tracing.span("imgo.accept"):
             return self._accept(_Waiting(push, by))
 
     def _accept(self, mine: _Waiting) -> int:
         with self._lock:
-            # One push at a time finds out whether it still fails; others must not take all of
-            # the server's threads for as long as that one waits.
+            # Only the leader waits to find out whether the database still fails. Others must not
+            # occupy all threads of the server for as long.
             if self._is_failing and self._is_busy and mine.began - self._led > HOPE:
                 raise Unavailable(TOO_SLOW)
             self._waiting.append(mine)
@@ -85,7 +91,11 @@ class GroupCommit:
         return mine.id
 
     def _wait_longer(self, mine: _Waiting) -> None:
-        """Take the push back, or wait for the leader that has it in its transaction."""
+        """Take the push back, or wait for the leader that has it in its transaction.
+
+        Return without an error if the push leads or has an outcome by now.
+        Raises `Unavailable` for a push taken back; `OutcomeUnknown` if the leader does not end.
+        """
         with self._lock:
             if mine.leads or mine.error is not None:
                 return
@@ -101,29 +111,29 @@ class GroupCommit:
             _settle(group)
         finally:
             for one in group:
-                if not one.id and one.error is None:  # this thread is being ended
+                if not one.id and one.error is None:  # the leader's thread is being ended
                     one.error = OutcomeUnknown(bool(one.push.dedupe_id))
             with self._lock:
                 self._is_failing = isinstance(group[0].error, Unavailable | OutcomeUnknown)
-                tired = self._refuse_tired() if self._is_failing else []
-                following = self._waiting[:1]
-                self._is_busy = bool(following)
-                for one in following:
+                overdue = self._refuse_overdue() if self._is_failing else []
+                next_leaders = self._waiting[:1]
+                self._is_busy = bool(next_leaders)
+                for one in next_leaders:
                     one.leads = True
-            for one in (*group, *tired, *following):
+            for one in (*group, *overdue, *next_leaders):
                 one.ready.set()
 
-    def _refuse_tired(self) -> list[_Waiting]:
-        """Refuse the pushes that have waited for long for a database that has just failed."""
+    def _refuse_overdue(self) -> list[_Waiting]:
+        """Refuse pushes that have waited for half of DATABASE_TIMEOUT; return them."""
         latest = time.monotonic() - conf.DATABASE_TIMEOUT / 2
-        tired = [one for one in self._waiting if one.began < latest]
+        overdue = [one for one in self._waiting if one.began < latest]
         self._waiting = [one for one in self._waiting if one.began >= latest]
-        for one in tired:
+        for one in overdue:
             one.error = Unavailable(TOO_SLOW)
-        return tired
+        return overdue
 
     def _take(self) -> list[_Waiting]:
-        """Take the pushes of the first one's caller out of those that wait."""
+        """Take a group: the longest waiting push, and others of the same caller."""
         with self._lock:
             by = self._waiting[0].by
             self._led = time.monotonic()
@@ -139,11 +149,11 @@ def _settle(group: list[_Waiting]) -> None:
         ids = accept_pushes([one.push for one in group], group[0].by, [one.origin for one in group])
     except Unavailable as error:
         for one in group:
-            one.error = Unavailable(error.message)  # each raises its own, with its own traceback
+            one.error = Unavailable(error.message)  # one for each waiter, with its own traceback
     except OutcomeUnknown:
         for one in group:
             one.error = OutcomeUnknown(bool(one.push.dedupe_id))
-    except Exception as error:  # noqa: BLE001 - raised by each of those who wait
+    except Exception as error:  # noqa: BLE001 - raised by each waiter
         for one in group:
             one.error = error
     else:

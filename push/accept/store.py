@@ -1,8 +1,8 @@
-"""Stores pushes in a transaction of their own, and knows what became of it.
+"""Stores pushes in a transaction of their own, and finds out its outcome.
 
 On Postgres that takes two round trips: one begins the transaction and stores, the other commits.
-As long as COMMIT was not sent, nothing is stored. When its answer is lost, a new connection is
-asked what became of the transaction.
+Nothing is stored until COMMIT is sent. If the answer to COMMIT is lost, the outcome of the
+transaction is queried on a new connection.
 """
 
 import logging
@@ -24,12 +24,14 @@ from push.models import Dedupe
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 5  # connections that may turn out to be cut before anything was stored
-SHORTEST = 1.0  # seconds that a statement may take, however late it is
-SERVER_SHARE = 0.9  # of the time: Postgres gives up first, and its connection stays usable
+ATTEMPTS = 5  # connections to try, if they turn out to be cut before anything is stored
+SHORTEST = 1.0  # seconds that a statement gets even after the deadline
+# Share of the time after which Postgres ends a statement itself. The connection then stays usable.
+SERVER_SHARE = 0.9
 
-# For this transaction only, so that it also holds behind a pooler of transactions. The second:
-# a process that hangs between the two round trips must not keep its dedupe ids locked.
+# SET LOCAL ends with the transaction, so it also works behind a pooler in transaction mode. The
+# second limit is for a process that hangs between the two round trips: it must not keep its dedupe
+# ids locked.
 BEGIN = (
     "BEGIN; SET LOCAL statement_timeout = {timeout:d}; "
     "SET LOCAL idle_in_transaction_session_timeout = {timeout:d};"
@@ -37,15 +39,15 @@ BEGIN = (
 
 
 def store(messages: Sequence[NewMessage]) -> Stored:
-    """Store messages; they are committed unless there is a transaction around this.
+    """Store messages, and commit unless the caller has begun a transaction.
 
-    Raises `DatabaseError` if nothing was stored, and `OutcomeUnknown`.
+    Raises `DatabaseError` if nothing was stored; `OutcomeUnknown` if that is not known.
     """
     if connection.vendor != "postgresql":
         return _store_rows(messages)
     dedupe = DedupeTable(Dedupe._meta.db_table, conf.DEDUPE_WINDOW)
     if connection.in_atomic_block or not connection.get_autocommit():
-        # After a failed statement Postgres rolls back, whatever its caller does with the error.
+        # After a failed statement Postgres rolls back, even if the caller handles the error.
         with transaction.mark_for_rollback_on_error(using=connection.alias):
             return insert(messages, conf.PARTITIONS, dedupe)
     try:
@@ -57,7 +59,7 @@ def store(messages: Sequence[NewMessage]) -> Stored:
 
 
 def _store_rows(messages: Sequence[NewMessage]) -> Stored:
-    """Store messages by the ORM, for SQLite, which has one writer at a time."""
+    """Store messages with the ORM, for SQLite, which has one writer at a time."""
     with transaction.atomic():
         by = messages[0].by
         known = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
@@ -76,7 +78,7 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
 
 
 def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
-    """Begin a transaction and store in it. A connection that turns out to be cut is replaced."""
+    """Begin a transaction and store messages in it. Replace a connection that turns out cut."""
     deadline = time.monotonic() + conf.DATABASE_TIMEOUT
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -87,7 +89,7 @@ def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
             return insert(messages, conf.PARTITIONS, dedupe, begin)
         except BaseException as error:
             _roll_back()
-            # COMMIT was not sent: storing it again cannot double it.
+            # COMMIT was not sent, so a retry cannot store the messages twice.
             is_over = attempt == ATTEMPTS or time.monotonic() > deadline
             if is_over or not is_cut(error.__cause__):
                 raise
@@ -96,7 +98,11 @@ def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
 
 
 def _commit(stored: Stored) -> None:
-    """Commit. Raises `DatabaseError` if that failed for certain, and `OutcomeUnknown`."""
+    """Commit; if the answer is lost, query the outcome.
+
+    Raises `DatabaseError` if the commit has certainly failed; `OutcomeUnknown` if it may have
+    succeeded.
+    """
     raw = connection.connection
     try:
         with connection.wrap_database_errors:
@@ -104,7 +110,7 @@ def _commit(stored: Stored) -> None:
     except DatabaseError as error:
         if not raw.closed and raw.info.transaction_status != TransactionStatus.ACTIVE:
             _roll_back()
-            raise  # the server's own answer
+            raise  # the server has answered that it failed
         connection.close()
         outcome = find_outcome(stored)
         metrics.LOST_COMMITS.labels(outcome.value).inc()
@@ -124,7 +130,7 @@ def _limit(seconds: float | None) -> None:
 
 
 def _roll_back() -> None:
-    """End the transaction; a connection for which that fails is closed."""
+    """Roll the transaction back; close the connection if that fails."""
     raw = connection.connection
     try:
         if raw is not None and not raw.closed:

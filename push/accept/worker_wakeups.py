@@ -1,9 +1,9 @@
-"""Wakes the workers when something was committed, without making anybody wait for the broker.
+"""Wakes the workers after a commit, without making callers wait for the broker.
 
-A push is accepted when its transaction is committed. That there is something to do in a partition
-goes to the broker from a thread: however many pushes come while it is busy, or while the broker is
-away, it is one task for each partition. What a process that dies has not said, a node's sweep
-finds.
+A push is accepted when its transaction is committed. A thread then enqueues a task for each
+partition of the push. Pushes that are committed while the thread is busy, or while the broker is
+unavailable, share one task for each partition. If a process dies before it has enqueued its tasks,
+a node's sweep fans the messages out.
 """
 
 import atexit
@@ -22,27 +22,27 @@ from push.tasks import REQUEST_HEADER, fan_out, queue_of
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 0.003  # seconds from one round to the next: what comes meanwhile shares its tasks
-RETRY_INTERVAL = 1.0  # seconds until a broker that failed is tried again
-EXIT_TIMEOUT = 2.0  # seconds that the end of a process waits for what is left to say
+PAUSE = 0.003  # seconds between two rounds, in which pushes gather for the next tasks
+RETRY_INTERVAL = 1.0  # seconds until a failed broker is tried again
+EXIT_TIMEOUT = 2.0  # seconds that a process that ends waits for tasks to be enqueued
 
 
 class Waker:
-    """One thread of a process, started when it is first needed."""
+    """The thread of a process that enqueues tasks; started on first use."""
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew in a forked child: the thread, and what it has to say, are the parent's."""
+        """Reset the state. In a forked child, the thread and its tasks are the parent's."""
         self._condition = threading.Condition()
-        self._waiting: dict[int, str] = {}  # partitions, and the request that was the first to ask
+        self._waiting: dict[int, str] = {}  # partition → id of the first request that woke it
         self._is_busy = False
         self._pid = 0
         self._thread: threading.Thread | None = None
 
     def wake(self, partitions: Iterable[int]) -> None:
-        """There is something in the outboxes of these partitions."""
+        """Enqueue a task for each partition, soon and on the thread. Without workers, drain now."""
         if not has_workers():
             for partition in sorted(partitions):
                 fan_out.apply((partition,))
@@ -54,13 +54,13 @@ class Waker:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="imgo-waker", daemon=True)
                 self._thread.start()
-            asked = request_id()
+            request = request_id()
             for partition in partitions:
-                self._waiting.setdefault(partition, asked)
+                self._waiting.setdefault(partition, request)
             self._condition.notify_all()
 
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
-        """Wait until everything was said; False when it was not in time."""
+        """Wait until all tasks are enqueued; return False after `timeout` seconds."""
         with self._condition:
             return self._condition.wait_for(
                 lambda: not self._waiting and not self._is_busy, timeout
@@ -74,22 +74,22 @@ class Waker:
                 self._condition.wait_for(lambda: self._waiting)
                 todo, self._waiting = self._waiting, {}
                 self._is_busy = True
-            left = self._say(todo)
+            left = self._enqueue(todo)
             with self._condition:
                 self._waiting = left | self._waiting
             time.sleep(RETRY_INTERVAL if left else PAUSE)
 
     @staticmethod
-    def _say(partitions: dict[int, str]) -> dict[int, str]:
-        """Enqueue a task for each; returns those for which that failed."""
+    def _enqueue(partitions: dict[int, str]) -> dict[int, str]:
+        """Enqueue a task for each partition; return the partitions for which that failed."""
         left = dict(partitions)
         try:
-            for partition, asked in sorted(partitions.items()):
-                headers = {REQUEST_HEADER: asked} if asked else {}
+            for partition, request in sorted(partitions.items()):
+                headers = {REQUEST_HEADER: request} if request else {}
                 fan_out.apply_async((partition,), queue=queue_of(partition), headers=headers)
                 del left[partition]
         except (BrokerError, OSError, AttributeError) as error:
-            # AttributeError: of kombu, for a channel whose connection was lost between two steps.
+            # kombu raises AttributeError for a channel whose connection was lost between two steps.
             logger.warning("the workers cannot be woken, a node's sweep sends: %s", error)
         except Exception:
             logger.exception("the workers cannot be woken, a node's sweep sends")
@@ -97,7 +97,7 @@ class Waker:
 
 
 def _renew() -> None:
-    """Leave the connections to the broker to the parent too."""
+    """Reset the waker in a forked child, and leave the broker's connections to the parent."""
     waker.renew()
     fan_out.app._after_fork()  # type: ignore[attr-defined]  # not in its stubs
 

@@ -1,4 +1,4 @@
-"""WebSocket and TCP consumers: everything that happens once per session, or rarely.
+"""WebSocket and TCP consumers: the steps that happen once per session, or rarely.
 
 A consumer reads frames, lets `handshake.establish` open the session, and passes each later frame
 to the handler of its op (`push/connect/handlers.py`).
@@ -50,7 +50,7 @@ class Gone(Exception):
 
 
 class SessionConsumer(AsyncConsumer):
-    """What the two transports share. A subclass says how frames come in and bytes go out."""
+    """Base of the two transports' consumers. A subclass defines how frames and bytes travel."""
 
     # Messages reach sessions through the hub; a consumer needs no channel of its own.
     channel_layer_alias = None  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class SessionConsumer(AsyncConsumer):
     session: Session | None = None
     node: Node
     bad: FrameError | None = None
-    has_auth = False  # the auth frame has come
+    has_auth = False  # the auth frame has arrived
     has_handed_over = False
     pace: TimedPace
     link: ResidentLink | SocketLink
@@ -75,14 +75,14 @@ class SessionConsumer(AsyncConsumer):
         except Gone:
             pass
         except OSError as error:
-            # What an ASGI server raises when it sends to a client that has gone.
+            # ASGI servers raise it when they send to a client that has disconnected.
             logger.debug("the client has gone: %s", error)
         finally:
             if self.session is not None and not self.has_handed_over:
                 await self.node.dismiss(self.session)
 
     async def _serve_link(self) -> None:
-        """Serve a socket of our own."""
+        """Serve a direct link: a socket that this process owns."""
         self.link = self.scope[DIRECT_LINK]  # type: ignore[literal-required]  # ours
         await self._serve()
 
@@ -112,7 +112,7 @@ class SessionConsumer(AsyncConsumer):
                 await self._serve_session(self.session, behind)
 
     async def _serve_session(self, session: Session, frames: list[Frame]) -> None:
-        """Handle frames until the client has gone."""
+        """Handle frames until the client has disconnected."""
         while True:
             for frame in frames:
                 if not session.is_closed or frame.op == Op.ACK:
@@ -122,9 +122,9 @@ class SessionConsumer(AsyncConsumer):
             frames = await self.frames()
 
     async def frames(self) -> list[Frame]:
-        """The good frames of the next event; the bad one behind them is kept in `bad`.
+        """Return the valid frames of the next event; keep the error of an invalid one in `bad`.
 
-        Returns later when the ones before came too fast.
+        Wait first if the client has sent frames too fast.
         """
         await self.pace.wait()
         try:
@@ -136,9 +136,9 @@ class SessionConsumer(AsyncConsumer):
         return frames
 
     async def _frames_from_auth(self) -> list[Frame]:
-        """The auth frame and those that came right behind it.
+        """Return the auth frame and the frames that arrived with it.
 
-        Raises `Refusal` when something else comes first, `FrameError` when that is no frame.
+        Raises `Refusal` if another frame comes first; `FrameError` for an invalid frame.
         """
         while True:
             frames = await self.frames()
@@ -159,24 +159,25 @@ class SessionConsumer(AsyncConsumer):
             logger.warning("a session could not be opened within HANDSHAKE_TIMEOUT")
         if (session := self.link.session) is not None:
             session.is_closed, session.close_code = True, code
-        self._say_refused(code, key=session.key if session is not None else "")
+        self._close_refused(code, key=session.key if session is not None else "")
 
     async def _refuse(self, code: CloseCode, reason: str = "", key: str = "") -> None:
-        """Close without a session, and wait until the client has gone."""
-        self._say_refused(code, reason, key)
+        """Close without a session, and wait until the client has disconnected."""
+        self._close_refused(code, reason, key)
         await self._until_gone()
 
-    def _say_refused(self, code: CloseCode, reason: str = "", key: str = "") -> None:
-        """Write op 6 where frames are binary, close with the code, and note it.
+    def _close_refused(self, code: CloseCode, reason: str = "", key: str = "") -> None:
+        """Record a refusal, send op 6 (DISCONNECT) if frames are binary, and close with the code.
 
-        `key`: the client's, if it has been verified.
+        `reason`: "" for the code's own.
+        `key`: the client's; "" if it has not been verified.
         """
-        self._note_refusal(code, reason or code.reason, key)
+        self._record_refusal(code, reason or code.reason, key)
         if self.kind in (Kind.TCP, Kind.BINARY):
             self._write(Op.DISCONNECT, 0, disconnect_body(code, reason))
         self.link.close(code, reason or code.reason)
 
-    def _note_refusal(self, code: CloseCode, reason: str, key: str) -> None:
+    def _record_refusal(self, code: CloseCode, reason: str, key: str) -> None:
         node = getattr(self, "node", None)  # none before the first auth frame of a process
         facts = self.facts()
         event = SessionEvent(
@@ -187,7 +188,7 @@ class SessionConsumer(AsyncConsumer):
         log_refusal(key, event)
 
     async def _until_gone(self) -> None:
-        """Drop what still comes in, until `Gone` is raised."""
+        """Drop all further events until `Gone` is raised."""
         while True:
             await self.next_event()
 
@@ -196,38 +197,38 @@ class SessionConsumer(AsyncConsumer):
         assert self.kind is not None
         self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
 
-    # What a transport does
+    # Methods that a transport may override
 
     async def connect(self) -> None:
-        """Take the connection."""
+        """Accept the connection."""
         raise NotImplementedError
 
     async def next_event(self) -> Event:
-        """The next event of the ASGI server; raises `Gone` when it is the last."""
+        """Return the next event of the ASGI server. Raises `Gone` if it is the last."""
         event = await self.receive_event()
         if event["type"].endswith(".disconnect"):
             raise Gone
         return event
 
     async def next_frames(self) -> list[Frame]:
-        """The frames of the next event. Raises `Gone` or `FrameError`."""
+        """Return the frames of the next event. Raises `Gone` or `FrameError`."""
         raise NotImplementedError
 
     def link_for(self, auth: Frame) -> Link:  # noqa: ARG002 - for TCP
-        """Return the link that a session with this auth frame is written to."""
+        """Return the link for a session with this auth frame."""
         return self.link
 
     def facts(self) -> Facts:
-        """What is known of the connection."""
+        """Return the facts of the connection, for its authentication."""
         client = self.scope.get("client") or ("", 0)
         return Facts(transport="tcp", address=client[0])
 
 
 class WebSocketConsumer(SessionConsumer):
-    """WebSocket, text or binary: the session answers in the kind of the first message."""
+    """Consumer of WebSockets. The kind of the first message, text or binary, is the session's."""
 
     async def _serve_link(self) -> None:
-        """Serve a socket of our own, or through another ASGI server, with a task that writes."""
+        """Serve a direct link; under another ASGI server, a `ResidentLink` with a writer task."""
         if DIRECT_LINK in self.scope:
             await super()._serve_link()
             return
@@ -244,12 +245,12 @@ class WebSocketConsumer(SessionConsumer):
                 logger.error("a session's writer failed", exc_info=outcome)
 
     async def connect(self) -> None:
-        """Accept the upgrade: who it is is settled by the auth frame."""
+        """Accept the upgrade; the auth frame will identify the client."""
         await self.next_event()
         await self.send_event({"type": "websocket.accept"})
 
     async def next_frames(self) -> list[Frame]:
-        """The frame of a text message, or the frames of a binary one."""
+        """Return the frame of a text message, or the frames of a binary one."""
         event = await self.next_event()
         text = event.get("text")
         if self.kind is None:
@@ -259,24 +260,24 @@ class WebSocketConsumer(SessionConsumer):
         return [decode_text(text, conf.MAX_CLIENT_BODY)]
 
     async def _send_data(self, data: bytes) -> None:
-        """One WebSocket message."""
+        """Send one WebSocket message."""
         if self.kind is Kind.TEXT:
             await self.send_event({"type": "websocket.send", "text": data.decode()})
         else:
             await self.send_event({"type": "websocket.send", "bytes": data})
 
     async def _send_close(self, code: int, reason: str) -> None:
-        """A close frame with a code, and a reason as long as a close frame may carry one."""
+        """Send a close frame. The reason is cut to the length that a close frame can carry."""
         reason = reason.encode()[:120].decode(errors="ignore")
         await self.send_event({"type": "websocket.close", "code": int(code), "reason": reason})
 
     def facts(self) -> Facts:
-        """Address and headers of the upgrade request."""
+        """Return the facts of the upgrade request: address, headers and scheme."""
         client = self.scope.get("client") or ("", 0)
         headers: dict[str, str] = {}
         for raw, value in self.scope["headers"]:
             name, text = raw.decode("latin1").lower(), value.decode("latin1")
-            if name == HEADER and name in headers:  # in several parts, in this order
+            if name == HEADER and name in headers:  # a header in several parts: join them in order
                 text = f"{headers[name]},{text}"
             headers[name] = text
         address = client_address(client[0], headers.get(HEADER, ""))
@@ -286,19 +287,19 @@ class WebSocketConsumer(SessionConsumer):
 
 
 class TcpConsumer(SessionConsumer):
-    """Raw TCP, the `tcp` scope of our Daphne server."""
+    """Consumer of raw TCP: the `tcp` scope of imgo's Daphne server."""
 
     kind = Kind.TCP
 
     async def connect(self) -> None:
-        """The connection is there already; get ready to read frames."""
-        # The link's own, so that half a frame is not lost when the link goes on without us.
+        """Get the decoder; the connection is accepted already."""
+        # The link's decoder, so that half a frame is kept when the link takes over.
         assert isinstance(self.link, TcpLink)
         self.decoder = self.link.decoder
         await self.next_event()
 
     async def next_frames(self) -> list[Frame]:
-        """The frames that the next bytes complete."""
+        """Return the frames that the next bytes complete."""
         event = await self.next_event()
         return self.decoder.feed(event["bytes"])
 

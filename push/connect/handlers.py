@@ -49,7 +49,7 @@ async def on_heartbeat(node: Node, session: Session, frame: Frame) -> None:  # n
 
 
 async def on_test(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
-    """Op 254 (TEST): reply with the body that imgo's server gave."""
+    """Op 254 (TEST): reply with the same body as the original imgo server."""
     session.reply(Op.TEST_REPLY, frame.seq, b'{"test":"come on"}', frame.ver)
 
 
@@ -67,7 +67,7 @@ async def on_send(node: Node, session: Session, frame: Frame) -> None:  # noqa: 
 
 
 async def on_change_room(node: Node, session: Session, frame: Frame) -> None:
-    """Op 12 (CHANGE_ROOM): join a room, and leave that of the last op 12 or of the auth body."""
+    """Op 12 (CHANGE_ROOM): join a room, and leave the room of the last op 12 or the auth body."""
     body = frame.body if session.is_goim else b""
     try:
         room = room_name(frame.body)

@@ -1,8 +1,13 @@
-"""From an auth frame to a session: verify, count in, join, reply, replay, release.
+"""Handshake: opens a session for an auth frame.
 
-The order is the point. A session joins its groups while it holds live messages back, then reads
-what is pending, sends it, and lets go of what it held, without what it has already sent. Reading
-before joining would lose what is pushed in between.
+1. Verify the client, and check its rooms.
+2. Hold live messages, add the session to the registry, and join its groups.
+3. Read the first page of pending messages, and send the auth reply.
+4. Replay: send the pending messages, page by page.
+5. Release: send the held messages, except those that the replay has sent.
+
+The session must join its groups before it reads the pending messages. In the other order, a message
+that is pushed in between would be lost.
 """
 
 import asyncio
@@ -39,7 +44,7 @@ from push.wire import CloseCode, Frame, Op
 
 logger = logging.getLogger(__name__)
 
-# Which close code tells a client about which error.
+# Close code for each kind of error.
 _CODES: list[tuple[type[ImgoError], CloseCode]] = [
     (RoomForbidden, CloseCode.ROOM_FORBIDDEN),
     (TooManySessions, CloseCode.TOO_MANY_SESSIONS),
@@ -51,9 +56,9 @@ _CODES: list[tuple[type[ImgoError], CloseCode]] = [
 
 
 class Refusal(Exception):
-    """Why no session was opened: a close code and a reason for the client.
+    """Refusal of a session: a close code, and a reason for the client.
 
-    `key`: of the client, once it has been verified; before that "".
+    `key`: the client's; "" if it has not been verified.
     """
 
     def __init__(self, code: CloseCode, reason: str, key: str = "") -> None:
@@ -64,13 +69,13 @@ class Refusal(Exception):
 
 
 class _Client:
-    """Whose session is being opened: `key` is "" until it has been verified."""
+    """The client of a handshake. `key`: "" until it has been verified."""
 
     key = ""
 
 
 async def ready_node() -> Node:
-    """This process's node, which the first session starts. Raises `Refusal`."""
+    """Return this process's node; the first session starts it. Raises `Refusal`."""
     with _refusing():
         return await get_node()
 
@@ -78,10 +83,12 @@ async def ready_node() -> Node:
 async def establish(
     node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts, *, deadline: HandshakeDeadline
 ) -> Session:
-    """Open a session for an auth frame: when this returns it has been replied to and is live.
+    """Open a session for an auth frame. When this returns, the session is live.
 
-    `deadline` does not run while the client reads. Raises `Refusal`. If it raises or is
-    cancelled, nothing of the session is left.
+    `deadline`: does not run while the client reads.
+
+    If this raises or is cancelled, nothing of the session is left.
+    Raises `Refusal`.
     """
     with _refusing() as client:
         body = parse_auth_body(frame.body)
@@ -120,7 +127,7 @@ async def establish(
 
 @contextmanager
 def _refusing() -> Iterator[_Client]:
-    """Raise a `Refusal` instead of whatever is in the way of a session."""
+    """Convert errors into a `Refusal`, and log those that are not the client's."""
     client = _Client()
     try:
         yield client
@@ -145,7 +152,7 @@ def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
 async def _identify(body: AuthBody, facts: Facts) -> Identity:
     await guard.admit(facts.address)
     try:
-        if DASHBOARD_ROOM in body.rooms:  # not for the AUTHENTICATOR to give away
+        if DASHBOARD_ROOM in body.rooms:  # the project's AUTHENTICATOR must not grant this room
             identity = await authenticate_dashboard(facts)
         else:
             identity = await import_string(conf.AUTHENTICATOR)(body, facts)
@@ -159,9 +166,9 @@ async def _identify(body: AuthBody, facts: Facts) -> Identity:
 
 
 async def _rooms_of(identity: Identity, body: AuthBody) -> list[str]:
-    """Return the rooms that a new session is in: those of its identity, and those it names.
+    """Return the rooms of a new session: those of its identity, and those of its auth body.
 
-    Raises `RoomForbidden`, and `BadRequest` if they are too many.
+    Raises `RoomForbidden`; `BadRequest` for too many rooms.
     """
     rooms = list(dict.fromkeys((*identity.join, *body.rooms)))
     if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
@@ -172,9 +179,10 @@ async def _rooms_of(identity: Identity, body: AuthBody) -> list[str]:
 
 
 async def check_room(identity: Identity, room: str) -> None:
-    """Raises `RoomForbidden` unless `ROOM_AUTHORIZER` lets the identity into the room.
+    """Raise `RoomForbidden` unless `ROOM_AUTHORIZER` admits the identity to the room.
 
-    The dashboard's room is for its own sessions, and they are for it: no authorizer is asked.
+    The dashboard's room admits only dashboard sessions, and they may join no other room. The
+    authorizer is not called for either.
     """
     if is_kept_apart(identity, room):
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
@@ -191,7 +199,7 @@ async def _admit(
     session.hold(conf.SESSION_BYTES)
     session.opened = entry.since
     session.last_seen = asyncio.get_running_loop().time()
-    # goim has one room a connection, whoever chose it; of several, op 12 leaves none.
+    # goim has one room per connection, whoever chose it. Of several rooms, op 12 leaves none.
     session.change_room = body.change_room or (rooms[0] if len(rooms) == 1 else "")
     await node.admit(session, entry, rooms)
 
@@ -199,10 +207,10 @@ async def _admit(
 async def _reply_and_replay(
     node: Node, session: Session, body: AuthBody, frame: Frame, deadline: HandshakeDeadline
 ) -> None:
-    """Send the auth reply, what is pending a page at a time in order of id, and what was held.
+    """Send the auth reply, the pending messages page by page in order of id, and the held ones.
 
-    The reply waits for the first page: no client is told that its session is open while what is
-    pending for it cannot be read.
+    The reply is sent after the first page is read: a client must not get it while its pending
+    messages cannot be read.
     """
     replay = Replay(node, session, body.since)
     page = await replay.next_page()

@@ -1,6 +1,7 @@
 """Deadline of a handshake: from the accepted connection until its session is released.
 
-Waits for our own services count, a client's reading does not: that has `SLOW_READER_TIMEOUT`.
+Waits for imgo's own services count. The time in which the client reads does not count: it is
+limited by `SLOW_READER_TIMEOUT`.
 """
 
 import asyncio
@@ -10,15 +11,14 @@ from typing import Self
 
 
 class Expired(Exception):
-    """The deadline has passed; the client was told so already."""
+    """The deadline has passed, and the connection has been closed."""
 
 
 class HandshakeDeadline:
-    """Context manager that ends its body after `seconds` with `Expired`.
+    """Context manager that cancels its body after `seconds`, and then raises `Expired`.
 
-    At that moment `expire()` is called first, synchronously, to close the connection: what the
-    body awaits may ignore its cancellation, or take long to clean up, and the client must not
-    wait for that.
+    `expire()`: closes the connection. It is called before the cancellation, synchronously. The body
+    may ignore its cancellation or be slow to clean up, and the client must not wait for that.
     """
 
     __slots__ = ("_expire", "_handle", "_loop", "_task", "has_expired")
@@ -36,9 +36,9 @@ class HandshakeDeadline:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._handle.cancel()
         if self.has_expired and self._task is not None:
-            asked = self._task.uncancel()
-            # More than our own cancellation: somebody else wants the task to end.
-            if kind is None or (kind is asyncio.CancelledError and not asked):
+            other_cancels = self._task.uncancel()
+            # If there are others than this deadline's, the task must end.
+            if kind is None or (kind is asyncio.CancelledError and not other_cancels):
                 raise Expired from None
 
     def _end(self) -> None:

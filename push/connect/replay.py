@@ -1,7 +1,12 @@
-"""What a session that connects is sent before anything live: its key's pending messages.
+"""Replay: sends a connecting session its key's pending messages, before any live message.
 
-It is read a page at a time, at the client's pace, in order of id. What the layer has brought
-meanwhile belongs into the same order.
+Pages are read one at a time, in order of id. The next page is read when the client has read the
+last one. Live messages that arrive meanwhile are held by the session. Those for its key are sent
+between the replayed ones, in the same order of id.
+
+The node may miss messages while it has no connection to the layer. It then marks connecting
+sessions as behind (`Session.is_behind`). Such a session replays from the beginning after its last
+page; messages that it has sent already are skipped.
 """
 
 import time
@@ -17,10 +22,10 @@ from push.session.session import Outgoing, Session
 
 
 class Replay:
-    """The pages of one session.
+    """Replay of one session.
 
-    `since`: only messages above that id, and those too that other sessions of the key have had;
-    0 for what is pending.
+    `since`: send all messages with ids above this, also those that other sessions of the key have
+    received; 0 for only the pending messages.
     """
 
     def __init__(self, node: Node, session: Session, since: int = 0) -> None:
@@ -28,14 +33,14 @@ class Replay:
         self._session = session
         self._since = since
         self._after = 0
-        self._reads_again = False  # what came during a gap, after the last page was read
+        self._reads_again = False  # after a gap: from the beginning
         self._is_over = False  # the last page has been read
 
     async def next_page(self) -> list[PendingMessage] | None:
-        """Read the next page; None when there is none. Raises what the database raises.
+        """Read and return the next page; None if there is none. Raises what the database raises.
 
-        A session that is behind, because messages may have passed this node by after its last
-        page was read, reads from the beginning, with what others have had since it joined.
+        If the session is behind after its last page, read from the beginning. Then include messages
+        that other sessions of the key have received since this one joined.
         """
         session = self._session
         if self._is_over:
@@ -60,37 +65,42 @@ class Replay:
             return await history_pages.get((key, self._after, self._since)) or []
         return await pending_pages.get((key, self._after)) or []
 
-    async def _read_missed(self, ask: Page) -> list[PendingMessage]:
-        """What is pending, and what others have had since this session joined."""
+    async def _read_missed(self, page: Page) -> list[PendingMessage]:
+        """Read pending messages, and those that others have received since this session joined."""
         age = time.monotonic() - self._session.joined
-        missed = replay.read_missed
-        found = await session_threads.run(missed, [ask], conf.REPLAY_PAGE, age)
-        return found[ask]
+        read = replay.read_missed
+        missed = await session_threads.run(read, [page], conf.REPLAY_PAGE, age)
+        return missed[page]
 
     async def write(self, page: list[PendingMessage], deadline: HandshakeDeadline) -> None:
-        """Write a page, and between its messages what was held back, in order of id.
+        """Write a page, and between its messages the held ones, in order of id.
 
-        The next page is read when the client has taken this one.
+        If further pages may follow, return when the client has read this one.
         """
         session, node = self._session, self._node
-        for found in page:
+        for pending in page:
             if session.link.waiting:
                 await self._wait_for_reader(deadline)
             if session.is_closed:
                 return
-            session.replay_held(found.id)
-            if self._is_owed(found) and session.takes(found.op):
-                node.hub.replayed.add(found.id, session.id)
-                message = Outgoing(found.id, found.op, found.body, found.is_json, session.key)
+            session.replay_held(pending.id)
+            if self._is_due(pending) and session.takes(pending.op):
+                node.hub.replayed.add(pending.id, session.id)
+                message = Outgoing(
+                    pending.id, pending.op, pending.body, pending.is_json, session.key
+                )
                 session.replay(message)
         if not self._is_over:
             await self._wait_for_reader(deadline)
 
-    def _is_owed(self, found: PendingMessage) -> bool:
-        """Return whether no session of this node had the message before this one joined."""
+    def _is_due(self, pending: PendingMessage) -> bool:
+        """Return False if a session of this node had received it before this session joined.
+
+        That may not be stored yet. With `since`, and after a gap, every message read is due.
+        """
         if self._since or self._reads_again:
             return True
-        at = self._node.acknowledger.settled_at(found.id, self._session.key)
+        at = self._node.acknowledger.settled_at(pending.id, self._session.key)
         return at is None or at >= self._session.joined
 
     async def _wait_for_reader(self, deadline: HandshakeDeadline) -> None:

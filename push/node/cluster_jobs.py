@@ -1,7 +1,7 @@
-"""Jobs for the whole cluster: each is done by one node at a time.
+"""Jobs for the whole cluster: one node at a time runs each.
 
 You need no Celery beat or cron. Every node tries each job regularly. A row in the database (`Duty`)
-or the lock of a partition decides which node does it.
+or the lock of a partition decides which node runs it.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ BALANCE_LATEST = 100_000  # messages that the balance of the metrics covers
 
 
 class ClusterJobs:
-    """The jobs that one node does for all, on a runtime of their own.
+    """The cluster's jobs as one node tries them, on a runtime of their own.
 
-    `hub`: of this node, to see whether one of its sessions is a dashboard's.
+    `hub`: the node's, to find out whether one of its sessions is a dashboard's.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -59,38 +59,38 @@ class ClusterJobs:
             self.runtime.repeat(job.__name__, job, every)
 
     async def warm_up(self) -> None:
-        """Do once what takes long the first time, before there are sessions that would feel it.
+        """Run the jobs whose first run is slow, before there are sessions to delay.
 
-        The first task makes the way to the broker (30 ms on the event loop's core), the first
-        statements make Django compile them.
+        The first task opens the connection to the broker, 30 ms on the event loop's core. Django
+        compiles its first statements.
         """
         await run_once(Kept("sample", self.sample), snapshot.SAMPLE_EVERY)
         if has_workers():
             await run_once(Kept("send_canaries", self.send_canaries), conf.CANARY_INTERVAL)
 
     async def stop(self, deadline: float = float("inf")) -> None:
-        """End all jobs, by `deadline` (loop time)."""
+        """End all jobs by `deadline` (loop time)."""
         await self.runtime.stop(deadline)
 
     async def sweep(self) -> None:
-        """Fan out what should have been long ago: its task was lost, or nobody takes tasks."""
+        """Fan out overdue messages: their task was lost, or no worker takes tasks."""
         for partition in await cluster_threads.run(_overdue):
             try:
                 count = await cluster_threads.run(_drain_now, partition)
             except Busy:
-                continue  # somebody is at it
+                continue  # another process drains it
             if count:
                 metrics.SWEPT.inc(count)
                 logger.warning("a sweep sent %d messages of partition %d", count, partition)
 
     async def send_canaries(self) -> None:
-        """Ask the workers for a sign of life."""
+        """Enqueue a canary task for each partition that is due one."""
         due = await cluster_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
         if due:
             await asyncio.to_thread(_send_canaries, due)
 
     async def prune(self) -> None:
-        """Settle what has expired, and forget what is past its time, in batches."""
+        """Settle expired messages, and delete records that are past their time, in batches."""
         if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
             while count := await cluster_threads.run(settlement.expire_batch):
                 metrics.DROPS.labels("expired").inc(count)
@@ -102,20 +102,20 @@ class ClusterJobs:
                 pass
 
     async def balance(self) -> None:
-        """Strike the balance of the latest messages, for the metrics of all."""
+        """Compute the balance of the latest messages, for the metrics of all processes."""
         if await cluster_threads.run(Duty.objects.claim, "balance", BALANCE_EVERY):
             await cluster_threads.run(_strike_balance)
 
     async def sample(self) -> None:
-        """Keep a sample for the dashboard's plots of the last minutes."""
+        """Store a sample for the dashboard's plots of the last minutes."""
         every = snapshot.SAMPLE_EVERY
         if await cluster_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
             found = await asyncio.to_thread(snapshot.totals)
-            # Not repeated: the sample would be kept twice.
+            # Not retried: the sample might be stored twice.
             await cluster_threads.run_once(snapshot.add_sample, found)
 
     async def inform(self) -> None:
-        """Send a picture to the dashboards, if this node has one of them and it is its turn."""
+        """Send a snapshot to the dashboards if this node has one of them and claims the job."""
         if not self._hub.groups.get(room_group(DASHBOARD_ROOM)):
             return
         if await cluster_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
@@ -140,7 +140,7 @@ def _send_canaries(partitions: list[int]) -> None:
         for n in partitions:
             canary.apply_async((n,), queue=queue_of(n), expires=conf.CANARY_INTERVAL)
     except (BrokerError, OSError, AttributeError) as error:
-        # AttributeError: of kombu, for a channel whose connection was lost between two steps.
+        # kombu raises AttributeError for a channel whose connection was lost between two steps.
         logger.warning("the broker cannot be reached for a canary: %s", error)
 
 

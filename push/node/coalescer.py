@@ -1,12 +1,13 @@
-"""Coalescing: a quiet group gets a message at once, a busy one gets many in one write.
+"""Coalescer: groups a busy group's messages into one write.
 
-The first message to a group is written as it comes. What comes within `BATCH_WINDOW` after it
-waits for the window's end, or for `BATCH_MAX` messages, and goes out as one packet, which costs a
-session one system call. A group that got nothing in a whole window is quiet again.
+The first message to a quiet group is written at once. Messages that arrive within `BATCH_WINDOW`
+seconds after it wait for the end of the window, or until `BATCH_MAX` messages wait. They are then
+written as one packet, which costs one system call per session. A group without a message during a
+whole window is quiet again.
 
-A large group is written to in slices, with a turn of the event loop between them, so that
-heartbeats, connects and small pushes go on during it; what comes for it meanwhile joins the next
-batch, which keeps the order.
+A large group is written to in slices, with a turn of the event loop between them. Heartbeats,
+connects and small pushes continue between the slices. Messages that arrive for the group meanwhile
+join its next batch, which keeps the order.
 """
 
 import asyncio
@@ -38,16 +39,16 @@ logger = logging.getLogger(__name__)
 
 FAIRNESS = 250  # sessions written to before the event loop gets a turn
 SPREAD_STEP = 0.05  # seconds between two writes of a message that is spread out
-WAITING_MAX = 10_000  # messages that may wait for one group; then the oldest are dropped
+WAITING_MAX = 10_000  # messages that may wait for one group; beyond that the oldest are dropped
 
 _packet_kind = attrgetter("packet_kind")
 
-# Sessions, and the messages that are for all of them.
+# Sessions, and messages that all of them receive.
 Share = tuple[Sequence[Session], list[Outgoing]]
 
 
 class Owner(Protocol):
-    """The parts of a hub that a coalescer needs of its hub."""
+    """The parts of a hub that a coalescer uses."""
 
     groups: dict[str, set[Session]]
     coalescers: "dict[str, Coalescer]"
@@ -60,7 +61,7 @@ class Owner(Protocol):
 
 
 class Coalescer:
-    """The messages that wait for one group, from its first message until it is quiet."""
+    """Coalescer of one group; exists from the group's first message until the group is quiet."""
 
     __slots__ = ("_group", "_hub", "_is_writing", "_max", "_timer", "_waiting")
 
@@ -74,18 +75,18 @@ class Coalescer:
 
     @property
     def is_full(self) -> bool:
-        """Whether one more message means that another has to go."""
+        """Whether one more message would cause a drop."""
         return len(self._waiting) >= WAITING_MAX
 
     def offer(self, message: Outgoing) -> None:
-        """Write the message now or soon."""
+        """Write the message at once if the group is quiet, else with a later batch."""
         if self.is_full:
-            # The oldest goes; before one that was to be ensured, the new one does.
+            # Drop the oldest message; drop the new one instead if the oldest must be ensured.
             self._hub.count_drop("busy_group")
-            lost = message if self._waiting[0].ensure else self._waiting.popleft()
-            if lost.span is not None:
-                lost.span.end()
-            if lost is message:
+            dropped = message if self._waiting[0].ensure else self._waiting.popleft()
+            if dropped.span is not None:
+                dropped.span.end()
+            if dropped is message:
                 return
         self._waiting.append(message)
         if self._is_writing:
@@ -94,7 +95,7 @@ class Coalescer:
             self._write()
 
     def _write(self) -> None:
-        """Write what waits, one batch; then the window begins anew."""
+        """Write one batch of the waiting messages and restart the window."""
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
@@ -135,34 +136,34 @@ class Coalescer:
             self._hub.coalescers.pop(self._group, None)
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Discard the waiting messages and stop the timer."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
 
 
 async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: float) -> int:
-    """Write a message to sessions, evenly over some seconds, and return to how many.
+    """Write a message to sessions, evenly over `seconds`. Return the number of sessions written to.
 
-    Sessions that were closed by then are left out.
+    Sessions that have closed by their turn, or whose filter excludes the op, are skipped.
     """
     count = 0
     loop = asyncio.get_running_loop()
     begin = loop.time()
     step = min(FAIRNESS, math.ceil(len(sessions) * SPREAD_STEP / seconds)) or 1
     for start in range(0, len(sessions), step):
-        some = sessions[start : start + step]
-        there = [one for one in some if not one.is_closed and one.takes(message.op)]
-        write_to_all(there, message)
-        deliveries[0] += len(there)
-        count += len(there)
-        due = begin + seconds * (start + len(some)) / len(sessions)
+        part = sessions[start : start + step]
+        receivers = [one for one in part if not one.is_closed and one.takes(message.op)]
+        write_to_all(receivers, message)
+        deliveries[0] += len(receivers)
+        count += len(receivers)
+        due = begin + seconds * (start + len(part)) / len(sessions)
         await asyncio.sleep(max(0.0, due - loop.time()))
     return count
 
 
 def count_reach(shares: Sequence[Share], written: ReachCounts) -> None:
-    """Count the sessions that each message was written to, for messages that no key is owed."""
+    """Count the sessions that each message was written to, for messages without a pending row."""
     if len(shares) == 1:
         sessions, taken = shares[0]
         for message in taken:
@@ -179,17 +180,21 @@ def count_reach(shares: Sequence[Share], written: ReachCounts) -> None:
 
 
 def share_out(sessions: Sequence[Session], messages: list[Outgoing]) -> list[Share]:
-    """Who gets what: everyone everything, but for own ops that some sessions do not take."""
+    """Return which sessions receive which messages.
+
+    Every session receives every message, except those with an op from `FIRST_OWN_OP` up that the
+    session's filter excludes.
+    """
     if all(message.op < FIRST_OWN_OP for message in messages):
         return [(sessions, messages)]
     by_accepts: dict[frozenset[int] | None, list[Session]] = {}
     for session in sessions:
         by_accepts.setdefault(session.accepts, []).append(session)
     shares = (
-        (some, [message for message in messages if some[0].takes(message.op)])
-        for some in by_accepts.values()
+        (alike, [message for message in messages if alike[0].takes(message.op)])
+        for alike in by_accepts.values()
     )
-    return [(some, taken) for some, taken in shares if taken]
+    return [(alike, taken) for alike, taken in shares if taken]
 
 
 def _together(messages: list[Outgoing]) -> Outgoing:
@@ -197,19 +202,20 @@ def _together(messages: list[Outgoing]) -> Outgoing:
 
 
 def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
-    """Write a message to many sessions: one system call for each, and little else.
+    """Write a message to many sessions, with one system call for each and little else.
 
-    A session that owns its socket and has nothing waiting (`send` is its socket's) gets the
-    shared bytes without another call of Python's; all others take the long way, `deliver`.
+    A session that owns its socket and has nothing waiting has its socket's `send`. It gets the
+    shared bytes by that call. All other sessions get the message through `Session.deliver`.
     """
     packets = message.packets
-    late: list[PacketKind] = []  # of those that take the long way, and are counted there
+    # Packet kinds of the sessions for which `deliver` counts the frame.
+    delivered_kinds: list[PacketKind] = []
     receipt = message.id if message.key else 0
     for session in sessions:
         packet = packets[session.packet_kind]
         send: Callable[[bytes], int] | None = session.send
         if send is None or packet is None:
-            late.append(session.packet_kind)
+            delivered_kinds.append(session.packet_kind)
             session.deliver(message)
             continue
         try:
@@ -222,21 +228,24 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
             session.link.write_rest(packet, sent, receipt)
         elif receipt:
             session.sent(receipt)
-    _count(sessions, late, packets)
+    _count(sessions, delivered_kinds, packets)
 
 
 def _count(
-    sessions: Sequence[Session], late: list[PacketKind], packets: list[bytes | None]
+    sessions: Sequence[Session], delivered_kinds: list[PacketKind], packets: list[bytes | None]
 ) -> None:
-    """Count the frames of a call, at no cost for each where all sessions are of one kind."""
-    if len(late) == len(sessions):
+    """Count the frames of a `write_to_all` call; in constant time if all sessions are of one kind.
+
+    `delivered_kinds`: packet kinds of the sessions that were counted already.
+    """
+    if len(delivered_kinds) == len(sessions):
         return
     used = [kind for kind in range(PACKET_KINDS) if packets[kind] is not None]
     if len(used) == 1:
-        frames_written[used[0]] += len(sessions) - len(late)
+        frames_written[used[0]] += len(sessions) - len(delivered_kinds)
         return
     counts = Counter(map(_packet_kind, sessions))
-    counts.subtract(late)
+    counts.subtract(delivered_kinds)
     for kind, count in counts.items():
         frames_written[kind] += count
 
@@ -244,9 +253,10 @@ def _count(
 def count_written(
     messages: Sequence[Outgoing], shares: Sequence[Share], written: ReachCounts
 ) -> None:
-    """Count messages that were written to the sessions they are for, and how long it took.
+    """Count messages that were written to their sessions, and record the time since acceptance.
 
-    By this host's clock, where they were accepted by the database's: see docs/metrics.md.
+    The time of acceptance is from the database's clock, the present time from this host's clock.
+    See docs/metrics.md.
     """
     for sessions, taken in shares:
         deliveries[0] += len(sessions) * sum(1 for message in taken if message.at)

@@ -1,7 +1,7 @@
-"""Messages that wait for room in a busy group instead of being dropped.
+"""Queues for messages that must not be dropped while their group is busy.
 
-They wait each in its group's own queue, with whatever comes behind them for the same group, so
-that the order stays and no other group waits along.
+Each busy group has its own queue, so no other group is delayed. Later messages for the group join
+its queue, which keeps the order.
 """
 
 import asyncio
@@ -13,12 +13,16 @@ from push.bus.background_tasks import Background
 from push.node.coalescer import Coalescer
 from push.session.session import Outgoing
 
-ENSURED_MAX = 10_000  # messages that wait in one node, for all groups together
+ENSURED_MAX = 10_000  # messages queued in one node, for all groups together
 FAIRNESS = 100  # messages handed over before the event loop gets a turn
 
 
 class EnsuredDelivery:
-    """The queues of one hub. `deliver(group, message)` hands a message to the group's coalescer."""
+    """Queues of one hub, by group.
+
+    `deliver(group, message)`: hands a message to the group's coalescer.
+    `dropped()`: counts a dropped message.
+    """
 
     def __init__(
         self,
@@ -35,9 +39,10 @@ class EnsuredDelivery:
         self._count = 0
 
     def keep(self, group: str, message: Outgoing) -> bool:
-        """Take a message that has to wait; return whether it does.
+        """Queue a message if its group has a queue, or if it must be ensured and the group is full.
 
-        Beyond `ENSURED_MAX` messages, one that comes is dropped.
+        Return False if the caller must deliver the message. With `ENSURED_MAX` messages queued,
+        the message is dropped instead of queued, and the result is True.
         """
         queue = self._queues.get(group)
         if queue is None:
@@ -57,17 +62,17 @@ class EnsuredDelivery:
         return coalescer is not None and coalescer.is_full
 
     async def _feed(self, group: str, queue: deque[Outgoing]) -> None:
-        given = 0
+        delivered = 0
         try:
             while queue:
                 if self._is_full(group):
-                    # Rare, and over in milliseconds: not worth an event of its own.
+                    # Polling is enough: this is rare and lasts milliseconds.
                     await asyncio.sleep(conf.BATCH_WINDOW)
                     continue
                 self._count -= 1
                 self._deliver(group, queue.popleft())
-                given += 1
-                if given % FAIRNESS == 0:
+                delivered += 1
+                if delivered % FAIRNESS == 0:
                     await asyncio.sleep(0)
         finally:
             self._count -= len(queue)

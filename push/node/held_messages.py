@@ -1,8 +1,11 @@
-"""What a hub keeps back for its groups while it is found out what has passed the node by.
+"""Live messages that a hub holds while a node reads missed messages from the database.
 
-Every hold has an owner, who releases it whatever happens: what is kept back for a group goes on
-when the last of its owners has let go. A message that comes before the reading of the database
-and one that was read belong in one order, that of their ids: see `deliver_below`.
+A node that may have missed messages of a key reads the key's pending messages; see
+`push/node/recovery.py`. Live messages of the key's group are held meanwhile. Held messages and
+those read from the database are delivered in one order, that of their ids; see `deliver_below`.
+
+Several owners may hold a group at the same time. Each owner must release its hold in every case.
+The held messages of a group are delivered when its last hold is released.
 """
 
 from collections.abc import Callable, Container, Iterable
@@ -10,11 +13,11 @@ from operator import attrgetter
 
 from push.session.session import Outgoing
 
-HELD_MAX = 1_000  # messages kept back for one group
+HELD_MAX = 1_000  # messages held for one group; one more drops them all, see `take_overflow`
 
 
 class Hold:
-    """The right of one owner to keep back what comes for some groups."""
+    """One owner's hold on some groups."""
 
     __slots__ = ("groups",)
 
@@ -23,7 +26,7 @@ class Hold:
 
 
 class _Held:
-    """What is kept back for one group, and by whom."""
+    """The messages held for one group, and the holds on it."""
 
     __slots__ = ("has_overflowed", "messages", "owners")
 
@@ -34,9 +37,10 @@ class _Held:
 
 
 class Holds:
-    """The messages that one hub keeps back, by group.
+    """Held messages of one hub, by group.
 
-    `groups`: those that have sessions. `deliver(group, message)` delivers, without second copies.
+    `groups`: the groups that have sessions.
+    `deliver(group, message)`: delivers a message unless it is a duplicate.
     """
 
     def __init__(self, groups: Container[str], deliver: Callable[[str, Outgoing], None]) -> None:
@@ -45,9 +49,9 @@ class Holds:
         self._held: dict[str, _Held] = {}
 
     def hold(self, groups: Iterable[str]) -> Hold:
-        """Keep back what comes for those of these groups that have sessions.
+        """Hold the messages of these groups, without those that have no sessions.
 
-        The caller owns the `Hold`, and passes it to `release` whatever happens.
+        The caller owns the returned `Hold` and must pass it to `release` in every case.
         """
         owner = Hold()
         for group in groups:
@@ -57,16 +61,16 @@ class Holds:
         return owner
 
     def release(self, owner: Hold, groups: Iterable[str] | None = None) -> None:
-        """Deliver what was kept back for groups of this hold, unless another still holds it.
+        """End a hold on groups, and deliver the held messages of those without another hold.
 
-        `groups`: some of the hold's; without it all that are left.
+        `groups`: groups to release; None for all that the hold still has.
         """
         due = owner.groups & set(owner.groups if groups is None else groups)
         owner.groups -= due
         for group in due:
             held = self._held.get(group)
             if held is None or owner not in held.owners:
-                continue  # all sessions had left meanwhile: what is held now is others'
+                continue  # all sessions left meanwhile; a present hold is another owner's
             held.owners.discard(owner)
             if not held.owners:
                 del self._held[group]
@@ -74,7 +78,7 @@ class Holds:
                     self._deliver(group, message)
 
     def keep(self, group: str, message: Outgoing) -> bool:
-        """Keep a message back, if its group is held; return whether it is."""
+        """Hold a message if its group is held; return whether it is."""
         held = self._held.get(group) if self._held else None
         if held is None:
             return False
@@ -85,11 +89,11 @@ class Holds:
         return True
 
     def has(self, group: str) -> bool:
-        """Return whether somebody keeps back what comes for a group."""
+        """Return whether a group is held."""
         return group in self._held
 
     def deliver_below(self, group: str, message_id: int) -> None:
-        """Deliver what is kept back for a group and precedes a message that is delivered next."""
+        """Deliver a group's held messages with lower ids, before the caller delivers this one."""
         held = self._held.get(group)
         if held is None or not held.messages:
             return
@@ -100,9 +104,9 @@ class Holds:
                 self._deliver(group, message)
 
     def take_overflow(self, group: str) -> bool:
-        """Return whether more came for a group than was kept back, since this was asked last.
+        """Return whether held messages of a group were dropped since the last call.
 
-        Then all of it was dropped here, and is to be read from the database again.
+        That happens above `HELD_MAX` messages. The caller must read them from the database.
         """
         held = self._held.get(group)
         if held is None or not held.has_overflowed:
@@ -111,5 +115,5 @@ class Holds:
         return True
 
     def forget(self, group: str) -> None:
-        """Drop what is kept back for a group that has no sessions any more."""
+        """Discard the holds and the held messages of a group that has no sessions left."""
         self._held.pop(group, None)

@@ -1,8 +1,20 @@
-"""group → sessions of this node: one channel-layer channel a node, one encoding a frame kind.
+"""Hub: a node's map from group to sessions, and the reader of the node's channel.
 
-The hub joins a channel-layer group when the first local session does and leaves it a while after
-the last one went. A message that comes in through the channel is encoded once for each kind of
-frame and the same bytes are written to every session of its group.
+Each node has one channel of the channel layer. The hub adds the channel to a group of the layer
+when the first local session joins that group. It removes the channel a while after the last one
+has left. A message is encoded once for each kind of frame, and the same bytes are written to every
+session of its group.
+
+A message from the channel passes these steps:
+
+1. Drop it if a later drain has superseded it (`push/node/superseded_drains.py`), or if its group
+   has no session here.
+2. Hold it if its group is held during a recovery (`push/node/held_messages.py`).
+3. Queue it if it must not be dropped and its group is busy (`push/node/ensured_delivery.py`).
+4. Drop it if it is a duplicate (`push/node/recent_ids.py`).
+5. Hand it to the coalescer of its group, which writes it (`push/node/coalescer.py`).
+
+A message that is spread over time skips the steps 2, 3 and 5.
 """
 
 import asyncio
@@ -41,14 +53,14 @@ from push.wire import CloseCode
 logger = logging.getLogger(__name__)
 
 FAIRNESS = 100  # messages handled before the event loop gets a turn
-FAILURES_MAX = 100  # messages in a row that cannot be read, until it is taken for the layer's fault
-DROP_LOG = 1000  # dropped messages of one reason from one line in the log to the next
-RETRY_INTERVAL = 1.0  # seconds until a failed layer is tried again
-SPREADS_MAX = 100  # messages that are being spread out at once
+FAILURES_MAX = 100  # consecutive unreadable messages after which the layer counts as failed
+DROP_LOG = 1000  # dropped messages of one reason from one log line to the next
+RETRY_INTERVAL = 1.0  # seconds until a failed layer is read again
+SPREADS_MAX = 100  # messages that are being spread over time at once
 
 
 class _Batch:
-    """Groups that are joined together, and who waits for that."""
+    """Groups that are joined with one command, and the futures of the callers that wait for it."""
 
     __slots__ = ("groups", "waiting")
 
@@ -79,34 +91,33 @@ class Hub:
         self.reach_counts = ReachCounts()
         self._spreading = 0
 
-        # What a second copy is dropped for: it comes when the layer had taken a message and could
-        # not say so. Of what is stored, of what is not, and what only a look for lost messages
-        # leaves out.
-        self.delivered = RecentIds()
-        self.passed = RecentIds()
-        self.replayed = RecentIds()
-        # For whom nothing is pending, so that nobody has to look when they are acknowledged.
+        # IDs seen recently, for dropping duplicates. The layer may have published a message
+        # although the publisher got an error and retried.
+        self.delivered = RecentIds()  # of stored messages
+        self.passed = RecentIds()  # of other messages
+        self.replayed = RecentIds()  # by session id instead of group; only recovery skips these
+        # Messages without a pending row: an acknowledgement of one needs no query.
         self.live = RecentIds()
         self.holds = Holds(self.groups, self.deliver)
         self.ensured = EnsuredDelivery(
             self.coalescers, self.background, self.deliver, lambda: self.count_drop("busy_group")
         )
         self.drains = Drains()
-        self.gaps = 0  # how often the layer's connection was lost
-        self.last_echo = 0.0  # when the last echo that came back was sent: monotonic seconds
-        self.last_heard = 0.0  # when the last message of any kind came in: monotonic seconds
-        self._echoes: dict[float, asyncio.Future[None]] = {}  # by when they were sent
-        self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # the node's
+        self.gaps = 0  # lost connections of the layer
+        self.last_echo = 0.0  # when the latest returned echo was sent: monotonic seconds
+        self.last_heard = 0.0  # when the last message of any kind arrived: monotonic seconds
+        self._echoes: dict[float, asyncio.Future[None]] = {}  # by the time they were sent
+        self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # set by the node
         self.on_undrain: Callable[[], Coroutine[Any, Any, None]]
 
     async def start(self) -> None:
-        """Get a channel, join the groups that every node is in, and begin to read."""
+        """Get a channel, join the groups that every node joins, and start reading."""
         self._channel = await self.layer.new_channel("imgo")
         await self._join_layer(ALL, node_group(self.node_id))
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def stop(self) -> None:
-        """Stop reading; the sessions are closed by whoever stops the node."""
+        """Stop reading and delivering. The caller, `Node.stop`, closes the sessions."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -122,9 +133,9 @@ class Hub:
     # Membership
 
     async def add(self, session: Session, groups: list[str]) -> None:
-        """Take a session in. When this returns, whatever is sent to its groups reaches it.
+        """Add a session. After this returns, every message to these groups reaches the session.
 
-        If it raises or is cancelled, call `remove`.
+        If this raises or is cancelled, the caller must call `remove`.
         """
         self.sessions[session.id] = session
         metrics.OPENED.labels(session.kind.transport, session.identity.source).inc()
@@ -134,9 +145,9 @@ class Hub:
         await self._join_layer(*groups)
 
     async def join(self, session: Session, group: str) -> None:
-        """Add a session to a group, and this node to the layer's group if it is the first.
+        """Add a session to a group, and this node to the layer's group if it is not in it yet.
 
-        A session that was removed is not added: nothing would take it out again.
+        Do nothing for a session that was removed: nothing would remove it again.
         """
         if self.sessions.get(session.id) is not session:
             return
@@ -153,7 +164,7 @@ class Hub:
                 await asyncio.wait([leaving])
         missing = [group for group in groups if group not in self._joined]
         batches = [self._joining.get(group) or self._join_soon(group) for group in missing]
-        # In all of them before any is awaited: one may be over before another.
+        # Wait in all batches before awaiting any: a later one may end before an earlier one.
         waiting: list[asyncio.Future[None]] = []
         for batch in dict.fromkeys(batches):
             waiting.append(asyncio.get_running_loop().create_future())
@@ -161,7 +172,7 @@ class Hub:
         await asyncio.gather(*waiting)
 
     def _join_soon(self, group: str) -> "_Batch":
-        """Join with the next batch: of all who come while the batch before is on its way."""
+        """Add a group to the next batch, which collects groups while the last one is under way."""
         if self._next_batch is None:
             self._next_batch = _Batch()
             if self._joiner is None:
@@ -178,7 +189,7 @@ class Hub:
                 try:
                     await groups_add(self.layer, batch.groups, self._channel)
                     self._joined.update(batch.groups)
-                except Exception as caught:  # noqa: BLE001 - handed to those who wait
+                except Exception as caught:  # noqa: BLE001 - raised by each waiter
                     error = caught
                 for group in batch.groups:
                     del self._joining[group]
@@ -187,18 +198,18 @@ class Hub:
             self._joiner = None
 
     def leave(self, session: Session, group: str) -> None:
-        """Take a session out of a group; the layer's group is left later, by `leave_empty`."""
+        """Remove a session from a group. `leave_empty` leaves the layer's group later."""
         members = self.groups.get(group)
         if members is not None:
             members.discard(session)
             if not members:
                 del self.groups[group]
-                self.holds.forget(group)  # whoever comes next reads what is pending
+                self.holds.forget(group)  # the next session reads the pending messages
                 if group != ALL:
                     self._empty_since[group] = asyncio.get_running_loop().time()
 
     def remove(self, session: Session, groups: list[str]) -> None:
-        """Forget a session."""
+        """Remove a session from the hub and from these groups."""
         if self.sessions.pop(session.id, None) is not None:
             reason = metrics.reason_of(session.close_code)
             metrics.CLOSED.labels(session.kind.transport, reason).inc()
@@ -240,7 +251,7 @@ class Hub:
                     self.last_heard = asyncio.get_running_loop().time()
                     self.handle(message)
                 failures = 0
-                # As long as messages are there, `receive` returns without giving others a turn.
+                # While messages are waiting, `receive` returns without a turn for other tasks.
                 await asyncio.sleep(0)
             except Exception as error:  # noqa: BLE001 - the reader must outlive any message
                 failures += 1
@@ -253,9 +264,9 @@ class Hub:
         self.count_drop("malformed")
 
     def handle(self, message: Any) -> None:
-        """Deliver a message to its group, or carry out an order to close sessions.
+        """Deliver a message to its group, or execute an order such as closing sessions.
 
-        What is no envelope is dropped and counted; what fails is logged. Never raises.
+        A message that is no envelope is dropped and counted. Errors are logged. Never raises.
         """
         if fault := fault_of(message):
             self._drop_malformed(fault)
@@ -306,7 +317,7 @@ class Hub:
             self.deliver(group, outgoing)
 
     def _spread(self, message: Outgoing, seconds: float) -> None:
-        """Write a message to all sessions, a few at a time; others overtake it."""
+        """Write a message to all sessions over `seconds`; other messages may overtake it."""
         if self._spreading >= SPREADS_MAX:
             self.count_drop("busy_group")
             return
@@ -321,7 +332,7 @@ class Hub:
             self._spreading -= 1
 
     def deliver(self, group: str, message: Outgoing) -> None:
-        """Give a message to all sessions of a group, unless it is a second copy."""
+        """Write a message to all sessions of a group, unless it is a duplicate."""
         if not self._is_new(group, message):
             return
         coalescer = self.coalescers.get(group)
@@ -331,18 +342,24 @@ class Hub:
         coalescer.offer(message)
 
     def _is_new(self, group: str, message: Outgoing) -> bool:
-        """Whether it is no second copy; what nobody has accepted, as a picture, has no id."""
+        """Record a message; return whether it is no duplicate.
+
+        Messages that were never accepted, such as the dashboard's snapshots, have the id 0 and
+        count as new.
+        """
         recent = self.delivered if message.key else self.passed
         return not message.id or recent.add(message.id, group)
 
     async def echo(self, patience: float) -> bool:
-        """Whether the layer carries a message of this node back to it within `patience` seconds.
+        """Send a message to this node through the layer; return whether it arrives.
 
-        Raises what the layer raises, or `TimeoutError` when it does not even take it.
+        `patience`: seconds for sending it, and again for its arrival.
+
+        Raises what the layer raises; `TimeoutError` if the layer does not accept the message.
         """
         group, loop = node_group(self.node_id), asyncio.get_running_loop()
         sent = loop.time()
-        while sent in self._echoes:  # each has its own
+        while sent in self._echoes:  # the time identifies the echo
             sent = math.nextafter(sent, math.inf)
         waiter = self._echoes[sent] = loop.create_future()
         try:
@@ -351,26 +368,26 @@ class Hub:
             await asyncio.wait([waiter], timeout=patience)
             return waiter.done()
         finally:
-            del self._echoes[sent]  # or they would gather for as long as the layer is away
+            del self._echoes[sent]  # else they would pile up while the layer is unavailable
 
     def _echoed(self, sent: float) -> None:
-        """Note that all that was published before this echo was sent has come in."""
+        """Record an echo: all messages published before it was sent have arrived."""
         self.last_echo = max(self.last_echo, sent)
         waiter = self._echoes.get(sent)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def count_drop(self, reason: str) -> None:
-        """Count a message that was not delivered, and say so now and then."""
+        """Count a message that was not delivered; log the first and every `DROP_LOG`th after it."""
         self.drops[reason] += 1
         metrics.DROPS.labels(reason).inc()
         if self.drops[reason] % DROP_LOG == 1:
             logger.warning("messages dropped so far, %s: %d", reason, self.drops[reason])
 
     def _close(self, message: dict[str, Any]) -> None:
-        named = message["sessions"]
-        if named:
-            sessions = [self.sessions[name] for name in named if name in self.sessions]
+        ids = message["sessions"]  # empty for all sessions of the group
+        if ids:
+            sessions = [self.sessions[id_] for id_ in ids if id_ in self.sessions]
         else:
             sessions = list(self.groups.get(message["group"], ()))
         code = CloseCode(message["code"])

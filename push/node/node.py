@@ -1,7 +1,7 @@
-"""The part of a process that holds sessions: its hub, registry and acknowledger, and their care.
+"""Node: the part of a process that holds sessions, with its hub, registry and acknowledger.
 
-There is at most one node in a process. It starts with its first use, because Daphne has no
-lifespan events; the command that runs the server stops it.
+A process has at most one node. The node starts on first use, because Daphne has no lifespan
+events. The command that runs the server stops it.
 """
 
 import asyncio
@@ -44,30 +44,30 @@ from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SPACING = 0.5  # seconds between two sessions that a node that ends closes, at most
+CLOSE_SPACING = 0.5  # seconds between two closes while a node drains, at most
 STOP_TIMEOUT = 5.0  # seconds beyond DRAIN_SECONDS for all of `Node.stop`
 ROUNDS_TIMEOUT = 1.0  # seconds of them for the rounds and the cluster's jobs to end
 DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions may take
-DISMISSED_TIMEOUT = 1.0  # seconds of them for taking sessions out of the registry
+DISMISSED_TIMEOUT = 1.0  # seconds of them for removing sessions from the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
 DRAINED = "This server takes no sessions for now; come back, or to another."
-GAP_MARGIN = 2.0  # seconds added to a gap, for what was under way when it began
+GAP_MARGIN = 2.0  # seconds added to a gap, for messages under way when it began
 
 
 def own_name() -> str:
-    """The name of this process's node."""
+    """Return the name of this process's node."""
     return conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
 
 
 def groups_of(session: Session) -> list[str]:
-    """The groups that a session is in, besides the one of all sessions."""
+    """Return the groups that a session is in, without the group of all sessions."""
     names = (session.key, session.identity.alias) if session.identity.alias else (session.key,)
     return [*map(key_group, names), *map(room_group, session.rooms)]
 
 
 class Node:
-    """What holds the sessions of this process."""
+    """Holder of this process's sessions, and owner of all that serves them."""
 
     def __init__(self) -> None:
         self.id = secrets.token_hex(4)
@@ -85,16 +85,16 @@ class Node:
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub)
         self.entries: dict[str, Entry] = {}
-        self._holds: list[Hold] = []  # while messages may be passing by
+        self._holds: list[Hold] = []  # of a gap in the layer's connection
         self._gap_began = 0.0  # monotonic seconds
         self._counter = 0
-        # More are never pending for a key: the oldest of them was settled in another way.
+        # No key has more pending messages: `push.fanout.trim` drops the oldest.
         self.unacknowledged_max = ONLINE_FACTOR * conf.OFFLINE_MAX
         self.is_draining = False
         self._is_stopping = False
 
     async def start(self) -> None:
-        """Announce the node and begin to receive and to care. Raises what a part raises."""
+        """Announce the node, start receiving, and start its tasks. Raises what a part raises."""
         publish.use_loop(asyncio.get_running_loop())
         row = await cluster_threads.run(NodeRow.objects.announce, self.name)
         await self.clock.renew()
@@ -114,15 +114,15 @@ class Node:
         health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
-        """How the registry shows this node."""
+        """Return this node's entry for the registry. `number`: the primary key of its row."""
         since = self.clock.now()
         return NodeEntry(self.id, self.name, number, since, address=conf.NODE_ADDRESS)
 
     async def drain(self) -> None:
-        """Take no more sessions, and close those there are, one after the other.
+        """Accept no more sessions, and close the present ones one after the other.
 
-        With a reconnect code, spread over `DRAIN_SECONDS`: they must not all come back in the
-        same moment. `undrain` ends it.
+        Sessions are closed with a code that tells clients to reconnect. The closes are spread over
+        `DRAIN_SECONDS`, so that clients do not all reconnect at once. `undrain` ends a drain.
         """
         self.is_draining = True
         health.draining()
@@ -136,7 +136,7 @@ class Node:
                 return
 
     async def drain_on_order(self) -> None:
-        """Drain for an operator, who may take it back, and log that."""
+        """Drain on an operator's order, and log it. `undrain` reverses it."""
         count, begin = len(self.hub.sessions), time.monotonic()
         logger.info("node %s is drained on order: %d sessions are closed", self.name, count)
         await self.drain()
@@ -144,17 +144,17 @@ class Node:
             logger.info("node %s is drained, after %.1f s", self.name, time.monotonic() - begin)
 
     async def undrain(self) -> None:
-        """Take sessions again after a drain on order; nothing happens if the node stops."""
+        """Accept sessions again after a drain on order; do nothing if the node is stopping."""
         if self.is_draining and not self._is_stopping:
             self.is_draining = False
             health.undrained()
             logger.info("node %s takes sessions again", self.name)
 
     async def stop(self) -> None:
-        """Drain, finish what is being written, and leave the registry.
+        """Drain, finish pending writes, and leave the registry.
 
-        Ends within `DRAIN_SECONDS` + `STOP_TIMEOUT` seconds, whatever is silent: receipts that
-        cannot be written are given up, their messages are delivered again.
+        Ends within `DRAIN_SECONDS` + `STOP_TIMEOUT` seconds, even if a service does not answer.
+        Receipts that cannot be written by then are lost, and their messages are delivered again.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + conf.DRAIN_SECONDS + STOP_TIMEOUT
@@ -183,12 +183,12 @@ class Node:
         publish.use_loop(None)
 
     def failing(self) -> list[str]:
-        """Return the names of the tasks of this node that go on failing."""
+        """Return the names of this node's tasks that fail repeatedly."""
         runtimes = (self.runtime, self.rounds.runtime, self.cluster_jobs.runtime)
         return [name for runtime in runtimes for name in runtime.failing()]
 
     def _lost(self) -> None:
-        """Keep back what comes: messages may have passed by, and it is not known which."""
+        """Hold the messages of all keys: with the layer's connection lost, some may be missed."""
         metrics.LAYER_RECONNECTS.labels("lost").inc()
         self.hub.gaps += 1
         if not self._holds:
@@ -196,9 +196,9 @@ class Node:
         self._hold_keys()
 
     def _regained(self) -> None:
-        """Find out what has passed by: the groups are joined again."""
+        """Recover missed messages: the layer has joined all groups again."""
         self.rounds.layer_regained()
-        self._hold_keys()  # those of sessions that have come during the gap too
+        self._hold_keys()  # includes keys of sessions that were opened during the gap
         keys = list({session.key for session in self.hub.sessions.values()})
         holds, self._holds = self._holds, []
         self.hub.background.run(self._recover(keys, self._gap_began, holds))
@@ -212,9 +212,9 @@ class Node:
     async def _recover(self, keys: list[str], since: float, holds: list[Hold]) -> None:
         try:
             for start in range(0, len(keys), RECOVERED_TOGETHER):
-                some = keys[start : start + RECOVERED_TOGETHER]
-                await recover(self.hub, self.acknowledger, some, since)
-                groups = {key_group(key) for key in some}
+                part = keys[start : start + RECOVERED_TOGETHER]
+                await recover(self.hub, self.acknowledger, part, since)
+                groups = {key_group(key) for key in part}
                 for hold in holds:
                     self.hub.holds.release(hold, groups)
         finally:
@@ -222,7 +222,11 @@ class Node:
                 self.hub.holds.release(hold)
 
     async def _return_to_registry(self) -> None:
-        """Where the layer's connection was lost, the registry's may be, and all it knew."""
+        """Connect to the registry again, and renew this node's entries.
+
+        An outage that broke the layer's connection may have broken the registry's, or have erased
+        the registry.
+        """
         try:
             await self.registry.reconnect()
             await self.rounds.renew()
@@ -230,23 +234,25 @@ class Node:
             logger.warning("the registry will be written with the next renewal: %s", error)
 
     async def _leave_registry(self) -> None:
-        self.entries.clear()  # whoever is left goes with the node
+        self.entries.clear()  # the remaining sessions leave with the node
         try:
             await self.registry.stop()
-        except Exception as error:  # noqa: BLE001 - its lease ends by itself
+        except Exception as error:  # noqa: BLE001 - the lease expires
             logger.warning("the node could not leave the registry: %s", error)
 
     def new_session_id(self) -> str:
-        """An id that no other session of any node has."""
+        """Return an id that no other session of any node has."""
         self._counter += 1
         return f"{self.id}-{self._counter}"
 
     # Sessions
 
     async def admit(self, session: Session, entry: Entry, rooms: list[str]) -> None:
-        """Count a session in and join its groups. Raises `TooManySessions` or `Unavailable`.
+        """Add a session to the registry, the hub and its rooms.
 
-        Whatever happens, `dismiss` undoes it.
+        `dismiss` undoes this, also if it raises or is cancelled.
+
+        Raises `TooManySessions` or `Unavailable`.
         """
         self._check_not_draining()
         evict = conf.SESSION_CAP_POLICY == "close_oldest"
@@ -264,7 +270,7 @@ class Node:
             raise Unavailable(STOPPING)
 
     def _check_not_draining(self) -> None:
-        """Raise `Unavailable` if this node takes no more sessions."""
+        """Raise `Unavailable` if this node accepts no more sessions."""
         if self.is_draining:
             raise Unavailable(STOPPING if self._is_stopping else DRAINED)
 
@@ -273,13 +279,16 @@ class Node:
         await publish.send([order])
 
     def note_opened(self, session: Session) -> None:
-        """Note that the auth frame of a session has been answered."""
+        """Record that a session's auth frame has been answered."""
         if (entry := self.entries.get(session.id)) is not None:
             session.was_opened = True
             self.session_log.opened(entry)
 
     async def dismiss(self, session: Session) -> None:
-        """Forget a session. Never raises: the registry forgets by itself what it is not told."""
+        """Remove a session from the hub and the registry.
+
+        Never raises. If the registry is unavailable, the session stays in it for a while.
+        """
         session.is_closed = True
         self.hub.remove(session, groups_of(session))
         entry = self.entries.pop(session.id, None)
@@ -292,10 +301,12 @@ class Node:
                 logger.warning("a session stays in the registry for a while: %s", error)
 
     async def join_room(self, session: Session, room: str) -> None:
-        """Put a session into a room; do nothing for a session that was dismissed.
+        """Add a session to a room; do nothing for a session that was dismissed.
 
-        The client may go at each `await`, and `dismiss` then takes the session out of the rooms
-        it has at that moment. Raises `Unavailable`; the session is not in the room then.
+        The client may disconnect at each `await`. `dismiss` then removes the session from the
+        rooms that it is in at that moment.
+
+        Raises `Unavailable`; the session is then not in the room.
         """
         entry = self.entries.get(session.id)
         if entry is None:
@@ -310,11 +321,11 @@ class Node:
             self.hub.leave(session, room_group(room))
             raise
         if session.id not in self.entries:
-            # The registry may have been told of the end first.
+            # The registry may have handled `dismiss` before `join`.
             await self.registry.leave(entry, room)
 
     async def leave_room(self, session: Session, room: str) -> None:
-        """Take a session out of a room."""
+        """Remove a session from a room."""
         session.rooms.discard(room)
         self.hub.leave(session, room_group(room))
         entry = self.entries.get(session.id)
@@ -322,7 +333,10 @@ class Node:
             await self.registry.leave(entry, room)
 
     def deliver_late(self, session: Session, message: Outgoing) -> None:
-        """See `Session.deliver`: send it if it is due, and before all that comes after it."""
+        """Send a message that the replay has overtaken, if it is due, before all later messages.
+
+        See `Session.deliver`.
+        """
         session.hold(conf.SESSION_BYTES)
         self.hub.background.run(self._deliver_if_due(session, message))
 
@@ -332,7 +346,7 @@ class Node:
         try:
             if at is None and (had := await deliveries.get(pair)) is not None:
                 at, xmin = asyncio.get_running_loop().time() - had.age, had.xmin
-            # What has been had by another session is for those that were open by then.
+            # A message that another session has received is due only to sessions open by then.
             if at is not None and session.joined_before(at, xmin):
                 session.replay(message)
         except DatabaseError as error:
@@ -342,15 +356,16 @@ class Node:
             session.release()
 
     def audience(self, session: Session) -> int:
-        """How many sessions are in the room that op 12 leaves: goim's one room of a session."""
+        """Return how many sessions are in the room that op 12 leaves, a goim session's one room."""
         return self.rooms.of(session.change_room)
 
     def acknowledged(self, message_id: int, session: Session) -> None:
-        """Take an acknowledgement of a client.
+        """Record a client's acknowledgement of a message.
 
-        What was sent to the session counts. A client may also mean what an earlier session of its
-        key was sent: that counts for as many ids as can be pending for a key. The rest is dropped,
-        so that a client that names ids at random costs no query and takes no other's place.
+        It counts if the message was sent to this session. It may also count if the message was sent
+        to an earlier session of the key, for as many ids as can be pending for a key. Other
+        acknowledgements are dropped. So a client that sends random ids causes no queries and uses
+        up no other client's share.
         """
         if session.take_acknowledged(message_id):
             self.acknowledger.acknowledged(message_id, session.key, session.id)
@@ -360,7 +375,7 @@ class Node:
             metrics.ACKS_DROPPED.inc()
 
     def delivered(self, message_id: int, session: Session) -> None:
-        """The kernel has taken a stored message for a session."""
+        """Record that the kernel has accepted a stored message for a session."""
         if session.acks:
             self.acknowledger.sent(message_id, session.key, session.id)
         else:
@@ -371,7 +386,7 @@ _starting: asyncio.Task[Node] | None = None
 
 
 async def get_node() -> Node:
-    """This process's node, started on first use. Raises what its start raises."""
+    """Return this process's node, and start it on first use. Raises what its start raises."""
     global _starting  # noqa: PLW0603 - one node a process is the point
     if _starting is None or (_starting.done() and not is_running()):
         _starting = asyncio.get_running_loop().create_task(_start())
@@ -385,9 +400,9 @@ async def _start() -> Node:
 
 
 async def stop_node(patience: float | None = None) -> None:
-    """Stop this process's node, if it was started.
+    """Stop this process's node if it was started.
 
-    `patience`: seconds to wait for a start that is under way; then it is given up.
+    `patience`: seconds until a start under way is cancelled; None for no limit.
     """
     global _starting
     task, _starting = _starting, None
@@ -401,7 +416,7 @@ async def stop_node(patience: float | None = None) -> None:
 
 
 def is_running() -> bool:
-    """Whether this process has a node that was started."""
+    """Return whether this process has a node that was started."""
     return (
         _starting is not None
         and _starting.done()

@@ -1,8 +1,8 @@
-"""The list of imgo's processes: who is alive, since when, and what each has counted.
+"""The list of imgo's live processes, with their start times and counters.
 
-Every process writes an entry into the registry, renews it, and takes it out when it ends in order;
-an entry that is not renewed expires. Nodes renew theirs among their rounds. API processes and
-workers have a thread for it.
+Every process writes an entry into the registry, renews it, and removes it at an orderly end. An
+entry that is not renewed expires. A node renews its entry in a round. API processes and workers
+have a thread for it.
 """
 
 import atexit
@@ -32,11 +32,11 @@ from push.registry.select import get_registry
 logger = logging.getLogger(__name__)
 
 RENEW_EVERY = 5.0  # seconds
-WITHDRAW_TIMEOUT = 1.0  # seconds that the end of a process waits for a renewal under way
+WITHDRAW_TIMEOUT = 1.0  # seconds that a process that ends waits for a renewal under way
 
 
 def tally() -> Tally:
-    """Return what this process has counted since it started."""
+    """Return the counters of this process since its start."""
     return Tally(
         drops=_sum(metrics.DROPS),
         refusals=_sum(metrics.REFUSED) + _sum(metrics.REQUESTS_REFUSED),
@@ -46,7 +46,7 @@ def tally() -> Tally:
 
 
 def _sum(counter: Any, **labels: str) -> int:
-    """Return the sum of a counter's series that have these labels."""
+    """Return the sum of those series of a counter that have these labels."""
     samples = (sample for metric in counter.collect() for sample in metric.samples)
     return int(
         sum(
@@ -58,12 +58,12 @@ def _sum(counter: Any, **labels: str) -> int:
 
 
 def announce(process: ProcessEntry) -> None:
-    """Write a process's entry, with its figures of now. Raises `Unavailable`."""
+    """Write a process's entry with its present counters. Raises `Unavailable`."""
     get_registry().announce_process(msgspec.structs.replace(process, tally=tally()))
 
 
 class Announcer:
-    """Renews the entry of a process that is no node, on a thread of its own, until it ends."""
+    """Thread that renews the entry of a process other than a node, until the process ends."""
 
     def __init__(self) -> None:
         self._entry: ProcessEntry | None = None
@@ -72,7 +72,12 @@ class Announcer:
         self._writing = threading.Lock()
 
     def start(self, kind: str, name: str = "", partitions: tuple[int, ...] = ()) -> None:
-        """Begin, or go on with another entry. Without Redis there is no list to be in."""
+        """Start renewing an entry, or replace the present one. Do nothing without Redis.
+
+        `kind`: as in `ProcessEntry`.
+        `name`: "" for host and pid.
+        `partitions`: those whose tasks a worker takes.
+        """
         if not redis_url():
             return
         host, pid = socket.gethostname(), os.getpid()
@@ -89,16 +94,16 @@ class Announcer:
             atexit.register(self.withdraw)
 
     def start_if_new(self, kind: str) -> None:
-        """Begin unless the process has an entry already."""
+        """Start renewing an entry unless the process has one already."""
         if self._entry is None:
             self.start(kind)
 
     def withdraw(self) -> None:
-        """Take the entry out, for good; a Redis that did not answer last time is not waited for."""
+        """End the renewals and remove the entry; if the last renewal failed, let it expire."""
         self._has_ended.set()
         if self._entry is None or self._is_failing:
             return
-        # A renewal under way would bring it back.
+        # A renewal under way would write the entry again.
         if self._writing.acquire(timeout=WITHDRAW_TIMEOUT):
             with suppress(Unavailable):  # it expires
                 get_registry().withdraw_process(self._entry.id)
@@ -131,14 +136,14 @@ def announcer() -> Announcer:
 
 @receiver(request_started)
 def _announce_api(sender: Any = None, **_: Any) -> None:
-    """A WSGI server of any kind, with its first request. A node is an ASGI server."""
+    """Announce a WSGI server at its first request. A node is an ASGI server."""
     if isinstance(sender, type) and issubclass(sender, WSGIHandler):
         announcer().start_if_new("api")
 
 
 @worker_ready.connect
 def _announce_worker(sender: Any = None, **_: Any) -> None:
-    """A worker of ours; a project's own workers are none of imgo's processes."""
+    """Announce a worker of imgo's Celery application, not one of the project's own."""
     if getattr(sender, "app", None) is not app:
         return
     from push.tasks import queue_of

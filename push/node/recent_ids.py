@@ -1,10 +1,10 @@
-"""Which messages a node has delivered lately, so that a second copy is dropped."""
+"""IDs of messages that a node has handled recently, for dropping duplicates."""
 
-RECENT_MAX = 20_000  # messages that a `RecentIds` remembers
+RECENT_MAX = 20_000  # messages that a `RecentIds` remembers at least
 
 
 class RecentIds:
-    """The last messages of groups: the last `RECENT_MAX`, and up to as many before them."""
+    """Set of the last `RECENT_MAX` pairs of message and group, and of up to as many before them."""
 
     __slots__ = ("_new", "_old")
 
@@ -13,8 +13,8 @@ class RecentIds:
         self._old: set[int] = set()
 
     def add(self, message_id: int, group: str) -> bool:
-        """Remember a message of a group; False when it is known."""
-        mark = hash((message_id, group))  # of 64 bits: none of the few is another one's
+        """Add a message of a group; return False if it was known."""
+        mark = hash((message_id, group))  # 64 bits: a collision among so few is negligible
         if mark in self._new or mark in self._old:
             return False
         self._new.add(mark)
@@ -23,12 +23,12 @@ class RecentIds:
         return True
 
     def forget(self, message_id: int, group: str) -> None:
-        """It was not delivered after all."""
+        """Remove a message of a group, which was not delivered after all."""
         mark = hash((message_id, group))
         self._new.discard(mark)
         self._old.discard(mark)
 
     def has(self, message_id: int, group: str) -> bool:
-        """Whether it is one of them."""
+        """Return whether a message of a group is known."""
         mark = hash((message_id, group))
         return mark in self._new or mark in self._old

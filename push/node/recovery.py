@@ -1,16 +1,23 @@
-"""What a node does when messages may have passed it by: read what is pending for its own keys.
+"""Recovery: a node reads messages of its own keys that it may have missed, and delivers them.
 
-Like a connecting session, only for all sessions of a key at once: keep back what comes in, read,
-deliver what was read and what was kept back in one order, that of their ids, then let go.
+A recovery follows a gap in the layer's connection. An audit is a regular check without a known gap.
+Both take the steps of a session that connects, for all sessions of a key at once: hold live
+messages, read the database, deliver read and held messages in order of id, release the hold.
 
-Why nothing is sent behind a later one. At the moment of the reading, every message of a key that
-is committed is one of these: pending, and read; had by a session on another node since the gap
-began, and read; had before the gap began, so that this node has had it too, or it is older than
-the sessions here; or published on the connection that this node hears now. The last are kept back,
-and an audit, which has no gap to read from, waits for an echo before it delivers: by then all
-that was published before the reading has come in. What has been had elsewhere is for those
-sessions only that were open by then; the others owe it to nobody, and it would come behind what
-they have had since.
+Why no message is delivered behind a later one: at the moment of the read, each committed message of
+a key is in one of these states.
+
+1. It is pending. It is read.
+2. A session on another node has received it since the gap began. It is read.
+3. A session has received it before the gap began. Then this node has had it too, or it is older
+   than the sessions here.
+4. It is published on the present connection of this node. It is held when it arrives.
+
+An audit has no gap to read from. It waits for an echo before it delivers: by then all messages that
+were published before the read have arrived.
+
+A message that another session has received is delivered only to sessions that were open by then. It
+is not due to sessions opened later, and they would get it behind messages that they already have.
 """
 
 import asyncio
@@ -35,12 +42,12 @@ from push.session.session import Outgoing, Session
 logger = logging.getLogger(__name__)
 
 SLICE = 250  # keys of one query
-RETRY_INTERVAL = 1.0  # seconds until a database that failed is asked again
-ECHO_TIMEOUT = 1.0  # seconds that an audit waits for what is under way
+RETRY_INTERVAL = 1.0  # seconds until a failed query is repeated
+ECHO_TIMEOUT = 1.0  # seconds that an audit waits for messages under way
 
 
 class Found(NamedTuple):
-    """What one query found, and when it was asked (monotonic seconds)."""
+    """Result of one query. `asked`: when the query began, monotonic seconds."""
 
     pages: dict[Page, list[PendingMessage]]
     asked: float
@@ -49,26 +56,29 @@ class Found(NamedTuple):
 async def recover(
     hub: Hub, acknowledger: Acknowledger, keys: Sequence[str], since: float | None = None
 ) -> int:
-    """Deliver what is pending for keys that have sessions here; returns how many that were.
+    """Deliver missed messages of keys that have sessions here; return the number of messages.
 
-    `since`: the time (monotonic seconds) from which this node may have heard nothing. Then also
-    what sessions of the same keys on other nodes have had from that time on, and while the
-    database is unavailable, it waits: what came later must not be delivered before that.
+    `since`: begin of the gap, monotonic seconds; None for an audit.
 
-    Without it, it is an audit. What is young is left to the way that it is on, keys that are held
-    to their owner, and what the database raises is raised.
+    After a gap, messages that sessions on other nodes have received since then are delivered, too.
+    A query that fails is repeated until it succeeds, because later messages must not be delivered
+    first.
+
+    An audit skips keys that are held by another owner. It also skips messages that have been
+    pending for less than `SWEEP_AFTER` seconds, which may still arrive. Raises what the database
+    raises.
     """
     count = 0
     for start in range(0, len(keys), SLICE):
-        some = list(keys[start : start + SLICE])
+        part = list(keys[start : start + SLICE])
         if since is None:
-            some = [key for key in some if not hub.holds.has(key_group(key))]
-        hold = hub.holds.hold(map(key_group, some))
+            part = [key for key in part if not hub.holds.has(key_group(key))]
+        hold = hub.holds.hold(map(key_group, part))
         try:
             if since is None:
-                count += await _audit(hub, acknowledger, some)
+                count += await _audit(hub, acknowledger, part)
             else:
-                count += await _make_up(hub, acknowledger, some, since)
+                count += await _recover_gap(hub, acknowledger, part, since)
         finally:
             hub.holds.release(hold)
     if count:
@@ -77,47 +87,51 @@ async def recover(
     return count
 
 
-async def _make_up(hub: Hub, acknowledger: Acknowledger, keys: Sequence[str], since: float) -> int:
-    """After a gap: deliver all that there is for keys."""
+async def _recover_gap(
+    hub: Hub, acknowledger: Acknowledger, keys: Sequence[str], since: float
+) -> int:
+    """Deliver all messages of keys that may have been missed during a gap."""
     count = 0
     for key in keys:
         for session in hub.groups.get(key_group(key), ()):
-            # What it has read may be from before the gap; it reads at its client's pace.
+            # A connecting session may have read before the gap ended; let it read again itself,
+            # at its client's pace.
             session.is_behind = session.is_connecting
-    wanted: list[Page] = [(key, 0) for key in keys]
-    while wanted:
-        found = await _read_until(wanted, since)
+    pages: list[Page] = [(key, 0) for key in keys]
+    while pages:
+        found = await _read_until(pages, since)
         count += _deliver_all(hub, acknowledger, found)
-        wanted = _further(found)
-        if not wanted:
-            wanted = [(key, 0) for key in keys if hub.holds.take_overflow(key_group(key))]
+        pages = _next_pages(found)
+        if not pages:
+            pages = [(key, 0) for key in keys if hub.holds.take_overflow(key_group(key))]
     return count
 
 
 async def _audit(hub: Hub, acknowledger: Acknowledger, keys: Sequence[str]) -> int:
-    """Deliver what has been pending for a while, once all that is under way has come in."""
+    """Deliver long-pending messages of keys, after all messages under way have arrived."""
     count, gaps = 0, hub.gaps
-    wanted: list[Page] = [(key, 0) for key in keys]
-    while wanted:
-        found = await session_threads.run(_read, wanted, None)
+    pages: list[Page] = [(key, 0) for key in keys]
+    while pages:
+        found = await session_threads.run(_read, pages, None)
         if not any(found.pages.values()):
             return count
-        if not await _has_come_in(hub) or hub.gaps != gaps:
-            return count  # the next audit looks again
+        if not await _await_arrivals(hub) or hub.gaps != gaps:
+            return count  # the next audit reads them again
         count += _deliver_all(hub, acknowledger, found)
-        wanted = _further(found)
+        pages = _next_pages(found)
     return count
 
 
-async def _has_come_in(hub: Hub) -> bool:
+async def _await_arrivals(hub: Hub) -> bool:
+    """Wait for an echo; return whether all messages published before now have arrived."""
     try:
         return await hub.echo(ECHO_TIMEOUT)
     except LAYER_ERRORS:
         return False
 
 
-def _further(found: Found) -> list[Page]:
-    """The pages behind those that were full."""
+def _next_pages(found: Found) -> list[Page]:
+    """Return the pages that follow the full ones."""
     size = conf.REPLAY_PAGE
     return [(key, page[-1].id) for (key, _), page in found.pages.items() if len(page) == size]
 
@@ -135,48 +149,51 @@ def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: Found) -> int:
 
 
 def _due(
-    hub: Hub, acknowledger: Acknowledger, key: str, found: PendingMessage, asked: float
+    hub: Hub, acknowledger: Acknowledger, key: str, pending: PendingMessage, asked: float
 ) -> list[Session]:
-    """The open sessions of a key that have not had a message and should have it."""
+    """Return the open sessions of a key that a message is due to and that have not received it.
+
+    `asked`: when the query that found the message began, monotonic seconds.
+    """
     group = key_group(key)
-    if hub.delivered.has(found.id, group):
+    if hub.delivered.has(pending.id, group):
         return []
-    some = [
+    due = [
         session
         for session in hub.groups.get(group, ())
         if not session.is_connecting
-        and session.takes(found.op)
-        and not hub.replayed.has(found.id, session.id)
-        and not session.awaits(found.id)
-        and (found.had is None or session.joined_before(asked - found.had, found.had_xmin))
+        and session.takes(pending.op)
+        and not hub.replayed.has(pending.id, session.id)
+        and not session.awaits(pending.id)
+        and (pending.had is None or session.joined_before(asked - pending.had, pending.had_xmin))
     ]
-    if len(some) == 1 and acknowledger.has(found.id, key):
-        return []  # its own acknowledgement, which is not written yet
-    return some
+    if len(due) == 1 and acknowledger.has(pending.id, key):
+        return []  # that session has acknowledged it, which is not stored yet
+    return due
 
 
 def _deliver(
-    hub: Hub, group: str, key: str, found: PendingMessage, sessions: Sequence[Session]
+    hub: Hub, group: str, key: str, pending: PendingMessage, sessions: Sequence[Session]
 ) -> bool:
-    if not hub.delivered.add(found.id, group):
-        return False  # it was among those that were kept back
-    message = Outgoing(found.id, found.op, found.body, found.is_json, key)
+    if not hub.delivered.add(pending.id, group):
+        return False  # it was among the held messages
+    message = Outgoing(pending.id, pending.op, pending.body, pending.is_json, key)
     for session in sessions:
         session.deliver(message)
     return True
 
 
-async def _read_until(wanted: list[Page], since: float) -> Found:
-    """Read what is missed, and try again while the database is unavailable."""
+async def _read_until(pages: list[Page], since: float) -> Found:
+    """Read pages of missed messages; repeat while the database is unavailable."""
     while True:
         try:
-            return await session_threads.run(_read, wanted, since)
+            return await session_threads.run(_read, pages, since)
         except DatabaseError as error:
             logger.warning("what is pending cannot be read, trying again: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
 
 
-def _read(wanted: list[Page], since: float | None) -> Found:
+def _read(pages: list[Page], since: float | None) -> Found:
     asked = time.monotonic()  # the event loop's clock
     age = 0.0 if since is None else max(0.0, asked - since)
-    return Found(replay.read_missed(wanted, conf.REPLAY_PAGE, age), asked)
+    return Found(replay.read_missed(pages, conf.REPLAY_PAGE, age), asked)

@@ -1,7 +1,7 @@
-"""How many sessions are in a room, for the answers to the heartbeats of goim's clients.
+"""Number of sessions in a room, for the replies to heartbeats of goim's clients.
 
-Those of this node are counted when it is asked for; those of the others, in the rooms that were
-asked for, every few seconds in one look at the registry.
+Sessions of this node are counted on each call. Sessions of other nodes are queried from the
+registry every few seconds, in one query for all rooms that calls have named.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from push.bus.groups import room_group
 from push.node.hub import Hub
 from push.registry.base import Registry
 
-EVERY = 2.0  # seconds between two looks
-ROOMS_MAX = 2_000  # rooms of one look; where there are more, they take turns
+EVERY = 2.0  # seconds between two queries
+ROOMS_MAX = 2_000  # rooms of one query; if there are more, they take turns
 
 
 class RoomSizes:
@@ -22,17 +22,23 @@ class RoomSizes:
         self._hub = hub
         self._registry = registry
         self._node_id = node_id
-        self._elsewhere: dict[str, int] = {}  # by room, what was looked at last at the end
+        self._elsewhere: dict[str, int] = {}  # by room, least recently queried first
 
     def of(self, room: str) -> int:
-        """The sessions in a room, of other nodes as of the last look; no room has none."""
+        """Return the number of sessions in a room, on other nodes as of the last query.
+
+        `room`: "" has no sessions.
+        """
         if not room:
             return 0
         here = len(self._hub.groups.get(room_group(room), ()))
         return here + self._elsewhere.setdefault(room, 0)
 
     async def look(self) -> None:
-        """Count the sessions of the other nodes. Raises `Unavailable`; then the numbers stay."""
+        """Query the numbers of the other nodes' sessions.
+
+        Raises `Unavailable`; the numbers then stay as they are.
+        """
         rooms = list(islice(self._elsewhere, ROOMS_MAX))
         for room in rooms:
             if room_group(room) not in self._hub.groups:

@@ -1,4 +1,4 @@
-"""Rounds of a node: what it does again and again for its sessions and for its place in the cluster.
+"""Rounds of a node: periodic jobs for its own sessions and for its registration in the cluster.
 
 One round serves all sessions, instead of a timer for each. Jobs for the whole cluster are in
 `push/node/cluster_jobs.py`.
@@ -33,16 +33,16 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WAITING_MAX = 1_000  # sessions whose waiting bytes are reported
-TICK = 1.0  # seconds between two rounds of the most urgent kind
+WAITING_MAX = 1_000  # sessions whose unsent bytes are reported
+TICK = 1.0  # seconds between two rounds of the most frequent jobs
 REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may take to arrive
 ECHO_EVERY = 2.0  # seconds
-ECHO_TIMEOUT = 15.0  # seconds without an echo until the layer's connection is taken for dead
-SILENCE_MAX = 5.0  # seconds without any message until then; a busy node hears others' messages
+ECHO_TIMEOUT = 15.0  # seconds without an echo after which the layer's connection counts as dead
+SILENCE_MAX = 5.0  # seconds without any message after which it does, too; a busy node gets others
 
 
 class RoundsNode(Protocol):
-    """The parts of a node that its rounds need."""
+    """The parts of a node that its rounds use."""
 
     id: str
     name: str
@@ -56,7 +56,7 @@ class RoundsNode(Protocol):
 
 
 class Rounds:
-    """The rounds of one node, on a runtime of their own."""
+    """Rounds of one node, on a runtime of their own."""
 
     def __init__(self, node: RoundsNode) -> None:
         self._node = node
@@ -89,13 +89,16 @@ class Rounds:
             self.runtime.repeat(one.__name__, one, every)
 
     async def stop(self, deadline: float = float("inf")) -> None:
-        """End all rounds, by `deadline` (loop time)."""
+        """End all rounds by `deadline` (loop time)."""
         await self.runtime.stop(deadline)
 
     # For its sessions
 
     async def close_silent(self) -> None:
-        """Close sessions without a sign of life, and those whose identity has expired."""
+        """Close sessions that sent no frame for too long, and those whose identity has expired.
+
+        Also let older sessions forget their replayed messages.
+        """
         oldest = asyncio.get_running_loop().time() - conf.HEARTBEAT_TIMEOUT
         now = self._node.clock.now()
         for session in list(self._hub.sessions.values()):
@@ -107,28 +110,28 @@ class Rounds:
                 session.forget_replayed()
 
     async def revalidate(self) -> None:
-        """Look at a slice of the identities again, and close those that no longer stand."""
+        """Check a slice of the identities again, and close sessions of those that were revoked."""
         if not self._to_revalidate:
             self._to_revalidate = list(self._hub.sessions.values())
             self._revalidate_size = _slice_of(len(self._to_revalidate), conf.REVALIDATE_INTERVAL)
-        some = _take(self._to_revalidate, self._revalidate_size)
-        examined = [s.identity for s in some if not s.is_closed]
+        due = _take(self._to_revalidate, self._revalidate_size)
+        examined = [s.identity for s in due if not s.is_closed]
         if examined:
-            gone = {id(one) for one in await session_threads.run(revoked, examined)}
-            for session in some:
-                if id(session.identity) in gone:
+            revoked_ids = {id(one) for one in await session_threads.run(revoked, examined)}
+            for session in due:
+                if id(session.identity) in revoked_ids:
                     session.disconnect(CloseCode.REVOKED)
 
     async def audit(self) -> None:
-        """Look for what is pending for a slice of the keys, whatever the reason may be."""
+        """Deliver long-pending messages of a slice of the keys, whatever the cause of the delay."""
         if not self._to_audit:
             self._to_audit = list({s.key for s in self._hub.sessions.values()})
             self._audit_size = _slice_of(len(self._to_audit), conf.AUDIT_INTERVAL)
-        some = _take(self._to_audit, self._audit_size)
-        if some:
-            await recover(self._hub, self._node.acknowledger, some)
+        keys = _take(self._to_audit, self._audit_size)
+        if keys:
+            await recover(self._hub, self._node.acknowledger, keys)
 
-    # For its place among the others
+    # For its registration
 
     async def leave_groups(self) -> None:
         """Leave the layer's groups that have been empty for a while."""
@@ -137,8 +140,8 @@ class Rounds:
     async def renew(self) -> None:
         """Renew the lease.
 
-        After a lost lease every entry is written again. A session that was dismissed meanwhile
-        would come back to life by that, so its entry is removed once more.
+        After a lost lease every entry is written again. That may restore the entry of a session
+        that was dismissed meanwhile, so such entries are removed once more.
         """
         node, sessions = self._node, self._hub.sessions
         entries = [
@@ -152,23 +155,26 @@ class Rounds:
                 await node.registry.remove(entry, rooms)
 
     async def announce(self) -> None:
-        """Give a sign of life in the database, whose absence must not cost the lease."""
+        """Record in the database that the node is alive, and renew the clock.
+
+        This is a round of its own, because an outage of the database must not cost the lease.
+        """
         await cluster_threads.run(NodeRow.objects.announce, self._node.name)
         await self._node.clock.renew()
 
     async def report(self) -> None:
-        """Say how many messages were written to sessions, and what waits, for the dashboard."""
+        """Report messages written to sessions, and unsent bytes, for the dashboard."""
         sessions = self._hub.sessions.values()
         waiting = {one.id: one.link.waiting for one in sessions if one.link.waiting}
         most = heapq.nlargest(WAITING_MAX, waiting, key=waiting.__getitem__)
         rows = {name: waiting[name] for name in most}
-        with suppress(Unavailable):  # `renew` says so, less often
+        with suppress(Unavailable):  # `renew` reports it, less often
             await self._node.registry.report(
                 deliveries[0], rows, is_draining=self._node.is_draining
             )
 
     async def announce_process(self) -> None:
-        """Renew the process's entry in the dashboard's list, with what it has counted."""
+        """Renew the process's entry in the dashboard's list, with its counters."""
         node = self._node
         entry = ProcessEntry(node.id, "node", node.name, self._since)
         writing = asyncio.ensure_future(asyncio.to_thread(process_list.announce, entry))
@@ -176,21 +182,21 @@ class Rounds:
             with suppress(Unavailable):  # `renew` reports it, less often
                 await asyncio.shield(writing)
         except asyncio.CancelledError:
-            # ReachCounts after the node has left, it would bring the entry back.
+            # Written after the node has left, the entry would come back: let the write end first.
             await asyncio.wait([writing])
             raise
 
     async def count_rooms(self) -> None:
-        """Count what other nodes have in the rooms of goim's clients."""
+        """Query the number of other nodes' sessions in the rooms of goim's clients."""
         with suppress(Unavailable):
             await self._node.rooms.look()
 
     def layer_regained(self) -> None:
-        """Redis has just confirmed all subscriptions: the layer is not silent."""
+        """Restart the measured silence: Redis has just confirmed all subscriptions."""
         self._reconnected = asyncio.get_running_loop().time()
 
     async def echo(self) -> None:
-        """Send a message to this node itself; when none comes back, connect to the layer anew."""
+        """Send a message to this node through the layer; reconnect if none has come back."""
         now = asyncio.get_running_loop().time()
         hub, since = self._hub, now - self._reconnected
         silence = min(since, now - max(hub.last_heard, hub.last_echo))
@@ -203,12 +209,12 @@ class Rounds:
 
 
 def _slice_of(count: int, interval: float) -> int:
-    """How many of `count` a round takes so that all have a turn within `interval` seconds."""
+    """Return how many of `count` items a round handles, to handle all within `interval` seconds."""
     return -(-count // max(1, int(interval / TICK)))
 
 
 def _take(left: list[T], count: int) -> list[T]:
-    """Take the last `count` out of a list."""
-    some = left[-count:] if count else []
-    del left[len(left) - len(some) :]
-    return some
+    """Remove the last `count` items from a list and return them."""
+    taken = left[-count:] if count else []
+    del left[len(left) - len(taken) :]
+    return taken

@@ -1,7 +1,7 @@
-"""Owner of a process's long-lived tasks: starts, watches and restarts them, and stops them.
+"""Owner of a process's long-lived tasks: starts, watches, restarts and stops them.
 
-A task that raises or returns is restarted after a pause that grows, with a line in the log and a
-count in `imgo_task_restarts_total`. `failing` names the tasks that go on failing, for `/readyz`.
+A task that raises or returns is restarted after a growing pause. Each restart is logged and counted
+in `imgo_task_restarts_total`. `failing` names the tasks that fail repeatedly, for `/readyz`.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)
 
-BACKOFF = (1.0, 30.0)  # seconds until a failed task is started again: the first time, the most
+BACKOFF = (1.0, 30.0)  # seconds until a failed task is restarted: the first pause, the longest
 HEALTHY_AFTER = 10.0  # seconds that a task must run for its restart to count as a success
-FAILING_AFTER = 2  # failures in a row that make a task one that goes on failing
+FAILING_AFTER = 2  # consecutive failures after which `failing` names a task
 OUTAGES = (DatabaseError, Unavailable, *LAYER_ERRORS)  # of a service, not of the task
 
 Job = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Kept:
-    """One long-lived task. `failures`: in a row."""
+    """One long-lived task. `failures`: number of consecutive failures."""
 
     def __init__(self, name: str, run: Job) -> None:
         self.name = name
@@ -53,10 +53,10 @@ class Runtime:
         self._start(kept, self._keep(kept))
 
     def repeat(self, name: str, job: Job, every: float) -> None:
-        """Call `job()` every `every` seconds until `stop`, first after that time.
+        """Call `job()` with a pause of `every` seconds before each call, until `stop`.
 
-        An outage of a service is logged as one line, any other error with its traceback. Both
-        are tried again at the next turn.
+        An outage of a service is logged as one line, any other error with its traceback. After
+        both, the job is called again at the next turn.
         """
         kept = Kept(name, job)
         self._start(kept, self._repeat(kept, every))
@@ -109,7 +109,7 @@ class Runtime:
 
 
 async def run_once(kept: Kept, every: float) -> None:
-    """Run a repeated job once. Never raises but for a cancel."""
+    """Run a repeated job once. Raises only if it is cancelled."""
     try:
         await kept.run()
         kept.failures = 0
@@ -121,7 +121,7 @@ async def run_once(kept: Kept, every: float) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong; Python's own time-out has no text."""
+    """Return the text of an error; Python's own timeouts have none."""
     no_text = "no answer in time" if isinstance(error, TimeoutError) else repr(error)
     return str(error) or no_text
 
@@ -129,8 +129,8 @@ def _reason(error: BaseException) -> str:
 async def finish(work: Awaitable[Any], deadline: float, what: str) -> bool:
     """Wait for `work` until `deadline` (loop time); return whether it ended by then.
 
-    It is cancelled when it is late, and not waited for any longer, so that an awaitable that
-    ignores its cancellation delays nobody. What it raises is logged. `what` names it in the log.
+    Late work is cancelled but not awaited further, because it may ignore the cancellation. Errors
+    of `work` are logged. `what`: its name in the log.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -152,12 +152,12 @@ async def finish(work: Awaitable[Any], deadline: float, what: str) -> bool:
 
 
 def _until(deadline: float) -> float | None:
-    """Return the seconds until a loop time; None, for no limit, when that is infinite."""
+    """Return the seconds until `deadline` (loop time); None, for no limit, if it is infinite."""
     left = deadline - asyncio.get_running_loop().time()
     return None if left == float("inf") else max(0.0, left)
 
 
 def _retrieve(task: "asyncio.Future[Any]") -> None:
-    """Take a late task's exception, so that asyncio does not report it as never retrieved."""
+    """Retrieve a late task's exception; else asyncio reports it as never retrieved."""
     if not task.cancelled():
         task.exception()

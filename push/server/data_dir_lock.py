@@ -1,7 +1,7 @@
-"""The data directory of the embedded mode: one server at a time.
+"""Lock of the embedded mode's data directory: one server at a time.
 
-A second one would take pushes for sessions that it does not see: who is connected is in the memory
-of the first.
+The sessions are in the server's memory. A second server would accept pushes for sessions that it
+does not know.
 """
 
 import fcntl
@@ -14,8 +14,8 @@ from imgo_site.errors import Unavailable
 
 @contextmanager
 def hold_data_dir() -> Iterator[None]:
-    """Hold the data directory. Raises `Unavailable` when another server does."""
-    # The kernel lets go of it when this process ends, however that happens.
+    """Hold the lock of the data directory. Raises `Unavailable` if another server holds it."""
+    # The kernel releases it when this process ends, even if it is killed.
     with (data_dir() / "server.lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Asks the view of a request whether its caller may use it, before the body is read."""
+"""Authorization of a request by its view, before the body is read."""
 
 import asyncio
 import logging
@@ -20,14 +20,14 @@ from push.api.problems import answer_at
 
 logger = logging.getLogger(__name__)
 
-THREADS = 2  # each keeps one database connection while it asks
+THREADS = 2  # each uses one database connection during an authorization
 PATIENCE = 5.0  # seconds for the database to answer
 
 Told = Callable[[HttpResponseBase | None], None]
 
 
 class EarlyAuthorization:
-    """Runs a view's authentication and permissions on threads of its own."""
+    """Runner of views' authentication and permissions, on threads of its own."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "imgo-body-gate")
@@ -35,40 +35,43 @@ class EarlyAuthorization:
 
     @staticmethod
     def guards(match: ResolverMatch | None) -> bool:
-        """Return whether the view is one of the API's, which name the scopes that they need."""
+        """Return whether the view is one of the API's, which define the scopes that they need."""
         view = view_class(match) if match is not None else None
         return view is not None and issubclass(view, APIView) and hasattr(view, "scopes")
 
     def ask(
-        self, match: ResolverMatch | None, request: Any, method: bytes, target: bytes, told: Told
+        self, match: ResolverMatch | None, request: Any, method: bytes, target: bytes, decided: Told
     ) -> None:
-        """Call `told` with the response that refuses the request, or with None."""
+        """Authorize a request; call `decided` with the refusing response, or with None if allowed.
+
+        `request`: a `NodeRequest` whose headers are complete.
+        """
         assert match is not None
         scope = request.http_scope(method, target)
-        task = asyncio.get_running_loop().create_task(self._ask(match, scope, told))
+        task = asyncio.get_running_loop().create_task(self._authorize(match, scope, decided))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, match: ResolverMatch, scope: dict[str, Any], told: Told) -> None:
+    async def _authorize(self, match: ResolverMatch, scope: dict[str, Any], decided: Told) -> None:
         loop = asyncio.get_running_loop()
         answer: HttpResponseBase | None
         try:
-            asking = loop.run_in_executor(self._threads, _refusal, match, scope)
-            answer = await asyncio.wait_for(asking, PATIENCE)
+            refusal = loop.run_in_executor(self._threads, _refusal, match, scope)
+            answer = await asyncio.wait_for(refusal, PATIENCE)
         except TimeoutError:
             answer = answer_at(scope["path"], Unavailable("The database does not answer."))
         except Exception:
             logger.exception("a caller could not be authenticated before its body was read")
             answer = answer_at(scope["path"], Unavailable("The API key cannot be checked now."))
-        told(answer)
+        decided(answer)
 
     def close(self) -> None:
-        """End the threads, without waiting for what they ask."""
+        """End the threads, without waiting for authorizations under way."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _refusal(match: ResolverMatch, scope: dict[str, Any]) -> HttpResponseBase | None:
-    """Return what the view answers to a caller that it does not let in; None if it does."""
+    """Return the view's response to a caller that it refuses; None if the caller is allowed."""
     try:
         plain = ASGIRequest(scope, BytesIO())
         note_addresses(plain)
@@ -81,7 +84,7 @@ def _refusal(match: ResolverMatch, scope: dict[str, Any]) -> HttpResponseBase | 
         view.headers = view.default_response_headers
         try:
             view.initial(request, *match.args, **match.kwargs)
-        except Exception as error:  # noqa: BLE001 - the view knows which ones are a caller's
+        except Exception as error:  # noqa: BLE001 - the view knows which are the caller's
             return view.handle_exception(error)
         return None
     finally:

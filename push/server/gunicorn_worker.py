@@ -1,8 +1,8 @@
-"""gunicorn's worker with threads, of which slow clients and slow services cannot take all.
+"""gunicorn worker whose threads slow clients and slow services cannot exhaust.
 
-A connection takes a thread when the headers of its request are complete; until then it waits in
-the poller, with one deadline for all of them. A body has a deadline too. Probes are answered on
-threads of their own, while all others wait for the database.
+A connection gets a thread when the headers of its request are complete. Until then it waits in the
+poller, with one deadline for all headers together. A body has a deadline, too. Probes have threads
+of their own, so they are answered while all other threads wait for the database.
 """
 
 import re
@@ -26,25 +26,25 @@ from imgo_site.conf import conf
 
 PROBE = re.compile(rb"(GET|HEAD) \S*/(healthz|readyz)[ ?]")
 HEADERS_END = b"\r\n\r\n"
-PEEKED = 16_384  # bytes; longer headers are read, and limited, by gunicorn on a thread
+PEEKED = 16_384  # bytes; gunicorn reads longer headers, and limits them, on a thread
 PROBE_THREADS = 2
-STREAM = "/api/v1/pushes/stream"  # has deadlines of its own: for a line, and when idle
+STREAM = "/api/v1/pushes/stream"  # has its own deadlines: for each line, and for idle time
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Gives threads to requests whose headers are complete, and deadlines to all clients."""
+    """gunicorn worker that starts threads only for complete headers, and sets deadlines."""
 
     def init_process(self) -> None:
-        """Start."""
+        """Create the worker's state and start it."""
         self._probes = futures.ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe")
-        # Bytes seen of unfinished headers, and when they must be complete (monotonic seconds).
+        # Bytes received of incomplete headers, and their deadline (monotonic seconds).
         self._unfinished: dict[TConn, tuple[int, float]] = {}
-        self._bodies: dict[TConn, float] = {}  # when a body must be complete
+        self._bodies: dict[TConn, float] = {}  # deadline of a body, monotonic seconds
         super().init_process()
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Hand a connection over to a thread, or to the poller until there is a request."""
-        # What was sent cannot be looked at under TLS, or was read with the request before.
+        """Hand a connection to a thread, or to the poller until its headers are complete."""
+        # Bytes cannot be peeked at under TLS, or if they were read with the previous request.
         if self.cfg.is_ssl or (conn.initialized and conn.parser.unreader.buf.getvalue()):
             super().enqueue_req(conn)
             return
@@ -62,9 +62,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         )
 
     def _is_unfinished(self, conn: TConn, start: bytes | None) -> bool:
-        """Return whether headers are incomplete, and then wait for more in the poller."""
+        """Return whether headers are incomplete; if so, wait for more in the poller."""
         size, deadline = self._unfinished.pop(conn, (0, 0.0))
-        # Readable without new bytes: the client has ended its side.
+        # If the socket is readable without new bytes, the client has closed its side.
         more = start is not None and size < len(start) < PEEKED and HEADERS_END not in start
         if start is None or not more:
             if size:
@@ -72,7 +72,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return False
         deadline = deadline or time.monotonic() + conf.HANDSHAKE_TIMEOUT
         self._unfinished[conn] = len(start), deadline
-        _wake_at(conn, len(start) + 1)  # or what is there already would wake the poller again
+        _wake_at(conn, len(start) + 1)  # else the bytes already there would wake the poller again
         self._poll(conn, deadline)
         return True
 
@@ -84,8 +84,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(conn.sock, EVENT_READ, ready)
 
     def murder_pending(self) -> None:
-        """Close connections whose headers are late, and end bodies that are. Called each second."""
-        # Deadlines differ here: gunicorn looks at the first connection only.
+        """Close connections with late headers, and end late bodies. Called once a second."""
+        # gunicorn checks the first connection only; here deadlines differ, so sort by them.
         waiting: deque[TConn] = self.pending_conns  # type: ignore[has-type]
         self.pending_conns = deque(sorted(waiting, key=attrgetter("timeout")))
         now = time.monotonic()
@@ -95,11 +95,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for conn, deadline in list(self._bodies.items()):
             if deadline < now:
                 with suppress(OSError):
-                    conn.sock.shutdown(socket.SHUT_RD)  # the thread reads an end
+                    conn.sock.shutdown(socket.SHUT_RD)  # the thread then reads an end of file
         super().murder_pending()
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
-        """Answer a request on a thread."""
+        """Answer a request on a thread, with a deadline for its body."""
         if (allowed := _body_time(req)) is not None:
             self._bodies[conn] = time.monotonic() + allowed
         try:
@@ -108,7 +108,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._bodies.pop(conn, None)
 
     def run(self) -> Any:
-        """Serve until the end."""
+        """Serve until the worker is stopped."""
         try:
             return super().run()
         finally:
@@ -116,7 +116,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _body_time(req: Any) -> float | None:
-    """Return the seconds that the body of a request may take; None without a body."""
+    """Return the seconds that the body of a request may take; None for no body or no limit."""
     if req.path.endswith(STREAM):
         return None
     headers = dict(req.headers)  # gunicorn's names are in capitals
@@ -126,16 +126,16 @@ def _body_time(req: Any) -> float | None:
 
 
 def _wake_at(conn: TConn, size: int) -> None:
-    """Have the poller report the socket when this many bytes have arrived (Linux)."""
+    """Let the poller report the socket only if this many bytes have arrived (Linux)."""
     with suppress(OSError):
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
 
 def _peek(conn: TConn) -> bytes | None:
-    """Return what a client has sent, without taking it; None if it has sent nothing yet."""
+    """Return the bytes that a client has sent, without removing them; None for none yet."""
     try:
         return bytes(conn.sock.recv(PEEKED, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return None
     except OSError:
-        return b""  # gone; a thread finds out
+        return b""  # the connection is broken; a thread will handle that

@@ -1,8 +1,9 @@
-"""Bodies of requests under way: what one may have, and what all of them may have together.
+"""Limits of request bodies: for one body, and for all bodies of a node together.
 
-A small body is taken as it comes. A larger one, or any when many are under way, is taken when its
-caller has shown an API key that the view accepts; until then its connection is not read. So those
-who have no key can fill no more than a part of the memory, and keep nobody out who has one.
+A small body is accepted from any caller. A larger body needs a caller with an API key that the view
+accepts. So does every body while callers without a key fill their share. Until the caller is
+authorized, its connection is not read. So callers without a key can fill only a share of the
+memory, and cannot keep out callers with one.
 """
 
 import time
@@ -14,12 +15,12 @@ from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, TooLarge, Unavailable
 from push.server.early_authorization import EarlyAuthorization
 
-UNASKED_MAX = 64 * 1024  # bytes of a body that are taken from anybody
-SHARE = 4  # of MAX_BODIES, bodies of callers that were not asked take one part in this
+UNASKED_MAX = 64 * 1024  # bytes of a body that are accepted without authorization
+SHARE = 4  # bodies of callers that are not authorized get 1/SHARE of MAX_BODIES
 
 
 class RequestChannel(Protocol):
-    """The connection that a body comes in on: `push.server.http_channel.Channel`."""
+    """The connection of a body: the methods of `push.server.http_channel.Channel` used here."""
 
     transport: Any
 
@@ -30,20 +31,24 @@ class RequestChannel(Protocol):
         """Answer the request with the view's refusal, and end the connection."""
 
     def body_allowed(self) -> None:
-        """Go on: the caller may send the body."""
+        """Continue reading: the caller may send the body."""
 
 
 class Bodies:
-    """What all connections of a node hold."""
+    """Bytes of the bodies of all connections of a node."""
 
     def __init__(self, gate: EarlyAuthorization) -> None:
         self.gate = gate
         self.held = 0  # bytes
-        self.unasked = 0  # bytes of those, whose callers were not asked for a key
+        self.unasked = 0  # bytes of them whose callers are not authorized
 
 
 class Body:
-    """The body of one request."""
+    """Body of one request.
+
+    `limit`: bytes.
+    `match`: the view of the request; None if there is none.
+    """
 
     def __init__(
         self, channel: RequestChannel, bodies: Bodies, limit: int, match: ResolverMatch | None
@@ -57,17 +62,20 @@ class Body:
         self._target = b""
         self._method = b""
         self._size = 0
-        self._is_known = False  # the caller has shown a key
+        self._is_known = False  # the caller is authorized
         self.is_asking = False
 
     def begin(self, length: int | None, request: Any, method: bytes, target: bytes) -> None:
-        """The headers are complete; `length` is what they announce, None for a chunked body."""
+        """Start with complete headers; authorize the caller if the announced length needs that.
+
+        `length`: bytes, from the headers; None for a chunked body.
+        """
         self._request, self._method, self._target = request, method, target
         if length is not None and length > UNASKED_MAX:
-            self._ask()
+            self._authorize()
 
     def add(self, size: int) -> bool:
-        """Count bytes that came; return False, and refuse the request, if they are too many."""
+        """Count received bytes; refuse the request and return False if they are too many."""
         self._size += size
         self._bodies.held += size
         if not self._is_known:
@@ -79,14 +87,14 @@ class Body:
             self._channel.refuse(self._busy())
             return False
         is_full = self._bodies.unasked > conf.MAX_BODIES // SHARE
-        has_to_ask = not self._is_known and (self._size > UNASKED_MAX or is_full)
-        if has_to_ask and not self._ask() and is_full:
+        needs_key = not self._is_known and (self._size > UNASKED_MAX or is_full)
+        if needs_key and not self._authorize() and is_full:
             self._channel.refuse(self._busy())
             return False
         return True
 
-    def _ask(self) -> bool:
-        """Stop reading until the caller is known; return False if nobody can be asked."""
+    def _authorize(self) -> bool:
+        """Stop reading until the caller is authorized; return False if its view cannot."""
         if self.is_asking:
             self._channel.transport.pauseProducing()
             return True
@@ -94,14 +102,14 @@ class Body:
             return False
         self.is_asking = True
         self._channel.transport.pauseProducing()
-        self._bodies.gate.ask(self._match, self._request, self._method, self._target, self._told)
+        self._bodies.gate.ask(self._match, self._request, self._method, self._target, self._decided)
         return True
 
-    def _told(self, refusal: Any) -> None:
-        """The gate's answer: a response that refuses, or None."""
+    def _decided(self, refusal: Any) -> None:
+        """Continue or refuse. `refusal`: the view's refusing response; None if allowed."""
         self.is_asking = False
         if self._request is None:
-            return  # the connection has gone meanwhile
+            return  # the connection was closed meanwhile
         if refusal is not None:
             self._channel.end_with(refusal)
             return
@@ -111,14 +119,14 @@ class Body:
         self._channel.body_allowed()
 
     def left(self) -> float:
-        """Return the seconds until the rest of the body has to be here."""
-        if self.is_asking:  # the client's time does not run while ours does
+        """Return the seconds until the body must be complete."""
+        if self.is_asking:  # the client's time does not run during the authorization
             return conf.BODY_TIMEOUT
         allowed = conf.BODY_TIMEOUT + self._size / conf.BODY_RATE
         return self._since + allowed - time.monotonic()
 
     def drop(self) -> None:
-        """Give back what was held; the request is over."""
+        """Release the bytes of a request that has ended."""
         self._bodies.held -= self._size
         if not self._is_known:
             self._bodies.unasked -= self._size
@@ -126,7 +134,7 @@ class Body:
         self._request = None
 
     def too_large(self) -> TooLarge:
-        """Return what to say about a body above its limit."""
+        """Return the error for a body above its limit."""
         return TooLarge(f"A request to this path has at most {self._limit} bytes in its body.")
 
     @staticmethod

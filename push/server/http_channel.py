@@ -1,8 +1,14 @@
-"""One HTTP connection of a node: what its client may send, and how long it may take for that.
+"""HTTP connection of a node, with limits on the client's bytes and on its time.
 
-Twisted's own takes any body, counts its timeout anew with every byte, and closes without a word.
-Here headers and bodies have a number, a size and a total deadline; nothing is read that is refused
-already; and what is refused is answered before the connection ends.
+Twisted's `HTTPChannel` accepts any body, restarts its timeout with every byte, and closes without a
+response. This channel differs in three points:
+
+- Headers have a maximum number and size, bodies a maximum size. Both have a total deadline.
+- Once a request is refused, nothing more of it is read.
+- A refused request gets a response before the connection is closed.
+
+A connection passes these states: reading headers, reading a body (`_waits_for_body`), serving the
+request, idle until the next request (`_is_idle`). It may be refused in each (`_is_refused`).
 """
 
 import logging
@@ -29,17 +35,17 @@ from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 2  # seconds for a client to read an answer that ends its connection
+CLOSE_TIMEOUT = 2  # seconds for a client to read a response that ends its connection
 LINE_TEXT = (
     f"The first line and the headers of a request have at most {REQUEST_LINE_MAX} bytes each."
 )
-LENGTH_DIGITS = 18  # of a Content-Length: more is no size, and Python refuses to read 4,301
+LENGTH_DIGITS = 18  # of a Content-Length; no size has more, and Python refuses to parse 4,301
 
 
 def has_doubtful_length(line: bytes) -> bool:
-    """Tell whether a header gives a body a length that others may read in another way.
+    """Return whether a header gives the body a length that other servers may parse differently.
 
-    Twisted takes "identity" beside "chunked", and a number of any number of digits.
+    Twisted accepts "identity" besides "chunked", and a number with any number of digits.
     """
     name, _, value = line.partition(b":")
     match name.lower():
@@ -51,7 +57,7 @@ def has_doubtful_length(line: bytes) -> bool:
 
 
 class Channel(HTTPChannel):
-    """One connection."""
+    """One HTTP connection, for requests one after the other."""
 
     MAX_LENGTH = REQUEST_LINE_MAX
     totalHeadersSize = 2 * REQUEST_LINE_MAX  # noqa: N815 - Twisted's name; the first line counts
@@ -65,11 +71,11 @@ class Channel(HTTPChannel):
     _is_refused = False
     _is_idle = False  # between two requests
     _waits_for_body = False
-    _has_all = False  # the body is here; whether it may be is still being asked
+    _has_all = False  # the body is complete, but its caller is not authorized yet
     _body: Body | None = None
-    _proxy_data: bytes | None = None  # the header of the PROXY protocol, while it is not complete
-    _client: tuple[str, int] | None = None  # as that says
-    since = 0.0  # monotonic seconds: the beginning of this request, or of the connection
+    _proxy_data: bytes | None = None  # the start of an incomplete PROXY protocol header
+    _client: tuple[str, int] | None = None  # from that header
+    since = 0.0  # monotonic seconds: the start of this request, or of the connection
 
     def connectionMade(self) -> None:
         """Start the deadline of the first request's headers."""
@@ -82,17 +88,17 @@ class Channel(HTTPChannel):
         super().connectionMade()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any = None) -> None:
-        """Give back what this connection held."""
+        """Release the connection's place and its body."""
         self.factory.server.admission.leave(self)
         self._drop_body()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def evict(self) -> None:
-        """Close at once: others need the place."""
+        """Close at once, to make room for another connection."""
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes; they do not restart a deadline, except the first ones of a next request."""
+        """Handle received bytes. Only the first bytes of a next request restart the deadline."""
         if self._is_refused:
             return
         if self._is_idle:
@@ -101,13 +107,16 @@ class Channel(HTTPChannel):
             self.resetTimeout()  # type: ignore[no-untyped-call]
         if self._proxy_data is not None and (data := self._read_proxy_header(data)) == b"":
             return
-        # Not HTTPChannel's own, which restarts it with every byte.
+        # Not HTTPChannel's method, which restarts the deadline with every byte.
         super(HTTPChannel, self).dataReceived(data)  # type: ignore[no-untyped-call]
 
     # The client's address
 
     def _read_proxy_header(self, data: bytes) -> bytes:
-        """Return what is behind the header with which a proxy's connection begins."""
+        """Return the bytes that follow the PROXY protocol header of a connection.
+
+        Return b"" if the header is incomplete. Close the connection if the header is invalid.
+        """
         assert self._proxy_data is not None
         self._proxy_data += data
         try:
@@ -127,7 +136,7 @@ class Channel(HTTPChannel):
         return rest
 
     def getPeer(self) -> Any:  # noqa: N802
-        """Return where the client is, in IPv4's own form if it is there."""
+        """Return the client's address; an IPv4 address has the form of IPv4."""
         peer = self.transport.getPeer()
         host, port = self._client or (plain_address(peer.host), peer.port)
         return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
@@ -135,7 +144,7 @@ class Channel(HTTPChannel):
     # The first line and the headers
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's
-        """Take a line of a request that has not been refused."""
+        """Handle a line of the request; refuse the request if its headers are too large."""
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self.refuse(TooLarge(f"Headers have at most {self.totalHeadersSize} bytes."), 431)
         if not self._is_refused:
@@ -147,7 +156,7 @@ class Channel(HTTPChannel):
         self.refuse(TooLarge(LINE_TEXT), status)
 
     def headerReceived(self, line: bytes) -> bool:  # noqa: N802
-        """Take a header; one too many ends the request."""
+        """Handle a header; refuse the request if it has too many, or a doubtful length."""
         if self._receivedHeaderCount >= self.maxHeaders:
             self.refuse(TooLarge(f"A request has at most {self.maxHeaders} headers."), 431)
             return False
@@ -157,7 +166,7 @@ class Channel(HTTPChannel):
         return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
 
     def allHeadersReceived(self) -> None:  # noqa: N802
-        """Decide, before any of the body is taken, whether it may come."""
+        """Refuse the request, or start its body, before any of the body is read."""
         request = self.requests[-1]
         try:
             self._path = read_target(self._path, self._version, request.requestHeaders)
@@ -188,7 +197,7 @@ class Channel(HTTPChannel):
         return self._body.add(size)
 
     def allContentReceived(self) -> None:  # noqa: N802
-        """Hand the request on, unless it was refused or is still being asked about."""
+        """Serve the request, unless it is refused or its authorization is under way."""
         if self._is_refused:
             return
         if self._body is not None and self._body.is_asking:
@@ -200,21 +209,21 @@ class Channel(HTTPChannel):
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def body_allowed(self) -> None:
-        """Go on: the caller may send this body."""
+        """Continue with the request: its caller may send this body."""
         if self._has_all:
             self.allContentReceived()
         else:
             self.transport.resumeProducing()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802
-        """The answer is written: wait for the next request."""
+        """Wait for the next request: the response to this one is written."""
         self._drop_body()
         self._is_idle = True
         self.since = time.monotonic()
         self.factory.server.admission.enter(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
         if not self.persistent:
-            self._is_refused = True  # nothing more is read; the rest of the answer may be
+            self._is_refused = True  # read nothing more; the client may still read the response
             self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
 
     def _drop_body(self) -> None:
@@ -225,7 +234,7 @@ class Channel(HTTPChannel):
     # The end
 
     def timeoutConnection(self) -> None:  # noqa: N802
-        """A deadline has passed: close, with an answer if there is a request to answer."""
+        """Close after a deadline, with a response if there is a request."""
         if self._is_refused:
             self.transport.abortConnection()
         elif self._waits_for_body and self._body is not None and (left := self._body.left()) > 0:
@@ -236,16 +245,20 @@ class Channel(HTTPChannel):
             super().timeoutConnection()  # type: ignore[no-untyped-call]
 
     def refuse(self, error: ImgoError, status: int = 0) -> None:
-        """Answer a request that is not read any further, in the form of its path."""
+        """Refuse a request, with an error response in the format of its path.
+
+        `status`: HTTP status; 0 for the error's own.
+        """
         if status:
             error.status = status
         path = getattr(self, "_path", b"/").partition(b"?")[0].decode("latin1")
         self.end_with(answer_at(path, error))
 
     def end_with(self, response: HttpResponseBase) -> None:
-        """Write an answer, and close our end; the other ends with the client, or in a moment.
+        """Write a response and close the sending side; stop reading the request.
 
-        Closing both at once would reset the connection, and the answer might never be read.
+        The connection ends when the client closes it, or after `CLOSE_TIMEOUT`. Closing both sides
+        at once would reset the connection, and the client might not read the response.
         """
         if self._is_refused:
             return

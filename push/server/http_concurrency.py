@@ -1,10 +1,9 @@
-"""The places for HTTP requests of a node: few work at the same time, and clients take turns.
+"""Limit of concurrent HTTP requests of a node, with turns for each client.
 
-Django gives each request under way a thread. A thousand requests at once would be a thousand
-threads, between which the interpreter gives the event loop one turn in a thousand, and so all
-sessions of the node would wait. Here `WORKING` requests are worked on at a time. The others wait
-without a thread, and the places that become free go round by the clients' addresses, so that a
-thousand requests of one client are no matter of another's.
+Django gives each request under way a thread. With a thousand threads, the interpreter would give
+the event loop one turn in a thousand, and all sessions of the node would wait. So at most `WORKING`
+requests are processed at a time, and the others wait without a thread. Free places are given to
+clients, by address, in turn. So a thousand requests of one client do not delay another client.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from push.api.problems import answer_at
 from push.metrics import definitions as metrics
 from push.probes import PATHS
 
-WORKING = 24  # requests that are worked on at the same time; each is a thread
+WORKING = 24  # requests that are processed at the same time, each on a thread
 WAITING_MAX = 200  # requests of one client that wait for a place; more are refused
 REFUSAL = (
     f"{WAITING_MAX} requests of yours wait to be worked on. Nothing was accepted: send fewer at a "
@@ -31,7 +30,7 @@ Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 class Slots:
-    """`count` places; whoever waits for one is served in turns by client, then by age."""
+    """Semaphore with `count` places. Waiters are served by client in turn, then by age."""
 
     def __init__(self, count: int = WORKING) -> None:
         self.free = count
@@ -48,13 +47,13 @@ class Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give_back()  # it was ours already
+                self.give_back()  # the place was assigned before the cancellation
             else:
                 self._forget(client, turn)
             raise
 
     def give_back(self) -> None:
-        """Hand a place on to the client whose turn it is."""
+        """Release a place to the client whose turn is next."""
         while self._waiting:
             client, turns = self._waiting.popitem(last=False)
             turn = turns.popleft()
@@ -74,15 +73,15 @@ class Slots:
 
 
 class HttpConcurrency:
-    """ASGI middleware that has requests wait for their places; probes need none."""
+    """ASGI middleware that makes requests wait for a place. Probes need none."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self._slots = Slots()
-        self._waiting: Counter[str] = Counter()  # requests that have had no place yet, by client
+        self._waiting: Counter[str] = Counter()  # client → requests without a place yet
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Serve one request when it is its turn."""
+        """Serve one request when its turn comes; refuse it if its client has too many waiting."""
         if without_prefix(scope["path"]) in PATHS:
             await self._application(scope, receive, send)
             return
@@ -109,9 +108,9 @@ class HttpConcurrency:
 
 
 class _Turn:
-    """One request: it has a place from the end of its body to the beginning of its answer.
+    """Place of one request, from the end of its body to the start of its response.
 
-    A client may take its time to send and to read: nothing works for it meanwhile.
+    A request needs no place while its client sends or reads, because no thread works for it then.
     """
 
     def __init__(self, places: Slots, waiting: Counter[str], client: str) -> None:
@@ -129,7 +128,7 @@ class _Turn:
         self._stop_waiting()
 
     def end(self) -> None:
-        """Give the place back, or the wait for it up; further calls do nothing."""
+        """Release the place, or stop waiting for one. Further calls do nothing."""
         self._stop_waiting()
         if self._has_place:
             self._has_place = False
@@ -144,7 +143,7 @@ class _Turn:
 
 
 def _client_of(scope: dict[str, Any]) -> str:
-    """The client's address, as far as trusted proxies vouch for it."""
+    """Return the client's address; forwarded addresses count only from trusted proxies."""
     peer = (scope.get("client") or [""])[0]
     name = HEADER.encode()
     forwarded = b",".join(value for key, value in scope["headers"] if key == name)

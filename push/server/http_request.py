@@ -1,7 +1,7 @@
-"""One HTTP request of a node: Daphne's, held to what the channel allows, and written with patience.
+"""HTTP request of a node: Daphne's, with the channel's limits and with flow control.
 
-Daphne hands an answer to Twisted without waiting for the client to read it. Here `drained` waits,
-so that a client that does not read holds one piece of an answer in memory, not all of it.
+Daphne passes a response to Twisted without waiting for the client to read it. Here `drained` waits.
+So a client that does not read keeps one chunk of its response in memory, not all of it.
 """
 
 import asyncio
@@ -16,40 +16,43 @@ from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
 
 ROOT_PATH = b"Daphne-Root-Path"
-CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f\x85]")  # in no header's value: RFC 9110, 5.5
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f\x85]")  # forbidden in values: RFC 9110, 5.5
 
 
 class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
-    """Daphne's HTTP request with flow control both ways."""
+    """Daphne's HTTP request with flow control in both directions."""
 
     producer: Any
 
     def __init__(self, channel: Any, queued: object = False) -> None:
         self._writable = asyncio.Event()
         self._writable.set()
-        # Twisted would parse forms of any number of fields; Django does that itself, with limits.
+        # Twisted would parse forms with any number of fields. Django parses them with limits.
         super().__init__(channel, queued, parsePOSTFormSubmission=False)
 
     @property
     def is_upgrade(self) -> bool:
-        """Whether it asks for a WebSocket."""
+        """Whether the request is an upgrade to WebSocket."""
         upgrade = self.requestHeaders.getRawHeaders(b"Upgrade") or [b""]
         return bool(upgrade[0].lower() == b"websocket")
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
-        """Keep a piece of the body if the channel allows it."""
+        """Keep a chunk of the body if the channel allows it."""
         if self.channel is not None and self.channel.body_received(len(data)):
             super().handleContentChunk(data)
 
     def process(self) -> Any:
-        """Serve a request that is complete."""
+        """Serve a complete request; answer 400 if a header is invalid."""
         if problem := self.unusable_header():
             self.basic_error(400, b"Bad Request", problem)
             return None
         return super().process()
 
     def unusable_header(self) -> str:
-        """Return what is wrong with the headers, "" if nothing; drop what only a proxy may say."""
+        """Return the fault of the headers, "" for none.
+
+        Drop the Daphne-Root-Path header if the client is not a trusted proxy.
+        """
         for name, values in self.requestHeaders.getAllRawHeaders():
             if not HEADER_NAME_RE.fullmatch(name):
                 return "Invalid header name"
@@ -63,7 +66,7 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
         return ""
 
     def http_scope(self, method: bytes, target: bytes) -> dict[str, Any]:
-        """Return the ASGI scope of a request whose headers are here."""
+        """Return the ASGI scope of a request whose headers are complete."""
         path, _, query = target.partition(b"?")
         return {
             "type": "http",
@@ -80,17 +83,17 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
             "scheme": "https" if self.isSecure() else "http",
         }
 
-    # Out
+    # The response
 
     def handle_reply(self, message: dict[str, Any]) -> None:
-        """Write a part of the answer."""
+        """Write a part of the response; register for flow control at its start."""
         is_gone = self.finished or self.channel is None
         if message["type"] == "http.response.start" and not is_gone and self.producer is None:
             self.registerProducer(self, True)
         super().handle_reply(message)
 
     async def drained(self) -> None:
-        """Return when the kernel has nearly all that was written; end a client that never reads."""
+        """Return when the transport's buffer has room; close if the client reads too slowly."""
         if self._writable.is_set():
             return
         try:
@@ -100,25 +103,25 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
                 self.channel.evict()
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The transport has more bytes than it should."""
+        """Make `drained` wait: the transport's buffer is full."""
         self._writable.clear()
 
     def resumeProducing(self) -> None:  # noqa: N802
-        """The kernel has taken them."""
+        """Release `drained`: the transport's buffer has room again."""
         self._writable.set()
 
     def stopProducing(self) -> None:  # noqa: N802
-        """The transport is closed."""
+        """Release `drained`: the transport is closed."""
         self._writable.set()
 
     def finish(self) -> None:
-        """The answer is complete."""
+        """End the response."""
         if self.producer is not None:
             self.unregisterProducer()
         super().finish()
 
     def connectionLost(self, reason: Any) -> None:
-        """The client has gone: nobody waits for it any longer."""
+        """Release `drained`: the client has disconnected."""
         self.producer = None
         self._writable.set()
         super().connectionLost(reason)

@@ -1,4 +1,4 @@
-"""The target of a request: its path and host, by RFC 9112, sections 3.2 and 3.3."""
+"""Parser of a request's target, its path and host, by RFC 9112, sections 3.2 and 3.3."""
 
 import re
 from typing import Any
@@ -8,14 +8,18 @@ ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 
 
 class BadTarget(ValueError):
-    """A request that does not say which host or resource it is for."""
+    """A request without one clear host and resource."""
 
 
 def read_target(target: bytes, version: bytes, headers: Any) -> bytes:
-    """Return the path and query of a request target, with the Host header made to agree.
+    """Return the path and query of a request target; set the Host header from an absolute URI.
 
-    `headers` are Twisted's. An absolute URI is what clients send to a proxy; a server has to take
-    it too, and its host goes before the header's. Raises `BadTarget`.
+    `headers`: Twisted's.
+
+    Clients send an absolute URI to a proxy. A server must accept it, too, and the URI's host takes
+    precedence over the header's.
+
+    Raises `BadTarget`.
     """
     hosts = headers.getRawHeaders(b"Host") or []
     if len(hosts) > 1 or (version == b"HTTP/1.1" and not hosts):

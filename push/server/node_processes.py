@@ -1,8 +1,8 @@
 """Several nodes on one machine that share its ports: `manage.py imgo --processes N`.
 
 Each is a node like any other, with a name and a hub of its own. They listen on the same ports with
-SO_REUSEPORT: the kernel gives each new connection to one of them. They count together: whichever
-is asked for its metrics answers for all.
+SO_REUSEPORT: the kernel gives each new connection to one of them. They share their metrics, so each
+process reports those of all.
 """
 
 import os
@@ -23,9 +23,11 @@ class PortTaken(Exception):
 
 
 def run(count: int, ready: Callable[[], None]) -> None:
-    """Run so many nodes until a SIGTERM or SIGINT, and till they have ended.
+    """Run `count` nodes; after a SIGTERM or SIGINT, return when all have ended.
 
-    `ready` is called when the ports are theirs. Raises `PortTaken`.
+    `ready`: called when the ports are reserved for them.
+
+    Raises `PortTaken`.
     """
     with ExitStack() as held_ports:
         for name, port in ports():
@@ -43,7 +45,7 @@ def _child(number: int, shared: SharedMetrics) -> Child:
     name = f"{own_name()}#{number}"
     environment = {
         **os.environ,
-        # Whatever directory this was started in.
+        # The same import path, whatever the present directory is.
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE,
         "IMGO_NODE_NAME": name,

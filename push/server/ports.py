@@ -1,4 +1,4 @@
-"""Where a node listens: every address that HOST stands for, each port on all of them alike."""
+"""Addresses and ports that a node listens on: each port on every address of HOST."""
 
 import errno
 import socket
@@ -13,20 +13,20 @@ Family = socket.AddressFamily
 
 LISTENERS = ("HTTP_PORT", "WS_PORT", "TCP_PORT")  # settings
 ANYWHERE = frozenset({"", "::", "[::]"})  # IPv6, and IPv4 on the same socket
-NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # a machine without IPv6
+NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # e.g. on a machine without IPv6
 KERNEL_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 KERNEL_LISTEN = "0A"  # TCP_LISTEN in Linux's net/tcp_states.h
 MAPPED = "::ffff:"  # how an IPv6 socket writes an IPv4 address
 
 
 class HostUnknown(OSError):
-    """HOST is a name that has no address."""
+    """HOST is a name without an address."""
 
 
 def reason(error: OSError, settings: str) -> str:
-    """Return why nothing can be listened on, and the setting to change.
+    """Return why a node cannot listen, and the setting to change.
 
-    `settings`: those of the port, where it is not HOST that is to blame.
+    `settings`: those of the port, for an error that HOST does not cause.
     """
     why = error.strerror or str(error)
     is_host = isinstance(error, HostUnknown) or error.errno in NOT_HERE
@@ -34,14 +34,14 @@ def reason(error: OSError, settings: str) -> str:
 
 
 def ports() -> list[tuple[str, int]]:
-    """Return (setting, port) of all ports that a node listens on."""
+    """Return (setting, port) for all ports that a node listens on."""
     return [(name, port) for name in LISTENERS if (port := getattr(conf, name))]
 
 
 def addresses() -> list[tuple[Family, str]]:
-    """Return the addresses that HOST stands for; a name may have several.
+    """Return (family, address) for each address of HOST; a name may have several.
 
-    Raises OSError: `HostUnknown` for a name that has none.
+    Raises `OSError`; `HostUnknown` for a name without an address.
     """
     if conf.HOST in ANYWHERE:
         found = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104
@@ -54,9 +54,11 @@ def addresses() -> list[tuple[Family, str]]:
 
 
 def listen(port: int, *, shared: bool) -> list[socket.socket]:
-    """Return sockets that listen on a port; other processes may listen too if it is `shared`.
+    """Return sockets that listen on a port, one for each address of HOST.
 
-    Raises OSError.
+    `shared`: let other processes listen on the port, too.
+
+    Raises `OSError`.
     """
     with ExitStack() as opened:
         sockets = [
@@ -89,16 +91,18 @@ def _open(family: Family, host: str, port: int, shared: bool) -> socket.socket |
 
 @contextmanager
 def held(port: int) -> Iterator[None]:
-    """Keep a port for other processes of ours, also while none of them listens. Raises OSError.
+    """Reserve a port for the node processes of this command, also while none of them listens.
 
-    SO_REUSEPORT would let two installations of one user share a port unawares: so the port is
-    first asked for without it, which fails when anybody listens.
+    With SO_REUSEPORT, two installations of one user would share a port unnoticed. So the port is
+    first bound without it, which fails if any process listens.
+
+    Raises `OSError`.
     """
     with ExitStack() as opened:
         for family, host in addresses():
             with _bound(family, host, port, socket.SO_REUSEADDR):
                 pass
-            # It never listens: no connection comes here.
+            # This socket never listens, so it gets no connections.
             opened.enter_context(_bound(family, host, port, socket.SO_REUSEPORT))
         yield
 
@@ -118,16 +122,19 @@ def _bound(family: Family, host: str, port: int, option: int) -> socket.socket:
 
 
 def listeners(hosts: Iterable[str]) -> int:
-    """Return how many sockets of this machine listen at HTTP_PORT of these IP addresses.
+    """Return how many sockets of this machine listen on HTTP_PORT of these IP addresses.
 
-    As Linux tells it, which shows those that listen before all others; elsewhere 0. Raises OSError.
+    The source is Linux's table of TCP sockets, in which listening sockets come first. On other
+    systems, return 0.
+
+    Raises `OSError`.
     """
     ours = {f"{_in_kernel(host)}:{conf.HTTP_PORT:04X}" for host in hosts}
     return sum(_listening(table, ours) for table in KERNEL_TABLES if table.exists())
 
 
 def _in_kernel(host: str) -> str:
-    """An address as the kernel's tables have it: words in the machine's order."""
+    """Return an address in the format of the kernel's tables: words in the machine's byte order."""
     packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
 
@@ -145,10 +152,10 @@ def _listening(table: Path, ours: set[str]) -> int:
 
 
 def plain_address(address: str) -> str:
-    """Return an IPv4 address as IPv4, though it came to a socket for both."""
+    """Return an IPv4 address in the form of IPv4, also if an IPv6 socket reports it."""
     return address.removeprefix(MAPPED) if "." in address else address
 
 
 def in_url(host: str) -> str:
-    """Return a host as URLs have it: an IPv6 address in brackets."""
+    """Return a host in the form of URLs: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

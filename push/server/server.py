@@ -1,9 +1,9 @@
-"""The Daphne server with a raw-TCP listener beside its HTTP and WebSocket ones.
+"""Daphne server with a raw-TCP listener besides its HTTP and WebSocket listeners.
 
-All run on one event loop. Daphne serves HTTP. Sockets of sessions are ours: raw TCP ones from the
-start, a WebSocket's from its upgrade request on (see `takeover.py`). What ours adds to Daphne: a
-`tcp` scope, limits of what a client may send and how slowly it may read, and a shutdown that closes
-sessions with a reason.
+All run on one event loop. Daphne serves HTTP. imgo itself serves the sockets of sessions: those of
+raw TCP from the start, those of WebSockets from the upgrade request on (see `upgrade.py`). This
+server adds a `tcp` scope, limits for clients that send too much or read too slowly, and a shutdown
+that closes sessions with a reason.
 """
 
 import asyncio
@@ -40,26 +40,27 @@ from push.status import health
 
 logger = logging.getLogger(__name__)
 
-OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start that is under way
+OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start under way
 NODE_TIMEOUT = 5.5  # seconds beyond DRAIN_SECONDS for the node's part of a shutdown
-THREADS_TIMEOUT = 0.5  # seconds for the database threads, when everything else has ended
-CLOSE_TIMEOUT = 2.0  # seconds for applications that are cancelled to end
-SHARED_LOOK = (0.5, 1.5)  # seconds between looks at who listens at shared ports, drawn once
+THREADS_TIMEOUT = 0.5  # seconds for the database threads, after everything else has ended
+CLOSE_TIMEOUT = 2.0  # seconds for cancelled applications to end
+SHARED_LOOK = (0.5, 1.5)  # range of seconds between checks of shared ports; drawn once at random
 NEVER = float("inf")
 
 
 class ImgoServer(Server):  # type: ignore[misc]
-    """Listens for HTTP, WebSocket and raw TCP, and holds this process's node.
+    """Server for HTTP, WebSocket and raw TCP, and owner of this process's node.
 
-    `on_started` is called once everything listens.
+    `on_started()`: called once all listeners listen.
     """
 
     def __init__(self, application: Any, on_started: Callable[[], None]) -> None:
         super().__init__(
             application,
-            endpoints=["tcp:port=0"],  # it wants one, which is taken away again
-            # A request whose client has gone ends by itself and gives its database connection back;
-            # ended from outside, while the database is silent, it would keep that for ever.
+            endpoints=["tcp:port=0"],  # Daphne requires one; it is removed below
+            # A request whose client has disconnected ends by itself and releases its database
+            # connection. If it were cancelled while the database does not answer, it would never
+            # release the connection.
             application_close_timeout=NEVER,
             verbosity=1,
             ready_callable=self._before_start,
@@ -81,11 +82,11 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._shutdown = Shutdown("the server")
         self._opening: asyncio.Task[None] | None = None
         self._is_stopping = False
-        self._ports: list[Any] = []  # Twisted's, that are listened on
-        self._hosts: list[str] = []  # the addresses of HTTP_PORT, listened on or not
+        self._ports: list[Any] = []  # Twisted's ports that listen
+        self._hosts: list[str] = []  # the addresses for HTTP_PORT, even while none listens
 
     def run(self) -> None:
-        """Serve until stopped; afterwards `failure` says why it could not go on, if so."""
+        """Serve until stopped. Afterwards `failure` is the reason of a failure, or ""."""
         health.starting()
         self._shutdown.on_signals(lambda: reactor.callFromThread(self.stop))
         super().run()
@@ -102,7 +103,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         reactor.callWhenRunning(self._open)
 
     def _build_channel(self, address: Any) -> Any:
-        """Return the protocol of a connection that was accepted; pause when there are too many."""
+        """Return the protocol for an accepted connection; pause accepting if there are too many."""
         if not self.has_room():
             self._pause_accepting()
         protocol = self._build_http(address)
@@ -133,7 +134,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.care = Care(self.loop, self.admission)
         self._listen_http()
         if self.failure:
-            return  # the reactor is told to stop
+            return  # `_fail` has stopped the reactor
         self._opening = self.loop.create_task(self._open_rest())
         health.watch(self._runtime.failing)
 
@@ -158,7 +159,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             database_pool.update_if_due()
 
     async def _open_rest(self) -> None:
-        """Start the node and the TCP listener; then everything listens."""
+        """Start the node, then the TCP listener; then report the start."""
         self._runtime.keep("ticking", self._tick)  # needs the running loop
         try:
             node = await get_node()
@@ -166,9 +167,9 @@ class ImgoServer(Server):  # type: ignore[misc]
             if conf.REUSE_PORT:
                 node.hub.on_drain = partial(self._drain_shared, node)
                 node.hub.on_undrain = partial(self._undrain_shared, node)
-                # Of two that are drained in the same moment, one looks first.
+                # Random, so that of two nodes drained at the same moment one checks first.
                 every = random.uniform(*SHARED_LOOK)  # noqa: S311
-                self._runtime.repeat("shared ports", partial(self._look_at_shared, node), every)
+                self._runtime.repeat("shared ports", partial(self._check_shared_ports, node), every)
             self._listen_tcp()
             collector.calm()
             health.started()
@@ -183,12 +184,12 @@ class ImgoServer(Server):  # type: ignore[misc]
             self._fail(f"the node could not be started: {error}")
 
     def listen_success(self, port: Any) -> None:
-        """A port is listened on."""
+        """Record a port that listens."""
         self._ports.append(port)
         super().listen_success(port)
 
     def listen_error(self, failure: Any) -> None:
-        """A port cannot be listened on: say which setting to change, and stop."""
+        """Stop because a port cannot be listened on; report the setting to change."""
         self._fail(f"{failure.getErrorMessage()} (IMGO_HTTP_PORT, IMGO_WS_PORT)")
 
     def _fail(self, reason: str) -> None:
@@ -196,14 +197,14 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.stop()
 
     def stop(self) -> None:
-        """Begin the shutdown; does nothing if it has begun."""
+        """Begin the shutdown. Further calls do nothing."""
         self._shutdown.begin(self.failure or "it was told to")
         if not self._is_stopping:
             self._is_stopping = True
             super().stop()
 
     def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
-        """Run the application for a direct link; it ends when the session is open."""
+        """Run the application for a direct link. The application ends when the session is open."""
         application = self.application(scope_of(scope, link), link.receive, link.send)
         task = self._applications.run(application)
         task.add_done_callback(lambda done: self._link_done(done, link))
@@ -214,12 +215,12 @@ class ImgoServer(Server):  # type: ignore[misc]
             link.lose()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Daphne's `send`, but it waits for a client that reads slowly."""
+        """Send a reply as Daphne does, but wait for a client that reads slowly."""
         await super().handle_reply(protocol, message)
         await protocol.drained()
 
     def kill_all_applications(self) -> defer.Deferred[None]:
-        """Before the reactor stops: close sessions with a reason, then end what is left."""
+        """Close sessions with a reason, then end the rest; the reactor stops after that."""
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._shut()))
 
     async def _drain_shared(self, node: Node) -> None:
@@ -230,13 +231,14 @@ class ImgoServer(Server):  # type: ignore[misc]
         await node.undrain()
         self._share_ports(is_drained=node.is_draining)
 
-    async def _look_at_shared(self, node: Node) -> None:
+    async def _check_shared_ports(self, node: Node) -> None:
         self._share_ports(is_drained=node.is_draining)
 
     def _share_ports(self, *, is_drained: bool) -> None:
-        """Leave the ports to others while drained: what comes would be refused here.
+        """Stop listening while drained, if other nodes listen on the same ports; else listen.
 
-        If nobody else listens, probes must be answered: then this node does, drained or not.
+        A drained node would refuse connections that another node can serve. If no other node
+        listens, this one does even while drained, because probes must be answered.
         """
         if self._is_stopping:
             return
@@ -249,10 +251,10 @@ class ImgoServer(Server):  # type: ignore[misc]
             self._listen_tcp()
 
     def _others_listen(self) -> bool:
-        """Return whether others listen at HTTP_PORT; False where that cannot be found out."""
+        """Return whether other processes listen on HTTP_PORT; False if that is not known."""
         try:
             count = ports.listeners(self._hosts)
-        except OSError as error:  # out of file descriptors: a drain must go on all the same
+        except OSError as error:  # e.g. out of file descriptors; the drain must still continue
             logger.warning("it is not known who else listens: %s", error)
             return False
         return count > (len(self._hosts) if self._ports else 0)
@@ -266,7 +268,7 @@ class ImgoServer(Server):  # type: ignore[misc]
             self._listener = None
 
     async def _shut(self) -> None:
-        """Stop everything in reverse order of its start, within the time of `Shutdown`."""
+        """Stop all parts in reverse order of their start, within the time of `Shutdown`."""
         self._shutdown.begin("the reactor stops")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + conf.DRAIN_SECONDS + NODE_TIMEOUT
@@ -275,7 +277,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=OPENING_TIMEOUT)
             self._opening.cancel()
-        self._stop_listening()  # what was opened meanwhile
+        self._stop_listening()  # ports that were opened meanwhile
         await finish(stop_node(OPENING_TIMEOUT), deadline, "the node")
         await self._end_applications()
         await self._runtime.stop(deadline)
@@ -295,6 +297,6 @@ class ImgoServer(Server):  # type: ignore[misc]
 
 
 def _addresses() -> str:
-    """Return what this node listens on, for the log."""
+    """Return the addresses that this node listens on, for the log."""
     found = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
     return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in found.items() if port)

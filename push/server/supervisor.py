@@ -1,4 +1,4 @@
-"""Keeps processes running: starts them, starts those again that end, and ends all in order."""
+"""Supervisor of processes: starts them, restarts those that end, and stops all in order."""
 
 import logging
 import os
@@ -16,19 +16,20 @@ from push.metrics.shared_directory import SharedMetrics
 
 logger = logging.getLogger(__name__)
 
-TICK = 0.5  # seconds between looks at the processes
-BACKOFF = (1.0, 30.0)  # seconds until one that ended is started again: the first time, the most
+TICK = 0.5  # seconds between checks of the processes
+BACKOFF = (1.0, 30.0)  # seconds until an ended process is restarted: the first pause, the longest
 HEALTHY_AFTER = 60.0  # seconds after which a start counts as a success
-STOP_TIMEOUT = 10.0  # seconds that one that is replaced gets to end in order
+STOP_TIMEOUT = 10.0  # seconds that a replaced process gets to end in order
 STOP_GRACE = 8.5  # seconds beyond DRAIN_SECONDS until children that do not end are killed
-STOP_TICK = 0.05  # seconds between looks at children that are to end
+STOP_TICK = 0.05  # seconds between checks of children that must end
 NEVER = float("inf")
 
-# Run as `python -c LAUNCHER our_pid command...`, it becomes the command, and the kernel tells that
-# to stop when we die, however that happens. A program of its own, because subprocess's preexec_fn
-# is not safe in a process that has threads, such as those of the metrics. The kernel sends the
-# signal when the child's parent thread ends, and makes another living thread of the process the
-# parent: when all threads are killed together, the child gets the signal several times.
+# Run as `python -c LAUNCHER supervisor_pid command...`. The program becomes the command, and the
+# kernel sends it SIGTERM when the supervisor dies, even if that is killed. It is a program of its
+# own because subprocess's preexec_fn is not safe in a process with threads, such as the metrics'.
+# The kernel sends the signal when the child's parent thread ends. Another living thread of the
+# process then becomes the parent. So if all threads are killed together, the child gets the signal
+# several times.
 LAUNCHER = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -41,9 +42,9 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def _with_us(command: Sequence[str]) -> list[str]:
-    """A command whose process is told to stop when this one is killed; on Linux alone.
+    """Return a command whose process gets SIGTERM when this process dies; only on Linux.
 
-    The kernel means the thread: start it from the one that lasts.
+    The kernel watches the thread that starts the process. Start it from a thread that lasts.
     """
     if sys.platform != "linux":
         return list(command)
@@ -51,7 +52,12 @@ def _with_us(command: Sequence[str]) -> list[str]:
 
 
 class Child:
-    """One process that is to run always. `name`: as the log calls it. `shared`: if it counts."""
+    """One process that must always run.
+
+    `name`: its name in the log.
+    `environment`: None for that of this process.
+    `shared`: the directory of its metrics; None if it has none.
+    """
 
     def __init__(
         self,
@@ -76,7 +82,10 @@ class Child:
         self._kill_at = NEVER
 
     def look(self, now: float) -> None:
-        """Start it unless it runs; after a failure, a little later each time. Never waits."""
+        """Start the process if it does not run and its pause is over; kill it if it must end.
+
+        `now`: monotonic seconds. The pause grows with each failure. Never blocks.
+        """
         if self._process is not None and (status := self._process.poll()) is not None:
             self._ended(status, now)
         if self._process is None:
@@ -104,15 +113,15 @@ class Child:
         self._process, self._is_replaced, self._kill_at = None, False, NEVER
 
     def _start(self, now: float) -> None:
-        # In a session of its own: a Ctrl-C is for us, who tell it to end in order.
+        # In a session of its own, so that only the supervisor gets a Ctrl-C and stops it in order.
         self._process = subprocess.Popen(  # noqa: S603
             _with_us(self._command), env=self._environment, start_new_session=True
         )
         self.started = now
 
     def replace(self, now: float) -> None:
-        """End it, in order or `STOP_TIMEOUT` seconds later by force; `look` starts it again."""
-        self.started = now  # it gets its time anew
+        """Stop the process, after `STOP_TIMEOUT` seconds by force; `look` starts it again."""
+        self.started = now  # it counts as newly started
         if self.is_running and not self._is_replaced:
             self._is_replaced, self._kill_at = True, now + STOP_TIMEOUT
             self.ask_to_stop()
@@ -123,19 +132,19 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def ask_to_stop(self) -> None:
-        """Tell it to finish what it is at, and to end."""
+        """Send SIGTERM: the process must finish its work and end."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, if it runs."""
+        """Kill the process if it runs."""
         if self._process is not None and self.is_running:
             logger.error("%s did not end in time, it is killed", self.name)
             self._process.kill()
 
 
 class Supervisor:
-    """Runs children until it is told to stop."""
+    """Supervisor of some children, until a signal stops it."""
 
     stop_grace = STOP_GRACE
 
@@ -145,10 +154,10 @@ class Supervisor:
         self._is_urgent = False
 
     def run(self) -> None:
-        """Return when all children have ended after a SIGTERM or SIGINT. For the main thread.
+        """Run the children; after a SIGTERM or SIGINT, return when all have ended.
 
         Children that have not ended `DRAIN_SECONDS` + `stop_grace` seconds later, or at a second
-        signal, are killed.
+        signal, are killed. Call this in the main thread.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -172,7 +181,7 @@ class Supervisor:
             time.sleep(STOP_TICK)
 
     def look_further(self, now: float) -> None:
-        """What else there is to do in a round, at `now` (monotonic seconds)."""
+        """Do nothing; a subclass adds its work for each round. `now`: monotonic seconds."""
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._is_urgent = self._is_over.is_set()

@@ -1,4 +1,4 @@
-"""The raw-TCP listener: accepts connections, and asks proxies of ours where their clients are."""
+"""Raw-TCP listener: accepts connections, and reads clients' addresses from trusted proxies."""
 
 import logging
 import socket
@@ -16,7 +16,7 @@ from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 logger = logging.getLogger(__name__)
 
 ACCEPTS = 64  # connections accepted before the event loop gets a turn
-ROOM_PAUSE = 0.05  # seconds until it is looked again whether there is room for one more
+ROOM_PAUSE = 0.05  # seconds until the next check whether there is room for one more connection
 ACCEPT_PAUSE = 1.0  # seconds to wait when the process is out of file descriptors
 READ_MAX = 4_096  # bytes
 
@@ -25,12 +25,15 @@ Begin = Callable[[socket.socket, str, int, bytes], None]
 
 
 def has_proxy_header(listener: str, peer: str) -> bool:
-    """Return whether connections of a peer to "tcp", "ws" or "http" begin with a PROXY header."""
+    """Return whether connections of a peer begin with a PROXY protocol header.
+
+    `listener`: "tcp", "ws" or "http".
+    """
     return listener in conf.PROXY_PROTOCOL and is_proxy(peer)
 
 
 class ProxiedSocket:
-    """A connection of a proxy that has not said yet where its client is."""
+    """Connection of a proxy whose PROXY protocol header is not complete yet."""
 
     def __init__(self, care: Care, sock: socket.socket, begin: Begin, peer: tuple[str, int]):
         self._care = care
@@ -80,10 +83,10 @@ class ProxiedSocket:
 
 
 class TcpListener:
-    """Listener for raw TCP connections. Raises OSError when it cannot listen.
+    """Listener for raw TCP connections. Raises `OSError` if it cannot listen.
 
-    `has_room`: whether one more connection may be accepted. `run_link`: serves a new connection,
-    given its link and its ASGI scope.
+    `has_room()`: returns whether one more connection may be accepted.
+    `run_link(link, scope)`: serves a new connection, given its link and its ASGI scope.
     """
 
     def __init__(self, care: Care, has_room: Callable[[], bool], run_link: RunLink) -> None:
@@ -104,7 +107,7 @@ class TcpListener:
             except BlockingIOError:
                 return
             except OSError as error:
-                # Out of file descriptors, most likely. What waits in the backlog keeps waiting.
+                # Most likely out of file descriptors. Connections wait in the backlog meanwhile.
                 logger.error("connections cannot be accepted: %s", error)
                 self._pause(listener, ACCEPT_PAUSE)
                 return
@@ -117,7 +120,7 @@ class TcpListener:
                 self._begin(sock, host, port)
 
     def _begin(self, sock: socket.socket, host: str, port: int, data: bytes = b"") -> None:
-        """Serve a client; `data` is what it has sent already."""
+        """Serve a client. `data`: bytes that it has sent already."""
         scope: dict[str, Any] = {
             "type": "tcp",
             "client": [host, port],
@@ -137,7 +140,7 @@ class TcpListener:
             self._care.poller.watch(listener.fileno(), READ)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting connections."""
         for sock in self._sockets:
             self._care.poller.remove(sock.fileno())
             sock.close()

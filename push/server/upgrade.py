@@ -1,7 +1,7 @@
-"""Where sockets leave Daphne and Twisted: at upgrade requests.
+"""Takeover of WebSocket connections from Daphne and Twisted, at their upgrade requests.
 
-Daphne's HTTP protocol reads an upgrade request; then its socket is taken off the reactor, so that
-neither autobahn nor a second HTTP parser sees it.
+Daphne's HTTP protocol reads an upgrade request. The socket is then removed from the reactor, and
+neither autobahn nor a second HTTP parser handles it.
 """
 
 import logging
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 class DirectRequest(NodeRequest):
-    """A node's HTTP request, except that an upgrade becomes a direct link."""
+    """HTTP request of a node; an upgrade becomes a direct link."""
 
     def process(self) -> Any:
-        """Take over the socket of an upgrade request that is complete."""
+        """Take over the socket of a complete upgrade request; serve any other request."""
         if not self.is_upgrade or self.unusable_header():
             return super().process()
-        # Not at once: what the client sent right behind the request is still on its way from
-        # Twisted's line buffer to the channel's, where anything read until then goes as well.
+        # Not at once: bytes that the client sent directly behind the request are still moving from
+        # Twisted's line buffer to the channel's buffer. Bytes read until then go there, too.
         self.server.loop.call_soon(self._take_over)
         return None
 
@@ -48,11 +48,11 @@ class DirectRequest(NodeRequest):
         except Exception:
             logger.exception("an upgrade request could not be answered")
             is_accepted, response, scope = False, refuse_upgrade(500, "Internal error.\n"), {}
-        # Twisted's objects hold each other: taken apart they go now, and not when the garbage
-        # collector comes by, which would be kilobytes for each session of a storm.
+        # Twisted's objects refer to each other. Cleared, they are freed now instead of by the
+        # garbage collector. In a storm of connects that saves kilobytes for each session.
         for part in (transport, channel, self):
             part.__dict__.clear()
-        if unsent:  # an answer to a request before this one
+        if unsent:  # of the response to a previous request
             link.write(unsent)
         if not is_accepted:
             link.refuse(response)
@@ -87,9 +87,9 @@ class DirectRequest(NodeRequest):
 
 
 def detach(transport: Any) -> tuple[socket.socket, bytes]:
-    """Take the socket of a Twisted connection away from it and from the reactor.
+    """Detach the socket of a Twisted connection from it and from the reactor.
 
-    The bytes are those that were written and that the kernel does not have yet.
+    Return the socket, and the written bytes that the kernel has not accepted yet.
     """
     transport.stopReading()
     transport.stopWriting()
@@ -104,19 +104,22 @@ def detach(transport: Any) -> tuple[socket.socket, bytes]:
 
 
 def http_ports() -> list[int]:
-    """Where HTTP and WebSocket are listened for, each port once."""
+    """Return the ports for HTTP and WebSocket, each once."""
     return list(dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port))
 
 
 def listen_http(factory: Any) -> Iterator[Any]:
-    """Listen for HTTP and WebSocket at every address of HOST. Raises OSError."""
+    """Listen for HTTP and WebSocket on every address of HOST; yield Twisted's ports.
+
+    Raises `OSError`.
+    """
     for number in http_ports():
         for sock in listen(number, shared=conf.REUSE_PORT):
             with sock:
-                # It takes a copy of the descriptor.
+                # The reactor duplicates the descriptor.
                 yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
 
 
 def scope_of(scope: dict[str, Any], link: SocketLink) -> dict[str, Any]:
-    """A scope for the ASGI application, with its direct link."""
+    """Return a scope for the ASGI application, with its direct link."""
     return {**scope, "asgi": {"version": "3.0"}, DIRECT_LINK: link}

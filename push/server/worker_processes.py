@@ -1,7 +1,8 @@
-"""Keeps one Celery worker a partition running.
+"""Supervisor of Celery workers, one for each partition.
 
-A worker that dies is replaced. So is one that lives but takes no tasks, which happens to Celery
-when its connection to Redis was lost at the wrong moment (celery#8030, #9054): the canary tells.
+A worker that dies is replaced. So is a deaf worker, which is alive but takes no tasks. That happens
+to Celery if its connection to Redis is lost at the wrong moment (celery#8030, #9054). Canary tasks
+detect it.
 """
 
 import logging
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Worker(supervisor.Child):
-    """The process of one partition."""
+    """Worker process of one partition."""
 
     def __init__(self, partition: int, log_level: str, shared: SharedMetrics | None = None) -> None:
         self.partition = partition
@@ -36,15 +37,15 @@ class Worker(supervisor.Child):
         command += ["--quiet", "worker"]  # without a banner for each partition
         command += ["-Q", queue_of(partition), "-n", name, "-l", log_level]
         command += ["--concurrency", "1"]
-        # The port is its supervisor's, who answers for it.
+        # The supervisor has the port, and serves the worker's metrics.
         environment = {**os.environ, "IMGO_WORKER_METRICS_PORT": "0"}
         super().__init__(f"the worker of partition {partition}", command, environment, shared)
 
 
 class DeafnessQuery:
-    """Asks the database which workers take no tasks, on a thread of its own, one at a time.
+    """Query for deaf workers, on a thread of its own, one at a time.
 
-    The supervisor must go on while the database is silent.
+    The supervisor must continue while the database does not answer.
     """
 
     def __init__(self) -> None:
@@ -52,19 +53,19 @@ class DeafnessQuery:
         self._found: list[int] = []
 
     def begin(self) -> None:
-        """Start a query, unless the one before still waits for its answer."""
+        """Start a query, unless the previous one is still under way."""
         if self._thread is not None and self._thread.is_alive():
             logger.warning("whether workers are deaf is not known: the database does not answer")
             return
-        self._thread = threading.Thread(target=self._ask, name="imgo-deafness", daemon=True)
+        self._thread = threading.Thread(target=self._query, name="imgo-deafness", daemon=True)
         self._thread.start()
 
     def take(self) -> list[int]:
-        """Return the partitions that the last query has found, once."""
+        """Return the partitions of deaf workers, once for each query; [] without a new result."""
         found, self._found = self._found, []
         return found
 
-    def _ask(self) -> None:
+    def _query(self) -> None:
         use_own_connection()
         try:
             self._found = vitals.deaf_workers()
@@ -75,9 +76,9 @@ class DeafnessQuery:
 
 
 class Supervisor(supervisor.Supervisor):
-    """Runs the workers of some partitions until it is told to stop.
+    """Supervisor of the workers of some partitions.
 
-    Raises OSError when `WORKER_METRICS_PORT` cannot be listened on.
+    Raises `OSError` if `WORKER_METRICS_PORT` cannot be listened on.
     """
 
     stop_grace = 6.0  # seconds: a worker ends itself one second earlier
@@ -91,7 +92,10 @@ class Supervisor(supervisor.Supervisor):
         self._deafness = DeafnessQuery()
 
     def run(self) -> None:
-        """Return when all workers have ended after a SIGTERM or SIGINT. For the main thread."""
+        """Run the workers; after a SIGTERM or SIGINT, return when all have ended.
+
+        Call this in the main thread.
+        """
         announcer().start("supervisor", partitions=tuple(one.partition for one in self._workers))
         if self._metrics is not None:
             self._metrics.start()
@@ -100,7 +104,7 @@ class Supervisor(supervisor.Supervisor):
             self._metrics.stop()
 
     def look_further(self, now: float) -> None:
-        """Replace those that take no tasks."""
+        """Replace deaf workers. `now`: monotonic seconds."""
         if now >= self._next_check:
             self._next_check = now + conf.CANARY_INTERVAL
             self._deafness.begin()
