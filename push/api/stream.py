@@ -67,9 +67,7 @@ class Lines:
         self._source = source
         self._connection = connection
         self._last_read = time.monotonic()  # when the last bytes arrived
-        self._line_began = (
-            0.0  # when the first bytes of an unfinished line arrived; 0: no such line
-        )
+        self._line_began = 0.0  # when an unfinished line's first bytes arrived; 0: no such line
         self._queue: queue.Queue[bytes | None] = queue.Queue(BUFFERED_MAX)
         self._is_over = False
         self._thread = threading.Thread(target=self._read, name="imgo-stream", daemon=True)
