@@ -1,4 +1,4 @@
-"""Admin of messages, pending rows, events and the outbox, almost read-only."""
+"""Admin of messages, pending rows, events and the outbox. Its only change is `retry`."""
 
 from typing import Any, ClassVar
 

@@ -66,7 +66,7 @@ _SOURCES: Mapping[PageKind, str] = {
     "history": f"{_PENDING} UNION {_HAD}",
     "lately": f"{_PENDING} UNION {_HAD_LATELY}",
 }
-# OFFSET 0 prevents that the look-ups by id become a join, which could read the whole table.
+# OFFSET 0 prevents the look-ups by id from becoming a join, which could read the whole table.
 _QUERY = """
     WITH RECURSIVE wanted (place, key, after, since) AS (VALUES {marks}), {firsts},
     found AS (

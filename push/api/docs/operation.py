@@ -99,7 +99,7 @@ def components(kinds: Iterable[Any]) -> Schema:
 
 
 def resolved(part: Any) -> Any:
-    """Return a part of a schema with the keywords of `told` merged into it.
+    """Return a part of a schema, with the keywords that `told` added merged into it.
 
     Names of settings are replaced by their values.
     """
