@@ -1,1 +1,1 @@
-"""Who may open a session and who may call the API."""
+"""Authentication and permissions: of sessions, and of callers of the API."""

@@ -1,4 +1,4 @@
-"""Tokens and API keys in the admin. A secret is shown once, when it is made."""
+"""Admin of tokens and API keys. A secret is shown only once, when it is created."""
 
 from typing import Any, ClassVar
 
@@ -15,25 +15,22 @@ from imgo_site.tables import LargeTableAdmin
 
 
 class RoomsField(forms.JSONField):
-    """JSON, of which any mistake can be shown again: Django's own reads it to do so."""
+    """JSON field that can show any invalid input again. Django's field parses it for that."""
 
     def to_python(self, value: Any) -> Any:
-        """What it says. Raises `ValidationError`."""
+        """Return the parsed value. Raises `ValidationError`, also for JSON nested too deeply."""
         try:
             return super().to_python(value)
         except RecursionError:
             raise ValidationError(self.error_messages["invalid"]) from None
 
     def bound_data(self, data: Any, initial: Any) -> Any:  # noqa: ARG002
-        """As it was typed."""
+        """Return the input as it was typed."""
         return InvalidJSONInput(data or "")
 
 
 class TokenAdmin(LargeTableAdmin):
-    """Tokens by key.
-
-    It is registered by `push.admin`, which knows how to close sessions.
-    """
+    """Admin of tokens, by key. `push.admin` registers it and adds the closing of sessions."""
 
     list_display = ("key", "room_list", "join_list", "created_at", "expires_at")
     formfield_overrides: ClassVar = {
@@ -45,16 +42,16 @@ class TokenAdmin(LargeTableAdmin):
 
     @admin.display(description="rooms")
     def room_list(self, token: Token) -> str:
-        """The rooms that it may join."""
+        """Return the rooms that the token's sessions may join."""
         return "default" if token.rooms is None else ", ".join(token.rooms) or "none"
 
     @admin.display(description="joins")
     def join_list(self, token: Token) -> str:
-        """The rooms that its sessions are in from the start."""
+        """Return the rooms that the token's sessions join when they open."""
         return ", ".join(token.join)
 
     def save_model(self, request: HttpRequest, obj: Token, form: Any, change: bool) -> None:
-        """Make the token's text when it is new, and show it this once."""
+        """Save the token. A new one gets a text, which is shown only this once."""
         if change:
             super().save_model(request, obj, form, change)
             return
@@ -66,7 +63,7 @@ class TokenAdmin(LargeTableAdmin):
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """Scopes as checkboxes."""
+    """Form of an API key, with its scopes as checkboxes."""
 
     scopes = forms.MultipleChoiceField(
         choices=[(name, f"{name}: {text}") for name, text in SCOPES.items()],
@@ -81,7 +78,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at r
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(LargeTableAdmin):
-    """API keys; only a hash of each is kept, and its last four characters to know it by."""
+    """Admin of API keys. The database has only a hash of each, and its last four characters."""
 
     form = ApiKeyForm
     list_display = ("name", "hint", "scope_list", "created_at", "revoked_at")
@@ -92,11 +89,11 @@ class ApiKeyAdmin(LargeTableAdmin):
 
     @admin.display(description="scopes")
     def scope_list(self, row: ApiKey) -> str:
-        """What it may do."""
+        """Return the scopes of the API key."""
         return ", ".join(row.scopes) or "none"
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:  # noqa: ARG002
-        """A new key has nothing yet but a name and scopes."""
+        """Return the fields of the form; for a new API key only its name and scopes."""
         return (
             ("name", "scopes")
             if obj is None
@@ -104,7 +101,7 @@ class ApiKeyAdmin(LargeTableAdmin):
         )
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Make the key's text when it is new, and show it this once."""
+        """Save the API key. A new one gets a text, which is shown only this once."""
         if change:
             super().save_model(request, obj, form, change)
             return
@@ -114,7 +111,7 @@ class ApiKeyAdmin(LargeTableAdmin):
 
     @admin.action(description="Revoke the selected API keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:
-        """From now on they open nothing."""
+        """Revoke the selected API keys, and log each."""
         rows = list(queryset.filter(revoked_at=None))
         for row in rows:
             row.revoked_at = timezone.now()

@@ -1,4 +1,4 @@
-"""The body of an auth frame: imgo's bare token, or a JSON object of ours, goim's or others'."""
+"""Parser of an auth frame's body: imgo's bare token, or a JSON object of ours, goim or others."""
 
 import json
 from collections.abc import Callable
@@ -14,14 +14,16 @@ from imgo_site.names import INT32_MAX, INT64_MAX, check_name, check_number, prin
 
 @dataclass(frozen=True, slots=True)
 class AuthBody:
-    """What a client says in its auth frame. Nothing in it is believed before it is verified.
+    """Content of a client's auth frame, not verified yet.
 
-    `change_room` is the room that a later op 12 leaves: goim's one room a session. `accepts`:
-    the own ops that it takes; None: all. `is_goim`: it is goim's, and says who it is by `mid` and
-    `goim_key`. `is_bare`: it is no JSON object. `raw`: the body as it was sent, bytes of any kind
-    over binary transports and JSON in text frames, for an `AUTHENTICATOR` whose clients send
-    something else. `mistake`: what of it could not be read, "" if all could; the default
-    authenticator refuses such a body, and the members above have what could be read.
+    `change_room`: the room that a later op 12 leaves, as a session of goim has one room.
+    `accepts`: the project's own ops that the client accepts; None: all.
+    `is_goim`: the body has goim's form, and names the client by `mid` and `goim_key`.
+    `is_bare`: the body is not a JSON object.
+    `raw`: the body as it was sent, for an `AUTHENTICATOR` whose clients send something else. It
+    holds any bytes over binary transports, and JSON in text frames.
+    `mistake`: the first error in the body, "" if there is none. The default authenticator refuses
+    a body with one. The other members hold the parts without errors.
     """
 
     token: str = ""
@@ -41,12 +43,12 @@ class AuthBody:
 
 
 def parse_auth_body(body: bytes) -> AuthBody:
-    """Read imgo's bare token (also as a JSON string), or a JSON object. Never raises."""
+    """Parse imgo's bare token (also as a JSON string), or a JSON object. Never raises."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return AuthBody(is_bare=True, raw=body, mistake="The auth body must be UTF-8 text.")
-    # A token such as 12345 is valid JSON too, but what was sent is the text.
+    # A token such as 12345 is valid JSON too, but the token is the text.
     token = text
     if text.lstrip()[:1] in ("{", '"'):
         try:
@@ -62,14 +64,14 @@ def parse_auth_body(body: bytes) -> AuthBody:
 
 
 class _Members:
-    """The members of a JSON auth body. What cannot be read is as if it were absent."""
+    """Members of a JSON auth body. An invalid member counts as absent."""
 
     def __init__(self, value: dict[str, Any]) -> None:
         self._value = value
         self._mistake = ""
 
     def as_body(self, raw: bytes) -> AuthBody:
-        """Return what the object says, and the first mistake in it."""
+        """Return the members as an `AuthBody`, with the first mistake in them."""
         value, read = self._value, self._read
         rooms: tuple[str, ...] = read(_rooms, ())
         token, platform, device, key = (
@@ -125,12 +127,12 @@ def _number(name: str, value: dict[str, Any]) -> int:
 
 
 def _accepts(value: dict[str, Any]) -> tuple[int, ...] | None:
-    # Go writes null for a list that is not there, and goim takes that for none.
+    # Go encodes a missing list as null. goim treats that as an empty list.
     return check_ops(value["accepts"] or []) if "accepts" in value else None
 
 
 def check_ops(ops: object) -> tuple[int, ...]:
-    """Ops that a client takes. Raises `BadRequest`."""
+    """Return the ops that a client accepts. Raises `BadRequest` if `ops` is not a list of ops."""
     if not isinstance(ops, list):
         raise BadRequest("The ops that a session accepts are a list of numbers.")
     return tuple(check_number(op, "An op", lowest=0, highest=INT32_MAX) for op in ops)

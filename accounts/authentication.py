@@ -1,4 +1,4 @@
-"""DRF authentication: an API key in a header, in the query, or a trusted legacy network."""
+"""DRF authentication: by an API key in a header or the query, or by a trusted legacy network."""
 
 import hmac
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SCHEME = "Api-Key"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls the API: a name for records, and the scopes it has."""
+    """Caller of the API: its name for records, and its scopes."""
 
     name: str
     scopes: frozenset[str]
@@ -25,14 +25,17 @@ class Caller:
 
 
 def caller(request: Request) -> Caller:
-    """Who made a request that `HasScope` let through."""
-    found: object = request.user
-    assert isinstance(found, Caller)
-    return found
+    """Return the caller of a request that `HasScope` has permitted."""
+    user: object = request.user
+    assert isinstance(user, Caller)
+    return user
 
 
 def caller_of(text: str) -> Caller:
-    """The caller whose API key is `text`; raises `NotAuthenticated`."""
+    """Return the caller whose API key is `text`.
+
+    Raises `NotAuthenticated` if there is no such key, or if it was revoked.
+    """
     if conf.API_KEY and hmac.compare_digest(text.encode(), conf.API_KEY.encode()):
         return Caller("IMGO_API_KEY", frozenset(SCOPES))
     if text and (row := ApiKey.objects.active(text)):
@@ -41,10 +44,13 @@ def caller_of(text: str) -> Caller:
 
 
 class ApiKeyAuthentication(BaseAuthentication):
-    """`Authorization: Api-Key <key>`, or `?apikey=<key>` for old tools."""
+    """Authentication by `Authorization: Api-Key <key>`, or by `?apikey=<key>` for old tools."""
 
     def authenticate(self, request: Request) -> tuple[Caller, str] | None:
-        """The caller, or None when the request names no key. Raises `NotAuthenticated`."""
+        """Return the caller and the scheme, or None if the request has no API key.
+
+        Raises `NotAuthenticated` if the key is wrong.
+        """
         header = request.headers.get("Authorization", "")
         scheme, _, text = header.partition(" ")
         in_query = request.query_params.get("apikey", "")
@@ -55,21 +61,24 @@ class ApiKeyAuthentication(BaseAuthentication):
         return None
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002 - DRF's signature
-        """What a 401 asks for."""
+        """Return the value of `WWW-Authenticate` in a 401."""
         return SCHEME
 
 
 class LegacyAuthentication(ApiKeyAuthentication):
-    """On imgo's own paths: the same, or an address in `LEGACY_TRUSTED_NETWORKS`.
+    """Authentication on imgo's own paths: also by an address in `LEGACY_TRUSTED_NETWORKS`.
 
-    Never that of a proxy itself, which does not tell who calls, and never for a page of another
-    site, which any browser in that network may have open.
+    A proxy's own address does not count, as it does not identify the caller. Requests from another
+    site's page do not count either: any browser in that network may have it open.
     """
 
     def authenticate(self, request: Request) -> tuple[Caller, str] | None:
-        """The caller, or None. Raises `NotAuthenticated` when a key is named and wrong."""
-        if found := super().authenticate(request):
-            return found
+        """Return the caller and the scheme, or None if neither key nor address identifies it.
+
+        Raises `NotAuthenticated` if the key is wrong.
+        """
+        if by_key := super().authenticate(request):
+            return by_key
         address = request.META.get("REMOTE_ADDR", "")
         networks = conf.LEGACY_TRUSTED_NETWORKS
         is_trusted = networks and in_networks(address, networks) and not is_proxy(address)

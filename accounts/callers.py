@@ -1,4 +1,4 @@
-"""Names of callers for people: an API key's own name instead of its number."""
+"""Readable names of callers: an API key's own name instead of its number."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,22 +8,22 @@ from django.db.models.functions import Cast, Substr
 
 from accounts.models import ApiKey
 
-PREFIX = "apikey:"  # of the names that records keep for callers with a stored API key
+PREFIX = "apikey:"  # starts the recorded name of a caller with a stored API key
 _BIG = BigIntegerField()
 
 
 def caller_names(names: Iterable[str]) -> dict[str, str]:
-    """Return how to show each of these callers: `shop (apikey:1)` for `apikey:1`.
+    """Return the readable name of each caller: `shop (apikey:1)` for `apikey:1`.
 
-    A caller without a stored API key, or whose API key was deleted, is shown as it is recorded.
+    A caller without a stored API key, or with a deleted one, keeps its recorded name.
     """
-    wanted = set(names)
+    recorded = set(names)
     numbers = {
         int(number)
-        for name in wanted
+        for name in recorded
         if name.startswith(PREFIX) and (number := name.removeprefix(PREFIX)).isdecimal()
     }
-    shown = {name: name for name in wanted}
+    shown = {name: name for name in recorded}
     if numbers:
         for pk, own in ApiKey.objects.filter(pk__in=numbers).values_list("pk", "name"):
             shown[f"{PREFIX}{pk}"] = f"{own} ({PREFIX}{pk})"
@@ -31,7 +31,7 @@ def caller_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def with_caller_names(rows: "QuerySet[Any]") -> "QuerySet[Any]":
-    """Annotate rows that have a caller in `by` with `caller_name`: its API key's name, or None."""
+    """Annotate rows that have a caller in `by` with `caller_name`, its API key's name or None."""
     number = Case(
         When(by__regex=f"^{PREFIX}[0-9]{{1,18}}$", then=Cast(Substr("by", len(PREFIX) + 1), _BIG)),
         output_field=_BIG,
@@ -42,5 +42,5 @@ def with_caller_names(rows: "QuerySet[Any]") -> "QuerySet[Any]":
 
 
 def caller_name(name: str) -> str:
-    """Return how to show one caller."""
+    """Return the readable name of one caller."""
     return caller_names([name])[name]

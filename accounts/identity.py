@@ -1,8 +1,10 @@
-"""From an auth body and what is known of the connection to an identity, or a refusal.
+"""Authenticator: turns an auth body and the facts of a connection into an identity or a refusal.
 
-The default authenticator tries, in this order: a JWT when one is configured and the token has its
-shape (no query at all), stored tokens (one query for all that ask in the same milliseconds), and,
-when no token was sent, Django's session cookie of a browser on our own origin.
+The default authenticator tries, in this order:
+
+1. a JWT, if JWTs are configured and the token has their shape; this needs no query.
+2. stored tokens, with one query for all logins of the same milliseconds.
+3. if no token was sent, Django's session cookie of a browser on our own origin.
 """
 
 import re
@@ -40,20 +42,20 @@ __all__ = [  # for `AUTHENTICATOR`s of projects, which import them from here
 
 SESSION_KEY = re.compile("[A-Za-z0-9]{1,100}")
 
-# One text for wrong, expired and unknown: a guesser learns nothing from it.
+# One text for wrong, expired and unknown tokens, so that it does not help a guesser.
 REFUSED = "The token is not valid or has expired."
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a session belongs to.
+    """Identity of a session: its key and its permissions.
 
-    `rooms`: names or `*` patterns that it may join; None leaves that to `ROOMS_OPEN`.
-    `expires_at`: Unix time in seconds when the session must end; None: never. `proof`: what it
-    was verified by, to look at again while the session is open. `alias`: another key that live
-    messages reach it by, goim's key of a connection; nothing is kept for it. `join`: rooms that
-    the session is in from the start, as the servers of imgo and goim chose one for a connection.
-    They need no permission by `rooms`, and none may have a `*`.
+    `rooms`: names or `*` patterns of rooms that it may join; None leaves that to `ROOMS_OPEN`.
+    `expires_at`: Unix time in seconds when the session must end; None: never.
+    `proof`: evidence of the login, which is checked again while the session is open.
+    `alias`: another key for live messages, goim's key of a connection; nothing is stored for it.
+    `join`: rooms that the session joins when it opens, as imgo's and goim's servers chose one for
+    a connection. They need no permission by `rooms`, and none may have a `*`.
     """
 
     key: str
@@ -74,10 +76,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a connection. Header names are lower-case.
+    """Facts about a connection. Header names are lower-case.
 
-    `clock`: the node's, with the database's time, which tokens are judged by. `scheme`: "https" if
-    the client's own connection was encrypted, as far as a trusted proxy vouches for it.
+    `clock`: the node's estimate of the database's time, by which tokens expire.
+    `scheme`: "https" if the client's connection is encrypted; behind a proxy, if a trusted proxy
+    reports that.
     """
 
     transport: str
@@ -92,9 +95,9 @@ RoomAuthorizer = Callable[[Identity, str], Awaitable[bool]]
 
 
 async def authenticate(body: AuthBody, facts: Facts) -> Identity:
-    """Return whose session it is: the default `AUTHENTICATOR`.
+    """Return the identity of a session. This is the default `AUTHENTICATOR`.
 
-    Raises `NotAuthenticated`, and `BadRequest` if the body cannot be read.
+    Raises `NotAuthenticated` if the login is refused, and `BadRequest` if the body has a mistake.
     """
     if body.mistake:
         raise BadRequest(body.mistake)
@@ -108,7 +111,7 @@ async def authenticate(body: AuthBody, facts: Facts) -> Identity:
                 "A page of another site is not believed without a token: add its origin to "
                 "CSRF_TRUSTED_ORIGINS, or give its clients tokens."
             )
-        return _as_it_says(body)
+        return _from_goim_body(body)
     if conf.SESSION_AUTH and facts.transport == "websocket" and "cookie" in facts.headers:
         return await _from_session(facts)
     raise NotAuthenticated("No token was sent.")
@@ -138,21 +141,21 @@ def _from_claims(claims: dict[str, Any] | None) -> Identity:
     return Identity(str(key), allowed, expires, "jwt", join=tuple(join))
 
 
-def _as_it_says(body: AuthBody) -> Identity:
-    """Whom a client of goim says it is: goim believes that, and so do we with `GOIM_TRUSTED`."""
+def _from_goim_body(body: AuthBody) -> Identity:
+    """Return the identity that a client of goim claims. As in goim, nothing verifies the claim."""
     if body.mid:
         return Identity(str(body.mid), source="goim", alias=body.goim_key)
     return Identity(body.goim_key or uuid4().hex, source="goim")
 
 
 def _with_time(digests: list[str]) -> dict[str, tuple[Token, Reading]]:
-    """Look stored tokens up, and the database's time with them."""
+    """Query stored tokens together with the database's time; return both by digest."""
     begin = boot_time()
-    found = Token.objects.by_digest(digests)
+    tokens = Token.objects.by_digest(digests)
     end = boot_time()
     return {
         name: (token, Reading(token.now.timestamp(), begin, end))  # type: ignore[attr-defined]
-        for name, token in found.items()
+        for name, token in tokens.items()
     }
 
 
@@ -174,7 +177,7 @@ async def _from_stored_token(text: str, clock: DatabaseClock) -> Identity:
 
 
 def proof_of(token_digest: str) -> bytes:
-    """Enough of a stored token's digest to see that it has been replaced."""
+    """Return the start of a stored token's digest, enough to detect that it was replaced."""
     return bytes.fromhex(token_digest)[:16]
 
 
@@ -185,10 +188,11 @@ async def _from_session(facts: Facts) -> Identity:
 
 
 async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes]:
-    """The Django user whose browser this is, when the login ends by the database's time, and its
-    proof.
+    """Return the Django user that the browser is signed in as, the end of the login, and its proof.
 
-    Raises `NotAuthenticated`, for a page that is not ours too.
+    The end is a Unix time by the database's clock.
+
+    Raises `NotAuthenticated` if nobody is signed in, or if the page is not from our own origin.
     """
     if not is_own_origin(facts.headers, facts.scheme):
         raise NotAuthenticated("The session cookie is accepted from this site's own pages only.")
@@ -204,19 +208,20 @@ async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes
 def _cookie(header: str, name: str) -> str:
     """Return the value of a cookie in the form in which it was sent, "" if there is none.
 
-    Not by `http.cookies`: before Python 3.11.10 and 3.12.6 its time grows with the square of the
-    number of backslashes in a quoted value (CVE-2024-7592). A session's key needs no quotes.
+    This does not use `http.cookies`. Before Python 3.11.10 and 3.12.6 its time grows with the
+    square of the number of backslashes in a quoted value (CVE-2024-7592). A session's key needs no
+    quotes.
     """
-    found = ""
+    cookie = ""
     for part in header.split(";"):
         key, _, value = part.partition("=")
         if key.strip() == name:
-            found = value.strip()  # of two the last one counts, as it does for Django
-    return found
+            cookie = value.strip()  # the last of several counts, as in Django
+    return cookie
 
 
 def _session_user(session_key: str) -> tuple[AbstractBaseUser | None, int]:
-    """The signed-in, active user of a session and the seconds until the session ends."""
+    """Return the active user of a Django session, or None, and the seconds until it ends."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     request = HttpRequest()
     request.session = store(session_key)
@@ -227,12 +232,15 @@ def _session_user(session_key: str) -> tuple[AbstractBaseUser | None, int]:
 
 
 def user_key(user: AbstractBaseUser) -> str:
-    """The default `SESSION_KEY`: a user's primary key."""
+    """Return a user's primary key as a subscriber key. This is the default `SESSION_KEY`."""
     return str(user.pk)
 
 
 async def authorize_room(identity: Identity, room: str) -> bool:
-    """The default `ROOM_AUTHORIZER`: the rooms the identity names, `*` standing for anything."""
+    """Return whether the identity's `join` or `rooms` include the room; `*` matches any text.
+
+    This is the default `ROOM_AUTHORIZER`. `ROOMS_OPEN` decides for identities without `rooms`.
+    """
     if room in identity.join:
         return True
     if identity.rooms is None:

@@ -1,4 +1,4 @@
-"""JSON web tokens, verified by PyJWT with the keys that the settings name."""
+"""Verification of JSON web tokens, by PyJWT with the keys that the settings name."""
 
 import functools
 import logging
@@ -16,27 +16,26 @@ TIME_MAX = 2**53  # Unix seconds that a float holds exactly
 
 logger = logging.getLogger(__name__)
 
-# What reading a file with keys raises, whatever is in it.
+# Errors that reading a file with keys may raise, whatever its content is.
 _UNREADABLE = (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError)
 
 
 def is_configured() -> bool:
-    """Whether any key to verify a JWT with is set."""
+    """Return whether a setting names any key that verifies JWTs."""
     return bool(conf.JWT_SECRET or conf.JWT_PUBLIC_KEY or conf.JWT_JWKS_FILE)
 
 
 def has_shape(token: str) -> bool:
-    """Whether `token` looks like a signed JWT: three parts between dots."""
+    """Return whether `token` looks like a signed JWT: three parts separated by dots."""
     return token.count(".") == 2
 
 
 def verify(token: str, now: float) -> dict[str, Any] | None:
-    """Return the claims of a token that is signed by us, for us, and valid at `now`, or None.
+    """Return the claims of a token if its signature, issuer, audience and times are valid, or None.
 
-    `now`: Unix time in seconds. A token with an audience is for us only if JWT_AUDIENCE is in it
-    (RFC 7519, section 4.1.3): what was signed for another service opens nothing here.
-    The algorithm is fixed by the kind of key that is configured, never by the token's header
-    alone (RFC 8725, section 3.1).
+    `now`: Unix time in seconds. A token with an audience is valid only if JWT_AUDIENCE is in it
+    (RFC 7519, section 4.1.3), so tokens for other services are refused. The kind of the configured
+    key decides the algorithm. The token's header cannot choose another (RFC 8725, section 3.1).
     """
     try:
         header = jwt.get_unverified_header(token)
@@ -49,8 +48,8 @@ def verify(token: str, now: float) -> dict[str, Any] | None:
             algorithms=[header["alg"]],
             issuer=conf.JWT_ISSUER or None,
             audience=conf.JWT_AUDIENCE or None,
-            # Times are judged below: PyJWT knows no clock but the host's. The subject may be a
-            # number: imgo's user ids are.
+            # Times are checked below, because PyJWT uses only the host's clock. The subject may be
+            # a number, as imgo's user ids are.
             options={
                 "verify_exp": False,
                 "verify_nbf": False,
@@ -61,14 +60,14 @@ def verify(token: str, now: float) -> dict[str, Any] | None:
     except (jwt.PyJWTError, UnicodeEncodeError, OverflowError, TypeError):
         return None
     if "aud" in claims and not conf.JWT_AUDIENCE:
-        return None  # PyJWT overlooks an empty one
+        return None  # PyJWT ignores an empty audience
     return claims if _is_current(claims, now) else None
 
 
 def _is_current(claims: dict[str, Any], now: float) -> bool:
-    """Return whether `exp`, `nbf` and `iat`, where they are, allow the token at `now`.
+    """Return whether those of `exp`, `nbf` and `iat` that are present allow the token at `now`.
 
-    JWT_LEEWAY seconds are added to each of them in the token's favour.
+    Each is extended by JWT_LEEWAY seconds in the token's favour.
     """
     times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
     if not all(_is_number(value) for value in times.values()):
@@ -79,14 +78,14 @@ def _is_current(claims: dict[str, Any], now: float) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """Return whether JSON's `value` is a time; Python's parser lets NaN and infinity pass."""
+    """Return whether `value` is a time. Python's JSON parser also accepts NaN and infinity."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= TIME_MAX
 
 
 def _key_for(header: dict[str, Any]) -> Any:
-    """The configured key for the algorithm and key id that the header names."""
+    """Return the configured key for the header's algorithm and key id, or None."""
     algorithm = header.get("alg")
     if algorithm == "HS256":
         return conf.JWT_SECRET or None
@@ -99,9 +98,9 @@ def _key_for(header: dict[str, Any]) -> Any:
             logger.error("JWT_JWKS_FILE %s cannot be used: %s", conf.JWT_JWKS_FILE, error)
             keys = {}
         kid = header.get("kid")
-        found = keys.get(kid) if kid else next(iter(keys.values()), None)
-        if found is not None:
-            return found
+        key = keys.get(kid) if kid else next(iter(keys.values()), None)
+        if key is not None:
+            return key
     if conf.JWT_PUBLIC_KEY:
         try:
             return _public_key(conf.JWT_PUBLIC_KEY)
@@ -111,7 +110,7 @@ def _key_for(header: dict[str, Any]) -> Any:
 
 
 def unusable_keys() -> Iterator[tuple[str, str]]:
-    """(setting, why) of each public key that is set and that no token can be verified with."""
+    """Yield (setting, reason) for each public key that is set but cannot verify any token."""
     try:
         if conf.JWT_JWKS_FILE and not _jwks_keys():
             yield "JWT_JWKS_FILE", "it has no RS256 key"
@@ -130,12 +129,15 @@ def _jwks_keys() -> dict[str | None, Any]:
 
 @functools.lru_cache(maxsize=4)
 def _jwks(path: str, modified: int) -> dict[str | None, Any]:  # noqa: ARG001 - part of the cache key
-    """The RS256 keys of a JWKS file by key id; read again when the file changes."""
+    """Return the RS256 keys of a JWKS file by key id.
+
+    `modified`: the file's modification time, so that a changed file is read again.
+    """
     jwks = jwt.PyJWKSet.from_json(Path(path).read_text())
     return {key.key_id: key.key for key in jwks.keys if key.key_type == "RSA"}
 
 
 @functools.lru_cache(maxsize=4)
 def _public_key(setting: str) -> str:
-    """The PEM text itself, or the text of the file that the setting names."""
+    """Return the setting if it is PEM text, else the text of the file that it names."""
     return setting if "-----BEGIN" in setting else Path(setting).read_text()

@@ -1,8 +1,8 @@
-"""Rate limiter for failed logins, by address, that does not lock out who shares the address.
+"""Rate limiter for failed logins, by address, that does not lock out clients with the same address.
 
-Behind a proxy or a company's router many clients have one address. So no client is refused for
-what another did: when an address has failed too often in a minute, each further attempt waits a
-moment before its token is verified. Only if very many wait are others told to come back later.
+Behind a proxy or a company's router many clients have one address. So failures of one client must
+not refuse the others. After too many failures in a minute, each further attempt from the address
+waits a moment before its token is verified. Further attempts are refused only if very many wait.
 
 An IPv6 address counts as its /64: one customer has at least that many addresses (RFC 6177).
 """
@@ -17,30 +17,33 @@ from imgo_site.conf import conf
 from imgo_site.errors import TooManyAttempts
 
 WINDOW = 60.0  # seconds that failures count
-DELAY = 1.0  # seconds that an attempt waits then
-WAITING_MAX = 50  # attempts of one address that may wait
-ADDRESSES_MAX = 10_000  # addresses remembered
+DELAY = 1.0  # seconds that an attempt from a limited address waits
+WAITING_MAX = 50  # attempts of one address that may wait at a time
+ADDRESSES_MAX = 10_000  # addresses with failures that are kept
 
 
 @dataclass(slots=True)
 class _Failures:
-    """What is known of an address. Times are monotonic seconds."""
+    """Failures of one address. Times are monotonic seconds."""
 
     begin: float  # of the window
     count: int = 0
     waiting: int = 0  # attempts
-    next: float = 0.0  # when another attempt that cannot wait may be made
+    next: float = 0.0  # when the next attempt that cannot wait is admitted
 
 
 class Guard:
-    """Failures by address. Its methods may be called by any thread."""
+    """Rate limiter for failed logins. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._failures: dict[str, _Failures] = {}
         self._lock = threading.Lock()
 
     async def admit(self, address: str) -> None:
-        """Return at once, or after a moment. Raises `TooManyAttempts`."""
+        """Return at once; if the address has failed too often, after `DELAY` seconds.
+
+        Raises `TooManyAttempts` if `WAITING_MAX` attempts of the address wait already.
+        """
         entry = self._limited(address)
         if entry is None:
             return
@@ -53,7 +56,7 @@ class Guard:
             entry.waiting -= 1
 
     def admit_at_once(self, address: str) -> None:
-        """Return at once: for callers whose thread must not wait.
+        """Return at once, for callers whose thread must not wait.
 
         Raises `TooManyAttempts` if the address has failed too often and another attempt was
         admitted less than `DELAY` seconds ago.
@@ -68,7 +71,7 @@ class Guard:
             entry.next = now + DELAY
 
     def failed(self, address: str) -> None:
-        """Count an attempt from this address that was refused."""
+        """Count a refused attempt from this address."""
         name = _network_of(address)
         with self._lock:
             entry = self._failures.get(name)
@@ -79,7 +82,7 @@ class Guard:
             entry.count += 1
 
     def _limited(self, address: str) -> _Failures | None:
-        """Return what is known of an address that has failed too often, else None."""
+        """Return the failures of an address that has failed too often, else None."""
         if not self._failures or not conf.AUTH_FAILURES:
             return None
         name = _network_of(address)
@@ -98,12 +101,12 @@ def _network_of(address: str) -> str:
     if ":" not in address:
         return address
     try:
-        found = IPv6Address(address.partition("%")[0])
+        ip = IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return found.packed[:8].hex()
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return ip.packed[:8].hex()
 
 
 guard = Guard()

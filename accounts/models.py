@@ -1,4 +1,4 @@
-"""Stored tokens of subscribers and the API keys of callers. Only their hashes are kept."""
+"""Stored tokens of subscribers, and API keys of callers. The database has only their hashes."""
 
 import hashlib
 import secrets
@@ -18,7 +18,7 @@ from imgo_site.names import DASHBOARD_ROOM, check_name, has_control_characters
 
 TOKEN_MAX = 1024  # characters of a token that a caller chose
 NAME_MAX = 100  # characters of an API key's name
-ID_DIGITS = 19  # decimal digits that a 64-bit id may not reach
+ID_DIGITS = 19  # a number with fewer decimal digits fits a 64-bit id
 SCOPES = {
     "push": "push messages",
     "read": "read keys, rooms, nodes and counts",
@@ -28,12 +28,12 @@ SCOPES = {
 
 
 def digest(secret: str) -> str:
-    """The SHA-256 of a token or API key, in hex: what the database holds of it."""
+    """Return the SHA-256 of a token or API key in hex, as the database stores it."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_rooms(rooms: object) -> None:
-    """Raises `BadRequest` unless this is None or a list of room names or patterns."""
+    """Raise `BadRequest` unless this is None or a list of room names or patterns."""
     if rooms is not None and not isinstance(rooms, list):
         raise BadRequest("rooms must be a list of room names.")
     for room in rooms or []:
@@ -63,7 +63,10 @@ def _check_token_join(rooms: object) -> None:
 
 
 def _expiry(seconds: int) -> Any:
-    """So many seconds from now by the database's time. Raises `BadRequest`."""
+    """Return an SQL expression for the time `seconds` from now, by the database's clock.
+
+    Raises `BadRequest` if that is beyond the calendar.
+    """
     try:
         _ = timezone.now() + timedelta(seconds=seconds)
     except OverflowError:
@@ -72,12 +75,15 @@ def _expiry(seconds: int) -> Any:
 
 
 def _from_now(seconds: int) -> Any:
-    """So many seconds from now by the database's time, which all processes share."""
+    """Return an SQL expression for the time `seconds` from now, by the database's clock.
+
+    All processes share that clock.
+    """
     return ExpressionWrapper(Now() + timedelta(seconds=seconds), models.DateTimeField())
 
 
 class TokenManager(models.Manager["Token"]):
-    """Makes, finds and revokes tokens."""
+    """Manager that creates and queries tokens."""
 
     def issue(
         self,
@@ -88,12 +94,13 @@ class TokenManager(models.Manager["Token"]):
         rooms: list[str] | None = None,
         join: list[str] | None = None,
     ) -> tuple["Token", str]:
-        """Give `key` a token, replacing the one it had; returns the row and the token's text.
+        """Create a token of `key`, replacing any older one; return the row and the token's text.
 
-        `token`: the text, made here when empty. `expires_in`: seconds from now, None for never.
+        `token`: the text; "" generates one. `expires_in`: seconds from now, None for never.
         `rooms`: names or `*` patterns that its sessions may join, None for the default.
-        `join`: rooms that its sessions are in from the start, None for none.
-        Raises `BadRequest`.
+        `join`: rooms that its sessions join when they open, None for none.
+
+        Raises `BadRequest` if an argument is not valid.
         """
         check_name(key, "key")
         text = token or secrets.token_urlsafe(24)
@@ -113,7 +120,7 @@ class TokenManager(models.Manager["Token"]):
             created_at=Now(),
         )
         with transaction.atomic():
-            # The same text can open the sessions of one key only: the last one that got it.
+            # A text opens sessions of only one key: the last key that was given this text.
             self.filter(digest=row.digest).exclude(key=key).delete()
             self.bulk_create(
                 [row],
@@ -124,20 +131,23 @@ class TokenManager(models.Manager["Token"]):
         return self.get(key=key), text
 
     def by_digest(self, digests: list[str]) -> dict[str, "Token"]:
-        """The tokens with these digests, expired ones included; one query."""
+        """Return the tokens with these digests, also expired ones, by one query.
+
+        `now` of each: the database's time.
+        """
         rows = self.filter(digest__in=digests).annotate(now=Now())
         return {token.digest: token for token in rows}
 
 
 class Token(models.Model):
-    """Opens sessions of one subscriber key."""
+    """Token that opens sessions of one key."""
 
     key = models.CharField(max_length=255, unique=True)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     rooms = models.JSONField(null=True, blank=True, help_text="Rooms it may join; null: default.")
     join = models.JSONField(
         default=list,
-        # For processes of the release before, which insert rows without this column.
+        # Processes of the previous release insert rows without this column.
         db_default=models.Value([], models.JSONField()),
         blank=True,
         help_text="Rooms that its sessions are in from the start.",
@@ -151,8 +161,11 @@ class Token(models.Model):
         return f"token of {self.key}"
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Refuse names that no session could have: errors of the admin's form."""
-        if self.join is None:  # the admin's field was emptied
+        """Raise `ValidationError` for a key or rooms that no session could have.
+
+        The admin's form shows its text.
+        """
+        if self.join is None:  # the admin's field is empty
             self.join = []
         super().clean_fields(exclude)
         checks = (("key", _check_key), ("rooms", check_rooms), ("join", _check_token_join))
@@ -161,7 +174,7 @@ class Token(models.Model):
                 _check_field(name, check, getattr(self, name))
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether it stopped being valid at or before `now`."""
+        """Return whether the token expired at or before `now`."""
         return self.expires_at is not None and self.expires_at <= now
 
 
@@ -182,10 +195,13 @@ def _check_api_key_name(name: str) -> None:
 
 
 class ApiKeyManager(models.Manager["ApiKey"]):
-    """Makes and finds API keys."""
+    """Manager that creates, revokes and queries API keys."""
 
     def issue(self, name: str, scopes: list[str]) -> tuple["ApiKey", str]:
-        """A new API key: the row, and its text, which is shown this once. Raises `BadRequest`."""
+        """Create an API key; return its row and its text, which is not stored.
+
+        Raises `BadRequest` if the name or a scope is not valid.
+        """
         if unknown := sorted(set(scopes) - set(SCOPES)):
             raise BadRequest(f"Unknown scope {unknown[0]!r}; there are: {', '.join(SCOPES)}.")
         _check_api_key_name(name)
@@ -194,8 +210,9 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         return row, text
 
     def revoke(self, which: str) -> "ApiKey":
-        """Revoke the API key with this name or id. Raises `NotFound`, or `BadRequest` for a name
-        that several have.
+        """Revoke the API key with this name or id; return its row.
+
+        Raises `NotFound` if there is none, `BadRequest` if several have the name.
         """
         found = list(self.filter(name=which, revoked_at=None)[:2]) if which.isprintable() else []
         if not found and which.isdecimal() and len(which) < ID_DIGITS:
@@ -208,12 +225,12 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         return self.get(pk=found[0].pk)
 
     def active(self, text: str) -> "ApiKey | None":
-        """The API key with this text, unless it was revoked."""
+        """Return the API key with this text, None if there is none or it was revoked."""
         return self.filter(digest=digest(text), revoked_at=None).first()
 
 
 class ApiKey(models.Model):
-    """Lets a caller use the API, within its scopes."""
+    """API key, with which a caller may use the API within its scopes."""
 
     name = models.CharField(max_length=NAME_MAX)
     digest = models.CharField(max_length=64, unique=True, editable=False)
@@ -232,13 +249,13 @@ class ApiKey(models.Model):
         return self.name
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Refuse names that a list could not show."""
+        """Raise `ValidationError` for a name that a list could not show."""
         super().clean_fields(exclude)
         if "name" not in (exclude or ()):
             _check_field("name", _check_api_key_name, self.name)
 
     def clean(self) -> None:
-        """Refuse scopes that do not exist."""
+        """Raise `ValidationError` for scopes that do not exist."""
         scopes: Any = self.scopes
         if not isinstance(scopes, list) or set(scopes) - set(SCOPES):
             raise ValidationError({"scopes": f"A JSON list of some of: {', '.join(SCOPES)}."})

@@ -1,4 +1,4 @@
-"""DRF permission: the caller has the scope that the view names for the method."""
+"""DRF permission: the caller must have the scope that the view requires for the method."""
 
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:  # DRF's views import this module
 
 
 class HasScope(BasePermission):
-    """A view says `scopes = {"POST": "push"}`; a method that is not named is refused."""
+    """Permission by scope, from a view's `scopes = {"POST": "push"}`. Other methods are refused."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
-        """True, or raises `NotAuthenticated` or `Forbidden` with what is missing."""
+        """Return True if the caller has the scope of the method, False if the method has none.
+
+        Raises `NotAuthenticated` without an API key, `Forbidden` without the scope.
+        """
         method = request.method or ""
         if method == "OPTIONS" or not hasattr(view, method.lower()):
-            return True  # behind this: the names of the methods, or 405
+            return True  # the view answers with the names of the methods, or with 405
         scope = getattr(view, "scopes", {}).get("GET" if method == "HEAD" else method)
         if scope is None:
             return False

@@ -1,7 +1,7 @@
-"""Whether the identities of open sessions still stand: tokens revoked, users disabled, logouts.
+"""Revalidation of open sessions, after revoked tokens, disabled users and logouts.
 
-A JWT stands until it expires: nobody can take it back. What a custom `AUTHENTICATOR` verified it
-has to end itself, by closing the key's sessions.
+A JWT is valid until it expires; it cannot be revoked. A custom `AUTHENTICATOR` has to end its
+sessions itself, by closing those of the key.
 """
 
 from collections.abc import Sequence
@@ -19,37 +19,42 @@ from accounts.staff import DASHBOARD, may_watch
 
 
 def revoked(identities: Sequence[Identity]) -> list[Identity]:
-    """Those that would not be let in again: three queries at most, however many are asked about,
-    and two for each dashboard of a user who is no superuser.
+    """Return the identities whose login would be refused now.
 
-    Where Django keeps its sessions outside of the database, one read for each login.
+    It makes at most three queries for any number of identities, and two more for each dashboard of
+    a user who is not a superuser. If Django's sessions are outside the database, it also reads one
+    session for each login.
     """
-    by_token = [one for one in identities if one.source == "token" and one.proof]
-    by_login = [one for one in identities if one.source in {"session", DASHBOARD} and one.proof]
+    by_token = [each for each in identities if each.source == "token" and each.proof]
+    by_login = [each for each in identities if each.source in {"session", DASHBOARD} and each.proof]
     return _without_token(by_token) + _without_login(by_login)
 
 
 def _without_token(identities: list[Identity]) -> list[Identity]:
-    rows = Token.objects.filter(key__in={one.key for one in identities})
-    standing = {key: proof_of(digest) for key, digest in rows.values_list("key", "digest")}
-    return [one for one in identities if standing.get(one.key) != one.proof]
+    rows = Token.objects.filter(key__in={identity.key for identity in identities})
+    proofs = {key: proof_of(digest) for key, digest in rows.values_list("key", "digest")}
+    return [each for each in identities if proofs.get(each.key) != each.proof]
 
 
 def _without_login(identities: list[Identity]) -> list[Identity]:
     if not identities:
         return []
-    logins = _logins([one.proof.decode() for one in identities])
+    logins = _logins([identity.proof.decode() for identity in identities])
     users = get_user_model()._default_manager.filter(
         pk__in={login[SESSION_KEY] for login in logins.values()}, is_active=True
     )
     by_id = {str(user.pk): user for user in users}
-    return [one for one in identities if not _stands(one, logins.get(one.proof.decode()), by_id)]
+    return [
+        identity
+        for identity in identities
+        if not _is_valid(identity, logins.get(identity.proof.decode()), by_id)
+    ]
 
 
 def _logins(names: list[str]) -> dict[str, dict[str, Any]]:
-    """The logins of these Django sessions, without those that have ended."""
+    """Return the logins of these Django sessions, without those that have ended."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    if hasattr(store, "get_model_class"):  # they are in the database: one query
+    if hasattr(store, "get_model_class"):  # sessions in the database: one query for all
         rows = store.get_model_class().objects.filter(session_key__in=names, expire_date__gt=Now())
         loaded = {row.session_key: row.get_decoded() for row in rows}
     else:
@@ -62,12 +67,12 @@ def _logins(names: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _stands(identity: Identity, login: dict[str, Any] | None, users: dict[str, Any]) -> bool:
+def _is_valid(identity: Identity, login: dict[str, Any] | None, users: dict[str, Any]) -> bool:
     user = users.get(str(login[SESSION_KEY])) if login is not None else None
     if login is None or user is None:
         return False
     if identity.source == DASHBOARD and not may_watch(user):
         return False
-    # It changes with the password, which ends all logins of a user.
-    given = login.get(HASH_SESSION_KEY, "")
-    return constant_time_compare(given, user.get_session_auth_hash())
+    # The hash changes with the password, so a new password ends all logins of a user.
+    login_hash = login.get(HASH_SESSION_KEY, "")
+    return constant_time_compare(login_hash, user.get_session_auth_hash())

@@ -1,8 +1,9 @@
-"""Operators: who may look at the dashboard, and the identity of a dashboard's own session.
+"""Permission of operators to view the dashboard, and the identity of a dashboard's session.
 
-Such a session must not have its user's subscriber key: what is pending for that key would be
-settled by a page that throws it away. Its key holds a control character, which no subscriber key
-may (`check_name`), so it has no token, no JWT names it, and nothing can be pushed to it.
+A dashboard's session must not have its user's subscriber key. Otherwise the page would settle
+messages that are pending for that key, and discard them. So its key contains a control character,
+which `check_name` forbids in subscriber keys. No token or JWT can name such a key, and nothing can
+be pushed to it.
 """
 
 import secrets
@@ -20,17 +21,19 @@ VIEW_DASHBOARD = "push.view_dashboard"  # the permission
 
 
 def may_watch(user: Any) -> bool:
-    """Whether a user may look at the dashboard. It may ask the database."""
+    """Return whether a user may view the dashboard. It may query the database."""
     # A project's user model may lack any of these.
     is_staff = getattr(user, "is_active", False) and getattr(user, "is_staff", False)
     return bool(is_staff and hasattr(user, "has_perm") and user.has_perm(VIEW_DASHBOARD))
 
 
 async def authenticate_dashboard(facts: Facts) -> Identity:
-    """The identity of a dashboard's session, from the login of its browser.
+    """Return the identity of a dashboard's session, from the login of its browser.
 
-    A key of its own for each, so that the cap on sessions of a key does not close one for
-    another. Raises `NotAuthenticated`.
+    Each session gets its own key. Otherwise the limit of sessions a key would close one dashboard
+    for another.
+
+    Raises `NotAuthenticated` if the browser has no login that may view the dashboard.
     """
     if not conf.SESSION_AUTH or facts.transport != "websocket" or "cookie" not in facts.headers:
         raise NotAuthenticated("The dashboard needs the login of a browser on our own pages.")
@@ -42,10 +45,10 @@ async def authenticate_dashboard(facts: Facts) -> Identity:
 
 
 def is_dashboard_key(key: str) -> bool:
-    """Whether it is the key of a dashboard's session."""
+    """Return whether `key` is the key of a dashboard's session."""
     return key.startswith(KEY_START)
 
 
 def is_kept_apart(identity: Identity, room: str) -> bool:
-    """Whether the identity may not be in the room because one of both is the dashboard's."""
+    """Return whether the identity may not be in the room: only one of them is the dashboard's."""
     return (identity.source == DASHBOARD) != (room == DASHBOARD_ROOM)

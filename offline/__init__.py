@@ -1,1 +1,1 @@
-"""What is owed to whom: messages, and the keys that have not had them yet."""
+"""Accepted messages, the keys that they are pending for, and their history."""

@@ -1,4 +1,4 @@
-"""Messages, what is pending, and what became of them, to look at."""
+"""Admin of messages, pending rows, events and the outbox. Its only change is `retry`."""
 
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ KEYS_SHOWN = 200  # of a message's keys
 
 
 class _OfMessageAdmin(ReadOnlyAdmin):
-    """Rows about messages."""
+    """Base for tables whose rows belong to a message."""
 
     by_key_or_message: ClassVar = {
         "key": ("-key", "-message_id", "-pk"),
@@ -28,14 +28,14 @@ class _OfMessageAdmin(ReadOnlyAdmin):
 
     @admin.display(description="message")
     def message_link(self, row: Any) -> SafeString:
-        """A link to the message of a row, without a look at the message."""
+        """Return a link to the message of a row, without a query of the message."""
         url = reverse("admin:offline_message_change", args=[row.message_id])
         return format_html('<a href="{}">{}</a>', url, row.message_id)
 
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
-    """Accepted messages, newest first, each with its record."""
+    """Admin of accepted messages, newest first, each with its record."""
 
     list_display = (
         "id", "audience", "room", "recipients", "stored", "op", "caller", "created_at",
@@ -48,25 +48,25 @@ class MessageAdmin(ReadOnlyAdmin):
     readonly_fields = ("fan_out", "what_became_of_it")
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Message]":
-        """Without bodies and keys: a list shows neither, and both may be large."""
+        """Return rows without bodies and keys: a list shows neither, and both may be large."""
         rows: QuerySet[Message] = super().get_queryset(request)
         return with_caller_names(rows.defer("body", "keys"))
 
     @admin.display(description="by")
     def caller(self, message: Message) -> str:
-        """Who pushed it, by the API key's name."""
+        """Return the caller, with the name of its API key."""
         name: str | None = message.caller_name  # type: ignore[attr-defined]  # of `get_queryset`
         return f"{name} ({message.by})" if name else message.by
 
     @admin.display(description="fan-out")
     def fan_out(self, message: Message) -> str:
-        """Done, waiting, or parked with its error."""
-        found = history.fan_out(message)
-        return f"{found['state']} {found.get('error', '')}".strip()
+        """Return the state of the fan-out: done, waiting, or parked with its error."""
+        record = history.fan_out(message)
+        return f"{record['state']} {record.get('error', '')}".strip()
 
     @admin.display(description="what became of it")
     def what_became_of_it(self, message: Message) -> SafeString:
-        """A table of its keys."""
+        """Return a table of the message's keys and their history, or a text for other audiences."""
         recorded = history.find(message.pk)
         keys: list[str] = message.keys or []
         if recorded is None or not keys:
@@ -100,7 +100,7 @@ class MessageAdmin(ReadOnlyAdmin):
 
 @admin.register(Pending)
 class PendingAdmin(_OfMessageAdmin):
-    """What is owed to whom."""
+    """Admin of pending rows."""
 
     list_display = ("key", "message_link", "expires_at")
     search_exact = _OfMessageAdmin.by_key_or_message
@@ -110,27 +110,27 @@ class PendingAdmin(_OfMessageAdmin):
 
 @admin.register(Event)
 class EventAdmin(_OfMessageAdmin):
-    """What happened to stored messages on their way to each key."""
+    """Admin of the events of stored messages, for each key."""
 
     list_display = ("key", "message_link", "kind", "session", "reason", "at")
-    # By message alone: there is no index that has the keys of one in order.
+    # Only by message: no index has the keys of a message in order.
     search_exact: ClassVar = {**_OfMessageAdmin.by_key_or_message, "message": ("message_id",)}
     search_help_text = "A key, or a message's id."
     fields = readonly_fields = list_display
 
 
 class _ParkedFilter(admin.SimpleListFilter):
-    """Parked ones or those that wait: parked ones are few, and what waits has an index."""
+    """Filter by state. Both choices are fast: parked rows are few, waiting rows have an index."""
 
     title = "state"
     parameter_name = "parked"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
-        """The choices."""
+        """Return the choices."""
         return [("yes", "parked"), ("no", "waiting")]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Outbox]") -> "QuerySet[Outbox]":  # noqa: ARG002
-        """The rows of the choice."""
+        """Return the rows of the choice."""
         if self.value() is None:
             return queryset
         return queryset.filter(parked_at__isnull=self.value() == "no")
@@ -138,7 +138,7 @@ class _ParkedFilter(admin.SimpleListFilter):
 
 @admin.register(Outbox)
 class OutboxAdmin(_OfMessageAdmin):
-    """What is not fanned out yet, and what cannot be."""
+    """Admin of messages that are not fanned out yet, and of parked ones."""
 
     list_display = ("message_link", "partition", "created_at", "attempts", "parked_at", "error")
     list_filter = (_ParkedFilter,)
@@ -147,12 +147,12 @@ class OutboxAdmin(_OfMessageAdmin):
     actions = ("retry",)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
-        """For `retry`: nothing else can be changed here."""
+        """Return whether the user may use `retry`, the only change that is possible here."""
         return request.user.has_perm("offline.change_outbox")
 
     @admin.action(description="Try the selected parked messages again", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: "QuerySet[Outbox]") -> None:
-        """Put parked messages back; a node's sweep sends them within seconds."""
+        """Return parked messages to the outbox; a node's sweep sends them within seconds."""
         parked = queryset.filter(parked_at__isnull=False)
         rows = list(parked)
         with transaction.atomic():

@@ -27,7 +27,7 @@ class Balance:
 
     @property
     def missing(self) -> int:
-        """Pairs that were accepted and have no end; negative if some have several."""
+        """Return the number of accepted pairs without an end; negative if some have several."""
         return self.accepted - self.pending - self.settled.total()
 
     def add(self, other: "Balance") -> None:
@@ -50,9 +50,9 @@ class Balance:
 
 def bounds(latest: int = 0) -> tuple[int, int]:
     """Return (id before the first, last id) of about the `latest` messages; 0: of all."""
-    found = Message.objects.aggregate(first=Min("pk"), last=Max("pk"))
-    last = found["last"] or 0
-    first = (found["first"] or 1) - 1
+    ids = Message.objects.aggregate(first=Min("pk"), last=Max("pk"))
+    last = ids["last"] or 0
+    first = (ids["first"] or 1) - 1
     return max(first, last - latest) if latest else first, last
 
 
@@ -86,7 +86,7 @@ def balance_of_latest(latest: int) -> Balance:
 
 
 def unbalanced(first: int, last: int) -> list[tuple[int, int, int]]:
-    """Return (message id, accepted, accounted for) of the messages where the two differ."""
+    """Return (message id, accepted, accounted for) of the messages whose two counts differ."""
     with connection.cursor() as cursor:
         cursor.execute(_UNBALANCED, [first, last])
         return [(int(i), int(accepted), int(found)) for i, accepted, found in cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""History of a push: what became of it, for each key. For the API, the admin and `explain`."""
+"""History of a push for each key, for the API, the admin and `explain`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Sent(NamedTuple):
 class Delivery:
     """History of a message for one key.
 
-    `state`: pending, acknowledged, expired, dropped, or live when it was not to be stored.
+    `state`: pending, acknowledged, expired, dropped, or live if the message is not stored.
     `how`: of an acknowledgement, `client`, or `kernel` for a client that cannot acknowledge.
     """
 
@@ -53,9 +53,9 @@ class Delivery:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON, without those that are empty."""
-        found: dict[str, Any] = {"key": self.key, "state": self.state, "at": self.at}
-        found |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
-        return {**found, "sent": [{"session": name, "at": at} for name, at in self.sent]}
+        fields: dict[str, Any] = {"key": self.key, "state": self.state, "at": self.at}
+        fields |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
+        return {**fields, "sent": [{"session": name, "at": at} for name, at in self.sent]}
 
 
 def find(message_id: int) -> Message | None:
@@ -68,7 +68,7 @@ def find(message_id: int) -> Message | None:
 
 
 def deliveries(message: Message, keys: Sequence[str]) -> list[Delivery]:
-    """Return what became of a message for some of the keys that it was pushed to."""
+    """Return the history of a message for some of the keys that it was pushed to."""
     return list(_deliveries([message], keys).values())
 
 
@@ -76,17 +76,17 @@ def _deliveries(
     messages: Sequence[Message], keys: Sequence[str]
 ) -> dict[tuple[int, str], Delivery]:
     known = {message.pk: message for message in messages}
-    found = {(pk, key): Delivery(key) for pk in known for key in keys}
-    owed = Pending.objects.filter(message__in=list(known), key__in=keys)
-    for pk, key in owed.values_list("message_id", "key"):
-        message, delivery = known[pk], found[pk, key]
+    by_pair = {(pk, key): Delivery(key) for pk in known for key in keys}
+    pending = Pending.objects.filter(message__in=list(known), key__in=keys)
+    for pk, key in pending.values_list("message_id", "key"):
+        message, delivery = known[pk], by_pair[pk, key]
         is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
         delivery.state = "expired" if is_over else "pending"
         delivery.at = message.expires_at if is_over else message.created_at
     events = Event.objects.filter(message__in=list(known), key__in=keys)
     for event in events.order_by("at", "pk"):
-        _add(found[event.message_id, event.key], event)
-    return found
+        _add(by_pair[event.message_id, event.key], event)
+    return by_pair
 
 
 def _add(delivery: Delivery, event: Event) -> None:
@@ -103,7 +103,7 @@ def _add(delivery: Delivery, event: Event) -> None:
 
 
 def totals(message: Message) -> dict[str, int]:
-    """Return how many keys of a stored message are in which state."""
+    """Return the number of keys of a stored message in each state."""
     counts = {"acknowledged": 0, "pending": 0, "expired": 0, "dropped": 0}
     is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
     counts["expired" if is_over else "pending"] += Pending.objects.filter(message=message).count()
@@ -121,23 +121,23 @@ def fan_out(message: Message) -> dict[str, Any]:
         return {"state": "done"}
     partitions = [row.partition for row in rows]
     parked = [row for row in rows if row.parked_at is not None]
-    found: dict[str, Any] = {"state": "parked" if parked else "waiting", "partitions": partitions}
+    state: dict[str, Any] = {"state": "parked" if parked else "waiting", "partitions": partitions}
     if error := next((row.error for row in rows if row.error), ""):
-        found["error"] = error
-    return found
+        state["error"] = error
+    return state
 
 
 def reach_of(message: Message) -> dict[str, int]:
-    """Return how many sessions of how many nodes a push to a room or to all was written to.
+    """Return the numbers of sessions and nodes that a push to a room or to all was written to.
 
-    As far as nodes have reported it, which they do within a second or two.
+    Nodes report them within a second or two.
     """
     row = Reach.objects.filter(pk=message.pk).first()
     return {"sessions": row.sessions, "nodes": row.nodes} if row else {"sessions": 0, "nodes": 0}
 
 
 def sent_pending(key: str, message_ids: Sequence[int]) -> dict[int, Sent]:
-    """Return for those of these messages that were sent to sessions of a key, to how many."""
+    """Return, by message id, the sessions of a key that were sent each of these messages."""
     rows = Event.objects.filter(key=key, message__in=message_ids, kind=Event.Kind.SENT)
     counts = rows.values("message_id").annotate(
         sessions=Count("session", distinct=True), last=Max("at")
@@ -155,7 +155,7 @@ def unacknowledged_count(key: str) -> int:
 def as_dict(message: Message, window: slice) -> dict[str, Any]:
     """Return the history for JSON, with one page of the keys in the order of the push."""
     keys: list[str] = message.keys or []
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "id": str(message.pk),
         "target": message.audience,
         "by": message.by,
@@ -167,15 +167,15 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
         "fan_out": fan_out(message),
     }
     if message.audience == Message.Audience.ROOM:
-        found["room"] = message.room
+        record["room"] = message.room
     if message.audience != Message.Audience.KEYS:
-        found["written"] = reach_of(message)
+        record["written"] = reach_of(message)
     if message.audience == Message.Audience.KEYS:
-        # First, so that the rows are at least as new as the totals.
-        found["totals"] = totals(message) if message.stored else {}
+        # The totals are queried first, so that the rows are at least as new.
+        record["totals"] = totals(message) if message.stored else {}
         rows = [delivery.as_dict() for delivery in deliveries(message, keys[window])]
-        found |= {"count": len(keys), "results": rows}
-    return found
+        record |= {"count": len(keys), "results": rows}
+    return record
 
 
 def latest_of(key: str, limit: int) -> list[tuple[Message, Delivery]]:

@@ -1,11 +1,11 @@
-"""Tables: messages, the keys they are pending for, their outbox, and what became of them.
+"""Tables of messages, the keys they are pending for, their outbox, and their events.
 
-A message's id comes from the database, which all nodes and API processes share: ids sort by the
-time of acceptance whatever the processes' clocks say, and stay below 2**53, so that a JavaScript
-number holds them. Times are the database's too, for the same reason.
+A message's id comes from the database, which all nodes and API processes share. So ids sort by the
+time of acceptance, whatever the clocks of the processes are. Ids stay below 2**53, so that a
+JavaScript number can represent them. Times also come from the database's clock, for all processes.
 
-A (message, key) that was accepted is pending until exactly one event settles it: the transaction
-that deletes its pending row inserts that event. So accepted = settled + pending, always.
+An accepted (message, key) is pending until exactly one event settles it. One transaction deletes
+the pending row and inserts that event. So accepted = settled + pending always holds.
 """
 
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ class Message(models.Model):
     """Accepted push: one body, one id, for a key, many keys, a room or everyone."""
 
     class Audience(models.TextChoices):
-        """Whom a message is for."""
+        """Kind of a message's target."""
 
         KEYS = "keys"
         ROOM = "room"
@@ -64,7 +64,7 @@ class PendingManager(models.Manager["Pending"]):
 
 
 class Pending(models.Model):
-    """A message that is not settled for a key yet. What settles it deletes the row."""
+    """Message that is not settled for a key yet. Settlement deletes the row."""
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, db_index=False)
     key = models.CharField(max_length=255)
@@ -85,10 +85,10 @@ class Pending(models.Model):
 
 
 class Event(models.Model):
-    """One step of a message on its way to a key."""
+    """One step in the delivery of a message to a key."""
 
     class Kind(models.TextChoices):
-        """`SENT` may come often; each of the others once, as the last word on (message, key)."""
+        """Kind of a step. `SENT` may occur often; one of the others ends the (message, key)."""
 
         SENT = "sent"
         RECEIVED = "received", "received by the kernel of an open session"
@@ -118,7 +118,7 @@ RECEIVED = str(Event.Kind.RECEIVED)
 
 
 class Outbox(models.Model):
-    """A message that has to be fanned out to one partition's keys, to a room, or to everyone."""
+    """Message that waits for fan-out to one partition's keys, to a room, or to everyone."""
 
     message = models.ForeignKey(Message, on_delete=models.DO_NOTHING, db_constraint=False)
     partition = models.IntegerField()
@@ -130,16 +130,17 @@ class Outbox(models.Model):
     origin = models.CharField(
         max_length=ORIGIN_MAX,
         blank=True,
-        db_default="",  # for processes of the version before, while they are being replaced
+        db_default="",  # for processes of the previous version during an update
         help_text="The request that it came with, and its span.",
     )
 
-    span: Any = None  # of the fan-out under way, when it is traced
+    span: Any = None  # trace span of the fan-out in progress; None if it is not traced
 
-    # Of a row that `outbox_queue.read_page` returned, by the database's time:
-    is_late = False  # the message had expired
-    age = 0.0  # seconds from its acceptance
-    # The transaction that drains the partition; those of later drains are higher. 0: unknown.
+    # Set by `outbox_queue.read_page`, by the database's time:
+    is_late = False  # whether the message had expired
+    age = 0.0  # seconds since the message was accepted
+    # Number of the transaction that drains the partition; later drains have higher numbers.
+    # 0: unknown.
     generation = 0
 
     class Meta:

@@ -1,4 +1,4 @@
-"""A node's access to what is owed: batched loaders of messages, and the acknowledger."""
+"""A node's access to pending messages: batched loaders, and the acknowledger."""
 
 import asyncio
 import logging
@@ -55,11 +55,11 @@ Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, tim
 
 
 class Acknowledger:
-    """Takes receipts and writes them in batches: events, and the pending rows that they settle.
+    """Writer of receipts in batches: it records events and deletes the pending rows they settle.
 
-    While the database is unavailable the receipts wait, up to `BACKLOG_MAX`. Beyond that the
-    oldest are dropped, which costs a second delivery and never a message. `on_lost(reason)` is
-    called for each receipt that is dropped.
+    While the database is unavailable, up to `BACKLOG_MAX` receipts wait. Beyond that the oldest are
+    dropped. A dropped receipt may cause a second delivery, but never the loss of a message.
+    `on_lost(reason)` is called for each dropped receipt.
     """
 
     def __init__(self, on_lost: Callable[[str], None] | None = None) -> None:
@@ -67,14 +67,14 @@ class Acknowledger:
         self._known: set[tuple[int, str]] = set()  # of those that settle
         self._wakeup = asyncio.Event()
         self._flushing: asyncio.Task[None] | None = None
-        # Whether some of what waits may be in the database: a write failed, or its answer was lost.
+        # Whether waiting receipts may be in the database: a write failed, or its answer was lost.
         self._may_be_written = False
         self._on_lost = on_lost or _ignore
         self._claims: Counter[str] = Counter()  # ids by key, since `_claims_since`
         self._claims_since = 0.0  # monotonic seconds
 
     def sent(self, message_id: int, key: str, session: str) -> None:
-        """Record that a session which acknowledges itself was sent the message."""
+        """Record that the message was sent to a session whose client acknowledges."""
         self._add(message_id, key, SENT, session)
 
     def received(self, message_id: int, key: str, session: str) -> None:
@@ -128,25 +128,26 @@ class Acknowledger:
 
     @property
     def waiting(self) -> int:
-        """How many receipts are not written yet."""
+        """Return the number of receipts that are not written yet."""
         return len(self._waiting)
 
     async def run(self) -> None:
-        """Write receipts as they come. Never returns; the caller restarts it if it raises."""
+        """Write receipts as they arrive. Never returns; the caller restarts it if it raises."""
         while True:
             await self._wakeup.wait()
             try:
-                # Receipts that come while this is written are the next batch.
+                # Receipts that arrive during this write form the next batch.
                 await self._flush_once()
             except DatabaseError as error:
                 logger.warning("receipts wait, the database failed: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def stop(self) -> None:
-        """Write the receipts that wait. Call it when `run` has been cancelled.
+        """Write the waiting receipts. Call it after `run` was cancelled.
 
-        A flush that `run` had begun is waited for and not made again. What cannot be written is
-        delivered again by the next node. A cancel leaves a flush under way to its thread.
+        It waits for a flush that `run` has begun, and does not repeat it. The next node delivers
+        messages again whose receipts cannot be written. If this is cancelled, a flush that has
+        begun continues in its thread.
         """
         try:
             while self._waiting:
@@ -171,7 +172,7 @@ class Acknowledger:
         self._may_be_written = False
 
     async def _flush_each(self, batch: list[Row]) -> None:
-        """Write the receipts of a batch that failed one by one, without those that cannot be."""
+        """Write the receipts of a failed batch one by one; drop those that cannot be written."""
         for row in batch:
             try:
                 await session_threads.run(self._record, [row])
@@ -181,7 +182,7 @@ class Acknowledger:
             self._forget([row])
 
     def _record(self, batch: list[Row]) -> None:
-        """Write receipts. It is called again when it failed, by the thread and by `run`."""
+        """Write receipts. The thread and `run` call it again after a failure."""
         again, self._may_be_written = self._may_be_written, True
         now = time.monotonic()
         receipts = [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
@@ -189,7 +190,7 @@ class Acknowledger:
 
     def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:
-            # The backlog may have dropped some of them from the left meanwhile.
+            # A full backlog may have dropped some of the batch from the left in the meantime.
             if self._waiting and self._waiting[0] is receipt:
                 self._waiting.popleft()
             if receipt[2] != SENT:
@@ -199,4 +200,4 @@ class Acknowledger:
 
 
 def _ignore(reason: str) -> None:
-    """Stand in for an owner that does not count what is lost."""
+    """Do nothing: the default `on_lost`."""

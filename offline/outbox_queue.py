@@ -1,8 +1,8 @@
 """Outbox: messages that are committed and not fanned out yet, a queue for each partition.
 
 A row is written in the transaction that stores its message, and deleted when the message has been
-sent to its groups. A task is only a wake-up: each drain of a partition sends all its rows, in
-order of id, and so makes up for tasks that were lost.
+sent to its groups. A task is only a wake-up. Each drain of a partition sends all its rows in order
+of id, including those of lost tasks.
 """
 
 import json
@@ -40,9 +40,9 @@ def draining(partition: int, *, wait: bool) -> Iterator[None]:
 
 
 def read_page(partition: int, after: int, size: int) -> list[Outbox]:
-    """Return the first rows of a partition behind the message `after`, with their messages.
+    """Return the first rows of a partition after the message `after`, with their messages.
 
-    In SQL, because the ORM takes as long to write this query as the database to answer it.
+    This is raw SQL, because the ORM takes as long to build this query as the database to run it.
     """
     sql = _PAGE.format(
         now=dialect().now(),
@@ -104,8 +104,8 @@ _PAGE = """
 """
 
 
-def _from_row(found: tuple[Any, ...]) -> Outbox:
-    pk, partition, partitions, attempts, is_late, age, origin, generation, *message = found
+def _from_row(columns: tuple[Any, ...]) -> Outbox:
+    pk, partition, partitions, attempts, is_late, age, origin, generation, *message = columns
     message_id, audience, room, keys, stored, op, body, is_json, ensure, speed, created = message
     row = Outbox(
         pk=pk, partition=partition, partitions=partitions, attempts=attempts, origin=origin

@@ -1,4 +1,4 @@
-"""Reach: how many sessions a push to a room or to everyone was written to, as nodes report it."""
+"""Reach: number of sessions that a push to a room or to everyone was written to, from the nodes."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from offline.sql import chunks
 
 
 def add_counts(counts: Sequence[tuple[int, int]]) -> None:
-    """Add one node's (message id, sessions). Messages without a record are left out.
+    """Add one node's (message id, sessions) to the totals; skip messages without a record.
 
-    In order of id: two nodes that report the same messages do not wait for each other.
+    The rows are written in order of id, so that two nodes with the same messages cannot deadlock.
     """
     for chunk in chunks(sorted(counts)):
         marks = ", ".join(["(CAST(%s AS bigint), CAST(%s AS integer))"] * len(chunk))

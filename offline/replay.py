@@ -1,4 +1,4 @@
-"""Replay: what is pending for keys, and what their sessions have had, a page at a time."""
+"""Replay: pages of a key's messages, pending ones and those that its sessions have had."""
 
 from collections.abc import Collection, Iterable
 from typing import TypeVar
@@ -18,7 +18,7 @@ P = TypeVar("P", Page, HistoryPage)
 def read_pending(pages: Iterable[Page], size: int) -> dict[Page, list[PendingMessage]]:
     """Return, for each (key, after), the first `size` pending messages with an id above `after`.
 
-    One query, however many pages.
+    It makes one query for any number of pages.
     """
     return _read(list(pages), size, "pending")
 
@@ -28,13 +28,14 @@ def read_history(
 ) -> dict[HistoryPage, list[PendingMessage]]:
     """Return, for each (key, after, since), pending messages and those that sessions have had.
 
-    Only ids above both. Messages that sessions have had are found as long as their record is kept.
+    The ids are above both `after` and `since`. Messages that sessions have had are found as long as
+    their record is kept.
     """
     return _read(list(pages), size, "history")
 
 
 def read_missed(pages: Iterable[Page], size: int, age: float) -> dict[Page, list[PendingMessage]]:
-    """Return what `read_pending` does, and what sessions have had in the last `age` seconds.
+    """Return `read_pending`'s messages, and those that sessions have had in the last `age` seconds.
 
     With an age of 0, return only messages that have been pending for `SWEEP_AFTER` seconds and
     whose fan-out is over. Others would overtake messages that other sessions of the key have had
@@ -52,7 +53,7 @@ def pending_among(pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
 
 def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
     """Return those of these (message id, key) that a session has had, by the database's clock."""
-    found: dict[tuple[int, str], Delivered] = {}
+    delivered: dict[tuple[int, str], Delivered] = {}
     for chunk in chunks(list(set(pairs))):
         rows = Event.objects.filter(
             message__in={message_id for message_id, _ in chunk},
@@ -60,21 +61,21 @@ def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str],
             kind__in=(RECEIVED, ACKNOWLEDGED),
         ).annotate(now=Now(), row_xmin=dialect().row_xmin())
         columns = rows.values_list("message_id", "key", "at", "now", "row_xmin")
-        wanted = set(chunk)
+        chunk_pairs = set(chunk)
         for message_id, key, at, now, xmin in columns:
-            if (message_id, key) in wanted:
+            if (message_id, key) in chunk_pairs:
                 age = max(0.0, (now - at).total_seconds())
-                found[message_id, key] = Delivered(age, xmin)
-    return found
+                delivered[message_id, key] = Delivered(age, xmin)
+    return delivered
 
 
 def _read(
     pages: list[P], size: int, kind: PageKind, age: float = 0.0
 ) -> dict[P, list[PendingMessage]]:
-    found: dict[P, list[PendingMessage]] = {page: [] for page in pages}
-    if not found:
-        return found
-    distinct = list(found)
+    by_page: dict[P, list[PendingMessage]] = {page: [] for page in pages}
+    if not by_page:
+        return by_page
+    distinct = list(by_page)
     values: list[str | int] = []
     for place, (key, *ids) in enumerate(distinct):
         values += [place, key, ids[0], ids[-1]]
@@ -86,5 +87,5 @@ def _read(
         message = PendingMessage(
             message_id, op, bytes(body), bool(is_json), had, had_xmin, snapshot
         )
-        found[distinct[place]].append(message)
-    return found
+        by_page[distinct[place]].append(message)
+    return by_page

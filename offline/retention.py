@@ -1,4 +1,4 @@
-"""Retention: delete messages whose record need not be kept any more."""
+"""Retention: deletion of messages past `keep_until`, with their records."""
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -15,7 +15,7 @@ def prune_batch() -> int:
     ids = list(due.values_list("pk", flat=True)[:PRUNE_BATCH])
     events = Event.objects.filter(message_id__in=ids).values("pk")
     while ids and Event.objects.filter(pk__in=events[:EVENT_BATCH]).delete()[0]:
-        pass  # each in its own transaction, so that others do not wait for all of them
+        pass  # one transaction for each DELETE, so that others do not wait for all of them
     with transaction.atomic():
         Outbox.objects.filter(message__in=ids).delete()
         Reach.objects.filter(message_id__in=ids).delete()

@@ -15,7 +15,7 @@ SETTLE_BATCH = 1000  # rows of one DELETE, so that none holds locks for long
 
 
 def record_receipts(receipts: Sequence[Receipt], *, again: bool = False) -> int:
-    """Record deliveries, and settle what they acknowledge; return how many were pending.
+    """Record deliveries, and settle those that they acknowledge; return how many were pending.
 
     The first `received` or `acknowledged` of a (message, key) settles it. A further `received` is
     recorded as `sent`. A further `acknowledged` is not recorded.
@@ -28,7 +28,7 @@ def record_receipts(receipts: Sequence[Receipt], *, again: bool = False) -> int:
 
 
 def record_ends(pairs: Iterable[tuple[int, str]], kind: str, reason: str = "") -> None:
-    """Record how these (message id, key) ended. The caller deletes their pending rows."""
+    """Record the end of each (message id, key). The caller deletes their pending rows."""
     now = timezone.now()
     Event.objects.bulk_create(
         (
@@ -68,11 +68,11 @@ def expire_batch() -> int:
 
 def _settle(rows: QuerySet[Pending], kind: str, reason: str = "") -> int:
     with transaction.atomic():
-        # Rows that another transaction is settling at this moment are left to it.
-        found = list(
+        # Skip rows that another transaction is settling at this moment.
+        ended = list(
             rows.select_for_update(skip_locked=True).values_list("pk", "message_id", "key")
         )
-        for chunk in chunks(found):
+        for chunk in chunks(ended):
             Pending.objects.filter(pk__in=[pk for pk, *_ in chunk]).delete()
-        record_ends([(i, key) for _, i, key in found], kind, reason)
-    return len(found)
+        record_ends([(i, key) for _, i, key in ended], kind, reason)
+    return len(ended)

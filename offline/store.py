@@ -1,4 +1,4 @@
-"""Store messages, and find out what became of the transaction that did."""
+"""Storing of messages, and the query for a transaction's outcome."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def insert(
 ) -> Stored:
     """Insert messages, their pending rows, and their outbox rows.
 
-    On Postgres that is one round trip. On SQLite, call it inside a transaction.
+    On Postgres it takes one round trip. On SQLite, call it inside a transaction.
 
-    `partitions`: how many there are. `dedupe`: None ignores dedupe ids; with a table, a message
+    `partitions`: number of partitions. `dedupe`: None ignores dedupe ids; with a table, a message
     whose dedupe id its caller used within the window is not stored again. The same dedupe id must
     not occur twice in `messages`. `begin`: SQL statements that run before, in the same round trip.
     `dedupe` and `begin` need Postgres.
@@ -28,7 +28,7 @@ def insert(
 
 
 def find_outcome(stored: Stored) -> Outcome:
-    """Query what became of a transaction, after the answer to its COMMIT was lost."""
+    """Query whether a transaction has committed, after the answer to its COMMIT was lost."""
     new = [
         message_id for message_id, is_new in zip(stored.ids, stored.is_new, strict=True) if is_new
     ]

@@ -12,8 +12,8 @@ from imgo_site.snapshots import Everything, Snapshot
 class NewMessage:
     """A message that is to be stored.
 
-    `keys`: all keys it goes to, each once; with `stored` it becomes pending for them. `ttl`:
-    seconds. `partitions`: those that its fan-out is part of. `dedupe_id`: "" for none.
+    `keys`: all keys of the message, each once; with `stored` it becomes pending for them. `ttl`:
+    seconds. `partitions`: the partitions that fan it out. `dedupe_id`: "" for none.
     """
 
     body: bytes
@@ -39,7 +39,7 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class DedupeTable:
-    """Table of dedupe ids, and how long it keeps one: `window`, seconds."""
+    """Table of dedupe ids. It keeps an id for `window` seconds."""
 
     name: str
     window: float

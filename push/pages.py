@@ -1,4 +1,4 @@
-"""imgo's own pages: rendered from the app's templates, whatever `TEMPLATES` of the project says."""
+"""Rendering of imgo's own pages from its own templates, whatever the project's `TEMPLATES` are."""
 
 from functools import cache
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Middleware that answers the probes and metrics by any Host, on threads of their own.
+"""Middleware that answers probes and metrics under any Host, on threads of their own.
 
-Orchestrators and Prometheus ask by IP address, and a Host that is not in ALLOWED_HOSTS is refused
-by Django. What these paths answer does not depend on the Host, so they need no such check. On a
-node they do not wait for the threads of other requests either.
+Orchestrators and Prometheus send requests to an IP address. Django refuses a Host that is not in
+ALLOWED_HOSTS. The answers on these paths do not depend on the Host, so they need no such check. On
+a node they do not wait for the threads of other requests.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ THREADS = 4  # probes and scrapes at the same time
 
 
 class Probes:
-    """Answers `PATHS` before any other middleware sees them; passes everything else on."""
+    """Middleware that answers `PATHS` before other middleware, and passes all other requests on."""
 
     sync_capable = True
     async_capable = True
@@ -35,7 +35,7 @@ class Probes:
             )
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Answer a request."""
+        """Return the answer to a request; a coroutine if `get_response` is asynchronous."""
         if request.path_info in PATHS and is_valid_path(request.path_info):
             return self._answer_beside(request) if self.is_async else self._answer(request)
         return self.get_response(request)
@@ -43,17 +43,17 @@ class Probes:
     @staticmethod
     def _answer(request: HttpRequest) -> HttpResponseBase:
         match = request.resolver_match = resolve(request.path_info)
-        found: Any = match.func(request, *match.args, **match.kwargs)
-        if hasattr(found, "render"):
-            found = found.render()
-        answer: HttpResponseBase = found
+        response: Any = match.func(request, *match.args, **match.kwargs)
+        if hasattr(response, "render"):
+            response = response.render()
+        answer: HttpResponseBase = response
         if not answer.streaming:
-            # Django's middleware for that is behind this one.
-            answer["Content-Length"] = str(len(found.content))
+            # Django's middleware that sets the length comes after this one.
+            answer["Content-Length"] = str(len(response.content))
         return answer
 
     def _answer_and_close(self, request: HttpRequest) -> HttpResponseBase:
         try:
             return self._answer(request)
         finally:
-            close_old_connections()  # Django closes those of its own threads only
+            close_old_connections()  # Django closes only those of its own threads

@@ -1,4 +1,4 @@
-"""Which consumer serves which kind of connection."""
+"""ASGI routing of connections to their consumers."""
 
 from contextlib import suppress
 from typing import Any
@@ -15,18 +15,18 @@ WEBSOCKET_PATH = "/sub"  # imgo's
 
 
 def websocket_path() -> str:
-    """Return the path for clients on a page: below the prefix that imgo is served at."""
+    """Return the WebSocket path for a page's clients, with the prefix that imgo is served below."""
     return get_script_prefix().rstrip("/") + WEBSOCKET_PATH
 
 
 class WebSocketRouter:
-    """The one WebSocket path; any other is refused with HTTP 403 before the upgrade."""
+    """Router of WebSockets: refuses other paths than `/sub` with HTTP 403 before the upgrade."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Serve `/sub` of a host that is ours, refuse the rest."""
+        """Serve `/sub` under an allowed host; refuse all other connections."""
         headers = {name.decode("latin1"): text.decode("latin1") for name, text in scope["headers"]}
         if without_prefix(scope["path"]).rstrip("/") != WEBSOCKET_PATH:
             refusal = f"There is no WebSocket at this path, but at {WEBSOCKET_PATH}."
@@ -36,12 +36,12 @@ class WebSocketRouter:
             await self.application(scope, receive, send)
             return
         await receive()
-        with suppress(OSError):  # the client has gone
+        with suppress(OSError):  # the client has closed the connection
             await send({"type": "websocket.close", "reason": refusal})
 
 
 def get_application(http: Any) -> ProtocolTypeRouter:
-    """The ASGI application around Django's `http` one."""
+    """Return the ASGI application; `http` is Django's application for HTTP requests."""
     return ProtocolTypeRouter(
         {
             "http": HttpConcurrency(http),

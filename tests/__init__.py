@@ -1,4 +1,4 @@
-"""The tests. They wait for conditions with the two helpers below, never for time to pass."""
+"""The tests, and their helpers. Tests wait for conditions, never for a fixed time."""
 
 import asyncio
 import inspect
@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-CHAOS_SEED = "CHAOS_SEED"  # the variable with the seed of the loads under faults
-PATIENCE = 30.0  # seconds until a condition that did not come true is a failure
+CHAOS_SEED = "CHAOS_SEED"  # environment variable with the seed of the loads under faults
+PATIENCE = 30.0  # seconds until a condition that is still false is a failure
 POLL_INTERVAL = 0.01  # seconds between two checks of a condition
-# For HTTP clients of servers without TLS: httpx reads all CA certificates for each client
-# otherwise, which takes 50 ms of the processor.
+# For HTTP clients of servers without TLS. Otherwise httpx reads all CA certificates for each
+# client, which takes 50 ms of CPU time.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def wait_until(
     check: Callable[[], T], timeout: float = PATIENCE, every: float = POLL_INTERVAL
 ) -> T:
-    """Return the first true answer of `check`, which is called every `every` seconds.
+    """Call `check` every `every` seconds; return its first true result.
 
     Raises AssertionError if there is none within `timeout` seconds.
     """
@@ -33,7 +33,7 @@ def wait_until(
 
 
 async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE) -> T:
-    """The same for coroutines: other tasks run on, and `check` may be one."""
+    """Do what `wait_until` does while other tasks continue; `check` may be a coroutine function."""
     deadline = time.monotonic() + timeout
     while True:
         answer = check()
@@ -47,13 +47,13 @@ async def eventually(check: Callable[[], T | Awaitable[T]], timeout: float = PAT
 
 
 async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call `function`, which may use the database, on another thread."""
+    """Call `function` on another thread; return its result. It may use the database."""
     return await asyncio.to_thread(call_and_close, function, *args, **kwargs)
 
 
 def call_and_close(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call `function` and close the database connection that it made on this thread."""
-    from django.db import connections  # not before Django's settings may be read
+    """Call `function`, then close the database connections that it opened on this thread."""
+    from django.db import connections  # importing it earlier would read Django's settings too soon
 
     try:
         return function(*args, **kwargs)

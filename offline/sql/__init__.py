@@ -1,4 +1,4 @@
-"""The databases' SQL dialects behind one door: `dialect()`."""
+"""SQL dialects of the databases. `dialect()` selects one."""
 
 from django.db import connection
 

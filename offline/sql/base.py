@@ -12,16 +12,16 @@ from offline.values import DedupeTable, NewMessage, Receipt, Stored
 
 T = TypeVar("T")
 
-# What a page of a key holds. "pending": pending messages. "long pending": those that have been
-# pending for some seconds and are not to be fanned out. "history": pending messages, and those
-# that sessions have had. "lately": pending messages, and those had in the last seconds.
+# Content of a page of a key. "pending": pending messages. "long pending": messages that have been
+# pending for some seconds and whose fan-out is over. "history": pending messages, and messages
+# that sessions have had. "lately": pending messages, and messages had in the last seconds.
 PageKind = Literal["pending", "long pending", "history", "lately"]
 
-CHUNK = 400  # rows of one statement with parameters: below SQLite's limit of them
+CHUNK = 400  # rows of one statement, whose parameters stay below SQLite's limit
 
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split rows into parts that one statement takes."""
+    """Yield parts of `rows` that fit one statement."""
     for start in range(0, len(rows), CHUNK):
         yield rows[start : start + CHUNK]
 

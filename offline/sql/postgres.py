@@ -1,4 +1,4 @@
-"""Postgres: locks and times are the server's, many rows are one parameter of arrays."""
+"""Dialect of Postgres, with the server's locks and time, and arrays as parameters for many rows."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from offline.sql import postgres_insert, postgres_pages
 from offline.sql.base import Dialect, PageKind
 from offline.values import DedupeTable, NewMessage, Receipt, Stored
 
-COUNTED_FACTOR = 10  # times the limit, at which `crowded_keys` stops to count
+COUNTED_FACTOR = 10  # `crowded_keys` stops counting at this many times the limit
 LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
 LOCK_WAIT = 10  # seconds for another drain of the same partition to end
 IDLE_MAX = "8s"  # Postgres ends the transaction of a drain whose process hangs this long
 
 
 class PostgresDialect(Dialect):
-    """The statements for Postgres."""
+    """Statements for Postgres."""
 
     # Expressions
 
@@ -38,8 +38,8 @@ class PostgresDialect(Dialect):
         return RawSQL("xmin::text::bigint", [])
 
     def read_time(self, value: Any) -> datetime:
-        found: datetime = value
-        return found
+        time: datetime = value
+        return time
 
     # Storing
 
@@ -56,9 +56,9 @@ class PostgresDialect(Dialect):
 
     @contextmanager
     def partition_lock(self, partition: int, *, wait: bool) -> Iterator[bool]:
-        # On a silent link a drain must fail while others still can do its work in time.
+        # On a silent connection the drain must fail early enough for another one to do its work.
         with limited(), transaction.atomic(), connection.cursor() as cursor:
-            # It is held as long as the transaction, and the transaction as long as the process.
+            # The transaction holds the lock, and ends with the process.
             name = f"{LOCK_CLASS}, {int(partition)}"
             cursor.execute(
                 f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'; "
@@ -74,7 +74,7 @@ class PostgresDialect(Dialect):
 
     @staticmethod
     def _wait_for_lock(cursor: Any, name: str) -> bool:
-        """Wait for an advisory lock; return whether it was got within `LOCK_WAIT` seconds."""
+        """Wait for an advisory lock; return whether it was acquired within `LOCK_WAIT` seconds."""
         try:
             with limited(LOCK_WAIT):
                 cursor.execute(f"SELECT pg_advisory_xact_lock({name})")

@@ -1,4 +1,4 @@
-"""Storing messages on Postgres: one round trip, and what is needed to learn its fate."""
+"""Storing of messages on Postgres in one round trip, with a trace to query its outcome later."""
 
 import json
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ _OUTBOX = """
 """
 
 # The ids are drawn before the rows are stored, so that a dedupe id and its message can be stored
-# together. They are in the order of the messages. The JSON's names are the fields of NewMessage.
+# together. The ids have the order of the messages. The JSON's names are the fields of NewMessage.
 _INSERT = """
     WITH given AS MATERIALIZED (
         SELECT nextval('offline_message_id_seq') AS id, statement_timestamp() AS created_at,
@@ -139,9 +139,9 @@ _ANSWER = """
     FROM given
 """
 
-# A dedupe id that another transaction is storing is waited for. DO UPDATE, because DO NOTHING
-# returns no row, and the other's row is too new for this statement to select. In one order for
-# all: two arrays at once must not wait for each other.
+# The statement waits for another transaction that is storing the same dedupe id. It uses DO UPDATE,
+# because DO NOTHING returns no row, and the other's row is too new for this statement to select.
+# The rows are sorted, so that two arrays at once cannot deadlock.
 _CLAIMS = """
     kept AS (
         INSERT INTO {table} AS known (by, dedupe_id, message_id, created_at)

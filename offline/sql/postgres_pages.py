@@ -1,8 +1,8 @@
-"""Pages of a key's messages on Postgres: what is pending, and what its sessions have had.
+"""Pages of a key's messages on Postgres: pending ones, and those that its sessions have had.
 
-Each key's rows are read from an index and no further than its page, however many there are: the
-joins are written so that no other plan is possible. Statistics of tables that are filled and
-emptied all day say little, and a plan that reads a whole table would be chosen.
+Each key's rows are read from an index, and no further than its page. The joins are written so that
+no other plan is possible. These tables are filled and emptied all day, so their statistics are
+unreliable, and Postgres could choose a plan that reads a whole table.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from offline.sql.base import PageKind
 
 LATELY_MAX = 2_000  # latest events of a key that are searched for those of the last seconds
 
-# The first message of each partition that is not fanned out. An index gives it, one partition
+# The first message of each partition that is not fanned out yet, from an index, one partition
 # after the other.
 FIRSTS = """
     firsts (partition, message_id, created_at) AS (
@@ -26,14 +26,14 @@ FIRSTS = """
     )
 """
 
-# For one row `w` of the pages asked for: (message_id, seconds since a session had the message, xmin
+# For one row `w` of the requested pages: (message_id, seconds since a session had the message, xmin
 # of the event that records it), at most a page.
 _PENDING = """
     (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
      WHERE p.key = w.key AND p.message_id > greatest(w.after, w.since) AND p.expires_at > {now}
      ORDER BY p.message_id LIMIT {size})
 """
-# Messages behind the first one that is not fanned out are on their way, or soon will be.
+# Messages from the first one on that is not fanned out yet are left out: their fan-out is due.
 _LONG_PENDING = """
     (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
      WHERE p.key = w.key AND p.message_id > w.after AND p.expires_at > {now}
@@ -66,7 +66,7 @@ _SOURCES: Mapping[PageKind, str] = {
     "history": f"{_PENDING} UNION {_HAD}",
     "lately": f"{_PENDING} UNION {_HAD_LATELY}",
 }
-# OFFSET 0 keeps the look-ups by id from becoming a join, which could read the whole table.
+# OFFSET 0 prevents the look-ups by id from becoming a join, which could read the whole table.
 _QUERY = """
     WITH RECURSIVE wanted (place, key, after, since) AS (VALUES {marks}), {firsts},
     found AS (
@@ -85,7 +85,7 @@ _QUERY = """
 
 def pages_query(kind: PageKind, count: int, size: int, age: float) -> str:
     """Return the query that `Dialect.pages_query` describes."""
-    # The server's time: the clocks of several processes may differ.
+    # The server's time, because the clocks of several processes may differ.
     now = "statement_timestamp()"
     source = _SOURCES[kind].format(
         now=now,

@@ -1,4 +1,4 @@
-"""SQLite: one process, one writer at a time, so locks are threads' and the clock is Django's."""
+"""Dialect of SQLite, with threads' locks and Django's clock: it has one process, and one writer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from offline.values import DedupeTable, NewMessage, Receipt, Stored
 
 
 class SqliteDialect(Dialect):
-    """The statements for SQLite."""
+    """Statements for SQLite."""
 
     def __init__(self) -> None:
         self._locks: dict[int, Lock] = {}  # by partition: SQLite has no advisory locks
@@ -39,8 +39,8 @@ class SqliteDialect(Dialect):
         return Value(0)
 
     def read_time(self, value: Any) -> datetime:
-        found: datetime = value  # in UTC, as Django stores it and without a zone
-        return found.replace(tzinfo=UTC)
+        time: datetime = value  # in UTC without a zone, as Django stores it
+        return time.replace(tzinfo=UTC)
 
     # Storing
 
@@ -111,17 +111,17 @@ class SqliteDialect(Dialect):
         return len(pending)
 
     def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
-        found: dict[str, int] = {}
+        crowded: dict[str, int] = {}
         for chunk in chunks(keys):
             rows = Pending.objects.filter(key__in=chunk).values("key")
             counts = rows.annotate(count=Count("pk")).filter(count__gt=limit)
-            found.update(counts.values_list("key", "count"))
-        return found
+            crowded.update(counts.values_list("key", "count"))
+        return crowded
 
     # Replay
 
     def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
-        found: set[tuple[int, str]] = set()
+        pending: set[tuple[int, str]] = set()
         with connection.cursor() as cursor:
             for chunk in chunks(pairs):
                 cursor.execute(
@@ -129,8 +129,8 @@ class SqliteDialect(Dialect):
                     f"WHERE (message_id, key) IN (VALUES {_marks(chunk)})",
                     _values(chunk),
                 )
-                found.update(cursor.fetchall())
-        return found
+                pending.update(cursor.fetchall())
+        return pending
 
     def pages_query(self, kind: PageKind, count: int, size: int, age: float) -> str:
         return sqlite_pages.pages_query(kind, count, size, age)

@@ -1,5 +1,6 @@
-"""What answers of the API look like. Views are checked against these by mypy, and the schema at
-/api/schema/ is made of them.
+"""Types of the API's answers. mypy checks the views against them.
+
+The schema at /api/schema/ is generated from them, with their docstrings.
 """
 
 from datetime import datetime

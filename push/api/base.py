@@ -1,7 +1,7 @@
-"""The base of every view of the API: nothing in it comes from the project's own DRF settings.
+"""Base of all API views, independent of the project's DRF settings.
 
-DRF takes what a view does not name from `REST_FRAMEWORK`. A project that has imgo beside its own
-API sets that for its own views; for ours it would open the API, or close it.
+DRF reads each setting that a view does not name from `REST_FRAMEWORK`. A project with its own API
+sets that for its own views. Applied to ours, it could open the API to everyone, or close it.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from accounts.permissions import HasScope
 from push.api.negotiation import JsonAlways, MethodsAlone
 from push.api.problems import exception_handler
 
-# Not empty: with nothing given, DRF would read the project's.
+# Must not be empty: DRF would then read the project's settings.
 OWN_SETTINGS: Any = {"UNAUTHENTICATED_USER": None, "UNAUTHENTICATED_TOKEN": None}
 
 
 class ApiRequest(Request):
-    """DRF's request. A caller without credentials is None, whatever the project says."""
+    """DRF's request, with the user None if there are no credentials, whatever the project sets."""
 
     def _not_authenticated(self) -> None:
         self._authenticator = None
@@ -34,7 +34,7 @@ class ApiRequest(Request):
 
 
 class Json(JSONRenderer):
-    """JSON as RFC 8259 has it: UTF-8, compact, without NaN."""
+    """Renderer for JSON as in RFC 8259: UTF-8, compact, without NaN."""
 
     ensure_ascii = False
     compact = True
@@ -42,7 +42,7 @@ class Json(JSONRenderer):
 
 
 class ApiView(APIView):
-    """A view with imgo's authentication, permissions, formats and errors."""
+    """Base view with imgo's authentication, permissions, formats and errors."""
 
     authentication_classes = [ApiKeyAuthentication]
     permission_classes = [HasScope]
@@ -52,12 +52,12 @@ class ApiView(APIView):
     content_negotiation_class = JsonAlways
     metadata_class = MethodsAlone
     versioning_class = None
-    schema = None  # a project's own schema is its own; ours is made by push/api/docs
+    schema = None  # keeps imgo out of the project's own schema; push/api/docs makes imgo's
     settings = APISettings(OWN_SETTINGS, DEFAULTS, IMPORT_STRINGS)
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Return the view. `ATOMIC_REQUESTS` does not apply: pushes have their own transaction."""
+        """Return the view, exempt from `ATOMIC_REQUESTS`: pushes have their own transaction."""
         return non_atomic_requests(super().as_view(**initkwargs))
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:  # noqa: ARG002
@@ -76,5 +76,5 @@ class ApiView(APIView):
 
     @property
     def default_response_headers(self) -> dict[str, str]:
-        """DRF's headers, and one that forbids caches: answers hold keys, tokens and counts."""
+        """Return DRF's headers, and one against caching: answers hold keys, tokens and counts."""
         return {**super().default_response_headers, "Cache-Control": "no-store"}

@@ -1,8 +1,8 @@
-"""goim v2's paths: same parameters, same answers, for its callers with an API key.
+"""Views for goim v2's paths: goim's parameters and answers, with an API key.
 
-Source: goim's docs/push.md and its logic's HTTP server. `mids` are our keys; `keys` are ours too,
-or with `GOIM_TRUSTED` the keys of goim's connections, which are there or not: nothing is kept for
-them, as goim keeps nothing. A room is `type://room`.
+Source: goim's docs/push.md and the HTTP server of its logic service. `mids` are our keys. `keys`
+are our keys too; with `GOIM_TRUSTED` they are the keys of goim's connections. Messages to
+connections are not stored, as in goim. A room is named `type://room`.
 """
 
 from collections.abc import Mapping
@@ -25,42 +25,42 @@ from push.api.v1 import body_of
 from push.registry.base import NodeEntry
 from push.registry.select import get_registry
 
-TOP_MAX = 1_000  # rooms that one question may want
-TYPE_MAX, ROOM_MAX = 100, 150  # characters; together, with `://`, they fit a name
-ROOMS_MAX = 100  # rooms that one question may name
-# What goim's own configuration tells clients to do: seconds, but for the factor and the jitter.
+TOP_MAX = 1_000  # rooms that one answer may list
+TYPE_MAX, ROOM_MAX = 100, 150  # characters; joined with `://` they fit a name
+ROOMS_MAX = 100  # rooms that one request may name
+# From goim's own configuration. The delays are seconds; factor and jitter have no unit.
 BACKOFF = {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3}
-BEATS = 3  # heartbeats within HEARTBEAT_TIMEOUT, of which the last but one may be missed
+BEATS = 3  # heartbeats within HEARTBEAT_TIMEOUT; a client may miss all but one
 
 
 def done(data: Any = None) -> JsonResponse:
-    """goim's answer to success."""
+    """Return goim's answer for success, with `data` if it is not None."""
     answer = {"code": CODE_OK, "message": ""}
     return JsonResponse(answer if data is None else {**answer, "data": data})
 
 
 class GoimView(LegacyView):
-    """Answers `{"code": 0}` and what else a view returns."""
+    """Base view for goim's paths: errors are answered in goim's form."""
 
     def refusal(self, error: ImgoError) -> JsonResponse:
-        """The answer to an error."""
+        """Return goim's answer to an error."""
         return goim_response(error)
 
     def wrong_method(self, error: MethodNotAllowed) -> JsonResponse:
-        """Return the answer to a wrong method, in the form of all others."""
+        """Return the answer to a wrong method, in the form of all other errors."""
         known = as_imgo_error(error)
         assert known is not None
         return self.refusal(known)
 
 
 class _PushView(GoimView):
-    """A push: the message is the body, raw; `?operation=` is its op."""
+    """Base of the push views: the raw request body is the message; `?operation=` is its op."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
-        """Accept the push, and answer when it is stored."""
+        """Accept the push and answer after it is stored."""
         query = request.query_params
         op = check_number(query.get("operation"), "operation", lowest=-INT64_MAX, highest=INT64_MAX)
         check_op(op, "operation")
@@ -70,12 +70,12 @@ class _PushView(GoimView):
         return done()
 
     def target(self, request: Request) -> Mapping[str, Any]:
-        """Whom it is for: fields of `Push`."""
+        """Return the target of the push, as fields of `Push`."""
         raise NotImplementedError
 
 
 class PushKeysView(_PushView):
-    """A push to connections or keys."""
+    """Push to keys, or with `GOIM_TRUSTED` to connections."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
         """Return the keys that `?keys=a&keys=b` names."""
@@ -86,28 +86,28 @@ class PushKeysView(_PushView):
 
 
 class PushMidsView(_PushView):
-    """A push to users, by their numbers."""
+    """Push to users by their numeric ids."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
-        """`?mids=1&mids=2`, or with commas between them."""
+        """Return the keys that `?mids=1&mids=2` or `?mids=1,2` names."""
         named = ",".join(request.query_params.getlist("mids")).split(",")
         mids = [check_number(mid, "mids", lowest=1, highest=INT64_MAX) for mid in named]
         return {"keys": tuple(map(str, mids))}
 
 
 class PushRoomView(_PushView):
-    """A push to a room."""
+    """Push to a room."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
         """Return the room that `?type=live&room=1000` names."""
-        return {"room": room_of(_wanted(request, "type"), _wanted(request, "room"))}
+        return {"room": room_of(_parameter(request, "type"), _parameter(request, "room"))}
 
 
 class PushAllView(_PushView):
-    """A push to everyone."""
+    """Push to all sessions."""
 
     def target(self, request: Request) -> Mapping[str, Any]:
-        """`?speed=`: sessions that it reaches in a second, of all nodes together; 0: at once."""
+        """Return all sessions as the target; `?speed=`: sessions a second of all nodes, 0: any."""
         speed = request.query_params.get("speed") or 0
         return {
             "to_all": True,
@@ -121,23 +121,23 @@ class OnlineTopView(GoimView):
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:
-        """Answer `?type=live&limit=10`: the names and sizes of so many rooms."""
-        start = room_of(_wanted(request, "type"), "")
-        limit = check_number(_wanted(request, "limit"), "limit", lowest=1, highest=TOP_MAX)
+        """Return names and sizes of the `limit` fullest rooms: `?type=live&limit=10`."""
+        start = room_of(_parameter(request, "type"), "")
+        limit = check_number(_parameter(request, "limit"), "limit", lowest=1, highest=TOP_MAX)
         rooms = get_registry().rooms()
         of_type = [(count, room) for room, count in rooms.items() if room.startswith(start)]
-        top = sorted(of_type, key=lambda one: (-one[0], one[1]))[:limit]
+        top = sorted(of_type, key=lambda row: (-row[0], row[1]))[:limit]
         return done([{"room_id": room[len(start) :], "count": count} for count, room in top])
 
 
 class OnlineRoomView(GoimView):
-    """How many sessions are in rooms."""
+    """Numbers of sessions in the named rooms."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:
-        """Answer `?type=live&rooms=1000&rooms=2000`: the size of each."""
-        kind, rooms = _wanted(request, "type"), request.query_params.getlist("rooms")
+        """Return the size of each room that `?type=live&rooms=1000&rooms=2000` names."""
+        kind, rooms = _parameter(request, "type"), request.query_params.getlist("rooms")
         if not rooms:
             raise BadRequest("rooms is missing.")
         if len(rooms) > ROOMS_MAX:
@@ -149,12 +149,12 @@ class OnlineRoomView(GoimView):
 
 
 class OnlineTotalView(GoimView):
-    """How many sessions there are, and from how many addresses."""
+    """Total numbers of sessions and of client addresses."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:  # noqa: ARG002 - DRF's signature
-        """An address that has sessions on two nodes counts twice, as with goim."""
+        """Return both totals. An address with sessions on two nodes counts twice, as in goim."""
         nodes = get_registry().nodes()
         return done(
             {
@@ -165,12 +165,15 @@ class OnlineTotalView(GoimView):
 
 
 class NodesWeightedView(GoimView):
-    """Where a client may connect, and how often it shows a sign of life."""
+    """Addresses that a client may connect to, its heartbeat interval and its back-off."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:
-        """The nodes that have a `NODE_ADDRESS`, the emptiest first; else the host asked."""
+        """Return the nodes with a `NODE_ADDRESS`, emptiest first; without any, the request's host.
+
+        Draining nodes are left out.
+        """
         host = _host(request)
         open_nodes = [node for node in get_registry().nodes() if not node.is_draining]
         nodes = sorted(open_nodes, key=lambda node: node.sessions)
@@ -189,12 +192,12 @@ class NodesWeightedView(GoimView):
 
 
 class NodesInstancesView(GoimView):
-    """The nodes, as goim's discovery service shows its comets."""
+    """All nodes, in the form in which goim's discovery service lists its comets."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:  # noqa: ARG002 - DRF's signature
-        """All of them, in order of their numbers."""
+        """Return all nodes, ordered by number."""
         return done([_instance(node) for node in get_registry().nodes()])
 
 
@@ -219,13 +222,13 @@ def _instance(node: NodeEntry) -> dict[str, Any]:
 
 
 def room_of(kind: str, room: str) -> str:
-    """The name of goim's room of a type. Raises `BadRequest`."""
+    """Return our name of goim's room of a type. Raises `BadRequest` if it is not a valid name."""
     if len(kind) > TYPE_MAX or len(room) > ROOM_MAX:
         raise BadRequest(f"A type has at most {TYPE_MAX} characters, a room {ROOM_MAX}.")
     return check_name(f"{kind}://{room}", "room")
 
 
-def _wanted(request: Request, name: str) -> str:
+def _parameter(request: Request, name: str) -> str:
     value = request.query_params.get(name)
     if not value:
         raise BadRequest(f"{name} is missing.")
@@ -233,6 +236,6 @@ def _wanted(request: Request, name: str) -> str:
 
 
 def _host(request: HttpRequest | Request) -> str:
-    """The host that was asked, without the port."""
+    """Return the host of the request, without the port."""
     host, _, port = request.get_host().rpartition(":")
     return host if host and port.isdigit() else request.get_host()

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: whether this process serves, and whether it can do its job."""
+"""`/healthz` and `/readyz`: probes for liveness and readiness of this process."""
 
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -9,24 +9,27 @@ from push.status import health, vitals
 
 
 class HealthView(ApiView):
-    """For who decides whether to send clients here. No key, no database."""
+    """Probe for load balancers that send clients here. It needs no API key and no database."""
 
     authentication_classes = []
     permission_classes = []
 
     def get(self, request: Request) -> Response:  # noqa: ARG002
-        """200 while this process lives: in a node, once everything listens, drained or not."""
-        found: Health = {"status": health.current().value}
-        return Response(found, status=200 if health.is_alive() else 503)
+        """Return 200 while this process lives; in a node, once all its ports listen.
+
+        Draining does not change the status code.
+        """
+        body: Health = {"status": health.current().value}
+        return Response(body, status=200 if health.is_alive() else 503)
 
 
 class ReadyView(ApiView):
-    """For who decides whether to send pushes here. No key."""
+    """Probe for load balancers that send pushes here. It needs no API key."""
 
     authentication_classes = []
     permission_classes = []
 
     def get(self, request: Request) -> Response:  # noqa: ARG002
-        """200 while this process can do its job; `degraded` says what is slower than it is."""
-        is_ready, found = vitals.report()
-        return Response(found, status=200 if is_ready else 503)
+        """Return 200 while this process can do its job, also if a check reports `degraded`."""
+        is_ready, report = vitals.report()
+        return Response(report, status=200 if is_ready else 503)

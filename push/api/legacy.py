@@ -1,4 +1,4 @@
-"""imgo's own paths: same parameters, same answers."""
+"""Views for imgo's own paths: imgo's parameters and answers."""
 
 import json
 import re
@@ -34,31 +34,31 @@ from push.api.v1 import body_of
 from push.registry.select import get_registry
 from push.wire import json_body
 
-# imgo put any text in front of the answer; only a plain identifier is one that runs nothing.
+# imgo accepted any text as the name of the callback. A plain identifier cannot run other code.
 CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,63}")
-# Line ends to JavaScript before 2019, though not to JSON: they can only be inside of a string.
+# Line ends in JavaScript before 2019. JSON allows them, but only inside a string.
 SCRIPT_ESCAPES = {"\u2028": "\\u2028", "\u2029": "\\u2029"}
 TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # Go's strconv.ParseBool
 
 
 def user_id(value: object, lowest: int = 0) -> str:
-    """Return imgo's user id, 63 bits, as the key it is here. Raises `BadRequest`."""
+    """Return the key for imgo's user id, a 63-bit number. Raises `BadRequest`."""
     return str(check_number(value, "uid", lowest=lowest, highest=INT64_MAX))
 
 
 def room_id(value: object) -> str:
-    """Return imgo's room number, 32 bits, as the name of the room. Raises `BadRequest`."""
+    """Return the room name for imgo's room number, 32 bits. Raises `BadRequest`."""
     return str(check_number(value, "rid", lowest=0, highest=INT32_MAX))
 
 
 class LegacyView(ApiView):
-    """Answers `{"ret": 1}` and what else a view returns, or imgo's code of an error."""
+    """Base view for imgo's paths: errors are answered with imgo's return codes."""
 
     authentication_classes = [LegacyAuthentication]
     content_negotiation_class = JsonAlways
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
-        """A `refusal`, for a wrong method in imgo's words; a bug becomes a 500 that is logged."""
+        """Return the answer to an error; raise `exc` again if it is a bug, for a logged 500."""
         if isinstance(exc, MethodNotAllowed):
             return self.wrong_method(exc)
         known = as_imgo_error(exc)
@@ -76,57 +76,57 @@ class LegacyView(ApiView):
         )
 
     def refusal(self, error: ImgoError) -> JsonResponse:
-        """The answer to an error."""
+        """Return imgo's answer to an error."""
         return legacy_response(error)
 
 
 def done(data: Mapping[str, Any] | None = None) -> JsonResponse:
-    """imgo's answer to success."""
+    """Return imgo's answer for success, with the members of `data`."""
     return JsonResponse({"ret": RET_OK, **(data or {})})
 
 
 def raw_push(request: Request, **target: Any) -> None:
-    """Push the request's bytes as they are."""
+    """Push the request's body unchanged. `target`: fields of `Push`."""
     body = body_of(request)
     accept_in_group(Push(body, is_json=is_json(body), **target), caller(request).name)
 
 
 class PushView(LegacyView):
-    """To one user."""
+    """Push to one user."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
-        """`?uid=`; the message is the body, raw."""
+        """Push the raw body to `?uid=`."""
         raw_push(request, keys=(user_id(request.query_params.get("uid")),))
         return done()
 
 
 class PushManyView(LegacyView):
-    """One message to many users."""
+    """Push of one message to many users."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_REQUEST"
 
     def post(self, request: Request) -> JsonResponse:
-        """`{"u": [1, 2, 3], "m": {...}}`."""
-        wanted = read(utf8(body_of(request)), ManyRequest)
-        if not wanted.u:
-            return done()  # imgo pushed to each of none, too
-        keys = tuple(user_id(uid) for uid in wanted.u)
-        accept_in_group(Push(bytes(wanted.m), keys=keys), caller(request).name)
+        """Push the message of `{"u": [1, 2, 3], "m": {...}}` to its users."""
+        push = read(utf8(body_of(request)), ManyRequest)
+        if not push.u:
+            return done()  # imgo accepts an empty list too
+        keys = tuple(user_id(uid) for uid in push.u)
+        accept_in_group(Push(bytes(push.m), keys=keys), caller(request).name)
         return done()
 
 
 class PushRoomView(LegacyView):
-    """To a room."""
+    """Push to a room."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
-        """`?rid=`, a 32-bit number, and `&ensure=`; the message is the body, raw."""
+        """Push the raw body to the room `?rid=`, a 32-bit number; `&ensure=` is a flag."""
         query = request.query_params
         room = room_id(query.get("rid"))
         raw_push(request, room=room, ensure=query.get("ensure") in TRUE)
@@ -134,24 +134,27 @@ class PushRoomView(LegacyView):
 
 
 class PushAllView(LegacyView):
-    """A push to everyone."""
+    """Push to all sessions."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_BODY"
 
     def post(self, request: Request) -> JsonResponse:
-        """The message is the body, raw."""
+        """Push the raw body."""
         raw_push(request, to_all=True)
         return done()
 
 
 class CountView(LegacyView):
-    """How many sessions are where."""
+    """Numbers of sessions by room or by server."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> JsonResponse:
-        """`?type=room` or `?type=server`. Rooms that are not numbers keep their names."""
+        """Return the counts for `?type=room` or `?type=server`.
+
+        A room whose name is not a number is listed by its name.
+        """
         kind = request.query_params.get("type")
         if kind == "room":
             rooms = sorted(get_registry().rooms().items())
@@ -167,12 +170,15 @@ def _number(room: str) -> int | str:
 
 
 class DeleteServerView(LegacyView):
-    """Forget a server."""
+    """Removal of a server from the registry."""
 
     scopes: ClassVar = {"POST": "admin"}
 
     def post(self, request: Request) -> JsonResponse:
-        """`?server=` its number. One that is alive comes back with its next sign of life."""
+        """Remove the server with the number `?server=`.
+
+        A live server registers again with its next heartbeat.
+        """
         query = request.query_params
         number = check_number(query.get("server"), "server", lowest=0, highest=INT32_MAX)
         registry = get_registry()
@@ -184,14 +190,14 @@ class DeleteServerView(LegacyView):
 
 
 class NewTokenView(LegacyView):
-    """Give a user a token."""
+    """Creation of a user's token."""
 
     scopes: ClassVar = {"POST": "tokens"}
 
     def post(self, request: Request) -> JsonResponse:
-        """`uid`, `token`, `expire` (seconds), as a form, in the query, or as a JSON object.
+        """Store a token from `uid`, `token` and `expire` (seconds): a form, query or JSON object.
 
-        `rid`: the room that the sessions of this token are in from the start; none without it.
+        `rid`: the room that sessions with this token join when they open; optional.
         """
         values = _form_or_json(request)
         key = user_id(values.get("uid"), lowest=1)  # imgo gives no token to user 0 either
@@ -205,7 +211,10 @@ class NewTokenView(LegacyView):
 
 
 def _form_or_json(request: Request) -> Mapping[str, Any]:
-    """imgo reads a form; its document shows JSON, sent by curl with a form's content type."""
+    """Return the parameters, from a JSON object or from the query and a form.
+
+    imgo reads a form. Its documentation shows JSON, which curl sends with a form's content type.
+    """
     body = utf8(body_of(request))
     if body.lstrip()[:1] == b"{":
         try:
@@ -217,13 +226,13 @@ def _form_or_json(request: Request) -> Mapping[str, Any]:
 
 
 class MessagesView(LegacyView):
-    """What is pending for a user: a client's call, with its token. Reading removes nothing."""
+    """Pending messages of a user, for a client with its token. Reading removes nothing."""
 
     authentication_classes = []
     permission_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        """`?uid=&token=&mid=`: messages with an id above `mid`; `&cb=` for JSONP."""
+        """Return messages with an id above `mid`: `?uid=&token=&mid=`, and `&cb=` for JSONP."""
         callback = request.query_params.get("cb", "")
         if callback and not CALLBACK.fullmatch(callback):
             raise BadRequest("cb must be a plain identifier.")
@@ -238,9 +247,9 @@ class MessagesView(LegacyView):
             answer, status = f'{{"ret": {ret_of(known)}}}', known.status
         if not callback:
             return HttpResponse(answer, status=status, content_type="application/json")
-        # A browser runs a script only if it came with 200: the callback must hear of errors too.
-        for mark, escaped in SCRIPT_ESCAPES.items():
-            answer = answer.replace(mark, escaped)
+        # A browser runs a script only if its status is 200. The callback must receive errors too.
+        for line_end, escaped in SCRIPT_ESCAPES.items():
+            answer = answer.replace(line_end, escaped)
         script = f"{callback}({answer})"
         return HttpResponse(script, content_type="application/javascript; charset=utf-8")
 
@@ -262,7 +271,7 @@ class MessagesView(LegacyView):
 
 
 def _message(message: PendingMessage) -> str:
-    """One message of the answer: its body as it was pushed, as text where not all can read it."""
+    """Return one message of the answer: the body as pushed, or as a string if it is not JSON."""
     readable = message.is_json and is_json(message.body)
     body = json_body(message.body, readable).decode()
     return f'{{"msg": {body}, "mid": {message.id}, "gid": 0}}'

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what this process counts, in Prometheus's text format."""
+"""`GET /metrics`: this process's metrics in Prometheus's text format."""
 
 from typing import ClassVar
 
@@ -11,11 +11,11 @@ from push.status.vitals import refresh_metrics
 
 
 class MetricsView(ApiView):
-    """The counters of this process, for an API key that may read."""
+    """Metrics of this process, for an API key with the scope `read`."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
-        """Prometheus's text format, whatever is asked for."""
+        """Return Prometheus's text format, whatever Accept requests."""
         refresh_metrics()
         return HttpResponse(metrics_page.text(), content_type=metrics_page.CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Content negotiation: there is nothing to negotiate, JSON is what we speak; and OPTIONS."""
+"""Content negotiation, which always selects JSON, and answers to OPTIONS."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ if TYPE_CHECKING:  # DRF's views import this module
 
 
 class JsonAlways(BaseContentNegotiation):
-    """Ignores Accept: an old tool that asks for text/plain is better off with JSON than a 406."""
+    """Negotiation that ignores Accept: a tool that requests text/plain can use JSON, but no 406."""
 
     def select_parser(  # type: ignore[override]
         self,
         request: Request,  # noqa: ARG002
         parsers: Sequence[BaseParser],
     ) -> BaseParser:
-        """The first one."""
+        """Return the first parser."""
         return parsers[0]
 
     def select_renderer(  # type: ignore[override]
@@ -30,15 +30,15 @@ class JsonAlways(BaseContentNegotiation):
         renderers: Sequence[BaseRenderer],
         format_suffix: str | None = None,  # noqa: ARG002
     ) -> tuple[BaseRenderer, str]:
-        """The first one."""
+        """Return the first renderer."""
         return renderers[0], renderers[0].media_type
 
 
 class MethodsAlone(BaseMetadata):
-    """OPTIONS is answered with the methods in `Allow`, and nothing else: the rest is the schema's.
+    """Answers to OPTIONS: only the methods, in `Allow`. The schema describes the rest.
 
-    No header allows calls from other sites' pages: an API key is nothing to have in a browser.
+    No header allows calls from other sites' pages: an API key does not belong in a browser.
     """
 
     def determine_metadata(self, request: Request, view: "APIView") -> None:
-        """Nothing: an empty answer."""
+        """Return None, for an empty answer."""

@@ -1,4 +1,4 @@
-"""Errors of the API: problem details (RFC 9457) for ours, imgo's and goim's on their paths."""
+"""Error answers: problem details (RFC 9457) in our API, imgo's and goim's forms on their paths."""
 
 import logging
 from typing import Any
@@ -30,17 +30,17 @@ RETRY_AFTER = 2  # seconds
 
 # imgo's return codes.
 RET_OK = 1
-RET_OK_MESSAGES = 0  # imgo's store answers success with 0
+RET_OK_MESSAGES = 0  # success in the answers of imgo's message store
 RET_NO_SERVER = 1001
 RET_TOKEN = 65533
 RET_PARAMETER = 65534
 RET_INTERNAL = 65535
 
-CODE_OK = 0  # goim's; its other codes are HTTP's with a minus
+CODE_OK = 0  # goim's code for success; its other codes are negative HTTP statuses
 
 
 def problem(error: ImgoError) -> Problem:
-    """The problem details of an error, as a dict."""
+    """Return the problem details of an error, as a dict."""
     return {
         "type": UNKNOWN_TYPE if isinstance(error, OutcomeUnknown) else "about:blank",
         "title": error.code.replace("_", " ").capitalize(),
@@ -52,20 +52,20 @@ def problem(error: ImgoError) -> Problem:
 
 
 def as_imgo_error(error: Exception) -> ImgoError | None:
-    """What any exception of a view means to the caller; None for a bug."""
+    """Return the error to answer for an exception of a view; None if the exception is a bug."""
     if isinstance(error, ImgoError):
         return error
     if isinstance(error, exceptions.APIException):
-        # DRF's own: what it refuses before a view of ours has its say.
+        # DRF refuses these requests before it calls a view.
         return _with_status(
             BadRequest(str(error.detail)), error.status_code, str(error.default_code)
         )
     if isinstance(error, RequestDataTooBig):
         return TooLarge(str(error))
     if isinstance(error, UnreadablePostError | SuspiciousOperation):
-        # The client has gone inside of a body; or thousands of names in a query, for example.
-        broke_off = "The request's body ended early, or its chunks are malformed."
-        return BadRequest(broke_off if isinstance(error, OSError) else str(error))
+        # The client closed the connection within the body, or a query has thousands of names.
+        incomplete = "The request's body ended early, or its chunks are malformed."
+        return BadRequest(incomplete if isinstance(error, OSError) else str(error))
     if isinstance(error, DatabaseError):
         logger.error("the database failed for a request: %s", error)
         return Unavailable("The database cannot be reached.")
@@ -78,7 +78,7 @@ def _with_status(error: ImgoError, status: int, code: str) -> ImgoError:
 
 
 def problem_response(error: ImgoError) -> JsonResponse:
-    """Our answer to an error: JSON, also where answers are YAML or a page."""
+    """Return problem details for an error: JSON, also where successful answers are not JSON."""
     headers = {"Cache-Control": "no-store"}
     return JsonResponse(
         problem(error), status=error.status, content_type=CONTENT_TYPE, headers=headers
@@ -86,7 +86,7 @@ def problem_response(error: ImgoError) -> JsonResponse:
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse | None:  # noqa: ARG001
-    """DRF's EXCEPTION_HANDLER of our own API. A bug is not handled here: it becomes a 500."""
+    """DRF's EXCEPTION_HANDLER for our API. Returns None for a bug, which becomes a 500."""
     known = as_imgo_error(error)
     if known is None:
         return None
@@ -99,7 +99,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 
 
 def ret_of(error: ImgoError) -> int:
-    """imgo's return code of an error."""
+    """Return imgo's return code for an error."""
     if isinstance(error, (NotAuthenticated, Forbidden)):
         return RET_TOKEN
     if isinstance(error, NotFound):
@@ -110,23 +110,32 @@ def ret_of(error: ImgoError) -> int:
 
 
 def legacy_response(error: ImgoError) -> JsonResponse:
-    """imgo's answer to an error. imgo said 200 to everything; old tools read `ret` alone."""
+    """Return imgo's answer to an error, with our HTTP status.
+
+    imgo answered 200 to everything. Old tools read only `ret`.
+    """
     return JsonResponse({"ret": ret_of(error), **_unknown(error)}, status=error.status)
 
 
 def goim_response(error: ImgoError) -> JsonResponse:
-    """goim's answer to an error. goim said HTTP 200 to everything; its callers read `code`."""
-    found = {"code": -error.status, "message": error.message, **_unknown(error)}
-    return JsonResponse(found, status=error.status)
+    """Return goim's answer to an error, with our HTTP status.
+
+    goim answered 200 to everything. Its callers read `code`.
+    """
+    answer = {"code": -error.status, "message": error.message, **_unknown(error)}
+    return JsonResponse(answer, status=error.status)
 
 
 def _unknown(error: ImgoError) -> dict[str, str]:
-    """A member of ours for the one error after which a call must not be repeated blindly."""
+    """Return a member `type` if the push may have been accepted: a blind retry could duplicate it.
+
+    imgo and goim have no such member.
+    """
     return {"type": UNKNOWN_TYPE} if isinstance(error, OutcomeUnknown) else {}
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500: a bug, logged by Django with its traceback."""
+    """Django's handler500: the answer to a bug. Django has logged its traceback."""
     if request.path_info.startswith("/1/"):
         return legacy_response(ImgoError("internal error"))
     if request.path_info.startswith("/goim/"):
@@ -137,19 +146,19 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler400: what no view has seen, a wrong Host header for one."""
+    """Django's handler400: requests refused before any view, such as for a wrong Host header."""
     error = as_imgo_error(exception) or BadRequest("The request cannot be understood.")
     if isinstance(exception, DisallowedHost):
         error = BadRequest("This server does not answer to this host: see DJANGO_ALLOWED_HOSTS.")
         if request.path.startswith("/1/"):
-            # imgo answered to any host, so whoever moves an old tool has to be told.
+            # imgo answered any host, so operators of old tools need to see the reason.
             body = {"ret": ret_of(error), "message": error.message}
             return JsonResponse(body, status=error.status)
     return answer_at(request.path, error)
 
 
 def answer_at(path: str, error: ImgoError) -> HttpResponse:
-    """Return the answer to an error in the form that callers of a path expect."""
+    """Return the answer to an error in the form of the API that `path` belongs to."""
     path = without_prefix(path)
     if path.startswith("/1/"):
         return legacy_response(error)

@@ -1,7 +1,7 @@
-"""What requests of our API look like: msgspec reads and checks them in one step.
+"""Types of the API's requests, which msgspec decodes and checks in one step.
 
-`Raw` keeps a pushed body as the very bytes that were sent, so that a client receives what the
-caller wrote: numbers, spaces and the order of names included.
+`Raw` keeps a pushed body as the bytes that were sent. A client receives them unchanged, with their
+numbers, spaces and order of names.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,21 +20,23 @@ EXPIRES_MAX = 10 * 366 * 86_400  # seconds
 
 
 def told(description: str = "", **keywords: Any) -> Meta:
-    """What the schema at /api/schema/ says of a member beyond its type. Nothing checks it here:
-    these are the rules of `as_push` and `check_name`. The name of a setting stands for its value.
+    """Return what the schema at /api/schema/ shows for a member, besides its type.
+
+    msgspec does not check it: `as_push` and `check_name` do. The schema shows the value of a
+    setting in place of the setting's name.
     """
     return Meta(description=description or None, extra_json_schema={"x-imgo": keywords})
 
 
-# What JSON Schema calls an integer: 5.0 is one. `check_number` makes it an int.
+# An integer of JSON Schema, for which 5.0 is an integer. `check_number` converts it to an int.
 Whole = int | float
-# What `check_name` takes.
+# The rules of `check_name`.
 NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
 NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": NO_CONTROL}
 Name = Annotated[str, told(**NAME)]
-# What `check_join` takes of a name, but for the dashboard's room.
+# The rules of `check_join` for a name, except that it also refuses the dashboard's room.
 NO_PATTERN = r"^[^\u0000-\u001f\u007f*]*$"
-# What `Token.objects.issue` takes.
+# The rules of `Token.objects.issue` for the text of a token.
 TOKEN = {"maxLength": TOKEN_MAX, "pattern": NO_CONTROL}
 
 
@@ -94,14 +96,14 @@ class PushRequest(Struct, forbid_unknown_fields=True):
 
     def as_push(self) -> Push:
         """Return the push that this requests. Raises `BadRequest` or `TooLarge`."""
-        named = [
+        targets = [
             name for name in ("key", "keys", "room", "all") if getattr(self.to, name) is not None
         ]
-        if len(named) != 1 or self.to.all is False:
+        if len(targets) != 1 or self.to.all is False:
             raise BadRequest("'to' must name exactly one of key, keys, room, or all: true.")
         keys = [self.to.key] if self.to.key is not None else self.to.keys
         if keys == [] or self.to.room == "" or self.to.key == "":
-            raise BadRequest(f"'to.{named[0]}' is empty.")
+            raise BadRequest(f"'to.{targets[0]}' is empty.")
         if self.dedupe_id == "":
             raise BadRequest("'dedupe_id' is empty.")
         return Push(
@@ -150,21 +152,27 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
 
     @property
     def seconds(self) -> int | None:
-        """`expires_in`. Raises `BadRequest`."""
+        """Return `expires_in` as an int, None for never. Raises `BadRequest` for other values."""
         if self.expires_in is None:
             return None
         return check_number(self.expires_in, "expires_in", lowest=1, highest=EXPIRES_MAX)
 
 
 def whole(value: Whole, what: str) -> int:
-    """Return a whole number as an int. Raises `BadRequest` for 1.5; the caller checks the range."""
+    """Return a whole number as an int; the caller checks its range.
+
+    Raises `BadRequest` for a fraction such as 1.5.
+    """
     if isinstance(value, float) and not value.is_integer():
         raise BadRequest(f"{what} must be a whole number, not {value}.")
     return int(value)
 
 
 def utf8(data: bytes) -> bytes:
-    """`data` if it is UTF-8; raises `BadRequest`. msgspec does not look inside a `Raw`."""
+    """Return `data` if it is UTF-8. msgspec does not check the inside of a `Raw`.
+
+    Raises `BadRequest` if it is not UTF-8.
+    """
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -173,7 +181,7 @@ def utf8(data: bytes) -> bytes:
 
 
 def read(data: bytes | Raw, kind: type[T]) -> T:
-    """`data`, JSON, as `kind`. Raises `BadRequest` that says where it went wrong."""
+    """Decode JSON as `kind`. Raises `BadRequest` that names the place of the error."""
     try:
         return json.decode(data, type=kind)
     except ValidationError as error:

@@ -1,11 +1,11 @@
-"""Pushes as a stream: newline-delimited JSON in, an answer a line out, while the request is open.
+"""Pushes as a stream: newline-delimited JSON in, one answer line for each, during one request.
 
-For feeders that push thousands a second. A thread reads lines; whatever has come while the last
-group was committed is the next group: one transaction and one task, so that a slow feeder is
-answered at once and a fast one gets large groups. No line passes through middleware or DRF.
+This is for feeders that push thousands of messages a second. A thread reads lines. The lines that
+arrive during one commit form the next group, with one transaction and one task. So a slow feeder
+gets its answers at once, and a fast one gets large groups. Lines pass no middleware and no DRF.
 
-The request body is read as it comes under a WSGI server (gunicorn with threads); Daphne hands a
-request over when all of it is there, so under a node this works, but answers come at the end.
+Under a WSGI server (gunicorn with threads) the body is read while it arrives. Daphne passes a
+request on only when it is complete, so under a node all answers come at the end.
 """
 
 import json
@@ -33,38 +33,41 @@ from push.api.schemas import PushRequest, read, utf8
 logger = logging.getLogger(__name__)
 
 GROUP_MAX = 1_000  # lines of one transaction
-BUFFERED_MAX = 4_000  # lines read ahead; then the feeder has to wait
-LOOK_EVERY = 1.0  # seconds between two looks at the deadlines
-LINE_EXTRA = 16_384  # bytes that a line may be longer than its body
+BUFFERED_MAX = 4_000  # lines read ahead; above that, the feeder has to wait
+LOOK_EVERY = 1.0  # seconds between two checks of the deadlines
+LINE_EXTRA = 16_384  # bytes that a line may have besides MAX_BODY
 
 
 class StreamView(ApiView):
-    """Push a stream of objects, one a line."""
+    """Pushes as a stream of objects, one a line."""
 
     scopes: ClassVar = {"POST": "push"}
-    body_setting = "MAX_REQUEST"  # where a server hands it over when all of it is there
+    body_setting = "MAX_REQUEST"  # for servers that pass on only a complete body
     reads_as_it_comes = True
 
     def post(self, request: Request) -> StreamingHttpResponse:
-        """200 and one line for each: `{"id": "1"}` or `{"error": {...}}`, in order."""
+        """Return 200 and one line for each push, in order: `{"id": "1"}` or `{"error": {...}}`."""
         environ = getattr(request._request, "environ", None)
-        # Django reads a body of unknown length as empty; the server's own input is not.
+        # Django treats a body of unknown length as empty. The server's own input has it.
         source = environ["wsgi.input"] if environ is not None else request._request
         lines = Lines(source, (environ or {}).get("gunicorn.socket"))
         answers = _answers(lines, caller(request).name)
         response = StreamingHttpResponse(answers, content_type="application/x-ndjson")
-        response["X-Accel-Buffering"] = "no"  # nginx would keep the answers to itself
+        response["X-Accel-Buffering"] = "no"  # nginx would hold back the answers
         return response
 
 
 class Lines:
-    """Reads lines on a thread and hands them over in groups."""
+    """Lines of a request body, read by a thread and returned in groups.
+
+    `connection`: gunicorn's socket, closed for reading at the end so that the thread ends; or None.
+    """
 
     def __init__(self, source: Any, connection: socket.socket | None = None) -> None:
         self._source = source
         self._connection = connection
-        self._heard = time.monotonic()  # when bytes came last
-        self._began = 0.0  # when the first bytes of an unfinished line did; 0: there is none
+        self._last_read = time.monotonic()  # when the last bytes arrived
+        self._line_began = 0.0  # when an unfinished line's first bytes arrived; 0: no such line
         self._queue: queue.Queue[bytes | None] = queue.Queue(BUFFERED_MAX)
         self._is_over = False
         self._thread = threading.Thread(target=self._read, name="imgo-stream", daemon=True)
@@ -74,26 +77,29 @@ class Lines:
         rest = b""
         try:
             for piece in pieces(self._source):
-                self._heard = time.monotonic()
+                self._last_read = time.monotonic()
                 *lines, rest = (rest + piece).split(b"\n")
                 if lines or not rest:
-                    self._began = self._heard if rest else 0.0
+                    self._line_began = self._last_read if rest else 0.0
                 else:
-                    self._began = self._began or self._heard
+                    self._line_began = self._line_began or self._last_read
                 for line in filter(bytes.strip, lines):
                     self._queue.put(line)
                 if self._is_over or len(rest) > conf.MAX_BODY + LINE_EXTRA:
                     break
         except Exception as error:  # noqa: BLE001 - whatever a server raises when the feeder is gone
             logger.info("a stream of pushes broke off: %s", error)
-            rest = b""  # half a line, most likely, and nobody to answer
+            rest = b""  # most likely half a line, and the feeder reads no answer
         finally:
             if rest.strip():
                 self._queue.put(rest)
             self._queue.put(None)
 
     def group(self) -> list[bytes]:
-        """Return all lines that are there, at least one; none at the end. Raises `TooSlow`."""
+        """Wait for a line; return it with all lines read so far. An empty list is the end.
+
+        A group has at most GROUP_MAX lines. Raises `TooSlow` if the feeder misses a deadline.
+        """
         first = self._next()
         if first is None:
             return []
@@ -115,13 +121,13 @@ class Lines:
                 return self._queue.get(timeout=LOOK_EVERY)
             except queue.Empty:
                 now = time.monotonic()
-            if self._began and now - self._began > conf.STREAM_LINE_TIMEOUT:
+            if self._line_began and now - self._line_began > conf.STREAM_LINE_TIMEOUT:
                 raise TooSlow(f"A line must be complete within {conf.STREAM_LINE_TIMEOUT:g} s.")
-            if now - self._heard > conf.STREAM_IDLE_TIMEOUT:
+            if now - self._last_read > conf.STREAM_IDLE_TIMEOUT:
                 raise TooSlow(f"Nothing came for {conf.STREAM_IDLE_TIMEOUT:g} s; send it again.")
 
     def close(self) -> None:
-        """Let the thread end: it waits for bytes, or for room in its queue."""
+        """Let the thread end, whether it waits for bytes or for space in its queue."""
         self._is_over = True
         if self._connection is not None and self._thread.is_alive():
             with suppress(OSError):  # closed already
@@ -131,9 +137,9 @@ class Lines:
 
 
 def pieces(source: Any) -> Iterator[bytes]:
-    """A request body as it comes.
+    """Yield the pieces of a request body while they arrive.
 
-    gunicorn's `readline` waits for a kilobyte. The parser of a chunked body below it does not.
+    gunicorn's `readline` waits for a kilobyte. Its parser of chunked bodies does not.
     """
     parser = getattr(getattr(source, "reader", None), "parser", None)
     if parser is not None:
@@ -154,7 +160,7 @@ def _answers(lines: Lines, by: str) -> Iterator[bytes]:
 
 
 def _answer(group: list[bytes], by: str) -> Iterator[bytes]:
-    """The answers to the lines of one group, which are accepted together."""
+    """Accept the lines of one group in one transaction; yield an answer for each."""
     checked = [_check(line) for line in group]
     pushes = [item for item in checked if isinstance(item, Push)]
     outcomes: Iterator[int | ImgoError]

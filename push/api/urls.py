@@ -1,4 +1,4 @@
-"""Paths of the API. A key or room may contain anything, a slash too."""
+"""Paths of the API. Keys and rooms are of type `path` because they may contain a slash."""
 
 from django.urls import path
 

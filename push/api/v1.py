@@ -1,4 +1,4 @@
-"""Our own API, version 1."""
+"""Views of our own API, version 1."""
 
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -44,11 +44,14 @@ from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
 
 PAGE_MAX = 1000  # rows of one page
-OFFSET_MAX = 10**9  # rows before it
+OFFSET_MAX = 10**9  # rows before the page
 
 
 def body_of(request: Request) -> bytes:
-    """The request's bytes, whatever its content type says. Raises `TooLarge`."""
+    """Return the request's body, whatever its content type is.
+
+    Raises `TooLarge` above MAX_REQUEST bytes.
+    """
     length = request.META.get("CONTENT_LENGTH") or "0"
     too_large = length.isdigit() and int(length) > conf.MAX_REQUEST
     data: bytes = b"" if too_large else request._request.body
@@ -58,7 +61,10 @@ def body_of(request: Request) -> bytes:
 
 
 def window_of(request: Request) -> slice:
-    """The rows that `?limit=` (100) and `?offset=` (0) ask for. Raises `BadRequest`."""
+    """Return the rows that `?limit=` (default 100) and `?offset=` (default 0) request.
+
+    Raises `BadRequest`.
+    """
     query = request.query_params
     limit = check_number(query.get("limit", "100"), "limit", lowest=1, highest=PAGE_MAX)
     offset = check_number(query.get("offset", "0"), "offset", lowest=0, highest=OFFSET_MAX)
@@ -66,13 +72,13 @@ def window_of(request: Request) -> slice:
 
 
 class PushesView(ApiView):
-    """Push: one object, or an array of them."""
+    """Pushes: one object a request, or an array of objects."""
 
     scopes: ClassVar = {"POST": "push"}
     body_setting = "MAX_REQUEST"
 
     def post(self, request: Request) -> Response:
-        """202 with the id, or for an array with one answer an item."""
+        """Return 202 with the push's id; for an array, with one answer for each item."""
         data = body_of(request)
         by = caller(request).name
         if data.lstrip()[:1] == b"[":
@@ -83,7 +89,7 @@ class PushesView(ApiView):
 
     @staticmethod
     def _accept_array(data: bytes, by: str) -> list[Accepted | Refused]:
-        """Each item's id or what is wrong with it; the good ones are accepted together."""
+        """Accept the valid items in one transaction; return an id or an error for each item."""
         items = read(utf8(data), list[Raw])
         if len(items) > conf.MAX_PUSHES:
             raise TooLarge(f"An array has at most {conf.MAX_PUSHES} pushes; this one {len(items)}.")
@@ -101,12 +107,12 @@ class PushesView(ApiView):
 
 
 class PushView(ApiView):
-    """One push."""
+    """Record of one push."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request, message_id: str) -> Response:
-        """What became of it, for each key, a page of keys at a time."""
+        """Return the push's record, with one page of its keys."""
         number = check_number(message_id, "A push's id", lowest=1, highest=INT64_MAX)
         message = history.find(number)
         if message is None:
@@ -118,12 +124,12 @@ class PushView(ApiView):
 
 
 def moment(seconds: float) -> datetime:
-    """Return a Unix time as the API writes times: a datetime in UTC."""
+    """Return a Unix time as a datetime in UTC, the form of all times in the API."""
     return datetime.fromtimestamp(seconds, tz=UTC)
 
 
 def session_json(entry: Entry) -> SessionRow:
-    """A session as the API shows it."""
+    """Return a session as the API shows it."""
     return {
         "id": entry.id,
         "node": entry.node,
@@ -158,16 +164,16 @@ def _event(event: SessionEvent | None) -> SessionEventRow | None:
 
 
 class KeyView(ApiView):
-    """One subscriber key."""
+    """State of one key."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request, key: str) -> Response:  # noqa: ARG002
-        """Its sessions, and how many messages are pending for it."""
+        """Return the key's sessions, its number of pending messages and its last events."""
         check_name(key, "key")
         sessions = get_registry().sessions(key)
         events = SessionRecord.objects.of(key)
-        found: KeyState = {
+        state: KeyState = {
             "key": key,
             "online": bool(sessions),
             "sessions": [session_json(entry) for entry in sessions],
@@ -177,27 +183,27 @@ class KeyView(ApiView):
             "refused": _event(events.get("refused")),
             "closed": _event(events.get("closed")),
         }
-        return Response(found)
+        return Response(state)
 
 
 class KeySessionsView(ApiView):
-    """The sessions of one key."""
+    """Sessions of one key."""
 
     scopes: ClassVar = {"DELETE": "admin"}
 
     def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
-        """Close them all, with a code that tells the clients not to come back."""
+        """Close all sessions of the key, with a close code after which clients do not reconnect."""
         closed: Closed = {"closed": kick_key(key)}
         return Response(closed, status=202)
 
 
 class RoomsView(ApiView):
-    """The rooms with somebody in them."""
+    """Rooms that have sessions."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> Response:
-        """Room and number of sessions, fullest first, a page at a time."""
+        """Return one page of rooms and their numbers of sessions, fullest first."""
         rooms = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
         rows: list[RoomRow] = [{"room": room, "sessions": n} for room, n in rooms]
         page: RoomPage = {"count": len(rows), "results": rows[window_of(request)]}
@@ -205,12 +211,12 @@ class RoomsView(ApiView):
 
 
 class RoomView(ApiView):
-    """One room."""
+    """Members of one room."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request, room: str) -> Response:
-        """The sessions in it, a page at a time; 404 when there are none."""
+        """Return one page of the room's sessions; 404 if it has none."""
         check_name(room, "room")
         members = get_registry().members(room)
         if not members:
@@ -226,7 +232,7 @@ class RoomView(ApiView):
 
 
 def node_json(node: NodeEntry) -> NodeRow:
-    """A node as the API shows it."""
+    """Return a node as the API shows it."""
     return {
         "id": node.id,
         "number": node.number,
@@ -238,34 +244,34 @@ def node_json(node: NodeEntry) -> NodeRow:
 
 
 class NodesView(ApiView):
-    """The live nodes."""
+    """Live nodes."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> Response:  # noqa: ARG002
-        """Each with its number, name and sessions."""
+        """Return all live nodes, each with its number, name and number of sessions."""
         rows = [node_json(node) for node in get_registry().nodes()]
         page: NodePage = {"count": len(rows), "results": rows}
         return Response(page)
 
 
 class StatsView(ApiView):
-    """Totals."""
+    """Totals of the installation."""
 
     scopes: ClassVar = {"GET": "read"}
 
     def get(self, request: Request) -> Response:  # noqa: ARG002
-        """Nodes, sessions and rooms now."""
+        """Return the current numbers of nodes, sessions and rooms."""
         registry = get_registry()
         nodes = registry.nodes()
         sessions = sum(node.sessions for node in nodes)
         rooms = len(registry.rooms())
-        found: Stats = {"nodes": len(nodes), "sessions": sessions, "rooms": rooms}
-        return Response(found)
+        stats: Stats = {"nodes": len(nodes), "sessions": sessions, "rooms": rooms}
+        return Response(stats)
 
 
 def token_json(token: Token) -> TokenRow:
-    """A token as the API shows it: never its text."""
+    """Return a token as the API shows it, without its text."""
     return {
         "key": token.key,
         "rooms": token.rooms,
@@ -281,7 +287,7 @@ class TokensView(ApiView):
     scopes: ClassVar = {"GET": "tokens", "POST": "tokens"}
 
     def get(self, request: Request) -> Response:
-        """The tokens in order of key, a page at a time; `?key=` for one key's."""
+        """Return one page of tokens, ordered by key; `?key=` selects the token of one key."""
         tokens = Token.objects.order_by("key")
         if key := request.query_params.get("key"):
             tokens = tokens.filter(key=check_name(key, "key"))
@@ -290,32 +296,32 @@ class TokensView(ApiView):
         return Response(page)
 
     def post(self, request: Request) -> Response:
-        """Give a key a token, replacing the one it had. Its text is in this answer alone."""
-        wanted = read(utf8(body_of(request)), TokenRequest)
+        """Create a key's token, replacing any older one. Only this answer contains its text."""
+        fields = read(utf8(body_of(request)), TokenRequest)
         token, text = Token.objects.issue(
-            wanted.key,
-            token=wanted.token,
-            expires_in=wanted.seconds,
-            rooms=wanted.rooms,
-            join=wanted.join,
+            fields.key,
+            token=fields.token,
+            expires_in=fields.seconds,
+            rooms=fields.rooms,
+            join=fields.join,
         )
-        made: NewToken = {**token_json(token), "token": text}
-        return Response(made, status=201)
+        answer: NewToken = {**token_json(token), "token": text}
+        return Response(answer, status=201)
 
 
 class TokenView(ApiView):
-    """The token of one key."""
+    """Token of one key."""
 
     scopes: ClassVar = {"GET": "tokens", "DELETE": "tokens"}
 
     def get(self, request: Request, key: str) -> Response:  # noqa: ARG002
-        """What is known of it."""
+        """Return the token without its text; 404 if the key has none."""
         token = Token.objects.filter(key=check_name(key, "key")).first()
         if token is None:
             raise NotFound(f"The key {key!r} has no token.")
         return Response(token_json(token))
 
     def delete(self, request: Request, key: str) -> Response:  # noqa: ARG002
-        """Revoke it: no new session can be opened with it, and the key's open ones are closed."""
+        """Revoke the token and close the key's sessions. It cannot open a session any more."""
         revoke_token(key)
         return Response(status=204)

@@ -1,8 +1,8 @@
 """System checks of imgo's settings, each with an id and a hint.
 
-`manage.py check` runs those that look at settings alone, as does every start of a server. With
-`--deploy` come those about the machine, with `--deploy --database default` those that ask Postgres
-and Redis how much they take.
+`manage.py check` and every start of a server run the checks that only read settings. `--deploy`
+adds those of the machine. `--deploy --database default` adds those that query the limits of
+Postgres and Redis.
 """
 
 from push.checks import capacity, layers, limits, names, project, security

@@ -1,4 +1,4 @@
-"""What the machine, Postgres and Redis take, against what all processes may ask of them."""
+"""Checks of capacity: limits of the machine, Postgres and Redis against the needs of processes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from push.checks.reading import with_settings
 from push.models import Node
 
 FILES_MIN = 10_000  # sessions that a node should be able to hold
-API_PROCESSES = 2  # as docs/deploying.md starts gunicorn; WEB_CONCURRENCY says otherwise
-REDIS_CONNECTIONS = 15  # of one process: counted were 11 of a worker, 8 of a node, 3 of the API
+API_PROCESSES = 2  # of gunicorn, as in docs/deploying.md; WEB_CONCURRENCY overrides it
+REDIS_CONNECTIONS = 15  # of one process; measured: 11 of a worker, 8 of a node, 3 of the API
 THREAD_GROUPS = 3  # of a node: see imgo_site/database_threads.py
 MEMORY_USED_MAX = 0.8  # of Redis's maxmemory
 REDIS_TIMEOUT = 2.0  # seconds
@@ -31,13 +31,13 @@ REDIS_TIMEOUT = 2.0  # seconds
 @with_settings
 def check_files() -> Iterator[CheckMessage]:
     """W014: a node that can hold few sessions."""
-    _, most = open_files.limits()  # a node raises its own limit as far as it may
+    _, most = open_files.limits()  # a node raises its soft limit to the hard one
     sessions = most - open_files.RESERVED
-    wanted = max(FILES_MIN, conf.LISTEN_BACKLOG, conf.MAX_SESSIONS_PER_KEY)
-    if sessions < wanted:
+    needed = max(FILES_MIN, conf.LISTEN_BACKLOG, conf.MAX_SESSIONS_PER_KEY)
+    if sessions < needed:
         yield checks.Warning(
             f"A process here may open {most} files, so a node holds about {max(0, sessions)} "
-            f"sessions; it should be able to hold {wanted}.",
+            f"sessions; it should be able to hold {needed}.",
             hint="Raise the hard limit: LimitNOFILE= in systemd, --ulimit nofile= in Docker, "
             "ulimit -Hn in a shell.",
             id="imgo.W014",
@@ -46,7 +46,7 @@ def check_files() -> Iterator[CheckMessage]:
 
 @dataclass(frozen=True)
 class Processes:
-    """How many processes there are, as far as this one can know."""
+    """Numbers of processes, as far as this process can know them."""
 
     nodes: int
     workers: int
@@ -54,7 +54,7 @@ class Processes:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return the number of all processes."""
         return self.nodes + self.workers + self.api
 
     def __str__(self) -> str:
@@ -62,11 +62,14 @@ class Processes:
 
 
 def count_processes() -> Processes:
-    """Nodes that were alive just now, a worker a partition, and gunicorn's. Asks the database."""
+    """Return the numbers of recently live nodes, workers (one a partition) and gunicorn processes.
+
+    It queries the database.
+    """
     recently = Now() - timedelta(seconds=2 * conf.NODE_LEASE)
     nodes = Node.objects.filter(last_seen__gt=recently).count()
-    given = os.environ.get("WEB_CONCURRENCY", "")
-    api = int(given) if given.isdecimal() else API_PROCESSES
+    concurrency = os.environ.get("WEB_CONCURRENCY", "")
+    api = int(concurrency) if concurrency.isdecimal() else API_PROCESSES
     return Processes(max(1, nodes), conf.PARTITIONS, api)
 
 
@@ -80,10 +83,10 @@ def check_connections(databases: Sequence[str] | None = None, **_: Any) -> list[
         return []
     try:
         processes = count_processes()
-        found = list(_check_postgres(processes))
+        messages = list(_check_postgres(processes))
     except DatabaseError as error:
         return [_not_checked("The database", error)]
-    return found + list(_check_redis(processes))
+    return messages + list(_check_redis(processes))
 
 
 def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
@@ -98,11 +101,11 @@ def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
         )
         most, reserved = cursor.fetchone()
     own = THREAD_GROUPS * conf.DATABASE_THREADS
-    wanted = processes.total * size + processes.nodes * own
-    if wanted > most - reserved:
+    needed = processes.total * size + processes.nodes * own
+    if needed > most - reserved:
         yield checks.Warning(
             f"{processes}, each with a pool of {size}, and {own} connections more of each node, "
-            f"may open {wanted} connections; Postgres takes {most - reserved}.",
+            f"may open {needed} connections; Postgres takes {most - reserved}.",
             hint="Raise max_connections of Postgres, lower DATABASE_POOL_SIZE or DATABASE_THREADS, "
             "or put a pooler in between.",
             id="imgo.W015",
@@ -123,10 +126,10 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
     except redis.RedisError as error:
         yield _not_checked("Redis", error)
         return
-    wanted = processes.total * REDIS_CONNECTIONS
-    if most is not None and wanted > int(most):
+    needed = processes.total * REDIS_CONNECTIONS
+    if most is not None and needed > int(most):
         yield checks.Warning(
-            f"{processes} may open {wanted} connections; Redis takes {most}.",
+            f"{processes} may open {needed} connections; Redis takes {most}.",
             hint="Raise maxclients of Redis.",
             id="imgo.W016",
         )
@@ -134,7 +137,7 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
 
 
 def _check_memory(memory: dict[str, Any]) -> Iterator[CheckMessage]:
-    """W035: an eviction policy that drops what is needed; W036: hardly any memory left."""
+    """W035: an eviction policy that drops keys that imgo needs; W036: hardly any memory left."""
     limit, policy = int(memory.get("maxmemory") or 0), memory.get("maxmemory_policy")
     if limit and policy != "noeviction":
         yield checks.Warning(

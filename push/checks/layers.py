@@ -1,4 +1,4 @@
-"""The channel layer: one that other processes do not hear, or that drops messages. The broker."""
+"""Checks of the channel layer and the broker: layers that lose messages or stay in one process."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -72,22 +72,25 @@ def check_layer() -> Iterator[CheckMessage]:
 
 
 def _problem(name: str) -> str:
-    """Why no layer can be made of CHANNEL_LAYERS; "" if one can."""
+    """Return why CHANNEL_LAYERS is not valid, or "" if a layer can be created from it."""
     if not name:
         return "CHANNEL_LAYERS has no default layer: a dictionary with a BACKEND."
     try:
-        made = ChannelLayerManager().make_backend(DEFAULT_CHANNEL_LAYER)
+        backend = ChannelLayerManager().make_backend(DEFAULT_CHANNEL_LAYER)
     except InvalidChannelLayerError as error:
         return f"CHANNEL_LAYERS: {error}."
-    except Exception as error:  # noqa: BLE001 - whatever its class does
+    except Exception as error:  # noqa: BLE001 - its class may raise anything
         return f"CHANNEL_LAYERS: {name} cannot be made: {type(error).__name__}: {error}."
-    if isinstance(made, PubSubChannelLayer):
+    if isinstance(backend, PubSubChannelLayer):
         return _unusable_hosts()
     return ""
 
 
 def _unusable_hosts() -> str:
-    """Our layer is made of its hosts only when a loop runs, which is too late to say a word."""
+    """Return why the hosts of our layer are not valid, or "" if they are.
+
+    Our layer itself reads its hosts only when a loop runs, which is too late to report an error.
+    """
     hosts = settings.CHANNEL_LAYERS[DEFAULT_CHANNEL_LAYER].get("CONFIG", {}).get("hosts")
     if not hosts:
         return "CHANNEL_LAYERS: its CONFIG has no hosts, and would take a Redis of this machine."

@@ -1,4 +1,4 @@
-"""Numbers: out of their range, in contradiction to each other, or not what anybody wants."""
+"""Checks of numbers: out of range, in contradiction to each other, or harmful."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from imgo_site.names import INT32_MAX
 from push.checks.reading import with_settings
 
 PORT_MAX = 65_535
-NUMBER_MAX = INT32_MAX  # what timers, the database and the kernel can all do with; 68 years
-HEARTBEAT_MIN = 10.0  # seconds; phones and proxies sleep for longer than clients think
-LEASE_MIN = 5.0  # seconds; it is renewed in every third, and a busy node may be late
+NUMBER_MAX = INT32_MAX  # valid for timers, the database and the kernel; as seconds 68 years
+HEARTBEAT_MIN = 10.0  # seconds; phones and proxies sleep for longer than clients expect
+LEASE_MIN = 5.0  # seconds; a lease is renewed three times in its length; a busy node may be late
 FRAME_OVERHEAD = 1024  # bytes that a body's frame may add: headers, ids, WebSocket
 TEXT_FACTOR = 2  # bytes of a text frame for one of a body: quotes and newlines are escaped
 # Seconds. Postgres counts milliseconds in 32 bits, and some waits are several times this long.
@@ -25,14 +25,14 @@ PARTITIONS_MAX = 1_000  # each is a queue, and a process of `manage.py workers`
 
 @dataclass(frozen=True)
 class Range:
-    """From `lowest` (itself only if it `includes` it) to `highest`."""
+    """Range from `lowest` to `highest`. `lowest` itself is in it only if `includes` is True."""
 
     lowest: float
     highest: float = NUMBER_MAX
     includes: bool = True
 
     def has(self, value: float) -> bool:
-        """Whether `value` is within; not a number is not."""
+        """Return whether `value` is in the range; NaN never is."""
         above = value >= self.lowest if self.includes else value > self.lowest
         return above and value <= self.highest
 
@@ -42,7 +42,7 @@ class Range:
         return f"{least} {self.lowest:.10g} {most} {self.highest:.10g}"
 
 
-ANY = Range(0)  # 0 means: none, at once, or no limit, as its text says
+ANY = Range(0)  # 0 means none, at once, or no limit, as the setting's text explains
 ONE = Range(1)
 TIME = Range(0, includes=False)
 

@@ -1,4 +1,4 @@
-"""Names and values: settings that there are not, wrong types, callables that are not there."""
+"""Checks of names and values: unknown settings, wrong types, callables that cannot be imported."""
 
 import difflib
 import os
@@ -26,7 +26,7 @@ def check_names(**_: Any) -> list[CheckMessage]:
     try:
         names = list(given())
     except ImproperlyConfigured:
-        names = []  # E002 tells
+        names = []  # E002 reports it
     messages: list[CheckMessage] = [
         Error(f"IMGO[{shown(name)}] is not a setting.", hint=_hint(name, known), id="imgo.E001")
         for name in names
@@ -35,7 +35,7 @@ def check_names(**_: Any) -> list[CheckMessage]:
     for variable in os.environ:
         name = variable.removeprefix("IMGO_")
         if name != variable and name not in known:
-            # Only a warning: Kubernetes sets variables like IMGO_SERVICE_HOST by itself.
+            # Only a warning, because Kubernetes sets variables such as IMGO_SERVICE_HOST itself.
             messages.append(
                 checks.Warning(
                     f"{shown(variable)[1:-1]} is not a setting.",
@@ -70,25 +70,25 @@ def check_values(**_: Any) -> list[CheckMessage]:
 
 
 def _check_callables() -> Iterator[CheckMessage]:
-    """E003: a hook that cannot be imported, or called."""
+    """E003: a hook that cannot be imported or called."""
     for name in CALLABLES:
         path = getattr(conf, name)
         try:
-            found = import_string(path)
+            hook = import_string(path)
         except ImportError as error:
             problem = str(error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever its module does
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - its module may raise anything
             problem = f"{path!r} cannot be imported: {type(error).__name__}: {error}"
         else:
-            if callable(found):
+            if callable(hook):
                 continue
-            problem = f"{path} is {type(found).__name__!r}, which cannot be called"
+            problem = f"{path} is {type(hook).__name__!r}, which cannot be called"
         hint = "Say module.function, of a module that this process can import."
         yield Error(f"IMGO setting {name}: {problem}", hint=hint, id="imgo.E003")
 
 
 def _check_texts() -> Iterator[CheckMessage]:
-    """E004: a text that is none of those there are, is missing, or is no name."""
+    """E004: a text that is not one of the choices, is missing, or is not a valid name."""
     if conf.SESSION_CAP_POLICY not in {"refuse", "close_oldest"}:
         hint = "Say 'refuse' or 'close_oldest'."
         yield Error("SESSION_CAP_POLICY is unknown.", hint=hint, id="imgo.E004")

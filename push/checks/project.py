@@ -1,4 +1,4 @@
-"""The project around imgo: what its settings lack, or have that imgo cannot work with."""
+"""Checks of the project around imgo: settings that are missing, or that imgo cannot work with."""
 
 from collections.abc import Iterator
 
@@ -51,9 +51,9 @@ SECRET_KEY_MIN, SECRET_KEY_DISTINCT_MIN = 32, 8  # characters
 @register
 def check_apps(**_: object) -> list[CheckMessage]:
     """E020: an app that imgo needs is not installed; W030: the API's page lacks its scripts."""
-    found: list[CheckMessage] = []
+    messages: list[CheckMessage] = []
     if missing := [name for name in NEEDED if not apps.is_installed(name)]:
-        found.append(
+        messages.append(
             Error(
                 f"INSTALLED_APPS lacks {', '.join(missing)}.",
                 hint="Add them, or begin your settings with 'from imgo_site.settings import *'.",
@@ -61,14 +61,14 @@ def check_apps(**_: object) -> list[CheckMessage]:
             )
         )
     if not apps.is_installed("drf_spectacular_sidecar"):
-        found.append(
+        messages.append(
             checks.Warning(
                 "drf_spectacular_sidecar is not in INSTALLED_APPS: the page api/docs/ stays empty.",
                 hint="Add it to INSTALLED_APPS.",
                 id="imgo.W030",
             )
         )
-    return found
+    return messages
 
 
 @register
@@ -132,7 +132,7 @@ def check_pages(**_: object) -> list[CheckMessage]:
     try:
         reverse("imgo:dashboard")
     except NoReverseMatch:
-        return []  # a project that serves no pages of ours
+        return []  # the project does not serve our pages
     try:
         reverse("admin:index")
     except NoReverseMatch:
@@ -190,7 +190,7 @@ def check_routers(**_: object) -> list[CheckMessage]:
             }
         )
         problem = f"send {', '.join(elsewhere)}" if elsewhere else ""
-    except Exception as error:  # noqa: BLE001 - whatever a router does
+    except Exception as error:  # noqa: BLE001 - a router may raise anything
         problem = f"cannot be asked ({type(error).__name__}: {error})"
     if not problem:
         return []

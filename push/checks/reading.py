@@ -1,4 +1,4 @@
-"""What the checks of values begin with: settings that can be read."""
+"""Decorator for checks that need readable settings."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +12,7 @@ Check = Callable[..., list[CheckMessage]]
 
 
 def with_settings(find: Callable[[], Iterator[CheckMessage]]) -> Check:
-    """A check that is silent while a setting has the wrong type: `imgo.E002` tells that."""
+    """Return a check that is silent if a setting has the wrong type, which `imgo.E002` reports."""
 
     def check(**_: Any) -> list[CheckMessage]:
         try:
@@ -21,6 +21,6 @@ def with_settings(find: Callable[[], Iterator[CheckMessage]]) -> Check:
             return []
         return list(find())
 
-    # Not functools.wraps: Django looks at the signature, and would see that of `find`.
+    # Not functools.wraps, because Django would inspect the signature of `find`.
     check.__name__, check.__doc__ = find.__name__, find.__doc__
     return check

@@ -1,4 +1,4 @@
-"""Doors that stand open, and weak secrets."""
+"""Checks of security: access without credentials, and weak secrets."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from push.checks.reading import with_settings
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-API_KEY_MIN = 16  # characters; those that `manage.py apikey` makes have more
+API_KEY_MIN = 16  # characters; the keys that `manage.py apikey` makes are longer
 SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
 LISTENERS = frozenset({"tcp", "ws", "http"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
@@ -55,7 +55,7 @@ def check_proxies() -> Iterator[CheckMessage]:
             id="imgo.W017",
         )
     callers = _networks(conf.LEGACY_TRUSTED_NETWORKS)
-    if both := [str(one) for one in callers if any(map(partial(_overlap, one), proxies))]:
+    if both := [str(each) for each in callers if any(map(partial(_overlap, each), proxies))]:
         yield checks.Warning(
             f"{', '.join(both)} of LEGACY_TRUSTED_NETWORKS has addresses of TRUSTED_PROXIES: who "
             "has one of these needs an API key, and may say that it has one of the others.",
@@ -65,22 +65,22 @@ def check_proxies() -> Iterator[CheckMessage]:
 
 
 def _networks(names: list[str]) -> list[_Network]:
-    found = []
+    networks = []
     for name in names:
-        with suppress(ValueError):  # E005 tells
-            found.append(ipaddress.ip_network(name, strict=False))
-    return found
+        with suppress(ValueError):  # E005 reports it
+            networks.append(ipaddress.ip_network(name, strict=False))
+    return networks
 
 
-def _overlap(one: _Network, other: _Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
+def _overlap(left: _Network, right: _Network) -> bool:
+    return left.version == right.version and left.overlaps(right)
 
 
 def _is_public(name: str) -> bool:
     try:
         network = ipaddress.ip_network(name, strict=False)
     except ValueError:
-        return False  # E005 tells
+        return False  # E005 reports it
     return not (network.is_private or network.is_loopback or network.is_link_local)
 
 

@@ -1,1 +1,1 @@
-"""What operators look at: pages for staff, over the admin's login. Nothing imports it but urls."""
+"""Dashboard: pages for staff, behind the admin's login. Only the URLs import it."""

@@ -1,6 +1,6 @@
-"""Who gets a page of the dashboard, and what everybody else gets; no page fails with a traceback.
+"""Access to the dashboard's pages, and their error answers. No page fails with a traceback.
 
-The database may be away when the user is looked up, so that is inside of what is guarded.
+The guard also covers the query of the user, because the database may be unavailable then.
 """
 
 import logging
@@ -26,8 +26,8 @@ OUR_PAGES = frozenset({"imgo", "admin"})  # namespaces of URLs
 
 View = Callable[..., HttpResponse]
 
-# Nothing but our own files, no inline script or style, no framing; `ws:` because 'self' does not
-# cover it everywhere.
+# Only our own files, no inline script or style, no framing. `ws:` is named because 'self' does not
+# include it in every browser.
 CSP = (
     "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'self'; object-src 'none'"
@@ -35,12 +35,12 @@ CSP = (
 
 
 def for_operators(view: View) -> View:
-    """A page; who is not signed in as staff is sent to the admin's login."""
+    """Guard the view of a page: users who are not signed in are redirected to the admin's login."""
     return _guarded(view, _error_page)
 
 
 def data_for_operators(view: View) -> View:
-    """The same for what scripts fetch: errors are problem details, nobody is sent elsewhere."""
+    """Guard the view of data for scripts: errors are problem details, without redirects."""
     return _guarded(view, _error_data)
 
 
@@ -66,7 +66,7 @@ def _guarded(view: View, fail: Callable[[HttpRequest, ImgoError], HttpResponse])
 
 
 def _check(request: HttpRequest) -> None:
-    """Raises `NotAuthenticated` or `Forbidden`."""
+    """Raise `NotAuthenticated` for users who are not staff, `Forbidden` without the permission."""
     user = request.user
     if not (user.is_active and getattr(user, "is_staff", False)):
         raise NotAuthenticated("Sign in as a member of the staff.")
@@ -77,13 +77,16 @@ def _check(request: HttpRequest) -> None:
 
 
 def require(request: HttpRequest, permission: str) -> None:
-    """Raises `Forbidden` unless the user has a permission; a superuser has all."""
+    """Raise `Forbidden` unless the user has a permission; a superuser has all."""
     if not request.user.has_perm(permission):
         raise Forbidden(f"You need the permission {permission} for that.")
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """For a form that is older than its browser's login, or came from elsewhere: what to do."""
+    """Return the answer to a form from before the browser's login, or from another site.
+
+    Pages that are not ours get the project's own answer.
+    """
     match = request.resolver_match
     if match is None or not OUR_PAGES & set(match.app_names):
         return project_csrf_failure(request, reason)
@@ -93,7 +96,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def _error_page(request: HttpRequest, error: ImgoError) -> HttpResponse:
     if isinstance(error, NotAuthenticated):
-        # Back to a page, not to the form that it was asked with.
+        # The login must lead back to a page, not to the address of a form.
         path = request.get_full_path() if request.method == "GET" else reverse("imgo:dashboard")
         return redirect_to_login(path, reverse("admin:login"))
     return render(request, "dashboard/error.html", {"error": error}, status=error.status)

@@ -1,7 +1,7 @@
-"""What an operator may do from the dashboard: asked about first, done second, and written down.
+"""Actions of an operator in the dashboard, each confirmed first and logged.
 
-An action is a form with what it is about, a permission, a question, and `perform`. The entry in
-Django's log is written before, in one transaction with what the database has to do with it.
+An action is a form with its object, a permission, a question, and `perform`. Its entry in Django's
+log is written first, in one transaction with the action's own changes of the database.
 """
 
 from typing import Any, ClassVar
@@ -27,21 +27,21 @@ from push.accept.frame_bodies import is_json
 from push.models import Dedupe, Node
 from push.registry.select import get_registry
 
-REPR_MAX = 200  # characters: the width of its column
+REPR_MAX = 200  # characters of `LogEntry.object_repr`
 
 
 def key_url(key: str) -> str:
-    """The page of a key."""
+    """Return the URL of a key's page."""
     return f"{reverse('imgo:dashboard-key')}?{urlencode({'name': key})}"
 
 
 def room_url(room: str) -> str:
-    """The page of a room."""
+    """Return the URL of a room's page."""
     return f"{reverse('imgo:dashboard-room')}?{urlencode({'name': room})}"
 
 
 def sessions(count: int) -> str:
-    """So many sessions, in words."""
+    """Return a number of sessions as text: `1 session`, `2 sessions`."""
     return f"{count:,} session{'' if count == 1 else 's'}"
 
 
@@ -59,53 +59,53 @@ def _audit(
 
 
 class Action(forms.Form):
-    """What is asked for, checked as a form."""
+    """Base of the actions: a form that checks the object of the action."""
 
     permission: ClassVar[str]
     title: ClassVar[str]
     button: ClassVar[str]
-    default_renderer = DjangoTemplates  # whatever FORM_RENDERER of the project says
-    has_form = False  # whether there is something to fill in before the question
+    default_renderer = DjangoTemplates  # independent of the project's FORM_RENDERER
+    has_form = False  # whether the operator fills in the form before the question
     is_severe = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", **kwargs})
 
     def question(self) -> list[str]:
-        """What it will do, in sentences."""
+        """Return sentences that ask for confirmation and describe the effect."""
         raise NotImplementedError
 
     def perform(self, user: Any) -> str:
-        """Do it, inside of a transaction; returns what was done. Raises `ImgoError`."""
+        """Perform the action inside a transaction; return a report. Raises `ImgoError`."""
         raise NotImplementedError
 
     def back(self) -> str:
-        """The page to go on with."""
+        """Return the URL of the page to show afterwards."""
         return reverse("imgo:dashboard")
 
 
 class _NameField(forms.CharField):
-    """A key or a room, as it is: blanks belong to it."""
+    """Name of a key or a room. Blanks are part of the name."""
 
     def __init__(self, what: str, **options: Any) -> None:
         super().__init__(strip=False, widget=forms.HiddenInput, **options)
         self.what = what
 
     def clean(self, value: Any) -> Any:
-        found = super().clean(value)
+        name = super().clean(value)
         try:
-            return check_name(found, self.what)
+            return check_name(name, self.what)
         except ImgoError as error:
             raise ValidationError(error.message) from None
 
 
 class _OfKey(Action):
-    """What is about one key and leads back to its page."""
+    """Base of the actions on one key, which lead back to the key's page."""
 
     name = _NameField("key")
 
     def back(self) -> str:
-        """The key's page."""
+        """Return the URL of the key's page."""
         return key_url(self.cleaned_data["name"])
 
 
@@ -117,22 +117,23 @@ class KickKey(_OfKey):
     button = "Close the sessions"
 
     def question(self) -> list[str]:
-        """How many there are."""
+        """Ask, with the number of sessions. Raises `NotFound` if there are none."""
         key = self.cleaned_data["name"]
-        count = self._some(len(get_registry().sessions(key)))
+        count = self._count_text(len(get_registry().sessions(key)))
         return [
             f"Close {count} of the key {key!r}?",
             "Its clients are told not to come back by themselves. What is pending stays pending.",
         ]
 
     def perform(self, user: Any) -> str:
-        """Order it."""
+        """Order the nodes to close the sessions."""
         key = self.cleaned_data["name"]
         what, change = f"sessions of {key}", "Closed all sessions of the key."
         _audit(user, CHANGE, Node, what=what, change=change)
-        return f"Now being closed: {self._some(operations.kick_key(key))} of {key!r}."
+        return f"Now being closed: {self._count_text(operations.kick_key(key))} of {key!r}."
 
-    def _some(self, count: int) -> str:
+    def _count_text(self, count: int) -> str:
+        """Return the number of sessions as text. Raises `NotFound` for 0."""
         if not count:
             raise NotFound(f"The key {self.cleaned_data['name']!r} is not connected.")
         return sessions(count)
@@ -148,31 +149,32 @@ class KickSession(_OfKey):
     session = forms.CharField(widget=forms.HiddenInput, max_length=40)
 
     def question(self) -> list[str]:
-        """Which one; it may have gone since the page was made."""
+        """Ask, with the session's id. Raises `NotFound` if it has closed in the meantime."""
         data = self.cleaned_data
-        self._look()
+        self._check_session()
         return [
             f"Close the session {data['session']} of the key {data['name']!r}?",
             "Its client is told not to come back by itself; other sessions of the key stay.",
         ]
 
     def perform(self, user: Any) -> str:
-        """Order it."""
-        self._look()
+        """Order the session's node to close it."""
+        self._check_session()
         session, key = self.cleaned_data["session"], self.cleaned_data["name"]
         what = f"session {session} of {key}"
         _audit(user, CHANGE, Node, what=what, change="Closed the session.")
         operations.kick_session(session)
         return f"The session {session} is being closed."
 
-    def _look(self) -> None:
+    def _check_session(self) -> None:
+        """Raise `NotFound` if the key has no such session."""
         data = self.cleaned_data
         if all(entry.id != data["session"] for entry in get_registry().sessions(data["name"])):
             raise NotFound(f"The key {data['name']!r} has no session {data['session']!r} any more.")
 
 
 class DrainNode(Action):
-    """Empty a node before it is stopped."""
+    """Drain a node before it is stopped."""
 
     permission = "push.drain_node"
     title = "Drain a node"
@@ -181,16 +183,16 @@ class DrainNode(Action):
     node = forms.CharField(widget=forms.HiddenInput, max_length=255)
 
     def _node(self) -> Any:
-        wanted = self.cleaned_data["node"]
+        node_id = self.cleaned_data["node"]
         for node in get_registry().nodes():
-            if wanted == node.id and node.is_draining:
+            if node_id == node.id and node.is_draining:
                 raise BadRequest(f"{node.name} is draining already.")
-            if wanted == node.id:
+            if node_id == node.id:
                 return node
-        raise NotFound(f"There is no live node {wanted!r}.")
+        raise NotFound(f"There is no live node {node_id!r}.")
 
     def question(self) -> list[str]:
-        """How many sessions that is about."""
+        """Ask, with the node's number of sessions."""
         node = self._node()
         return [
             f"Have the node {node.name} close {sessions(node.sessions)} and take no more?",
@@ -199,21 +201,21 @@ class DrainNode(Action):
         ]
 
     def perform(self, user: Any) -> str:
-        """Order it."""
+        """Order the node to drain."""
         node = self._node()
         _audit(user, CHANGE, Node, pk=node.number, what=node.name, change="Drained the node.")
         return f"{node.name} is closing {sessions(operations.drain_node(node.id))}."
 
 
 class RevokeToken(_OfKey):
-    """Take a key's token back."""
+    """Revoke a key's token."""
 
     permission = "accounts.delete_token"
     title = "Revoke a token"
     button = "Revoke the token"
 
     def question(self) -> list[str]:
-        """What it means, if there is one."""
+        """Ask, with the consequences. Raises `NotFound` if the key has no token."""
         key = self.cleaned_data["name"]
         if not Token.objects.filter(key=key).exists():
             raise NotFound(f"The key {key!r} has no token.")
@@ -224,7 +226,7 @@ class RevokeToken(_OfKey):
         ]
 
     def perform(self, user: Any) -> str:
-        """Delete it and close the sessions."""
+        """Delete the token and close the key's sessions."""
         key = self.cleaned_data["name"]
         pk = Token.objects.filter(key=key).values_list("pk", flat=True).first()
         what, change = f"token of {key}", "Revoked in the dashboard."
@@ -260,11 +262,11 @@ class PushMessage(Action):
     store = forms.BooleanField(
         label="Keep it for a key that is not connected", required=False, initial=True
     )
-    # A form that is sent twice pushes once, unless it was changed in between.
+    # A form that is sent twice pushes only once, unless it was changed in between.
     dedupe = forms.CharField(widget=forms.HiddenInput, initial=uuid4, max_length=100)
 
     def clean(self) -> dict[str, Any]:
-        """Also makes the push, as `self.push`."""
+        """Check the fields and set `self.push`. Raises `ValidationError`."""
         data: dict[str, Any] = super().clean() or {}
         if self.errors:
             return data
@@ -281,7 +283,7 @@ class PushMessage(Action):
 
     @staticmethod
     def _push(data: dict[str, Any]) -> Push:
-        text = data["body"].replace("\r\n", "\n")  # what forms make of line ends
+        text = data["body"].replace("\r\n", "\n")  # forms send line ends as CRLF
         body = text.encode()
         if not is_json(body):
             body, _ = encode_body(text)
@@ -300,7 +302,7 @@ class PushMessage(Action):
         return "everyone" if target == "all" else f"the {target} {name!r}"
 
     def question(self) -> list[str]:
-        """To whom, and how many that is."""
+        """Ask, with the target and its current number of sessions."""
         target, name = self.cleaned_data["target"], self.cleaned_data["name"]
         registry = get_registry()
         if target == "all":
@@ -314,7 +316,7 @@ class PushMessage(Action):
         return [f"Push {size} to {self._target()}: {sessions(count)} now?", kept]
 
     def perform(self, user: Any) -> str:
-        """Accept it."""
+        """Accept the push; report and log nothing new if its dedupe id was used already."""
         by = f"dashboard:{user.get_username()}"[:CALLER_MAX]
         is_known = Dedupe.objects.known(by, [self.push.dedupe_id])
         message_id = accept_push(self.push, by)
@@ -326,7 +328,7 @@ class PushMessage(Action):
         return f"Message {message_id} to {self._target()} is accepted."
 
     def back(self) -> str:
-        """The page of the key or room."""
+        """Return the URL of the key's or room's page; of the overview for a push to everyone."""
         target, name = self.cleaned_data["target"], self.cleaned_data["name"]
         urls = {"key": key_url, "room": room_url}
         return urls[target](name) if target in urls else reverse("imgo:dashboard")

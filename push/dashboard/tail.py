@@ -1,4 +1,4 @@
-"""The live tail: pushes and session events as they come, a bounded number at a time."""
+"""Live tail of pushes and session events, a bounded number at a time."""
 
 from typing import Any
 
@@ -52,16 +52,16 @@ def tail_data(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
 def session_events(limit: int) -> list[dict[str, Any]]:
     """Return the latest openings, refusals and closings, newest first, at most `limit`.
 
-    Of each kind the last of a key is recorded. Raises `DatabaseError`.
+    Only the last event of each kind is recorded for a key. Raises `DatabaseError`.
     """
     rows = SessionRecord.objects.order_by("-updated_at").values("key", *EVENTS)[:limit]
-    found = [
+    events = [
         _session_event(row["key"], kind, SessionEvent(**row[kind]))
         for row in rows
         for kind in EVENTS
         if row[kind]
     ]
-    return sorted(found, key=lambda event: -event["at"])[:limit]
+    return sorted(events, key=lambda event: -event["at"])[:limit]
 
 
 def _session_event(key: str, kind: str, event: SessionEvent) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Paths of the dashboard. Keys and rooms are in the query: they may hold a slash."""
+"""Paths of the dashboard. Keys and rooms are in the query because they may contain a slash."""
 
 from django.urls import path
 

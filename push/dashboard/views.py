@@ -1,4 +1,4 @@
-"""The pages of the dashboard."""
+"""Views of the dashboard's pages."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +40,7 @@ MORE = 10  # times as many rows with `?more=1`
 
 
 def _may(request: HttpRequest) -> dict[str, bool]:
-    """What the user may do, for templates and scripts."""
+    """Return the user's permissions, for templates and scripts."""
     user: Any = request.user
     return {
         "push": user.has_perm("push.push_message"),
@@ -54,7 +54,7 @@ def _may(request: HttpRequest) -> dict[str, bool]:
 @require_safe
 @for_operators
 def overview(request: HttpRequest) -> HttpResponse:
-    """What is going on now; the script keeps it up to date."""
+    """Show the current state of the installation; the script keeps it up to date."""
     may = _may(request)
     config = {
         "ws": websocket_path() if conf.SESSION_AUTH and has_websocket(request) else None,
@@ -78,7 +78,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 @require_safe
 @data_for_operators
 def data(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
-    """The picture, for pages without a WebSocket."""
+    """Return the current snapshot, for pages without a WebSocket."""
     return JsonResponse(snapshot.take())
 
 
@@ -101,19 +101,19 @@ def _session(entry: Entry, nodes: dict[str, str]) -> dict[str, Any]:
 
 
 def _is_more(request: HttpRequest) -> bool:
-    """Return whether the longer lists were asked for."""
+    """Return whether the request is for the longer lists."""
     return request.GET.get("more") == "1"
 
 
 def _sessions_of(key: str, limit: int) -> dict[str, Any]:
-    """What the registry knows of a key, or why it does not."""
+    """Return the sessions of a key with their count, or as `unknown` why they are not available."""
     registry = get_registry()
     try:
         nodes = {node.id: node.name for node in registry.nodes()}
         if not nodes and not redis_url():
             return {"unknown": "Only the server's own process knows who is connected."}
-        found = registry.sessions(key)
-        shown = found[:limit]
+        entries = registry.sessions(key)
+        shown = entries[:limit]
         waiting = registry.waiting(shown)
     except Unavailable as error:
         return {"unknown": error.message}
@@ -121,17 +121,17 @@ def _sessions_of(key: str, limit: int) -> dict[str, Any]:
         {**_session(entry, nodes), "waiting": size}
         for entry, size in zip(shown, waiting, strict=True)
     ]
-    return {"count": len(found), "rows": rows}
+    return {"count": len(entries), "rows": rows}
 
 
 def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
-    """The oldest pending messages of a key, with who pushed them and where they were sent."""
-    found = (
+    """Return the oldest pending messages of a key, with their callers and sessions."""
+    pending = (
         Pending.objects.unexpired(key)
         .order_by("message_id")
         .values("message_id", "expires_at", "message__created_at", "message__by")
     )
-    rows = list(found[:limit])
+    rows = list(pending[:limit])
     names = caller_names(row["message__by"] for row in rows)
     sent = history.sent_pending(key, [row["message_id"] for row in rows])
     return [
@@ -161,7 +161,10 @@ def _pushes_to(key: str, limit: int) -> list[dict[str, Any]]:
 @require_safe
 @for_operators
 def key(request: HttpRequest) -> HttpResponse:
-    """One key: its sessions, what is pending for it, and its last pushes."""
+    """Show one key: its sessions, its pending messages, and its last pushes.
+
+    `?message=` adds an explanation of one message.
+    """
     name = _named(request, "key")
     asked, explanation = request.GET.get("message"), []
     if asked is not None:
@@ -190,15 +193,15 @@ def key(request: HttpRequest) -> HttpResponse:
 @require_safe
 @for_operators
 def room(request: HttpRequest) -> HttpResponse:
-    """One room: who is in it."""
+    """Show one room and its members."""
     name = _named(request, "room")
     is_more = _is_more(request)
-    count, found = get_registry().peek(name, MEMBERS_SHOWN * (MORE if is_more else 1))
+    count, members = get_registry().peek(name, MEMBERS_SHOWN * (MORE if is_more else 1))
     context = {
         "name": name,
         "count": count,
         "is_more": is_more,
-        "members": [{"key": key, "session": session} for key, session in found],
+        "members": [{"key": key, "session": session} for key, session in members],
         "is_ours": name == DASHBOARD_ROOM,
         "may": _may(request),
     }
@@ -208,7 +211,7 @@ def room(request: HttpRequest) -> HttpResponse:
 @require_safe
 @for_operators
 def rooms(request: HttpRequest) -> HttpResponse:
-    """Show the fullest rooms; with a part of a name, some of the rooms that have it."""
+    """Show the fullest rooms; with `?part=`, some of the rooms whose name contains it."""
     part = request.GET.get("part", "")
     if part:
         return _rooms_with(request, check_name(part, "part of a room"))
@@ -234,7 +237,7 @@ def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
 @require_safe
 @for_operators
 def keys(request: HttpRequest) -> HttpResponse:
-    """Some of the keys that are connected; those with a text in their name, when one is given."""
+    """Show some of the connected keys; with `?part=`, keys whose name contains it."""
     part = request.GET.get("part", "")
     if part:
         check_name(part, "part of a key")
@@ -256,21 +259,21 @@ def keys(request: HttpRequest) -> HttpResponse:
 @require_safe
 @for_operators
 def nothing(request: HttpRequest, rest: str) -> HttpResponse:  # noqa: ARG001
-    """Any other address."""
+    """Raise `NotFound` for any other path of the dashboard."""
     raise NotFound(f"There is nothing at {request.path}.")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @for_operators
 def act(request: HttpRequest, name: str) -> HttpResponse:
-    """Ask, and when that is confirmed with a POST, do it."""
+    """Ask for confirmation of an action; perform it if a POST confirms it."""
     kind = ACTIONS.get(name)
     if kind is None:
         raise NotFound("There is no such action.")
     require(request, kind.permission)
     if request.method != "POST" and kind.has_form:
-        given = {field: value for field, value in request.GET.items() if field in kind.base_fields}
-        return _show_form(request, kind(initial=given))
+        initial = {field: text for field, text in request.GET.items() if field in kind.base_fields}
+        return _show_form(request, kind(initial=initial))
     form = kind(request.POST if request.method == "POST" else request.GET)
     if not form.is_valid():
         if kind.has_form:
@@ -286,7 +289,7 @@ def act(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _perform(form: Action, user: Any) -> str:
-    """Do what an action is about, in one transaction with its log entry; returns what was done.
+    """Perform an action in one transaction with its log entry; return the action's report.
 
     Raises `OutcomeUnknown` if the commit of a push is not confirmed.
     """

@@ -1,8 +1,8 @@
-"""The demo: subscribers, an API key and an admin, made on the first start and kept.
+"""The demo: subscribers, an API key and an admin, created on the first start and kept.
 
-In the embedded mode it is there by itself. `DEMO=on` shows the page with any other database, and
-makes there what the page needs and no more: no superuser, and an API key that may only push. Its
-secrets are random, and in a file that only this user can read.
+The embedded mode has it by default. `DEMO=on` shows the page with any other database. There it
+creates only what the page needs: no superuser, and an API key that may only push. The secrets are
+random, and stored in a file that only this user can read.
 """
 
 import json
@@ -23,11 +23,11 @@ SUBSCRIBERS = 2
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
 ROOM = "lobby"
 ADMIN = "admin"
-PUSH_ONLY = ["push"]  # the scopes of its API key in a database that is not its own
+PUSH_ONLY = ["push"]  # scopes of the demo's API key in a database that is not the demo's own
 
 
 def is_on() -> bool:
-    """Whether the demo page is served."""
+    """Return whether the demo page is served."""
     return conf.DEMO == "on" or (conf.DEMO == "auto" and is_embedded())
 
 
@@ -36,17 +36,20 @@ def _path() -> Path:
 
 
 def secrets_of_demo() -> dict[str, Any]:
-    """Return the demo's secrets, made if there are none: `api_key`, `admin_password`, `tokens`."""
+    """Return the demo's secrets: `api_key`, `admin_password`, and `tokens` by key.
+
+    They are generated if there are none.
+    """
     try:
-        found: dict[str, Any] = json.loads(_path().read_text())
+        known: dict[str, Any] = json.loads(_path().read_text())
     except (FileNotFoundError, ValueError):
-        found = {
+        known = {
             "api_key": _new_api_key(),
             "admin_password": secrets.token_urlsafe(9),
             "tokens": {key: _new_token() for key in NAMES[:SUBSCRIBERS]},
         }
-        _keep(found)
-    return found
+        _write(known)
+    return known
 
 
 def _new_api_key() -> str:
@@ -57,26 +60,26 @@ def _new_token() -> str:
     return secrets.token_urlsafe(12)
 
 
-def _keep(found: dict[str, Any]) -> None:
+def _write(known: dict[str, Any]) -> None:
     _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = _path().with_suffix(f".{os.getpid()}")
     draft.touch(mode=0o600)
-    draft.write_text(json.dumps(found, indent=1))
+    draft.write_text(json.dumps(known, indent=1))
     draft.replace(_path())
 
 
 @transaction.atomic
 def prepare() -> dict[str, Any]:
-    """Store the demo's secrets in the database where they are missing.
+    """Store those of the demo's secrets in the database that it does not have.
 
-    Returns them, as `secrets_of_demo`, and `admin`: the name of its superuser, "" without one.
+    Returns them as `secrets_of_demo` does, with `admin`: the superuser's name, "" without one.
     """
     known = secrets_of_demo()
     before = json.dumps(known)
     known["tokens"] = _prepare_tokens(known["tokens"])
     known["api_key"] = _prepare_api_key(known["api_key"])
     if json.dumps(known) != before:
-        _keep(known)  # what is printed has to work
+        _write(known)  # the secrets that are printed must be valid
     admin = _prepare_admin(known["admin_password"]) if is_embedded() else ""
     return {**known, "admin": admin}
 
@@ -84,10 +87,10 @@ def prepare() -> dict[str, Any]:
 def _prepare_tokens(known: dict[str, str]) -> dict[str, str]:
     """Return a token for each of the page's subscribers.
 
-    A key has one token. Where somebody gave a key another one, that token stays in use, and the
-    page takes another key.
+    A key has one token. If someone has given a key another token, that token stays valid, and the
+    page uses another key.
     """
-    found: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     others = [f"demo-{secrets.token_hex(4)}" for _ in range(SUBSCRIBERS)]
     for key in dict.fromkeys([*known, *NAMES, *others]):
         text = known.get(key) or _new_token()
@@ -95,14 +98,14 @@ def _prepare_tokens(known: dict[str, str]) -> dict[str, str]:
         if row is None:
             Token.objects.issue(key, token=text)
         if row is None or row.digest == digest(text):
-            found[key] = text
-        if len(found) == SUBSCRIBERS:
+            tokens[key] = text
+        if len(tokens) == SUBSCRIBERS:
             break
-    return found
+    return tokens
 
 
 def _prepare_api_key(text: str) -> str:
-    """Return the text of an API key that is valid: `text`, or a new one if it was revoked."""
+    """Return the text of a valid API key: `text`, or a new one if that key was revoked."""
     if ApiKey.objects.filter(digest=digest(text)).exclude(revoked_at=None).exists():
         text = _new_api_key()
     scopes = sorted(SCOPES) if is_embedded() else PUSH_ONLY
@@ -113,9 +116,9 @@ def _prepare_api_key(text: str) -> str:
 
 
 def _prepare_admin(password: str) -> str:
-    """Return the login of the demo's superuser, made if there is none.
+    """Return the login of the demo's superuser, who is created if there is none.
 
-    "" where the project's user model cannot be made from a name and a password.
+    Returns "" if the project's user model needs more than a name and a password.
     """
     model = get_user_model()
     is_email = isinstance(model._meta.get_field(model.USERNAME_FIELD), models.EmailField)
@@ -132,7 +135,10 @@ def _prepare_admin(password: str) -> str:
 
 
 def curl_line(api_key: str, base: str, known: dict[str, Any]) -> str:
-    """Return a first push to type. `api_key` may be a shell's variable; `known`: the secrets."""
+    """Return a curl command for a first push.
+
+    `api_key`: the text, or a variable of the shell. `base`: the server's URL. `known`: the secrets.
+    """
     key = next(iter(known["tokens"]))
     quote = '"' if api_key.startswith("$") else "'"
     return (

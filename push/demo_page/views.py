@@ -1,4 +1,4 @@
-"""The demo page, and the icon of every page that names none."""
+"""Views of the demo page, and of the icon for pages that name none."""
 
 from django.contrib.auth.decorators import login_not_required
 from django.db.transaction import non_atomic_requests
@@ -20,7 +20,8 @@ from push.demo_page import demo as demo_data
 from push.pages import render
 from push.routing import websocket_path
 
-# Nothing but our own files, and no framing; `ws:` because 'self' does not cover it everywhere.
+# Only our own files, and no framing. `ws:` is named because 'self' does not include it in every
+# browser.
 CSP = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -30,12 +31,18 @@ PEER = addresses.PEER
 @login_not_required
 @require_GET
 def favicon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
-    """Where browsers look by themselves: for the admin, the API's pages and plain answers."""
+    """Redirect to the icon.
+
+    Browsers request this path for pages that name no icon: the admin, the API's pages, plain text.
+    """
     return redirect(static("push/icon.svg"))
 
 
 def _check_demo(request: HttpRequest) -> None:
-    """The demo shows secrets and pushes without an API key: for whoever sits at this machine."""
+    """Raise `NotFound` if the demo is off, `Forbidden` if the browser is not on this machine.
+
+    The demo shows secrets and pushes without an API key.
+    """
     if not demo_data.is_on():
         raise NotFound("The demo is off; the API is under /api/v1/.")
     if not _is_local(request):
@@ -46,10 +53,10 @@ def _check_demo(request: HttpRequest) -> None:
 
 
 def _is_local(request: HttpRequest) -> bool:
-    """Whether the request comes from a browser on this machine, and through no proxy.
+    """Return whether the request comes from a browser on this machine, and through no proxy.
 
-    A proxy's own address is the machine's, so its traces count too, as does a host that is not
-    this machine's.
+    A proxy may have this machine's address. So a proxy's headers, or a host that is not this
+    machine, also count as a proxy.
     """
     meta = request.META
     if not {meta.get(name, meta.get("REMOTE_ADDR")) for name in ("REMOTE_ADDR", PEER)} <= LOOPBACK:
@@ -64,7 +71,7 @@ def _is_local(request: HttpRequest) -> bool:
 @require_GET
 @ensure_csrf_cookie
 def demo(request: HttpRequest) -> HttpResponse:
-    """Two browser clients, a form to push, and the messages arriving."""
+    """Show two browser clients, a form to push, and the messages that arrive."""
     try:
         _check_demo(request)
     except ImgoError as error:
@@ -95,7 +102,7 @@ def demo(request: HttpRequest) -> HttpResponse:
 @csrf_protect
 @require_POST
 def demo_push(request: HttpRequest) -> JsonResponse:
-    """Push for the demo page's form, which Django's CSRF token ties to this site."""
+    """Accept a push from the demo page's form; Django's CSRF token proves that it is ours."""
     try:
         _check_demo(request)
         push = read(utf8(request.body), PushRequest).as_push()

@@ -1,4 +1,4 @@
-"""What all commands share: how they fail, print data, show progress, and tell who may use them."""
+"""Base of all commands: their errors, their output of data, and their progress bars."""
 
 import json
 import logging
@@ -32,43 +32,47 @@ from imgo_site.errors import ImgoError
 
 Row = Sequence[object]
 EXAMPLES = "examples:"
-INTERRUPTED = 130  # what shells give to a program that Ctrl-C has ended
-NOBODY_READS = 141  # and to one whose output nobody reads any more, as behind `| head -1`
+INTERRUPTED = 130  # exit status in shells of a program that Ctrl-C has ended
+NOBODY_READS = 141  # exit status if the reader of the output has gone, as behind `| head -1`
 
 
 class _Formatter(DjangoHelpFormatter):
-    """Django's order of options, and examples line by line as they were written."""
+    """Formatter with Django's order of options, which keeps the line ends of examples."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
 
 
 def printable(text: str) -> str:
-    """What clients and callers named must not command the terminal."""
+    """Return `text` with control characters escaped, so that it cannot control the terminal.
+
+    Clients and callers choose the names in it.
+    """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class ImgoCommand(BaseCommand):
-    """A command whose mistakes are one line: exit status 1 for those, 2 for wrong usage.
+    """Base of commands, which report an error in one line.
 
-    Subclasses say what they do in `run`, which may raise an `ImgoError` or a database's error.
+    The exit status is 1 for an error, 2 for wrong usage. Subclasses implement `run`, which may
+    raise an `ImgoError` or a database's error.
     """
 
-    # Servers run them: what they warn of is not for every push of a script.
+    # Only servers run the checks: their warnings do not belong in each push of a script.
     requires_system_checks: list[str] | tuple[str, ...] | Literal["__all__"] = ()
 
     examples: ClassVar[Sequence[str]] = ()  # lines without "manage.py", shown by --help
     data: ClassVar[Sequence[str]] = ()  # an example of each kind of JSON that --json prints
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Django's, with the examples."""
+        """Return Django's parser, with the examples."""
         if self.examples:
             lines = (f"  manage.py {subcommand} {line}".rstrip() for line in self.examples)
             kwargs["epilog"] = "\n".join((EXAMPLES, *lines))
         return super().create_parser(prog_name, subcommand, formatter_class=_Formatter, **kwargs)
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
-        """Run, and turn what a user can do something about into a message."""
+        """Call `run`; report errors that a user can act on as one line."""
         faults = Faults(is_server=bool(self.requires_system_checks))
         try:
             with faults:
@@ -89,15 +93,15 @@ class ImgoCommand(BaseCommand):
             raise CommandError(str(error)) from None
 
     def run(self, **options: Any) -> None:
-        """Do it."""
+        """Do the work of the command. `options`: the parsed arguments."""
         raise NotImplementedError
 
     def print_json(self, data: object) -> None:
-        """Print data for programs."""
+        """Print data as JSON, for programs."""
         self.stdout.write(json.dumps(data, cls=DjangoJSONEncoder, indent=2, ensure_ascii=False))
 
     def print_table(self, header: Row, rows: Iterable[Row]) -> None:
-        """Print columns that are as wide as what is in them."""
+        """Print a table whose columns are as wide as their longest cell."""
         lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
@@ -106,10 +110,10 @@ class ImgoCommand(BaseCommand):
 
 
 class Faults(logging.Filter):
-    """Keeps what libraries log of a database that is away, for the one line that a command says.
+    """Filter that holds back what libraries log about an unavailable database.
 
-    The pool logs each of its attempts, and raises nothing but that there was no connection. A
-    server logs as always.
+    The pool logs the reason of each failed attempt, but raises only that it has no connection. The
+    command adds the last reason to its own line. For a server (`is_server`) it filters nothing.
     """
 
     LOGGERS = ("psycopg.pool", "push.accept.accept")
@@ -128,20 +132,20 @@ class Faults(logging.Filter):
             logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """No record passes."""
+        """Keep the message of the pool; return False for every record."""
         if record.name == "psycopg.pool":
             self._last = record.getMessage()
         return False
 
     def tell(self, error: DatabaseError) -> str:
-        """A line about an error of the database."""
-        # Postgres and SQLite do not agree on the kind of this one.
+        """Return one line that describes an error of the database."""
+        # Postgres and SQLite raise different errors for a missing table.
         if isinstance(error, ProgrammingError) or "no such table" in str(error):
             return f"The database is not up to date ({error}): run 'manage.py migrate' first."
         return f"The database cannot be reached.{self.reason(error)}"
 
     def reason(self, error: BaseException | None) -> str:
-        """What the database's library says of it, to be put behind a sentence."""
+        """Return the database library's reason, with a leading space; "" for other errors."""
         if not isinstance(error, DatabaseError):
             return ""
         text = self._last.rpartition("connection failed: ")[2] or str(error)
@@ -149,35 +153,35 @@ class Faults(logging.Filter):
 
 
 def leave_pipe() -> None:
-    """Have Python not complain at its end that nobody reads the rest of what is printed."""
+    """Discard the rest of the output, so that Python reports no broken pipe at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_json(parser: ArgumentParser) -> None:
-    """Add `--json`."""
+    """Add the argument `--json`."""
     parser.add_argument("--json", action="store_true", help="print data instead of text")
 
 
 class Steps:
-    """How far a piece of work is."""
+    """Progress of one piece of work."""
 
     def __init__(self, progress: Progress, title: str, total: float) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total)
 
     def at(self, done: float) -> None:
-        """So much of the total is done."""
+        """Set the amount that is done, in units of the total."""
         self._progress.update(self._task, completed=done)
 
     def advance(self, count: float) -> None:
-        """So much more is done."""
+        """Add to the amount that is done."""
         self._progress.advance(self._task, count)
 
 
 @contextmanager
 def progress_bar(title: str, total: float) -> Iterator[Steps]:
-    """A bar on stderr while a person watches it; nothing when it goes to a file or a pipe."""
+    """Show a progress bar on stderr if that is a terminal and `total` is not 0."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

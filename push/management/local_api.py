@@ -1,7 +1,7 @@
-"""The API of the embedded server, for commands that need what its process alone knows.
+"""Client of the embedded server's API, for commands that need the state of its process.
 
-Without `REDIS_URL` the registry and the channel layer live in the memory of the one server. A
-command is another process: it asks the server over HTTP, with the bootstrap or the demo's key.
+Without `REDIS_URL` the registry and the channel layer are in the memory of the only server. A
+command is another process. It calls the server over HTTP, with the bootstrap's or the demo's key.
 """
 
 import http.client
@@ -18,22 +18,26 @@ from imgo_site.errors import ImgoError, NotFound, Unavailable
 from push.server.ports import in_url
 
 TIMEOUT = 10.0  # seconds for one call
-PAGE = 1000  # rows of one page: the most that the API gives
+PAGE = 1000  # rows of one page, the API's maximum
 ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def is_embedded() -> bool:
-    """Whether the registry and the layer are in the server's memory."""
+    """Return whether the registry and the layer are in the server's memory."""
     return not redis_url()
 
 
 def path_of(*parts: str) -> str:
-    """A path of the API: `path_of("keys", "a b", "sessions")`."""
+    """Return a path of the API, such as of `path_of("keys", "a b", "sessions")`."""
     return "/api/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def call(method: str, path: str, body: bytes | None = None) -> Any:
-    """What the server answers, as data. Raises an `ImgoError` with its words, or `Unavailable`."""
+    """Call the server's API; return its answer as data.
+
+    Raises an `ImgoError` with the server's message if it refuses the call, `Unavailable` if it does
+    not answer.
+    """
     host = ANY_ADDRESS.get(conf.HOST, conf.HOST)
     connection = http.client.HTTPConnection(host, conf.HTTP_PORT, timeout=TIMEOUT)
     headers = {"Authorization": f"Api-Key {_api_key(method, path)}", "Host": _host_header()}
@@ -53,7 +57,7 @@ def call(method: str, path: str, body: bytes | None = None) -> Any:
 
 
 def all_rows(path: str) -> list[Any]:
-    """All rows of a list that the API gives a page at a time."""
+    """Return all rows of a list that the API returns in pages."""
     rows: list[Any] = []
     while True:
         page = call("GET", f"{path}?{urlencode({'limit': PAGE, 'offset': len(rows)})}")
@@ -63,7 +67,7 @@ def all_rows(path: str) -> list[Any]:
 
 
 def _host_header() -> str:
-    """A name that the server takes requests for."""
+    """Return a Host that the server accepts."""
     names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
     return "localhost" if "localhost" in names or not names else names[0]
 

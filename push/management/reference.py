@@ -1,4 +1,4 @@
-"""docs/commands.md, made of what the commands' parsers say of themselves.
+"""Generator of docs/commands.md, from the commands' parsers.
 
 After a change: python manage.py shell -c "from push.management import reference; reference.write()"
 """
@@ -21,7 +21,7 @@ INTRODUCTION = """\
 Without `REDIS_URL` who is connected is known to the server's process alone. `push`, `sessions`, `rooms` and `kick` then ask that server over HTTP, at `IMGO_HOST` and `IMGO_HTTP_PORT`, with `IMGO_API_KEY` or the demo's key; without a server they fail.
 """  # noqa: E501 - a paragraph is a line
 
-# For the tests of the documentation, which run its blocks or want a reason.
+# The documentation's tests run its code blocks; a block that is not run needs a reason.
 NOT_RUN = "<!-- not run: shows the shape; the tests of the commands run them -->"
 
 
@@ -32,12 +32,12 @@ def markdown() -> str:
 
 
 def page() -> Path:
-    """Where it is."""
+    """Return the path of the page."""
     return Path(settings.BASE_DIR) / "docs" / "commands.md"
 
 
 def write() -> None:
-    """Bring the page up to date."""
+    """Write the page."""
     page().write_text(markdown())
 
 
@@ -60,10 +60,10 @@ def _rows(parser: ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if action.dest not in of_django:
             meaning = (action.help or "").replace("|", "\\|")
-            yield f"| `{_how_to_say(action)}` | {meaning} |"
+            yield f"| `{_usage(action)}` | {meaning} |"
 
 
-def _how_to_say(action: Action) -> str:
+def _usage(action: Action) -> str:
     if not action.option_strings:
         return f"[{action.dest}]" if action.nargs == "?" else action.dest
     name = action.option_strings[-1]

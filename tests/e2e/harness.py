@@ -1,4 +1,4 @@
-"""The processes of one installation: start, look at, signal and stop them, and watch their logs."""
+"""Processes of one installation: start, inspect, signal and stop them, and check their logs."""
 
 import asyncio
 import json
@@ -26,69 +26,69 @@ from tests.services import LAUNCHER, Redis, free_port, process_state, redis_prog
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
-UP_TIMEOUT = 120.0  # seconds until a started process serves; a busy machine needs some
+UP_TIMEOUT = 120.0  # seconds until a started process must serve; a busy machine is slow
 START_POLL = 0.05  # seconds between two checks whether a process serves
-DOWN_TIMEOUT = 15.0  # seconds from SIGTERM to the end: what docs/deploying.md promises
+DOWN_TIMEOUT = 15.0  # seconds from SIGTERM to the end, as docs/deploying.md promises
 LOG_TAIL = 4000  # characters of a log that a failure shows
-SECRET_MIN = 8  # bytes; what is shorter may be in a log by chance
-# Only what the machine needs: a developer's own IMGO_* or DATABASE_URL must not get in.
+SECRET_MIN = 8  # bytes; shorter texts may be in a log by chance
+# Only variables that the machine needs, without a developer's own IMGO_* or DATABASE_URL.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
 
 Environment = dict[str, str]
 
 
 def base_environment() -> Environment:
-    """What every process gets, with what `E2E_ENVIRONMENT` adds for this test run."""
+    """Return the environment of every process, with additions from `E2E_ENVIRONMENT`."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     words = shlex.split(os.environ.get("E2E_ENVIRONMENT", ""))
     return {**kept, "PYTHONUNBUFFERED": "1", **dict(word.split("=", 1) for word in words)}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on and that were not given before."""
+    """Return ports that are not in use and were not returned before."""
     return [free_port() for _ in range(count)]
 
 
 class Logs:
-    """All that our processes log: no traceback may be in it, no token and no message body."""
+    """Logs of our processes, which may contain no traceback, no token and no message body."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, int] = {}
         self._secrets: set[bytes] = set()
 
     def watch(self, *paths: Path) -> None:
-        """Look into these files too, from their beginning."""
+        """Also check these files, from their beginning."""
         for path in paths:
             self._seen.setdefault(path, 0)
 
     def forbid(self, secret: str | bytes) -> None:
-        """From now on this must be in no log."""
+        """Report any log that contains this from now on."""
         data = secret.encode() if isinstance(secret, str) else secret
         if len(data) >= SECRET_MIN:
             self._secrets.add(data)
 
     def complaints(self) -> list[str]:
-        """What is wrong with the lines that came since the last call."""
-        found = []
+        """Return the problems in the lines that were written since the last call."""
+        problems = []
         for path, start in self._seen.items():
             with path.open("rb") as file:
                 file.seek(start)
                 data = file.read()
             self._seen[path] = start + len(data)
             if b"Traceback" in data:
-                found.append(f"{path.name} has a traceback:\n{data.decode(errors='replace')}")
+                problems.append(f"{path.name} has a traceback:\n{data.decode(errors='replace')}")
             if path.suffix == ".log":  # the demo's greeting on stdout shows its secrets on purpose
-                found += [f"{path.name} shows {s!r}" for s in self._secrets if s in data]
-        return found
+                problems += [f"{path.name} shows {s!r}" for s in self._secrets if s in data]
+        return problems
 
 
 logs = Logs()
 
 
 class Process:
-    """One process of ours: `start` returns when it serves, `stop` wants an orderly end.
+    """One process of ours, with its standard error in `log` and its standard output in `out`.
 
-    Its standard error is the log; what it prints goes into a file of its own.
+    `start` returns after the process serves; `stop` requires an orderly end.
     """
 
     def __init__(self, home: Path, name: str, command: Sequence[str], environment: Environment):
@@ -101,12 +101,12 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def add_arguments(self, *arguments: str) -> None:
-        """Start it with these too."""
+        """Add arguments for the next start."""
         self._command = [*self._command, *arguments]
 
     def launch(self) -> None:
-        """Start it and do not wait."""
-        # SIGTERM when the tests die, however that happens: nothing of ours is left behind.
+        """Start the process without waiting until it serves."""
+        # The kernel sends SIGTERM when the tests end for any reason, so that no process remains.
         words = (os.getpid(), -1, -1, int(signal.SIGTERM))
         orphan = ("-I", "-S", "-c", LAUNCHER, *map(str, words))
         with self.log.open("ab") as log, self.out.open("ab") as out:
@@ -117,16 +117,20 @@ class Process:
                 stderr=log,
                 cwd=ROOT,
                 env=self.environment,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the tests
+                start_new_session=True,  # a Ctrl-C in the terminal must end only the tests
             )
         logs.watch(self.log, self.out)
 
     def is_ready(self) -> bool:
-        """Whether it serves."""
+        """Return whether the process serves."""
         raise NotImplementedError
 
     def wait_until_ready(self) -> None:
-        """Fails, with the end of the log, when it ends before or does not come up."""
+        """Wait until the process serves.
+
+        Raises AssertionError, with the end of the log, if the process ends or does not serve in
+        time.
+        """
 
         def is_up() -> bool:
             if self.status is not None:
@@ -140,52 +144,52 @@ class Process:
             raise AssertionError(f"{self.name} does not serve: {error}\n{self.tail()}") from None
 
     def start(self) -> None:
-        """Start it; when this returns it serves."""
+        """Start the process and wait until it serves."""
         self.launch()
         self.wait_until_ready()
 
     async def start_beside(self) -> None:
-        """The same for coroutines: other tasks run on.
+        """Do what `start` does, while other tasks continue.
 
-        It is launched by the thread that calls this, whose end would be its own.
+        The calling thread launches the process, because the process ends with that thread.
         """
         self.launch()
         await asyncio.to_thread(self.wait_until_ready)
 
     @property
     def state(self) -> str:
-        """The letter that the kernel gives its state: `T` is stopped."""
+        """Return the kernel's letter for the state of the process; `T` is stopped."""
         return process_state(self.pid)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return the process id."""
         assert self._process is not None, f"{self.name} was not started"
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """Return the exit status, None while the process runs."""
         assert self._process is not None, f"{self.name} was not started"
         return self._process.poll()
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether the process was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def has_ended(self) -> bool:
-        """Whether it was started and has ended."""
+        """Return whether the process has ended; it must have been started."""
         return self.status is not None
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         assert self._process is not None, f"{self.name} was not started"
         self._process.send_signal(number)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """It does nothing meanwhile, and its children neither."""
+        """Stop the process and its children with SIGSTOP while the context is open."""
         os.killpg(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -194,18 +198,21 @@ class Process:
                 os.killpg(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it and its children at once, if it runs."""
+        """Kill the process and its children, if it runs."""
         if self.is_running:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
     def stop(self) -> None:
-        """Have it end in order; fails when it does not within the promised time."""
+        """Stop the process in order; fail if that takes longer than `DOWN_TIMEOUT`."""
         self.signal(signal.SIGTERM)
         self.wait_until_ended()
 
     def wait_until_ended(self) -> None:
-        """After a SIGTERM: fails unless it ends in order and within the promised time."""
+        """Wait for the end after a SIGTERM.
+
+        Raises AssertionError if the exit status is not 0, or after `DOWN_TIMEOUT` seconds.
+        """
         try:
             wait_until(self.has_ended, DOWN_TIMEOUT)
         except AssertionError:
@@ -214,18 +221,18 @@ class Process:
         assert self.status == 0, f"{self.name} stopped with {self.status}.\n{self.tail()}"
 
     def wait(self) -> int:
-        """Its exit status, when it has ended by itself."""
+        """Wait until the process ends by itself; return its exit status."""
         wait_until(self.has_ended, UP_TIMEOUT)
         assert self.status is not None
         return self.status
 
     def tail(self) -> str:
-        """The end of its log."""
+        """Return the end of the log."""
         return f"The end of {self.log}:\n{self.log.read_text(errors='replace')[-LOG_TAIL:]}"
 
 
 class HttpProcess(Process):
-    """A process that answers /healthz."""
+    """Process that answers /healthz."""
 
     def __init__(
         self, home: Path, name: str, command: Sequence[str], environment: Environment, port: int
@@ -235,7 +242,7 @@ class HttpProcess(Process):
         self.url = f"http://{HOST}:{port}"
 
     def is_ready(self) -> bool:
-        """Whether the health check says so."""
+        """Return whether /healthz answers 200."""
         try:
             answer = httpx.get(f"{self.url}/healthz", timeout=2, trust_env=False, verify=NO_TLS)
         except httpx.TransportError:
@@ -244,9 +251,9 @@ class HttpProcess(Process):
 
 
 class Node(HttpProcess):
-    """A node: `manage.py imgo`."""
+    """Node: `manage.py imgo`."""
 
-    tls: ssl.SSLContext | None = None  # that trusts its certificate; None: it speaks plain text
+    tls: ssl.SSLContext | None = None  # trusts the node's certificate; None: no TLS
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         port, self.ws_port, self.tcp_port = free_ports(3)
@@ -259,7 +266,7 @@ class Node(HttpProcess):
 
 
 class Gunicorn(HttpProcess):
-    """A process for the API alone."""
+    """Process that serves only the API."""
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         (port,) = free_ports(1)
@@ -272,20 +279,20 @@ class Gunicorn(HttpProcess):
 
 
 class Worker(Process):
-    """A Celery worker with one child, which keeps the order."""
+    """Celery worker with one child, so that it keeps the order of tasks."""
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         command = ["-m", "celery", "-A", "imgo_site", "worker", "-c", "1"]
         super().__init__(home, name, command, environment)
 
     def is_ready(self) -> bool:
-        """Whether somebody waits for tasks."""
+        """Return whether a client of Redis waits for tasks."""
         with redis.Redis.from_url(self.environment["REDIS_URL"], socket_timeout=5) as client:
             return any(row["cmd"] == "brpop" for row in client.client_list())
 
 
 class Workers(Worker):
-    """`manage.py workers`: a Celery worker for each partition, and a port for their metrics."""
+    """`manage.py workers`: one Celery worker for each partition, and a port for their metrics."""
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         (self.port,) = free_ports(1)
@@ -296,7 +303,7 @@ class Workers(Worker):
 
 
 def manage(environment: Environment, *arguments: str) -> str:
-    """Run `manage.py`; what it prints, without the line end."""
+    """Run `manage.py`; return its output without the line end. Fail if its exit status is not 0."""
     done = try_manage(environment, *arguments)
     assert done.returncode == 0, f"manage.py {arguments}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
@@ -305,7 +312,7 @@ def manage(environment: Environment, *arguments: str) -> str:
 def try_manage(
     environment: Environment, *arguments: str, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run `manage.py`, whatever becomes of it."""
+    """Run `manage.py`; return its result, whatever its exit status is."""
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
@@ -318,7 +325,7 @@ def try_manage(
     )
 
 
-# Django's start takes most of the time of a command: many of them in one process.
+# Django's start takes most of the time of a command, so this runs many commands in one process.
 _MANAGE_MANY = """
 import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -338,7 +345,7 @@ for words in json.loads(sys.argv[1]):
 def manage_many(
     environment: Environment, commands: Sequence[Sequence[str]], stdin: str = ""
 ) -> list[tuple[int, str, str]]:
-    """Run commands of `manage.py` one after the other: status, output and errors of each."""
+    """Run commands of `manage.py` in order; return the status, output and errors of each."""
     done = subprocess.run(
         [sys.executable, "-c", _MANAGE_MANY, json.dumps(commands)],
         cwd=ROOT,
@@ -354,7 +361,7 @@ def manage_many(
 
 
 class System:
-    """One installation: nodes, and where its API is called. A context manager that stops it."""
+    """One installation. As a context manager it starts all processes, and stops them at the end."""
 
     def __init__(self, home: Path, settings: Environment) -> None:
         self.home = home
@@ -371,20 +378,20 @@ class System:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """Return the base URL of the API."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start everything at once; when this returns all of it serves."""
+        """Start all processes at the same time, and wait until all serve."""
         for process in self.processes:
             process.launch()
         for process in self.processes:
             process.wait_until_ready()
 
     def stop(self) -> None:
-        """Have everything end in order; what does not, or was not clean, fails.
+        """Stop all processes in order; fail if one does not stop in time or with status 0.
 
-        Those that a test has ended itself are its own affair.
+        Processes that the test has ended itself are not checked.
         """
         errors = []
         running = [process for process in self.processes if process.is_running]
@@ -399,7 +406,7 @@ class System:
         assert not errors, "\n".join(errors)
 
     def clean_up(self) -> None:
-        """Remove what is left when no process runs any more."""
+        """Remove databases and servers of the installation, after all processes have ended."""
 
     def __enter__(self) -> "System":
         try:
@@ -416,7 +423,7 @@ class System:
 
 
 class Embedded(System):
-    """One node with SQLite and nothing beside it."""
+    """Installation of one node with SQLite."""
 
     def __init__(self, home: Path, template: Path, **settings: str) -> None:
         super().__init__(home, settings)
@@ -426,28 +433,28 @@ class Embedded(System):
 
     @staticmethod
     def make_template(home: Path) -> Path:
-        """A migrated data directory that each installation gets a copy of."""
+        """Create a migrated data directory, of which each installation gets a copy."""
         manage({**base_environment(), "IMGO_DATA_DIR": str(home)}, "migrate", "--verbosity", "0")
-        (home / "secret_key").unlink()  # each makes its own
+        (home / "secret_key").unlink()  # each installation generates its own
         return home
 
     @property
     def api_url(self) -> str:
-        """The node's own port."""
+        """Return the URL of the node."""
         return self.nodes[0].url
 
     def demo(self) -> dict[str, str]:
-        """The demo's secrets."""
-        found: dict[str, str] = json.loads((self.home / "data" / "demo.json").read_text())
-        return found
+        """Return the demo's secrets."""
+        known: dict[str, str] = json.loads((self.home / "data" / "demo.json").read_text())
+        return known
 
 
 class Cluster(System):
-    """Nodes, a worker and an API process around a database and a Redis of their own."""
+    """Installation of nodes, a worker and an API process, with its own database and Redis."""
 
     def __init__(self, home: Path, template: "Database", nodes: int = 2, **settings: str) -> None:
         self.database = template.copy()
-        # Its own: messages cross the database numbers of one server.
+        # A Redis server of its own: published messages cross the database numbers of one server.
         self.redis = start_first(Redis, home, redis_programs())
         shared = {
             "DATABASE_URL": self.database.url,
@@ -463,17 +470,17 @@ class Cluster(System):
 
     @property
     def api_url(self) -> str:
-        """The API process's port."""
+        """Return the URL of the API process."""
         return self.gunicorn.url
 
     def clean_up(self) -> None:
-        """Drop the database, end Redis."""
+        """Drop the database and remove Redis."""
         self.database.drop()
         self.redis.remove()
 
 
 class Database:
-    """A database of our own on the tests' Postgres server."""
+    """Database of our own on the tests' Postgres server."""
 
     def __init__(self, server_url: str, template: str = "template1") -> None:
         self.name = f"imgo_e2e_{secrets.token_hex(4)}"
@@ -482,16 +489,16 @@ class Database:
         self._execute("CREATE DATABASE {} TEMPLATE {}", self.name, template)
 
     def migrate(self) -> None:
-        """Make the tables."""
+        """Create the tables."""
         secret = {"DATABASE_URL": self.url, "DJANGO_SECRET_KEY": secrets.token_urlsafe(50)}
         manage({**base_environment(), **secret}, "migrate", "--verbosity", "0")
 
     def copy(self) -> "Database":
-        """Another database with the same tables."""
+        """Create another database with the same tables."""
         return Database(self._server_url, self.name)
 
     def drop(self) -> None:
-        """Remove it, whoever is connected."""
+        """Drop the database, even if clients are connected."""
         self._execute("DROP DATABASE {} WITH (FORCE)", self.name)
 
     def _execute(self, statement: str, *names: str) -> None:
@@ -500,5 +507,5 @@ class Database:
 
 
 def names_setting(text: str, setting: str) -> bool:
-    """Whether a message to the operator names a setting."""
+    """Return whether a message to the operator names a setting."""
     return re.search(rf"\b{setting}\b", text) is not None

@@ -1,1 +1,1 @@
-"""The documentation of the API: what the schema at /api/schema/ is made of."""
+"""Documentation of the API: the source of the schema at /api/schema/."""

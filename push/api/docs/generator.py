@@ -1,4 +1,4 @@
-"""The schema of imgo's own paths, made without the project's settings of drf-spectacular.
+"""Generator of the schema of imgo's paths, without the project's drf-spectacular settings.
 
 `manage.py spectacular --generator-class push.api.docs.generator.Generator` writes it to a file.
 """
@@ -18,11 +18,11 @@ from push.api import urls
 from push.api.docs.schema import ImgoSchema, add_types
 
 _RENDERERS = {"json": OpenApiJsonRenderer2, "yaml": OpenApiYamlRenderer2}
-_FOR_VIEWS = ("SERVE_", "DEFAULT_GENERATOR_CLASS")  # names that no patch may have
+_FOR_VIEWS = ("SERVE_", "DEFAULT_GENERATOR_CLASS")  # settings that `patched_settings` refuses
 SETTINGS: dict[str, Any] = {
     **{k: v for k, v in SPECTACULAR_DEFAULTS.items() if not k.startswith(_FOR_VIEWS)},
     "TITLE": "imgo",
-    "VERSION": "1",  # the API's
+    "VERSION": "1",  # of the API
     "OAS_VERSION": "3.1.0",  # msgspec writes its dialect of JSON Schema
     "LICENSE": {"name": "MIT"},
     "SCHEMA_PATH_PREFIX": "",
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "SORT_OPERATION_PARAMETERS": False,
     "POSTPROCESSING_HOOKS": [],
 }
-# drf-spectacular's settings are global: patches of two threads would be mixed.
+# drf-spectacular's settings are global: two threads that patch them would interfere.
 _lock = threading.Lock()
 
 
@@ -40,7 +40,7 @@ class _Endpoints(EndpointEnumerator):
 
 
 class Generator(SchemaGenerator):
-    """Generator for imgo's views alone, which carry no schema class of their own."""
+    """Generator for only imgo's views, which have no schema class of their own."""
 
     endpoint_inspector_cls = _Endpoints
 
@@ -65,15 +65,15 @@ class Generator(SchemaGenerator):
 def rendered(kind: str, prefix: str) -> bytes:
     """Return the schema as `json` or `yaml`.
 
-    Rendering takes up to seconds, and anyone may ask for the schema, so it is kept. `prefix` is
-    the path below which imgo is served; "" for none.
+    The result is cached: rendering may take seconds, and anyone may request the schema. `prefix`
+    is the path below which imgo is served; "" for none.
     """
     with _lock:
         return _rendered(kind, prefix, repr(load()))
 
 
 @lru_cache(maxsize=8)
-def _rendered(kind: str, prefix: str, settings: str) -> bytes:  # noqa: ARG001 - a part of the key
+def _rendered(kind: str, prefix: str, settings: str) -> bytes:  # noqa: ARG001 - part of the cache's key
     schema = Generator().get_schema()
     if prefix:
         schema["servers"] = [{"url": prefix}]

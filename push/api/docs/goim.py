@@ -1,4 +1,4 @@
-"""goim v2's paths, as the schema tells them."""
+"""Schema entries of goim v2's paths."""
 
 from typing import Annotated, Any, Literal, TypedDict
 

@@ -1,4 +1,4 @@
-"""imgo's own paths, as the schema tells them."""
+"""Schema entries of imgo's own paths."""
 
 from typing import Any
 
@@ -52,7 +52,11 @@ ZERO_UP = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})$"}
 
 
 def _new_token(*numbers: dict[str, Any]) -> dict[str, Any]:
-    """The members; a number is one of these; a form has nothing but text."""
+    """Return the schema of a token request.
+
+    `numbers`: schemas that a number may have besides digits in a string. None for forms, which
+    contain only text.
+    """
     return {
         "type": "object",
         "required": ["uid", "token", "expire"],

@@ -1,7 +1,7 @@
-"""One operation of the API as the schema tells it, and the types that requests and answers have.
+"""Types for the schema entry of one operation, and the components of the schema.
 
-The types are those that the views use: msgspec's structs of requests (`push/api/schemas.py`) and
-the typed dicts of answers (`push/api/answers.py`).
+The components are the types that the views use: msgspec structs of requests
+(`push/api/schemas.py`) and typed dicts of answers (`push/api/answers.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,10 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Content:
-    """A body, of a request or an answer: its schema, or the type that has it, and examples."""
+    """Body of a request or an answer, with examples by name.
+
+    `kind`: a JSON schema as a dict, or a type that is a component of the schema.
+    """
 
     kind: Any
     examples: Mapping[str, Any]
@@ -31,7 +34,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Answer:
-    """One status of an operation; no content for an answer without a body."""
+    """Answer of an operation with one status. `contents` is empty if it has no body."""
 
     description: str
     contents: tuple[Content, ...] = ()
@@ -39,7 +42,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter in the query or the path. Names of settings in `schema` stand for values."""
+    """Parameter in the query or the path.
+
+    A name of a setting in `schema` is replaced by the setting's value.
+    """
 
     name: str
     schema: Schema
@@ -51,9 +57,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """What the schema says of one method of a view.
+    """Schema entry of one method of a view.
 
-    `errors`: statuses besides those that every operation with its authentication has.
+    `errors`: texts by status, besides the statuses of every operation with that authentication.
     """
 
     id: str
@@ -67,32 +73,36 @@ class Operation:
     needs_body: bool = True
 
 
-# What msgspec tells of an int that may be written as 5.0, which in a schema is an integer.
+# msgspec's schema of a `Whole`, an int that may be written as 5.0. JSON Schema calls that an
+# integer.
 WHOLE = [{"type": "integer"}, {"type": "number"}]
 
 
 def ref(kind: Any) -> Schema:
-    """The reference to the component of a type."""
+    """Return the reference to the component of a type."""
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
 
 def schema_of(kind: Any) -> Schema:
-    """The schema of a content: a schema as it is, or a reference to a type's."""
+    """Return the schema of a content's `kind`: a dict resolved, or a reference for a type."""
     return resolved(kind) if isinstance(kind, dict) else ref(kind)
 
 
 def components(kinds: Iterable[Any]) -> Schema:
-    """The schemas of types and of all that they are made of, with the values of settings."""
-    found: Schema
-    _, found = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    for schema in found.values():
-        schema.pop("title", None)  # the component's name, again
-    result: Schema = resolved(found)
+    """Return the schemas of types and of all types within them, with the values of settings."""
+    schemas: Schema
+    _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        schema.pop("title", None)  # repeats the component's name
+    result: Schema = resolved(schemas)
     return result
 
 
 def resolved(part: Any) -> Any:
-    """`part` of a schema with what `told` added in its place, and settings as their values."""
+    """Return a part of a schema, with the keywords that `told` added merged into it.
+
+    Names of settings are replaced by their values.
+    """
     if isinstance(part, list):
         return [resolved(item) for item in part]
     if not isinstance(part, dict):

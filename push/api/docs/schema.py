@@ -1,6 +1,6 @@
-"""How drf-spectacular learns of an operation: from the tables beside this module.
+"""drf-spectacular's view of an operation, read from the tables in this package.
 
-A view without a line in them is an error of `manage.py spectacular --fail-on-warn`.
+A view without an entry is an error of `manage.py spectacular --fail-on-warn`.
 """
 
 from dataclasses import fields
@@ -36,7 +36,7 @@ from push.api.problems import RET_INTERNAL, RET_PARAMETER, RET_TOKEN, RETRY_AFTE
 OPERATIONS = v1.OPERATIONS | imgo.OPERATIONS | goim.OPERATIONS
 HEADER, QUERY = "ApiKeyHeader", "ApiKeyQuery"  # the security schemes
 
-# (title, code, an example's detail) of a status.
+# (title, code, detail of the example) by status.
 PROBLEMS = {
     400: ("Bad request", "bad_request", "limit must be a whole number from 1 to 1000."),
     401: ("Not authenticated", "not_authenticated", "This API key is not valid, or was revoked."),
@@ -49,7 +49,7 @@ RETS = {400: RET_PARAMETER, 401: RET_TOKEN, 403: RET_TOKEN, 404: 1001, 413: RET_
 
 
 def with_settings(text: str) -> str:
-    """`text` with the values of the settings that it names in braces."""
+    """Return `text` with each setting's name in braces replaced by its value."""
     names = [item.name for item in fields(ImgoSettings)]
     for name in names:
         if f"{{{name}}}" in text:
@@ -58,112 +58,112 @@ def with_settings(text: str) -> str:
 
 
 class ImgoSchema(AutoSchema):
-    """Asks the tables what drf-spectacular would guess."""
+    """Schema of a view, from the tables instead of drf-spectacular's guesses."""
 
     @property
     def told(self) -> Operation | None:
-        """The operation's line in the tables."""
+        """Return the operation's entry in the tables, None without one."""
         return OPERATIONS.get((type(self.view), self.method))
 
     @property
     def scope(self) -> str:
-        """The scope that the operation needs; empty when it needs no API key."""
+        """Return the scope that the operation needs; "" if it needs no API key."""
         return str(getattr(self.view, "scopes", {}).get(self.method, ""))
 
     def is_excluded(self) -> bool:
-        """A view that the tables do not know cannot be told about."""
+        """Return True, and report an error, if the tables have no entry for the operation."""
         if self.told is None:
             error(f"{self.method} {self.path} is not described in push/api/docs.")
         return self.told is None
 
     def get_operation_id(self) -> str:
-        """Its name for programs."""
+        """Return the operation's id, for programs."""
         assert self.told is not None
         return self.told.id
 
     def get_tags(self) -> list[str]:
-        """Where it stands on the page."""
+        """Return the section of the page that the operation belongs to."""
         assert self.told is not None
         return [self.told.tag]
 
     def get_summary(self) -> str:
-        """Its title."""
+        """Return the operation's title."""
         assert self.told is not None
         return self.told.summary
 
     def get_description(self) -> str:  # type: ignore[override]
-        """What it does, and the scope that it needs."""
+        """Return a description of the operation, with the scope that it needs."""
         assert self.told is not None
         needs = f"Scope: `{self.scope}`." if self.scope else "No API key is needed."
         return with_settings(f"{self.told.more}\n\n{needs}".strip())
 
     def get_override_parameters(self) -> Any:
-        """Its parameters, and the headers of its errors."""
+        """Return the operation's parameters, and the headers of its errors."""
         assert self.told is not None
-        found = [
+        parameters = [
             OpenApiParameter(
-                one.name,
-                resolved(one.schema),
-                one.place,
-                required=one.is_required,
-                description=with_settings(one.description),
-                examples=[OpenApiExample("example", one.example)],
+                parameter.name,
+                resolved(parameter.schema),
+                parameter.place,
+                required=parameter.is_required,
+                description=with_settings(parameter.description),
+                examples=[OpenApiExample("example", parameter.example)],
             )
-            for one in self.told.parameters
+            for parameter in self.told.parameters
         ]
         if self.scope and not isinstance(self.view, LegacyView):
-            found += HEADERS
-        return found
+            parameters += HEADERS
+        return parameters
 
     def get_auth(self) -> list[dict[str, Any]]:
-        """Either of the two ways to name an API key, with the operation's scope; or none."""
+        """Return both ways to send an API key, with the operation's scope; {} if it needs none."""
         return [{HEADER: [self.scope]}, {QUERY: [self.scope]}] if self.scope else [{}]
 
     def get_request_serializer(self) -> Any:
-        """The bodies that it reads, by media type."""
+        """Return the request bodies that the operation reads, by media type."""
         assert self.told is not None
         return {
-            one.media_type: OpenApiRequest(schema_of(one.kind), examples=_examples(one))
-            for one in self.told.request
+            content.media_type: OpenApiRequest(schema_of(content.kind), examples=_examples(content))
+            for content in self.told.request
         }
 
     def get_response_serializers(self) -> Any:
-        """Its answers by status and media type: those of success, and its errors."""
+        """Return the operation's answers by status and media type: successes and errors."""
         assert self.told is not None
-        found: dict[Any, OpenApiResponse] = {}
+        responses: dict[Any, OpenApiResponse] = {}
         for status, answer in {**self.told.answers, **self._errors(self.told)}.items():
             text = with_settings(answer.description)
             if not answer.contents:
-                found[status] = OpenApiResponse(description=text)
-            for one in answer.contents:
-                found[status, one.media_type] = OpenApiResponse(
-                    schema_of(one.kind), text, _examples(one, status)
+                responses[status] = OpenApiResponse(description=text)
+            for content in answer.contents:
+                responses[status, content.media_type] = OpenApiResponse(
+                    schema_of(content.kind), text, _examples(content, status)
                 )
-        return found
+        return responses
 
     def _errors(self, operation: Operation) -> dict[int, Answer]:
-        """What it answers when it cannot: problem details, or imgo's return code."""
-        told = dict(operation.errors)
+        """Return the error answers by status, in the form of the API that the view belongs to."""
+        texts = dict(operation.errors)
         if self.scope:
-            told |= {
+            texts |= {
                 401: "No API key, or one that is not valid.",
                 403: f"The API key lacks the scope `{self.scope}`.",
             }
         if self.scope or isinstance(self.view, MessagesView):
-            told[503] = "The database or Redis cannot be reached; nothing was accepted."
+            texts[503] = "The database or Redis cannot be reached; nothing was accepted."
         make = _problem
         if isinstance(self.view, GoimView):
             make = _code
         elif isinstance(self.view, LegacyView):
             make = _ret
-        return {status: make(status, text) for status, text in sorted(told.items())}
+        return {status: make(status, text) for status, text in sorted(texts.items())}
 
     def get_operation(self, *args: Any) -> Any:
-        """The whole of it."""
-        found = super().get_operation(*args)
-        if found and "requestBody" in found and self.told:
-            found["requestBody"]["required"] = self.told.needs_body
-        return found
+        """Return the complete operation, with `required` of its request body."""
+        operation = super().get_operation(*args)
+        if operation and "requestBody" in operation and self.told:
+            operation["requestBody"]["required"] = self.told.needs_body
+        return operation
 
 
 HEADERS = [

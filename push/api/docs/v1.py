@@ -1,4 +1,4 @@
-"""Version 1 of the API, as the schema tells it."""
+"""Schema entries of version 1 of the API."""
 
 from typing import Any
 
@@ -102,7 +102,7 @@ PUSHES = Operation(
             {
                 "oneOf": [
                     ref(PushRequest),
-                    # Any item has its answer, so none makes the request a wrong one.
+                    # Each item has its own answer, so an invalid item is not a bad request.
                     {"type": "array", "items": {"anyOf": [ref(PushRequest), {}]}},
                 ]
             },
@@ -140,7 +140,7 @@ STREAM = Operation(
     "stream. Under a node (Daphne) the answers come when the request is complete; under gunicorn "
     "line by line.",
     request=(
-        # Either name will do, and tools that cannot send the second one can send the first.
+        # The view accepts both names. Tools that cannot send the second one can send the first.
         Content({"type": "string"}, {"three lines": LINES}, "text/plain"),
         Content({"type": "string"}, {}, NDJSON),
     ),

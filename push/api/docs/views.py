@@ -1,4 +1,4 @@
-"""The schema at api/schema/ and the page at api/docs/, for everyone who reaches this server."""
+"""Views of the schema at api/schema/ and the page at api/docs/, both without authentication."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -8,7 +8,7 @@ from imgo_site.errors import BadRequest
 from push.api.base import ApiView
 from push.pages import render
 
-# Only what this server has; Swagger UI sets styles by script and has its icons as data.
+# Only files of this server. Swagger UI sets styles by script and has its icons as data.
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -17,13 +17,13 @@ SCHEMA_PATH = "/api/schema/"
 
 
 class SchemaView(ApiView):
-    """The schema; `?format=yaml`, or an Accept header that asks for YAML."""
+    """The schema as JSON; as YAML with `?format=yaml` or an Accept header that names YAML."""
 
     authentication_classes = []
     permission_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        """Return the schema. Raises `BadRequest` for formats but JSON and YAML."""
+        """Return the schema. Raises `BadRequest` for formats other than JSON and YAML."""
         # Imported here: it loads drf-spectacular, which would delay the start of every process.
         from push.api.docs.generator import rendered
 
@@ -36,18 +36,18 @@ class SchemaView(ApiView):
 
 
 def prefix_of(path: str) -> str:
-    """The path below which imgo is served, "" for none, from the path of the schema."""
+    """Return the path below which imgo is served, "" for none. `path`: the schema's path."""
     return path.removesuffix(SCHEMA_PATH)
 
 
 class DocsView(ApiView):
-    """The schema as a page where calls can be tried."""
+    """Page that shows the schema and can send calls."""
 
     authentication_classes = []
     permission_classes = []
 
     def get(self, request: Request) -> HttpResponse:
-        """The page. It is the same for everyone, so it gets no user and no messages."""
+        """Return the page. It is the same for every visitor, so it gets no user and no messages."""
         page: HttpRequest = request._request
         response = render(page, "api_docs.html", {})
         response["Content-Security-Policy"] = CSP

@@ -10,7 +10,7 @@ from push.management.console import ImgoCommand, add_json
 
 
 class Command(ImgoCommand):
-    """Make, list and revoke API keys."""
+    """Command that makes, lists and revokes API keys."""
 
     help = (
         "Make an API key and print it this once; or list those there are, or revoke one. Scopes: "
@@ -28,7 +28,7 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """A name for people, and the scopes."""
+        """Add the name or id, the scopes, and what to do."""
         parser.add_argument(
             "name", nargs="?", help="who will use it; with --revoke its name or its id"
         )
@@ -39,7 +39,7 @@ class Command(ImgoCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print the key's text alone, for use in scripts."""
+        """Make, list or revoke. For a new API key, print only its text, for use in scripts."""
         name = options["name"]
         if options["list"] and name is not None:
             raise CommandError("--list shows all API keys: it goes without a name.", returncode=2)

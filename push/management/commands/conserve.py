@@ -1,4 +1,4 @@
-"""`manage.py conserve`: is every accepted message accounted for?"""
+"""`manage.py conserve`: check that every accepted message is accounted for."""
 
 import sys
 from argparse import ArgumentParser
@@ -13,7 +13,7 @@ SHOWN = 20  # messages that do not balance
 
 
 class Command(ImgoCommand):
-    """Check the balance."""
+    """Command that checks the balance of messages."""
 
     help = (
         "Check that accepted = received + acknowledged + expired + dropped + pending, for all "
@@ -27,7 +27,7 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How far back."""
+        """Add the number of messages to check."""
         parser.add_argument("--latest", type=int, default=0, help="about so many messages; 0: all")
         add_json(parser)
 
@@ -40,7 +40,7 @@ class Command(ImgoCommand):
         with progress_bar("messages", last - first) as steps:
             for start, end in conservation.slices(first, last):
                 total.add(conservation.balance_of_slice(start, end))
-                # Other accounts than those of the sums: a settled message may just be on its way.
+                # A query of its own, which may see more messages settled than the sums did.
                 wrong += conservation.unbalanced(start, end)
                 steps.at(end - first)
         if options["json"]:

@@ -17,7 +17,7 @@ GRACE = 10.0  # seconds beyond DRAIN_SECONDS until --wait gives up
 
 
 class Command(ImgoCommand):
-    """Drain a node."""
+    """Command that drains a node."""
 
     help = (
         "Have a node take no more sessions and close those it has, spread over DRAIN_SECONDS, "
@@ -28,7 +28,7 @@ class Command(ImgoCommand):
     data: ClassVar = ('{"node": "web1:8000", "sessions": 812}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which."""
+        """Add the node, and whether to wait or to undo."""
         parser.add_argument("node", help="its name or id, as 'manage.py sessions' shows them")
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--wait", action="store_true", help="until it has no sessions any more")
@@ -36,7 +36,7 @@ class Command(ImgoCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Say how many sessions it is."""
+        """Drain the node, and print its number of sessions."""
         if local_api.is_embedded():
             raise CommandError(
                 "Without REDIS_URL there is one server and no other node to go to. To close its "

@@ -1,4 +1,4 @@
-"""`manage.py explain KEY [ID]`: why did this key not get it?"""
+"""`manage.py explain KEY [ID]`: explain why a key did or did not get a message."""
 
 import sys
 from argparse import ArgumentParser
@@ -11,7 +11,7 @@ from push.status import explain
 
 
 class Command(ImgoCommand):
-    """Explain."""
+    """Command that explains the history of a message for a key."""
 
     help = (
         "Say in plain words what became of a message for a key, or how a key stands. Exit status 1 "
@@ -27,14 +27,14 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """A key, and a push's id for that one alone."""
+        """Add the key, and the id of a push to explain only that one."""
         parser.add_argument("key", help="the subscriber key")
         parser.add_argument("id", nargs="?", help="a push's id; without it, the last ones")
         parser.add_argument("--last", type=int, default=10, help="how many of the last (10)")
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print sentences, one a line."""
+        """Print the explanation, one sentence a line."""
         key, number = check_name(options["key"], "key"), None
         if options["id"] is not None:
             number = check_number(options["id"], "A push's id", lowest=1, highest=INT64_MAX)

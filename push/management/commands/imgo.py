@@ -26,7 +26,7 @@ DATABASES = {"postgresql": "Postgres", "sqlite": "SQLite"}  # by Django's names 
 
 
 class Command(ImgoCommand):
-    """Run a node until it is stopped, or several that share their ports."""
+    """Command that runs a node, or several nodes that share their ports, until stopped."""
 
     help = (
         "Serve HTTP, WebSocket and raw TCP: a node, and with no environment set everything. Ports "
@@ -37,7 +37,7 @@ class Command(ImgoCommand):
     examples: ClassVar = ("", "--processes 4")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How many nodes; everything else is a setting."""
+        """Add the number of nodes; everything else is a setting."""
         parser.add_argument(
             "--processes",
             type=int,
@@ -49,7 +49,7 @@ class Command(ImgoCommand):
         )
 
     def run(self, **options: Any) -> None:
-        """Print what to open and what to type, and serve until stopped."""
+        """Print the addresses and a first push, and serve until stopped."""
         count = check_number(options["processes"], "--processes", lowest=1, highest=PROCESSES_MAX)
         if count > 1 and (is_one_process() or not is_shared_database()):
             raise CommandError(
@@ -60,7 +60,7 @@ class Command(ImgoCommand):
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
         with hold_data_dir() if is_embedded() else nullcontext():
-            greet = _say_nothing
+            greet = _print_nothing
             if options["verbosity"]:
                 greet = partial(self._greet, demo.prepare() if demo.is_on() else None)
             connection.close()
@@ -79,7 +79,7 @@ class Command(ImgoCommand):
         lines = [f"imgo, with {DATABASES.get(connection.vendor, connection.vendor)} and {bus}"]
         lines += ["", *_to_open(base, known), ""]
         if known is not None:
-            # Whoever gave the key knows it; what is printed ends up in logs.
+            # The operator knows the key of IMGO_API_KEY, and what is printed ends up in logs.
             key = "$IMGO_API_KEY" if conf.API_KEY else known["api_key"]
             lines += ["  A first push:", f"  {demo.curl_line(key, base, known)}", ""]
         ports = [f"HTTP and WebSocket {base} (/sub)"]
@@ -91,7 +91,7 @@ class Command(ImgoCommand):
 
 
 def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
-    """What there is to open in a browser, and how to sign in."""
+    """Return the lines with the pages to open in a browser, and how to sign in."""
     lines = [f"  demo page     {base}{get_script_prefix()}"] if known is not None else []
     try:
         pages = {"dashboard": reverse("imgo:dashboard"), "API docs": reverse("imgo:docs")}
@@ -111,12 +111,15 @@ def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _say_nothing() -> None:
+def _print_nothing() -> None:
     pass
 
 
 def _serve(greet: Callable[[], None]) -> str:
-    """Serve until stopped, and greet when everything listens; why it could not go on, if so."""
+    """Serve until stopped; return why the server failed, or "".
+
+    `greet`: called once all ports listen.
+    """
     # Imported late: it installs Twisted's asyncio reactor.
     from imgo_site.asgi import application
     from imgo_site.postgres.limits import limit_statements

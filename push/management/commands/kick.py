@@ -13,7 +13,7 @@ from push.registry.select import get_registry
 
 
 class Command(ImgoCommand):
-    """Close sessions."""
+    """Command that closes sessions."""
 
     help = (
         "Close all sessions of a key, or one session, with a code after which clients do not come "
@@ -23,27 +23,29 @@ class Command(ImgoCommand):
     data: ClassVar = ('{"closed": 2}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Whom."""
-        who = parser.add_mutually_exclusive_group(required=True)
-        who.add_argument("key", nargs="?", help="the subscriber key")
-        who.add_argument("--session", metavar="ID", help="a session's id, as 'sessions' shows it")
+        """Add the key or the session."""
+        target = parser.add_mutually_exclusive_group(required=True)
+        target.add_argument("key", nargs="?", help="the subscriber key")
+        target.add_argument(
+            "--session", metavar="ID", help="a session's id, as 'sessions' shows it"
+        )
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Say how many sessions it was."""
+        """Close the sessions, and print their number."""
         if options["session"] is not None:
             self._kick_session(options["session"])
-            count, said = 1, f"The node of session {options['session']} was told to close it."
+            count, report = 1, f"The node of session {options['session']} was told to close it."
         else:
             key = check_name(options["key"], "key")
             count = self._kick_key(key)
-            said = f"Closing {count} session{'' if count == 1 else 's'} of {key!r}."
+            report = f"Closing {count} session{'' if count == 1 else 's'} of {key!r}."
         if options["json"]:
             self.print_json({"closed": count})
         if not count:
             raise CommandError(f"The key {options['key']!r} has no sessions.")
         if not options["json"]:
-            self.stdout.write(said)
+            self.stdout.write(report)
 
     @staticmethod
     def _kick_key(key: str) -> int:

@@ -1,4 +1,4 @@
-"""`manage.py prune`: settle what has expired and forget what is past its time, now."""
+"""`manage.py prune`: settle expired messages and delete overdue records now."""
 
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from push.models import Dedupe
 
 
 class Command(ImgoCommand):
-    """Prune."""
+    """Command that settles expired messages and deletes overdue records."""
 
     help = (
         "Settle messages that have expired, and forget messages, records and dedupe ids whose time "
@@ -23,27 +23,27 @@ class Command(ImgoCommand):
     data: ClassVar = ('{"expired": 12, "messages": 400, "dedupe_ids": 3}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Nothing to choose."""
+        """Add only `--json`."""
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Say how much it was."""
+        """Prune, and print the numbers."""
         expired = Pending.objects.filter(expires_at__lte=Now()).count()
         expired = _all("expired", expired, settlement.expire_batch)
-        over = Message.objects.filter(keep_until__lte=Now()).count()
-        over = _all("messages", over, retention.prune_batch)
+        overdue = Message.objects.filter(keep_until__lte=Now()).count()
+        overdue = _all("messages", overdue, retention.prune_batch)
         forgotten = _all("dedupe ids", Dedupe.objects.overdue().count(), Dedupe.objects.forget)
         if options["json"]:
-            self.print_json({"expired": expired, "messages": over, "dedupe_ids": forgotten})
+            self.print_json({"expired": expired, "messages": overdue, "dedupe_ids": forgotten})
         else:
             self.stdout.write(
-                f"{expired} deliveries have expired; {over} messages with their records and "
+                f"{expired} deliveries have expired; {overdue} messages with their records and "
                 f"{forgotten} dedupe ids are forgotten."
             )
 
 
 def _all(title: str, total: int, batch: Callable[[], int]) -> int:
-    """Call `batch` until it finds no more; how many it was."""
+    """Call `batch` until it returns 0; return the sum of its results."""
     done = 0
     with progress_bar(title, total) as steps:
         while count := batch():

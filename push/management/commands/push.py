@@ -21,11 +21,11 @@ from push.management.console import ImgoCommand, add_json, progress_bar
 from push.wire import Op
 
 SHOWN = 80  # characters of a body that was refused
-BY = "manage.py push"  # the caller's name in records, and whose dedupe ids they are
+BY = "manage.py push"  # the caller's name in records, and the owner of the dedupe ids
 
 
 class Command(ImgoCommand):
-    """Push."""
+    """Command that pushes a message."""
 
     help = (
         "Push a message and print its id. It goes to one or more keys, to a room, or to everyone; "
@@ -43,7 +43,7 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Whom it is for, and what."""
+        """Add the target, the body and the options of the push."""
         to = parser.add_mutually_exclusive_group(required=True)
         to.add_argument("--key", action="append", help="a subscriber key; may be repeated")
         to.add_argument(
@@ -63,10 +63,10 @@ class Command(ImgoCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print the id alone, or an id a line, for use in scripts."""
+        """Push, and print only the id, or one id a line, for use in scripts."""
         for name in ("room", "dedupe_id"):
             if options[name] is not None:
-                check_name(options[name], name)  # an empty one is a script's mistake, not none
+                check_name(options[name], name)  # "" is a mistake of a script, not a missing option
         source = options["keys_from"]
         if source == "-" == options["body"]:
             raise CommandError("The standard input is either the keys or the body.", returncode=2)
@@ -92,7 +92,10 @@ class Command(ImgoCommand):
 
 
 def _push_all(pushes: list[Push]) -> list[str]:
-    """Push one after the other; the ids. Raises an `ImgoError` before anything was pushed."""
+    """Push one after the other; return the ids.
+
+    Raises an `ImgoError` for the first that fails; its message names how many were pushed before.
+    """
     ids: list[str] = []
     with progress_bar("messages", len(pushes) if len(pushes) > 1 else 0) as steps:
         for push in pushes:
@@ -108,7 +111,11 @@ def _push_all(pushes: list[Push]) -> list[str]:
 
 
 def _keys(source: str) -> tuple[str, ...]:
-    """The keys in a file, each once. Raises `CommandError` and `OSError`."""
+    """Return the distinct keys in a file, or in the standard input if `source` is "-".
+
+    Raises `CommandError` if a line is not a key or if there is none, `OSError` if the file cannot
+    be read.
+    """
     if source == "-":
         data = sys.stdin.buffer.read() if sys.stdin else b""
     else:
@@ -140,12 +147,15 @@ def _parts(push: Callable[..., Push], keys: tuple[str, ...], dedupe_id: str) -> 
 
 
 def _body(text: str) -> bytes:
-    """The bytes that are pushed. Raises `CommandError` when they are not JSON."""
-    # As bytes: what stands there need not be in the terminal's encoding.
+    """Return the body as bytes; "-" reads the standard input.
+
+    Raises `CommandError` if the body is empty or not JSON.
+    """
+    # Bytes, because the standard input may not be in the terminal's encoding.
     if text == "-":
         data = sys.stdin.buffer.read().strip() if sys.stdin else b""
     else:
-        data = text.encode(errors="surrogateescape")  # as they were typed
+        data = text.encode(errors="surrogateescape")  # the bytes that were typed
     if not data:
         raise CommandError("The body is empty.")
     if not is_json(data):
@@ -155,7 +165,7 @@ def _body(text: str) -> bytes:
 
 
 def _through_server(push: Push) -> int:
-    """The embedded server has to send it: it alone knows the sessions."""
+    """Push through the API of the embedded server, as only its process has the sessions."""
     to: dict[str, object] = {"keys": push.keys} if push.keys else {"room": push.room}
     fields: dict[str, object] = {"to": {"all": True} if push.to_all else to, "op": push.op}
     fields["store"] = "always" if push.store else "never"
@@ -163,6 +173,6 @@ def _through_server(push: Push) -> int:
         fields["ttl"] = push.ttl
     if push.dedupe_id:
         fields["dedupe_id"] = push.dedupe_id
-    # The body goes as it is: numbers, spaces and the order of names are the caller's.
+    # The body is sent unchanged, with the caller's numbers, spaces and order of names.
     request = json.dumps(fields).encode()[:-1] + b', "body": ' + push.body + b"}"
     return int(local_api.call("POST", "/api/v1/pushes", request)["id"])

@@ -1,4 +1,4 @@
-"""`manage.py rooms [ROOM]`: the rooms with somebody in them, or who is in one."""
+"""`manage.py rooms [ROOM]`: list the rooms that have sessions, or the sessions in one room."""
 
 from argparse import ArgumentParser
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from push.registry.select import get_registry
 
 
 class Command(ImgoCommand):
-    """List rooms."""
+    """Command that lists rooms."""
 
     help = (
         "List the rooms with somebody in them, fullest first; with a room, the sessions in it. "
@@ -26,12 +26,12 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which."""
+        """Add the room."""
         parser.add_argument("room", nargs="?", help="the room; without it, all rooms")
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print one line for each."""
+        """Print one line for each room or session."""
         room = options["room"]
         if room is None:
             columns, rows, nothing = ("room", "sessions"), rooms(), "Nobody is in any room."
@@ -48,15 +48,15 @@ class Command(ImgoCommand):
 
 
 def rooms() -> list[dict[str, Any]]:
-    """Each room and its sessions, fullest first."""
+    """Return the rooms and their numbers of sessions, fullest first."""
     if local_api.is_embedded():
         return local_api.all_rows(local_api.path_of("rooms"))
-    found = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
-    return [{"room": room, "sessions": count} for room, count in found]
+    by_size = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
+    return [{"room": room, "sessions": count} for room, count in by_size]
 
 
 def members(room: str) -> list[dict[str, Any]]:
-    """Who is in a room."""
+    """Return the sessions in a room, with their keys."""
     if local_api.is_embedded():
         try:
             return local_api.all_rows(local_api.path_of("rooms", room))

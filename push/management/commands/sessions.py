@@ -1,4 +1,4 @@
-"""`manage.py sessions [KEY]`: who is connected."""
+"""`manage.py sessions [KEY]`: list the sessions of a key, or the live nodes."""
 
 from argparse import ArgumentParser
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ NODE = ("id", "number", "name", "sessions", "since", "draining")
 
 
 class Command(ImgoCommand):
-    """List sessions."""
+    """Command that lists sessions and nodes."""
 
     help = (
         "List the sessions of a key, oldest first; without a key, the live nodes and how many "
@@ -32,12 +32,12 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Whose."""
+        """Add the key."""
         parser.add_argument("key", nargs="?", help="the subscriber key; without it, the nodes")
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print one line for each."""
+        """Print one line for each session or node."""
         key = options["key"]
         if key is None:
             columns: tuple[str, ...] = NODE
@@ -55,26 +55,26 @@ class Command(ImgoCommand):
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The live nodes."""
+    """Return the live nodes."""
     if local_api.is_embedded():
         return local_api.all_rows(local_api.path_of("nodes"))
     return [dict(node_json(node)) for node in get_registry().nodes()]
 
 
 def sessions(key: str) -> list[dict[str, Any]]:
-    """The sessions of a key, oldest first."""
+    """Return the sessions of a key, oldest first."""
     if local_api.is_embedded():
-        found: list[dict[str, Any]] = local_api.call("GET", local_api.path_of("keys", key))[
+        rows: list[dict[str, Any]] = local_api.call("GET", local_api.path_of("keys", key))[
             "sessions"
         ]
-        return found
+        return rows
     return [dict(session_json(entry)) for entry in get_registry().sessions(key)]
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    """Format a field for the table; `since` to whole seconds of UTC."""
+    """Return a field as text for the table; `since` in whole seconds of UTC."""
     if name == "since":
-        # A datetime from the registry, text from a server's answer.
+        # The registry returns a datetime, a server's answer text.
         since = datetime.fromisoformat(str(row[name])).astimezone(UTC)
         return f"{since:%Y-%m-%d %H:%M:%S}Z"
     if name == "draining":

@@ -21,13 +21,13 @@ from push.management.console import ImgoCommand, leave_pipe, printable
 
 PAGE = 500  # messages read at a time
 LATE = 10.0  # seconds that an id may be missing because its transaction has not ended yet
-GAP_MAX = 1000  # such ids that are looked for
+GAP_MAX = 1000  # missing ids that are queried again
 INTERVAL_MAX = 3600  # seconds
 SHOWN = 3  # keys of a push to many
 
 
 class Command(ImgoCommand):
-    """Follow pushes."""
+    """Command that prints pushes as they are accepted."""
 
     help = (
         "Print a line for each push as it is accepted, until Ctrl-C: its id, whom it is for, and "
@@ -41,7 +41,7 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which pushes, and what of them."""
+        """Add the filters of pushes, and the form of the output."""
         parser.add_argument("--key", help="pushes that name this key")
         parser.add_argument("--room", help="pushes to this room")
         parser.add_argument("--bodies", action="store_true", help="show the bodies too")
@@ -53,7 +53,7 @@ class Command(ImgoCommand):
         parser.add_argument("--json", action="store_true", help="print a JSON object a line")
 
     def run(self, **options: Any) -> None:
-        """Follow until Ctrl-C, or until whoever reads the lines has gone."""
+        """Print pushes until Ctrl-C, until `--count`, or until the output has no reader."""
         for name in ("key", "room"):
             if options[name] is not None:
                 check_name(options[name], name)
@@ -63,11 +63,11 @@ class Command(ImgoCommand):
             raise CommandError("--count must be 0 or more.")
         bodies = options["bodies"]
         show = _as_json if options["json"] else _as_line
-        found = _follow(_start(options["since"]), options["interval"], bodies=bodies)
-        wanted = (one for one in found if _is_wanted(one, options["key"], options["room"]))
-        names: dict[str, str] = {}  # of callers, by their names in records
+        accepted = _follow(_start(options["since"]), options["interval"], bodies=bodies)
+        matches = (each for each in accepted if _matches(each, options["key"], options["room"]))
+        names: dict[str, str] = {}  # readable names of callers, by their names in records
         try:
-            for message in islice(wanted, options["count"] or None):
+            for message in islice(matches, options["count"] or None):
                 if message.by not in names:
                     names |= caller_names([message.by])
                 self.stdout.write(show(message, names[message.by], bodies=bodies))
@@ -79,54 +79,57 @@ class Command(ImgoCommand):
 
 
 def _start(since: str | None) -> int:
-    """The id to begin behind. Raises `BadRequest`."""
+    """Return the id after which to begin: `since`, or the last id if it is None.
+
+    Raises `BadRequest` if `since` is not an id.
+    """
     if since is not None:
         return check_number(since, "--since", lowest=0, highest=INT64_MAX)
     return Message.objects.aggregate(last=Max("pk"))["last"] or 0
 
 
 def _follow(last: int, interval: float, *, bodies: bool) -> Iterator[Message]:
-    """The messages behind the id `last`, as they come.
+    """Yield the messages after the id `last`, as they are committed.
 
-    Ids are given before they are committed: one may appear after a higher one. So ids that were
-    skipped are looked for until it is clear that nobody will commit them.
+    A transaction draws its id before it commits, so an id may appear after a higher one. Skipped
+    ids are queried again for `LATE` seconds, after which no transaction will commit them.
     """
-    gaps: dict[int, float] = {}  # id → when it was missed, monotonic seconds
+    gaps: dict[int, float] = {}  # id → when it was first missed, monotonic seconds
     rows = Message.objects.order_by("pk")
     if not bodies:
         rows = rows.defer("body")
     while True:
-        found = list(rows.filter(Q(pk__gt=last) | Q(pk__in=list(gaps)))[:PAGE])
+        messages = list(rows.filter(Q(pk__gt=last) | Q(pk__in=list(gaps)))[:PAGE])
         now = time.monotonic()
-        for message in found:
+        for message in messages:
             gaps.pop(message.pk, None)
             if message.pk > last:
                 for missing in range(max(last + 1, message.pk - GAP_MAX), message.pk):
                     gaps[missing] = now
                 last = message.pk
-        yield from found
+        yield from messages
         gaps = {i: since for i, since in gaps.items() if now - since < LATE}
         gaps = dict(list(gaps.items())[-GAP_MAX:])
-        if len(found) < PAGE:
+        if len(messages) < PAGE:
             _pause(interval)
 
 
 def _pause(seconds: float) -> None:
-    """Wait. Raises `BrokenPipeError` when nobody reads what is printed any more.
+    """Wait for `seconds`. Raises `BrokenPipeError` if the reader of the output has gone.
 
-    Writing tells that too, but nothing is written while nobody pushes.
+    Writing would raise it too, but nothing is written while there are no pushes.
     """
     try:
         reader = select.poll()
-        reader.register(sys.stdout, 0)  # whatever is asked, it tells of an end
+        reader.register(sys.stdout, 0)  # poll always reports a hang-up
     except (OSError, ValueError):
-        time.sleep(seconds)  # not a file: nobody can leave
+        time.sleep(seconds)  # not a file, so there is no reader to lose
         return
     if reader.poll(seconds * 1000):
         raise BrokenPipeError
 
 
-def _is_wanted(message: Message, key: str | None, room: str | None) -> bool:
+def _matches(message: Message, key: str | None, room: str | None) -> bool:
     if key is not None and key in (message.keys or ()):
         return True
     if room is not None and message.audience == Message.Audience.ROOM and message.room == room:
@@ -158,7 +161,7 @@ def _as_json(message: Message, by: str, *, bodies: bool) -> str:
         data["body_base64"] = b64encode(bytes(message.body)).decode()
     line = json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False)
     if bodies and message.is_json:
-        # As it was pushed: not every number in JSON is one in Python. Its line ends are spaces.
+        # Unchanged, as Python cannot represent every JSON number. Line ends become spaces.
         body = b" ".join(bytes(message.body).splitlines()).decode()
         line = f'{line[:-1]}, "body": {body}}}'
     return line

@@ -1,4 +1,4 @@
-"""`manage.py token KEY`: give a subscriber key a token, or take it away."""
+"""`manage.py token KEY`: make the token of a key, or revoke it."""
 
 from argparse import ArgumentParser
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from push.operations import revoke_token
 
 
 class Command(ImgoCommand):
-    """Make or revoke a token."""
+    """Command that makes or revokes a token."""
 
     help = (
         "Give a subscriber key a token, replacing the one it had, and print it this once. "
@@ -32,7 +32,7 @@ class Command(ImgoCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """The key, and what its sessions may do."""
+        """Add the key, and the permissions of its sessions."""
         parser.add_argument("key", help="the subscriber key")
         parser.add_argument(
             "--expires-in", type=int, metavar="SECONDS", help="for ever when not given"
@@ -49,7 +49,7 @@ class Command(ImgoCommand):
         add_json(parser)
 
     def run(self, **options: Any) -> None:
-        """Print the token's text alone, for use in scripts."""
+        """Make or revoke the token. Print only the text of a new one, for use in scripts."""
         expires_in, rooms, join = options["expires_in"], options["room"], options["join"]
         if options["revoke"]:
             if (expires_in, rooms, join) != (None, None, None):
@@ -76,11 +76,11 @@ class Command(ImgoCommand):
         if as_json:
             self.print_json({"key": key, "revoked": True})
         else:
-            self.stdout.write(f"The token of {key!r} is revoked; {_what_of_sessions()}.")
+            self.stdout.write(f"The token of {key!r} is revoked; {_closing_text()}.")
 
 
-def _what_of_sessions() -> str:
-    """When its open sessions are closed, at the latest."""
+def _closing_text() -> str:
+    """Return a text about when the open sessions of a revoked token are closed."""
     if conf.REVALIDATE_INTERVAL:
         return f"its open sessions are closed within {conf.REVALIDATE_INTERVAL:g} s"
     if is_embedded():

@@ -14,7 +14,7 @@ from push.server.worker_processes import Supervisor
 
 
 class Command(ImgoCommand):
-    """Run the workers."""
+    """Command that runs the workers."""
 
     help = (
         "Run one Celery worker for each of the PARTITIONS, and start those again that end or take "
@@ -25,7 +25,7 @@ class Command(ImgoCommand):
     examples: ClassVar = ("", "--partitions 0-1", "--partitions 2,3 --log-level WARNING")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take the partitions to work on, and the level of the workers' logs."""
+        """Add the partitions to work on, and the level of the workers' logs."""
         parser.add_argument("--partitions", default="", help="such as 0-3 or 0,2; all by default")
         parser.add_argument(
             "--log-level",
@@ -37,7 +37,7 @@ class Command(ImgoCommand):
         )
 
     def run(self, **options: Any) -> None:
-        """Run until stopped."""
+        """Run the workers until stopped."""
         if not has_workers():
             raise CommandError(
                 "There is nothing to do: without a broker the server itself does what workers do. "
@@ -57,10 +57,13 @@ class Command(ImgoCommand):
 
 
 def _partitions(text: str) -> list[int]:
-    """The partitions that `0-3,5` names, in order."""
+    """Return the partitions that a text such as `0-3,5` names, in order; all for "".
+
+    Raises `CommandError` if the text is not valid.
+    """
     if not text:
         return list(range(conf.PARTITIONS))
-    found: set[int] = set()
+    partitions: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
         if match is None:
@@ -68,9 +71,9 @@ def _partitions(text: str) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
             raise CommandError(f"--partitions {text!r}: {first} is more than {last}.")
-        found.update(range(first, last + 1))
-    if wrong := [n for n in found if n >= conf.PARTITIONS]:
+        partitions.update(range(first, last + 1))
+    if wrong := [n for n in partitions if n >= conf.PARTITIONS]:
         raise CommandError(
             f"There is no partition {wrong[0]}: PARTITIONS is {conf.PARTITIONS}, counted from 0."
         )
-    return sorted(found)
+    return sorted(partitions)
