@@ -1,7 +1,7 @@
-"""A look at the database that is waited for only so long.
+"""Query of a service with a limited wait.
 
-A database that is stopped, or behind a network that swallows what is sent, leaves a query waiting
-for minutes, and a probe that does not answer says less than one that does.
+If a database is stopped, or the network drops packets, a query may wait for minutes. A probe must
+answer before that.
 """
 
 import threading
@@ -15,13 +15,13 @@ from django.db import Error as DatabaseError
 
 from imgo_site.database_threads import use_own_connection
 
-PATIENCE = 3.0  # seconds from the begin of a look
+PATIENCE = 3.0  # seconds from the start of a query
 
 T = TypeVar("T")
 
 
 class BoundedQuery(Generic[T]):
-    """Calls a function in a thread of its own, one at a time however many want to know."""
+    """Query that runs a function on a thread of its own; concurrent callers share one run."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -30,50 +30,51 @@ class BoundedQuery(Generic[T]):
         self._began = 0.0  # monotonic seconds
 
     def __call__(self) -> T:
-        """What it finds. Raises what it raises, and `TimeoutError` when it takes too long.
+        """Return the result of the function, of a run under way or a new one.
 
-        As long as it takes, who comes later is told so at once.
+        Raises what the function raises; `TimeoutError` if it has taken `PATIENCE` seconds. Callers
+        that join a run later than that get the `TimeoutError` at once.
         """
-        found, began = self.begin()
-        return found.result(max(0.0, began + PATIENCE - time.monotonic()))
+        future, began = self.begin()
+        return future.result(max(0.0, began + PATIENCE - time.monotonic()))
 
     def begin(self) -> "tuple[Future[T], float]":
-        """Start a look unless one is under way; return it, and when it began (monotonic seconds).
+        """Start a run unless one is under way; return its future and start (monotonic seconds).
 
-        A call that follows waits for it: several looks that were begun together cost one patience.
+        A following call waits for this run. So several queries that begin together wait for
+        `PATIENCE` seconds only once.
         """
         with self._lock:
             if self._under_way is None or self._under_way.done():
                 self._under_way, self._began = Future(), time.monotonic()
-                # Not an executor's: the end of the process would wait for it.
+                # Not in an executor: the process would wait for it at its end.
                 target, arguments = self._run, (self._under_way,)
                 threading.Thread(
                     target=target, args=arguments, name="imgo-look", daemon=True
                 ).start()
             return self._under_way, self._began
 
-    def _run(self, found: "Future[T]") -> None:
-        use_own_connection()  # the pool may be full, or all of its connections in use
+    def _run(self, future: "Future[T]") -> None:
+        use_own_connection()  # all connections of the pool may be in use
         try:
             result = self._function()
-        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             connection.close()
             try:
                 if isinstance(error, DatabaseError):
                     self._forget_broken()
             finally:
-                found.set_exception(error)  # whatever happens: the next look waits for it
+                future.set_exception(error)  # in every case, because callers wait for it
         else:
             connection.close()
-            found.set_result(result)
+            future.set_result(result)
 
     def _forget_broken(self) -> None:
         """Close the idle connections of the pool that are broken.
 
-        A database that was restarted has cut all of them: they go at once, not with a failure of
-        a push for each.
+        A restarted database has cut all of them. Without this, each would make one push fail.
         """
         pools = getattr(connections[DEFAULT_DB_ALIAS], "_connection_pools", {})
         pool = pools.get(DEFAULT_DB_ALIAS)
-        if pool is not None and not pool.closed:  # one that was never opened is closed too
+        if pool is not None and not pool.closed:  # a pool that was never opened counts as closed
             pool.check()

@@ -1,4 +1,4 @@
-"""Why a key did not get a message, in plain words: from the records, the registry, the workers."""
+"""Explanation why a key did not get a message, from the records, the registry and the workers."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,7 +23,7 @@ from push.status import vitals
 
 
 def of_message(key: str, message_id: int) -> list[str]:
-    """What became of one message for a key; the last sentences are about what hinders it."""
+    """Return sentences about one message's delivery to a key, and about its hindrances at last."""
     message = history.find(message_id)
     if message is None:
         return [
@@ -94,7 +94,7 @@ def _pending(delivery: Delivery, message: Message) -> str:
 
 
 def _hindrances(message: Message) -> Iterator[str]:
-    """What stands in the way between the outbox and the nodes."""
+    """Yield sentences about hindrances between the outbox and the nodes."""
     way = history.fan_out(message)
     if way["state"] == "parked":
         yield f"Its fan-out failed again and again and is parked: {way['error']}"
@@ -109,7 +109,7 @@ def _hindrances(message: Message) -> Iterator[str]:
 
 
 def _connected(key: str) -> tuple[list[Entry], str]:
-    """(its sessions, why they are not known)."""
+    """Return a key's sessions, and the reason why they are not known, "" if they are."""
     registry = get_registry()
     try:
         if not redis_url() and not registry.nodes():
@@ -145,7 +145,7 @@ def _session(entry: Entry) -> str:
 
 
 def session_events(key: str) -> list[str]:
-    """Return what is recorded of the last sessions of a key, one sentence each."""
+    """Return one sentence for each recorded event of a key's last sessions."""
     events = SessionRecord.objects.of(key)
     if not events:
         kept = f"RECORD_KEEP, {conf.RECORD_KEEP} s"
@@ -177,7 +177,7 @@ def _token(key: str) -> Iterator[str]:
 
 
 def of_key(key: str, limit: int) -> list[str]:
-    """How a key stands: its sessions, what is pending, and its last messages, one line each."""
+    """Return lines about a key: its sessions, pending messages, and at most `limit` messages."""
     pending = f"{Pending.objects.unexpired(key).count()} pending message(s)."
     sessions, unknown = _connected(key)
     if unknown:
@@ -200,13 +200,16 @@ def of_key(key: str, limit: int) -> list[str]:
 
 
 def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
-    """The same as data."""
+    """Return the explanation, and the messages' states, as data.
+
+    `message_id`: None for the key's last messages, at most `limit`.
+    """
     if message_id is not None:
         message = history.find(message_id)
-        asked = [] if message is None else [message]
+        messages = [] if message is None else [message]
         lines = of_message(key, message_id)
     else:
-        asked = [message for message, _ in history.latest_of(key, limit)]
+        messages = [message for message, _ in history.latest_of(key, limit)]
         lines = of_key(key, limit)
     return {
         "key": key,
@@ -218,7 +221,7 @@ def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
                 "fan_out": history.fan_out(message),
                 **history.deliveries(message, [key])[0].as_dict(),
             }
-            for message in asked
+            for message in messages
             if key in (message.keys or [])
         ],
     }

@@ -1,11 +1,11 @@
-"""Whether this process is ready: a node is when everything listens, an API process at once."""
+"""Health of this process. A node is ready once all listeners listen, an API process at once."""
 
 from collections.abc import Callable
 from enum import Enum
 
 
 class State(Enum):
-    """Where a process is in its life."""
+    """State of a process, from its start to its end."""
 
     READY = "ok"
     STARTING = "starting"
@@ -18,7 +18,7 @@ _watched: list[Callable[[], list[str]]] = []
 
 
 def current() -> State:
-    """The state of this process."""
+    """Return the state of this process."""
     return _state
 
 
@@ -28,48 +28,48 @@ def _set(state: State) -> None:
 
 
 def starting() -> None:
-    """A node is on its way: not ready until `started`."""
+    """Set the state of a starting node: not ready until `started`."""
     _set(State.STARTING)
 
 
 def started() -> None:
-    """Everything listens."""
+    """Set the state of a node whose listeners listen: ready."""
     _set(State.READY)
 
 
 def draining() -> None:
-    """A node takes no more sessions, and stays: it lives, and is not ready."""
+    """Set the state of a drained node, which accepts no sessions: alive, but not ready."""
     if _state is State.READY:
         _set(State.DRAINING)
 
 
 def undrained() -> None:
-    """A node that was drained takes sessions again."""
+    """Set the state of a node that accepts sessions again after a drain: ready."""
     if _state is State.DRAINING:
         _set(State.READY)
 
 
 def stopping() -> None:
-    """A node is on its way out."""
+    """Set the state of a node that ends: neither alive nor ready."""
     _set(State.STOPPING)
 
 
 def is_alive() -> bool:
-    """Return whether the process serves: what a restart could mend is not the case."""
+    """Return whether the process serves, so that a restart is not needed."""
     return _state in {State.READY, State.DRAINING}
 
 
 def watch(failing: Callable[[], list[str]]) -> None:
-    """Have readiness call `failing()` for tasks of this process that go on failing."""
+    """Register a function that returns the names of this process's repeatedly failing tasks."""
     _watched.append(failing)
 
 
 def forget(failing: Callable[[], list[str]]) -> None:
-    """Undo `watch`."""
+    """Remove a function registered by `watch`."""
     if failing in _watched:
         _watched.remove(failing)
 
 
 def failing() -> list[str]:
-    """Return the names of the tasks of this process that go on failing."""
+    """Return the names of this process's tasks that fail repeatedly."""
     return [name for one in _watched for name in one()]

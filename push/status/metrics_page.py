@@ -1,4 +1,4 @@
-"""Text of `/metrics`, with the metrics that are read from the sessions brought up to date."""
+"""Text of `/metrics`, with the sessions' metrics brought up to date."""
 
 from push.metrics import exposition
 from push.session.session_metrics import node

@@ -1,6 +1,6 @@
-"""Readiness: do what a login and a push need, on a thread and connections of its own.
+"""Readiness checks: they do what a login and a push need, on their own thread and connections.
 
-Each look ends in bounded time. A text other than `ok` says what is wrong in our own words.
+Each check ends in bounded time. A text other than `ok` is imgo's description of the fault.
 """
 
 import secrets
@@ -16,20 +16,20 @@ from push.bus.service_faults import of_redis
 from push.models import Dedupe, Duty
 from push.registry.base import Registry
 
-WRITE_TIMEOUT = 2.5  # seconds for the write that readiness tries, below a look's patience
+WRITE_TIMEOUT = 2.5  # seconds for the test write, below `bounded_query.PATIENCE`
 BROKER_TIMEOUT = 2  # seconds to connect to the broker
-# What a push writes and a login reads, by the lock that this takes. Taking it costs next to
-# nothing, and shows whether somebody, such as a migration, keeps them waiting.
+# The tables that a push writes and a login reads, by the lock that this takes. Locking is cheap. It
+# shows whether another transaction, such as a migration, blocks them.
 LOCKS = {"ROW EXCLUSIVE": (Message, Pending, Outbox, Dedupe), "ACCESS SHARE": (Token, ApiKey)}
 
 
 def try_database() -> None:
-    """Write a row and take it back; lock what is used. Raises what the database raises."""
+    """Lock the used tables, write a row and roll back. Raises what the database raises."""
     with transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                cursor.execute(_prelude())  # one round trip: the way may be long
-        # A name of its own: two processes at once must not wait for each other.
+                cursor.execute(_prelude())  # one round trip: the latency may be high
+        # A unique name, so that two processes do not wait for each other.
         Duty.objects.create(name=f"readiness {secrets.token_hex(8)}", until=Now())
         transaction.set_rollback(True)
 

@@ -1,8 +1,8 @@
-"""What the dashboard shows: one small picture of the whole installation, and its last minutes.
+"""Snapshot of the whole installation for the dashboard, and samples of its last minutes.
 
-`pushes` is the highest id that the database has given, `deliveries` the sum of what the nodes say
-that they have written: whoever has two pictures has the rate between them, and asking for them
-costs the same however much there is.
+`pushes` is the highest message id of the database. `deliveries` is the sum of the writes that the
+nodes have reported. So the rate is the difference between two snapshots, and the cost of a snapshot
+does not depend on the number of messages.
 """
 
 import json
@@ -33,62 +33,65 @@ from push.registry.select import get_registry
 from push.status import vitals
 from push.wire import Op
 
-EVERY = 2.0  # seconds between two pictures that are sent to the dashboards
+EVERY = 2.0  # seconds between two snapshots that are sent to the dashboards
 SAMPLE_EVERY = 10.0  # seconds between two samples of the last minutes
 SAMPLES_KEPT = 60  # ten minutes of them
-SAMPLES = "samples"  # the duty that keeps them
+SAMPLES = "samples"  # the duty whose row stores them
 
 NODES_SHOWN = 50
 PROCESSES_SHOWN = 50
 ROOMS_SHOWN = 10
 PUSHES_SHOWN = 10
-LATENCIES = 500  # of the last events
-LATENCY_AGE = 60.0  # seconds; what was delivered before says nothing about now
-LIVE_MAX = 10.0  # seconds; what took longer has waited for its key to come back
-ROOMS_SHARE = 20  # counting all rooms may take a twentieth of the time
+LATENCIES = 500  # latest events that the latency is computed from
+LATENCY_AGE = 60.0  # seconds; earlier deliveries do not show the present latency
+LIVE_MAX = 10.0  # seconds; messages that took longer have waited for their key to reconnect
+ROOMS_SHARE = 20  # counting all rooms may take 1/ROOMS_SHARE of the time
 
 Section = dict[str, Any]
 
 
 class _Rooms:
-    """The fullest rooms, counted anew as often as that is cheap."""
+    """Cache of the fullest rooms, renewed as often as its cost allows."""
 
     def __init__(self) -> None:
-        self._found: Section = {}
+        self._section: Section = {}
         self._next = 0.0  # monotonic seconds
 
     def get(self) -> Section:
-        """How many rooms there are, and the fullest. Raises `Unavailable`."""
+        """Return the number of rooms, and the fullest. Raises `Unavailable`."""
         begin = time.monotonic()
-        if begin >= self._next or not self._found:
-            found, watching = fullest_rooms(ROOMS_SHOWN)
-            self._found = {
+        if begin >= self._next or not self._section:
+            rooms, watching = fullest_rooms(ROOMS_SHOWN)
+            self._section = {
                 "watching": watching,
-                "count": found.count,
-                "count_is_estimate": found.is_estimate,
-                "top": [{"room": room, "sessions": count} for room, count in found.rows],
+                "count": rooms.count,
+                "count_is_estimate": rooms.is_estimate,
+                "top": [{"room": room, "sessions": count} for room, count in rooms.rows],
             }
             end = time.monotonic()
             self._next = end + (end - begin) * ROOMS_SHARE
-        return self._found
+        return self._section
 
 
 _rooms = _Rooms()
 
 
 def fullest_rooms(limit: int) -> tuple[FullestRooms, int]:
-    """The fullest rooms but for the dashboard's own; and how many are in that one.
+    """Return the fullest rooms except the dashboard's, and the number of sessions in that one.
 
     Raises `Unavailable`.
     """
-    found = get_registry().fullest_rooms(limit + 1)
+    fullest = get_registry().fullest_rooms(limit + 1)
     watching, _ = get_registry().peek(DASHBOARD_ROOM, 0)
-    rows = [row for row in found.rows if row[0] != DASHBOARD_ROOM][:limit]
-    return FullestRooms(found.count - bool(watching), found.is_estimate, rows), watching
+    rows = [row for row in fullest.rows if row[0] != DASHBOARD_ROOM][:limit]
+    return FullestRooms(fullest.count - bool(watching), fullest.is_estimate, rows), watching
 
 
 def of_registry() -> Section:
-    """Sessions, nodes and rooms. Raises `Unavailable`."""
+    """Return the part from the registry: sessions, nodes, rooms and processes.
+
+    Raises `Unavailable`.
+    """
     nodes = get_registry().nodes()
     return {
         "sessions": sum(node.sessions for node in nodes),
@@ -107,14 +110,14 @@ def of_registry() -> Section:
 
 
 def of_processes() -> Section:
-    """Return API processes and workers, and what all processes have counted.
+    """Return API processes and workers, and the sums of all processes' counters.
 
     Raises `Unavailable`.
     """
-    found = get_registry().processes()
-    others = [one for one in found if one.kind != "node"]
+    processes = get_registry().processes()
+    others = [one for one in processes if one.kind != "node"]
     return {
-        "tally": _sum_tallies(found),
+        "tally": _sum_tallies(processes),
         "processes": {
             "count": len(others),
             "rows": [
@@ -132,7 +135,10 @@ def _sum_tallies(processes: list[ProcessEntry]) -> dict[str, int]:
 
 
 def of_database() -> Section:
-    """Counters, what waits, how long deliveries took, the last pushes. Raises `DatabaseError`."""
+    """Return the part from the database: counters, backlogs, latency and the last pushes.
+
+    Raises `DatabaseError`.
+    """
     waiting = vitals.outbox()
     pending = estimated_count(Pending)
     balance = Duty.objects.filter(name="balance").values_list("result", flat=True).first()
@@ -148,7 +154,7 @@ def of_database() -> Section:
 
 
 def _partitions() -> Section:
-    """Return how many seconds ago a worker answered for each partition, and who is deaf."""
+    """Return the seconds since a worker took each partition's canary, and the deaf partitions."""
     if not has_workers():
         return {"deaf": [], "silence": {}}
     limit = vitals.DEAF_AFTER * conf.CANARY_INTERVAL
@@ -160,7 +166,10 @@ def _partitions() -> Section:
 
 
 def counters() -> Section:
-    """How many pushes, and how long the last deliveries took. Raises `DatabaseError`."""
+    """Return the number of pushes, and the latency of the last deliveries.
+
+    Raises `DatabaseError`.
+    """
     return {
         "pushes": Message.objects.aggregate(last=Max("pk"))["last"] or 0,
         "latency": _latency(),
@@ -168,7 +177,7 @@ def counters() -> Section:
 
 
 def _latency() -> Section:
-    """Milliseconds from acceptance to the session's kernel, of the last minute's deliveries."""
+    """Return milliseconds from acceptance to the session's kernel, for the last minute."""
     last = Event.objects.aggregate(last=Max("pk"))["last"] or 0
     kinds = (Event.Kind.SENT, Event.Kind.RECEIVED)
     rows = Event.objects.filter(pk__gt=last - LATENCIES, kind__in=kinds)
@@ -207,32 +216,35 @@ def latest_pushes(limit: int) -> list[Section]:
 
 
 def assemble(*parts: Callable[[], Section]) -> Section:
-    """A picture of these parts; what cannot be known is left out, and `problems` says why."""
-    found: Section = {"mark": mark(), "at": time.time(), "problems": []}
+    """Return a snapshot of these parts, without parts of unavailable services.
+
+    `problems` has a sentence for each part that is missing.
+    """
+    result: Section = {"mark": mark(), "at": time.time(), "problems": []}
     for part in parts:
         try:
-            found |= part()
+            result |= part()
         except DatabaseError:
-            found["problems"].append("The database cannot be reached.")
+            result["problems"].append("The database cannot be reached.")
         except Unavailable:
-            found["problems"].append(
+            result["problems"].append(
                 "Redis cannot be reached: sessions, rooms and nodes are not known."
             )
-    return found
+    return result
 
 
 def take() -> Section:
-    """The whole picture, from any process. Never raises for what is away."""
+    """Return the whole snapshot, in any process. Never raises for an unavailable service."""
     return assemble(of_registry, of_database)
 
 
 def mark() -> str:
-    """What only a picture of ours has: a push to everyone reaches the dashboards too."""
+    """Return a mark by which dashboards know snapshots; pushes to everyone reach them, too."""
     return salted_hmac("imgo.dashboard", "snapshot").hexdigest()[:32]
 
 
 def envelope(picture: Section) -> Envelope:
-    """The picture on its way to the dashboards."""
+    """Return the envelope that carries a snapshot to the dashboards."""
     body = json.dumps(picture, separators=(",", ":")).encode()
     return Envelope(
         type=MESSAGE, group=room_group(DASHBOARD_ROOM), id=0, op=int(Op.MESSAGE), body=body,
@@ -241,20 +253,20 @@ def envelope(picture: Section) -> Envelope:
 
 
 def history() -> list[Section]:
-    """The samples of the last minutes, oldest first. Raises `DatabaseError`."""
+    """Return the samples of the last minutes, oldest first. Raises `DatabaseError`."""
     kept = Duty.objects.filter(name=SAMPLES).values_list("result", flat=True).first() or []
     oldest = time.time() - SAMPLE_EVERY * SAMPLES_KEPT
     return [sample for sample in kept if sample["at"] > oldest]
 
 
 def add_sample(found: Section) -> None:
-    """Keep a sample, with what `totals` found. Raises `DatabaseError`."""
+    """Store a sample. `found`: the result of `totals`. Raises `DatabaseError`."""
     sample = {"at": time.time(), **found, **counters()}
     Duty.objects.filter(name=SAMPLES).update(result=[*history(), sample][-SAMPLES_KEPT:])
 
 
 def totals() -> Section:
-    """Return sessions, deliveries and tallies of all; None for each if the registry is away."""
+    """Return the sums of all nodes and processes; None for each if the registry is unavailable."""
     try:
         nodes = get_registry().nodes()
         processes = get_registry().processes()

@@ -1,4 +1,4 @@
-"""Whether the parts do their work: the database, the layer, the workers, the outbox."""
+"""State of imgo's parts: the database, the layer, the workers and the outbox."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,26 +21,26 @@ from push.status import health, readiness
 from push.status.bounded_query import BoundedQuery
 
 DEAF_AFTER = 3  # canary intervals
-COUNTED_MAX = 10_000  # pending rows that are counted, some milliseconds; more are estimated
+COUNTED_MAX = 10_000  # pending rows that are counted, in some milliseconds; more are estimated
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """The outbox: messages not fanned out yet, the oldest's age in seconds, and those parked."""
+    """Messages that wait in the outbox."""
 
-    count: int
-    oldest: float
+    count: int  # not fanned out yet, without parked ones
+    oldest: float  # age of the oldest, seconds
     parked: int
 
 
 def deaf_workers() -> list[int]:
-    """The partitions from whose queues nobody has taken a canary for too long."""
+    """Return the partitions from whose queues no worker has taken a canary for too long."""
     limit = DEAF_AFTER * conf.CANARY_INTERVAL
     return [n for n, seconds in Canary.objects.silence(limit).items() if seconds > limit]
 
 
 def outbox() -> Waiting:
-    """Return how much waits to be fanned out: exact numbers up to 10,000, estimates above."""
+    """Return the state of the outbox: exact numbers up to `EXACT_MAX`, estimates above."""
     count = bounded_count(Outbox.objects.filter(parked_at=None).order_by("partition", "message"))
     if count > EXACT_MAX:
         count = max(count, estimated_count(Outbox))
@@ -50,12 +50,12 @@ def outbox() -> Waiting:
 
 
 def pending() -> int:
-    """How many deliveries are pending: never a count of a large table."""
+    """Return the number of pending deliveries; above `COUNTED_MAX` an estimate, on Postgres."""
     count: int = Pending.objects.order_by()[: COUNTED_MAX + 1].count()
     if count > COUNTED_MAX and connection.vendor == "postgresql":
         table = Pending._meta.db_table
         with connection.cursor() as cursor:
-            # What the statistics say that was inserted and not deleted again.
+            # Rows inserted and not deleted, by Postgres's statistics.
             cursor.execute(
                 "SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = %s::regclass", [table]
             )
@@ -65,15 +65,15 @@ def pending() -> int:
 
 
 def report() -> tuple[bool, dict[str, Any]]:
-    """Return whether this process can do its job, and what was found, for `/readyz`.
+    """Return whether this process is ready, and the results of all checks, for `/readyz`.
 
-    It does what a login and a push need, within a look's patience. Deaf workers and a broker that
-    is unavailable do not make it unready: nodes send what is overdue, only later.
+    The checks do what a login and a push need, within `bounded_query.PATIENCE`. Deaf workers and an
+    unavailable broker do not make a process unready: nodes send overdue messages, only later.
     """
     checks: dict[str, Any] = {"process": health.current().value}
     is_ready = health.current() is health.State.READY
-    for look in (_query_database, _query_layer, _query_broker):
-        look.begin()
+    for query in (_query_database, _query_layer, _query_broker):
+        query.begin()
     try:
         checks |= _query_database()
     except DatabaseError as error:
@@ -93,17 +93,17 @@ def report() -> tuple[bool, dict[str, Any]]:
 
 
 def _slower_parts() -> dict[str, str]:
-    """Return what makes this process slower than it should be; nothing is named that is well."""
-    found = {}
+    """Return the faults that slow this process down without making it unready."""
+    faults = {}
     try:
         broker = _query_broker()
     except TimeoutError:
         broker = "does not answer"
     if broker != "ok":
-        found["broker"] = broker
+        faults["broker"] = broker
     if failing := health.failing():
-        found["tasks"] = f"failing: {', '.join(failing)}"
-    return found
+        faults["tasks"] = f"failing: {', '.join(failing)}"
+    return faults
 
 
 def _database_checks() -> dict[str, str]:
@@ -134,7 +134,7 @@ _query_broker = BoundedQuery(readiness.try_broker)
 
 
 def refresh_metrics() -> None:
-    """Bring the gauges that are about the whole installation up to date. Never raises."""
+    """Update the gauges of the whole installation. Never raises."""
     try:
         _refresh()
         metrics.DATABASE_UP.set(1)
