@@ -1,7 +1,7 @@
-"""Fan-out: from a partition's outbox through the channel layer, in order of id.
+"""Fan-out: sends a partition's outbox through the channel layer, in order of id.
 
-Whoever has noticed that there is something to do drains the partition: a worker that was woken by
-a task, or a node's sweep. Only one does at a time.
+A worker drains the partition after a task has woken it, or a node does in a sweep. Only one process
+drains a partition at a time.
 """
 
 import logging
@@ -24,16 +24,19 @@ from push.registry.select import get_registry
 logger = logging.getLogger(__name__)
 
 PAGE = 200  # messages read at a time
-ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be on its way to a key that is online
+ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be pending for a key that is online
 PUBLISH_MAX = 5_000  # envelopes handed to the layer at a time
-SPREAD_MAX = 3_600.0  # seconds: who waits longer for a message to everyone waits in vain
+SPREAD_MAX = 3_600.0  # seconds; a message to everyone that arrives later is of no use
 
 
 def drain(partition: int, *, wait: bool = True) -> int:
-    """Send all that a partition's outbox holds; returns how many messages that were.
+    """Send all messages of a partition's outbox; return the number of messages sent.
 
-    Raises `Busy` when somebody else is at it (with `wait`, for long), `Unavailable` when the
-    layer is away, and what the database raises; what was not sent stays in the outbox.
+    `wait`: wait some time for another process that drains the partition.
+
+    Messages that were not sent stay in the outbox.
+    Raises `Busy` if another process drains the partition; `Unavailable` if the layer is
+    unavailable; and what the database raises.
     """
     count = after = 0
     stored: set[str] = set()
@@ -46,13 +49,13 @@ def drain(partition: int, *, wait: bool = True) -> int:
                 stored.update(_keys_of(row))
         if len(rows) < PAGE:
             break
-        after = rows[-1].message_id  # what could not be sent stays behind
+        after = rows[-1].message_id  # skips messages of this page that could not be sent
     trim(stored)
     return count
 
 
 def _send(rows: Sequence[Outbox]) -> int:
-    """Send what is not too late; returns how many messages were sent."""
+    """Send the rows that have not expired, and drop the others; return how many were sent."""
     count, read_at = 0, time.monotonic()
     done: list[Outbox] = []
     batch: list[Envelope] = []
@@ -71,9 +74,14 @@ def _send(rows: Sequence[Outbox]) -> int:
 
 
 def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: float) -> int:
-    """Publish; if that fails because of one message, the others must not suffer for it.
+    """Publish rows and delete them; if that fails, publish each row by itself.
 
-    `read_at`: when the rows were read, monotonic seconds. Returns how many messages were sent.
+    So one bad message does not block the others. Its failure is recorded, and after some failures
+    it is parked. Return the number of messages sent.
+
+    `read_at`: when the rows were read, monotonic seconds.
+
+    Raises `Unavailable` if the layer is unavailable.
     """
     try:
         publish(envelopes)
@@ -81,11 +89,11 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
         raise
     except Exception as error:
         if len(rows) > 1:
-            alone = [(row, [] if row.is_late else envelopes_of(row)) for row in rows]
-            return sum(_publish_or_isolate([row], its, read_at) for row, its in alone)
+            single = [(row, [] if row.is_late else envelopes_of(row)) for row in rows]
+            return sum(_publish_or_isolate([row], its, read_at) for row, its in single)
         about = {"push_id": str(rows[0].message_id)}
-        if asked := request_of(rows[0].origin):
-            about["request_id"] = asked
+        if request := request_of(rows[0].origin):
+            about["request_id"] = request
         logger.exception("message %d cannot be fanned out", rows[0].message_id, extra=about)
         if outbox_queue.record_failure(rows[0], error):
             metrics.DROPS.labels("parked").inc()
@@ -104,7 +112,7 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
 
 
 def envelopes_of(row: Outbox) -> list[Envelope]:
-    """Return `_envelopes_of` a row, with the drain that they belong to."""
+    """Return the envelopes of a row, marked with its drain; see `superseded_drains`."""
     envelopes = _envelopes_of(row)
     if row.generation:
         for envelope in envelopes:
@@ -113,10 +121,10 @@ def envelopes_of(row: Outbox) -> list[Envelope]:
 
 
 def _envelopes_of(row: Outbox) -> list[Envelope]:
-    """One envelope for each group of this partition that the message goes to.
+    """Return one envelope for each group of this partition that the message goes to.
 
-    All keys of it, those too that have acknowledged it already: one device may have been
-    replayed it before this runs, and the others have it to come.
+    Keys that have acknowledged the message are included. One device of a key may have got it from a
+    replay before this fan-out, and the other devices still need it.
     """
     message = row.message
     trace = tracing.traceparent(row.span) if row.span is not None else ""
@@ -135,11 +143,14 @@ def _envelopes_of(row: Outbox) -> list[Envelope]:
 
 
 def _spread(speed: int) -> float:
-    """The seconds in which every node writes to all it has, so that `speed` a second have it."""
+    """Return the seconds over which each node must spread a message to everyone.
+
+    `speed`: sessions to reach per second, on all nodes together.
+    """
     try:
         sessions = sum(node.sessions for node in get_registry().nodes())
     except Unavailable:
-        return 0.0  # late is better than never: a push to everyone is not stored
+        return 0.0  # send it at once: a push to everyone is not stored, so it would be lost
     return min(SPREAD_MAX, sessions / speed)
 
 
@@ -151,10 +162,10 @@ def _keys_of(row: Outbox) -> list[str]:
 
 
 def trim(keys: set[str]) -> None:
-    """Drop the oldest of what is pending for those keys that have more than `OFFLINE_MAX`.
+    """Drop the oldest pending messages of keys that have more than `OFFLINE_MAX`.
 
-    What is on its way to sessions that are there does not count at once: a burst is pending for
-    the moment that its acknowledgements take.
+    For connected keys the limit is ten times higher: during a burst, messages stay pending until
+    their acknowledgements arrive.
     """
     for key, count in settlement.crowded_keys(keys, conf.OFFLINE_MAX).items():
         limit = conf.OFFLINE_MAX

@@ -1,4 +1,4 @@
-"""Nodes that have run, dedupe ids, what one node does for all, and canaries of the workers."""
+"""Models: nodes, dedupe ids, the cluster's jobs (duties), and canaries of the workers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
@@ -17,10 +17,13 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NodeManager(models.Manager["Node"]):
-    """Announces nodes."""
+    """Manager that announces nodes."""
 
     def announce(self, name: str) -> "Node":
-        """Note that the node of this name is alive now; its row keeps its number for good."""
+        """Record that the node of this name is alive now, and return its row.
+
+        The row, and so the node's number, is kept for good.
+        """
         row, _ = self.update_or_create(name=name, defaults={"last_seen": Now()})
         row.refresh_from_db(fields=["last_seen"])
         return row
@@ -36,7 +39,7 @@ class Node(models.Model):
     objects: ClassVar[NodeManager] = NodeManager()
 
     class Meta:
-        # What the dashboard asks for. Revoking a token is `accounts.delete_token`.
+        # For the dashboard. Its permission to revoke tokens is `accounts.delete_token`.
         permissions: ClassVar = [
             ("view_dashboard", "Can look at the dashboard"),
             ("push_message", "Can push messages in the dashboard"),
@@ -49,12 +52,12 @@ class Node(models.Model):
 
 
 class DedupeManager(models.Manager["Dedupe"]):
-    """Finds and remembers dedupe ids."""
+    """Manager that finds dedupe ids and deletes old ones."""
 
     def known(self, by: str, dedupe_ids: list[str]) -> dict[str, int]:
-        """The message ids of those dedupe ids that this caller used within the window.
+        """Return dedupe id → message id for those that this caller used within the window.
 
-        Older ones are deleted, so that they can be used again.
+        Delete older ones, so that they can be used again.
         """
         if not dedupe_ids:
             return {}
@@ -64,7 +67,7 @@ class DedupeManager(models.Manager["Dedupe"]):
         return dict(rows.values_list("dedupe_id", "message_id"))
 
     def forget(self) -> int:
-        """Delete one batch of what is older than the window; returns how many."""
+        """Delete one batch of rows that are older than the window; return the number of rows."""
         due = self.overdue().order_by("created_at")
         ids = list(due.values_list("pk", flat=True)[:FORGET_BATCH])
         return self.filter(pk__in=ids).delete()[0] if ids else 0
@@ -75,7 +78,7 @@ class DedupeManager(models.Manager["Dedupe"]):
 
 
 class Dedupe(models.Model):
-    """A dedupe id that a caller has used, and the message that it stands for."""
+    """A dedupe id that a caller has used, and the message of that push."""
 
     by = models.CharField(max_length=100)
     dedupe_id = models.CharField(max_length=255)
@@ -94,21 +97,21 @@ class Dedupe(models.Model):
 
 
 class DutyManager(models.Manager["Duty"]):
-    """Sees to it that of all nodes one does what is to be done once."""
+    """Manager that lets one node at a time run a job of the cluster."""
 
     def claim(self, name: str, seconds: float) -> bool:
-        """Whether it is this caller who does it now; for `seconds` nobody else will."""
+        """Return whether the caller must run the job now; other claims then fail for `seconds`."""
         self.bulk_create([Duty(name=name, until=EPOCH)], ignore_conflicts=True)
         now_on = self.filter(name=name, until__lte=Now())
         return now_on.update(until=Now() + timedelta(seconds=seconds)) == 1
 
 
 class Duty(models.Model):
-    """Something that one node does for all, and until when it has been done."""
+    """A job of the cluster, and the time until which it is claimed."""
 
     name = models.CharField(max_length=40, primary_key=True)
     until = models.DateTimeField()
-    result = models.JSONField(null=True)  # what it found, for those that tell
+    result = models.JSONField(null=True)  # for jobs that have one
 
     objects: ClassVar[DutyManager] = DutyManager()
 
@@ -120,10 +123,14 @@ class Duty(models.Model):
 
 
 class CanaryManager(models.Manager["Canary"]):
-    """Asks the workers for a sign of life, and says who gives none."""
+    """Manager that records canaries, and reports how long each worker has been silent."""
 
     def due(self, partitions: int, interval: float) -> list[int]:
-        """The partitions that a canary is to be sent to now; they are taken as sent."""
+        """Return the partitions whose canary is due, and record these canaries as sent.
+
+        `partitions`: number of partitions.
+        `interval`: seconds between two canaries of a partition.
+        """
         rows = [Canary(partition=n, sent_at=EPOCH) for n in range(partitions)]
         self.bulk_create(rows, ignore_conflicts=True)
         self.filter(partition__gte=partitions).delete()
@@ -136,14 +143,14 @@ class CanaryManager(models.Manager["Canary"]):
         return due
 
     def heard(self, partition: int) -> None:
-        """Somebody took a canary from this partition's queue."""
+        """Record that a worker took a canary from this partition's queue."""
         self.filter(partition=partition).update(heard_at=Now())
 
     def silence(self, asked_within: float) -> dict[int, float]:
-        """For each partition: seconds since a worker was last heard of.
+        """Return partition → seconds since a worker last took a canary.
 
-        While all is well that is the interval at most; it grows when nobody takes tasks. Those
-        that nobody has been asked about for `asked_within` seconds are left out.
+        In normal operation that is at most the interval of canaries. It grows while no worker takes
+        tasks. Partitions without a canary sent in the last `asked_within` seconds are left out.
         """
         limit = timedelta(seconds=asked_within)
         rows = self.annotate(now=Now()).filter(sent_at__gt=Now() - limit)
@@ -154,7 +161,7 @@ class CanaryManager(models.Manager["Canary"]):
 
 
 class Canary(models.Model):
-    """When a sign of life was asked for in one partition's queue, and when it came."""
+    """When a canary was last sent to one partition's queue, and when one was last taken from it."""
 
     partition = models.IntegerField(primary_key=True)
     first_at = models.DateTimeField(db_default=Now())

@@ -1,4 +1,4 @@
-"""The Celery tasks of pushing, which carry no messages: they wake whoever can send them."""
+"""Celery tasks of pushing. They carry no messages; they wake a worker that reads the outbox."""
 
 import logging
 from typing import Any
@@ -18,43 +18,43 @@ from push.models import Canary
 
 logger = logging.getLogger(__name__)
 
-REQUEST_HEADER = "imgo_request_id"  # of a task: the first of the requests that asked for it
-PARTITION_MAX = 2**31 - 1  # the width of its column
+REQUEST_HEADER = "imgo_request_id"  # header of a task: the first request that caused it
+PARTITION_MAX = 2**31 - 1  # the limit of the column's type
 
 
 def queue_of(partition: int) -> str:
-    """The name of a partition's queue."""
+    """Return the name of a partition's queue."""
     return f"imgo.push.{partition}"
 
 
 @worker_init.connect
 def end_in_time(sender: Any, **_: Any) -> None:
-    """Have a worker of ours end within the time of `Shutdown`, whatever its task waits for.
+    """Limit the shutdown of a worker to the time of `Shutdown`, even if its task is blocked.
 
-    A worker of the project's own application ends as the project wants.
+    Workers of the project's own Celery application are not changed.
     """
     if sender.app is app:
         worker_shutting_down.connect(_begin_shutdown)
 
 
 def _begin_shutdown(**_: Any) -> None:
-    # Its supervisor needs some time of its own after it.
+    # The margin is for the supervisor, which ends after its workers.
     Shutdown("the worker").begin("it was told to", margin=5.0)
 
 
-# Not shared: it would be a task of the project's application too.
+# Not shared: a shared task would also be a task of the project's application.
 @app.task(shared=False, name="push.fan_out")
 def fan_out(partition: int) -> None:
-    """Send what a partition's outbox holds. Raises `ValueError` for what is no partition.
+    """Send all messages of a partition's outbox. Raises `ValueError` for an invalid partition.
 
-    What cannot be sent now is left to the next wake, or to a node's sweep. Celery's own retries
-    are of no use here: they need the broker, which is away when the layer is.
+    Messages that cannot be sent now are sent after the next wake-up, or by a node's sweep. Celery's
+    retries would not help: they need the broker, which is unavailable when the layer is.
     """
-    number = int(partition)  # whatever the broker brings
+    number = int(partition)  # the broker may deliver any value
     if not 0 <= number <= PARTITION_MAX:
         raise ValueError(f"{partition!r} is not a partition")
-    asked = request_id() or getattr(fan_out.request, REQUEST_HEADER, None) or ""
-    with logs.within(sane_request_id(asked) if asked else ""):
+    request = request_id() or getattr(fan_out.request, REQUEST_HEADER, None) or ""
+    with logs.within(sane_request_id(request) if request else ""):
         _drain_or_leave(number)
 
 
@@ -63,7 +63,7 @@ def _drain_or_leave(partition: int) -> None:
         try:
             drain(partition)
         except (Unavailable, DatabaseError, Busy) as error:
-            # The first time it may be a connection that was closed while nobody looked.
+            # The first failure may be a connection that was closed while it was idle.
             if is_last:
                 logger.warning("partition %d is left to a node's sweep: %s", partition, error)
         else:
@@ -72,7 +72,7 @@ def _drain_or_leave(partition: int) -> None:
 
 @app.task(shared=False, name="push.canary")
 def canary(partition: int) -> None:
-    """Say that somebody takes tasks from this partition's queue."""
+    """Record that a worker takes tasks from this partition's queue."""
     try:
         Canary.objects.heard(partition)
     except DatabaseError as error:

@@ -1,4 +1,4 @@
-"""Daphne server with a raw-TCP listener besides its HTTP and WebSocket listeners.
+"""Daphne server with a raw-TCP listener beside its HTTP and WebSocket listeners.
 
 All run on one event loop. Daphne serves HTTP. imgo itself serves the sockets of sessions: those of
 raw TCP from the start, those of WebSockets from the upgrade request on (see `upgrade.py`). This
