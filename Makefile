@@ -53,6 +53,12 @@ test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to py
 	$(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH. Get one" \
 		"(Debian: apt-get install chromium), or name one: make test CHROMIUM=/path/to/it")
 
+# What needs another process has a directory of its own, or the mark `services`.
+.PHONY: test-unit
+test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or browser: a minute at most
+	TESTS_UNIT=1 $(PY) -m pytest -q -n 2 --ignore=tests/e2e --ignore=tests/browser --ignore=tests/examples \
+		--ignore=tests/hosts --ignore=tests/clients --ignore=tests/chaos $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django's checks
 	$(PY) -m ruff format --check --quiet

@@ -28,6 +28,11 @@ from push.status import health
 from push.tasks import queue_of
 from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
 
+# Those that start a service, or use one.
+SERVICE_FIXTURES = frozenset(
+    {"db", "django_db_setup", "listen", "redis_client", "transactional_db"}
+)
+
 # How long an example takes says how busy the machine is.
 hypothesis.register_profile("imgo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.load_profile("imgo")
@@ -35,9 +40,24 @@ hypothesis.load_profile("imgo")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_database: runs on SQLite too, see test_sqlite.py")
+    config.addinivalue_line("markers", "services: needs Postgres, Redis or another process")
     emptying.install()
     # Here, before xdist starts its processes: they inherit it.
     os.environ.setdefault(CHAOS_SEED, str(secrets.randbelow(10**6)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not os.environ.get("TESTS_UNIT"):
+        return
+    left_out = [item for item in items if needs_services(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not needs_services(item)]
+
+
+def needs_services(item: pytest.Item) -> bool:
+    """Return whether a test needs Postgres, Redis or another process."""
+    marks = any(item.get_closest_marker(name) for name in ("django_db", "services"))
+    return marks or not SERVICE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_sessionstart() -> None:

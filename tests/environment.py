@@ -1,7 +1,8 @@
 """A pytest plugin that is loaded first: gives the tests their Postgres and Redis.
 
 Django reads its settings from the environment as soon as pytest-django is loaded, so the servers
-must run before that. `pyproject.toml` names this module with `-p`.
+must run before that. `pyproject.toml` names this module with `-p`. With `TESTS_UNIT=1`
+(`make test-unit`) nothing is started, and tests that need a service are left out.
 """
 
 import atexit
@@ -11,7 +12,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-from tests.services import start_services
+from tests.services import Services, start_services
 
 SECRET_KEY = "a secret key for tests only, of a proper length, as the checks like them"
 
@@ -25,7 +26,8 @@ is_own = not {"DATABASE_URL", "REDIS_URL"} & os.environ.keys()
 
 home = Path(tempfile.mkdtemp(prefix="imgo-tests-"))
 atexit.register(shutil.rmtree, home, ignore_errors=True)
-services = start_services(home)
+is_unit = bool(os.environ.get("TESTS_UNIT"))
+services = Services("", "") if is_unit else start_services(home)
 
 os.environ.update(
     DATABASE_URL=services.database_url,

@@ -8,6 +8,8 @@ import pytest
 from benchmarks import servers
 from benchmarks.processes import StartError
 
+pytestmark = pytest.mark.services
+
 
 class Stack(servers.Stack):
     """A stack on the tests' Postgres; `cpu`: what its Postgres has used, reading by reading."""

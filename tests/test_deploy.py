@@ -17,6 +17,8 @@ from pre_commit.clientlib import load_config
 
 from imgo_site.conf import ImgoSettings, known_names
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))

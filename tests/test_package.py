@@ -11,6 +11,8 @@ import pytest
 
 from tests.test_requirements import named, normal
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgo_site", "accounts", "offline", "push")
 FILES = ("pyproject.toml", "setup.py", "requirements.in", "README.md", "LICENSE")

@@ -150,6 +150,7 @@ def wrapper() -> Iterator[Any]:
     found._connection_pools.pop("private", None)
 
 
+@pytest.mark.services
 def test_django_keeps_pools_by_alias_for_all_wrappers(wrapper):
     assert wrapper.pool is wrapper._connection_pools["private"]
     assert DatabaseWrapper._connection_pools["private"] is wrapper.pool
@@ -157,6 +158,7 @@ def test_django_keeps_pools_by_alias_for_all_wrappers(wrapper):
     assert "private" not in wrapper._connection_pools
 
 
+@pytest.mark.services
 def test_django_configures_a_connection_of_a_pool(wrapper):
     with psycopg.connect(**wrapper.get_connection_params()) as raw:
         raw.execute("SET TIMEZONE = 'Asia/Tokyo'")
@@ -189,6 +191,7 @@ def test_rest_framework_asks_one_method_who_a_caller_without_credentials_is():
 # psycopg
 
 
+@pytest.mark.services
 def test_psycopg_wait_raises_wait_timeout():
     class Short(psycopg.Connection[Any]):
         limit: float | None = None
@@ -203,6 +206,7 @@ def test_psycopg_wait_raises_wait_timeout():
         raw.close()
 
 
+@pytest.mark.services
 def test_psycopg_pool_names_itself_in_its_connections():
     with (
         ConnectionPool(min_size=1, open=True, kwargs=connection.get_connection_params()) as pool,

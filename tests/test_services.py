@@ -17,6 +17,8 @@ import redis
 from tests import services
 from tests.services import Postgres, Redis, ServiceError
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(__file__).resolve().parent.parent
 GONE_TIMEOUT = 20.0  # seconds for a server to notice that its parent died
 

@@ -11,6 +11,8 @@ import pytest
 from tests import wait_until
 from tests.silence import FROM_SERVICE, Proxy
 
+pytestmark = pytest.mark.services
+
 
 @contextlib.contextmanager
 def echo_service() -> Iterator[int]:

@@ -16,6 +16,8 @@ from imgo_site.middleware import RequestMiddleware, _hide_secrets
 from push.api import v1
 from push.status import health
 
+pytestmark = pytest.mark.services
+
 SECRET = "a-secret-that-must-stay-one"
 
 

@@ -10,6 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from imgo_site import settings as module
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(module.__file__).resolve().parent.parent
 SERVICES = {"DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SECRET_KEY"}
 

@@ -12,6 +12,8 @@ import pytest
 from imgo_site.shutdown import NOT_IN_ORDER, SUPERVISED
 from tests import wait_until
 
+pytestmark = pytest.mark.services
+
 # A process whose database thread, executor and main thread all wait for something silent.
 STUCK = """
 import logging, signal, sys, threading

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUNICORN = (
     "gunicorn", "-c", "python:imgo_site.gunicorn", "--no-control-socket", "-b", "127.0.0.1:0",

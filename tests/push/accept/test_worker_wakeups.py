@@ -19,6 +19,8 @@ from push.accept.worker_wakeups import Waker, wake
 from push.tasks import REQUEST_HEADER, fan_out, queue_of
 from tests import PATIENCE, wait_until
 
+pytestmark = pytest.mark.services
+
 
 class Broker:
     """Stands for the broker: notes what it is told; it can be slow, and fail."""

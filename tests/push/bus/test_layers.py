@@ -246,6 +246,7 @@ async def test_a_layer_that_can_do_less_does_the_same_one_by_one():
     await reconnect(layer)
 
 
+@pytest.mark.services
 async def test_a_gap_in_two_redis_servers_ends_when_both_are_back(settings):
     layer = PubSubChannelLayer(hosts=[settings.REDIS_URL, settings.REDIS_URL], prefix="two")
     log: list[str] = []

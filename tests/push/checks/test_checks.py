@@ -136,6 +136,7 @@ def test_the_settings_as_they_are_need_no_word():
     ],
     ids=lambda given: shown(given)[:60],
 )
+@pytest.mark.services
 def test_a_mistake_has_its_id(settings, given, expected):
     settings.IMGO = {**settings.IMGO, **given}
     assert ids() == expected
@@ -244,6 +245,7 @@ STOCK = "channels.layers.InMemoryChannelLayer"
         (("", "redis://x", "postgres://x"), ["imgo.E008"]),
     ],
 )
+@pytest.mark.services
 def test_a_layer_that_loses_messages_has_its_id(settings, monkeypatch, given, expected):
     layer, redis_url, database_url = given
     config = {"hosts": [redis_url or "redis://x"]} if layer == PUBSUB else {}
@@ -291,6 +293,7 @@ def test_a_layer_that_cannot_be_made_is_one_error(settings, given, said):
     ],
     ids=str,
 )
+@pytest.mark.services
 def test_a_layer_takes_what_channels_redis_does(settings, host):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": [host]}}}
     assert found() == []
@@ -310,6 +313,7 @@ def test_a_layer_takes_what_channels_redis_does(settings, host):
         ("redis://[", "Invalid IPv6 URL"),
     ],
 )
+@pytest.mark.services
 def test_a_redis_that_no_client_can_be_made_of_is_an_error(settings, url, reason):
     settings.REDIS_URL = url
     ((id_, message, hint),) = found()

@@ -252,7 +252,7 @@ async def test_leaving_what_it_is_not_in_is_no_mistake(hub, room):
 # Messages, through either layer
 
 
-@pytest.fixture(params=["in process", "redis"])
+@pytest.fixture(params=["in process", pytest.param("redis", marks=pytest.mark.services)])
 def any_layer(request, layer, settings):
     if request.param == "in process":
         return layer

@@ -14,6 +14,8 @@ import pytest
 from tests import PATIENCE, wait_until
 from tests.services import free_port
 
+pytestmark = pytest.mark.services
+
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 THREADS = 2
 APP = """

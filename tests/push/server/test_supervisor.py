@@ -23,6 +23,8 @@ from push.server.supervisor import (
 )
 from tests import wait_until
 
+pytestmark = pytest.mark.services
+
 ENDS = [sys.executable, "-c", "raise SystemExit(3)"]
 LASTS = ["sleep", "600"]
 

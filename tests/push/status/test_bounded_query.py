@@ -36,6 +36,7 @@ def test_what_is_found_or_raised_is_passed_on():
         BoundedQuery(lambda: 1 // 0)()
 
 
+@pytest.mark.services
 def test_failed_look_with_unopened_pool_is_over(monkeypatch):
     """A process that never used its pool still asks again."""
     monkeypatch.setitem(connection._connection_pools, "default", ConnectionPool(open=False))
