@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 # Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
-PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,2)
+# Three on two cores: many tests wait for another process most of their time.
+PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,3)
 # The browser of the tests; where there is none they are left out, and that is said.
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 export CHROMIUM
