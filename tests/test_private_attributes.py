@@ -203,6 +203,7 @@ def test_psycopg_wait_raises_wait_timeout():
         raw.limit = 0.05
         with pytest.raises(errors._WaitTimeout):
             raw.execute("SELECT pg_sleep(60)")
+        raw.cancel()  # the server would sleep on, and the test database could not be removed
         raw.close()
 
 
