@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import connections
-from kombu import pools
 
 # The parents' connections and pools. Kept, so that they are never closed or collected: the parent
 # uses the same sockets.
@@ -24,26 +23,20 @@ def renew_after_fork(renew: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=renew)
 
 
+def leave_to_parent(*resources: object) -> None:
+    """Keep connections or pools of the parent without ever using, closing or collecting them."""
+    _of_parents.extend(resources)
+
+
 def forget_database() -> None:
     """Leave the database's connections and pools to the parent; the next use opens new ones."""
     for wrapper in connections.all(initialized_only=True):
         pools = getattr(wrapper, "_connection_pools", None)
         if pools:
-            _of_parents.extend(pools.values())
+            leave_to_parent(*pools.values())
             pools.clear()
-        _of_parents.append(wrapper.connection)
+        leave_to_parent(wrapper.connection)
         del connections[wrapper.alias]
 
 
-def forget_broker() -> None:
-    """Leave the broker's connections to the parent; the next use makes new ones.
-
-    kombu does so after a fork of multiprocessing's only, not of `gunicorn --preload`.
-    """
-    for group in (pools.connections, pools.producers):
-        _of_parents.extend(group.values())
-        group.clear()
-
-
 renew_after_fork(forget_database)
-renew_after_fork(forget_broker)

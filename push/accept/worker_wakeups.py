@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterable
 
+from kombu import pools
 from kombu.exceptions import OperationalError as BrokerError
 
 from imgo_site.deployment import has_workers
-from imgo_site.forks import renew_after_fork
+from imgo_site.forks import leave_to_parent, renew_after_fork
 from imgo_site.logs import request_id
 from push.tasks import REQUEST_HEADER, fan_out, queue_of
 
@@ -97,8 +98,14 @@ class Waker:
 
 
 def _renew() -> None:
-    """Reset the waker in a forked child, and leave the broker's connections to the parent."""
+    """Reset the waker in a forked child, and leave the broker's connections to the parent.
+
+    Celery and kombu do that only after a fork of multiprocessing, not of `gunicorn --preload`.
+    """
     waker.renew()
+    for group in (pools.connections, pools.producers):
+        leave_to_parent(*group.values())
+        group.clear()
     fan_out.app._after_fork()  # type: ignore[attr-defined]  # not in its stubs
 
 
