@@ -49,9 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not os.environ.get("TESTS_UNIT"):
         return
-    left_out = [item for item in items if needs_services(item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not needs_services(item)]
+    parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        parts[needs_services(item)].append(item)
+    config.hook.pytest_deselected(items=parts[True])
+    items[:] = parts[False]
 
 
 def needs_services(item: pytest.Item) -> bool:

@@ -170,7 +170,7 @@ def answer_at(path: str, error: ImgoError) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001
-    """Django's handler404."""
+    """Answer a path that does not exist; a project names this as its `handler404`."""
     path = request.path_info
     if path.startswith("/1/"):
         return JsonResponse({"ret": RET_PARAMETER}, status=404)

@@ -244,7 +244,7 @@ def node_json(node: NodeEntry) -> NodeRow:
 
 
 class NodesView(ApiView):
-    """Live nodes."""
+    """List of the live nodes, those that are draining included."""
 
     scopes: ClassVar = {"GET": "read"}
 
@@ -282,7 +282,7 @@ def token_json(token: Token) -> TokenRow:
 
 
 class TokensView(ApiView):
-    """Stored tokens."""
+    """List of stored tokens, and the place to issue one."""
 
     scopes: ClassVar = {"GET": "tokens", "POST": "tokens"}
 

@@ -113,8 +113,8 @@ class _Turn:
     A request needs no place while its client sends or reads, because no thread works for it then.
     """
 
-    def __init__(self, places: Slots, waiting: Counter[str], client: str) -> None:
-        self._slots = places
+    def __init__(self, slots: Slots, waiting: Counter[str], client: str) -> None:
+        self._slots = slots
         self._waiting = waiting
         self._client = client
         self._waits = True

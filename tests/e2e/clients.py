@@ -154,7 +154,7 @@ class Client:
         return reply
 
     async def ack(self, *frames: Frame) -> None:
-        """Acknowledge messages."""
+        """Acknowledge the messages in these frames by their ids, in one frame."""
         await self.send(ACK, [str(frame.id) for frame in frames])
 
     async def heartbeat(self) -> None:
@@ -239,7 +239,7 @@ class Client:
 
 
 class TcpClient(Client):
-    """Raw TCP."""
+    """A client over raw TCP, where frames follow one another without a wrapping."""
 
     transport = "tcp"
 

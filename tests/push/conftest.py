@@ -80,7 +80,7 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
 
 @pytest.fixture(params=["embedded", "production"])
 def mode(request, mode_of) -> str:
-    """Either mode."""
+    """Set layer and registry of one mode after the other, and return its name."""
     mode_of(request.param)
     return request.param
 

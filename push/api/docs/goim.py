@@ -106,7 +106,7 @@ class Instance(TypedDict):
 
 
 class Instances(Code):
-    """All nodes."""
+    """The live nodes, in the form that goim's discovery service answers with."""
 
     data: list[Instance]
 

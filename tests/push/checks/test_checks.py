@@ -28,6 +28,14 @@ def found() -> list[tuple[str, str, str | None]]:
     return [(m.id, m.msg, m.hint) for m in run_checks() if m.id.startswith("imgo.")]
 
 
+def assert_only_error(expected: str, reason: str) -> None:
+    """Assert that there is one message, with this id, a text that names the reason, and a hint."""
+    ((id_, message, hint),) = found()
+    assert id_ == expected
+    assert reason in message
+    assert hint is not None
+
+
 def ids() -> list[str]:
     return sorted(id_ for id_, _, _ in found())
 
@@ -316,10 +324,7 @@ def test_a_layer_takes_what_channels_redis_does(settings, host):
 @pytest.mark.services
 def test_a_redis_that_no_client_can_be_made_of_is_an_error(settings, url, reason):
     settings.REDIS_URL = url
-    ((id_, message, hint),) = found()
-    assert id_ == "imgo.E042"
-    assert reason in message
-    assert hint is not None
+    assert_only_error("imgo.E042", reason)
 
 
 # Strangers
@@ -567,10 +572,7 @@ def test_a_redis_that_is_away_fails_no_check(many_files, settings, closed_port):
 )
 def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason):
     settings.IMGO_BROKER_URL = url
-    ((id_, message, hint),) = found()
-    assert id_ == "imgo.E009"
-    assert reason in message
-    assert hint is not None
+    assert_only_error("imgo.E009", reason)
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ async def test_a_lease_is_renewed_while_the_database_is_away(node, monkeypatch):
 
 
 async def test_renewal_of_the_process_ends_before_its_round(node, monkeypatch):
-    """ReachCounts after the node has left, it would bring the node's entry back."""
+    """Written after the node has left, it would bring the node's entry back."""
     begun, go_on, written = threading.Event(), threading.Event(), []
 
     def announce_slowly(process: Any) -> None:

@@ -13,18 +13,10 @@ from accounts.identity import Identity
 from push.connect.consumers import TcpConsumer
 from push.session.paced_link import PacedLink, Pacer, unacknowledged
 from push.session.session import Kind, Session
-from push.session.socket_link import Care, TcpLink
+from push.session.socket_link import TcpLink
 from push.wire import CloseCode, Op, encode_binary
 from tests import eventually
 from tests.push.sessions import KeptKeeper, message, read
-
-
-@pytest.fixture
-async def care():
-    found = Care(asyncio.get_running_loop())
-    yield found
-    await asyncio.sleep(0)  # for what runs in tasks of its own
-    found.close()
 
 
 class FakeNode:

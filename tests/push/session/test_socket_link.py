@@ -17,20 +17,12 @@ from websockets.protocol import CLIENT, Protocol
 from push.connect import handlers
 from push.session import socket_link as module
 from push.session.session import Session
-from push.session.socket_link import Care, Gone, Inbox, SocketLink, TcpLink, WebSocketLink
+from push.session.socket_link import Gone, Inbox, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
 from tests.push.sessions import KeptKeeper, message, read
 
 BIG = b"x" * 100_000
-
-
-@pytest.fixture
-async def care():
-    found = Care(asyncio.get_running_loop())
-    yield found
-    await asyncio.sleep(0)  # for what runs in tasks of its own
-    found.close()
 
 
 class FakeNode:
