@@ -1,6 +1,7 @@
 """Verification of JSON web tokens, by PyJWT with the keys that the settings name."""
 
 import functools
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from jwt.algorithms import RSAAlgorithm
+from jwt.algorithms import HMACAlgorithm, RSAAlgorithm
 
 from imgo_site.conf import conf
 
@@ -18,6 +19,26 @@ logger = logging.getLogger(__name__)
 
 # Errors that reading a file with keys may raise, whatever its content is.
 _UNREADABLE = (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError)
+
+
+class _Hmac(HMACAlgorithm):
+    """HMAC whose key is examined once, and not again for each token.
+
+    PyJWT looks whether the key is a certificate, a public key or a JWK, which takes more time than
+    verifying a signature.
+    """
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """Return the key's bytes. Raises `jwt.InvalidKeyError` if it is no secret."""
+        return self._prepared(key)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - there is one object, for ever
+    def _prepared(self, key: str | bytes) -> bytes:
+        return super().prepare_key(key)
+
+
+_signatures = jwt.PyJWS(algorithms=["RS256"])
+_signatures.register_algorithm("HS256", _Hmac(_Hmac.SHA256))
 
 
 def is_configured() -> bool:
@@ -38,30 +59,41 @@ def verify(token: str, now: float) -> dict[str, Any] | None:
     key decides the algorithm. The token's header cannot choose another (RFC 8725, section 3.1).
     """
     try:
-        header = jwt.get_unverified_header(token)
+        header = _header(token.partition(".")[0])
         key = _key_for(header)
         if key is None:
             return None
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=[header["alg"]],
-            issuer=conf.JWT_ISSUER or None,
-            audience=conf.JWT_AUDIENCE or None,
-            # Times are checked below, because PyJWT uses only the host's clock. The subject may be
-            # a number, as imgo's user ids are.
-            options={
-                "verify_exp": False,
-                "verify_nbf": False,
-                "verify_iat": False,
-                "verify_sub": False,
-            },
-        )
-    except (jwt.PyJWTError, UnicodeEncodeError, OverflowError, TypeError):
+        signed = _signatures.decode_complete(token, key, algorithms=[header["alg"]])
+        claims = json.loads(signed["payload"])
+    except (jwt.PyJWTError, ValueError, RecursionError, OverflowError, TypeError):
         return None
-    if "aud" in claims and not conf.JWT_AUDIENCE:
-        return None  # PyJWT ignores an empty audience
+    if not isinstance(claims, dict) or not _is_for_us(claims):
+        return None
     return claims if _is_current(claims, now) else None
+
+
+@functools.lru_cache(maxsize=32)
+def _header(segment: str) -> dict[str, Any]:
+    """Return the header of a token from its first part. Most tokens share a few headers.
+
+    Raises `jwt.PyJWTError` or `ValueError` for an invalid header.
+    """
+    return jwt.get_unverified_header(f"{segment}..")
+
+
+def _is_for_us(claims: dict[str, Any]) -> bool:
+    """Return whether issuer and audience are those of the settings, and the token's id is text."""
+    if conf.JWT_ISSUER and claims.get("iss") != conf.JWT_ISSUER:
+        return False
+    if not isinstance(claims.get("jti", ""), str):
+        return False
+    if not conf.JWT_AUDIENCE:
+        return "aud" not in claims
+    audience = claims.get("aud")
+    named = [audience] if isinstance(audience, str) else audience
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        return False
+    return conf.JWT_AUDIENCE in named
 
 
 def _is_current(claims: dict[str, Any], now: float) -> bool:
@@ -104,7 +136,7 @@ def _key_for(header: dict[str, Any]) -> Any:
     if conf.JWT_PUBLIC_KEY:
         try:
             return _public_key(conf.JWT_PUBLIC_KEY)
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             logger.error("JWT_PUBLIC_KEY cannot be used: %s", error)
     return None
 
@@ -118,7 +150,7 @@ def unusable_keys() -> Iterator[tuple[str, str]]:
         yield "JWT_JWKS_FILE", str(error)
     try:
         if conf.JWT_PUBLIC_KEY:
-            RSAAlgorithm(RSAAlgorithm.SHA256).prepare_key(_public_key(conf.JWT_PUBLIC_KEY))
+            _public_key(conf.JWT_PUBLIC_KEY)
     except _UNREADABLE as error:
         yield "JWT_PUBLIC_KEY", str(error)
 
@@ -138,6 +170,10 @@ def _jwks(path: str, modified: int) -> dict[str | None, Any]:  # noqa: ARG001 - 
 
 
 @functools.lru_cache(maxsize=4)
-def _public_key(setting: str) -> str:
-    """Return the setting if it is PEM text, else the text of the file that it names."""
-    return setting if "-----BEGIN" in setting else Path(setting).read_text()
+def _public_key(setting: str) -> Any:
+    """Return the key of PEM text, which is the setting or in the file that it names.
+
+    Raises an error of `_UNREADABLE`.
+    """
+    text = setting if "-----BEGIN" in setting else Path(setting).read_text()
+    return RSAAlgorithm(RSAAlgorithm.SHA256).prepare_key(text)
