@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from accounts.models import TOKEN_MAX
@@ -56,79 +55,86 @@ def parse_auth_body(body: bytes) -> AuthBody:
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
-            return _Members(value).as_body(body)
+            return _of_object(value, body)
         if isinstance(value, str):
             token = value
     mistake = "The token is too long." if len(token) > TOKEN_MAX * 4 else ""
     return AuthBody(token=token, is_bare=True, raw=body, mistake=mistake)
 
 
-class _Members:
-    """Members of a JSON auth body. An invalid member counts as absent."""
-
-    def __init__(self, value: dict[str, Any]) -> None:
-        self._value = value
-        self._mistake = ""
-
-    def as_body(self, raw: bytes) -> AuthBody:
-        """Return the members as an `AuthBody`, with the first mistake in them."""
-        value, read = self._value, self._read
-        rooms: tuple[str, ...] = read(_rooms, ())
-        token, platform, device, key = (
-            read(partial(_text, name), "") for name in ("token", "platform", "device", "key")
-        )
-        return AuthBody(
-            token=token,
-            rooms=rooms,
-            change_room=rooms[-1] if len(rooms) == 1 else "",
-            ack=value.get("ack") is True,
-            since=read(partial(_number, "since"), 0),
-            platform=printable(platform[:50]),
-            device=printable(device[:100]),
-            accepts=read(_accepts, None),
-            is_goim=any(name in value for name in ("mid", "room_id", "accepts")),
-            mid=read(partial(_number, "mid"), 0),
-            goim_key=key,
-            raw=raw,
-            mistake=self._mistake,
-        )
-
-    def _read(self, reader: Callable[[dict[str, Any]], Any], absent: Any) -> Any:
-        try:
-            return reader(self._value)
-        except BadRequest as error:
-            self._mistake = self._mistake or error.message
-            return absent
-
-
-def _rooms(value: dict[str, Any]) -> tuple[str, ...]:
-    rooms = value.get("rooms") or []
-    if not isinstance(rooms, list):
-        raise BadRequest("'rooms' must be a list of room names.")
-    rooms = [check_name(room, "room") for room in rooms]
-    if value.get("room_id"):  # goim
-        rooms.append(check_name(value["room_id"], "room"))
+def _of_object(value: dict[str, Any], raw: bytes) -> AuthBody:
+    """Return the members of a JSON auth body. An invalid member counts as absent."""
+    read: dict[str, Any] = {}
+    mistake = ""
+    for name, reader in _READERS.items():
+        if name in value and (value[name] or name == "accepts"):  # else it is as if absent
+            try:
+                read[name] = reader(name, value[name])
+            except BadRequest as error:
+                mistake = mistake or error.message
+    rooms = [*read.get("rooms", ()), *read.get("room_id", ())]
     if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
-        raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
-    return tuple(dict.fromkeys(rooms))
+        mistake = mistake or f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most."
+        rooms = []
+    elif len(rooms) > 1:
+        rooms = list(dict.fromkeys(rooms))
+    return AuthBody(
+        token=read.get("token", ""),
+        rooms=tuple(rooms),
+        change_room=rooms[0] if len(rooms) == 1 else "",
+        ack=value.get("ack") is True,
+        since=read.get("since", 0),
+        platform=printable(read.get("platform", "")[:50]),
+        device=printable(read.get("device", "")[:100]),
+        accepts=read.get("accepts"),
+        is_goim="mid" in value or "room_id" in value or "accepts" in value,
+        mid=read.get("mid", 0),
+        goim_key=read.get("key", ""),
+        raw=raw,
+        mistake=mistake,
+    )
 
 
-def _text(name: str, value: dict[str, Any]) -> str:
-    text = value.get(name) or ""
-    if not isinstance(text, str):
+def _rooms(name: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise BadRequest(f"{name!r} must be a list of room names.")
+    return [check_name(room, "room") for room in value]
+
+
+def _room(name: str, value: object) -> list[str]:  # noqa: ARG001 - like the others
+    return [check_name(value, "room")]
+
+
+def _key(name: str, value: object) -> str:
+    return check_name(_text(name, value), "key")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
         raise BadRequest(f"{name!r} must be a string.")
-    if name == "key" and text:
-        check_name(text, "key")
-    return text
+    return value
 
 
-def _number(name: str, value: dict[str, Any]) -> int:
-    return check_number(value.get(name) or 0, f"{name!r}", lowest=0, highest=INT64_MAX)
+def _number(name: str, value: object) -> int:
+    return check_number(value, f"{name!r}", lowest=0, highest=INT64_MAX)
 
 
-def _accepts(value: dict[str, Any]) -> tuple[int, ...] | None:
-    # Go encodes a missing list as null. goim treats that as an empty list.
-    return check_ops(value["accepts"] or []) if "accepts" in value else None
+def _accepts(name: str, value: object) -> tuple[int, ...]:  # noqa: ARG001 - like the others
+    return check_ops(value or [])  # Go encodes a missing list as null: goim's client takes no ops
+
+
+# Reader of each member that may be wrong, in the order in which mistakes are reported.
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "rooms": _rooms,
+    "room_id": _room,
+    "token": _text,
+    "platform": _text,
+    "device": _text,
+    "key": _key,
+    "since": _number,
+    "accepts": _accepts,
+    "mid": _number,
+}
 
 
 def check_ops(ops: object) -> tuple[int, ...]:

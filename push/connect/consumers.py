@@ -11,13 +11,14 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 
-from accounts.auth_body import parse_auth_body
+from accounts.auth_body import AuthBody, parse_auth_body
 from accounts.identity import Facts
 from imgo_site.addresses import HEADER, client_address
 from imgo_site.conf import conf
+from imgo_site.database_clock import DatabaseClock
 from imgo_site.origins import client_scheme
 from push.connect import handlers
-from push.connect.handshake import Refusal, establish, ready_node
+from push.connect.handshake import AuthRequest, Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
 from push.node.node import Node
 from push.session.paced_link import PacedLink
@@ -94,10 +95,10 @@ class SessionConsumer(AsyncConsumer):
                 self.has_auth = True
                 self.node = await ready_node()
                 assert self.kind is not None
-                link = self.link_for(auth)
-                self.session = await establish(
-                    self.node, auth, self.kind, link, self.facts(), deadline=deadline
-                )
+                body = parse_auth_body(auth.body)
+                link, facts = self.link_for(body), self.facts(self.node.clock)
+                request = AuthRequest(auth, body, self.kind, link, facts)
+                self.session = await establish(self.node, request, deadline)
         except Expired:
             await self._until_gone()
         except FrameError as error:
@@ -179,7 +180,7 @@ class SessionConsumer(AsyncConsumer):
 
     def _record_refusal(self, code: CloseCode, reason: str, key: str) -> None:
         node = getattr(self, "node", None)  # none before the first auth frame of a process
-        facts = self.facts()
+        facts = self.facts(DatabaseClock())
         event = SessionEvent(
             0.0, "", facts.transport, facts.address, code=int(code), reason=clean(reason)
         )
@@ -214,14 +215,14 @@ class SessionConsumer(AsyncConsumer):
         """Return the frames of the next event. Raises `Gone` or `FrameError`."""
         raise NotImplementedError
 
-    def link_for(self, auth: Frame) -> Link:  # noqa: ARG002 - for TCP
-        """Return the link for a session with this auth frame."""
+    def link_for(self, body: AuthBody) -> Link:  # noqa: ARG002 - for TCP
+        """Return the link for a session with this auth body."""
         return self.link
 
-    def facts(self) -> Facts:
+    def facts(self, clock: DatabaseClock) -> Facts:
         """Return the facts of the connection, for its authentication."""
         client = self.scope.get("client") or ("", 0)
-        return Facts(transport="tcp", address=client[0])
+        return Facts(transport="tcp", address=client[0], clock=clock)
 
 
 class WebSocketConsumer(SessionConsumer):
@@ -271,7 +272,7 @@ class WebSocketConsumer(SessionConsumer):
         reason = reason.encode()[:120].decode(errors="ignore")
         await self.send_event({"type": "websocket.close", "code": int(code), "reason": reason})
 
-    def facts(self) -> Facts:
+    def facts(self, clock: DatabaseClock) -> Facts:
         """Return the facts of the upgrade request: address, headers and scheme."""
         client = self.scope.get("client") or ("", 0)
         headers: dict[str, str] = {}
@@ -283,7 +284,7 @@ class WebSocketConsumer(SessionConsumer):
         address = client_address(client[0], headers.get(HEADER, ""))
         is_secure = self.scope.get("scheme") in SECURE
         scheme = client_scheme(is_secure, client[0] or "", headers)
-        return Facts("websocket", address, headers, scheme=scheme)
+        return Facts("websocket", address, headers, clock, scheme)
 
 
 class TcpConsumer(SessionConsumer):
@@ -303,9 +304,9 @@ class TcpConsumer(SessionConsumer):
         event = await self.next_event()
         return self.decoder.feed(event["bytes"])
 
-    def link_for(self, auth: Frame) -> Link:
+    def link_for(self, body: AuthBody) -> Link:
         """Return a paced link for imgo's clients, which authenticate with a bare token."""
         assert isinstance(self.link, TcpLink)
-        if conf.TCP_FRAME_GAP and parse_auth_body(auth.body).is_bare:
+        if conf.TCP_FRAME_GAP and body.is_bare:
             return PacedLink(self.link, self.node.pacer)
         return self.link

@@ -14,12 +14,12 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 
 from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
-from accounts.auth_body import AuthBody, parse_auth_body
+from accounts.auth_body import AuthBody
 from accounts.identity import Facts, Identity
 from accounts.login_throttle import guard
 from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
@@ -80,9 +80,18 @@ async def ready_node() -> Node:
         return await get_node()
 
 
-async def establish(
-    node: Node, frame: Frame, kind: Kind, link: Link, facts: Facts, *, deadline: HandshakeDeadline
-) -> Session:
+@dataclass(frozen=True, slots=True)
+class AuthRequest:
+    """An auth frame with its parsed body, and the connection on which it came."""
+
+    frame: Frame
+    body: AuthBody
+    kind: Kind
+    link: Link
+    facts: Facts
+
+
+async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadline) -> Session:
     """Open a session for an auth frame. When this returns, the session is live.
 
     `deadline`: does not run while the client reads.
@@ -91,8 +100,8 @@ async def establish(
     Raises `Refusal`.
     """
     with _refusing() as client:
-        body = parse_auth_body(frame.body)
-        identity = await _identify(body, replace(facts, clock=node.clock))
+        body, kind, link = request.body, request.kind, request.link
+        identity = await _identify(body, request.facts)
         client.key = identity.key
         rooms = await _rooms_of(identity, body)
         name = node.new_session_id()
@@ -112,13 +121,13 @@ async def establish(
             session.key,
             node.id,
             kind.transport,
-            facts.address,
+            request.facts.address,
             body.platform,
             node.clock.now(),
         )
         try:
             await _admit(node, session, entry, body, rooms)
-            await _reply_and_replay(node, session, body, frame, deadline)
+            await _reply_and_replay(node, session, request, deadline)
         except BaseException:
             await node.dismiss(session)
             raise
@@ -205,16 +214,16 @@ async def _admit(
 
 
 async def _reply_and_replay(
-    node: Node, session: Session, body: AuthBody, frame: Frame, deadline: HandshakeDeadline
+    node: Node, session: Session, request: AuthRequest, deadline: HandshakeDeadline
 ) -> None:
     """Send the auth reply, the pending messages page by page in order of id, and the held ones.
 
     The reply is sent after the first page is read: a client must not get it while its pending
     messages cannot be read.
     """
-    replay = Replay(node, session, body.since)
+    replay = Replay(node, session, request.body.since)
     page = await replay.next_page()
-    session.reply(Op.AUTH_REPLY, frame.seq, ver=frame.ver)
+    session.reply(Op.AUTH_REPLY, request.frame.seq, ver=request.frame.ver)
     node.note_opened(session)
     while page is not None:
         await replay.write(page, deadline)

@@ -9,6 +9,7 @@ import jwt
 import pytest
 from django.db import OperationalError
 
+from accounts.auth_body import parse_auth_body
 from accounts.identity import Facts, Identity
 from accounts.models import Token
 from imgo_site.database_clock import Reading, boot_time
@@ -19,16 +20,14 @@ from offline.settlement import record_receipts
 from offline.values import Delivered, Receipt
 from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group
-from push.connect.handshake import Refusal, establish, ready_node
+from push.connect.handshake import AuthRequest, Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
 from push.node.recovery import recover
-from push.session.session import Kind, Session
+from push.session.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
 from tests import PATIENCE, eventually, in_thread
 from tests.push.conftest import push_now
 from tests.push.sessions import KeptLink, frames, message
-
-FACTS = Facts("tcp", "192.0.2.1")
 
 
 async def trust(body, facts) -> Identity:
@@ -56,9 +55,14 @@ def _trusting(imgo):
     imgo(AUTHENTICATOR="tests.push.connect.test_handshake.trust")
 
 
+def request(node, frame: Frame, link: Link, kind: Kind = Kind.TCP) -> AuthRequest:
+    facts = Facts("tcp", "192.0.2.1", clock=node.clock)
+    return AuthRequest(frame, parse_auth_body(frame.body), kind, link, facts)
+
+
 async def open_with(node, frame: Frame, kind: Kind = Kind.TCP, link: Any = None) -> Session:
     with HandshakeDeadline(PATIENCE, lambda: None) as deadline:
-        return await establish(node, frame, kind, link or KeptLink(), FACTS, deadline=deadline)
+        return await establish(node, request(node, frame, link or KeptLink(), kind), deadline)
 
 
 async def open_session(
@@ -292,7 +296,7 @@ async def test_session_that_expires_leaves_nothing_behind(node, first_page):
     frame = Frame(1, Op.AUTH, 1, b"u1")
     deadline = HandshakeDeadline(0.05, lambda: expired.append(True))
     with pytest.raises(Expired), deadline:
-        await establish(node, frame, Kind.TCP, KeptLink(), FACTS, deadline=deadline)
+        await establish(node, request(node, frame, KeptLink()), deadline)
     assert expired == [True]
     assert (node.hub.sessions, node.entries) == ({}, {})
     assert await in_thread(node.registry.sessions, "u1") == []
@@ -308,7 +312,7 @@ async def test_time_that_the_client_takes_to_read_does_not_count(node, imgo):
 
     with HandshakeDeadline(0.6, lambda: None) as deadline:
         frame = Frame(1, Op.AUTH, 1, b'{"token":"u1","ack":true}')
-        session = await establish(node, frame, Kind.TCP, SlowLink(), FACTS, deadline=deadline)
+        session = await establish(node, request(node, frame, SlowLink()), deadline)
     assert sent(session) == [0, *ids]
 
 
