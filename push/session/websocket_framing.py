@@ -7,7 +7,9 @@ only in the middle of a frame, of a fragmented message, or of a close.
 """
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
+from email.utils import formatdate
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
@@ -15,6 +17,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import SERVER, Protocol, State
 from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.WARNING)  # the library logs every connection at INFO
@@ -22,18 +25,35 @@ logger.setLevel(logging.WARNING)  # the library logs every connection at INFO
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 POOL_MAX = 64  # idle framings kept in the pool
 VERSION = "13"  # of the protocol
+_KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64
+_UPGRADE = frozenset({"upgrade", "keep-alive, upgrade"})  # usual values of the Connection header
 REASON_MAX = 120  # bytes of a close frame's reason: 123 at most with the code (section 5.5)
 
 
 def packet(payload: bytes, is_text: bool) -> bytes:
-    """Return one unfragmented, unmasked message: the same bytes for every session."""
-    return Frame(Opcode.TEXT if is_text else Opcode.BINARY, payload).serialize(mask=False)
+    """Return one unfragmented, unmasked message (RFC 6455, 5.2): the same bytes for every session.
+
+    Written here, because it is made for every message: `websockets` takes five times as long.
+    """
+    first = b"\x81" if is_text else b"\x82"  # FIN, and opcode 1 or 2
+    size = len(payload)
+    if size < 126:
+        return first + size.to_bytes(1) + payload
+    if size < 2**16:
+        return first + b"\x7e" + size.to_bytes(2) + payload
+    return first + b"\x7f" + size.to_bytes(8) + payload
 
 
 def answer_upgrade(
-    method: str, path: str, protocol: str, headers: Iterable[tuple[str, str]]
+    method: str, path: str, protocol: str, headers: Sequence[tuple[str, str]]
 ) -> tuple[bool, bytes]:
-    """Return (is it accepted?, HTTP response) for a parsed upgrade request."""
+    """Return (is it accepted?, HTTP response) for a parsed upgrade request.
+
+    A request of the usual form is answered here, which takes a tenth of the time. `websockets`
+    checks every other one, and words the refusals.
+    """
+    if method == "GET" and protocol == "HTTP/1.1" and (key := _key_of_usual(headers)):
+        return True, _accepting(key)
     handshake = ServerProtocol(logger=logger)
     request = Request(path, Headers(headers), method, protocol)
     response = handshake.accept(request)
@@ -46,6 +66,36 @@ def answer_upgrade(
         response.headers["Sec-WebSocket-Version"] = VERSION  # RFC 6455, section 4.4
     handshake.send_response(response)
     return handshake.state is State.OPEN, b"".join(handshake.data_to_send())
+
+
+def _key_of_usual(headers: Sequence[tuple[str, str]]) -> str:
+    """Return the Sec-WebSocket-Key of headers that are valid at first sight, "" for others.
+
+    No header is there twice, and the client names no subprotocol.
+    """
+    named = {name.lower(): value for name, value in headers}
+    key = named.get("sec-websocket-key", "")
+    is_usual = (
+        len(named) == len(headers)
+        and _KEY.fullmatch(key)
+        and named.get("sec-websocket-version") == VERSION
+        and named.get("upgrade", "").lower() == "websocket"
+        and named.get("connection", "").lower() in _UPGRADE
+        and "sec-websocket-protocol" not in named
+    )
+    return key if is_usual else ""
+
+
+def _accepting(key: str) -> bytes:
+    """Return the response that accepts an upgrade: RFC 6455, section 4.2.2."""
+    lines = (
+        "HTTP/1.1 101 Switching Protocols",
+        f"Date: {formatdate(usegmt=True)}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_key(key)}",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def refuse_upgrade(status: int, text: str) -> bytes:

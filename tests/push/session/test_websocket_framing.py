@@ -1,13 +1,17 @@
 """WebSocket framing: messages out of any cut of any frames, pings, closes, and the pool."""
 
+import base64
 import tracemalloc
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
 from websockets.protocol import CLIENT, Protocol
+from websockets.server import ServerProtocol
 
 from push.session.websocket_framing import (
     POOL_MAX,
@@ -170,7 +174,7 @@ UPGRADE = {
 
 
 def test_an_upgrade_is_accepted():
-    accepted, response = answer_upgrade("GET", "/sub", "HTTP/1.1", UPGRADE.items())
+    accepted, response = answer_upgrade("GET", "/sub", "HTTP/1.1", list(UPGRADE.items()))
     assert accepted
     assert response.startswith(b"HTTP/1.1 101 ")
     assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in response  # RFC 6455, section 1.3
@@ -186,9 +190,61 @@ def test_an_upgrade_is_accepted():
     ],
 )
 def test_a_bad_upgrade_is_refused(changes, status):
-    accepted, response = answer_upgrade("GET", "/sub", "HTTP/1.1", (UPGRADE | changes).items())
+    accepted, response = answer_upgrade(
+        "GET", "/sub", "HTTP/1.1", list((UPGRADE | changes).items())
+    )
     assert not accepted
     assert response.split()[1] == status
+
+
+def by_the_library(method: str, protocol: str, headers: list[tuple[str, str]]) -> tuple[bool, str]:
+    """Whether `websockets` accepts an upgrade, and its Sec-WebSocket-Accept."""
+    response = ServerProtocol().accept(Request("/sub", Headers(headers), method, protocol))
+    return response.status_code == 101, response.headers.get("Sec-WebSocket-Accept", "")
+
+
+variants = st.fixed_dictionaries(
+    {},
+    optional={
+        "Upgrade": st.sampled_from(["WebSocket", "websocket, h2c", "h2c", " websocket", ""]),
+        "Connection": st.sampled_from(
+            ["upgrade", "keep-alive, Upgrade", "Upgrade, close", "close", "", "upgrade,"]
+        ),
+        "Sec-WebSocket-Key": st.binary(min_size=14, max_size=18).map(
+            lambda key: base64.b64encode(key).decode()
+        )
+        | st.sampled_from(
+            ["AAAAAAAAAAAAAAAAAAAAAB==", "A" * 22, "A" * 24, "é" * 24, "A" * 22 + "= ="]
+        ),
+        "Sec-WebSocket-Version": st.sampled_from(["8", "13 ", "13, 8", "013"]),
+        "Sec-WebSocket-Protocol": st.sampled_from(["chat", "chat, x", ",", "("]),
+        "Sec-WebSocket-Extensions": st.sampled_from(["permessage-deflate", "="]),
+        "Origin": st.just("https://a.example"),
+    },
+)
+
+
+@settings(deadline=None)
+@given(
+    variants,
+    st.lists(st.sampled_from([*UPGRADE, "Origin", "X-Other"]), max_size=2),
+    st.sampled_from(["GET", "GET", "GET", "POST"]),
+    st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]),
+)
+def test_an_upgrade_is_judged_as_the_library_judges_it(changes, doubled, method, protocol):
+    headers = list((UPGRADE | changes).items())
+    headers += [(name.upper(), UPGRADE.get(name, "1")) for name in doubled]
+    accepted, response = answer_upgrade(method, "/sub", protocol, headers)
+    is_right, accept = by_the_library(method, protocol, headers)
+    assert accepted is is_right
+    if accepted:
+        assert f"\r\nSec-WebSocket-Accept: {accept}\r\n".encode() in response
+
+
+@given(st.sampled_from([0, 1, 125, 126, 2**16 - 1, 2**16, 70_000]), st.booleans())
+def test_a_message_has_the_librarys_bytes(size, is_text):
+    opcode = Opcode.TEXT if is_text else Opcode.BINARY
+    assert packet(b"a" * size, is_text) == Frame(opcode, b"a" * size).serialize(mask=False)
 
 
 def test_an_upgrade_can_be_refused_with_a_status():
