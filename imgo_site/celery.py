@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
-from celery.signals import celeryd_init, worker_ready
+from celery.signals import celeryd_init, import_modules, worker_ready
 from kombu import Queue
 
 from imgo_site import collector
@@ -19,6 +19,19 @@ from imgo_site import collector
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
 POOLS = ("threads", "solo", "prefork")  # gevent and eventlet block in the database's driver
+
+
+@import_modules.connect
+def refuse_settings(sender: Any = None, **_: Any) -> None:
+    """Exit if a worker starts with settings that `manage.py imgo` would refuse.
+
+    Connected before the application is made, so it runs before Celery sets Django up itself.
+    """
+    if sender is app and _is_our_command():
+        from imgo_site.start_checks import exit_if_refused
+
+        exit_if_refused()
+
 
 # Not the current application: the project's `shared_task`s must use the project's application.
 app = Celery("imgo", set_as_current=False)
@@ -98,13 +111,13 @@ def _configure() -> dict[str, Any]:
 
     Celery's command reads the options before it sends any signal.
     """
-    from django.core.exceptions import ImproperlyConfigured
-
     try:
         return options()
-    except ImproperlyConfigured as error:
+    except Exception as error:
         if _is_our_command():
-            sys.exit(f"Wrong settings: {error}")
+            from imgo_site.setup_errors import describe
+
+            sys.exit(f"Wrong settings: {describe(error)}")
         raise
 
 
@@ -118,15 +131,6 @@ def _is_our_command() -> bool:
 
 
 app.add_defaults(_configure)
-
-
-@celeryd_init.connect
-def refuse_settings(instance: Any = None, **_: Any) -> None:
-    """Exit if a worker starts with settings that `manage.py imgo` would refuse."""
-    if getattr(instance, "app", None) is app:
-        from imgo_site.start_checks import exit_if_refused
-
-        exit_if_refused()
 
 
 @celeryd_init.connect

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import django
 from django.apps import apps
 from django.core.checks import CheckMessage, run_checks
-from django.core.exceptions import ImproperlyConfigured
+
+from imgo_site.setup_errors import describe
 
 
 def exit_if_refused(load: Callable[[], object] | None = None) -> None:
@@ -24,8 +25,8 @@ def exit_if_refused(load: Callable[[], object] | None = None) -> None:
         elif not apps.ready:
             django.setup()
         serious = [message for message in run_checks() if message.is_serious()]
-    except ImproperlyConfigured as error:
-        sys.exit(f"Wrong settings: {error}")
+    except Exception as error:  # noqa: BLE001 - settings may make other apps' code raise anything
+        sys.exit(f"Wrong settings: {describe(error)}")
     if errors := [message for message in serious if not message.is_silenced()]:
         sys.exit("\n".join(map(_line, errors)))
 

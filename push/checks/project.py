@@ -1,14 +1,17 @@
 """Checks of the project around imgo: settings that are missing, or that imgo cannot work with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 
 from django.apps import apps
 from django.conf import settings
-from django.core import checks
+from django.core import checks, signing
 from django.core.checks import CheckMessage, Error, register
 from django.db import DEFAULT_DB_ALIAS, connection, router
 from django.db.models import Model
+from django.template.loader import get_template
 from django.urls import NoReverseMatch, reverse
+from django.utils.module_loading import import_string
 
 from imgo_site.conf import conf
 from imgo_site.prefix import prefix
@@ -44,6 +47,12 @@ OWN_PATHS = frozenset(
         "static",
         "sub",
     ]
+)
+# Django's settings with dotted paths that are imported while a request is served.
+MODULES = ("ROOT_URLCONF", "SESSION_ENGINE")
+OBJECTS = (
+    *("AUTHENTICATION_BACKENDS", "CSRF_FAILURE_VIEW", "FORM_RENDERER", "MESSAGE_STORAGE"),
+    *("MIDDLEWARE", "PASSWORD_HASHERS", "SESSION_SERIALIZER"),
 )
 SECRET_KEY_MIN, SECRET_KEY_DISTINCT_MIN = 32, 8  # characters
 
@@ -110,6 +119,74 @@ def check_middleware() -> Iterator[CheckMessage]:
 
 
 @register
+def check_imports(**_: object) -> list[CheckMessage]:
+    """E045: a Django setting whose dotted path cannot be imported, which requests would find."""
+    messages: list[CheckMessage] = []
+    for name, path in _dotted_paths():
+        try:
+            if name in MODULES:
+                import_module(path)
+            else:
+                import_string(path)
+        except Exception as error:  # noqa: BLE001 - a module may raise anything while it is loaded
+            messages.append(
+                Error(
+                    f"{name} has {path!r}, which cannot be imported: {type(error).__name__}: "
+                    f"{error}",
+                    hint="Correct the path, or install the package that has it.",
+                    id="imgo.E045",
+                )
+            )
+    return messages
+
+
+@register
+def check_page_parts(**_: object) -> list[CheckMessage]:
+    """E046: settings with which every page and login would fail."""
+    messages: list[CheckMessage] = []
+    for names, try_out in PARTS_OF_PAGES.items():
+        try:
+            try_out()
+        except Exception as error:  # noqa: BLE001 - a project's own classes may raise anything
+            messages.append(
+                Error(
+                    f"No page can be served with {names}: {type(error).__name__}: "
+                    f"{str(error).rstrip(chr(46))}.",
+                    hint="Correct them, or take those of imgo_site.settings.",
+                    id="imgo.E046",
+                )
+            )
+    return messages
+
+
+def _make_session() -> None:
+    try:
+        module = import_module(settings.SESSION_ENGINE)
+    except Exception:  # noqa: BLE001 - E045 reports it
+        return
+    module.SessionStore()
+
+
+# What each page needs, under the settings that decide about it.
+PARTS_OF_PAGES: dict[str, Callable[[], object]] = {
+    "these TEMPLATES": lambda: get_template("admin/login.html"),
+    "these SESSION_* settings": _make_session,
+    "this SECRET_KEY": lambda: signing.dumps(""),
+}
+
+
+def _dotted_paths() -> Iterator[tuple[str, str]]:
+    """Yield the name of each setting with its path or with each of its paths."""
+    for name in (*MODULES, *OBJECTS):
+        value = getattr(settings, name, None) or ()
+        for path in (value,) if isinstance(value, str) else value:
+            yield name, str(path)
+    for engine in settings.TEMPLATES:
+        for path in engine.get("OPTIONS", {}).get("context_processors", ()):
+            yield "TEMPLATES", str(path)
+
+
+@register
 def check_time_zones(**_: object) -> list[CheckMessage]:
     """E022: times without a zone."""
     if settings.USE_TZ:
@@ -131,8 +208,8 @@ def check_pages(**_: object) -> list[CheckMessage]:
         return []
     try:
         reverse("imgo:dashboard")
-    except NoReverseMatch:
-        return []  # the project does not serve our pages
+    except Exception:  # noqa: BLE001 - the project does not serve our pages, or E045 reports it
+        return []
     try:
         reverse("admin:index")
     except NoReverseMatch:

@@ -29,6 +29,7 @@ from rich.progress import (
 )
 
 from imgo_site.errors import ImgoError
+from imgo_site.setup_errors import describe
 
 Row = Sequence[object]
 EXAMPLES = "examples:"
@@ -70,6 +71,15 @@ class ImgoCommand(BaseCommand):
             lines = (f"  manage.py {subcommand} {line}".rstrip() for line in self.examples)
             kwargs["epilog"] = "\n".join((EXAMPLES, *lines))
         return super().create_parser(prog_name, subcommand, formatter_class=_Formatter, **kwargs)
+
+    def check(self, *args: Any, **options: Any) -> None:
+        """Run the checks; report settings that make other apps' checks fail as one line."""
+        try:
+            super().check(*args, **options)
+        except CommandError:
+            raise
+        except Exception as error:
+            raise CommandError(f"Wrong settings: {describe(error)}") from error
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
         """Call `run`; report errors that a user can act on as one line."""

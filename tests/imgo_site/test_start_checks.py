@@ -15,6 +15,7 @@ GUNICORN = (
 )  # fmt: skip
 SITE = (*GUNICORN, "imgo_site.wsgi")
 WORKER = ("celery", "-A", "imgo_site", "worker")
+MANAGE = ("manage", "imgo")
 NOWHERE = {  # nobody listens at these
     "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none",
     "REDIS_URL": "redis://127.0.0.1:1",
@@ -99,3 +100,37 @@ def test_each_error_of_a_project_is_a_line_but_for_silenced_ones(kind, tmp_path)
         "Wrong settings: MAX_BODY is 0 (imgo.E006). It has to be from 1 to 2147483647.",
         "Wrong settings: The shop is closed (shop.E001).",
     ]
+
+
+@pytest.mark.parametrize("kind", ["manage", "gunicorn", "celery"])
+@pytest.mark.parametrize(
+    ("setting", "reported"),
+    [
+        ("ROOT_URLCONF = 'nosuch.urls'", "ROOT_URLCONF has 'nosuch.urls'"),
+        ("INSTALLED_APPS += ['nosuch']", "INSTALLED_APPS has 'nosuch'"),
+        ("MIDDLEWARE += ['nosuch.Middleware']", "MIDDLEWARE has 'nosuch.Middleware'"),
+        ("AUTHENTICATION_BACKENDS = ['nosuch.B']", "AUTHENTICATION_BACKENDS has 'nosuch.B'"),
+        ("SESSION_ENGINE = 'nosuch.engine'", "SESSION_ENGINE has 'nosuch.engine'"),
+        ("TEMPLATES[0]['BACKEND'] = 'nosuch.T'", "TEMPLATES has 'nosuch.T'"),
+        (
+            "TEMPLATES[0].update(APP_DIRS=False, OPTIONS={'loaders': ['nosuch.L']})",
+            "No page can be served with these TEMPLATES",
+        ),
+        ("SECRET_KEY = ''", "No page can be served with this SECRET_KEY"),
+        ("TIME_ZONE = 'No/Where'", "Incorrect timezone setting: No/Where"),
+        ("LOGGING['handlers']['x'] = {'class': 'nosuch.H'}", "Cannot resolve 'nosuch.H'"),
+    ],
+)
+def test_setting_that_django_cannot_use_is_an_error_without_traceback(
+    kind, setting, reported, tmp_path
+):
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "__init__.py").write_text("")
+    (shop / "settings.py").write_text(f"from imgo_site.settings import *\n{setting}\n")
+    (shop / "wsgi.py").write_text(SHOP_WSGI)
+    environment = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "shop.settings"}
+    command = {"celery": WORKER, "gunicorn": [*GUNICORN, "shop.wsgi"], "manage": MANAGE}[kind]
+    status, lines = start(*command, **environment)
+    assert status == 1
+    assert reported in "\n".join(lines)
