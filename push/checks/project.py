@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings
@@ -182,7 +183,8 @@ def _dotted_paths() -> Iterator[tuple[str, str]]:
         for path in (value,) if isinstance(value, str) else value:
             yield name, str(path)
     for engine in settings.TEMPLATES:
-        for path in engine.get("OPTIONS", {}).get("context_processors", ()):
+        options: dict[str, Any] = engine.get("OPTIONS", {})
+        for path in options.get("context_processors", ()):
             yield "TEMPLATES", str(path)
 
 
