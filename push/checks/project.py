@@ -183,7 +183,7 @@ def _dotted_paths() -> Iterator[tuple[str, str]]:
         for path in (value,) if isinstance(value, str) else value:
             yield name, str(path)
     for engine in settings.TEMPLATES:
-        options: dict[str, Any] = engine.get("OPTIONS", {})
+        options: Any = engine.get("OPTIONS", {})
         for path in options.get("context_processors", ()):
             yield "TEMPLATES", str(path)
 
