@@ -71,6 +71,30 @@ class ImgoSettings:
         "push.receiver.default_receiver",
         "Dotted path of a coroutine function: answers upstream messages (op 4).",
     )
+    AUTHENTICATE_URL: str = _setting(
+        "",
+        "URL of your backend that authenticates each session, instead of `AUTHENTICATOR`. See "
+        "[hooks](../howto/hooks.md).",
+    )
+    AUTHORIZE_ROOM_URL: str = _setting(
+        "",
+        "URL of your backend that allows or forbids each join of a room, instead of "
+        "`ROOM_AUTHORIZER`.",
+    )
+    RECEIVE_URL: str = _setting(
+        "", "URL of your backend that answers upstream messages (op 4), instead of `RECEIVER`."
+    )
+    HOOK_SECRETS: list[str] = _setting(
+        [],
+        "Secrets that sign the requests to these URLs, `whsec_` and base64. Give two while you "
+        "replace one.",
+    )
+    HOOK_TIMEOUT: float = _setting(
+        3.0, "Seconds for one answer of your backend, with the wait for a connection."
+    )
+    HOOK_CONNECTIONS: int = _setting(
+        16, "Connections of a node to your backend, at most. They are kept open."
+    )
     GOIM_TRUSTED: bool = _setting(
         False,
         "Accept goim's clients without a token, under the key they name. Only for a closed "

@@ -92,6 +92,7 @@ RANGES = {
             "OFFLINE_MAX",
             "REPLAY_PAGE",
             "DATABASE_THREADS",
+            "HOOK_CONNECTIONS",
             "LISTEN_BACKLOG",
         ),
         ONE,
@@ -99,6 +100,7 @@ RANGES = {
     **dict.fromkeys(
         (
             "HANDSHAKE_TIMEOUT",
+            "HOOK_TIMEOUT",
             "BODY_TIMEOUT",
             "STREAM_LINE_TIMEOUT",
             "STREAM_IDLE_TIMEOUT",

@@ -16,6 +16,7 @@ from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import INT64_MAX, check_name, check_number
 from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
 from push.connect.handshake import check_room
+from push.hooks import backend
 from push.node.node import Node
 from push.session.session import Kind, Session, shared
 from push.wire import CloseCode, Frame, Op, json_body
@@ -53,11 +54,15 @@ async def on_test(node: Node, session: Session, frame: Frame) -> None:  # noqa: 
     session.reply(Op.TEST_REPLY, frame.seq, b'{"test":"come on"}', frame.ver)
 
 
-async def on_send(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
-    """Op 4 (SEND): pass an upstream message to `RECEIVER` and reply with its answer."""
+async def on_send(node: Node, session: Session, frame: Frame) -> None:
+    """Op 4 (SEND): pass an upstream message to the project's receiver; reply with its answer."""
     try:
-        receiver = import_string(conf.RECEIVER)
-        body = reply_body(await receiver(session.identity, frame.op, body_value(frame.body)))
+        value = body_value(frame.body)
+        if conf.RECEIVE_URL:
+            answer = await backend.receive(node.hooks, session.identity, frame.op, value)
+        else:
+            answer = await import_string(conf.RECEIVER)(session.identity, frame.op, value)
+        body = reply_body(answer)
     except ImgoError as error:
         body = error_body(error)
     except Exception:
@@ -163,8 +168,8 @@ async def _join(node: Node, session: Session, room: str) -> None:
         return
     if len(session.rooms) >= conf.MAX_ROOMS_PER_SESSION:
         raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
-    await check_room(session.identity, room)
-    if session.is_closed:  # while `ROOM_AUTHORIZER` was running
+    await check_room(node, session.identity, room, session.link)
+    if session.is_closed:  # while the room's authorizer was running
         return
     await node.join_room(session, room)
 

@@ -37,6 +37,7 @@ from imgo_site.names import DASHBOARD_ROOM, check_name
 from push.bus.layers import LAYER_ERRORS
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.connect.replay import Replay
+from push.hooks import backend
 from push.node.node import Node, get_node
 from push.registry.base import Entry
 from push.session.session import Kind, Link, Session
@@ -101,9 +102,9 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
     """
     with _refusing() as client:
         body, kind, link = request.body, request.kind, request.link
-        identity = await _identify(body, request.facts)
+        identity = await _identify(node, request)
         client.key = identity.key
-        rooms = await _rooms_of(identity, body)
+        rooms = await _rooms_of(node, identity, request)
         name = node.new_session_id()
         session = Session(
             name,
@@ -158,13 +159,18 @@ def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
     return code, code.reason
 
 
-async def _identify(body: AuthBody, facts: Facts) -> Identity:
+async def _identify(node: Node, request: AuthRequest) -> Identity:
+    facts = request.facts
     await guard.admit(facts.address)
     try:
-        if DASHBOARD_ROOM in body.rooms:  # the project's AUTHENTICATOR must not grant this room
+        if DASHBOARD_ROOM in request.body.rooms:  # nobody else may grant this room
             identity = await authenticate_dashboard(facts)
+        elif conf.AUTHENTICATE_URL:
+            identity = await backend.authenticate(
+                node.hooks, request.body, facts, lambda: not is_connected(request.link)
+            )
         else:
-            identity = await import_string(conf.AUTHENTICATOR)(body, facts)
+            identity = await import_string(conf.AUTHENTICATOR)(request.body, facts)
             check_name(identity.key, "key")
     except NotAuthenticated:
         guard.failed(facts.address)
@@ -174,30 +180,44 @@ async def _identify(body: AuthBody, facts: Facts) -> Identity:
     return identity
 
 
-async def _rooms_of(identity: Identity, body: AuthBody) -> list[str]:
+def is_connected(link: Link) -> bool:
+    """Return whether the client is still there, as far as the link knows."""
+    return bool(getattr(link, "is_open", True))
+
+
+async def _rooms_of(node: Node, identity: Identity, request: AuthRequest) -> list[str]:
     """Return the rooms of a new session: those of its identity, and those of its auth body.
 
-    Raises `RoomForbidden`; `BadRequest` for too many rooms.
+    Raises `RoomForbidden`; `BadRequest` for too many rooms; `Unavailable`.
     """
-    rooms = list(dict.fromkeys((*identity.join, *body.rooms)))
+    rooms = list(dict.fromkeys((*identity.join, *request.body.rooms)))
     if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
         raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
     for room in rooms:
-        await check_room(identity, room)
+        await check_room(node, identity, room, request.link)
     return rooms
 
 
-async def check_room(identity: Identity, room: str) -> None:
+async def check_room(node: Node, identity: Identity, room: str, link: Link) -> None:
     """Raise `RoomForbidden` unless `ROOM_AUTHORIZER` admits the identity to the room.
 
     The dashboard's room admits only dashboard sessions, and they may join no other room. The
-    authorizer is not called for either.
+    authorizer is not called for either, nor for the rooms that the identity joins anyway.
+
+    `link`: of the client, which may disconnect while its room waits for a hook.
+    Raises `Unavailable` if a hook does not answer.
     """
     if is_kept_apart(identity, room):
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
     if identity.source == DASHBOARD or room in identity.join:
         return
-    if not await import_string(conf.ROOM_AUTHORIZER)(identity, room):
+    if conf.AUTHORIZE_ROOM_URL:
+        is_allowed = await backend.authorize_room(
+            node.hooks, identity, room, lambda: not is_connected(link)
+        )
+    else:
+        is_allowed = await import_string(conf.ROOM_AUTHORIZER)(identity, room)
+    if not is_allowed:
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
 
 

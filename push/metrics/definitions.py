@@ -18,7 +18,7 @@ from prometheus_client import (
 from push.wire import CloseCode
 
 # Label values that are exported from the start: a rate misses the first count of a new series.
-SOURCES = ("token", "jwt", "session", "goim", "dashboard")
+SOURCES = ("token", "jwt", "session", "goim", "dashboard", "hook")
 DROP_REASONS = (
     "busy_group",
     "expired",
@@ -29,6 +29,16 @@ DROP_REASONS = (
     "too_late",
 )
 LOST_RECEIPTS = ("backlog", "refused", "stop")
+HOOKS = ("authenticate", "authorize_room", "receive")
+HOOK_OUTCOMES = (
+    "abandoned",
+    "answered",
+    "bad_answer",
+    "circuit_open",
+    "overloaded",
+    "timeout",
+    "unreachable",
+)
 OUTCOMES = ("committed", "aborted", "unknown")
 RECONNECTS = ("lost", "silent")
 REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503")
@@ -95,6 +105,18 @@ REACH_LOST = Counter(
     "imgo_reach_lost",
     "Messages to rooms and to everyone whose number of sessions was not stored.",
 )
+HOOK_CALLS = Counter(
+    "imgo_hook_calls", "Questions to the user's backend, by hook and outcome.", ["hook", "outcome"]
+)
+HOOK_SECONDS = Histogram(
+    "imgo_hook_seconds",
+    "Time until the backend's answer, with the wait for a connection, by hook.",
+    ["hook"],
+    buckets=SECONDS,
+)
+for _hook in HOOKS:
+    for _outcome in HOOK_OUTCOMES:
+        HOOK_CALLS.labels(_hook, _outcome)
 SESSION_RECORDS_LOST = Counter(
     "imgo_session_records_lost",
     "Keys whose last opening, refusal or closing was dropped before it was stored.",

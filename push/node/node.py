@@ -23,6 +23,7 @@ from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
 from push.bus.layers import on_reconnect
 from push.fanout import ONLINE_FACTOR
+from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import reach_counts
@@ -81,6 +82,7 @@ class Node:
         self.runtime = Runtime()
         self.clock = DatabaseClock()
         self.pacer = Pacer()
+        self.hooks = HookClient()
         self.session_log = SessionLog(self.name, self.clock.now)
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub)
@@ -177,6 +179,7 @@ class Node:
             finish(self.acknowledger.stop(), deadline, "writing receipts"),
             finish(self.hub.reach_counts.flush(), deadline, "writing the reach of messages"),
             finish(self.session_log.flush(), deadline, "writing session records"),
+            finish(self.hooks.close(), deadline, "closing connections to the backend"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)

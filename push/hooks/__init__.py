@@ -1,0 +1,1 @@
+"""Hooks: requests to the user's backend whose answers decide. See docs/howto/hooks.md."""
