@@ -4,13 +4,17 @@ from benchmarks.bench import Bench, Target
 from benchmarks.generator import Opening, Transport
 from benchmarks.load import Load
 from benchmarks.probe import Connections, Heartbeats
+from benchmarks.servers import HookBackend
 from benchmarks.stock_baseline import stock
 
 TARGETS: dict[Transport, Target] = {
     "websocket": Target(2000, "/CPU s", at_least=True),
     "tcp": Target(5000, "/CPU s", at_least=True),
 }
-CONNECTIONS_TARGET = Target(4, "connections")
+# Three groups of two threads, which never wait for each other, and the API's two.
+CONNECTIONS_TARGET = Target(8, "connections")
+HOOK_CONNECTIONS = 16  # the default of the setting
+IN_FLIGHT_HOOKED = 64  # sessions that are being opened at once
 WARM = 500  # sessions opened before, of a node that has just started
 
 
@@ -20,6 +24,7 @@ def run(bench: Bench) -> None:
     for transport in ("websocket", "tcp"):
         for jwts in (False, True):
             _rate(bench, transport, baseline, jwts=jwts)
+    _hooked(bench, baseline)
     bench.row("stock Channels, no auth, no look-up", baseline, "sessions/CPU s")
     _storm(bench)
 
@@ -48,6 +53,42 @@ def _rate(bench: Bench, transport: Transport, baseline: float, *, jwts: bool) ->
         target=None if jwts else TARGETS[transport],
         note=f"{sessions / cost['wall_s']:,.0f}/s by the clock",
         details=cost | {"sessions_per_s": sessions / cost["wall_s"]},
+    )
+
+
+def _hooked(bench: Bench, baseline: float) -> None:
+    """WebSocket sessions whose tokens a backend of another process verifies."""
+    sessions = bench.sizes(2000, 10_000)
+    bench.step(f"{sessions:,} sessions, websocket, authenticate hook")
+    backend = HookBackend(bench.stack)
+    node = bench.stack.node(**backend.settings)
+    try:
+        with Load() as load:
+            auths = bench.auths(WARM + sessions)
+            # No more at once than the hook's pool and queue take: a storm is refused in part.
+            bench.open(load, node, "websocket", auths[:WARM], inflight=IN_FLIGHT_HOOKED)
+            cost = bench.open(
+                load, node, "websocket", auths[WARM:], WARM, inflight=IN_FLIGHT_HOOKED
+            )
+    finally:
+        bench.stack.stop(node)
+        connections = backend.connections() - 1  # without that of the look whether it is up
+        bench.stack.stop(backend)
+    rate = sessions / cost["node_cpu_s"]
+    bench.row(
+        f"websocket, authenticate hook, {sessions:,} sessions",
+        rate,
+        "sessions/CPU s",
+        ratio=rate / baseline,
+        ratio_of="stock",
+        note=f"{sessions / cost['wall_s']:,.0f}/s by the clock",
+        details=cost,
+    )
+    bench.row(
+        "connections to the backend",
+        connections,
+        "opened",
+        target=Target(HOOK_CONNECTIONS, "connections"),
     )
 
 

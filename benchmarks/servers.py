@@ -4,6 +4,7 @@ All are real processes of their own, as docs/deploying.md starts them, on 127.0.
 """
 
 import asyncio
+import base64
 import http.client
 import os
 import shutil
@@ -255,6 +256,33 @@ class Api(Process):
         command += ["--workers", "1", "--threads", "8", "--keep-alive", "75", "--no-control-socket"]
         super().__init__("the API", command, log, stack.env)
         self.wait_until(lambda: accepts(HOST, self.port))
+
+
+class HookBackend(Process):
+    """A backend for the authenticate hook, on a port of its own."""
+
+    SECRET = "whsec_" + base64.b64encode(b"for the benchmarks, long enough.").decode()
+
+    def __init__(self, stack: Stack) -> None:
+        self.port = free_port()
+        command = ["-m", "benchmarks.hook_backend", str(self.port)]
+        super().__init__("the hook's backend", command, stack.home / "hooks.log", stack.env)
+        self.wait_until(lambda: accepts(HOST, self.port))
+        stack.processes.append(self)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment of a node that asks it."""
+        url = f"http://{HOST}:{self.port}/authenticate"
+        return {"IMGO_AUTHENTICATE_URL": url, "IMGO_HOOK_SECRETS": self.SECRET}
+
+    def connections(self) -> int:
+        """How many connections it has accepted, with one of `accepts`."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        connection.request("GET", "/")
+        count = int(connection.getresponse().read())
+        connection.close()
+        return count
 
 
 class Floor(Process):
