@@ -18,6 +18,7 @@ from imgo_site.errors import (
     NotFound,
     OutcomeUnknown,
     TooLarge,
+    TooSlow,
     Unavailable,
 )
 from imgo_site.prefix import without_prefix
@@ -60,16 +61,26 @@ def as_imgo_error(error: Exception) -> ImgoError | None:
         return _with_status(
             BadRequest(str(error.detail)), error.status_code, str(error.default_code)
         )
-    if isinstance(error, RequestDataTooBig):
-        return TooLarge(str(error))
-    if isinstance(error, UnreadablePostError | SuspiciousOperation):
-        # The client closed the connection within the body, or a query has thousands of names.
-        incomplete = "The request's body ended early, or its chunks are malformed."
-        return BadRequest(incomplete if isinstance(error, OSError) else str(error))
+    if isinstance(error, RequestDataTooBig | UnreadablePostError | SuspiciousOperation):
+        return _of_request(error)
     if isinstance(error, DatabaseError):
         logger.error("the database failed for a request: %s", error)
         return Unavailable("The database cannot be reached.")
     return None
+
+
+def _of_request(error: Exception) -> ImgoError:
+    """Return the error for a request that Django refuses to read."""
+    if isinstance(error, RequestDataTooBig):
+        return TooLarge(str(error))
+    if not isinstance(error, UnreadablePostError):
+        return BadRequest(str(error))  # a query with thousands of names
+    cause: BaseException | None = error  # Django wraps its own error once more
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return TooSlow("The request's body did not arrive in time.")
+        cause = cause.__cause__
+    return BadRequest("The request's body ended early, or its chunks are malformed.")
 
 
 def _with_status(error: ImgoError, status: int, code: str) -> ImgoError:

@@ -7,6 +7,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from imgo_site.wsgi import application
+from offline.models import Message
 
 KEY = "bootstrap-key-of-the-test"
 PUSH = json.dumps({"to": {"key": "u1"}, "body": 1, "store": "never"}).encode()
@@ -106,3 +107,37 @@ def test_body_that_breaks_off_is_a_mistake_without_a_traceback(ask, caplog, path
     assert status == 400
     assert b"ended early" in text or b"65534" in text
     assert not [line for line in caplog.records if line.exc_info or line.levelname == "ERROR"]
+
+
+def send_short(path: str, body: bytes, announced: int) -> int:
+    """Send a body that ends before its announced length; return the status."""
+    path, _, query = path.partition("?")
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": path, "QUERY_STRING": query}
+    setup_testing_defaults(environ)
+    environ |= {"HTTP_HOST": "testserver", "HTTP_AUTHORIZATION": f"Api-Key {KEY}"}
+    environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(announced)}
+    statuses = []
+    answer = application(environ, lambda status, headers, *_: statuses.append(status))
+    answer.close()
+    return int(statuses[0][:3])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/1/push?uid=1", b"hello"),
+        ("/1/push/room?rid=1", b"hello"),
+        ("/1/pushs", b'{"u":[1],"m":{}}'),
+        ("/goim/push/mids?operation=1000&mids=1", b"hello"),
+        ("/goim/push/all?operation=1000", b"hello"),
+        ("/api/v1/pushes", PUSH),
+        ("/api/v1/pushes", b"[" + PUSH + b"]"),
+    ],
+)
+@pytest.mark.parametrize(("late", "status"), [(False, 400), (True, 408)])
+def test_body_that_ends_early_is_refused_and_nothing_is_stored(imgo, path, body, late, status):
+    imgo(API_KEY=KEY, BODY_TIMEOUT=1e-9 if late else 100.0)
+    for announced in (len(body) + 1, len(body) + 100):
+        assert send_short(path, body, announced) == status
+    assert not Message.objects.exists()
+    assert send_short(path, body, len(body)) < 300

@@ -4,6 +4,7 @@ import http.client
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -122,11 +123,45 @@ def test_unfinished_headers_take_no_thread_and_are_closed(quick, port):
     slow[0].sendall(b"\r\n")
     assert slow[0].recv(100).startswith(b"HTTP/1.1 200")
     slow[1].shutdown(socket.SHUT_WR)
-    for one in slow[1:]:
-        with suppress(ConnectionResetError):  # what it sent was never read
-            assert one.recv(100) == b""  # within the socket's timeout
+    with suppress(ConnectionResetError):  # what it sent was never read
+        assert slow[1].recv(100) == b""  # within the socket's timeout
+    for one in slow[2:]:
+        assert one.recv(100).startswith(b"HTTP/1.1 408")
     for one in slow:
         one.close()
+
+
+def test_small_body_takes_no_thread_before_it_is_complete(quick, port):
+    head = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n"
+    slow = [open_socket(port, head + b"a" * 100) for _ in range(3 * THREADS)]
+    began = time.monotonic()
+    assert get(port, "/") == "0"
+    assert time.monotonic() - began < 1  # before the deadline of the bodies
+    slow[0].sendall(b"a" * 19_900)
+    assert slow[0].recv(100).startswith(b"HTTP/1.1 200")
+    for one in slow[1:]:
+        assert one.recv(100).startswith(b"HTTP/1.1 408")
+    for one in slow:
+        one.close()
+
+
+def test_announced_size_does_not_extend_the_deadline_of_a_body(quick, port):
+    head = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+    slow = [open_socket(port, head + b"a") for _ in range(2 * THREADS)]
+    began = time.monotonic()
+    assert get(port, "/") == "0"
+    assert time.monotonic() - began < 20  # 61 s for its size
+    for one in slow:
+        one.close()
+
+
+def test_client_that_waits_for_100_continue_gets_it(quick, port):
+    head = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    connection = open_socket(port, head)
+    assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+    connection.sendall(b"hello")
+    assert b"HTTP/1.1 200" in connection.recv(1000)
+    connection.close()
 
 
 def test_body_that_never_ends_gives_its_thread_back(quick, port):
