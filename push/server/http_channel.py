@@ -8,7 +8,8 @@ response. This channel differs in three points:
 - A refused request gets a response before the connection is closed.
 
 A connection passes these states: reading headers, reading a body (`_waits_for_body`), serving the
-request, idle until the next request (`_is_idle`). It may be refused in each (`_is_refused`).
+request, waiting for the client to read the response (`_unread`), idle until the next request
+(`_is_idle`). It may be refused in each (`_is_refused`).
 """
 
 import logging
@@ -73,6 +74,7 @@ class Channel(HTTPChannel):
     _waits_for_body = False
     _has_all = False  # the body is complete, but its caller is not authorized yet
     _body: Body | None = None
+    _unread: Any = None  # the request whose response the client has not read yet
     _proxy_data: bytes | None = None  # the start of an incomplete PROXY protocol header
     _client: tuple[str, int] | None = None  # from that header
     since = 0.0  # monotonic seconds: the start of this request, or of the connection
@@ -216,8 +218,16 @@ class Channel(HTTPChannel):
             self.transport.resumeProducing()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802
-        """Wait for the next request: the response to this one is written."""
+        """Wait for the next request: the response to this one is written.
+
+        While the client has not read the response, no further request of it is served. Otherwise
+        each of many pipelined requests would leave its response in memory.
+        """
         self._drop_body()
+        if self.persistent and self._waitingForTransport:
+            self._unread = request
+            self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
+            return
         self._is_idle = True
         self.since = time.monotonic()
         self.factory.server.admission.enter(self)
@@ -225,6 +235,14 @@ class Channel(HTTPChannel):
         if not self.persistent:
             self._is_refused = True  # read nothing more; the client may still read the response
             self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """Go on when the client has read enough of a response."""
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+        request, self._unread = self._unread, None
+        if request is not None:
+            self.setTimeout(conf.HANDSHAKE_TIMEOUT)  # type: ignore[no-untyped-call]
+            self.requestDone(request)
 
     def _drop_body(self) -> None:
         if self._body is not None:
@@ -235,7 +253,7 @@ class Channel(HTTPChannel):
 
     def timeoutConnection(self) -> None:  # noqa: N802
         """Close after a deadline, with a response if there is a request."""
-        if self._is_refused:
+        if self._is_refused or self._unread is not None:
             self.transport.abortConnection()
         elif self._waits_for_body and self._body is not None and (left := self._body.left()) > 0:
             self.setTimeout(left)  # type: ignore[no-untyped-call]

@@ -93,13 +93,16 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
         super().handle_reply(message)
 
     async def drained(self) -> None:
-        """Return when the transport's buffer has room; close if the client reads too slowly."""
-        if self._writable.is_set():
+        """Return when the transport's buffer has room; close if the client reads too slowly.
+
+        After the last part of the response, the channel waits for the client.
+        """
+        if self.finished or self._writable.is_set():
             return
         try:
             await asyncio.wait_for(self._writable.wait(), conf.SLOW_READER_TIMEOUT)
         except TimeoutError:
-            if self.channel is not None:
+            if not self.finished and self.channel is not None:
                 self.channel.evict()
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
