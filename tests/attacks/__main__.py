@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.e2e.harness import Embedded, logs
+from tests.fork_server import PLAIN_START
 
 from .table import ATTACKS
 from .target import Target, held_against
@@ -51,4 +53,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.environ[PLAIN_START] = "1"  # its faults and its memory are those of users' processes
     sys.exit(main(sys.argv[1:]))

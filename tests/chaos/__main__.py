@@ -8,6 +8,7 @@ were met, the books balance, and no log shows a traceback, a token or a message 
 
 import argparse
 import asyncio
+import os
 import random
 import secrets
 import subprocess
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.e2e.harness import ROOT, Cluster, Database, logs, manage
+from tests.fork_server import PLAIN_START
 from tests.services import Postgres, postgres_programs, start_first
 
 from .faults import FAULTS
@@ -259,4 +261,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.environ[PLAIN_START] = "1"  # its faults and its memory are those of users' processes
     sys.exit(main(sys.argv[1:]))

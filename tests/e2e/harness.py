@@ -10,7 +10,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,8 @@ import psycopg
 import redis
 from psycopg import sql
 
-from tests import NO_TLS, wait_until
-from tests.services import LAUNCHER, Redis, free_port, process_state, redis_programs, start_first
+from tests import NO_TLS, fork_server, wait_until
+from tests.services import Redis, free_port, process_state, redis_programs, start_first
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
@@ -98,7 +97,7 @@ class Process:
         self.out = home / f"{name}.out"
         self._home = home
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: fork_server.Program | None = None
 
     def add_arguments(self, *arguments: str) -> None:
         """Add arguments for the next start."""
@@ -106,18 +105,9 @@ class Process:
 
     def launch(self) -> None:
         """Start the process without waiting until it serves."""
-        # The kernel sends SIGTERM when the tests end for any reason, so that no process remains.
-        words = (os.getpid(), -1, -1, int(signal.SIGTERM))
-        orphan = ("-I", "-S", "-c", LAUNCHER, *map(str, words))
         with self.log.open("ab") as log, self.out.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, *orphan, sys.executable, *self._command],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=log,
-                cwd=ROOT,
-                env=self.environment,
-                start_new_session=True,  # a Ctrl-C in the terminal must end only the tests
+            self._process = fork_server.start(
+                self._command, ROOT, self.environment, stdout=out, stderr=log
             )
         logs.watch(self.log, self.out)
 
@@ -313,16 +303,8 @@ def try_manage(
     environment: Environment, *arguments: str, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run `manage.py`; return its result, whatever its exit status is."""
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=UP_TIMEOUT,
-        check=False,
-    )
+    command = ["manage.py", *arguments]
+    return fork_server.run(command, ROOT, environment, stdin=stdin, timeout=UP_TIMEOUT)
 
 
 # Django's start takes most of the time of a command, so this runs many commands in one process.
@@ -346,15 +328,12 @@ def manage_many(
     environment: Environment, commands: Sequence[Sequence[str]], stdin: str = ""
 ) -> list[tuple[int, str, str]]:
     """Run commands of `manage.py` in order; return the status, output and errors of each."""
-    done = subprocess.run(
-        [sys.executable, "-c", _MANAGE_MANY, json.dumps(commands)],
-        cwd=ROOT,
-        env={**environment, "DJANGO_SETTINGS_MODULE": "imgo_site.settings"},
-        input=stdin,
-        capture_output=True,
-        text=True,
+    done = fork_server.run(
+        ["-c", _MANAGE_MANY, json.dumps(commands)],
+        ROOT,
+        {**environment, "DJANGO_SETTINGS_MODULE": "imgo_site.settings"},
+        stdin=stdin,
         timeout=UP_TIMEOUT,
-        check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]

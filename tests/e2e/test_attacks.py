@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.attacks.table import ATTACKS
 from tests.attacks.target import Target, held_against
+from tests.fork_server import PLAIN_START
 
 from .harness import Embedded, System, logs
 
@@ -19,8 +20,9 @@ HASTE = "2"  # seconds of the deadlines; 5 is the default
 
 @pytest.fixture(scope="module")
 def attacked(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
-    """A node whose deadlines are short."""
-    with make_embedded(IMGO_HANDSHAKE_TIMEOUT=HASTE, IMGO_BODY_TIMEOUT=HASTE) as system:
+    """A node whose deadlines are short. A forked one would share memory, which is measured."""
+    haste = dict.fromkeys(("IMGO_HANDSHAKE_TIMEOUT", "IMGO_BODY_TIMEOUT"), HASTE)
+    with make_embedded(**haste, **{PLAIN_START: "1"}) as system:
         yield system
 
 

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests import eventually
+from tests.fork_server import PLAIN_START
 
 from .clients import TRANSPORTS
 from .harness import DOWN_TIMEOUT, HOST, Cluster, Embedded, System, names_setting
@@ -262,7 +263,8 @@ def test_the_greeting_says_where_it_listens_and_how_to_push(
 async def test_processes_that_end_in_order_are_off_the_list_at_once(
     own_system: Start, enter: Enter, make_cluster: Callable[..., Cluster]
 ) -> None:
-    system = make_cluster()
+    # One process of each kind starts, serves and ends as users start it, not by a fork.
+    system = make_cluster(**{PLAIN_START: "1"})
     world = await enter(own_system(system))
     await world.api.push({"key": new_key()}, b"1")  # an API process is one with its first request
     with redis.Redis.from_url(system.redis.url) as client:

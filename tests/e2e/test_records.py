@@ -1,14 +1,12 @@
 """What became of a push: over the API and from the commands, in each installation."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 from tests import eventually
 
 from .clients import HEARTBEAT
-from .harness import ROOT, Cluster, manage, try_manage
+from .harness import Cluster, manage, try_manage
 from .world import World, new_key, new_room
 
 
@@ -154,19 +152,6 @@ async def test_explain_says_why_in_plain_words(world: World) -> None:
     assert f"{count} pending message(s)" in data["explanation"][0]
 
 
-def run(world: World, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `manage.py`, whatever comes of it."""
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=world.system.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 async def test_mistakes_of_who_asks_are_answered_with_what_to_do(world: World) -> None:
     for arguments, message in (
         (("explain", "u1", "x"), "A push's id must be a whole number"),
@@ -174,7 +159,7 @@ async def test_mistakes_of_who_asks_are_answered_with_what_to_do(world: World) -
         (("explain", "u1", "--last", "0"), "--last must be"),
         (("conserve", "--latest", "-1"), "--latest must be 0 or more"),
     ):
-        done = run(world, *arguments)
+        done = try_manage(world.system.environment, *arguments)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
@@ -187,9 +172,9 @@ async def test_everything_is_accounted_for(world: World) -> None:
         await world.api.push({"keys": [key, new_key()]}, n)
     await client.receive_bodies(3)
     await world.wait_for_pending(key, 0)
-    done = run(world, "conserve")
+    done = try_manage(world.system.environment, "conserve")
     assert (done.returncode, "Everything is accounted for." in done.stdout) == (0, True), done
-    found = json.loads(run(world, "conserve", "--json").stdout)
+    found = json.loads(try_manage(world.system.environment, "conserve", "--json").stdout)
     settled = sum(found["settled"].values())
     assert found["accepted"] == found["pending"] + settled
     assert (found["missing"], found["unbalanced"]) == (0, [])

@@ -3,11 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import fork_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES = {"DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"}
@@ -18,18 +19,13 @@ EXPECTED = {"none": {401}, "wrong": {401}, "empty": {403}, "without": {403}}
 
 def start(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name not in SERVICES}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=directory,
-        env=kept
-        | {"IMGO_DATA_DIR": str(directory / "data"), "HOST_DATABASE": str(directory / "host.db")}
-        | {"PYTHONPATH": f"{directory}:{ROOT}", "DJANGO_SECRET_KEY": "s" * 40}
-        | environment,
-    )
+    own = {
+        "IMGO_DATA_DIR": str(directory / "data"),
+        "HOST_DATABASE": str(directory / "host.db"),
+        "PYTHONPATH": f"{directory}:{ROOT}",
+        "DJANGO_SECRET_KEY": "s" * 40,
+    }
+    return fork_server.run(arguments, directory, kept | own | environment, timeout=120)
 
 
 def check(directory: Path, settings: str, *options: str) -> str:
