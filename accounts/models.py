@@ -1,6 +1,7 @@
 """Stored tokens of subscribers, and API keys of callers. The database has only their hashes."""
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
@@ -49,6 +50,16 @@ def check_join(rooms: object) -> None:
             raise BadRequest(f"join has {room!r}: name each room, a pattern cannot be joined.")
         if room == DASHBOARD_ROOM:
             raise BadRequest(f"join has {room!r}, which is the dashboard's own room.")
+
+
+def _looks_like_json(text: str) -> bool:
+    """Return whether an auth frame with only this text would not have this text as its token."""
+    if text.lstrip()[:1] not in ("{", '"'):
+        return False
+    try:
+        return isinstance(json.loads(text), dict | str)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check_token_join(rooms: object) -> None:
@@ -107,6 +118,11 @@ class TokenManager(models.Manager["Token"]):
         if len(text) > TOKEN_MAX or has_control_characters(text):
             raise BadRequest(
                 f"A token has at most {TOKEN_MAX} characters, and no control characters."
+            )
+        if _looks_like_json(text):
+            raise BadRequest(
+                "A token must not be a JSON object or a JSON string: as the bare token of an auth "
+                "frame it would mean something else."
             )
         check_rooms(rooms)
         join = [] if join is None else join

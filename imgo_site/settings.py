@@ -217,6 +217,10 @@ ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost
 CSRF_TRUSTED_ORIGINS = _origins()
 # The path prefix under which a proxy serves the site; see imgo_site/prefix.py.
 FORCE_SCRIPT_NAME = _script_name()
+if FORCE_SCRIPT_NAME:
+    # The site above the prefix has cookies of its own, which the browser sends here too.
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "imgo_sessionid", "imgo_csrftoken"
+    SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = FORCE_SCRIPT_NAME
 CSRF_FAILURE_VIEW = "push.dashboard.access.csrf_failure"
 if _flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

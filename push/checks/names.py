@@ -1,10 +1,12 @@
 """Checks of names and values: unknown settings, wrong types, callables that cannot be imported."""
 
 import difflib
+import inspect
 import os
 from collections.abc import Iterator
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
@@ -80,11 +82,23 @@ def _check_callables() -> Iterator[CheckMessage]:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - its module may raise anything
             problem = f"{path!r} cannot be imported: {type(error).__name__}: {error}"
         else:
-            if callable(hook):
+            problem = _unusable(name, hook)
+            if not problem:
                 continue
-            problem = f"{path} is {type(hook).__name__!r}, which cannot be called"
+            problem = f"{path} {problem}"
         hint = "Say module.function, of a module that this process can import."
         yield Error(f"IMGO setting {name}: {problem}", hint=hint, id="imgo.E003")
+
+
+def _unusable(name: str, hook: object) -> str:
+    """Return why a hook cannot be used, "" if it can. All but `SESSION_KEY` are awaited."""
+    if not callable(hook):
+        return f"is {type(hook).__name__!r}, which cannot be called"
+    # A decorated function may return something that can be awaited.
+    is_plain = inspect.isroutine(hook) and getattr(hook, "__wrapped__", None) is None
+    if name != "SESSION_KEY" and is_plain and not iscoroutinefunction(hook):
+        return "is a plain function: it is awaited, so begin it with 'async def'"
+    return ""
 
 
 def _check_texts() -> Iterator[CheckMessage]:

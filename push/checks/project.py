@@ -11,7 +11,8 @@ from django.core.checks import CheckMessage, Error, register
 from django.db import DEFAULT_DB_ALIAS, connection, router
 from django.db.models import Model
 from django.template.loader import get_template
-from django.urls import NoReverseMatch, reverse
+from django.templatetags.static import static
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.module_loading import import_string
 
 from imgo_site.conf import conf
@@ -102,6 +103,13 @@ def check_middleware() -> Iterator[CheckMessage]:
             hint=f"Put it second in MIDDLEWARE, behind {OF_REQUESTS}.",
             id="imgo.W032",
         )
+    places = [settings.MIDDLEWARE.index(name) for name in OF_PAGES if name not in missing]
+    if places != sorted(places):
+        yield Error(
+            f"MIDDLEWARE has {', '.join(OF_PAGES)} in another order: each needs the one before it.",
+            hint="Put them in this order.",
+            id="imgo.E021",
+        )
     if OF_REQUESTS in settings.MIDDLEWARE:
         return
     if conf.TRUSTED_PROXIES:
@@ -171,6 +179,7 @@ def _make_session() -> None:
 # What each page needs, under the settings that decide about it.
 PARTS_OF_PAGES: dict[str, Callable[[], object]] = {
     "these TEMPLATES": lambda: get_template("admin/login.html"),
+    "these STATIC_* settings": lambda: static("push/imgo.js"),
     "these SESSION_* settings": _make_session,
     "this SECRET_KEY": lambda: signing.dumps(""),
 }
@@ -205,12 +214,25 @@ def check_time_zones(**_: object) -> list[CheckMessage]:
 
 @register
 def check_pages(**_: object) -> list[CheckMessage]:
-    """E023: the dashboard is served, and the admin that it signs operators in with is not."""
+    """E023: the dashboard is served, and the admin that signs operators in is not.
+
+    W040: no URLs of imgo.
+    """
     if not hasattr(settings, "ROOT_URLCONF"):
         return []
     try:
         reverse("imgo:dashboard")
-    except Exception:  # noqa: BLE001 - the project does not serve our pages, or E045 reports it
+    except NoReverseMatch:
+        if _is_served("/api/v1/pushes"):
+            return []  # without the namespace there are no pages of ours
+        return [
+            checks.Warning(
+                "ROOT_URLCONF has none of imgo's URLs: this process answers every push with 404.",
+                hint="Add path('', include('push.urls')) to the URLs, as the last one.",
+                id="imgo.W040",
+            )
+        ]
+    except Exception:  # noqa: BLE001 - E045 reports it
         return []
     try:
         reverse("admin:index")
@@ -223,6 +245,14 @@ def check_pages(**_: object) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def _is_served(path: str) -> bool:
+    try:
+        resolve(path)
+    except Resolver404:
+        return False
+    return True
 
 
 @register

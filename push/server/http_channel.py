@@ -57,6 +57,12 @@ def has_doubtful_length(line: bytes) -> bool:
     return False
 
 
+def _target_of(line: bytes) -> bytes:
+    """Return the target in a request's first line, which may be malformed; b"/" for none."""
+    words = line[: REQUEST_LINE_MAX + 1].split(b" ", 2)
+    return words[1] if len(words) > 1 else b"/"
+
+
 class Channel(HTTPChannel):
     """One HTTP connection, for requests one after the other."""
 
@@ -69,6 +75,7 @@ class Channel(HTTPChannel):
     _command: bytes
     _path: Any  # bytes; Twisted's own hints are wrong
     _version: bytes
+    _target = b"/"  # of the latest request, as it was sent
     _is_refused = False
     _is_idle = False  # between two requests
     _waits_for_body = False
@@ -147,14 +154,18 @@ class Channel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's
         """Handle a line of the request; refuse the request if its headers are too large."""
+        if not self._receivedHeaderSize:
+            self._target = _target_of(line)
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self.refuse(TooLarge(f"Headers have at most {self.totalHeadersSize} bytes."), 431)
         if not self._is_refused:
             super().lineReceived(line)  # type: ignore[no-untyped-call]
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
         """Refuse a line that is too long."""
-        status = 431 if self.requests else 414
+        status = 431 if self._receivedHeaderSize else 414
+        if status == 414:
+            self._target = _target_of(line)
         self.refuse(TooLarge(LINE_TEXT), status)
 
     def headerReceived(self, line: bytes) -> bool:  # noqa: N802
@@ -269,7 +280,7 @@ class Channel(HTTPChannel):
         """
         if status:
             error.status = status
-        path = getattr(self, "_path", b"/").partition(b"?")[0].decode("latin1")
+        path = self._target.partition(b"?")[0].decode("latin1")
         self.end_with(answer_at(path, error))
 
     def end_with(self, response: HttpResponseBase) -> None:

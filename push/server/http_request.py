@@ -14,6 +14,8 @@ from daphne.utils import HEADER_NAME_RE
 
 from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
+from imgo_site.errors import BadRequest, ImgoError
+from push.api.problems import answer_at
 
 ROOT_PATH = b"Daphne-Root-Path"
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f\x85]")  # forbidden in values: RFC 9110, 5.5
@@ -47,6 +49,18 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
             self.basic_error(400, b"Bad Request", problem)
             return None
         return super().process()
+
+    def basic_error(self, status: int, status_text: bytes, body: str) -> None:
+        """Refuse the request, or report a bug in its view, in the form of its path.
+
+        Daphne's own answer is a page of HTML.
+        """
+        if self._response_started:
+            super().basic_error(status, status_text, body)
+        elif self.channel is not None:
+            error = BadRequest(f"{body}.") if status < 500 else ImgoError("internal error")
+            error.status = status
+            self.channel.end_with(answer_at(self.uri.partition(b"?")[0].decode("latin1"), error))
 
     def unusable_header(self) -> str:
         """Return the fault of the headers, "" for none.

@@ -7,6 +7,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
 
+from accounts.auth_body import parse_auth_body
 from accounts.models import SCOPES, TOKEN_MAX, ApiKey, Token, digest
 from imgo_site.errors import BadRequest
 
@@ -192,3 +193,15 @@ def test_the_admin_refuses_scopes_that_do_not_exist(scopes):
 
 def test_the_admin_takes_scopes_that_exist():
     ApiKey(name="shop", scopes=["push"]).clean()
+
+
+@pytest.mark.parametrize("text", ['{"a":1}', '"quoted"', ' {"token": "x"}', "{}"])
+def test_token_that_an_auth_frame_would_read_otherwise_is_refused(text, db):
+    with pytest.raises(BadRequest, match="JSON"):
+        Token.objects.issue("u1", token=text)
+
+
+@pytest.mark.parametrize("text", ["{not json", '"half', "[1]", "12345", "null", "eyJ.a.b"])
+def test_token_of_any_other_text_is_the_token_of_its_auth_frame(text, db):
+    Token.objects.issue("u1", token=text)
+    assert parse_auth_body(text.encode()).token == text

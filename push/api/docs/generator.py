@@ -4,13 +4,16 @@
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from django.utils.encoding import force_bytes
 from drf_spectacular.generators import EndpointEnumerator, SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer2
-from drf_spectacular.settings import SPECTACULAR_DEFAULTS, patched_settings
+from drf_spectacular.settings import SPECTACULAR_DEFAULTS, spectacular_settings
+from rest_framework.settings import perform_import
 from rest_framework.views import APIView
 
 from imgo_site.conf import load
@@ -18,7 +21,7 @@ from push.api import urls
 from push.api.docs.schema import ImgoSchema, add_types
 
 _RENDERERS = {"json": OpenApiJsonRenderer2, "yaml": OpenApiYamlRenderer2}
-_FOR_VIEWS = ("SERVE_", "DEFAULT_GENERATOR_CLASS")  # settings that `patched_settings` refuses
+_FOR_VIEWS = ("SERVE_", "DEFAULT_GENERATOR_CLASS")  # settings that the generator does not read
 SETTINGS: dict[str, Any] = {
     **{k: v for k, v in SPECTACULAR_DEFAULTS.items() if not k.startswith(_FOR_VIEWS)},
     "TITLE": "imgo",
@@ -58,8 +61,23 @@ class Generator(SchemaGenerator):
 
     def get_schema(self, request: Any = None, public: bool = False) -> dict[str, Any]:  # noqa: ARG002
         """Return the schema, with the values of imgo's settings in it."""
-        with patched_settings(SETTINGS):
+        with _only_our_settings():
             return add_types(super().get_schema(None, public=True))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _only_our_settings() -> Iterator[None]:
+    """Replace drf-spectacular's settings, without reading the project's, which may be unusable."""
+    attributes = vars(spectacular_settings)
+    before = dict(attributes)
+    for name, value in SETTINGS.items():
+        imports = name in spectacular_settings.import_strings
+        attributes[name] = perform_import(value, name) if imports else value
+    try:
+        yield
+    finally:
+        attributes.clear()
+        attributes.update(before)
 
 
 def rendered(kind: str, prefix: str) -> bytes:

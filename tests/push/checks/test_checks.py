@@ -4,6 +4,7 @@ import os
 import resource
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connection, router
@@ -58,6 +59,9 @@ def test_the_settings_as_they_are_need_no_word():
         ({"AUTHENTICATOR": ".."}, ["imgo.E003"]),
         ({"ROOM_AUTHORIZER": ".", "RECEIVER": ".os"}, ["imgo.E003", "imgo.E003"]),
         ({"RECEIVER": "push.receiver"}, ["imgo.E003"]),  # a module
+        ({"AUTHENTICATOR": "imgo_site.names.check_name"}, ["imgo.E003"]),  # not awaitable
+        ({"ROOM_AUTHORIZER": "os.getcwd"}, ["imgo.E003"]),
+        ({"RECEIVER": "functools.partial"}, []),  # may return what can be awaited
         ({"SESSION_KEY": "imgo_site.names.NAME_MAX"}, ["imgo.E003"]),  # an int
         ({5: 1}, ["imgo.E001"]),
         ({None: None}, ["imgo.E001"]),
@@ -376,6 +380,17 @@ def test_a_tls_proxy_that_is_not_named_is_an_error(settings, imgo):
         ({"FORCE_SCRIPT_NAME": "/api/push"}, ["imgo.E027"]),
         ({"ROOT_URLCONF": "push.urls"}, []),  # without the namespace there are no pages of ours
         ({"ROOT_URLCONF": "tests.hosts.no_admin_urls"}, ["imgo.E023"]),
+        ({"ROOT_URLCONF": "tests.hosts.no_urls"}, ["imgo.W040"]),
+        ({"MIDDLEWARE": django_settings.MIDDLEWARE[::-1]}, ["imgo.E021"]),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.nosuch"}, ["imgo.E045"]),
+        ({"AUTHENTICATION_BACKENDS": ["nosuch.Backend"]}, ["imgo.E045"]),
+        (
+            {
+                "SESSION_ENGINE": "django.contrib.sessions.backends.cache",
+                "SESSION_CACHE_ALIAS": "nosuch",
+            },
+            ["imgo.E046"],
+        ),
     ],
     ids=str,
 )

@@ -1,0 +1,3 @@
+"""URLs of a project that does not serve imgo's."""
+
+urlpatterns: list[object] = []
