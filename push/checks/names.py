@@ -90,7 +90,7 @@ def _check_callables() -> Iterator[CheckMessage]:
         yield Error(f"IMGO setting {name}: {problem}", hint=hint, id="imgo.E003")
 
 
-def _unusable(name: str, hook: object) -> str:
+def _unusable(name: str, hook: Any) -> str:
     """Return why a hook cannot be used, "" if it can. All but `SESSION_KEY` are awaited."""
     if not callable(hook):
         return f"is {type(hook).__name__!r}, which cannot be called"
