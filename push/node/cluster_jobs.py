@@ -81,7 +81,11 @@ class ClusterJobs:
                 continue  # another process drains it
             if count:
                 metrics.SWEPT.inc(count)
-                logger.warning("a sweep sent %d messages of partition %d", count, partition)
+                logger.warning(
+                    "no worker fanned out %d messages of partition %d in time; this node did",
+                    count,
+                    partition,
+                )
 
     async def send_canaries(self) -> None:
         """Enqueue a canary task for each partition that is due one."""

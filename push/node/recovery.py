@@ -83,7 +83,7 @@ async def recover(
             hub.holds.release(hold)
     if count:
         metrics.RECOVERED.inc(count)
-        logger.info("%d messages that had passed by were delivered", count)
+        logger.info("recovered %d missed messages", count)
     return count
 
 
