@@ -29,9 +29,9 @@ class Command(ImgoCommand):
     """Command that runs a node, or several nodes that share their ports, until stopped."""
 
     help = (
-        "Serve HTTP, WebSocket and raw TCP: a node, and with no environment set everything. Ports "
-        "and the rest are set in the environment: see docs/reference/settings.md. SIGTERM or "
-        "Ctrl-C closes the sessions in order, over DRAIN_SECONDS."
+        "Run a node, which serves HTTP, WebSocket and raw TCP. Without DATABASE_URL and REDIS_URL "
+        "this process does everything, on SQLite. docs/reference/settings.md lists the settings, "
+        "such as the ports. SIGTERM or Ctrl-C stops it: it closes the sessions over DRAIN_SECONDS."
     )
     requires_system_checks = "__all__"
     examples: ClassVar = ("", "--processes 4")
@@ -43,9 +43,9 @@ class Command(ImgoCommand):
             type=int,
             default=1,
             metavar="N",
-            help="so many nodes that share the ports, one a core; those that end are started "
-            "again. Needs DATABASE_URL and REDIS_URL. Any of them answers at a port, and /metrics "
-            "for all of them together",
+            help="run N nodes that share the ports (default 1; at most one a core is useful), and "
+            "start a node again when it ends. Needs DATABASE_URL and REDIS_URL. /metrics answers "
+            "for all N together",
         )
 
     def run(self, **options: Any) -> None:

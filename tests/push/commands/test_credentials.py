@@ -47,10 +47,10 @@ def test_a_revoked_token_is_gone_and_its_sessions_are_told(
 def test_what_becomes_of_open_sessions_is_not_promised_when_nobody_looks(run, imgo, settings):
     imgo(REVALIDATE_INTERVAL=0.0)
     run("token", "u1")
-    assert "are told to close" in run("token", "u1", "--revoke")
+    assert "are being closed" in run("token", "u1", "--revoke")
     run("token", "u1")
     settings.REDIS_URL = ""
-    assert "stay, for REVALIDATE_INTERVAL is 0" in run("token", "u1", "--revoke")
+    assert "stay open, because REVALIDATE_INTERVAL is 0" in run("token", "u1", "--revoke")
 
 
 def test_an_api_key_as_data(data):
@@ -101,6 +101,6 @@ def test_which_api_key_is_revoked_is_never_a_guess(run):
 
 
 def test_no_name_is_wrong_usage(run):
-    with pytest.raises(CommandError, match="Say who will use it") as error:
+    with pytest.raises(CommandError, match="Name the caller") as error:
         run("apikey")
     assert error.value.returncode == 2
