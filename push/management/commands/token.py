@@ -87,8 +87,9 @@ class Command(ImgoCommand):
 
 def _closing_text() -> str:
     """Return a text about when the open sessions of a revoked token are closed."""
+    if not is_embedded():
+        return "its open sessions are being closed"
     if conf.REVALIDATE_INTERVAL:
-        return f"its open sessions are closed within {conf.REVALIDATE_INTERVAL:g} s"
-    if is_embedded():
-        return "its open sessions stay open, because REVALIDATE_INTERVAL is 0"
-    return "its open sessions are being closed"
+        # A session that opened during a round of checks may wait for the end of the next one.
+        return f"its open sessions are closed within {2 * conf.REVALIDATE_INTERVAL:g} s"
+    return "its open sessions stay open, because REVALIDATE_INTERVAL is 0"

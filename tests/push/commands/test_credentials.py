@@ -27,15 +27,19 @@ def test_token_that_joins_too_many_rooms_is_not_made(run, imgo):
 
 
 def test_a_revoked_token_is_gone_and_its_sessions_are_told(
-    run, data, imgo, monkeypatch, django_capture_on_commit_callbacks
+    run, data, settings, monkeypatch, django_capture_on_commit_callbacks
 ):
     told = []
+    settings.REDIS_URL = "redis://127.0.0.1:1"
     monkeypatch.setattr("push.operations.publish", lambda orders, _: told.extend(orders))
     run("token", "u1")
     with django_capture_on_commit_callbacks(execute=True):
         assert run("token", "u1", "--revoke") == (
-            "The token of 'u1' is revoked; its open sessions are closed within 30 s.\n"
+            "The token of 'u1' is revoked; its open sessions are being closed.\n"
         )
+    settings.REDIS_URL = ""
+    run("token", "u1")
+    assert "are closed within 60 s" in run("token", "u1", "--revoke")
     assert not Token.objects.exists()
     assert [order["code"] for order in told] == [4403]
     with pytest.raises(CommandError, match="'u1' has no token"):
