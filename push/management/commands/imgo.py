@@ -6,9 +6,11 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
+from django.conf import global_settings, settings
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from imgo_site import open_files
@@ -86,6 +88,9 @@ class Command(ImgoCommand):
         ports += [f"WebSocket port {conf.WS_PORT}"] if conf.WS_PORT else []
         ports += [f"TCP port {conf.TCP_PORT}"] if conf.TCP_PORT else []
         lines += [f"Listening: {', '.join(ports)}. Ctrl-C stops it."]
+        if settings.LOGIN_REDIRECT_URL != global_settings.LOGIN_REDIRECT_URL:
+            # The page of the project around imgo, which is what its developer wants to open.
+            lines += ["", f"  Your site:  {base}{resolve_url(settings.LOGIN_REDIRECT_URL)}"]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
 
