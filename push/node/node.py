@@ -298,7 +298,7 @@ class Node:
             try:
                 await self.registry.remove(entry, session.rooms)
             except Exception as error:  # noqa: BLE001
-                logger.warning("a session stays in the registry for a while: %s", error)
+                logger.warning("could not remove a session from the registry: %s", error)
 
     async def join_room(self, session: Session, room: str) -> None:
         """Add a session to a room; do nothing for a session that was dismissed.
