@@ -34,7 +34,7 @@ def check_networks() -> Iterator[CheckMessage]:
     names = ", ".join(conf.LEGACY_TRUSTED_NETWORKS)
     hint = "Give the old tools an API key (?apikey=...) and empty LEGACY_TRUSTED_NETWORKS."
     yield checks.Warning(
-        f"Anyone in {names} can push without an API key on imgo's paths.",
+        f"Callers in {names} need no API key, on the paths of imgo (Go) and goim.",
         hint=hint,
         id="imgo.W002",
     )
