@@ -33,14 +33,14 @@ help: ## list these targets
 
 # exec: signals go to Python itself, which ends with status 0 on Ctrl-C.
 .PHONY: run
-run: $(VENV)/.run-stamp ## start a server with everything in it; ARGS="..." goes to `manage.py imgo`
+run: $(VENV)/.run-stamp ## start a server on ports 8000, 8080, 8090 (others: IMGO_HTTP_PORT, IMGO_TCP_PORT, IMGO_WS_PORT)
 	@$(PY) manage.py migrate --verbosity 0
 	@exec $(PY) manage.py imgo $(ARGS)
 
 .PHONY: example
 example: export DJANGO_SETTINGS_MODULE = examples.$(NAME).settings
 example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: make example NAME=chat
-	@test -n "$(NAME)" -a -f "examples/$(NAME)/settings.py" || { echo "Say which:" \
+	@test -n "$(NAME)" -a -f "examples/$(NAME)/settings.py" || { echo "Name an example:" \
 		$(patsubst examples/%/settings.py,NAME=%,$(wildcard examples/*/settings.py)) >&2; exit 1; }
 	@$(PY) manage.py migrate --verbosity 0
 	$(if $(wildcard examples/$(NAME)/templates),@$(PY) manage.py guest alice bob)
@@ -56,7 +56,7 @@ test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to py
 
 # What needs another process has a directory of its own, or the mark `services`.
 .PHONY: test-unit
-test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or browser: a minute at most
+test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or browser: some minutes
 	TESTS_UNIT=1 $(PY) -m pytest -q -n 2 --ignore=tests/e2e --ignore=tests/browser --ignore=tests/examples \
 		--ignore=tests/hosts --ignore=tests/clients --ignore=tests/chaos $(ARGS)
 

@@ -38,7 +38,19 @@ class TokenAdmin(LargeTableAdmin):
         CharField: {"strip": False},  # blanks belong to a key
     }
     search_exact: ClassVar = {"key": ()}
-    search_help_text = "A key, as it is."
+    search_help_text = "The whole key."
+    help_texts: ClassVar = {
+        "rooms": 'JSON list of rooms that the key may join, such as ["lobby", "team-*"]. '
+        "Empty or null: the setting ROOMS_OPEN decides.",
+        "join": 'JSON list of rooms that its sessions are in from the start, such as ["lobby"].',
+        "expires_at": "Empty: the token never expires.",
+    }
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the form's field, with the help text of this page."""
+        if db_field.name in self.help_texts:
+            kwargs["help_text"] = self.help_texts[db_field.name]
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     @admin.display(description="rooms")
     def room_list(self, token: Token) -> str:
@@ -83,7 +95,7 @@ class ApiKeyAdmin(LargeTableAdmin):
     form = ApiKeyForm
     list_display = ("name", "hint", "scope_list", "created_at", "revoked_at")
     search_exact: ClassVar = {"name": ("name", "-pk")}
-    search_help_text = "A name, as it is."
+    search_help_text = "The whole name."
     readonly_fields = ("hint", "created_at")
     actions = ("revoke",)
 
@@ -117,4 +129,6 @@ class ApiKeyAdmin(LargeTableAdmin):
             row.revoked_at = timezone.now()
             row.save(update_fields=["revoked_at"])
             self.log_change(request, row, "Revoked.")
-        self.message_user(request, f"{len(rows)} API key(s) are revoked.")
+        one = len(rows) == 1
+        done = "1 API key is revoked." if one else f"{len(rows)} API keys are revoked."
+        self.message_user(request, done)

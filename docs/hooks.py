@@ -15,7 +15,7 @@ import django
 from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECK = re.compile(r"([EW]\d{3}(?:-[EW]\d{3})?): ([^;.]+)")  # in the docstring of a check
+CHECK = re.compile(r"([EWI]\d{3}(?:-[EWI]\d{3})?): ([^;.]+)")  # in the docstring of a check
 MARK = re.compile(r"<!-- from the code: ([a-z-]+) -->")
 
 

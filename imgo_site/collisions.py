@@ -20,8 +20,9 @@ def check_packages() -> None:
         if origin is not None and origin != HERE / name:
             raise ImproperlyConfigured(
                 f"There are two packages named {name!r}: imgo's, in {HERE}, and another one in "
-                f"{origin.parent}, which Python finds first. Rename yours, or put it into a "
-                f"package of your project (project.{name}) with a label of its own."
+                f"{origin.parent}, which Python finds first. If tables of yours are in use, do not "
+                "rename it: see docs/howto/project.md. Otherwise move it into a package of your "
+                f"project (project.{name}), with a label of its own."
             )
 
 
@@ -49,8 +50,9 @@ class NamedApp(AppConfig):
             if entry.partition(".")[0] not in PACKAGES and _label_of(entry) == self.label:
                 raise ImproperlyConfigured(
                     f"INSTALLED_APPS has {entry!r} and imgo's {self.name!r}, which both have the "
-                    f"label {self.label!r}. Give yours another one: label = 'project_{self.label}' "
-                    "in its AppConfig."
+                    f"label {self.label!r}. If tables of yours are in use, do not rename it: see "
+                    "docs/howto/project.md. Otherwise give yours another label: "
+                    f"label = 'project_{self.label}' in its AppConfig."
                 )
 
 

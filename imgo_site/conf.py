@@ -31,21 +31,23 @@ class ImgoSettings:
     # Listeners and files.
     HOST: str = _setting("127.0.0.1", "Address that all listeners bind to.")
     HTTP_PORT: int = _setting(8000, "HTTP, and WebSocket at `/sub`.")
-    WS_PORT: int = _setting(8090, "imgo's own WebSocket port; 0 turns it off.")
-    TCP_PORT: int = _setting(8080, "imgo's raw-TCP port; 0 turns it off.")
-    DATA_DIR: str = _setting("./var", "Where the embedded mode keeps its files.")
+    WS_PORT: int = _setting(
+        8090, "The WebSocket port that clients of imgo (Go) expect; 0 turns it off."
+    )
+    TCP_PORT: int = _setting(8080, "Raw TCP; 0 turns it off.")
+    DATA_DIR: str = _setting("./var", "Directory in which the embedded mode keeps its files.")
     NODE_NAME: str = _setting("", "Name of this node. Empty: the host name and the HTTP port.")
     NODE_ADDRESS: str = _setting(
         "",
-        "Address at which clients reach this node directly, for `/goim/nodes/weighted`. "
-        "Empty: they cannot.",
+        "Address at which clients reach only this node; `/goim/nodes/weighted` lists it. "
+        "Empty: there is none, and the node is not listed.",
     )
     DEMO: str = _setting("auto", "Demo page at `/`: `on`, `off`, or `auto` (embedded mode only).")
 
     # Callers of the API.
     API_KEY: str = _setting("", "A bootstrap API key with every scope.")
     LEGACY_TRUSTED_NETWORKS: list[str] = _setting(
-        [], "Networks (CIDR) whose callers need no API key on imgo's and goim's paths."
+        [], "Networks (CIDR) whose callers need no API key on the paths of imgo (Go) and goim."
     )
 
     TRUSTED_PROXIES: list[str] = _setting(
@@ -118,9 +120,7 @@ class ImgoSettings:
     JWT_AUDIENCE: str = _setting(
         "", "Required `aud` of a JWT. Empty: a JWT with an `aud` is refused."
     )
-    JWT_REQUIRE_EXP: bool = _setting(
-        True, "Refuse a JWT without `exp`, which would be valid for ever."
-    )
+    JWT_REQUIRE_EXP: bool = _setting(True, "Refuse a JWT without `exp`, which would never expire.")
     JWT_KEY_CLAIM: str = _setting("sub", "The claim that holds the subscriber key.")
     JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms the session may join.")
     JWT_JOIN_CLAIM: str = _setting(
@@ -133,8 +133,9 @@ class ImgoSettings:
     # Sessions.
     HANDSHAKE_TIMEOUT: float = _setting(
         5.0,
-        "Time from connect to an open session, seconds, without the time a client takes to "
-        "read. Also the time for the first line and headers of a request.",
+        "Time from the connection to an open session, seconds. While the server waits for the "
+        "client to read what it was sent, the time does not count. Also the time for the first "
+        "line and the headers of an HTTP request.",
     )
     MAX_UNAUTHENTICATED: int = _setting(
         1_000,
@@ -150,7 +151,7 @@ class ImgoSettings:
     )
     MAX_ROOMS_PER_SESSION: int = _setting(100, "Rooms that one session may be in at once.")
     MAX_CLIENT_BODY: int = _setting(
-        1024, "Largest body of a client's frame, bytes. The default is imgo's."
+        1024, "Largest body of a client's frame, bytes. The default is imgo (Go)'s."
     )
     SESSION_BYTES: int = _setting(
         1024 * 1024,
@@ -162,7 +163,7 @@ class ImgoSettings:
     TCP_FRAME_GAP: float = _setting(
         0.005,
         "Pause between two writes to a raw-TCP session that authenticated with a bare token, "
-        "seconds. imgo's Java client expects one frame in each read. 0: no pause.",
+        "seconds. The Java client of imgo (Go) expects one frame in each read. 0: no pause.",
     )
     MAX_FRAMES_PER_SECOND: int = _setting(
         100,
@@ -192,9 +193,12 @@ class ImgoSettings:
     MAX_HEADERS: int = _setting(100, "Header fields of one request.")
     BODY_TIMEOUT: float = _setting(
         5.0,
-        "Time for the body of a request to arrive, seconds. Each `BODY_RATE` bytes add a second.",
+        "Time for the body of a request to arrive: `BODY_TIMEOUT + size / BODY_RATE` seconds, "
+        "with the size in bytes.",
     )
-    BODY_RATE: int = _setting(16 * 1024, "Bytes of a body that add a second to `BODY_TIMEOUT`.")
+    BODY_RATE: int = _setting(
+        16 * 1024, "Slowest rate at which a large body may arrive, bytes a second. See above."
+    )
     STREAM_LINE_TIMEOUT: float = _setting(
         10.0, "Time for one line of a stream of pushes to be complete, seconds."
     )
@@ -212,7 +216,9 @@ class ImgoSettings:
         86_400, "Lifetime of a pending message, seconds, unless the push names one."
     )
     LIVE_TTL: int = _setting(
-        300, "Lifetime of a push to a room or everyone, seconds. Later, it is not sent any more."
+        300,
+        "Lifetime of a push to a room or everyone, seconds, unless the push names one. A push that "
+        "was not fanned out by then is dropped.",
     )
     MAX_TTL: int = _setting(30 * 86_400, "Longest lifetime that a push may name, seconds.")
     OFFLINE_MAX: int = _setting(
@@ -227,7 +233,8 @@ class ImgoSettings:
 
     # Internals.
     LOADER_WINDOW: float = _setting(
-        0.002, "Time for which look-ups are gathered into one query, seconds."
+        0.002,
+        "A node waits this many seconds for more logins, and looks all of them up in one query.",
     )
     DATABASE_TIMEOUT: float = _setting(
         5.0,
@@ -235,8 +242,8 @@ class ImgoSettings:
     )
     DATABASE_THREADS: int = _setting(
         2,
-        "Database connections of a node for logins. It has as many for its sessions' work, "
-        "and as many for jobs of the cluster.",
+        "Database connections of a node for each of three groups of work: logins, sessions, and "
+        "cluster jobs. So a node has up to three times as many, beside the pool.",
     )
     GROUP_LINGER: float = _setting(
         5.0, "Pause before a node leaves a group without sessions, seconds."
@@ -254,12 +261,14 @@ class ImgoSettings:
         5.0, "Age at which a node fans out a message itself, because its task was lost, seconds."
     )
     AUDIT_INTERVAL: float = _setting(
-        60.0, "Seconds between two searches of a node for pending messages of each of its keys."
+        60.0,
+        "Interval in which a node looks once for pending messages of each of its connected keys, "
+        "and delivers those that it missed, seconds.",
     )
     CANARY_INTERVAL: float = _setting(
         10.0,
-        "Seconds between two canary tasks to the workers. A worker that misses three counts "
-        "as deaf.",
+        "Seconds between two canaries, test tasks that show whether a worker takes tasks. A "
+        "worker that misses three is reported, and restarted by `manage.py workers`.",
     )
     WORKER_METRICS_PORT: int = _setting(
         0,

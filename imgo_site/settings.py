@@ -91,7 +91,7 @@ def _secret_key() -> str:
     if DATABASE_URL:
         raise ImproperlyConfigured(
             "DJANGO_SECRET_KEY is not set. Every process of a production setup needs the same "
-            "one: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
+            "one: use the output of openssl rand -hex 32"
         )
     try:
         return _kept_secret(DATA_DIR / "secret_key")

@@ -32,6 +32,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
     The admin's first page shows each user only their own.
     """
 
+    list_title = "Log entries of all users"
     list_display = ("action_time", "user", "action_flag", "what", "content_type", "change")
     list_display_links = None
     list_select_related = ("user", "content_type")

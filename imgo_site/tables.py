@@ -166,7 +166,17 @@ def _is_number(model: type[Model], name: str) -> bool:
 
 
 class ReadOnlyAdmin(LargeTableAdmin):
-    """Base admin of a table that the admin only displays."""
+    """Base admin of a table that the admin only displays.
+
+    `list_title`: the heading of its list; Django's own is made for one row, "Select … to view".
+    """
+
+    list_title = ""
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Return the list, with its heading."""
+        title = {"title": self.list_title} if self.list_title else {}
+        return super().changelist_view(request, {**title, **(extra_context or {})})
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
         """Return False: no user may add rows."""

@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 
 from accounts.callers import with_caller_names
 from imgo_site.tables import ReadOnlyAdmin
+from imgo_site.times import utc_text
 from offline import history
 from offline.models import Event, Message, Outbox, Pending
 
@@ -42,10 +43,11 @@ class MessageAdmin(ReadOnlyAdmin):
         "expires_at",
     )  # fmt: skip
     list_display_links = ("id",)
+    list_title = "Messages"
     search_exact: ClassVar = {"id": ()}
     search_help_text = "A message's id. For the messages of a key, search pending and events."
-    exclude = ("body", "keys")
-    readonly_fields = ("fan_out", "what_became_of_it")
+    exclude = ("body", "keys", "is_json")
+    readonly_fields = ("body_format", "fan_out", "what_became_of_it")
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Message]":
         """Return rows without bodies and keys: a list shows neither, and both may be large."""
@@ -57,6 +59,11 @@ class MessageAdmin(ReadOnlyAdmin):
         """Return the caller, with the name of its API key."""
         name: str | None = message.caller_name  # type: ignore[attr-defined]  # of `get_queryset`
         return f"{name} ({message.by})" if name else message.by
+
+    @admin.display(description="body format")
+    def body_format(self, message: Message) -> str:
+        """Return the format of the body, which is on no page."""
+        return "JSON" if message.is_json else "bytes"
 
     @admin.display(description="fan-out")
     def fan_out(self, message: Message) -> str:
@@ -73,7 +80,8 @@ class MessageAdmin(ReadOnlyAdmin):
             text = "Only pushes to keys are recorded by key."
             if recorded is not None and message.audience != Message.Audience.KEYS:
                 reach = history.reach_of(recorded)
-                text = f"Written to {reach['sessions']} sessions of {reach['nodes']} nodes."
+                text = f"Sessions it was written to: {reach['sessions']}, on {reach['nodes']} node"
+                text += "." if reach["nodes"] == 1 else "s."
             return format_html("<p>{}</p>", text)
         rows = format_html_join(
             "",
@@ -82,9 +90,9 @@ class MessageAdmin(ReadOnlyAdmin):
                 (
                     row.key,
                     row.words,
-                    row.at,
+                    utc_text(row.at) if row.at else "",
                     row.session,
-                    ", ".join(f"{session} {at:%H:%M:%S}" for session, at in row.sent),
+                    ", ".join(f"{session} at {utc_text(at)}" for session, at in row.sent),
                 )
                 for row in history.deliveries(recorded, keys[:KEYS_SHOWN])
             ),
@@ -102,6 +110,7 @@ class MessageAdmin(ReadOnlyAdmin):
 class PendingAdmin(_OfMessageAdmin):
     """Admin of pending rows."""
 
+    list_title = "Pending messages"
     list_display = ("key", "message_link", "expires_at")
     search_exact = _OfMessageAdmin.by_key_or_message
     search_help_text = "A key, or a message's id."
@@ -112,6 +121,7 @@ class PendingAdmin(_OfMessageAdmin):
 class EventAdmin(_OfMessageAdmin):
     """Admin of the events of stored messages, for each key."""
 
+    list_title = "Events of stored messages"
     list_display = ("key", "message_link", "kind", "session", "reason", "at")
     # Only by message: no index has the keys of a message in order.
     search_exact: ClassVar = {**_OfMessageAdmin.by_key_or_message, "message": ("message_id",)}
@@ -140,6 +150,7 @@ class _ParkedFilter(admin.SimpleListFilter):
 class OutboxAdmin(_OfMessageAdmin):
     """Admin of messages that are not fanned out yet, and of parked ones."""
 
+    list_title = "Messages in the outbox"
     list_display = ("message_link", "partition", "created_at", "attempts", "parked_at", "error")
     list_filter = (_ParkedFilter,)
     ordering = ("pk",)
@@ -150,7 +161,7 @@ class OutboxAdmin(_OfMessageAdmin):
         """Return whether the user may use `retry`, the only change that is possible here."""
         return request.user.has_perm("offline.change_outbox")
 
-    @admin.action(description="Try the selected parked messages again", permissions=["retry"])
+    @admin.action(description="Retry the selected parked messages", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: "QuerySet[Outbox]") -> None:
         """Return parked messages to the outbox; a node's sweep sends them within seconds."""
         parked = queryset.filter(parked_at__isnull=False)
@@ -159,4 +170,5 @@ class OutboxAdmin(_OfMessageAdmin):
             for row in rows:
                 self.log_change(request, row, "Put back, to be tried again.")
             parked.update(parked_at=None, attempts=0, error="")
-        self.message_user(request, f"{len(rows)} parked message(s) are tried again.")
+        done = "1 parked message is" if len(rows) == 1 else f"{len(rows)} parked messages are"
+        self.message_user(request, f"{done} retried.")

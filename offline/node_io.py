@@ -139,7 +139,7 @@ class Acknowledger:
                 # Receipts that arrive during this write form the next batch.
                 await self._flush_once()
             except DatabaseError as error:
-                logger.warning("receipts wait, the database failed: %s", error)
+                logger.warning("could not write receipts, retrying: %s", error)
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def stop(self) -> None:

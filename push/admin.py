@@ -20,9 +20,10 @@ from push.operations import revoke_token
 class NodeAdmin(ReadOnlyAdmin):
     """Nodes that have run here; they write their rows themselves. The live ones: dashboard."""
 
+    list_title = "Nodes that have run here"
     list_display = ("id", "name", "first_seen", "last_seen")
     search_exact: ClassVar = {"id": (), "name": ()}
-    search_help_text = "A node's number, or its name as it is."
+    search_help_text = "A node's number, or its whole name."
 
 
 @admin.register(Token)
@@ -43,7 +44,8 @@ class TokenAdmin(BaseTokenAdmin):
                 self.log_deletions(request, row)
                 revoke_token(key)
                 count += 1
-        self.message_user(request, f"{count} token(s) are revoked.", messages.SUCCESS)
+        done = "1 token is revoked." if count == 1 else f"{count} tokens are revoked."
+        self.message_user(request, done, messages.SUCCESS)
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Not Django's own deletion, which would leave the sessions open for a while."""

@@ -97,8 +97,8 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
         logger.exception("message %d cannot be fanned out", rows[0].message_id, extra=about)
         if outbox_queue.record_failure(rows[0], error):
             metrics.DROPS.labels("parked").inc()
-            text = "message %d is parked: it was tried often enough"
-            logger.error(text, rows[0].message_id, extra=about)
+            text = "message %d is parked: gave up after %d attempts; see Outbox in the admin"
+            logger.error(text, rows[0].message_id, outbox_queue.ATTEMPTS_MAX, extra=about)
         return 0
     outbox_queue.delete_rows(rows)
     sent = [row for row in rows if not row.is_late]

@@ -76,4 +76,4 @@ def canary(partition: int) -> None:
     try:
         Canary.objects.heard(partition)
     except DatabaseError as error:
-        logger.warning("a canary of partition %d could not be noted: %s", partition, error)
+        logger.warning("could not record the canary of partition %d: %s", partition, error)

@@ -58,10 +58,10 @@ def test_reference_has_what_the_code_has(site):
 def test_reference_has_every_system_check(site):
     page = read(site, "checks.html")
     listed: set[str] = set()
-    for kind, first, last in re.findall(r"<code>([EW])(\d{3})(?:-[EW](\d{3}))?</code>", page):
+    for kind, first, last in re.findall(r"<code>([EWI])(\d{3})(?:-[EWI](\d{3}))?</code>", page):
         listed |= {f"{kind}{n:03}" for n in range(int(first), int(last or first) + 1)}
     sources = [file.read_text() for file in (ROOT / "push" / "checks").glob("*.py")]
-    given = {name for text in sources for name in re.findall(r'"imgo\.([EW]\d{3})"', text)}
+    given = {name for text in sources for name in re.findall(r'"imgo\.([EWI]\d{3})"', text)}
     assert given - listed == set()
 
 

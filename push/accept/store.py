@@ -114,7 +114,11 @@ def _commit(stored: Stored) -> None:
         connection.close()
         outcome = find_outcome(stored)
         metrics.LOST_COMMITS.labels(outcome.value).inc()
-        logger.warning("the answer to a commit was lost (%s): it is %s", error, outcome.value)
+        logger.warning(
+            "lost the answer to a commit (%s); outcome of the transaction: %s",
+            error,
+            outcome.value,
+        )
         if outcome is Outcome.ABORTED:
             raise
         if outcome is Outcome.UNKNOWN:

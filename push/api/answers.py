@@ -194,7 +194,7 @@ class NodeRow(TypedDict):
     """One live node."""
 
     id: str
-    number: Annotated[int, Meta(description="imgo's server id.")]
+    number: Annotated[int, Meta(description="The server id of imgo (Go).")]
     name: str
     since: datetime
     sessions: Count
@@ -260,8 +260,8 @@ class Readiness(TypedDict):
 
 
 class Ret(TypedDict):
-    """imgo's answer. 1: done; 1001: unknown server; 65533: API key or token; 65534: parameter;
-    65535: internal error.
+    """Answer of imgo (Go). 1: done; 1001: unknown server; 65533: API key or token;
+    65534: parameter; 65535: internal error.
     """
 
     ret: Literal[1, 1001, 65533, 65534, 65535]

@@ -30,7 +30,7 @@ REDIS_TIMEOUT = 2.0  # seconds
 @register(deploy=True)
 @with_settings
 def check_files() -> Iterator[CheckMessage]:
-    """W014: a node that can hold few sessions."""
+    """W014: a limit of open files that lets a node hold only few sessions."""
     _, most = open_files.limits()  # a node raises its soft limit to the hard one
     sessions = most - open_files.RESERVED
     needed = max(FILES_MIN, conf.LISTEN_BACKLOG, conf.MAX_SESSIONS_PER_KEY)
@@ -75,9 +75,11 @@ def count_processes() -> Processes:
 
 @register(Tags.database, deploy=True)
 def check_connections(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """W015-W016: more connections than Postgres or Redis take; W035-W036: Redis's memory.
+    """W015: processes that may open more connections than Postgres accepts.
 
-    I001: they cannot be asked.
+    W016: processes that may open more connections than Redis accepts; W035: a Redis that drops
+    keys when it is full; W036: a Redis that is nearly full; I001: Postgres or Redis cannot be
+    reached, so its limits were not checked.
     """
     if "default" not in (databases or ()):
         return []
@@ -104,8 +106,8 @@ def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
     needed = processes.total * size + processes.nodes * own
     if needed > most - reserved:
         yield checks.Warning(
-            f"{processes}, each with a pool of {size}, and {own} connections more of each node, "
-            f"may open {needed} connections; Postgres takes {most - reserved}.",
+            f"{processes}, each with a pool of {size}, and {own} more connections of each node, "
+            f"may open {needed} connections; Postgres accepts {most - reserved}.",
             hint="Raise max_connections of Postgres, lower DATABASE_POOL_SIZE or DATABASE_THREADS, "
             "or put a pooler in between.",
             id="imgo.W015",
@@ -129,7 +131,7 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
     needed = processes.total * REDIS_CONNECTIONS
     if most is not None and needed > int(most):
         yield checks.Warning(
-            f"{processes} may open {needed} connections; Redis takes {most}.",
+            f"{processes} may open {needed} connections; Redis accepts {most}.",
             hint="Raise maxclients of Redis.",
             id="imgo.W016",
         )
@@ -137,14 +139,14 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
 
 
 def _check_memory(memory: dict[str, Any]) -> Iterator[CheckMessage]:
-    """W035: an eviction policy that drops keys that imgo needs; W036: hardly any memory left."""
+    """W035: a Redis that drops keys when it is full; W036: a Redis that is nearly full."""
     limit, policy = int(memory.get("maxmemory") or 0), memory.get("maxmemory_policy")
     if limit and policy != "noeviction":
         yield checks.Warning(
-            f"Redis drops keys when it is full (maxmemory-policy {policy}): queues of tasks, and "
-            "who is connected.",
-            hint="Set maxmemory-policy to noeviction, and give Redis enough memory. imgo needs "
-            "little: it grows with sessions, not with messages.",
+            f"Redis drops keys when it is full (maxmemory-policy {policy}). imgo would lose task "
+            "queues and the list of connected sessions.",
+            hint="Set maxmemory-policy to noeviction, and give Redis enough memory. imgo's part "
+            "grows with the sessions, not with the messages.",
             id="imgo.W035",
         )
     used = int(memory.get("used_memory") or 0)
@@ -159,7 +161,7 @@ def _check_memory(memory: dict[str, Any]) -> Iterator[CheckMessage]:
 
 def _not_checked(what: str, error: Exception) -> CheckMessage:
     return Info(
-        f"{what} cannot be asked how many connections it takes: {error}".strip(),
-        hint="Run the check again when it is there.",
+        f"{what} cannot be reached, so its limits were not checked: {error}".strip(),
+        hint="Run the check again when it can be reached.",
         id="imgo.I001",
     )

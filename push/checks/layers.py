@@ -32,40 +32,45 @@ USE_OURS = "Use push.layers.PubSubChannelLayer, as imgo_site/settings.py does wi
 @register
 @with_settings
 def check_layer() -> Iterator[CheckMessage]:
-    """E008: no channel layer, or one that hears nothing; W007-W009: one that loses messages."""
+    """E008: a channel layer that is missing, invalid, or does not connect the processes.
+
+    W007: a shared database without REDIS_URL; W008: a channel layer in memory that drops messages;
+    W009: a channel layer of channels_redis that drops messages.
+    """
     name = layer()
     if problem := _problem(name):
         yield Error(problem, hint=USE_OURS, id="imgo.E008")
         return
     if name in IN_PROCESS_LAYERS and redis_url():
         yield Error(
-            f"{name} is heard in one process alone: workers and API processes reach no session.",
+            f"{name} connects nothing outside its process: workers and API processes reach no "
+            "session.",
             hint=USE_OURS,
             id="imgo.E008",
         )
     elif name in IN_PROCESS_LAYERS and is_shared_database():
         yield checks.Warning(
-            "The database is one for many processes, and REDIS_URL is not set: nodes, workers and "
-            "API processes do not hear each other. One process alone works.",
-            hint="Set REDIS_URL.",
+            "The database can serve many processes, but REDIS_URL is not set: nodes, workers and "
+            "API processes cannot reach each other.",
+            hint="Set REDIS_URL, or run only one process.",
             id="imgo.W007",
         )
     elif name and name not in IN_PROCESS_LAYERS and not redis_url():
         yield Error(
-            f"{name} is heard by other processes, and REDIS_URL is not set: each process would "
-            "know its own sessions only.",
-            hint="Set REDIS_URL of the settings to the Redis of the layer.",
+            f"{name} connects several processes, but REDIS_URL is not set: each process would know "
+            "only its own sessions.",
+            hint="Set REDIS_URL in the settings to the Redis of the layer.",
             id="imgo.E008",
         )
     if name == STOCK:
         yield checks.Warning(
-            f"{name} drops messages when 100 are waiting.",
+            f"{name} drops a node's messages when 100 of them wait.",
             hint=f"Use {IN_PROCESS}.",
             id="imgo.W008",
         )
     if name in CORE:
         yield checks.Warning(
-            f"{name} drops messages of a channel when 100 are waiting.",
+            f"{name} drops a node's messages when 100 of them wait.",
             hint=USE_OURS,
             id="imgo.W009",
         )
@@ -93,7 +98,7 @@ def _unusable_hosts() -> str:
     """
     hosts = settings.CHANNEL_LAYERS[DEFAULT_CHANNEL_LAYER].get("CONFIG", {}).get("hosts")
     if not hosts:
-        return "CHANNEL_LAYERS: its CONFIG has no hosts, and would take a Redis of this machine."
+        return "CHANNEL_LAYERS: its CONFIG has no hosts; it would use a Redis on this machine."
     try:
         for host in decode_hosts(hosts):
             create_pool(host).make_connection()
@@ -104,7 +109,7 @@ def _unusable_hosts() -> str:
 
 @register
 def check_redis(**_: Any) -> list[CheckMessage]:
-    """E042: a REDIS_URL that no client can be made of."""
+    """E042: a REDIS_URL that is not a valid URL of a Redis."""
     try:
         if redis_url():
             check_redis_url(redis_url())
@@ -112,7 +117,7 @@ def check_redis(**_: Any) -> list[CheckMessage]:
         return [
             Error(
                 f"REDIS_URL cannot be used: {error}.",
-                hint="Say redis://host:6379/0, or rediss:// or unix://.",
+                hint="Use redis://host:6379/0, or a URL with rediss:// or unix://.",
                 id="imgo.E042",
             )
         ]
@@ -121,7 +126,7 @@ def check_redis(**_: Any) -> list[CheckMessage]:
 
 @register
 def check_broker(**_: Any) -> list[CheckMessage]:
-    """E009: a broker that Celery cannot speak to."""
+    """E009: a broker URL that Celery cannot use."""
     if not has_workers():
         return []
     try:
@@ -131,10 +136,10 @@ def check_broker(**_: Any) -> list[CheckMessage]:
         reason = "the Python package for it is not installed" if is_missing else str(error)
         return [
             Error(
-                f"CELERY_BROKER_URL (IMGO_BROKER_URL; REDIS_URL without one) cannot be used: "
-                f"{reason}.",
-                hint="Say redis://, amqp:// (RabbitMQ) or confluentkafka://, and install what it "
-                "needs: see docs/howto/brokers.md. Pushes would wait for the sweep.",
+                "The broker's URL (CELERY_BROKER_URL or REDIS_URL of the environment, or "
+                f"IMGO_BROKER_URL of the settings) cannot be used: {reason}.",
+                hint="Use redis://, amqp:// (RabbitMQ) or confluentkafka://, and install the "
+                "package that it needs: see docs/howto/brokers.md.",
                 id="imgo.E009",
             )
         ]

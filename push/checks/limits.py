@@ -119,13 +119,11 @@ RANGES = {
 @register
 @with_settings
 def check_ranges() -> Iterator[CheckMessage]:
-    """E006: a number that makes no sense."""
+    """E006: a number out of its range."""
     for name, allowed in RANGES.items():
         value = getattr(conf, name)
         if not allowed.has(value):
-            yield Error(
-                f"{name} is {shown(value)}.", hint=f"It has to be {allowed}.", id="imgo.E006"
-            )
+            yield Error(f"{name} is {shown(value)}.", hint=f"It must be {allowed}.", id="imgo.E006")
 
 
 @register
@@ -159,20 +157,23 @@ def check_pairs() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_times() -> Iterator[CheckMessage]:
-    """W005: sessions closed too early; W006: nodes given up too early."""
+    """W005: a HEARTBEAT_TIMEOUT so short that working sessions are closed.
+
+    W006: a NODE_LEASE so short that busy nodes count as dead.
+    """
     heartbeat, handshake = conf.HEARTBEAT_TIMEOUT, conf.HANDSHAKE_TIMEOUT
     if heartbeat <= handshake or heartbeat < HEARTBEAT_MIN:
         yield checks.Warning(
-            f"HEARTBEAT_TIMEOUT is {heartbeat:g} s: sessions are closed that are alive.",
-            hint=f"Make it more than HANDSHAKE_TIMEOUT ({handshake:g} s), {HEARTBEAT_MIN:g} s or "
-            "more, and twice the pause between your clients' heartbeats.",
+            f"HEARTBEAT_TIMEOUT is {heartbeat:g} s: working sessions would be closed.",
+            hint=f"Set it to {HEARTBEAT_MIN:g} s or more, to more than HANDSHAKE_TIMEOUT "
+            f"({handshake:g} s), and to twice the pause between your clients' heartbeats.",
             id="imgo.W005",
         )
     if conf.NODE_LEASE < LEASE_MIN:
         yield checks.Warning(
             f"NODE_LEASE is {conf.NODE_LEASE:g} s, renewed every {conf.NODE_LEASE / 3:.2g} s: a "
-            "node that is busy for a moment counts as gone, with its sessions and rooms.",
-            hint=f"Make it {LEASE_MIN:g} s or more; the default is 30.",
+            "node that is busy for a moment would count as dead, with its sessions and rooms.",
+            hint=f"Set it to {LEASE_MIN:g} s or more; the default is 30.",
             id="imgo.W006",
         )
 
@@ -180,7 +181,10 @@ def check_times() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_frames() -> Iterator[CheckMessage]:
-    """W010: messages that close the session they are for; W011: loaders that starve the API."""
+    """W010: a MAX_BODY or MAX_CLIENT_BODY so large that one message can close its session.
+
+    W011: a database pool that logins can use up, so that the API gets no connection.
+    """
     for name in ("MAX_BODY", "MAX_CLIENT_BODY"):
         largest = TEXT_FACTOR * getattr(conf, name) + FRAME_OVERHEAD
         if largest > conf.SESSION_BYTES:
@@ -195,7 +199,7 @@ def check_frames() -> Iterator[CheckMessage]:
     if size is not None and size <= conf.DATABASE_THREADS:
         yield checks.Warning(
             f"DATABASE_THREADS is {conf.DATABASE_THREADS}, and the pool has {size} connections: "
-            "in a storm of connects the API gets none.",
-            hint="Make DATABASE_POOL_SIZE larger than DATABASE_THREADS.",
+            "while many clients connect, the API gets none.",
+            hint="Set DATABASE_POOL_SIZE to more than DATABASE_THREADS.",
             id="imgo.W011",
         )

@@ -23,7 +23,7 @@ NETWORKS = ("LEGACY_TRUSTED_NETWORKS", "TRUSTED_PROXIES")
 
 @register
 def check_names(**_: Any) -> list[CheckMessage]:
-    """E001: unknown settings; W001: environment variables that name none."""
+    """E001: a key of IMGO that is not a setting; W001: a variable IMGO_* that is not a setting."""
     known = known_names()
     try:
         names = list(given())
@@ -55,7 +55,11 @@ def _hint(name: object, known: set[str]) -> str:
 
 @register
 def check_values(**_: Any) -> list[CheckMessage]:
-    """E002: a value of the wrong type; E003-E005: values that make no sense."""
+    """E002: a value of the wrong type; E003: a hook that cannot be imported or called.
+
+    E004: a text that is not one of the choices, is missing, or is not a valid name; E005: a
+    network that is not valid.
+    """
     try:
         load()
     except ImproperlyConfigured as error:
@@ -66,7 +70,7 @@ def check_values(**_: Any) -> list[CheckMessage]:
         try:
             in_networks("127.0.0.1", getattr(conf, name))
         except ValueError as error:
-            hint = "Say networks such as 10.1.0.0/16 or fd00::/8, separated by commas."
+            hint = "Use networks such as 10.1.0.0/16 or fd00::/8, separated by commas."
             messages.append(Error(f"{name}: {error}", hint=hint, id="imgo.E005"))
     return messages
 
@@ -86,7 +90,7 @@ def _check_callables() -> Iterator[CheckMessage]:
             if not problem:
                 continue
             problem = f"{path} {problem}"
-        hint = "Say module.function, of a module that this process can import."
+        hint = "Use module.function, of a module that this process can import."
         yield Error(f"IMGO setting {name}: {problem}", hint=hint, id="imgo.E003")
 
 
@@ -104,13 +108,13 @@ def _unusable(name: str, hook: Any) -> str:
 def _check_texts() -> Iterator[CheckMessage]:
     """E004: a text that is not one of the choices, is missing, or is not a valid name."""
     if conf.SESSION_CAP_POLICY not in {"refuse", "close_oldest"}:
-        hint = "Say 'refuse' or 'close_oldest'."
+        hint = "Use 'refuse' or 'close_oldest'."
         yield Error("SESSION_CAP_POLICY is unknown.", hint=hint, id="imgo.E004")
     if conf.DEMO not in {"auto", "on", "off"}:
-        yield Error("DEMO is unknown.", hint="Say auto, on or off.", id="imgo.E004")
+        yield Error("DEMO is unknown.", hint="Use auto, on or off.", id="imgo.E004")
     if not conf.JWT_KEY_CLAIM:
         hint = "Name the claim that holds the subscriber key; the default is sub."
         yield Error("JWT_KEY_CLAIM is empty: no JWT has a key.", hint=hint, id="imgo.E004")
     if len(conf.NODE_NAME) > NODE_NAME_MAX or has_control_characters(conf.NODE_NAME):
-        hint = f"It has at most {NODE_NAME_MAX} characters, and no control characters."
-        yield Error("NODE_NAME cannot be a node's name.", hint=hint, id="imgo.E004")
+        hint = f"Use at most {NODE_NAME_MAX} characters, and no control characters."
+        yield Error("NODE_NAME is not a valid name.", hint=hint, id="imgo.E004")

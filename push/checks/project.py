@@ -8,7 +8,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks, signing
 from django.core.checks import CheckMessage, Error, register
-from django.db import DEFAULT_DB_ALIAS, connection, router
+from django.db import DEFAULT_DB_ALIAS, connection, connections, router
 from django.db.models import Model
 from django.template.loader import get_template
 from django.templatetags.static import static
@@ -61,7 +61,7 @@ SECRET_KEY_MIN, SECRET_KEY_DISTINCT_MIN = 32, 8  # characters
 
 @register
 def check_apps(**_: object) -> list[CheckMessage]:
-    """E020: an app that imgo needs is not installed; W030: the API's page lacks its scripts."""
+    """E020: an app that imgo needs is not installed; W030: the API's page has no scripts."""
     messages: list[CheckMessage] = []
     if missing := [name for name in NEEDED if not apps.is_installed(name)]:
         messages.append(
@@ -85,22 +85,23 @@ def check_apps(**_: object) -> list[CheckMessage]:
 @register
 @with_settings
 def check_middleware() -> Iterator[CheckMessage]:
-    """E021: middleware that the pages or the settings need; W031: no ids and no access log.
+    """E021: middleware that the pages or TRUSTED_PROXIES need is missing.
 
-    W032: probes that are refused under names that are not this server's.
+    W031: the middleware for request ids and the access log is missing; W032: the middleware that
+    lets probes call by an address is missing.
     """
     if missing := [name for name in OF_PAGES if name not in settings.MIDDLEWARE]:
         yield Error(
-            f"MIDDLEWARE lacks {', '.join(missing)}: the dashboard cannot know who looks at it.",
-            hint="Add it where Django's documentation has it, or take MIDDLEWARE of "
+            f"MIDDLEWARE lacks {', '.join(missing)}: the dashboard cannot know its users.",
+            hint="Add it where Django's documentation has it, or use MIDDLEWARE of "
             "imgo_site.settings.",
             id="imgo.E021",
         )
     if OF_PROBES not in settings.MIDDLEWARE:
         yield checks.Warning(
-            f"MIDDLEWARE lacks {OF_PROBES}: /healthz and /readyz answer 400 to whoever asks by "
+            f"MIDDLEWARE lacks {OF_PROBES}: /healthz and /readyz answer 400 to probes that call by "
             "an address, as orchestrators do.",
-            hint=f"Put it second in MIDDLEWARE, behind {OF_REQUESTS}.",
+            hint=f"Put it second in MIDDLEWARE, after {OF_REQUESTS}.",
             id="imgo.W032",
         )
     places = [settings.MIDDLEWARE.index(name) for name in OF_PAGES if name not in missing]
@@ -114,8 +115,8 @@ def check_middleware() -> Iterator[CheckMessage]:
         return
     if conf.TRUSTED_PROXIES:
         yield Error(
-            f"TRUSTED_PROXIES is set, and MIDDLEWARE lacks {OF_REQUESTS}, which reads what they "
-            "say: every client would have the proxy's address.",
+            f"TRUSTED_PROXIES is set, and MIDDLEWARE lacks {OF_REQUESTS}, which reads the proxies' "
+            "headers: every client would have the proxy's address.",
             hint="Put it first in MIDDLEWARE.",
             id="imgo.E021",
         )
@@ -129,7 +130,7 @@ def check_middleware() -> Iterator[CheckMessage]:
 
 @register
 def check_imports(**_: object) -> list[CheckMessage]:
-    """E045: a Django setting whose dotted path cannot be imported, which requests would find."""
+    """E045: a Django setting with a dotted path that cannot be imported."""
     messages: list[CheckMessage] = []
     for name, path in _dotted_paths():
         try:
@@ -161,7 +162,7 @@ def check_page_parts(**_: object) -> list[CheckMessage]:
                 Error(
                     f"No page can be served with {names}: {type(error).__name__}: "
                     f"{str(error).rstrip(chr(46))}.",
-                    hint="Correct them, or take those of imgo_site.settings.",
+                    hint="Correct them, or use those of imgo_site.settings.",
                     id="imgo.E046",
                 )
             )
@@ -199,7 +200,7 @@ def _dotted_paths() -> Iterator[tuple[str, str]]:
 
 @register
 def check_time_zones(**_: object) -> list[CheckMessage]:
-    """E022: times without a zone."""
+    """E022: USE_TZ is off."""
     if settings.USE_TZ:
         return []
     return [
@@ -214,9 +215,9 @@ def check_time_zones(**_: object) -> list[CheckMessage]:
 
 @register
 def check_pages(**_: object) -> list[CheckMessage]:
-    """E023: the dashboard is served, and the admin that signs operators in is not.
+    """E023: the dashboard is served without the admin, which signs its users in.
 
-    W040: no URLs of imgo.
+    W040: ROOT_URLCONF has no URLs of imgo.
     """
     if not hasattr(settings, "ROOT_URLCONF"):
         return []
@@ -239,7 +240,7 @@ def check_pages(**_: object) -> list[CheckMessage]:
     except NoReverseMatch:
         return [
             Error(
-                "ROOT_URLCONF has imgo's dashboard and no admin, which signs its users in.",
+                "ROOT_URLCONF has imgo's dashboard, but not the admin, which signs its users in.",
                 hint="Add path('admin/', admin.site.urls) to the URLs, or include imgo_site.urls.",
                 id="imgo.E023",
             )
@@ -257,7 +258,7 @@ def _is_served(path: str) -> bool:
 
 @register
 def check_vendor(**_: object) -> list[CheckMessage]:
-    """E028: a database whose statements imgo does not know."""
+    """E028: a database that is neither Postgres nor SQLite."""
     if connection.vendor in VENDORS:
         return []
     return [
@@ -272,8 +273,30 @@ def check_vendor(**_: object) -> list[CheckMessage]:
 
 
 @register
+def check_wrapper(**_: object) -> list[CheckMessage]:
+    """W037: a Postgres that is not used through imgo's database backend."""
+    wrapper = connections[DEFAULT_DB_ALIAS]
+    if wrapper.vendor != "postgresql":
+        return []
+    # Imported here: it loads psycopg, which a project on SQLite does not need.
+    from imgo_site.postgres.base import DatabaseWrapper
+
+    if isinstance(wrapper, DatabaseWrapper):
+        return []
+    return [
+        checks.Warning(
+            "DATABASES['default'] is a Postgres without imgo's backend: DATABASE_TIMEOUT has no "
+            "effect. While the server is silent, pushes wait and get no answer.",
+            hint="Set DATABASES = {'default': imgo_site.postgres.url.parse(url, 4)}: see "
+            "docs/howto/project.md.",
+            id="imgo.W037",
+        )
+    ]
+
+
+@register
 def check_autocommit(**_: object) -> list[CheckMessage]:
-    """E043: a database without AUTOCOMMIT, in which no push is ever committed."""
+    """E043: a database with AUTOCOMMIT off, in which no push would be committed."""
     if connection.settings_dict.get("AUTOCOMMIT", True):
         return []
     return [
@@ -321,7 +344,7 @@ def _own_models() -> Iterator[type[Model]]:
 
 @register
 def check_pool(**_: object) -> list[CheckMessage]:
-    """E024: a pool that a node cannot work with."""
+    """E024: a database pool with too few connections for a node."""
     pool = connection.settings_dict.get("OPTIONS", {}).get("pool")
     if not isinstance(pool, dict):
         return []
@@ -340,7 +363,7 @@ def check_pool(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_secret_key(**_: object) -> list[CheckMessage]:
-    """E025: a secret key that can be guessed. Whoever has it can sign in as anybody."""
+    """E025: a secret key that can be guessed. A stranger who knows it can sign in as any user."""
     key = settings.SECRET_KEY
     if len(key) >= SECRET_KEY_MIN and len(set(key)) >= SECRET_KEY_DISTINCT_MIN:
         return []
@@ -348,8 +371,7 @@ def check_secret_key(**_: object) -> list[CheckMessage]:
         Error(
             f"The secret key can be guessed: it has {len(key)} characters, {len(set(key))} of "
             "them different.",
-            hint="Set DJANGO_SECRET_KEY to what this prints: python -c 'import secrets; "
-            "print(secrets.token_urlsafe(50))'",
+            hint="Set DJANGO_SECRET_KEY to the output of: openssl rand -hex 32",
             id="imgo.E025",
         )
     ]
@@ -357,13 +379,13 @@ def check_secret_key(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_hosts(**_: object) -> list[CheckMessage]:
-    """E026: any name is taken for this server's."""
+    """E026: an ALLOWED_HOSTS that includes every name."""
     if "*" not in settings.ALLOWED_HOSTS:
         return []
     return [
         Error(
-            "ALLOWED_HOSTS has '*': pages can be served under a stranger's name, and links and "
-            "cookies with them.",
+            "ALLOWED_HOSTS has '*': the server answers under any name, so a stranger's site can "
+            "show its pages, links and cookies as its own.",
             hint="Set DJANGO_ALLOWED_HOSTS to the names of this server.",
             id="imgo.E026",
         )
@@ -372,14 +394,14 @@ def check_hosts(**_: object) -> list[CheckMessage]:
 
 @register
 def check_prefix(**_: object) -> list[CheckMessage]:
-    """E027: a prefix that a path of imgo begins with too, so that it cannot be told apart."""
+    """E027: a DJANGO_SCRIPT_NAME that begins like one of imgo's own paths."""
     first = prefix().strip("/").partition("/")[0]
     if first not in OWN_PATHS:
         return []
     return [
         Error(
-            f"FORCE_SCRIPT_NAME is {prefix()!r}, and imgo has paths that begin with /{first}: what "
-            "a proxy strips and what it keeps would look the same.",
+            f"FORCE_SCRIPT_NAME is {prefix()!r}, and imgo has paths that begin with /{first}: a "
+            "path with the prefix and a path without it would look the same.",
             hint="Serve imgo below another path (DJANGO_SCRIPT_NAME).",
             id="imgo.E027",
         )

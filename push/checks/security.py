@@ -25,20 +25,24 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"}
 @register
 @with_settings
 def check_networks() -> Iterator[CheckMessage]:
-    """W002: networks that need no API key; W004: networks of the internet among them."""
+    """W002: networks whose callers need no API key.
+
+    W004: a network of the internet whose callers need no API key.
+    """
     if not conf.LEGACY_TRUSTED_NETWORKS:
         return
     names = ", ".join(conf.LEGACY_TRUSTED_NETWORKS)
     hint = "Give the old tools an API key (?apikey=...) and empty LEGACY_TRUSTED_NETWORKS."
     yield checks.Warning(
-        f"Anyone in {names} can push without an API key on imgo's paths.",
+        f"Callers in {names} need no API key, on the paths of imgo (Go) and goim.",
         hint=hint,
         id="imgo.W002",
     )
     if public := [name for name in conf.LEGACY_TRUSTED_NETWORKS if _is_public(name)]:
         yield checks.Warning(
-            f"{', '.join(public)} is not a private network: strangers can push to all keys.",
-            hint="Name the private network that the old tools are in, such as 10.1.0.0/16.",
+            f"LEGACY_TRUSTED_NETWORKS has {', '.join(public)}, which is not a private network: "
+            "strangers can push to all keys.",
+            hint="Name the private network of the old tools, such as 10.1.0.0/16.",
             id="imgo.W004",
         )
 
@@ -46,20 +50,25 @@ def check_networks() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_proxies() -> Iterator[CheckMessage]:
-    """W017: everybody is a proxy; W018: some are trusted with and without a key."""
+    """W017: a TRUSTED_PROXIES that includes every address.
+
+    W018: addresses that are in both TRUSTED_PROXIES and LEGACY_TRUSTED_NETWORKS.
+    """
     proxies = _networks(conf.TRUSTED_PROXIES)
     if any(network.prefixlen == 0 for network in proxies):
         yield checks.Warning(
-            "TRUSTED_PROXIES names every address: each client says itself where it is.",
-            hint="Name the addresses of your proxies alone.",
+            "TRUSTED_PROXIES includes every address: each client can claim any address.",
+            hint="Name only the addresses of your proxies.",
             id="imgo.W017",
         )
     callers = _networks(conf.LEGACY_TRUSTED_NETWORKS)
     if both := [str(each) for each in callers if any(map(partial(_overlap, each), proxies))]:
         yield checks.Warning(
-            f"{', '.join(both)} of LEGACY_TRUSTED_NETWORKS has addresses of TRUSTED_PROXIES: who "
-            "has one of these needs an API key, and may say that it has one of the others.",
-            hint="Name the addresses of your proxies alone, and the networks without them.",
+            f"{', '.join(both)} of LEGACY_TRUSTED_NETWORKS includes addresses of TRUSTED_PROXIES: "
+            "a caller at such an address can claim another address of the network, and needs no "
+            "API key then.",
+            hint="Name only the addresses of your proxies in TRUSTED_PROXIES, and networks without "
+            "them in LEGACY_TRUSTED_NETWORKS.",
             id="imgo.W018",
         )
 
@@ -87,11 +96,12 @@ def _is_public(name: str) -> bool:
 @register
 @with_settings
 def check_forwarded_scheme() -> Iterator[CheckMessage]:
-    """E040: a header that nobody may send."""
+    """E040: DJANGO_BEHIND_TLS_PROXY without TRUSTED_PROXIES."""
     if secure_header() and not conf.TRUSTED_PROXIES:
         yield Error(
-            "DJANGO_BEHIND_TLS_PROXY (SECURE_PROXY_SSL_HEADER) is set and TRUSTED_PROXIES is "
-            "empty: no proxy is believed, so every request counts as unencrypted.",
+            "DJANGO_BEHIND_TLS_PROXY (SECURE_PROXY_SSL_HEADER) is set, but TRUSTED_PROXIES is "
+            "empty: X-Forwarded-Proto is read from no address, so every request counts as "
+            "unencrypted.",
             hint="Name the addresses of your proxies: IMGO_TRUSTED_PROXIES=10.0.0.5.",
             id="imgo.E040",
         )
@@ -100,16 +110,17 @@ def check_forwarded_scheme() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_proxy_protocol() -> Iterator[CheckMessage]:
-    """E041: a listener that there is not, or a header that nobody may send."""
+    """E041: a PROXY_PROTOCOL with an unknown listener, or without TRUSTED_PROXIES."""
     if unknown := sorted(set(conf.PROXY_PROTOCOL) - LISTENERS):
         yield Error(
-            f"PROXY_PROTOCOL names {', '.join(map(repr, unknown))}.",
-            hint="The listeners are tcp, ws and http: IMGO_PROXY_PROTOCOL=tcp.",
+            f"PROXY_PROTOCOL names an unknown listener: {', '.join(map(repr, unknown))}.",
+            hint="Use tcp, ws or http: IMGO_PROXY_PROTOCOL=tcp.",
             id="imgo.E041",
         )
     if conf.PROXY_PROTOCOL and not conf.TRUSTED_PROXIES:
         yield Error(
-            "PROXY_PROTOCOL is set and TRUSTED_PROXIES is empty: no proxy is believed.",
+            "PROXY_PROTOCOL is set, but TRUSTED_PROXIES is empty: the header is read from no "
+            "address.",
             hint="Name the addresses of your proxies: IMGO_TRUSTED_PROXIES=10.0.0.5.",
             id="imgo.E041",
         )
@@ -118,24 +129,24 @@ def check_proxy_protocol() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_secrets() -> Iterator[CheckMessage]:
-    """W003: a secret that can be guessed; W020: a key that verifies no JWT."""
+    """W003: a JWT_SECRET or API_KEY that is too short; W020: a JWT key that cannot be used."""
     if conf.JWT_SECRET and len(conf.JWT_SECRET.encode()) < SECRET_MIN:
         yield checks.Warning(
             f"JWT_SECRET is shorter than {SECRET_MIN} bytes.",
-            hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
+            hint="Use the output of: openssl rand -hex 32",
             id="imgo.W003",
         )
     if 0 < len(conf.API_KEY) < API_KEY_MIN:
         yield checks.Warning(
             f"API_KEY is shorter than {API_KEY_MIN} characters, and may do everything.",
-            hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(24))'",
+            hint="Use the output of: openssl rand -hex 32",
             id="imgo.W003",
         )
     for name, why in unusable_keys():
         yield checks.Warning(
-            f"{name} cannot be used, so the tokens it is for are refused: {why}",
-            hint="Say the path of a file that this process can read, with an RSA key; a public key "
-            "may also be the PEM text itself.",
+            f"{name} cannot be used, so the JWTs that it verifies are refused: {why}",
+            hint="Set it to the path of a file with an RSA key that this process can read; a "
+            "public key may also be the PEM text itself.",
             id="imgo.W020",
         )
 
@@ -143,11 +154,10 @@ def check_secrets() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_jwt_expiry() -> Iterator[CheckMessage]:
-    """W025: tokens that nothing ever ends."""
+    """W025: JWTs that never expire (JWT_REQUIRE_EXP is off)."""
     if is_configured() and not conf.JWT_REQUIRE_EXP:
         yield checks.Warning(
-            "JWT_REQUIRE_EXP is off: a JWT without 'exp' opens sessions for ever, and nothing can "
-            "take it back.",
+            "JWT_REQUIRE_EXP is off: a JWT without 'exp' never expires and cannot be revoked.",
             hint="Sign tokens with an 'exp', and unset JWT_REQUIRE_EXP.",
             id="imgo.W025",
         )
@@ -156,11 +166,11 @@ def check_jwt_expiry() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_goim() -> Iterator[CheckMessage]:
-    """W019: clients that are believed without a token."""
+    """W019: GOIM_TRUSTED, which accepts clients without a token."""
     if conf.GOIM_TRUSTED:
         yield checks.Warning(
-            "GOIM_TRUSTED is on: whoever reaches this server gets the messages of any key by "
-            "naming it.",
+            "GOIM_TRUSTED is on: any client that reaches this server gets the messages of any key "
+            "that it names.",
             hint="Give goim's clients a token to put into their auth body, and unset GOIM_TRUSTED.",
             id="imgo.W019",
         )
@@ -169,19 +179,19 @@ def check_goim() -> Iterator[CheckMessage]:
 @register
 @with_settings
 def check_public() -> Iterator[CheckMessage]:
-    """W012: DEBUG where strangers come; W013: the demo behind a proxy."""
+    """W012: DEBUG on a server that other machines reach; W013: the demo page behind a proxy."""
     names = [name for name in settings.ALLOWED_HOSTS if name not in LOCAL_NAMES]
     if settings.DEBUG and (names or not _is_loopback(conf.HOST)):
         where = ", ".join(names) or conf.HOST
         yield checks.Warning(
-            f"DEBUG is on and {where} can be reached from elsewhere: error pages show settings.",
+            f"DEBUG is on, and other machines can reach {where}: error pages show settings.",
             hint="Unset DJANGO_DEBUG.",
             id="imgo.W012",
         )
     if conf.DEMO == "on" and settings.SECURE_PROXY_SSL_HEADER:
         yield checks.Warning(
-            "The demo page is on behind a proxy: it shows its secrets to whoever comes from this "
-            "machine, and so does everyone whom a proxy on it lets in.",
+            "The demo page is on behind a proxy. It shows its secrets to callers on this machine, "
+            "and every caller that a proxy on this machine passes on counts as one.",
             hint="Set IMGO_DEMO=off.",
             id="imgo.W013",
         )

@@ -48,8 +48,9 @@ def call(method: str, path: str, body: bytes | None = None) -> Any:
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(
             f"No server answers at http://{in_url(host)}:{conf.HTTP_PORT} ({error}). Without "
-            "REDIS_URL its process alone knows who is connected: start it with 'manage.py imgo', "
-            "or set IMGO_HOST and IMGO_HTTP_PORT as it has them."
+            "REDIS_URL only the server's process knows which keys are connected. Start one with "
+            "'manage.py imgo'. If one runs, set IMGO_HOST and IMGO_HTTP_PORT to its values, or "
+            "REDIS_URL if it has one."
         ) from None
     finally:
         connection.close()
@@ -80,9 +81,9 @@ def _api_key(method: str, path: str) -> str:
         return str(known["api_key"])
     except (OSError, ValueError, KeyError, TypeError):
         raise Unavailable(
-            "Without REDIS_URL only the server's process knows who is connected, and there is no "
-            f"API key to ask it with: set IMGO_API_KEY as the server has it, or call {method} "
-            f"{path} with a key that 'manage.py apikey' makes."
+            "Without REDIS_URL this command calls the server's API, and it has no API key for "
+            f"that ({method} {path}). If the server uses Redis, set REDIS_URL as it has it. "
+            "Otherwise set IMGO_API_KEY for both, and restart the server."
         ) from None
 
 

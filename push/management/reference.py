@@ -16,9 +16,21 @@ from push.management.console import ImgoCommand
 INTRODUCTION = """\
 # The commands
 
-`python manage.py <command> --help` says the same. With `--json` a command prints data for programs, on its standard output and nothing else there; progress and errors go to the standard error. Times are UTC, in ISO 8601. Exit status: 0 when it is done, 1 for a mistake, a service that is away or nothing found, with one line that says so, 2 for wrong usage, 130 after Ctrl-C, 141 when nobody reads the output any more; for `tail` these are how it ends, with 0.
+`python manage.py <command> --help` prints the same text.
 
-Without `REDIS_URL` who is connected is known to the server's process alone. `push`, `sessions`, `rooms` and `kick` then ask that server over HTTP, at `IMGO_HOST` and `IMGO_HTTP_PORT`, with `IMGO_API_KEY` or the demo's key; without a server they fail.
+**Output.** With `--json` a command prints only JSON on its standard output. Progress and errors go to the standard error. Times are UTC in ISO 8601: `2026-11-26T08:20:57Z`, with milliseconds or microseconds where they matter. Only the text of `tail` is shorter: `08:20:57`, the time of day in UTC.
+
+| exit status | meaning |
+|---|---|
+| 0 | The command did its work. |
+| 1 | An error, an unavailable service, or nothing found. One line on the standard error gives the reason, where the output does not. |
+| 2 | Wrong usage. |
+| 130 | Ctrl-C stopped the command. |
+| 141 | The reader of the output has gone, as behind `\\| head -1`. |
+
+`tail` ends with 0 after Ctrl-C and after its reader has gone. `explain KEY` ends with 0 for a key that imgo has never seen, because any string may be a key.
+
+**Without `REDIS_URL`** only the server's process knows which keys are connected. `push`, `sessions`, `rooms`, `kick` and `explain` then call that server over HTTP, at `IMGO_HOST` and `IMGO_HTTP_PORT`, with `IMGO_API_KEY` or the API key of the demo. Without a server `explain` says that it does not know whether the key is connected; the others fail.
 """  # noqa: E501 - a paragraph is a line
 
 # The documentation's tests run its code blocks; a block that is not run needs a reason.

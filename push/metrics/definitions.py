@@ -50,17 +50,17 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 OPENED = Counter(
     "imgo_sessions_opened",
-    "Sessions that were opened, by transport and by what their identity came from.",
+    "Sessions that were opened, by transport and by the kind of login.",
     ["transport", "source"],
 )
 CLOSED = Counter(
     "imgo_sessions_closed",
-    "Sessions that have ended, by transport and reason; `client`: it went, or its connection did.",
+    "Sessions that ended, by transport and reason; `client`: it left or its connection broke.",
     ["transport", "reason"],
 )
 CLOSES = Counter(
     "imgo_closes",
-    "Connections that the server closed, by reason, those that never became a session too.",
+    "Connections that the server closed, by reason, also before they became a session.",
     ["reason"],
 )
 REFUSED = Counter(
@@ -70,11 +70,11 @@ REFUSED = Counter(
 )
 EVICTED = Counter(
     "imgo_connections_evicted",
-    "Connections that were closed for others because they had not authenticated.",
+    "Unauthenticated connections that were closed to make room for others.",
 )
 REQUESTS_REFUSED = Counter(
     "imgo_requests_refused",
-    "HTTP requests that were refused before all of them was read, by status.",
+    "HTTP requests that were refused before they were complete, by status.",
     ["status"],
 )
 for _status in REFUSED_STATUSES:
@@ -82,12 +82,14 @@ for _status in REFUSED_STATUSES:
 DROPS = Counter("imgo_drops", "Messages that were not delivered, by reason.", ["reason"])
 ACKS_DROPPED = Counter(
     "imgo_acks_dropped",
-    "Acknowledged ids that were dropped: none of them was sent to the session, and too many came.",
+    "Acknowledged ids that were dropped: they were not sent to the session, and were too many.",
 )
-RECOVERED = Counter("imgo_recovered", "Messages found pending that had passed by this node.")
+RECOVERED = Counter(
+    "imgo_recovered", "Messages that this node had missed, and found pending and delivered."
+)
 SWEPT = Counter("imgo_swept", "Messages fanned out by this node because their task was lost.")
 LAYER_RECONNECTS = Counter(
-    "imgo_layer_reconnects", "Connections to the layer that were made anew, by why.", ["why"]
+    "imgo_layer_reconnects", "Reconnections to the channel layer, by reason.", ["why"]
 )
 TASK_RESTARTS = Counter(
     "imgo_task_restarts",
@@ -124,7 +126,7 @@ SESSION_RECORDS_LOST = Counter(
 PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
 LOST_COMMITS = Counter(
     "imgo_lost_commits",
-    "Commits of pushes whose answer was lost, by what was found out: committed, aborted, unknown.",
+    "Commits of pushes whose answer was lost, by outcome: committed, aborted, unknown.",
     ["outcome"],
 )
 for _outcome in OUTCOMES:
@@ -182,7 +184,7 @@ POOL_WAIT_SECONDS = Counter(
     "imgo_database_pool_wait_seconds", "Time spent waiting for a connection of the database pool."
 )
 POOL_TIMEOUTS = Counter(
-    "imgo_database_pool_timeouts", "Waits for a connection of the database pool that were in vain."
+    "imgo_database_pool_timeouts", "Waits for a connection of the database pool that timed out."
 )
 
 # Computed for each scrape, for the whole installation: every process reports the same values.
@@ -206,7 +208,7 @@ OUTBOX_PARKED = Gauge(
 )
 WORKER_SILENCE = Gauge(
     "imgo_worker_silence_seconds",
-    "Since a worker took a canary of the partition.",
+    "Seconds since a worker took a canary of the partition.",
     ["partition"],
     registry=ASKED,
 )
@@ -218,7 +220,7 @@ WORKER_DEAF = Gauge(
 )
 BALANCE = Gauge(
     "imgo_balance",
-    "Deliveries of the latest messages by what became of them; `missing` must be 0.",
+    "Deliveries of the latest messages by state; `missing` must be 0.",
     ["state", "reason"],
     registry=ASKED,
 )

@@ -81,7 +81,11 @@ class ClusterJobs:
                 continue  # another process drains it
             if count:
                 metrics.SWEPT.inc(count)
-                logger.warning("a sweep sent %d messages of partition %d", count, partition)
+                logger.warning(
+                    "no worker fanned out %d messages of partition %d in time; this node did",
+                    count,
+                    partition,
+                )
 
     async def send_canaries(self) -> None:
         """Enqueue a canary task for each partition that is due one."""
@@ -141,11 +145,11 @@ def _send_canaries(partitions: list[int]) -> None:
             canary.apply_async((n,), queue=queue_of(n), expires=conf.CANARY_INTERVAL)
     except (BrokerError, OSError, AttributeError) as error:
         # kombu raises AttributeError for a channel whose connection was lost between two steps.
-        logger.warning("the broker cannot be reached for a canary: %s", error)
+        logger.warning("could not send a canary, the broker cannot be reached: %s", error)
 
 
 def _strike_balance() -> None:
     found = conservation.balance_of_latest(BALANCE_LATEST)
     Duty.objects.filter(name="balance").update(result=found.as_dict())
     if found.missing:
-        logger.error("%d deliveries are unaccounted for: manage.py conserve", found.missing)
+        logger.error("%d deliveries are missing: run manage.py conserve", found.missing)

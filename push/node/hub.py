@@ -260,7 +260,7 @@ class Hub:
 
     def _drop_malformed(self, fault: str) -> None:
         if not self.drops["malformed"]:
-            logger.warning("a message from the channel layer is no envelope: %s", fault)
+            logger.warning("dropped a malformed message from the channel layer: %s", fault)
         self.count_drop("malformed")
 
     def handle(self, message: Any) -> None:

@@ -140,7 +140,7 @@ class Node:
     async def drain_on_order(self) -> None:
         """Drain on an operator's order, and log it. `undrain` reverses it."""
         count, begin = len(self.hub.sessions), time.monotonic()
-        logger.info("node %s is drained on order: %d sessions are closed", self.name, count)
+        logger.info("node %s: an operator started a drain, closing %d sessions", self.name, count)
         await self.drain()
         if self.is_draining:
             logger.info("node %s is drained, after %.1f s", self.name, time.monotonic() - begin)
@@ -150,7 +150,7 @@ class Node:
         if self.is_draining and not self._is_stopping:
             self.is_draining = False
             health.undrained()
-            logger.info("node %s takes sessions again", self.name)
+            logger.info("node %s accepts sessions again", self.name)
 
     async def stop(self) -> None:
         """Drain, finish pending writes, and leave the registry.
@@ -234,7 +234,7 @@ class Node:
             await self.registry.reconnect()
             await self.rounds.renew()
         except (Unavailable, DatabaseError) as error:
-            logger.warning("the registry will be written with the next renewal: %s", error)
+            logger.warning("could not update the registry, retrying at the next renewal: %s", error)
 
     async def _leave_registry(self) -> None:
         self.entries.clear()  # the remaining sessions leave with the node
@@ -301,7 +301,7 @@ class Node:
             try:
                 await self.registry.remove(entry, session.rooms)
             except Exception as error:  # noqa: BLE001
-                logger.warning("a session stays in the registry for a while: %s", error)
+                logger.warning("could not remove a session from the registry: %s", error)
 
     async def join_room(self, session: Session, room: str) -> None:
         """Add a session to a room; do nothing for a session that was dismissed.
@@ -353,7 +353,9 @@ class Node:
             if at is not None and session.joined_before(at, xmin):
                 session.replay(message)
         except DatabaseError as error:
-            logger.warning("message %d waits for the next audit: %s", message.id, error)
+            logger.warning(
+                "could not deliver message %d, retrying at the next audit: %s", message.id, error
+            )
             self.hub.delivered.forget(message.id, key_group(session.key))
         finally:
             session.release()

@@ -122,7 +122,7 @@ class Announcer:
             announce(self._entry)
         except Unavailable as error:
             if not self._is_failing:
-                logger.warning("this process is missing in the dashboard: %s", error.message)
+                logger.warning("could not list this process in the dashboard: %s", error.message)
             self._is_failing = True
         else:
             self._is_failing = False

@@ -83,7 +83,7 @@ async def recover(
             hub.holds.release(hold)
     if count:
         metrics.RECOVERED.inc(count)
-        logger.info("%d messages that had passed by were delivered", count)
+        logger.info("recovered %d missed messages", count)
     return count
 
 
@@ -189,7 +189,7 @@ async def _read_until(pages: list[Page], since: float) -> Found:
         try:
             return await session_threads.run(_read, pages, since)
         except DatabaseError as error:
-            logger.warning("what is pending cannot be read, trying again: %s", error)
+            logger.warning("could not read pending messages, retrying: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
 
 

@@ -92,7 +92,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         super().run()
         self.gate.close()
         if not database_threads.close_all(THREADS_TIMEOUT):
-            logger.warning("the database does not answer: its calls under way are left behind")
+            logger.warning("the database does not answer; stopping without its unfinished calls")
         self._shutdown.leave(1 if self.failure else 0)
 
     def _before_start(self) -> None:
@@ -255,7 +255,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         try:
             count = ports.listeners(self._hosts)
         except OSError as error:  # e.g. out of file descriptors; the drain must still continue
-            logger.warning("it is not known who else listens: %s", error)
+            logger.warning("could not count the other listeners of HTTP_PORT: %s", error)
             return False
         return count > (len(self._hosts) if self._ports else 0)
 

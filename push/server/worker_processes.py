@@ -55,7 +55,7 @@ class DeafnessQuery:
     def begin(self) -> None:
         """Start a query, unless the previous one is still under way."""
         if self._thread is not None and self._thread.is_alive():
-            logger.warning("whether workers are deaf is not known: the database does not answer")
+            logger.warning("could not check whether workers take tasks: the database is silent")
             return
         self._thread = threading.Thread(target=self._query, name="imgo-deafness", daemon=True)
         self._thread.start()
@@ -70,7 +70,7 @@ class DeafnessQuery:
         try:
             self._found = vitals.deaf_workers()
         except DatabaseError as error:
-            logger.warning("whether workers are deaf is not known: %s", error)
+            logger.warning("could not check whether workers take tasks: %s", error)
         finally:
             connection.close()
 
@@ -112,5 +112,7 @@ class Supervisor(supervisor.Supervisor):
         for worker in self._workers:
             young = now - worker.started <= supervisor.HEALTHY_AFTER
             if worker.partition in deaf and not young:
-                logger.error("partition %d: the worker is deaf, it is replaced", worker.partition)
+                logger.error(
+                    "partition %d: the worker takes no tasks, replacing it", worker.partition
+                )
                 worker.replace(now)

@@ -1,7 +1,7 @@
 """Explanation why a key did not get a message, from the records, the registry and the workers."""
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +11,8 @@ from accounts.callers import caller_name
 from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
-from imgo_site.errors import Unavailable
+from imgo_site.errors import ImgoError, Unavailable
+from imgo_site.times import utc_text
 from offline import history
 from offline.history import Delivery
 from offline.models import Message, Pending
@@ -21,21 +22,45 @@ from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
 from push.status import vitals
 
+# Returns the sessions of a key. Raises an `ImgoError` if they are not known.
+SessionsOf = Callable[[str], list[Entry]]
 
-def of_message(key: str, message_id: int) -> list[str]:
-    """Return sentences about one message's delivery to a key, and about its hindrances at last."""
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 session", "2 sessions"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def registered_sessions(key: str) -> list[Entry]:
+    """Return the sessions of a key from the registry.
+
+    Raises `Unavailable` if it cannot be read, or if it is in the memory of another process.
+    """
+    registry = get_registry()
+    if not redis_url() and not registry.nodes():
+        raise Unavailable(
+            "without REDIS_URL only the server's own process knows: "
+            f"GET /api/v1/keys/{quote(key, safe='')}"
+        )
+    return registry.sessions(key)
+
+
+def of_message(
+    key: str, message_id: int, sessions_of: SessionsOf = registered_sessions
+) -> list[str]:
+    """Return sentences about one message's delivery to a key, the obstacles last."""
     message = history.find(message_id)
     if message is None:
         return [
-            f"There is no record of message {message_id}: it was never accepted, or longer ago "
-            f"than records are kept (RECORD_KEEP, {conf.RECORD_KEEP} s)."
+            f"There is no record of message {message_id}: it was never accepted, or its record is "
+            f"older than {_kept()} and was deleted."
         ]
-    return [_acceptance(message), *_body(key, message)]
+    return [_acceptance(message), *_body(key, message, sessions_of)]
 
 
 def _acceptance(message: Message) -> str:
     target = {
-        Message.Audience.KEYS: f"{len(message.keys or [])} key(s)",
+        Message.Audience.KEYS: counted(len(message.keys or []), "key"),
         Message.Audience.ROOM: f"the room {message.room!r}",
         Message.Audience.ALL: "everyone",
     }[Message.Audience(message.audience)]
@@ -43,11 +68,19 @@ def _acceptance(message: Message) -> str:
     return f"Message {message.pk} was accepted{by} for {target} at {_time(message.created_at)}."
 
 
-def _body(key: str, message: Message) -> Iterator[str]:
+def _kept() -> str:
+    """Return how long records are kept, such as "24 h (RECORD_KEEP)"."""
+    seconds = conf.RECORD_KEEP
+    text = f"{seconds / 3600:g} h" if seconds and seconds % 3600 == 0 else f"{seconds} s"
+    return f"{text} (RECORD_KEEP)"
+
+
+def _body(key: str, message: Message, sessions_of: SessionsOf) -> Iterator[str]:
     if message.audience != Message.Audience.KEYS:
-        yield "Such messages go to who is connected at that moment, and are not recorded by key."
+        yield "Such a message goes to the sessions that are open; there is no record for each key."
         reach = history.reach_of(message)
-        yield f"It was written to {reach['sessions']} session(s) of {reach['nodes']} node(s)."
+        sessions, nodes = counted(reach["sessions"], "session"), counted(reach["nodes"], "node")
+        yield f"It was written to {sessions} of {nodes}."
         yield from _hindrances(message)
         return
     if key not in (message.keys or []):
@@ -58,7 +91,7 @@ def _body(key: str, message: Message) -> Iterator[str]:
     yield _end(delivery, message)
     if delivery.state in {"pending", "live"}:
         yield from _hindrances(message)
-        yield from _presence(key, delivery)
+        yield from _presence(key, delivery, sessions_of)
 
 
 def _sent(delivery: Delivery) -> Iterator[str]:
@@ -71,15 +104,15 @@ def _end(delivery: Delivery, message: Message) -> str:
     sentences = {
         "acknowledged client": f"The client of session {delivery.session} acknowledged it at {at}.",
         "acknowledged kernel": (
-            f"Session {delivery.session} cannot acknowledge; the kernel had taken all of it at "
-            f"{at}, which counts as delivered."
+            f"The client of session {delivery.session} does not acknowledge messages. The server's "
+            f"kernel took all bytes of this one at {at}, which counts as received."
         ),
-        "expired": f"It expired at {at}, before a session of the key had it.",
+        "expired": f"It expired at {at}, before a session of the key received it.",
         "dropped offline_max": (
             f"It was dropped at {at}: the key had more than OFFLINE_MAX ({conf.OFFLINE_MAX}) "
-            "pending messages, and the oldest go first."
+            "pending messages. The oldest are dropped first."
         ),
-        "live": "It was not to be stored: only sessions that were connected then could get it.",
+        "live": "It was not stored: only sessions that were open at that moment could get it.",
         "pending": _pending(delivery, message),
     }
     state = f"{delivery.state} {delivery.how}{delivery.reason}".strip()
@@ -94,40 +127,39 @@ def _pending(delivery: Delivery, message: Message) -> str:
 
 
 def _hindrances(message: Message) -> Iterator[str]:
-    """Yield sentences about hindrances between the outbox and the nodes."""
+    """Yield sentences about obstacles between the outbox and the nodes."""
     way = history.fan_out(message)
     if way["state"] == "parked":
-        yield f"Its fan-out failed again and again and is parked: {way['error']}"
+        yield f"It is parked, because its fan-out failed too often: {way['error']}"
     elif way["state"] == "waiting":
-        yield f"It has not been fanned out yet (partitions {way['partitions']})."
+        names = ", ".join(map(str, way["partitions"]))
+        yield f"It has not been fanned out yet ({_partitions(way['partitions'])} {names})."
         deaf = [n for n in vitals.deaf_workers() if n in way["partitions"]]
         if deaf:
             yield (
-                f"No worker takes tasks for partition {deaf[0]}; a node sends what is overdue "
-                f"after SWEEP_AFTER ({conf.SWEEP_AFTER:g} s)."
+                f"No worker takes tasks for partition {deaf[0]}; a node fans out its messages once "
+                f"they are older than SWEEP_AFTER ({conf.SWEEP_AFTER:g} s)."
             )
 
 
-def _connected(key: str) -> tuple[list[Entry], str]:
+def _partitions(numbers: list[int]) -> str:
+    return "partition" if len(numbers) == 1 else "partitions"
+
+
+def _connected(key: str, sessions_of: SessionsOf) -> tuple[list[Entry], str]:
     """Return a key's sessions, and the reason why they are not known, "" if they are."""
-    registry = get_registry()
     try:
-        if not redis_url() and not registry.nodes():
-            return [], (
-                "without REDIS_URL only the server's own process knows: "
-                f"GET /api/v1/keys/{quote(key, safe='')}"
-            )
-        return registry.sessions(key), ""
-    except Unavailable as error:
+        return sessions_of(key), ""
+    except ImgoError as error:
         return [], error.message
 
 
-def _presence(key: str, delivery: Delivery) -> Iterator[str]:
-    sessions, unknown = _connected(key)
+def _presence(key: str, delivery: Delivery, sessions_of: SessionsOf) -> Iterator[str]:
+    sessions, unknown = _connected(key, sessions_of)
     if unknown:
-        yield f"Whether the key is connected is not known here; {unknown}"
+        yield f"Whether the key is connected is not known here: {unknown}"
     elif not sessions:
-        yield "No session of the key is connected now; the next that connects gets it."
+        yield "No session of the key is connected now. The next one that connects gets it."
         yield from session_events(key)
         yield from _token(key)
     sent_to = {name for name, _ in delivery.sent}
@@ -137,7 +169,7 @@ def _presence(key: str, delivery: Delivery) -> Iterator[str]:
 
 
 def _session(entry: Entry) -> str:
-    since = datetime.fromtimestamp(entry.since, tz=timezone.get_current_timezone())
+    since = datetime.fromtimestamp(entry.since, tz=UTC)
     return (
         f"Session {entry.id} ({entry.transport} from {entry.address} on node {entry.node}, "
         f"since {_time(since)})"
@@ -148,8 +180,7 @@ def session_events(key: str) -> list[str]:
     """Return one sentence for each recorded event of a key's last sessions."""
     events = SessionRecord.objects.of(key)
     if not events:
-        kept = f"RECORD_KEEP, {conf.RECORD_KEEP} s"
-        return [f"No session of the key was opened, refused or closed within {kept}."]
+        return [f"No connection of this key in the last {_kept()}."]
     return [_event(name, event) for name, event in sorted(events.items(), key=_time_of)]
 
 
@@ -163,7 +194,7 @@ def _event(name: str, event: SessionEvent) -> str:
         return f"Session {event.session} was opened at {at} ({where})."
     why = f"{event.code} {event.reason}" if event.code else event.reason
     if name == "refused":
-        return f"The last session that was refused: at {at} ({where}), with {why}."
+        return f"A session was refused at {at} ({where}): {why}."
     lasted = f"after {event.seconds:.1f} s"
     return f"Session {event.session} was closed at {at}, {lasted} ({where}): {why}."
 
@@ -176,30 +207,33 @@ def _token(key: str) -> Iterator[str]:
         yield f"The key's stored token expired at {_time(token.expires_at)}."
 
 
-def of_key(key: str, limit: int) -> list[str]:
+def of_key(key: str, limit: int, sessions_of: SessionsOf = registered_sessions) -> list[str]:
     """Return lines about a key: its sessions, pending messages, and at most `limit` messages."""
-    pending = f"{Pending.objects.unexpired(key).count()} pending message(s)."
-    sessions, unknown = _connected(key)
+    pending = f"{counted(Pending.objects.unexpired(key).count(), 'pending message')}."
+    sessions, unknown = _connected(key, sessions_of)
     if unknown:
-        lines = [f"{key!r} has {pending}", f"Whether it is connected is not known here; {unknown}"]
+        lines = [f"{key!r} has {pending}", f"Whether it is connected is not known here: {unknown}"]
     else:
-        lines = [f"{key!r} has {len(sessions)} session(s) and {pending}"]
+        lines = [f"{key!r} has {counted(len(sessions), 'session')} and {pending}"]
     lines += [f"  {_session(entry)}" for entry in sessions]
     lines += session_events(key)
     if not sessions:
         lines += _token(key)
     latest = history.latest_of(key, limit)
     if not latest:
-        lines.append("There is no record of a message to it.")
+        lines.append(f"No message was pushed to it in the last {_kept()}.")
     for message, delivery in latest:
         lines.append(f"{message.pk}  {_time(message.created_at)}  {_end(delivery, message)}")
     deaf = vitals.deaf_workers()
     if deaf:
-        lines.append(f"No worker takes tasks for partition(s) {', '.join(map(str, deaf))}.")
+        names = ", ".join(map(str, deaf))
+        lines.append(f"No worker takes tasks for {_partitions(deaf)} {names}.")
     return lines
 
 
-def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
+def as_data(
+    key: str, message_id: int | None, limit: int, sessions_of: SessionsOf = registered_sessions
+) -> dict[str, Any]:
     """Return the explanation, and the messages' states, as data.
 
     `message_id`: None for the key's last messages, at most `limit`.
@@ -207,10 +241,10 @@ def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
     if message_id is not None:
         message = history.find(message_id)
         messages = [] if message is None else [message]
-        lines = of_message(key, message_id)
+        lines = of_message(key, message_id, sessions_of)
     else:
         messages = [message for message, _ in history.latest_of(key, limit)]
-        lines = of_key(key, limit)
+        lines = of_key(key, limit, sessions_of)
     return {
         "key": key,
         "explanation": lines,
@@ -228,6 +262,4 @@ def as_data(key: str, message_id: int | None, limit: int) -> dict[str, Any]:
 
 
 def _time(moment: datetime | None) -> str:
-    if moment is None:
-        return ""
-    return timezone.localtime(moment).isoformat(sep=" ", timespec="milliseconds")
+    return "" if moment is None else utc_text(moment, "milliseconds")

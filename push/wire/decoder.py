@@ -14,6 +14,7 @@ from push.wire.frame import (
     Frame,
     FrameError,
 )
+from push.wire.proxy_protocol import V1_START, V2_START
 
 INT16 = range(-(2**15), 2**15)
 INT32 = range(-(2**31), 2**31)
@@ -22,6 +23,12 @@ INT32 = range(-(2**31), 2**31)
 # and names, numbers and white space surround the body. Longer messages are refused unparsed.
 TEXT_PER_BODY_BYTE = 8
 TEXT_AROUND_BODY = 1024
+
+# The first four bytes of a PROXY protocol header are no valid package length.
+PROXY_STARTS = (V1_START[: PACKAGE_LENGTH.size], V2_START[: PACKAGE_LENGTH.size])
+UNEXPECTED_PROXY = (
+    "a PROXY header, and PROXY_PROTOCOL does not name tcp, or TRUSTED_PROXIES not its sender"
+)
 
 
 class Decoder:
@@ -67,8 +74,10 @@ class Decoder:
         try:
             frames, end, bytes_needed = _scan(data, self._max_body)
         except FrameError as error:
+            if data.startswith(PROXY_STARTS):
+                error = FrameError(error.code, UNEXPECTED_PROXY)
             self._refusal = error.code, error.message
-            raise
+            raise error from None
         if end < len(data):
             self._buffer = bytearray(data[end:])
             self._bytes_needed = bytes_needed

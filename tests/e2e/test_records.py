@@ -6,7 +6,7 @@ from typing import Any
 from tests import eventually
 
 from .clients import HEARTBEAT
-from .harness import Cluster, manage, try_manage
+from .harness import manage, try_manage
 from .world import World, new_key, new_room
 
 
@@ -125,9 +125,7 @@ async def test_explain_says_why_in_plain_words(world: World) -> None:
     await world.settle()
     text = explain(world, key, str(waiting))
     assert "It is pending" in text
-    knows = isinstance(world.system, Cluster)
-    nobody = "No session of the key is connected now" if knows else "GET /api/v1/keys/"
-    assert nobody in text
+    assert "No session of the key is connected now" in text
     assert f"It was not pushed to {other!r}." in explain(world, other, str(waiting))
     unknown = try_manage(world.system.environment, "explain", key, "999999999")
     assert unknown.stdout.startswith("There is no record of message 999999999")
@@ -140,7 +138,7 @@ async def test_explain_says_why_in_plain_words(world: World) -> None:
     await wait_for(world, waiting, pending=1)
     text = explain(world, key, str(waiting))
     assert "It was sent to session" in text
-    assert ("was sent it and has not acknowledged it" in text) is knows
+    assert "was sent it and has not acknowledged it" in text
     await client.ack(message)
     await wait_for(world, waiting, acknowledged=1)
     assert "acknowledged it at" in explain(world, key, str(waiting))
@@ -148,8 +146,7 @@ async def test_explain_says_why_in_plain_words(world: World) -> None:
     data = json.loads(explain(world, key, "--json"))
     assert [row["id"] for row in data["messages"]] == [str(waiting)]
     assert data["messages"][0]["state"] == "acknowledged"
-    count = "has 1 session(s) and 0" if knows else "has 0"
-    assert f"{count} pending message(s)" in data["explanation"][0]
+    assert "has 1 session and 0 pending messages" in data["explanation"][0]
 
 
 async def test_mistakes_of_who_asks_are_answered_with_what_to_do(world: World) -> None:

@@ -62,7 +62,7 @@ def start(*command: str, **environment: str) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     ("setting", "value", "start_of_line"),
     [
-        ("IMGO_MAX_BODY", "0", "Wrong settings: MAX_BODY is 0 (imgo.E006). It has to be from 1"),
+        ("IMGO_MAX_BODY", "0", "Wrong settings: MAX_BODY is 0 (imgo.E006). It must be from 1"),
         ("IMGO_MAX_BODY", "abc", "Wrong settings: IMGO setting MAX_BODY='abc' must be of type int"),
         (
             "IMGO_AUTHENTICATOR",
@@ -97,7 +97,7 @@ def test_each_error_of_a_project_is_a_line_but_for_silenced_ones(kind, tmp_path)
         status, lines = start(*GUNICORN, "shop.wsgi", **environment)
     assert status == 1
     assert sorted(lines) == [
-        "Wrong settings: MAX_BODY is 0 (imgo.E006). It has to be from 1 to 2147483647.",
+        "Wrong settings: MAX_BODY is 0 (imgo.E006). It must be from 1 to 2147483647.",
         "Wrong settings: The shop is closed (shop.E001).",
     ]
 

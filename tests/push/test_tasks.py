@@ -121,7 +121,7 @@ def test_a_canary_of_a_partition_that_is_no_more_is_no_mistake():
 
 def test_a_canary_that_cannot_be_noted_is_one_line(database_down, caplog):
     canary(1)
-    assert "a canary of partition 1 could not be noted" in caplog.text
+    assert "could not record the canary of partition 1" in caplog.text
     assert not any(record.exc_info for record in caplog.records)
 
 

@@ -1,4 +1,4 @@
-"""Schema entries of imgo's own paths."""
+"""Schema entries of the paths of imgo (Go)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from push.api.problems import RET_INTERNAL, RET_NO_SERVER, RET_OK, RET_PARAMETER
 from push.api.schemas import TOKEN as TEXT
 from push.api.schemas import ManyRequest
 
-TAG = "imgo's own paths"
+TAG = "Paths of imgo (Go)"
 
 USER = {"type": "integer", "minimum": 0, "maximum": INT64_MAX}
 NUMBER = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}

@@ -252,7 +252,8 @@ Every call needs an API key with the scope that it names: `Authorization: Api-Ke
 `?apikey=<key>`. `manage.py apikey NAME --scope push` makes one.
 
 Errors are problem details (RFC 9457), `application/problem+json`; `retry` says whether the same
-call may succeed later. On imgo's own paths they are `{"ret": ...}`, on goim's `{"code": ...}`.
+call may succeed later. On the paths of imgo (Go) they are `{"ret": ...}`, on those of goim
+`{"code": ...}`.
 
 OPTIONS names the methods of a path in `Allow`. No page of another site may call this API: an API
 key is nothing to have in a browser."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandError
 
 from accounts.models import SCOPES, ApiKey
+from imgo_site.times import utc_text
 from push.management.console import ImgoCommand, add_json
 
 
@@ -13,7 +14,8 @@ class Command(ImgoCommand):
     """Command that makes, lists and revokes API keys."""
 
     help = (
-        "Make an API key and print it this once; or list those there are, or revoke one. Scopes: "
+        "Make an API key and print its text, which is shown only once. With --list: list the API "
+        "keys. With --revoke: revoke one. Scopes: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in SCOPES.items())
         + "."
     )
@@ -30,12 +32,14 @@ class Command(ImgoCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the name or id, the scopes, and what to do."""
         parser.add_argument(
-            "name", nargs="?", help="who will use it; with --revoke its name or its id"
+            "name", nargs="?", help="name of the caller; with --revoke the key's name or id"
         )
-        parser.add_argument("--scope", action="append", help="may be repeated; push when not given")
+        parser.add_argument(
+            "--scope", action="append", help="a scope of the key (default: push); may be repeated"
+        )
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--list", action="store_true", help="list the API keys, never their text")
-        what.add_argument("--revoke", action="store_true", help="make it useless from now on")
+        what.add_argument("--list", action="store_true", help="list the API keys, without texts")
+        what.add_argument("--revoke", action="store_true", help="revoke the key")
         add_json(parser)
 
     def run(self, **options: Any) -> None:
@@ -44,11 +48,11 @@ class Command(ImgoCommand):
         if options["list"] and name is not None:
             raise CommandError("--list shows all API keys: it goes without a name.", returncode=2)
         if options["scope"] and (options["list"] or options["revoke"]):
-            raise CommandError("--scope is for a new API key alone.", returncode=2)
+            raise CommandError("--scope is only for a new API key.", returncode=2)
         if options["list"]:
             self._list(as_json=options["json"])
         elif name is None:
-            raise CommandError("Say who will use it: apikey NAME.", returncode=2)
+            raise CommandError("Name the caller that will use it: apikey NAME.", returncode=2)
         elif options["revoke"]:
             row = ApiKey.objects.revoke(name)
             if options["json"]:
@@ -76,8 +80,7 @@ class Command(ImgoCommand):
 
 
 def _times(row: ApiKey) -> tuple[str, str]:
-    revoked = f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else ""
-    return f"{row.created_at:%Y-%m-%d %H:%M}", revoked
+    return utc_text(row.created_at), utc_text(row.revoked_at) if row.revoked_at else ""
 
 
 def _as_dict(row: ApiKey) -> dict[str, Any]:

@@ -16,8 +16,9 @@ class Command(ImgoCommand):
     """Command that checks the balance of messages."""
 
     help = (
-        "Check that accepted = received + acknowledged + expired + dropped + pending, for all "
-        "messages whose records are kept. Exit status 1 when something is missing."
+        "Check that no delivery is missing: accepted = received + acknowledged + expired + dropped "
+        "+ pending. It covers all messages whose records are kept. Exit status 1 if a delivery is "
+        "missing."
     )
 
     examples: ClassVar = ("", "--latest 100000 --json")
@@ -28,7 +29,13 @@ class Command(ImgoCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the number of messages to check."""
-        parser.add_argument("--latest", type=int, default=0, help="about so many messages; 0: all")
+        parser.add_argument(
+            "--latest",
+            type=int,
+            default=0,
+            metavar="N",
+            help="check about the latest N messages (0: all)",
+        )
         add_json(parser)
 
     def run(self, **options: Any) -> None:

@@ -2,11 +2,14 @@
 
 import sys
 from argparse import ArgumentParser
+from datetime import datetime
 from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import history
+from push.management import local_api
 from push.management.console import ImgoCommand, add_json
+from push.registry.base import Entry
 from push.status import explain
 
 
@@ -14,8 +17,10 @@ class Command(ImgoCommand):
     """Command that explains the history of a message for a key."""
 
     help = (
-        "Say in plain words what became of a message for a key, or how a key stands. Exit status 1 "
-        "when there is no record of the message."
+        "Explain what became of a message for a key. Without an id: the key's sessions, the number "
+        "of its pending messages, and what became of its recent messages. Exit status 1 if there "
+        "is no record of the message that the id names. A key that imgo has never seen is no "
+        "error."
     )
     examples: ClassVar = ("alice", "alice 1043", "alice --json")
     data: ClassVar = (
@@ -29,8 +34,16 @@ class Command(ImgoCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the key, and the id of a push to explain only that one."""
         parser.add_argument("key", help="the subscriber key")
-        parser.add_argument("id", nargs="?", help="a push's id; without it, the last ones")
-        parser.add_argument("--last", type=int, default=10, help="how many of the last (10)")
+        parser.add_argument(
+            "id", nargs="?", help="a message's id; without it, the recent messages of the key"
+        )
+        parser.add_argument(
+            "--last",
+            type=int,
+            default=10,
+            metavar="N",
+            help="number of recent messages to show (default 10)",
+        )
         add_json(parser)
 
     def run(self, **options: Any) -> None:
@@ -40,9 +53,23 @@ class Command(ImgoCommand):
             number = check_number(options["id"], "A push's id", lowest=1, highest=INT64_MAX)
         last = check_number(options["last"], "--last", lowest=1, highest=1000)
         if options["json"]:
-            self.print_json(explain.as_data(key, number, last))
+            self.print_json(explain.as_data(key, number, last, _sessions_of))
+        elif number is None:
+            self.stdout.write("\n".join(explain.of_key(key, last, _sessions_of)))
         else:
-            lines = explain.of_key(key, last) if number is None else explain.of_message(key, number)
-            self.stdout.write("\n".join(lines))
+            self.stdout.write("\n".join(explain.of_message(key, number, _sessions_of)))
         if number is not None and history.find(number) is None:
             sys.exit(1)
+
+
+def _sessions_of(key: str) -> list[Entry]:
+    """Return the sessions of a key; without Redis, ask the local server, which alone knows them.
+
+    Raises an `ImgoError` if they are not known.
+    """
+    if not local_api.is_embedded():
+        return explain.registered_sessions(key)
+    return [
+        Entry(**{**row, "key": key, "since": datetime.fromisoformat(row["since"]).timestamp()})
+        for row in local_api.call("GET", local_api.path_of("keys", key))["sessions"]
+    ]

@@ -6,9 +6,11 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
+from django.conf import global_settings, settings
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 
 from imgo_site import open_files
@@ -29,9 +31,9 @@ class Command(ImgoCommand):
     """Command that runs a node, or several nodes that share their ports, until stopped."""
 
     help = (
-        "Serve HTTP, WebSocket and raw TCP: a node, and with no environment set everything. Ports "
-        "and the rest are set in the environment: see docs/reference/settings.md. SIGTERM or "
-        "Ctrl-C closes the sessions in order, over DRAIN_SECONDS."
+        "Run a node, which serves HTTP, WebSocket and raw TCP. Without DATABASE_URL and REDIS_URL "
+        "this process does everything, on SQLite. docs/reference/settings.md lists the settings, "
+        "such as the ports. SIGTERM or Ctrl-C stops it: it closes the sessions over DRAIN_SECONDS."
     )
     requires_system_checks = "__all__"
     examples: ClassVar = ("", "--processes 4")
@@ -43,9 +45,9 @@ class Command(ImgoCommand):
             type=int,
             default=1,
             metavar="N",
-            help="so many nodes that share the ports, one a core; those that end are started "
-            "again. Needs DATABASE_URL and REDIS_URL. Any of them answers at a port, and /metrics "
-            "for all of them together",
+            help="run N nodes that share the ports (default 1; at most one a core is useful), and "
+            "start a node again when it ends. Needs DATABASE_URL and REDIS_URL. /metrics answers "
+            "for all N together",
         )
 
     def run(self, **options: Any) -> None:
@@ -86,6 +88,9 @@ class Command(ImgoCommand):
         ports += [f"WebSocket port {conf.WS_PORT}"] if conf.WS_PORT else []
         ports += [f"TCP port {conf.TCP_PORT}"] if conf.TCP_PORT else []
         lines += [f"Listening: {', '.join(ports)}. Ctrl-C stops it."]
+        if settings.LOGIN_REDIRECT_URL != global_settings.LOGIN_REDIRECT_URL:
+            # The page of the project around imgo, which is what its developer wants to open.
+            lines += ["", f"  Your site:  {base}{resolve_url(settings.LOGIN_REDIRECT_URL)}"]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
 

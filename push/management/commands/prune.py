@@ -16,8 +16,9 @@ class Command(ImgoCommand):
     """Command that settles expired messages and deletes overdue records."""
 
     help = (
-        "Settle messages that have expired, and forget messages, records and dedupe ids whose time "
-        "is over. Nodes do this by themselves; this is for when none runs, or a lot has piled up."
+        "Mark expired messages and delete old records: messages, records and dedupe ids that are "
+        "kept no longer. Nodes do this by themselves. Use it if no node runs, or to work off a "
+        "backlog."
     )
     examples: ClassVar = ("", "--json")
     data: ClassVar = ('{"expired": 12, "messages": 400, "dedupe_ids": 3}',)
@@ -38,7 +39,7 @@ class Command(ImgoCommand):
         else:
             self.stdout.write(
                 f"{expired} deliveries have expired; {overdue} messages with their records and "
-                f"{forgotten} dedupe ids are forgotten."
+                f"{forgotten} dedupe ids are deleted."
             )
 
 

@@ -28,8 +28,9 @@ class Command(ImgoCommand):
     """Command that pushes a message."""
 
     help = (
-        "Push a message and print its id. It goes to one or more keys, to a room, or to everyone; "
-        "who is not there gets what was pushed to its key later, who is not in the room does not."
+        "Push a message to one or more keys, to a room, or to everyone, and print its id. Messages "
+        "to keys are stored and delivered when the key connects. Messages to a room or to everyone "
+        "reach only sessions that are open."
     )
     examples: ClassVar = (
         """--key alice '{"hello": "world"}'""",
@@ -49,17 +50,35 @@ class Command(ImgoCommand):
         to.add_argument(
             "--keys-from",
             metavar="FILE",
-            help="a file with a key a line, - for the standard input. As many messages as MAX_KEYS "
-            "makes of it: an id for each, and each with its own part of --dedupe-id, so that what "
-            "was interrupted can be said again",
+            help="a file with one key a line (-: the standard input). Each MAX_KEYS keys become "
+            "one message with an id of its own. With --dedupe-id an interrupted command can be "
+            "repeated: messages that were accepted are not pushed twice",
         )
-        to.add_argument("--room", help="a room")
-        to.add_argument("--all", action="store_true", help="everyone who is connected")
+        to.add_argument("--room", help="push to the sessions in this room")
+        to.add_argument("--all", action="store_true", help="push to all open sessions")
         parser.add_argument("body", help="JSON text; - reads it from the standard input")
-        parser.add_argument("--ttl", type=int, metavar="SECONDS", help="how long it may wait")
-        parser.add_argument("--dedupe-id", help="pushed once, however often it is said")
-        parser.add_argument("--no-store", action="store_true", help="only for who is connected now")
-        parser.add_argument("--op", type=int, default=int(Op.MESSAGE), help="5, or 1000 and more")
+        parser.add_argument(
+            "--ttl",
+            type=int,
+            metavar="SECONDS",
+            help="lifetime of the message (default: TTL; for --room and --all: LIVE_TTL)",
+        )
+        parser.add_argument(
+            "--dedupe-id",
+            help="push only if no push had this id within DEDUPE_WINDOW; else print the id of the "
+            "message that had it",
+        )
+        parser.add_argument(
+            "--no-store",
+            action="store_true",
+            help="do not store the message: only sessions that are open now get it",
+        )
+        parser.add_argument(
+            "--op",
+            type=int,
+            default=int(Op.MESSAGE),
+            help="op of the message's frame: 5 (default), or one of your own from 1000 on",
+        )
         add_json(parser)
 
     def run(self, **options: Any) -> None:

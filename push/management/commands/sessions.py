@@ -1,12 +1,13 @@
 """`manage.py sessions [KEY]`: list the sessions of a key, or the live nodes."""
 
 from argparse import ArgumentParser
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
 
 from imgo_site.names import check_name
+from imgo_site.times import utc_text
 from push.api.v1 import node_json, session_json
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
@@ -75,8 +76,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
     """Return a field as text for the table; `since` in whole seconds of UTC."""
     if name == "since":
         # The registry returns a datetime, a server's answer text.
-        since = datetime.fromisoformat(str(row[name])).astimezone(UTC)
-        return f"{since:%Y-%m-%d %H:%M:%S}Z"
+        return utc_text(datetime.fromisoformat(str(row[name])))
     if name == "draining":
         return "yes" if row[name] else "no"
     return str(row[name])

@@ -30,8 +30,9 @@ class Command(ImgoCommand):
     """Command that prints pushes as they are accepted."""
 
     help = (
-        "Print a line for each push as it is accepted, until Ctrl-C: its id, whom it is for, and "
-        "who pushed it. Bodies are shown with --bodies alone: they may be private."
+        "Print a line for each push as it is accepted, until Ctrl-C: the time of day in UTC, the "
+        "id, the target, and the caller. Bodies are shown only with --bodies, because they may be "
+        "private."
     )
     examples: ClassVar = ("", "--key alice --bodies", "--json --since 1043 --count 10")
     data: ClassVar = (
@@ -42,13 +43,21 @@ class Command(ImgoCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the filters of pushes, and the form of the output."""
-        parser.add_argument("--key", help="pushes that name this key")
-        parser.add_argument("--room", help="pushes to this room")
+        parser.add_argument("--key", help="show only pushes that name this key")
+        parser.add_argument("--room", help="show only pushes to this room")
         parser.add_argument("--bodies", action="store_true", help="show the bodies too")
-        parser.add_argument("--since", metavar="ID", help="begin behind this id; by default: now")
-        parser.add_argument("--count", type=int, default=0, help="end after so many; 0: never")
         parser.add_argument(
-            "--interval", type=float, default=0.5, metavar="SECONDS", help="between looks (0.5)"
+            "--since", metavar="ID", help="start after this id (default: the latest id)"
+        )
+        parser.add_argument(
+            "--count", type=int, default=0, metavar="N", help="stop after N pushes (0: never)"
+        )
+        parser.add_argument(
+            "--interval",
+            type=float,
+            default=0.5,
+            metavar="SECONDS",
+            help="seconds between polls of the database (default 0.5)",
         )
         parser.add_argument("--json", action="store_true", help="print a JSON object a line")
 

@@ -17,8 +17,9 @@ class Command(ImgoCommand):
     """Command that makes or revokes a token."""
 
     help = (
-        "Give a subscriber key a token, replacing the one it had, and print it this once. "
-        "With --revoke: delete the key's token and close its sessions."
+        "Make a token for a subscriber key, and print its text, which is shown only once. It "
+        "replaces the token that the key had. With --revoke: delete the key's token and close its "
+        "sessions."
     )
     examples: ClassVar = (
         "alice",
@@ -35,15 +36,20 @@ class Command(ImgoCommand):
         """Add the key, and the permissions of its sessions."""
         parser.add_argument("key", help="the subscriber key")
         parser.add_argument(
-            "--expires-in", type=int, metavar="SECONDS", help="for ever when not given"
+            "--expires-in",
+            type=int,
+            metavar="SECONDS",
+            help="lifetime of the token (default: never expires)",
         )
         parser.add_argument(
-            "--room", action="append", help="a room it may join, * for any part; may be repeated"
+            "--room",
+            action="append",
+            help="a room that its sessions may join; * matches any characters; may be repeated",
         )
         parser.add_argument(
             "--join",
             action="append",
-            help="a room its sessions are in from the start; may be repeated",
+            help="a room that its sessions are in from the start; may be repeated",
         )
         parser.add_argument("--revoke", action="store_true", help="delete the key's token")
         add_json(parser)
@@ -81,8 +87,9 @@ class Command(ImgoCommand):
 
 def _closing_text() -> str:
     """Return a text about when the open sessions of a revoked token are closed."""
+    if not is_embedded():
+        return "its open sessions are being closed"
     if conf.REVALIDATE_INTERVAL:
-        return f"its open sessions are closed within {conf.REVALIDATE_INTERVAL:g} s"
-    if is_embedded():
-        return "its open sessions stay, for REVALIDATE_INTERVAL is 0"
-    return "its open sessions are told to close"
+        # A session that opened during a round of checks may wait for the end of the next one.
+        return f"its open sessions are closed within {2 * conf.REVALIDATE_INTERVAL:g} s"
+    return "its open sessions stay open, because REVALIDATE_INTERVAL is 0"

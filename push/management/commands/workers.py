@@ -17,8 +17,9 @@ class Command(ImgoCommand):
     """Command that runs the workers."""
 
     help = (
-        "Run one Celery worker for each of the PARTITIONS, and start those again that end or take "
-        "no tasks. SIGTERM lets each finish its task. On several machines, give each some."
+        "Run one Celery worker for each partition, and restart workers that exit or hang. SIGTERM "
+        "stops them; each finishes its task. To use several machines, give each a share of the "
+        "partitions."
     )
 
     requires_system_checks = "__all__"
@@ -26,14 +27,18 @@ class Command(ImgoCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the partitions to work on, and the level of the workers' logs."""
-        parser.add_argument("--partitions", default="", help="such as 0-3 or 0,2; all by default")
+        parser.add_argument(
+            "--partitions",
+            default="",
+            help="partitions to run workers for, such as 0-3 or 0,2 (default: all of PARTITIONS)",
+        )
         parser.add_argument(
             "--log-level",
             default="INFO",
             type=str.upper,
             choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
             metavar="LEVEL",
-            help="of the workers: DEBUG, INFO (if not given), WARNING, ERROR or CRITICAL",
+            help="log level of the workers: DEBUG, INFO (default), WARNING, ERROR or CRITICAL",
         )
 
     def run(self, **options: Any) -> None:
@@ -67,7 +72,7 @@ def _partitions(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
         if match is None:
-            raise CommandError(f"--partitions {text!r}: say something like 0-3 or 0,2.")
+            raise CommandError(f"--partitions {text!r}: use a form such as 0-3 or 0,2.")
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
             raise CommandError(f"--partitions {text!r}: {first} is more than {last}.")

@@ -138,7 +138,7 @@ function showTiles({ sessions, nodes, rooms, pending, pending_is_estimate: isAbo
   tile("waiting", outbox?.waiting);
   tile("parked", outbox?.parked, outbox?.parked > 0);
   const watching = rooms?.watching ?? 0;
-  more("sessions", watching ? `${watching} for dashboards` : "");
+  more("sessions", watching ? `${watching} of them ${watching === 1 ? "is an open dashboard" : "are open dashboards"}` : "");
   more("pending", isAbout ? "an estimate" : "");
   more("waiting", outbox?.waiting ? `the oldest for ${duration(outbox.oldest)}` : "");
   element("parked-link").hidden = !outbox?.parked;
@@ -157,7 +157,7 @@ function more(name, text) {
 function problemsOf({ problems, deaf, missing, outbox }) {
   const found = [...problems];
   if (deaf?.length) {
-    found.push(`No worker takes tasks for partition ${deaf.join(", ")}; nodes send what is overdue.`);
+    found.push(`No worker takes tasks for partition ${deaf.join(", ")}. Nodes fan out its messages, some seconds late.`);
   }
   if (missing) found.push(`${missing} deliveries are unaccounted for: manage.py conserve`);
   if (outbox?.parked) {
@@ -209,7 +209,7 @@ function showTables({ nodes, processes, silence, rooms, latest }) {
         time(since, dateTime),
       ],
     }));
-    fill("processes", rows, "None is known besides the nodes.");
+    fill("processes", rows, "Only the nodes.");
     showRest("processes", processes.count - rows.length, "more processes");
   }
   showSilence(silence);
@@ -229,7 +229,7 @@ function showTables({ nodes, processes, silence, rooms, latest }) {
   }
 }
 
-/** How long ago workers answered: one that is deaf is among the problems too. */
+/** How long ago workers answered. One that takes no tasks is among the problems too. */
 function showSilence(silence) {
   const seconds = Object.values(silence ?? {});
   const place = element("silence");
@@ -283,10 +283,9 @@ function showRest(id, rest, what) {
   setText(place, `and ${number.format(rest)} ${what}`);
 }
 
-/** The columns' names; "" for those of which the cells need none. */
+/** The columns' names. */
 function heads(body) {
-  const cells = [...body.closest("table").tHead.rows[0].cells];
-  return cells.map((cell) => (cell.querySelector(".unseen") ? "" : cell.textContent));
+  return [...body.closest("table").tHead.rows[0].cells].map((cell) => cell.textContent);
 }
 
 function newRow(id, labels) {

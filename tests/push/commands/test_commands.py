@@ -132,6 +132,11 @@ def test_imgo_says_what_to_open(imgo):
     assert f"TCP port {conf.TCP_PORT}" in text
 
 
+def test_greeting_ends_with_the_page_of_the_project_around_imgo(settings):
+    settings.LOGIN_REDIRECT_URL = "/chat/"
+    assert greeting(None).rstrip().endswith("Your site:  http://localhost:8000/chat/")
+
+
 def test_imgo_says_nothing_secret_without_the_demo():
     text = greeting(None)
     assert "Listening: HTTP and WebSocket http://localhost:8000 (/sub)" in text

@@ -21,7 +21,7 @@ def test_prune_settles_what_has_expired_and_forgets_what_is_over(run, data):
     assert list(Pending.objects.values_list("message_id", flat=True)) == [kept]
     assert [(e.message_id, e.kind) for e in Event.objects.all()] == [(expired, "expired")]
     assert run("prune") == (
-        "0 deliveries have expired; 0 messages with their records and 0 dedupe ids are forgotten.\n"
+        "0 deliveries have expired; 0 messages with their records and 0 dedupe ids are deleted.\n"
     )
 
 

@@ -18,5 +18,5 @@ def test_sessions_since_as_text_or_datetime_is_printed(
     monkeypatch.setattr(sessions, "nodes", lambda: [{**node, "draining": True}])
     sessions.Command().run(key=None, json=False)
     assert capsys.readouterr().out.split("\n")[1].split() == [
-        *("5938fe7d", "1", "web1", "2", "2026-11-26", "08:20:57Z", "yes")
+        *("5938fe7d", "1", "web1", "2", "2026-11-26T08:20:57Z", "yes")
     ]

@@ -446,7 +446,7 @@ async def test_what_is_overtaken_while_the_database_is_away_stays_pending(
     session, ids = await overtaken(node)
     monkeypatch.setattr(deliveries, "get", away)
     session.deliver(message(ids[0]))
-    await eventually(lambda: "waits for the next audit" in caplog.text)
+    await eventually(lambda: "retrying at the next audit" in caplog.text)
     assert sent(session) == [0, ids[1]]
 
 

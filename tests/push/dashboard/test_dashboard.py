@@ -298,7 +298,7 @@ def test_a_name_that_cannot_be_is_told(browser, redis_client, page, name):
 def test_the_rooms_are_listed_but_for_our_own(browser, populate, monkeypatch):
     populate({"u1": ["r1", "r2", "a/b?c"], "u2": ["r1"], "\x01dashboard:1:x": [DASHBOARD_ROOM]})
     text = text_of(browser.get("/dashboard/rooms"))
-    assert "Rooms (3)" in text
+    assert "Fullest rooms (3)" in text
     assert "room?name=a%2Fb%3Fc" in text
     assert DASHBOARD_ROOM not in text
     monkeypatch.setattr("push.dashboard.views.ROOMS_SHOWN", 1)
@@ -311,7 +311,7 @@ def test_an_estimate_of_the_rooms_is_called_one(browser, populate, monkeypatch):
     populate({"u1": ["r1"]})
     found = FullestRooms(200_000, True, [("r1", 1)])
     monkeypatch.setattr(RedisRegistry, "fullest_rooms", lambda *_: found)
-    assert "Rooms (about 200,000)" in text_of(browser.get("/dashboard/rooms"))
+    assert "Fullest rooms (about 200,000)" in text_of(browser.get("/dashboard/rooms"))
     assert browser.get("/dashboard/data").json()["rooms"]["count_is_estimate"] is True
 
 

@@ -166,9 +166,9 @@ async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplo
     assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [False]
     assert health.current() is health.State.READY
     lines = [line for line in caplog.messages if line.startswith(f"node {node.name}")]
-    assert lines[0].endswith("is drained on order: 1 sessions are closed")
+    assert lines[0].endswith("an operator started a drain, closing 1 sessions")
     assert "is drained, after" in lines[1]
-    assert lines[2].endswith("takes sessions again")
+    assert lines[2].endswith("accepts sessions again")
 
 
 async def test_drain_that_is_undone_closes_no_more_sessions(node, imgo):

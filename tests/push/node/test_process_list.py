@@ -169,5 +169,5 @@ def test_announcer_warns_once_while_redis_is_away(
         announcer._renew()
         announcer._renew()
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "this process is missing in the dashboard"
+        "could not list this process in the dashboard"
     ]

@@ -34,7 +34,7 @@ def test_query_of_a_silent_database_is_made_once(answers, caplog):
     assert [one.daemon for one in threads] == [True]
     assert (
         caplog.messages
-        == ["whether workers are deaf is not known: the database does not answer"] * 2
+        == ["could not check whether workers take tasks: the database is silent"] * 2
     )
     answers.set()
     wait_until(lambda: query._found)

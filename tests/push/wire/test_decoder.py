@@ -201,3 +201,13 @@ def test_64_kib_of_tiny_frames_in_one_feed_cost_linear_time():
     started = time.process_time()
     assert len(Decoder(MAX_BODY).feed(data)) == count
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("start", [b"PROXY TCP4 192.0.2.7 10.0.0.1 5 80", b"\r\n\r\n\0\r\nQUIT"])
+@pytest.mark.parametrize("size", [0, 3])
+def test_proxy_header_that_no_setting_names_is_refused_with_its_reason(start, size):
+    decoder = Decoder(1024)
+    assert decoder.feed(start[:size]) == []
+    for data in (start[size:], VECTOR):
+        with pytest.raises(FrameError, match="PROXY_PROTOCOL does not name tcp"):
+            decoder.feed(data)

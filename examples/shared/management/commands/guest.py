@@ -10,6 +10,7 @@ from django.shortcuts import resolve_url
 from django.utils.crypto import salted_hmac
 
 from imgo_site.conf import conf
+from imgo_site.deployment import data_dir, is_embedded
 
 
 class Command(BaseCommand):
@@ -23,8 +24,11 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         """Each has the same password in every run: it comes from the secret key."""
-        page = f"http://localhost:{conf.HTTP_PORT}{resolve_url(settings.LOGIN_REDIRECT_URL)}"
-        self.stdout.write(f"{page}: sign in as")
+        if is_embedded():
+            self.stdout.write(
+                f"Data: {data_dir()}, shared with 'make run' (IMGO_DATA_DIR: another)."
+            )
+        self.stdout.write("Users:")
         for name in options["names"]:
             password = salted_hmac("examples.guest", name, algorithm="sha256").hexdigest()[:12]
             user, is_new = get_user_model().objects.get_or_create(username=name)
@@ -32,3 +36,5 @@ class Command(BaseCommand):
                 user.set_password(password)
                 user.save()
             self.stdout.write(f"  {name}, password {password}")
+        page = f"http://localhost:{conf.HTTP_PORT}{resolve_url(settings.LOGIN_REDIRECT_URL)}"
+        self.stdout.write(f"Sign in as one of them at {page}\n")
