@@ -22,6 +22,7 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
 from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
+from imgo_site.process_parts import process
 from push.accept.worker_wakeups import waker
 from push.node import process_list
 from push.status import health
@@ -97,6 +98,7 @@ def _no_database_threads() -> Iterator[None]:
     to be emptied or removed is in the way."""
     yield
     close_all()
+    process.close()
 
 
 @pytest.fixture(autouse=True)

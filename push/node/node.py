@@ -34,7 +34,7 @@ from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
 from push.registry.base import Entry, NodeEntry
-from push.registry.select import get_registry
+from push.registry.select import open_registry
 from push.session import session_metrics
 from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
@@ -75,7 +75,7 @@ class Node:
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain_on_order
         self.hub.on_undrain = self.undrain
-        self.registry = get_registry()
+        self.registry = open_registry()
         self.rooms = RoomSizes(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
         self.runtime = Runtime()

@@ -177,7 +177,9 @@ class Rounds:
         """Renew the process's entry in the dashboard's list, with its counters."""
         node = self._node
         entry = ProcessEntry(node.id, "node", node.name, self._since)
-        writing = asyncio.ensure_future(asyncio.to_thread(process_list.announce, entry))
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(process_list.announce, entry, node.registry)
+        )
         try:
             with suppress(Unavailable):  # `renew` reports it, less often
                 await asyncio.shield(writing)

@@ -72,7 +72,8 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
             registry: Registry = MemoryRegistry()
         else:
             registry = RedisRegistry(settings.REDIS_URL)
-        for module in ("node.node", "fanout", "api.v1", "api.legacy", "api.goim"):
+        monkeypatch.setattr("push.node.node.open_registry", lambda: registry)
+        for module in ("fanout", "api.v1", "api.legacy", "api.goim"):
             monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
     return set_mode

@@ -429,7 +429,7 @@ async def test_without_the_registry_the_first_client_may_come_back(
     transactional_db, make_client, name, closed_port, monkeypatch
 ):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    monkeypatch.setattr("push.node.node.get_registry", lambda: registry)
+    monkeypatch.setattr("push.node.node.open_registry", lambda: registry)
     client = make_client(name)
     await client.connect()
     try:

@@ -283,7 +283,7 @@ async def test_a_start_that_failed_half_way_leaves_no_node_behind(
     monkeypatch.setattr(Hub, "start", fail)
     with pytest.raises(OSError, match="no layer"):
         await get_node()
-    assert await in_thread(module.get_registry().nodes) == []
+    assert await in_thread(module.open_registry().nodes) == []
 
 
 async def test_a_stopping_node_writes_what_was_acknowledged(transactional_db, mode):

@@ -222,7 +222,7 @@ async def test_renewal_of_the_process_ends_before_its_round(node, monkeypatch):
     """Written after the node has left, it would bring the node's entry back."""
     begun, go_on, written = threading.Event(), threading.Event(), []
 
-    def announce_slowly(process: Any) -> None:
+    def announce_slowly(process: Any, registry: Any) -> None:
         begun.set()
         assert go_on.wait(PATIENCE)
         written.append(process)
