@@ -39,7 +39,7 @@ from push.bus.envelope import (
     fault_of,
 )
 from push.bus.groups import ALL, is_key_group, node_group
-from push.bus.layers import groups_add, groups_discard
+from push.bus.layers import groups_add, groups_discard, leave
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
@@ -129,6 +129,13 @@ class Hub:
         for coalescer in self.coalescers.values():
             coalescer.close()
         self.coalescers.clear()
+
+    async def leave_layer(self) -> None:
+        """Leave the layer, after `stop`. Raises what the layer raises."""
+        groups = [*self._joined, *self._joining]
+        self._joined.clear()
+        if self._channel:
+            await leave(self.layer, groups, self._channel)
 
     # Membership
 

@@ -21,7 +21,7 @@ from offline.node_io import Acknowledger, deliveries
 from push.bus import publish
 from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
-from push.bus.layers import on_reconnect
+from push.bus.layers import forget_watcher, watch_gaps
 from push.fanout import ONLINE_FACTOR
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
@@ -95,7 +95,6 @@ class Node:
 
     async def start(self) -> None:
         """Announce the node, start receiving, and start its tasks. Raises what a part raises."""
-        publish.use_loop(asyncio.get_running_loop())
         row = await cluster_threads.run(NodeRow.objects.announce, self.name)
         await self.clock.renew()
         await self.registry.start(self._entry(row.pk))
@@ -104,8 +103,9 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
+        publish.use_loop(asyncio.get_running_loop())
         session_metrics.node.begin(self.hub)
-        on_reconnect(self.hub.layer, self._lost, self._regained)
+        watch_gaps(self.hub.layer, self)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.runtime.repeat("reach", self.hub.reach_counts.flush, reach_counts.FLUSH_EVERY)
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
@@ -169,25 +169,27 @@ class Node:
         await finish(asyncio.gather(*links), loop.time() + DRAINED_TIMEOUT, "reading by clients")
         dismissals = asyncio.gather(*(self.dismiss(session) for session in sessions))
         await finish(dismissals, loop.time() + DISMISSED_TIMEOUT, "taking sessions out")
+        forget_watcher(self.hub.layer, self)
         await finish(self.hub.stop(), deadline, "the hub")
         if session_metrics.node.hub is self.hub:
             session_metrics.node.hub = None
         await self.runtime.stop(deadline)
+        publish.leave_loop(loop)
         await asyncio.gather(
             finish(self.acknowledger.stop(), deadline, "writing receipts"),
             finish(self.hub.reach_counts.flush(), deadline, "writing the reach of messages"),
             finish(self.session_log.flush(), deadline, "writing session records"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
+            finish(self.hub.leave_layer(), deadline, "leaving the channel layer"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
-        publish.use_loop(None)
 
     def failing(self) -> list[str]:
         """Return the names of this node's tasks that fail repeatedly."""
         runtimes = (self.runtime, self.rounds.runtime, self.cluster_jobs.runtime)
         return [name for runtime in runtimes for name in runtime.failing()]
 
-    def _lost(self) -> None:
+    def layer_lost(self) -> None:
         """Hold the messages of all keys: with the layer's connection lost, some may be missed."""
         metrics.LAYER_RECONNECTS.labels("lost").inc()
         self.hub.gaps += 1
@@ -195,7 +197,7 @@ class Node:
             self._gap_began = self.hub.last_echo - GAP_MARGIN
         self._hold_keys()
 
-    def _regained(self) -> None:
+    def layer_regained(self) -> None:
         """Recover missed messages: the layer has joined all groups again."""
         self.rounds.layer_regained()
         self._hold_keys()  # includes keys of sessions that were opened during the gap

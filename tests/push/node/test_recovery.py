@@ -356,10 +356,10 @@ async def test_a_recovery_that_raises_lets_everything_go(node, monkeypatch, capl
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr("push.node.node.recover", fail)
-    node._lost()
+    node.layer_lost()
     await arrives(node, one)
     assert ids(session) == []
-    node._regained()
+    node.layer_regained()
     await eventually(lambda: ids(session) == [one])
     assert "unforeseen" in caplog.text
 
