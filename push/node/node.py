@@ -17,6 +17,7 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
+from imgo_site.process_parts import process
 from offline.node_io import Acknowledger, deliveries
 from push.bus import publish
 from push.bus.envelope import close_envelope
@@ -35,10 +36,10 @@ from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import open_registry
-from push.session import session_metrics
 from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
+from push.session.session_metrics import SessionFigures
 from push.status import health
 from push.wire import CloseCode
 
@@ -75,6 +76,7 @@ class Node:
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain_on_order
         self.hub.on_undrain = self.undrain
+        self.written = self.hub.written
         self.registry = open_registry()
         self.rooms = RoomSizes(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
@@ -104,7 +106,7 @@ class Node:
             await self._leave_registry()
             raise
         publish.use_loop(asyncio.get_running_loop())
-        session_metrics.node.begin(self.hub)
+        process.get(SessionFigures).begin(self.hub)
         watch_gaps(self.hub.layer, self)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.runtime.repeat("reach", self.hub.reach_counts.flush, reach_counts.FLUSH_EVERY)
@@ -171,8 +173,7 @@ class Node:
         await finish(dismissals, loop.time() + DISMISSED_TIMEOUT, "taking sessions out")
         forget_watcher(self.hub.layer, self)
         await finish(self.hub.stop(), deadline, "the hub")
-        if session_metrics.node.hub is self.hub:
-            session_metrics.node.hub = None
+        process.get(SessionFigures).end(self.hub)
         await self.runtime.stop(deadline)
         publish.leave_loop(loop)
         await asyncio.gather(

@@ -26,7 +26,7 @@ from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
 from push.node.runtime import Runtime
 from push.registry.base import Entry, ProcessEntry, Registry
-from push.session.session import Session, deliveries
+from push.session.session import Session
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class Rounds:
         rows = {name: waiting[name] for name in most}
         with suppress(Unavailable):  # `renew` reports it, less often
             await self._node.registry.report(
-                deliveries[0], rows, is_draining=self._node.is_draining
+                self._hub.written.deliveries, rows, is_draining=self._node.is_draining
             )
 
     async def announce_process(self) -> None:

@@ -22,6 +22,7 @@ from twisted.internet import defer, reactor
 from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
+from imgo_site.process_parts import process
 from imgo_site.shutdown import Shutdown
 from push.bus.background_tasks import Background
 from push.metrics import database_pool
@@ -33,8 +34,8 @@ from push.server.http_body_limits import Bodies
 from push.server.http_channel import Channel
 from push.server.tcp_listener import ROOM_PAUSE, TcpListener
 from push.server.upgrade import DirectRequest, listen_http, scope_of
-from push.session import session_metrics
 from push.session.admission import Admission
+from push.session.session_metrics import SessionFigures
 from push.session.socket_link import Care, SocketLink
 from push.status import health
 
@@ -155,7 +156,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         while True:
             await asyncio.sleep(1)
             self.care.tick()
-            session_metrics.node.update_if_due()
+            process.get(SessionFigures).update_if_due()
             database_pool.update_if_due()
 
     async def _open_rest(self) -> None:

@@ -329,8 +329,8 @@ async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
 # For all nodes
 
 
-async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
-    monkeypatch.setattr("push.node.rounds.deliveries", [7])
+async def test_a_node_says_how_much_it_delivered(node):
+    node.written.deliveries = 7
     await node.rounds.report()
     assert [one.deliveries for one in node.registry.nodes()] == [7]
 
