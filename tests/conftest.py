@@ -25,7 +25,6 @@ from imgo_site.postgres.limits import LIMIT
 from imgo_site.process_parts import process
 from push.accept.worker_wakeups import waker
 from push.node import process_list
-from push.status import health
 from push.tasks import queue_of
 from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
 
@@ -83,13 +82,6 @@ def imgo(settings) -> Callable[..., None]:
         settings.IMGO = {**settings.IMGO, **values}
 
     return change
-
-
-@pytest.fixture(autouse=True)
-def _healthy() -> Iterator[None]:
-    """A node that was stopped in this process is no matter of the next test."""
-    yield
-    health.started()
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 
 from accounts.auth_body import AuthBody
 from accounts.identity import Facts, Identity
-from accounts.login_throttle import guard
+from accounts.login_throttle import Guard
 from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
 from imgo_site.conf import conf
 from imgo_site.errors import (
@@ -37,7 +37,8 @@ from imgo_site.names import DASHBOARD_ROOM, check_name
 from push.bus.layers import LAYER_ERRORS
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.connect.replay import Replay
-from push.node.node import Node, get_node
+from push.node.node import Node
+from push.node.node_instance import NodeInstance
 from push.registry.base import Entry
 from push.session.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
@@ -74,10 +75,10 @@ class _Client:
     key = ""
 
 
-async def ready_node() -> Node:
-    """Return this process's node; the first session starts it. Raises `Refusal`."""
+async def ready_node(instance: NodeInstance) -> Node:
+    """Return the instance's node; the first session starts it. Raises `Refusal`."""
     with _refusing():
-        return await get_node()
+        return await instance.node()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
     """
     with _refusing() as client:
         body, kind, link = request.body, request.kind, request.link
-        identity = await _identify(body, request.facts)
+        identity = await _identify(node.guard, body, request.facts)
         client.key = identity.key
         rooms = await _rooms_of(identity, body)
         name = node.new_session_id()
@@ -158,7 +159,7 @@ def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
     return code, code.reason
 
 
-async def _identify(body: AuthBody, facts: Facts) -> Identity:
+async def _identify(guard: Guard, body: AuthBody, facts: Facts) -> Identity:
     await guard.admit(facts.address)
     try:
         if DASHBOARD_ROOM in body.rooms:  # the project's AUTHENTICATOR must not grant this room

@@ -1,7 +1,7 @@
 """Node: the part of a process that holds sessions, with its hub, registry and acknowledger.
 
-A process has at most one node. The node starts on first use, because Daphne has no lifespan
-events. The command that runs the server stops it.
+An instance starts its node on first use, and the entry point stops it
+(`push/node/node_instance.py`). Nodes of one process are independent of each other.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
-from imgo_site.database_threads import cluster_threads
+from imgo_site.database_threads import Users, cluster_threads
 from imgo_site.errors import Unavailable
 from imgo_site.process_parts import process
 from offline.node_io import Acknowledger, deliveries
@@ -40,7 +40,7 @@ from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
 from push.session.session_metrics import SessionFigures
-from push.status import health
+from push.status.instance import Instance
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ CLOSE_SPACING = 0.5  # seconds between two closes while a node drains, at most
 STOP_TIMEOUT = 5.0  # seconds beyond DRAIN_SECONDS for all of `Node.stop`
 ROUNDS_TIMEOUT = 1.0  # seconds of them for the rounds and the cluster's jobs to end
 DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions may take
+THREADS_TIMEOUT = 0.5  # seconds of them for database calls that nobody awaits any more
 DISMISSED_TIMEOUT = 1.0  # seconds of them for removing sessions from the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
@@ -57,7 +58,7 @@ GAP_MARGIN = 2.0  # seconds added to a gap, for messages under way when it began
 
 
 def own_name() -> str:
-    """Return the name of this process's node."""
+    """Return the name of the node of these settings."""
     return conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
 
 
@@ -68,11 +69,17 @@ def groups_of(session: Session) -> list[str]:
 
 
 class Node:
-    """Holder of this process's sessions, and owner of all that serves them."""
+    """Holder of sessions, and owner of all that serves them.
 
-    def __init__(self) -> None:
+    `instance`: its health and caches are this node's.
+    `name`: the name of its row in the database, which other running nodes must not have.
+    """
+
+    def __init__(self, instance: Instance, name: str) -> None:
         self.id = secrets.token_hex(4)
-        self.name = own_name()
+        self.name = name
+        self.health = instance.health
+        self.guard = instance.guard
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain_on_order
         self.hub.on_undrain = self.undrain
@@ -85,7 +92,7 @@ class Node:
         self.pacer = Pacer()
         self.session_log = SessionLog(self.name, self.clock.now)
         self.rounds = Rounds(self)
-        self.cluster_jobs = ClusterJobs(self.hub)
+        self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.entries: dict[str, Entry] = {}
         self._holds: list[Hold] = []  # of a gap in the layer's connection
         self._gap_began = 0.0  # monotonic seconds
@@ -106,6 +113,7 @@ class Node:
             await self._leave_registry()
             raise
         publish.use_loop(asyncio.get_running_loop())
+        process.get(Users).begin()
         process.get(SessionFigures).begin(self.hub)
         watch_gaps(self.hub.layer, self)
         self.runtime.keep("acknowledger", self.acknowledger.run)
@@ -113,7 +121,7 @@ class Node:
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
         self.rounds.start()
         self.cluster_jobs.start()
-        health.watch(self.failing)
+        self.health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
         """Return this node's entry for the registry. `number`: the primary key of its row."""
@@ -127,7 +135,7 @@ class Node:
         `DRAIN_SECONDS`, so that clients do not all reconnect at once. `undrain` ends a drain.
         """
         self.is_draining = True
-        health.draining()
+        self.health.draining()
         sessions = list(self.hub.sessions.values())
         spacing = min(CLOSE_SPACING, conf.DRAIN_SECONDS / max(1, len(sessions)))
         begin = time.monotonic()
@@ -149,7 +157,7 @@ class Node:
         """Accept sessions again after a drain on order; do nothing if the node is stopping."""
         if self.is_draining and not self._is_stopping:
             self.is_draining = False
-            health.undrained()
+            self.health.undrained()
             logger.info("node %s takes sessions again", self.name)
 
     async def stop(self) -> None:
@@ -162,8 +170,8 @@ class Node:
         deadline = loop.time() + conf.DRAIN_SECONDS + STOP_TIMEOUT
         sessions = list(self.hub.sessions.values())
         self._is_stopping = True
-        health.stopping()
-        health.forget(self.failing)
+        self.health.stopping()
+        self.health.forget(self.failing)
         await self.drain()
         rounds_end = min(deadline, loop.time() + ROUNDS_TIMEOUT)
         await asyncio.gather(self.rounds.stop(rounds_end), self.cluster_jobs.stop(rounds_end))
@@ -184,6 +192,7 @@ class Node:
             finish(self.hub.leave_layer(), deadline, "leaving the channel layer"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
+        await finish(process.get(Users).end(THREADS_TIMEOUT), deadline, "the database threads")
 
     def failing(self) -> list[str]:
         """Return the names of this node's tasks that fail repeatedly."""
@@ -383,46 +392,3 @@ class Node:
             self.acknowledger.sent(message_id, session.key, session.id)
         else:
             self.acknowledger.received(message_id, session.key, session.id)
-
-
-_starting: asyncio.Task[Node] | None = None
-
-
-async def get_node() -> Node:
-    """Return this process's node, and start it on first use. Raises what its start raises."""
-    global _starting  # noqa: PLW0603 - one node a process is the point
-    if _starting is None or (_starting.done() and not is_running()):
-        _starting = asyncio.get_running_loop().create_task(_start())
-    return await asyncio.shield(_starting)
-
-
-async def _start() -> Node:
-    node = Node()
-    await node.start()
-    return node
-
-
-async def stop_node(patience: float | None = None) -> None:
-    """Stop this process's node if it was started.
-
-    `patience`: seconds until a start under way is cancelled; None for no limit.
-    """
-    global _starting
-    task, _starting = _starting, None
-    if task is None:
-        return
-    await asyncio.wait([task], timeout=patience)
-    if not task.done():
-        task.cancel()
-    elif not task.cancelled() and task.exception() is None:
-        await task.result().stop()
-
-
-def is_running() -> bool:
-    """Return whether this process has a node that was started."""
-    return (
-        _starting is not None
-        and _starting.done()
-        and not _starting.cancelled()
-        and not _starting.exception()
-    )

@@ -22,6 +22,7 @@ from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import rounds
 from push.node.cluster_jobs import ClusterJobs
+from push.status import snapshot
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
 from tests.push.sessions import admit, closed, ids, message
@@ -357,7 +358,8 @@ async def test_the_rounds_begin_with_the_node(
 ):
     started = []
     imgo(REVALIDATE_INTERVAL=interval)
-    for one in (rounds.Rounds(production_node), ClusterJobs(production_node.hub)):
+    jobs = ClusterJobs(production_node.hub, snapshot.RoomsCache())
+    for one in (rounds.Rounds(production_node), jobs):
         monkeypatch.setattr(one.runtime, "repeat", lambda name, *_: started.append(name))
         one.start()
     assert ("revalidate" in started) == is_done
