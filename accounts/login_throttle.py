@@ -33,7 +33,7 @@ class _Failures:
 
 
 class Guard:
-    """Rate limiter for failed logins. Any thread may call its methods."""
+    """Rate limiter for failed logins at one instance. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._failures: dict[str, _Failures] = {}
@@ -107,6 +107,3 @@ def _network_of(address: str) -> str:
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
     return ip.packed[:8].hex()
-
-
-guard = Guard()

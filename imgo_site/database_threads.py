@@ -166,6 +166,23 @@ for _group in (login_threads, session_threads, cluster_threads):
     renew_after_fork(_group.renew)
 
 
+class Users:
+    """Count of the nodes that use the groups. The last node that leaves ends the threads."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def begin(self) -> None:
+        """Count a node that starts."""
+        self._count += 1
+
+    async def end(self, patience: float) -> None:
+        """Count a node that stops; after the last one, wait up to `patience` seconds for calls."""
+        self._count -= 1
+        if not self._count:
+            await asyncio.to_thread(close_all, patience)
+
+
 def close_all(timeout: float = CLOSE_TIMEOUT) -> bool:
     """Close all three groups; return whether all threads ended within `timeout` seconds."""
     deadline = time.monotonic() + timeout

@@ -9,7 +9,9 @@ from django.urls import get_script_prefix
 from imgo_site.origins import is_allowed_host
 from imgo_site.prefix import without_prefix
 from push.connect.consumers import TcpConsumer, WebSocketConsumer
+from push.node.node_instance import NodeInstance
 from push.server.http_concurrency import HttpConcurrency
+from push.status.instance import INSTANCE
 
 WEBSOCKET_PATH = "/sub"  # imgo's
 
@@ -40,9 +42,23 @@ class WebSocketRouter:
             await send({"type": "websocket.close", "reason": refusal})
 
 
-def get_application(http: Any) -> ProtocolTypeRouter:
+class Application(ProtocolTypeRouter):
+    """The ASGI application, with the instance of servers that bring none of their own."""
+
+    def __init__(self, application_mapping: dict[str, Any]) -> None:
+        super().__init__(application_mapping)
+        self.instance = NodeInstance()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a connection or a request."""
+        if INSTANCE not in scope:
+            scope = {**scope, INSTANCE: self.instance}
+        await super().__call__(scope, receive, send)
+
+
+def get_application(http: Any) -> Application:
     """Return the ASGI application; `http` is Django's application for HTTP requests."""
-    return ProtocolTypeRouter(
+    return Application(
         {
             "http": HttpConcurrency(http),
             "websocket": WebSocketRouter(WebSocketConsumer.as_asgi()),

@@ -22,9 +22,9 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import close_all, login_threads, session_threads
 from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
+from imgo_site.process_parts import process
 from push.accept.worker_wakeups import waker
 from push.node import process_list
-from push.status import health
 from push.tasks import queue_of
 from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
 
@@ -85,18 +85,12 @@ def imgo(settings) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def _healthy() -> Iterator[None]:
-    """A node that was stopped in this process is no matter of the next test."""
-    yield
-    health.started()
-
-
-@pytest.fixture(autouse=True)
 def _no_database_threads() -> Iterator[None]:
     """The threads of the loaders keep connections, and a connection to a test database that is
     to be emptied or removed is in the way."""
     yield
     close_all()
+    process.close()
 
 
 @pytest.fixture(autouse=True)

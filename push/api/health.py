@@ -5,7 +5,7 @@ from rest_framework.response import Response
 
 from push.api.answers import Health
 from push.api.base import ApiView
-from push.status import health, vitals
+from push.status.instance import instance_of
 
 
 class HealthView(ApiView):
@@ -14,13 +14,14 @@ class HealthView(ApiView):
     authentication_classes = []
     permission_classes = []
 
-    def get(self, request: Request) -> Response:  # noqa: ARG002
+    def get(self, request: Request) -> Response:
         """Return 200 while this process lives; in a node, once all its ports listen.
 
         Draining does not change the status code.
         """
-        body: Health = {"status": health.current().value}
-        return Response(body, status=200 if health.is_alive() else 503)
+        health = instance_of(request).health
+        body: Health = {"status": health.state.value}
+        return Response(body, status=200 if health.is_alive else 503)
 
 
 class ReadyView(ApiView):
@@ -29,7 +30,7 @@ class ReadyView(ApiView):
     authentication_classes = []
     permission_classes = []
 
-    def get(self, request: Request) -> Response:  # noqa: ARG002
+    def get(self, request: Request) -> Response:
         """Return 200 while this process can do its job, also if a check reports `degraded`."""
-        is_ready, report = vitals.report()
+        is_ready, report = instance_of(request).vitals.report()
         return Response(report, status=200 if is_ready else 503)

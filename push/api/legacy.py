@@ -10,7 +10,6 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from accounts.authentication import LegacyAuthentication, caller
-from accounts.login_throttle import guard
 from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
@@ -32,6 +31,7 @@ from push.api.problems import (
 from push.api.schemas import ManyRequest, read, utf8
 from push.api.v1 import body_of
 from push.registry.select import get_registry
+from push.status.instance import instance_of
 from push.wire import json_body
 
 # imgo accepted any text as the name of the callback. A plain identifier cannot run other code.
@@ -261,6 +261,7 @@ class MessagesView(LegacyView):
         if not query.get("token"):
             raise BadRequest("token is missing.")
         address = request.META.get("REMOTE_ADDR", "")
+        guard = instance_of(request).guard
         guard.admit_at_once(address)
         token = Token.objects.by_digest([name := digest(query["token"])]).get(name)
         if token is None or token.key != key or token.is_expired(token.now):  # type: ignore[attr-defined]

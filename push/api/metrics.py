@@ -7,7 +7,7 @@ from rest_framework.request import Request
 
 from push.api.base import ApiView
 from push.status import metrics_page
-from push.status.vitals import refresh_metrics
+from push.status.instance import instance_of
 
 
 class MetricsView(ApiView):
@@ -15,7 +15,7 @@ class MetricsView(ApiView):
 
     scopes: ClassVar = {"GET": "read"}
 
-    def get(self, request: Request) -> HttpResponse:  # noqa: ARG002
+    def get(self, request: Request) -> HttpResponse:
         """Return Prometheus's text format, whatever Accept requests."""
-        refresh_metrics()
+        instance_of(request).vitals.refresh_metrics()
         return HttpResponse(metrics_page.text(), content_type=metrics_page.CONTENT_TYPE)

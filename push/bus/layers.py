@@ -5,8 +5,8 @@ layer's batch method if it has one.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
@@ -23,6 +23,16 @@ LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull)
 NEVER = float("inf")  # the expiry time of a message in the in-process layer
 CAPACITY = 1_000_000  # messages that a hub may lag behind; the stock layer drops at 100
 PIPELINE_MAX = 500  # messages in one pipeline
+
+
+class GapWatcher(Protocol):
+    """User of a layer that must know about its lost connections."""
+
+    def layer_lost(self) -> None:
+        """Note that messages may be missed: called before the first message after a gap."""
+
+    def layer_regained(self) -> None:
+        """Note that all groups are subscribed to again."""
 
 
 class InProcessChannelLayer(InMemoryChannelLayer):
@@ -54,6 +64,12 @@ class InProcessChannelLayer(InMemoryChannelLayer):
             except asyncio.QueueFull:
                 raise ChannelFull(channel) from None
 
+    async def leave(self, groups: Sequence[str], channel: str) -> None:
+        """Remove a channel and its messages; `group_send` would queue messages for ever."""
+        for group in groups:
+            await self.group_discard(group, channel)
+        self.channels.pop(channel, None)
+
     def _clean_expired(self) -> None:
         """Do nothing: messages and groups of this layer do not expire."""
 
@@ -76,10 +92,24 @@ async def groups_discard(layer: Any, groups: Sequence[str], channel: str) -> Non
         await layer.group_discard(group, channel)
 
 
-def on_reconnect(layer: Any, lost: Callable[[], None], regained: Callable[[], None]) -> None:
-    """Register callbacks for lost connections of the running loop, if the layer has such."""
-    if register := getattr(layer, "on_reconnect", None):
-        register(lost, regained)
+async def leave(layer: Any, groups: Sequence[str], channel: str) -> None:
+    """Remove a channel, which is no longer read, from these groups and from the layer."""
+    if leave_all := getattr(layer, "leave", None):
+        await leave_all(groups, channel)
+        return
+    await groups_discard(layer, groups, channel)
+
+
+def watch_gaps(layer: Any, watcher: "GapWatcher") -> None:
+    """Report lost connections of the running loop to a watcher, if the layer has such."""
+    if watch := getattr(layer, "watch_gaps", None):
+        watch(watcher)
+
+
+def forget_watcher(layer: Any, watcher: "GapWatcher") -> None:
+    """Report no more lost connections to a watcher."""
+    if forget := getattr(layer, "forget_watcher", None):
+        forget(watcher)
 
 
 async def reconnect(layer: Any) -> None:
@@ -105,21 +135,24 @@ class PubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # it h
     published after that is received. `groups_send` sends messages in pipelines.
 
     Pub/sub stores nothing, so messages published during a lost connection are missed.
-    `on_reconnect` reports such a gap, and the hub then reads the missed messages from the
-    database.
+    The layer reports such a gap to its watchers, and a node then reads the missed messages from
+    the database.
 
     One object serves all event loops. Each loop has a `_LoopLayer`, which has one `_Shard` for
     each Redis host.
     """
 
-    def on_reconnect(self, lost: Callable[[], None], regained: Callable[[], None]) -> None:
-        """Register callbacks for the running loop.
+    def watch_gaps(self, watcher: GapWatcher) -> None:
+        """Report lost connections of the running loop to a watcher."""
+        self._get_layer().watchers.append(watcher)
 
-        `lost`: called before the first message after a gap.
-        `regained`: called when all groups are subscribed to again.
-        """
-        layer = self._get_layer()
-        layer.lost, layer.regained = lost, regained
+    def forget_watcher(self, watcher: GapWatcher) -> None:
+        """Report no more lost connections to a watcher."""
+        self._get_layer().watchers.remove(watcher)
+
+    async def leave(self, groups: Sequence[str], channel: str) -> None:
+        """Remove a channel of the running loop; without another one, close the connections."""
+        await self._get_layer().leave(groups, channel)
 
     async def reconnect(self) -> None:
         """Break the connections of the running loop and connect again."""
@@ -145,19 +178,20 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         super().__init__(hosts, **options)
         self._shards: list[_Shard] = [_Shard(host, self) for host in decode_hosts(hosts)]
         self._in_gap: set[_Shard] = set()
-        self.lost: Callable[[], None] = _nothing
-        self.regained: Callable[[], None] = _nothing
+        self.watchers: list[GapWatcher] = []
 
     def shard_lost(self, shard: "_Shard") -> None:
         """Report that messages may be missed from now on."""
         self._in_gap.add(shard)
-        self.lost()
+        for watcher in tuple(self.watchers):
+            watcher.layer_lost()
 
     def shard_regained(self, shard: "_Shard") -> None:
         """Report that all groups are subscribed to again, if every shard has regained its own."""
         self._in_gap.discard(shard)
         if not self._in_gap:
-            self.regained()
+            for watcher in tuple(self.watchers):
+                watcher.layer_regained()
 
     async def reconnect(self) -> None:
         """Break the connections; their readers connect again."""
@@ -193,6 +227,19 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
                 empty_names.append(name)
         shards = self._by_shard(empty_names).items()
         await asyncio.gather(*(shard.unsubscribe_all(its_names) for shard, its_names in shards))
+
+    async def leave(self, groups: Sequence[str], channel: str) -> None:
+        """Remove a channel from these groups and from the layer. Raises `RedisError`.
+
+        Without another channel the connections are closed, which costs no command.
+        """
+        if not self.channels.keys() - {channel}:
+            self._in_gap.clear()
+            await self.flush()
+            return
+        await self.groups_discard(groups, channel)
+        if self.channels.pop(channel, None) is not None:
+            await self._get_shard(channel).unsubscribe(channel)
 
     def received(self, name: str, data: bytes) -> None:
         """Queue data published under `name`: for that channel, or for each channel of the group."""
@@ -259,8 +306,5 @@ class _Shard:
     async def flush(self) -> None:
         """Close the connections; the next use opens new ones."""
         await self.listener.close()
-        await self._redis.aclose(close_connection_pool=True)
-
-
-def _nothing() -> None:
-    pass
+        async with self._lock:  # publications under way
+            await self._redis.aclose(close_connection_pool=True)

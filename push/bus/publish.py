@@ -13,43 +13,74 @@ from collections.abc import Iterable
 from channels.layers import get_channel_layer
 
 from imgo_site.errors import Unavailable
-from imgo_site.forks import renew_after_fork
+from imgo_site.process_parts import process
 from push.bus import service_faults
 from push.bus.envelope import Envelope, as_layer_message
 from push.bus.layers import LAYER_ERRORS, groups_send
 
 TIMEOUT = 5.0  # seconds for one call; callers retry later
 
-_lock = threading.Lock()
-_node_loop: asyncio.AbstractEventLoop | None = None
-_own_loop: asyncio.AbstractEventLoop | None = None
+CLOSE_TIMEOUT = 1.0  # seconds for the end of the process's own loop
 
 
-def use_loop(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Publish on this loop from now on; a node passes the server's loop, None ends that."""
-    global _node_loop  # noqa: PLW0603 - one loop a process is the point
-    with _lock:
-        _node_loop = loop
+class Publisher:
+    """Choice of the loop on which a process publishes, because its channel layer is one for all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of_nodes: list[asyncio.AbstractEventLoop] = []
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Publish on the loop of a node that starts."""
+        with self._lock:
+            self._of_nodes.append(loop)
+
+    def leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop publishing on a node's loop, unless another node uses it."""
+        with self._lock:
+            if loop in self._of_nodes:
+                self._of_nodes.remove(loop)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the latest node; without a node, one in a thread of its own."""
+        with self._lock:
+            for loop in reversed(self._of_nodes):
+                if not loop.is_closed():
+                    return loop
+            if self._own is None:
+                self._own = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run, args=(self._own,), name="imgo-publish", daemon=True
+                )
+                self._thread.start()
+            return self._own
+
+    def close(self) -> None:
+        """End the own loop and its connections."""
+        with self._lock:
+            loop, self._own = self._own, None
+            thread, self._thread = self._thread, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(CLOSE_TIMEOUT)
 
 
-def _publishing_loop() -> asyncio.AbstractEventLoop:
-    global _own_loop  # noqa: PLW0603
-    with _lock:
-        if _node_loop is not None and not _node_loop.is_closed():
-            return _node_loop
-        if _own_loop is None:
-            _own_loop = asyncio.new_event_loop()
-            threading.Thread(target=_own_loop.run_forever, name="imgo-publish", daemon=True).start()
-        return _own_loop
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()  # the layer then closes its connections
 
 
-def _forget_loops() -> None:
-    """Drop the loops after a fork: their threads exist only in the parent."""
-    global _lock, _node_loop, _own_loop
-    _lock, _node_loop, _own_loop = threading.Lock(), None, None
+def use_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Publish on this loop from now on: a node passes that of its server."""
+    process.get(Publisher).use_loop(loop)
 
 
-renew_after_fork(_forget_loops)
+def leave_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End one `use_loop`."""
+    process.get(Publisher).leave_loop(loop)
 
 
 async def send(envelopes: Iterable[Envelope]) -> None:
@@ -70,7 +101,7 @@ def publish(envelopes: list[Envelope], timeout: float = TIMEOUT) -> None:
     """
     if not envelopes:
         return
-    future = asyncio.run_coroutine_threadsafe(send(envelopes), _publishing_loop())
+    future = asyncio.run_coroutine_threadsafe(send(envelopes), process.get(Publisher).loop())
     try:
         future.result(timeout)
     except LAYER_ERRORS as error:

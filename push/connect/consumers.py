@@ -28,6 +28,7 @@ from push.session.session import Kind, Link, Session, encode_reply
 from push.session.session_log import clean, log_refusal
 from push.session.session_records import SessionEvent
 from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
+from push.status.instance import INSTANCE
 from push.wire import (
     CloseCode,
     Frame,
@@ -93,7 +94,7 @@ class SessionConsumer(AsyncConsumer):
             with HandshakeDeadline(conf.HANDSHAKE_TIMEOUT, self._expire) as deadline:
                 auth, *behind = await self._frames_from_auth()
                 self.has_auth = True
-                self.node = await ready_node()
+                self.node = await ready_node(self.scope[INSTANCE])  # type: ignore[literal-required]  # ours
                 assert self.kind is not None
                 body = parse_auth_body(auth.body)
                 link, facts = self.link_for(body), self.facts(self.node.clock)
@@ -179,7 +180,7 @@ class SessionConsumer(AsyncConsumer):
         self.link.close(code, reason or code.reason)
 
     def _record_refusal(self, code: CloseCode, reason: str, key: str) -> None:
-        node = getattr(self, "node", None)  # none before the first auth frame of a process
+        node = getattr(self, "node", None)  # none before the first auth frame
         facts = self.facts(DatabaseClock())
         event = SessionEvent(
             0.0, "", facts.transport, facts.address, code=int(code), reason=clean(reason)

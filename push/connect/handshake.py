@@ -21,7 +21,6 @@ from django.utils.module_loading import import_string
 
 from accounts.auth_body import AuthBody
 from accounts.identity import Facts, Identity
-from accounts.login_throttle import guard
 from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
 from imgo_site.conf import conf
 from imgo_site.errors import (
@@ -38,7 +37,8 @@ from push.bus.layers import LAYER_ERRORS
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.connect.replay import Replay
 from push.hooks import backend
-from push.node.node import Node, get_node
+from push.node.node import Node
+from push.node.node_instance import NodeInstance
 from push.registry.base import Entry
 from push.session.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
@@ -75,10 +75,10 @@ class _Client:
     key = ""
 
 
-async def ready_node() -> Node:
-    """Return this process's node; the first session starts it. Raises `Refusal`."""
+async def ready_node(instance: NodeInstance) -> Node:
+    """Return the instance's node; the first session starts it. Raises `Refusal`."""
     with _refusing():
-        return await get_node()
+        return await instance.node()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
 
 
 async def _identify(node: Node, request: AuthRequest) -> Identity:
-    facts = request.facts
+    facts, guard = request.facts, node.guard
     await guard.admit(facts.address)
     try:
         if DASHBOARD_ROOM in request.body.rooms:  # nobody else may grant this room

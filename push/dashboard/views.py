@@ -29,6 +29,7 @@ from push.registry.base import Entry, fullest
 from push.registry.select import get_registry
 from push.routing import websocket_path
 from push.status import explain, snapshot
+from push.status.instance import instance_of
 
 SESSIONS_SHOWN = 200
 MEMBERS_SHOWN = 200
@@ -70,16 +71,16 @@ def overview(request: HttpRequest) -> HttpResponse:
             "drain": reverse("imgo:dashboard-act", args=["drain-node"]),
             "message": reverse("admin:offline_message_change", args=[0]).replace("/0/", "/ID/"),
         },
-        "picture": {**snapshot.take(), "history": snapshot.history()},
+        "picture": {**snapshot.take(instance_of(request).rooms), "history": snapshot.history()},
     }
     return render(request, "dashboard/overview.html", {"config": config, "may": may})
 
 
 @require_safe
 @data_for_operators
-def data(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def data(request: HttpRequest) -> HttpResponse:
     """Return the current snapshot, for pages without a WebSocket."""
-    return JsonResponse(snapshot.take())
+    return JsonResponse(snapshot.take(instance_of(request).rooms))
 
 
 def _named(request: HttpRequest, what: str) -> str:

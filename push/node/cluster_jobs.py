@@ -6,6 +6,7 @@ or the lock of a partition decides which node runs it.
 
 import asyncio
 import logging
+from functools import partial
 
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -38,10 +39,12 @@ class ClusterJobs:
     """The cluster's jobs as one node tries them, on a runtime of their own.
 
     `hub`: the node's, to find out whether one of its sessions is a dashboard's.
+    `rooms`: the instance's cache, for the snapshots.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, rooms: snapshot.RoomsCache) -> None:
         self._hub = hub
+        self._rooms = rooms
         self.runtime = Runtime()
 
     def start(self) -> None:
@@ -123,7 +126,8 @@ class ClusterJobs:
         if not self._hub.groups.get(room_group(DASHBOARD_ROOM)):
             return
         if await cluster_threads.run(Duty.objects.claim, "dashboard", snapshot.EVERY * 0.75):
-            live = await asyncio.to_thread(snapshot.assemble, snapshot.of_registry)
+            of_registry = partial(snapshot.of_registry, self._rooms)
+            live = await asyncio.to_thread(snapshot.assemble, of_registry)
             stored = await cluster_threads.run(snapshot.assemble, snapshot.of_database)
             problems = live["problems"] + stored["problems"]
             picture = {**live, **stored, "problems": problems}

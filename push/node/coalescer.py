@@ -30,8 +30,7 @@ from push.session.session import (
     Outgoing,
     PacketKind,
     Session,
-    deliveries,
-    frames_written,
+    Written,
 )
 from push.wire import FIRST_OWN_OP
 
@@ -55,6 +54,7 @@ class Owner(Protocol):
     background: Background
 
     reach_counts: ReachCounts
+    written: Written
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered."""
@@ -105,8 +105,8 @@ class Coalescer:
         shares = share_out(tuple(self._hub.groups.get(self._group, ())), messages)
         if sum(len(sessions) for sessions, _ in shares) <= FAIRNESS:
             for sessions, taken in shares:
-                write_to_all(sessions, _together(taken))
-            count_written(messages, shares, self._hub.reach_counts)
+                write_to_all(sessions, _together(taken), self._hub.written)
+            count_written(messages, shares, self._hub)
         else:
             self._is_writing = True
             self._hub.background.run(self._write_slices(shares, messages))
@@ -116,9 +116,9 @@ class Coalescer:
             for sessions, taken in shares:
                 message = _together(taken)
                 for start in range(0, len(sessions), FAIRNESS):
-                    write_to_all(sessions[start : start + FAIRNESS], message)
+                    write_to_all(sessions[start : start + FAIRNESS], message, self._hub.written)
                     await asyncio.sleep(0)
-            count_written(messages, shares, self._hub.reach_counts)
+            count_written(messages, shares, self._hub)
         finally:
             self._is_writing = False
         if len(self._waiting) >= self._max or self._timer is None:
@@ -142,7 +142,9 @@ class Coalescer:
             self._timer.cancel()
 
 
-async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: float) -> int:
+async def write_spread(
+    sessions: Sequence[Session], message: Outgoing, seconds: float, written: Written
+) -> int:
     """Write a message to sessions, evenly over `seconds`. Return the number of sessions written to.
 
     Sessions that have closed by their turn, or whose filter excludes the op, are skipped.
@@ -154,21 +156,21 @@ async def write_spread(sessions: Sequence[Session], message: Outgoing, seconds: 
     for start in range(0, len(sessions), step):
         part = sessions[start : start + step]
         receivers = [one for one in part if not one.is_closed and one.takes(message.op)]
-        write_to_all(receivers, message)
-        deliveries[0] += len(receivers)
+        write_to_all(receivers, message, written)
+        written.deliveries += len(receivers)
         count += len(receivers)
         due = begin + seconds * (start + len(part)) / len(sessions)
         await asyncio.sleep(max(0.0, due - loop.time()))
     return count
 
 
-def count_reach(shares: Sequence[Share], written: ReachCounts) -> None:
+def count_reach(shares: Sequence[Share], reach: ReachCounts) -> None:
     """Count the sessions that each message was written to, for messages without a pending row."""
     if len(shares) == 1:
         sessions, taken = shares[0]
         for message in taken:
             if not message.key:
-                written.add(message.id, len(sessions))
+                reach.add(message.id, len(sessions))
         return
     counts: Counter[int] = Counter()
     for sessions, taken in shares:
@@ -176,7 +178,7 @@ def count_reach(shares: Sequence[Share], written: ReachCounts) -> None:
             if not message.key:
                 counts[message.id] += len(sessions)
     for message_id, count in counts.items():
-        written.add(message_id, count)
+        reach.add(message_id, count)
 
 
 def share_out(sessions: Sequence[Session], messages: list[Outgoing]) -> list[Share]:
@@ -201,7 +203,7 @@ def _together(messages: list[Outgoing]) -> Outgoing:
     return messages[0] if len(messages) == 1 else Batch(messages)
 
 
-def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
+def write_to_all(sessions: Sequence[Session], message: Outgoing, written: Written) -> None:
     """Write a message to many sessions, with one system call for each and little else.
 
     A session that owns its socket and has nothing waiting has its socket's `send`. It gets the
@@ -228,39 +230,41 @@ def write_to_all(sessions: Sequence[Session], message: Outgoing) -> None:
             session.link.write_rest(packet, sent, receipt)
         elif receipt:
             session.sent(receipt)
-    _count(sessions, delivered_kinds, packets)
+    _count(sessions, delivered_kinds, packets, written.frames)
 
 
 def _count(
-    sessions: Sequence[Session], delivered_kinds: list[PacketKind], packets: list[bytes | None]
+    sessions: Sequence[Session],
+    delivered_kinds: list[PacketKind],
+    packets: list[bytes | None],
+    frames: list[int],
 ) -> None:
     """Count the frames of a `write_to_all` call; in constant time if all sessions are of one kind.
 
     `delivered_kinds`: packet kinds of the sessions that were counted already.
+    `frames`: the counts by packet kind.
     """
     if len(delivered_kinds) == len(sessions):
         return
     used = [kind for kind in range(PACKET_KINDS) if packets[kind] is not None]
     if len(used) == 1:
-        frames_written[used[0]] += len(sessions) - len(delivered_kinds)
+        frames[used[0]] += len(sessions) - len(delivered_kinds)
         return
     counts = Counter(map(_packet_kind, sessions))
     counts.subtract(delivered_kinds)
     for kind, count in counts.items():
-        frames_written[kind] += count
+        frames[kind] += count
 
 
-def count_written(
-    messages: Sequence[Outgoing], shares: Sequence[Share], written: ReachCounts
-) -> None:
+def count_written(messages: Sequence[Outgoing], shares: Sequence[Share], hub: Owner) -> None:
     """Count messages that were written to their sessions, and record the time since acceptance.
 
     The time of acceptance is from the database's clock, the present time from this host's clock.
     See docs/metrics.md.
     """
     for sessions, taken in shares:
-        deliveries[0] += len(sessions) * sum(1 for message in taken if message.at)
-    count_reach(shares, written)
+        hub.written.deliveries += len(sessions) * sum(1 for message in taken if message.at)
+    count_reach(shares, hub.reach_counts)
     now = time.time()
     for message in messages:
         if message.at:

@@ -39,7 +39,7 @@ from push.bus.envelope import (
     fault_of,
 )
 from push.bus.groups import ALL, is_key_group, node_group
-from push.bus.layers import groups_add, groups_discard
+from push.bus.layers import groups_add, groups_discard, leave
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
@@ -47,7 +47,7 @@ from push.node.held_messages import Holds
 from push.node.reach_counts import ReachCounts
 from push.node.recent_ids import RecentIds
 from push.node.superseded_drains import Drains
-from push.session.session import Outgoing, Session
+from push.session.session import Outgoing, Session, Written
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Hub:
         self._reader: asyncio.Task[None] | None = None
         self.background = Background("a delivery failed")
         self.reach_counts = ReachCounts()
+        self.written = Written()
         self._spreading = 0
 
         # IDs seen recently, for dropping duplicates. The layer may have published a message
@@ -129,6 +130,13 @@ class Hub:
         for coalescer in self.coalescers.values():
             coalescer.close()
         self.coalescers.clear()
+
+    async def leave_layer(self) -> None:
+        """Leave the layer, after `stop`. Raises what the layer raises."""
+        groups = [*self._joined, *self._joining]
+        self._joined.clear()
+        if self._channel:
+            await leave(self.layer, groups, self._channel)
 
     # Membership
 
@@ -325,8 +333,9 @@ class Hub:
         self.background.run(self._write_spread(message, seconds))
 
     async def _write_spread(self, message: Outgoing, seconds: float) -> None:
+        sessions = tuple(self.groups.get(ALL, ()))
         try:
-            count = await write_spread(tuple(self.groups.get(ALL, ())), message, seconds)
+            count = await write_spread(sessions, message, seconds, self.written)
             self.reach_counts.add(message.id, count)
         finally:
             self._spreading -= 1

@@ -1,7 +1,7 @@
 """Node: the part of a process that holds sessions, with its hub, registry and acknowledger.
 
-A process has at most one node. The node starts on first use, because Daphne has no lifespan
-events. The command that runs the server stops it.
+An instance starts its node on first use, and the entry point stops it
+(`push/node/node_instance.py`). Nodes of one process are independent of each other.
 """
 
 import asyncio
@@ -15,13 +15,14 @@ from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
-from imgo_site.database_threads import cluster_threads
+from imgo_site.database_threads import Users, cluster_threads
 from imgo_site.errors import Unavailable
+from imgo_site.process_parts import process
 from offline.node_io import Acknowledger, deliveries
 from push.bus import publish
 from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
-from push.bus.layers import on_reconnect
+from push.bus.layers import forget_watcher, watch_gaps
 from push.fanout import ONLINE_FACTOR
 from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
@@ -35,12 +36,12 @@ from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
 from push.registry.base import Entry, NodeEntry
-from push.registry.select import get_registry
-from push.session import session_metrics
+from push.registry.select import open_registry
 from push.session.paced_link import Pacer
 from push.session.session import Outgoing, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
-from push.status import health
+from push.session.session_metrics import SessionFigures
+from push.status.instance import Instance
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ CLOSE_SPACING = 0.5  # seconds between two closes while a node drains, at most
 STOP_TIMEOUT = 5.0  # seconds beyond DRAIN_SECONDS for all of `Node.stop`
 ROUNDS_TIMEOUT = 1.0  # seconds of them for the rounds and the cluster's jobs to end
 DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions may take
+THREADS_TIMEOUT = 0.5  # seconds of them for database calls that nobody awaits any more
 DISMISSED_TIMEOUT = 1.0  # seconds of them for removing sessions from the registry
 RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
@@ -57,7 +59,7 @@ GAP_MARGIN = 2.0  # seconds added to a gap, for messages under way when it began
 
 
 def own_name() -> str:
-    """Return the name of this process's node."""
+    """Return the name of the node of these settings."""
     return conf.NODE_NAME or f"{socket.gethostname()}:{conf.HTTP_PORT}"
 
 
@@ -68,15 +70,22 @@ def groups_of(session: Session) -> list[str]:
 
 
 class Node:
-    """Holder of this process's sessions, and owner of all that serves them."""
+    """Holder of sessions, and owner of all that serves them.
 
-    def __init__(self) -> None:
+    `instance`: its health and caches are this node's.
+    `name`: the name of its row in the database, which other running nodes must not have.
+    """
+
+    def __init__(self, instance: Instance, name: str) -> None:
         self.id = secrets.token_hex(4)
-        self.name = own_name()
+        self.name = name
+        self.health = instance.health
+        self.guard = instance.guard
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain_on_order
         self.hub.on_undrain = self.undrain
-        self.registry = get_registry()
+        self.written = self.hub.written
+        self.registry = open_registry()
         self.rooms = RoomSizes(self.hub, self.registry, self.id)
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
         self.runtime = Runtime()
@@ -85,7 +94,7 @@ class Node:
         self.hooks = HookClient()
         self.session_log = SessionLog(self.name, self.clock.now)
         self.rounds = Rounds(self)
-        self.cluster_jobs = ClusterJobs(self.hub)
+        self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.entries: dict[str, Entry] = {}
         self._holds: list[Hold] = []  # of a gap in the layer's connection
         self._gap_began = 0.0  # monotonic seconds
@@ -97,7 +106,6 @@ class Node:
 
     async def start(self) -> None:
         """Announce the node, start receiving, and start its tasks. Raises what a part raises."""
-        publish.use_loop(asyncio.get_running_loop())
         row = await cluster_threads.run(NodeRow.objects.announce, self.name)
         await self.clock.renew()
         await self.registry.start(self._entry(row.pk))
@@ -106,14 +114,16 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
-        session_metrics.node.begin(self.hub)
-        on_reconnect(self.hub.layer, self._lost, self._regained)
+        publish.use_loop(asyncio.get_running_loop())
+        process.get(Users).begin()
+        process.get(SessionFigures).begin(self.hub)
+        watch_gaps(self.hub.layer, self)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.runtime.repeat("reach", self.hub.reach_counts.flush, reach_counts.FLUSH_EVERY)
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
         self.rounds.start()
         self.cluster_jobs.start()
-        health.watch(self.failing)
+        self.health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
         """Return this node's entry for the registry. `number`: the primary key of its row."""
@@ -127,7 +137,7 @@ class Node:
         `DRAIN_SECONDS`, so that clients do not all reconnect at once. `undrain` ends a drain.
         """
         self.is_draining = True
-        health.draining()
+        self.health.draining()
         sessions = list(self.hub.sessions.values())
         spacing = min(CLOSE_SPACING, conf.DRAIN_SECONDS / max(1, len(sessions)))
         begin = time.monotonic()
@@ -149,7 +159,7 @@ class Node:
         """Accept sessions again after a drain on order; do nothing if the node is stopping."""
         if self.is_draining and not self._is_stopping:
             self.is_draining = False
-            health.undrained()
+            self.health.undrained()
             logger.info("node %s accepts sessions again", self.name)
 
     async def stop(self) -> None:
@@ -162,8 +172,8 @@ class Node:
         deadline = loop.time() + conf.DRAIN_SECONDS + STOP_TIMEOUT
         sessions = list(self.hub.sessions.values())
         self._is_stopping = True
-        health.stopping()
-        health.forget(self.failing)
+        self.health.stopping()
+        self.health.forget(self.failing)
         await self.drain()
         rounds_end = min(deadline, loop.time() + ROUNDS_TIMEOUT)
         await asyncio.gather(self.rounds.stop(rounds_end), self.cluster_jobs.stop(rounds_end))
@@ -171,26 +181,28 @@ class Node:
         await finish(asyncio.gather(*links), loop.time() + DRAINED_TIMEOUT, "reading by clients")
         dismissals = asyncio.gather(*(self.dismiss(session) for session in sessions))
         await finish(dismissals, loop.time() + DISMISSED_TIMEOUT, "taking sessions out")
+        forget_watcher(self.hub.layer, self)
         await finish(self.hub.stop(), deadline, "the hub")
-        if session_metrics.node.hub is self.hub:
-            session_metrics.node.hub = None
+        process.get(SessionFigures).end(self.hub)
         await self.runtime.stop(deadline)
+        publish.leave_loop(loop)
         await asyncio.gather(
             finish(self.acknowledger.stop(), deadline, "writing receipts"),
             finish(self.hub.reach_counts.flush(), deadline, "writing the reach of messages"),
             finish(self.session_log.flush(), deadline, "writing session records"),
             finish(self.hooks.close(), deadline, "closing connections to the backend"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
+            finish(self.hub.leave_layer(), deadline, "leaving the channel layer"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
-        publish.use_loop(None)
+        await finish(process.get(Users).end(THREADS_TIMEOUT), deadline, "the database threads")
 
     def failing(self) -> list[str]:
         """Return the names of this node's tasks that fail repeatedly."""
         runtimes = (self.runtime, self.rounds.runtime, self.cluster_jobs.runtime)
         return [name for runtime in runtimes for name in runtime.failing()]
 
-    def _lost(self) -> None:
+    def layer_lost(self) -> None:
         """Hold the messages of all keys: with the layer's connection lost, some may be missed."""
         metrics.LAYER_RECONNECTS.labels("lost").inc()
         self.hub.gaps += 1
@@ -198,7 +210,7 @@ class Node:
             self._gap_began = self.hub.last_echo - GAP_MARGIN
         self._hold_keys()
 
-    def _regained(self) -> None:
+    def layer_regained(self) -> None:
         """Recover missed messages: the layer has joined all groups again."""
         self.rounds.layer_regained()
         self._hold_keys()  # includes keys of sessions that were opened during the gap
@@ -385,46 +397,3 @@ class Node:
             self.acknowledger.sent(message_id, session.key, session.id)
         else:
             self.acknowledger.received(message_id, session.key, session.id)
-
-
-_starting: asyncio.Task[Node] | None = None
-
-
-async def get_node() -> Node:
-    """Return this process's node, and start it on first use. Raises what its start raises."""
-    global _starting  # noqa: PLW0603 - one node a process is the point
-    if _starting is None or (_starting.done() and not is_running()):
-        _starting = asyncio.get_running_loop().create_task(_start())
-    return await asyncio.shield(_starting)
-
-
-async def _start() -> Node:
-    node = Node()
-    await node.start()
-    return node
-
-
-async def stop_node(patience: float | None = None) -> None:
-    """Stop this process's node if it was started.
-
-    `patience`: seconds until a start under way is cancelled; None for no limit.
-    """
-    global _starting
-    task, _starting = _starting, None
-    if task is None:
-        return
-    await asyncio.wait([task], timeout=patience)
-    if not task.done():
-        task.cancel()
-    elif not task.cancelled() and task.exception() is None:
-        await task.result().stop()
-
-
-def is_running() -> bool:
-    """Return whether this process has a node that was started."""
-    return (
-        _starting is not None
-        and _starting.done()
-        and not _starting.cancelled()
-        and not _starting.exception()
-    )

@@ -5,14 +5,12 @@ entry that is not renewed expires. A node renews its entry in a round. API proce
 have a thread for it.
 """
 
-import atexit
 import logging
 import os
 import socket
 import threading
 import time
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -25,8 +23,9 @@ from imgo_site.celery import app
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import Unavailable
+from imgo_site.process_parts import process
 from push.metrics import definitions as metrics
-from push.registry.base import ProcessEntry, Tally
+from push.registry.base import ProcessEntry, Registry, Tally
 from push.registry.select import get_registry
 
 logger = logging.getLogger(__name__)
@@ -57,9 +56,9 @@ def _sum(counter: Any, **labels: str) -> int:
     )
 
 
-def announce(process: ProcessEntry) -> None:
+def announce(entry: ProcessEntry, registry: Registry) -> None:
     """Write a process's entry with its present counters. Raises `Unavailable`."""
-    get_registry().announce_process(msgspec.structs.replace(process, tally=tally()))
+    registry.announce_process(msgspec.structs.replace(entry, tally=tally()))
 
 
 class Announcer:
@@ -70,6 +69,7 @@ class Announcer:
         self._is_failing = False
         self._has_ended = threading.Event()
         self._writing = threading.Lock()
+        self._registry = get_registry()  # made before this, so it is closed after this
 
     def start(self, kind: str, name: str = "", partitions: tuple[int, ...] = ()) -> None:
         """Start renewing an entry, or replace the present one. Do nothing without Redis.
@@ -91,14 +91,13 @@ class Announcer:
         is_new, self._entry = self._entry is None, entry
         if is_new:
             threading.Thread(target=self._run, name="imgo-announcer", daemon=True).start()
-            atexit.register(self.withdraw)
 
     def start_if_new(self, kind: str) -> None:
         """Start renewing an entry unless the process has one already."""
         if self._entry is None:
             self.start(kind)
 
-    def withdraw(self) -> None:
+    def close(self) -> None:
         """End the renewals and remove the entry; if the last renewal failed, let it expire."""
         self._has_ended.set()
         if self._entry is None or self._is_failing:
@@ -106,7 +105,7 @@ class Announcer:
         # A renewal under way would write the entry again.
         if self._writing.acquire(timeout=WITHDRAW_TIMEOUT):
             with suppress(Unavailable):  # it expires
-                get_registry().withdraw_process(self._entry.id)
+                self._registry.withdraw_process(self._entry.id)
             self._writing.release()
 
     def _run(self) -> None:
@@ -119,7 +118,7 @@ class Announcer:
     def _renew(self) -> None:
         assert self._entry is not None
         try:
-            announce(self._entry)
+            announce(self._entry, self._registry)
         except Unavailable as error:
             if not self._is_failing:
                 logger.warning("could not list this process in the dashboard: %s", error.message)
@@ -128,10 +127,9 @@ class Announcer:
             self._is_failing = False
 
 
-@lru_cache(maxsize=1)
 def announcer() -> Announcer:
     """Return the announcer of this process."""
-    return Announcer()
+    return process.get(Announcer)
 
 
 @receiver(request_started)

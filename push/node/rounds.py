@@ -26,7 +26,7 @@ from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
 from push.node.runtime import Runtime
 from push.registry.base import Entry, ProcessEntry, Registry
-from push.session.session import Session, deliveries
+from push.session.session import Session
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -170,14 +170,16 @@ class Rounds:
         rows = {name: waiting[name] for name in most}
         with suppress(Unavailable):  # `renew` reports it, less often
             await self._node.registry.report(
-                deliveries[0], rows, is_draining=self._node.is_draining
+                self._hub.written.deliveries, rows, is_draining=self._node.is_draining
             )
 
     async def announce_process(self) -> None:
         """Renew the process's entry in the dashboard's list, with its counters."""
         node = self._node
         entry = ProcessEntry(node.id, "node", node.name, self._since)
-        writing = asyncio.ensure_future(asyncio.to_thread(process_list.announce, entry))
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(process_list.announce, entry, node.registry)
+        )
         try:
             with suppress(Unavailable):  # `renew` reports it, less often
                 await asyncio.shield(writing)

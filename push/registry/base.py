@@ -131,6 +131,9 @@ class Registry(Protocol):
     async def stop(self) -> None:
         """Remove the node and all that it wrote."""
 
+    def close(self) -> None:
+        """Close the connections of readers; the next query opens new ones."""
+
     async def reconnect(self) -> None:
         """Drop connections that may be dead."""
 

@@ -1,4 +1,4 @@
-"""The registry in the memory of a single process, for the embedded mode and for tests."""
+"""The registry in the memory of a process, for the embedded mode and for tests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,31 +17,61 @@ from push.registry.base import (
 )
 
 
-class MemoryRegistry:
-    """The registry of a single process, in plain dicts.
+class MemoryTables:
+    """The entries of all nodes of a process, in plain dicts.
 
     The API's threads read while the loop's thread writes. Each read first copies a dict in one
     step that the interpreter does not interrupt.
     """
 
     def __init__(self) -> None:
+        self.nodes: dict[str, NodeEntry] = {}
+        self.keys: dict[str, dict[str, Entry]] = {}  # key → session id → entry
+        self.rooms: dict[str, dict[str, Entry]] = {}
+        self.deliveries: dict[str, int] = {}  # by node
+        self.waiting: dict[str, Mapping[str, int]] = {}  # node → session id → unsent bytes
+        self.forgotten: set[str] = set()  # nodes that must write their entries again
+        self.processes: dict[str, ProcessEntry] = {}
+
+    def entries(self) -> list[Entry]:
+        """Return the entries of all sessions."""
+        of_keys = list(self.keys.values())
+        return [entry for of_key in of_keys for entry in list(of_key.values())]
+
+    def remove_sessions(self, node_id: str) -> None:
+        """Remove the sessions of a node from their keys and rooms."""
+        for table in (self.keys, self.rooms):
+            for name, entries in list(table.items()):
+                for entry in list(entries.values()):
+                    if entry.node == node_id:
+                        _discard(table, name, entry.id)
+
+
+class MemoryRegistry:
+    """The registry in memory, for one node or for readers; all of a process share the tables.
+
+    `tables`: None for tables of its own.
+    """
+
+    def __init__(self, tables: MemoryTables | None = None) -> None:
+        self._tables = MemoryTables() if tables is None else tables
         self._node: NodeEntry | None = None
-        self._keys: dict[str, dict[str, Entry]] = {}
-        self._rooms: dict[str, dict[str, Entry]] = {}
-        self._deliveries = 0
-        self._waiting: Mapping[str, int] = {}
-        self._is_forgotten = False
-        self._process: ProcessEntry | None = None
 
     async def start(self, node: NodeEntry) -> None:
         """Announce the node."""
         self._node = node
+        self._tables.nodes[node.id] = node
 
     async def stop(self) -> None:
         """Remove the node, its sessions and their rooms."""
-        self._node = None
-        self._keys.clear()
-        self._rooms.clear()
+        tables = self._tables
+        for table in (tables.nodes, tables.deliveries, tables.waiting, tables.processes):
+            table.pop(self._id, None)
+        tables.forgotten.discard(self._id)
+        tables.remove_sessions(self._id)
+
+    def close(self) -> None:
+        """Do nothing: there are no connections."""
 
     async def reconnect(self) -> None:
         """Do nothing: there are no connections."""
@@ -52,8 +82,8 @@ class MemoryRegistry:
         entries: Iterable[tuple[Entry, set[str]]],
     ) -> None:
         """Write `entries` again after `forget_node`; nothing else loses entries here."""
-        if self._is_forgotten:
-            self._is_forgotten = False
+        if self._id in self._tables.forgotten:
+            self._tables.forgotten.discard(self._id)
             for entry, rooms in entries:
                 self._keys.setdefault(entry.key, {})[entry.id] = entry
                 await self.join(entry, rooms)
@@ -62,12 +92,25 @@ class MemoryRegistry:
         self, deliveries: int, waiting: Mapping[str, int], *, is_draining: bool = False
     ) -> None:
         """Store the figures for readers."""
-        assert self._node is not None
-        self._node = replace(self._node, is_draining=is_draining)
-        self._deliveries, self._waiting = deliveries, waiting
+        tables = self._tables
+        tables.nodes[self._id] = replace(tables.nodes[self._id], is_draining=is_draining)
+        tables.deliveries[self._id], tables.waiting[self._id] = deliveries, waiting
 
     def probe(self) -> None:
         """Do nothing: memory is always available."""
+
+    @property
+    def _id(self) -> str:
+        assert self._node is not None
+        return self._node.id
+
+    @property
+    def _keys(self) -> dict[str, dict[str, Entry]]:
+        return self._tables.keys
+
+    @property
+    def _rooms(self) -> dict[str, dict[str, Entry]]:
+        return self._tables.rooms
 
     async def add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
         """Add a session; at the cap, evict the oldest or raise `TooManySessions`."""
@@ -103,7 +146,8 @@ class MemoryRegistry:
 
     def waiting(self, entries: Sequence[Entry]) -> list[int]:
         """Return the unsent bytes of each of these sessions."""
-        return [self._waiting.get(entry.id, 0) for entry in entries]
+        of_nodes = self._tables.waiting
+        return [of_nodes.get(entry.node, {}).get(entry.id, 0) for entry in entries]
 
     def rooms(self) -> dict[str, int]:
         """Return room → number of sessions, for every room with a session."""
@@ -134,10 +178,11 @@ class MemoryRegistry:
         return sorted((entry.key, entry.id) for entry in list(self._rooms.get(room, {}).values()))
 
     def sizes(self, rooms: Sequence[str], besides: str = "") -> list[int]:
-        """Return the number of sessions in each room; 0 if `besides` is the only node."""
-        if self._node is not None and self._node.id == besides:
+        """Return the number of sessions in each room, without those of the node `besides`."""
+        if not self._tables.nodes.keys() - {besides}:
             return [0] * len(rooms)
-        return [len(self._rooms.get(room, ())) for room in rooms]
+        members = [list(self._rooms.get(room, {}).values()) for room in rooms]
+        return [sum(entry.node != besides for entry in entries) for entries in members]
 
     def peek(self, room: str, limit: int) -> tuple[int, list[tuple[str, str]]]:
         """Return the number of sessions in a room, and `limit` of them."""
@@ -145,38 +190,39 @@ class MemoryRegistry:
         return len(members), sorted((entry.key, entry.id) for entry in members[:limit])
 
     def nodes(self) -> list[NodeEntry]:
-        """Return the one node, if it runs in this process."""
-        if self._node is None:
-            return []
-        of_keys = list(self._keys.values())
-        entries = [entry for of_key in of_keys for entry in list(of_key.values())]
-        return [
+        """Return the nodes that run in this process, sorted by number."""
+        of_nodes: dict[str, list[Entry]] = {name: [] for name in list(self._tables.nodes)}
+        for entry in self._tables.entries():
+            of_nodes.setdefault(entry.node, []).append(entry)
+        nodes = [
             replace(
-                self._node,
-                sessions=len(entries),
-                deliveries=self._deliveries,
-                addresses=len({entry.address for entry in entries}),
+                node,
+                sessions=len(of_nodes.get(node.id, ())),
+                deliveries=self._tables.deliveries.get(node.id, 0),
+                addresses=len({entry.address for entry in of_nodes.get(node.id, ())}),
             )
+            for node in list(self._tables.nodes.values())
         ]
+        return sorted(nodes, key=lambda node: node.number)
 
     def announce_process(self, process: ProcessEntry) -> None:
-        """Store the entry of the one process."""
-        self._process = process
+        """Store the entry of a node's process."""
+        self._tables.processes[process.id] = process
 
-    def withdraw_process(self, process_id: str) -> None:  # noqa: ARG002
-        """Remove the entry of the one process."""
-        self._process = None
+    def withdraw_process(self, process_id: str) -> None:
+        """Remove an entry."""
+        self._tables.processes.pop(process_id, None)
 
     def processes(self) -> list[ProcessEntry]:
-        """Return the one process, if its node runs."""
-        return [self._process] if self._process and self._node else []
+        """Return the entries of nodes that run."""
+        nodes = self._tables.nodes
+        return [one for one in list(self._tables.processes.values()) if one.id in nodes]
 
     def forget_node(self, node_id: str) -> None:
-        """Remove all entries from the registry; the next renewal writes them again."""
-        if self._node is not None and self._node.id == node_id:
-            self._keys.clear()
-            self._rooms.clear()
-            self._is_forgotten = True
+        """Remove a node's sessions from the registry; its next renewal writes them again."""
+        if node_id in self._tables.nodes:
+            self._tables.remove_sessions(node_id)
+            self._tables.forgotten.add(node_id)
 
 
 def _discard(table: dict[str, dict[str, Entry]], name: str, session_id: str) -> None:

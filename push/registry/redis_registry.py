@@ -187,11 +187,21 @@ class RedisRegistry:
         await self._write_lease(0)
 
     async def stop(self) -> None:
-        """Remove the node and all that it wrote, and close the connection."""
+        """Remove the node and all that it wrote, and close the connections."""
         assert self._node is not None
-        await self._do(*_forget_commands(self._node.id))
-        await self._client.aclose()
-        self._redis = None
+        try:
+            await self._do(*_forget_commands(self._node.id))
+        finally:
+            client, self._redis = self._redis, None
+            self.close()
+            if client is not None:
+                await client.aclose()
+
+    def close(self) -> None:
+        """Close the connections of readers; the next query opens new ones."""
+        reader, self._sync = self._sync, None
+        if reader is not None:
+            reader.close()
 
     async def reconnect(self) -> None:
         """Drop connections that may be dead; the next command opens a new one."""

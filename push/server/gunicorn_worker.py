@@ -32,7 +32,7 @@ HEADERS_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 PEEKED = 32_768  # bytes of a request that wait in the kernel; a thread reads longer ones
-RECEIVED = slice(128, 136)  # tcpi_bytes_received in Linux's struct tcp_info
+RECEIVED_BEGIN, RECEIVED_END = 128, 136  # tcpi_bytes_received in Linux's struct tcp_info
 TCP_INFO_SIZE = 192  # bytes
 PROBE_THREADS = 2
 STREAM = "/api/v1/pushes/stream"  # has its own deadlines: for each line, and for idle time
@@ -183,7 +183,7 @@ def _bytes_received(conn: TConn) -> int:
         info = conn.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
     except OSError:  # a Unix socket: the proxy at its other end has the whole body
         return 0
-    return int.from_bytes(info[RECEIVED], sys.byteorder)
+    return int.from_bytes(info[RECEIVED_BEGIN:RECEIVED_END], sys.byteorder)
 
 
 def _refuse_late(conn: TConn) -> None:

@@ -22,10 +22,12 @@ from twisted.internet import defer, reactor
 from imgo_site import collector, database_threads
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
+from imgo_site.process_parts import process
 from imgo_site.shutdown import Shutdown
 from push.bus.background_tasks import Background
 from push.metrics import database_pool
-from push.node.node import Node, get_node, stop_node
+from push.node.node import Node
+from push.node.node_instance import NodeInstance
 from push.node.runtime import Runtime, finish
 from push.server import ports
 from push.server.early_authorization import EarlyAuthorization
@@ -33,10 +35,10 @@ from push.server.http_body_limits import Bodies
 from push.server.http_channel import Channel
 from push.server.tcp_listener import ROOM_PAUSE, TcpListener
 from push.server.upgrade import DirectRequest, listen_http, scope_of
-from push.session import session_metrics
 from push.session.admission import Admission
+from push.session.session_metrics import SessionFigures
 from push.session.socket_link import Care, SocketLink
-from push.status import health
+from push.status.instance import INSTANCE
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ NEVER = float("inf")
 
 
 class ImgoServer(Server):  # type: ignore[misc]
-    """Server for HTTP, WebSocket and raw TCP, and owner of this process's node.
+    """Server for HTTP, WebSocket and raw TCP, and owner of a node.
 
     `on_started()`: called once all listeners listen.
     """
@@ -69,6 +71,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         )
         self.endpoints: list[str] = []  # `listen_http` listens, at every address of HOST
         self.failure = ""
+        self.instance = NodeInstance()
         self._on_started = on_started
         self.admission = Admission()
         self.gate = EarlyAuthorization()
@@ -87,7 +90,7 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until stopped. Afterwards `failure` is the reason of a failure, or ""."""
-        health.starting()
+        self.instance.health.starting()
         self._shutdown.on_signals(lambda: reactor.callFromThread(self.stop))
         super().run()
         self.gate.close()
@@ -136,7 +139,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         if self.failure:
             return  # `_fail` has stopped the reactor
         self._opening = self.loop.create_task(self._open_rest())
-        health.watch(self._runtime.failing)
+        self.instance.health.watch(self._runtime.failing)
 
     def _listen_http(self) -> None:
         try:
@@ -155,14 +158,14 @@ class ImgoServer(Server):  # type: ignore[misc]
         while True:
             await asyncio.sleep(1)
             self.care.tick()
-            session_metrics.node.update_if_due()
+            process.get(SessionFigures).update_if_due()
             database_pool.update_if_due()
 
     async def _open_rest(self) -> None:
         """Start the node, then the TCP listener; then report the start."""
         self._runtime.keep("ticking", self._tick)  # needs the running loop
         try:
-            node = await get_node()
+            node = await self.instance.node()
             await node.cluster_jobs.warm_up()
             if conf.REUSE_PORT:
                 node.hub.on_drain = partial(self._drain_shared, node)
@@ -172,7 +175,7 @@ class ImgoServer(Server):  # type: ignore[misc]
                 self._runtime.repeat("shared ports", partial(self._check_shared_ports, node), every)
             self._listen_tcp()
             collector.calm()
-            health.started()
+            self.instance.health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
             self._on_started()
         except OSError as error:
@@ -205,7 +208,8 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
         """Run the application for a direct link. The application ends when the session is open."""
-        application = self.application(scope_of(scope, link), link.receive, link.send)
+        scope = scope_of(scope, link, self.instance)
+        application = self.application(scope, link.receive, link.send)
         task = self._applications.run(application)
         task.add_done_callback(lambda done: self._link_done(done, link))
 
@@ -213,6 +217,10 @@ class ImgoServer(Server):  # type: ignore[misc]
     def _link_done(task: "asyncio.Task[None]", link: SocketLink) -> None:
         if not task.cancelled() and task.exception() is not None:
             link.lose()
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Start the application for an HTTP request, which belongs to this server's instance."""
+        return super().create_application(protocol, {**scope, INSTANCE: self.instance})
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
         """Send a reply as Daphne does, but wait for a client that reads slowly."""
@@ -272,13 +280,13 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._shutdown.begin("the reactor stops")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + conf.DRAIN_SECONDS + NODE_TIMEOUT
-        health.stopping()
+        self.instance.health.stopping()
         self._stop_listening()
         if self._opening is not None:
             await asyncio.wait([self._opening], timeout=OPENING_TIMEOUT)
             self._opening.cancel()
         self._stop_listening()  # ports that were opened meanwhile
-        await finish(stop_node(OPENING_TIMEOUT), deadline, "the node")
+        await finish(self.instance.stop(OPENING_TIMEOUT), deadline, "the node")
         await self._end_applications()
         await self._runtime.stop(deadline)
         self.care.close()

@@ -16,6 +16,7 @@ from push.server.http_request import NodeRequest
 from push.server.ports import listen
 from push.session.socket_link import DIRECT_LINK, SocketLink, WebSocketLink
 from push.session.websocket_framing import answer_upgrade, refuse_upgrade
+from push.status.instance import INSTANCE, Instance
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,6 @@ def listen_http(factory: Any) -> Iterator[Any]:
                 yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
 
 
-def scope_of(scope: dict[str, Any], link: SocketLink) -> dict[str, Any]:
-    """Return a scope for the ASGI application, with its direct link."""
-    return {**scope, "asgi": {"version": "3.0"}, DIRECT_LINK: link}
+def scope_of(scope: dict[str, Any], link: SocketLink, instance: Instance) -> dict[str, Any]:
+    """Return a scope for the ASGI application, with its direct link and the server's instance."""
+    return {**scope, "asgi": {"version": "3.0"}, DIRECT_LINK: link, INSTANCE: instance}

@@ -30,6 +30,12 @@ class Kind(IntEnum):
         return "tcp" if self is Kind.TCP else "websocket"
 
 
+# Index of one of the packets of a message: see `packet_kind_of`.
+PacketKind = NewType("PacketKind", int)
+PACKET_KINDS = 18  # 3 kinds × (without an id, with an id, in op 9) × (wrapped or not)
+TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
+
+
 class Link(Protocol):
     """Connection to one client. It can be replaced without a change of the session."""
 
@@ -71,9 +77,27 @@ class Reading(Protocol):
         """Return whether the query saw a row with this `xmin`."""
 
 
+class Written:
+    """Counts of what the sessions of a node were written.
+
+    Plain numbers, because the counting code is hot: a microsecond matters. Only the event loop's
+    thread counts.
+
+    `frames`: frames with messages, by kind of packet.
+    `deliveries`: the messages in those frames, once for each session, without dashboard updates.
+    """
+
+    __slots__ = ("deliveries", "frames")
+
+    def __init__(self) -> None:
+        self.frames = [0] * PACKET_KINDS
+        self.deliveries = 0
+
+
 class Keeper(Protocol):
     """The part of a node that its sessions use."""
 
+    written: Written
     unacknowledged_max: int  # ids that a session remembers
 
     def delivered(self, message_id: int, session: "Session") -> None:
@@ -84,18 +108,6 @@ class Keeper(Protocol):
 
     def audience(self, session: "Session") -> int:
         """Return the number of sessions in the room of a goim client's session."""
-
-
-# Index of one of the packets of a message: see `packet_kind_of`.
-PacketKind = NewType("PacketKind", int)
-PACKET_KINDS = 18  # 3 kinds × (without an id, with an id, in op 9) × (wrapped or not)
-TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
-
-# Frames with messages that this process has written, by kind of packet. Plain numbers, because
-# the counting code is hot: a microsecond matters. Only the event loop's thread counts.
-frames_written = [0] * PACKET_KINDS
-# One number: the messages in those frames, once for each session, without dashboard updates.
-deliveries = [0]
 
 
 def packet_kind_of(kind: Kind, *, acks: bool, gets_raw: bool, wraps: bool) -> PacketKind:
@@ -200,6 +212,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_frames",
         "_held",
         "_hold_left",
         "_keeper",
@@ -249,6 +262,7 @@ class Session:
         self.kind = kind
         self.link = link
         self._keeper = keeper
+        self._frames = keeper.written.frames
         self.acks = acks  # acknowledges with op 22; other sessions acknowledge by reading
         # Filter of application ops (FIRST_OWN_OP and above), as goim's clients send it. None: all.
         self.accepts = None if accepts is None else shared(accepts)
@@ -316,11 +330,11 @@ class Session:
             self._replayed.add(message.id)
             self._last_replayed = max(message.id, self._last_replayed)
             if not message.at:  # a held live message was counted when it arrived
-                deliveries[0] += 1
+                self._keeper.written.deliveries += 1
             self._write(message)
 
     def _write(self, message: Outgoing) -> None:
-        frames_written[self.packet_kind] += 1
+        self._frames[self.packet_kind] += 1
         if self.acks and message.key:
             self.expect_acknowledgement(message.id)
         self.link.write(message.packet_for(self), message.id if message.key else 0)

@@ -1,4 +1,4 @@
-"""Metrics of the sessions of this process's node.
+"""Metrics of the sessions of this process's nodes.
 
 A scrape reads them from the sessions, so session events have no metrics cost.
 """
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from push.metrics import definitions as metrics
 from push.metrics import exposition
-from push.session.session import TRANSPORTS, Session, frames_written
+from push.session.session import TRANSPORTS, Session, Written
 from push.wire import CloseCode
 
 NOTE_EVERY = 5.0  # seconds; reading 100,000 sessions takes 30 ms
@@ -20,20 +20,25 @@ class SessionTable(Protocol):
     """The part of a hub that the metrics read."""
 
     sessions: dict[str, Session]
+    written: Written
 
 
-class NodeFigures:
-    """Metrics of the sessions of this process's node, updated for scrapes and periodically."""
+class SessionFigures:
+    """Metrics of the sessions of a process, updated for scrapes and periodically.
+
+    A process has one, as it has one set of metrics: they are the sums of its nodes.
+    """
 
     def __init__(self) -> None:
-        self.hub: SessionTable | None = None  # None while no node runs
         self._lock = threading.Lock()  # a scrape updates in a thread
-        self._frames: Counter[str] = Counter()  # frames by transport at the last update
+        # hub → its frames by transport at the last update
+        self._hubs: dict[SessionTable, Counter[str]] = {}
         self._updated_at = 0.0  # monotonic seconds
 
     def begin(self, hub: SessionTable) -> None:
-        """Start with the node's hub; export all its label values from now on."""
-        self.hub = hub
+        """Include a node's hub; export all label values from now on."""
+        with self._lock:
+            self._hubs[hub] = Counter()
         reasons = [metrics.reason_of(code) for code in (0, *CloseCode)]
         for transport in TRANSPORTS:
             for source in metrics.SOURCES:
@@ -46,23 +51,25 @@ class NodeFigures:
         for why in metrics.RECONNECTS:
             metrics.LAYER_RECONNECTS.labels(why)
 
+    def end(self, hub: SessionTable) -> None:
+        """Include a hub no more, after its last update."""
+        self.note()
+        with self._lock:
+            self._hubs.pop(hub, None)
+
     def note(self) -> None:
         """Update the metrics from all sessions. Does nothing while no node runs."""
         with self._lock:
-            hub, self._updated_at = self.hub, time.monotonic()
-            if hub is None:
+            self._updated_at = time.monotonic()
+            if not self._hubs:
                 return
             sessions, waiting = Counter[str](), Counter[str]()
-            for session in list(hub.sessions.values()):
-                transport = session.kind.transport
-                sessions[transport] += 1
-                waiting[transport] += session.link.waiting
-            for transport, kinds in TRANSPORTS.items():
+            for hub, frames in self._hubs.items():
+                _count_sessions(hub, sessions, waiting)
+                _count_frames(hub, frames)
+            for transport in TRANSPORTS:
                 metrics.SESSIONS.labels(transport).set(sessions[transport])
                 metrics.WAITING.labels(transport).set(waiting[transport])
-                written = sum(sum(frames_written[kind::3]) for kind in kinds)
-                metrics.FRAMES.labels(transport).inc(written - self._frames[transport])
-                self._frames[transport] = written
 
     def update_if_due(self) -> None:
         """Update the metrics for the process that is scraped, at most once in `NOTE_EVERY` seconds.
@@ -73,4 +80,16 @@ class NodeFigures:
             self.note()
 
 
-node = NodeFigures()
+def _count_sessions(hub: SessionTable, sessions: Counter[str], waiting: Counter[str]) -> None:
+    for session in list(hub.sessions.values()):
+        transport = session.kind.transport
+        sessions[transport] += 1
+        waiting[transport] += session.link.waiting
+
+
+def _count_frames(hub: SessionTable, last: Counter[str]) -> None:
+    """Add the frames since the last update, whose numbers are `last`, and replace those."""
+    for transport, kinds in TRANSPORTS.items():
+        written = sum(sum(hub.written.frames[kind::3]) for kind in kinds)
+        metrics.FRAMES.labels(transport).inc(written - last[transport])
+        last[transport] = written

@@ -1,11 +1,11 @@
-"""Health of this process. A node is ready once all listeners listen, an API process at once."""
+"""Health of an instance. A node is ready once all listeners listen, an API process at once."""
 
 from collections.abc import Callable
 from enum import Enum
 
 
 class State(Enum):
-    """State of a process, from its start to its end."""
+    """State of an instance, from its start to its end."""
 
     READY = "ok"
     STARTING = "starting"
@@ -13,63 +13,49 @@ class State(Enum):
     STOPPING = "stopping"
 
 
-_state = State.READY
-_watched: list[Callable[[], list[str]]] = []
+class Health:
+    """State of one instance, and its repeatedly failing tasks."""
 
+    def __init__(self) -> None:
+        self.state = State.READY
+        self._watched: list[Callable[[], list[str]]] = []
 
-def current() -> State:
-    """Return the state of this process."""
-    return _state
+    def starting(self) -> None:
+        """Set the state of a starting node: not ready until `started`."""
+        self.state = State.STARTING
 
+    def started(self) -> None:
+        """Set the state of a node whose listeners listen: ready."""
+        self.state = State.READY
 
-def _set(state: State) -> None:
-    global _state  # noqa: PLW0603 - a process has one state
-    _state = state
+    def draining(self) -> None:
+        """Set the state of a drained node, which accepts no sessions: alive, but not ready."""
+        if self.state is State.READY:
+            self.state = State.DRAINING
 
+    def undrained(self) -> None:
+        """Set the state of a node that accepts sessions again after a drain: ready."""
+        if self.state is State.DRAINING:
+            self.state = State.READY
 
-def starting() -> None:
-    """Set the state of a starting node: not ready until `started`."""
-    _set(State.STARTING)
+    def stopping(self) -> None:
+        """Set the state of a node that ends: neither alive nor ready."""
+        self.state = State.STOPPING
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the instance serves, so that a restart is not needed."""
+        return self.state in {State.READY, State.DRAINING}
 
-def started() -> None:
-    """Set the state of a node whose listeners listen: ready."""
-    _set(State.READY)
+    def watch(self, failing: Callable[[], list[str]]) -> None:
+        """Register a function that returns the names of repeatedly failing tasks."""
+        self._watched.append(failing)
 
+    def forget(self, failing: Callable[[], list[str]]) -> None:
+        """Remove a function registered by `watch`."""
+        if failing in self._watched:
+            self._watched.remove(failing)
 
-def draining() -> None:
-    """Set the state of a drained node, which accepts no sessions: alive, but not ready."""
-    if _state is State.READY:
-        _set(State.DRAINING)
-
-
-def undrained() -> None:
-    """Set the state of a node that accepts sessions again after a drain: ready."""
-    if _state is State.DRAINING:
-        _set(State.READY)
-
-
-def stopping() -> None:
-    """Set the state of a node that ends: neither alive nor ready."""
-    _set(State.STOPPING)
-
-
-def is_alive() -> bool:
-    """Return whether the process serves, so that a restart is not needed."""
-    return _state in {State.READY, State.DRAINING}
-
-
-def watch(failing: Callable[[], list[str]]) -> None:
-    """Register a function that returns the names of this process's repeatedly failing tasks."""
-    _watched.append(failing)
-
-
-def forget(failing: Callable[[], list[str]]) -> None:
-    """Remove a function registered by `watch`."""
-    if failing in _watched:
-        _watched.remove(failing)
-
-
-def failing() -> list[str]:
-    """Return the names of this process's tasks that fail repeatedly."""
-    return [name for one in _watched for name in one()]
+    def failing(self) -> list[str]:
+        """Return the names of the instance's tasks that fail repeatedly."""
+        return [name for one in self._watched for name in one()]

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -50,8 +51,8 @@ ROOMS_SHARE = 20  # counting all rooms may take 1/ROOMS_SHARE of the time
 Section = dict[str, Any]
 
 
-class _Rooms:
-    """Cache of the fullest rooms, renewed as often as its cost allows."""
+class RoomsCache:
+    """Cache of the fullest rooms, renewed as often as its cost allows. An instance has one."""
 
     def __init__(self) -> None:
         self._section: Section = {}
@@ -73,9 +74,6 @@ class _Rooms:
         return self._section
 
 
-_rooms = _Rooms()
-
-
 def fullest_rooms(limit: int) -> tuple[FullestRooms, int]:
     """Return the fullest rooms except the dashboard's, and the number of sessions in that one.
 
@@ -87,8 +85,10 @@ def fullest_rooms(limit: int) -> tuple[FullestRooms, int]:
     return FullestRooms(fullest.count - bool(watching), fullest.is_estimate, rows), watching
 
 
-def of_registry() -> Section:
+def of_registry(cache: RoomsCache) -> Section:
     """Return the part from the registry: sessions, nodes, rooms and processes.
+
+    `cache`: the instance's.
 
     Raises `Unavailable`.
     """
@@ -104,7 +104,7 @@ def of_registry() -> Section:
                 for n in nodes[:NODES_SHOWN]
             ],
         },
-        "rooms": _rooms.get(),
+        "rooms": cache.get(),
         **of_processes(),
     }  # fmt: skip
 
@@ -233,9 +233,12 @@ def assemble(*parts: Callable[[], Section]) -> Section:
     return result
 
 
-def take() -> Section:
-    """Return the whole snapshot, in any process. Never raises for an unavailable service."""
-    return assemble(of_registry, of_database)
+def take(cache: RoomsCache) -> Section:
+    """Return the whole snapshot, in any process. Never raises for an unavailable service.
+
+    `cache`: the instance's.
+    """
+    return assemble(partial(of_registry, cache), of_database)
 
 
 def mark() -> str:

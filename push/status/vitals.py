@@ -17,8 +17,9 @@ from push.metrics import database_pool
 from push.metrics import definitions as metrics
 from push.models import Canary, Duty
 from push.registry.select import get_registry
-from push.status import health, readiness
+from push.status import readiness
 from push.status.bounded_query import BoundedQuery
+from push.status.health import Health, State
 
 DEAF_AFTER = 3  # canary intervals
 COUNTED_MAX = 10_000  # pending rows that are counted, in some milliseconds; more are estimated
@@ -64,46 +65,68 @@ def pending() -> int:
     return count
 
 
-def report() -> tuple[bool, dict[str, Any]]:
-    """Return whether this process is ready, and the results of all checks, for `/readyz`.
+class Vitals:
+    """Checks of what an instance needs; concurrent probes share the queries.
 
-    The checks do what a login and a push need, within `bounded_query.PATIENCE`. Deaf workers and an
-    unavailable broker do not make a process unready: nodes send overdue messages, only later.
+    `health`: the instance's.
     """
-    checks: dict[str, Any] = {"process": health.current().value}
-    is_ready = health.current() is health.State.READY
-    for query in (_query_database, _query_layer, _query_broker):
-        query.begin()
-    try:
-        checks |= _query_database()
-    except DatabaseError as error:
-        checks["database"], is_ready = service_faults.of_database(error), False
-    except TimeoutError:
-        checks["database"], is_ready = "does not answer", False
-    try:
-        checks["layer"] = _query_layer()
-    except TimeoutError:
-        checks["layer"] = "does not answer"
-    is_ready = is_ready and checks["layer"] == "ok"
-    checks |= _slower_parts()
-    fine = {"ok", "in this process"}
-    is_fine = is_ready and all(value in fine for value in checks.values())
-    status = "ok" if is_fine else "degraded" if is_ready else "unavailable"
-    return is_ready, {"status": status, "checks": checks}
 
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self.query_database = BoundedQuery(_database_checks)
+        self.query_layer = BoundedQuery(_layer_check)
+        self.query_broker = BoundedQuery(readiness.try_broker)
+        self.query_gauges = BoundedQuery(_read_gauges)
 
-def _slower_parts() -> dict[str, str]:
-    """Return the faults that slow this process down without making it unready."""
-    faults = {}
-    try:
-        broker = _query_broker()
-    except TimeoutError:
-        broker = "does not answer"
-    if broker != "ok":
-        faults["broker"] = broker
-    if failing := health.failing():
-        faults["tasks"] = f"failing: {', '.join(failing)}"
-    return faults
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the instance is ready, and the results of all checks, for `/readyz`.
+
+        The checks do what a login and a push need, within `bounded_query.PATIENCE`. Deaf workers
+        and an unavailable broker do not make an instance unready: nodes send overdue messages,
+        only later.
+        """
+        checks: dict[str, Any] = {"process": self._health.state.value}
+        is_ready = self._health.state is State.READY
+        for query in (self.query_database, self.query_layer, self.query_broker):
+            query.begin()
+        try:
+            checks |= self.query_database()
+        except DatabaseError as error:
+            checks["database"], is_ready = service_faults.of_database(error), False
+        except TimeoutError:
+            checks["database"], is_ready = "does not answer", False
+        try:
+            checks["layer"] = self.query_layer()
+        except TimeoutError:
+            checks["layer"] = "does not answer"
+        is_ready = is_ready and checks["layer"] == "ok"
+        checks |= self._slower_parts()
+        fine = {"ok", "in this process"}
+        is_fine = is_ready and all(value in fine for value in checks.values())
+        status = "ok" if is_fine else "degraded" if is_ready else "unavailable"
+        return is_ready, {"status": status, "checks": checks}
+
+    def _slower_parts(self) -> dict[str, str]:
+        """Return the faults that slow the instance down without making it unready."""
+        faults = {}
+        try:
+            broker = self.query_broker()
+        except TimeoutError:
+            broker = "does not answer"
+        if broker != "ok":
+            faults["broker"] = broker
+        if failing := self._health.failing():
+            faults["tasks"] = f"failing: {', '.join(failing)}"
+        return faults
+
+    def refresh_metrics(self) -> None:
+        """Update the gauges of the whole installation. Never raises."""
+        try:
+            self.query_gauges()
+            metrics.DATABASE_UP.set(1)
+        except (DatabaseError, TimeoutError):
+            metrics.DATABASE_UP.set(0)
+        database_pool.note()
 
 
 def _database_checks() -> dict[str, str]:
@@ -128,21 +151,6 @@ def _layer_check() -> str:
     return "ok"
 
 
-_query_database = BoundedQuery(_database_checks)
-_query_layer = BoundedQuery(_layer_check)
-_query_broker = BoundedQuery(readiness.try_broker)
-
-
-def refresh_metrics() -> None:
-    """Update the gauges of the whole installation. Never raises."""
-    try:
-        _refresh()
-        metrics.DATABASE_UP.set(1)
-    except (DatabaseError, TimeoutError):
-        metrics.DATABASE_UP.set(0)
-    database_pool.note()
-
-
 def _read_gauges() -> None:
     limit = DEAF_AFTER * conf.CANARY_INTERVAL
     for partition, seconds in Canary.objects.silence(limit).items():
@@ -161,6 +169,3 @@ def _read_gauges() -> None:
         for name, count in settled.items():
             kind, _, reason = name.partition(":")
             metrics.BALANCE.labels(kind, reason).set(count)
-
-
-_refresh = BoundedQuery(_read_gauges)

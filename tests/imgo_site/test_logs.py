@@ -14,7 +14,6 @@ from django.test import Client
 from imgo_site import logs
 from imgo_site.middleware import RequestMiddleware, _hide_secrets
 from push.api import v1
-from push.status import health
 
 pytestmark = pytest.mark.services
 
@@ -47,12 +46,6 @@ def access_log():
     logger.setLevel(logging.INFO)
     yield
     logger.setLevel(before)
-
-
-@pytest.fixture(autouse=True)
-def _serving():
-    """Whatever a node of another test has left behind."""
-    health.started()
 
 
 # Request ids

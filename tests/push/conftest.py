@@ -7,16 +7,34 @@ from typing import Any
 import pytest
 from channels.layers import get_channel_layer
 
+from imgo_site.asgi import application
 from imgo_site.conf import conf
 from push.accept.accept import Push, accept_push
 from push.fanout import drain
 from push.node.hub import Hub
-from push.node.node import Node, get_node, stop_node
+from push.node.node import Node
+from push.node.node_instance import NodeInstance
 from push.registry.base import Registry
 from push.registry.memory_registry import MemoryRegistry
 from push.registry.redis_registry import RedisRegistry
 
 Message = dict[str, Any]
+
+
+async def get_node() -> Node:
+    """The node of the site's ASGI application."""
+    return await application.instance.node()
+
+
+async def stop_node() -> None:
+    await application.instance.stop()
+
+
+@pytest.fixture(autouse=True)
+def _new_instance() -> Iterator[None]:
+    """A node that was stopped is no matter of the next test."""
+    yield
+    application.instance = NodeInstance()
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +90,8 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
             registry: Registry = MemoryRegistry()
         else:
             registry = RedisRegistry(settings.REDIS_URL)
-        for module in ("node.node", "fanout", "api.v1", "api.legacy", "api.goim"):
+        monkeypatch.setattr("push.node.node.open_registry", lambda: registry)
+        for module in ("fanout", "api.v1", "api.legacy", "api.goim"):
             monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
     return set_mode
@@ -93,7 +112,7 @@ def _stops_at_once(imgo) -> None:
 
 @pytest.fixture
 async def node(mode, transactional_db, _stops_at_once) -> AsyncIterator[Node]:
-    """This process's node."""
+    """The node of the site."""
     found = await get_node()
     yield found
     await stop_node()
@@ -103,7 +122,7 @@ async def node(mode, transactional_db, _stops_at_once) -> AsyncIterator[Node]:
 async def production_node(
     mode_of, transactional_db, monkeypatch, _stops_at_once
 ) -> AsyncIterator[Node]:
-    """This process's node, which listens to Redis, and connects again without a pause."""
+    """The node of the site, which listens to Redis, and connects again without a pause."""
     monkeypatch.setattr("push.bus.redis_listener.RETRY_INTERVAL", 0.01)
     mode_of("production")
     yield await get_node()

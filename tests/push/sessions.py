@@ -8,7 +8,7 @@ from typing import Any
 from accounts.identity import Identity
 from push.node.node import Node
 from push.registry.base import Entry
-from push.session.session import Kind, Outgoing, Session
+from push.session.session import Kind, Outgoing, Session, Written
 from push.wire import Frame, decode_binary
 
 MAX_BODY = 10**6  # bytes
@@ -58,6 +58,7 @@ class KeptKeeper:
         self.acknowledged = acknowledged
         self.late: list[int] = []
         self.unacknowledged_max = 10
+        self.written = Written()
 
     def delivered(self, message_id: int, session: Session) -> None:
         if not session.acks:

@@ -23,7 +23,7 @@ def test_caller_is_shown_by_the_name_of_its_api_key(caller):
     number = accept_push(Push(b"1", keys=("u1",)), caller)
     shown = f"shop ({caller})"
     assert f"by {shown} " in " ".join(explain.of_message("u1", number))
-    assert shown in json.dumps(snapshot.take(), default=str)
+    assert shown in json.dumps(snapshot.take(snapshot.RoomsCache()), default=str)
 
 
 def test_callers_without_an_api_key_are_shown_as_recorded(caller):

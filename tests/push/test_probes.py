@@ -3,7 +3,8 @@
 import pytest
 from django.test import AsyncClient, Client
 
-from push.status import health
+from imgo_site.process_parts import process
+from push.status.instance import Instance
 
 HOSTS = ["10.1.2.3:8000", "localhost", "[::1]", "imgo-0.imgo.svc"]
 
@@ -50,6 +51,7 @@ async def test_probes_answer_on_a_node_by_any_host(redis_client):
 @pytest.mark.django_db(transaction=True)
 def test_drained_process_lives_and_is_not_ready(client: Client, redis_client, settings):
     settings.ALLOWED_HOSTS = ["testserver"]
+    health = process.get(Instance).health
     health.draining()
     answer = client.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "draining"})
@@ -65,10 +67,7 @@ def test_readiness_names_tasks_that_go_on_failing(client: Client, redis_client, 
     def failing() -> list[str]:
         return ["acknowledger"]
 
-    health.watch(failing)
-    try:
-        found = client.get("/readyz").json()
-    finally:
-        health.forget(failing)
+    process.get(Instance).health.watch(failing)
+    found = client.get("/readyz").json()
     assert found["status"] == "degraded"
     assert found["checks"]["tasks"] == "failing: acknowledger"

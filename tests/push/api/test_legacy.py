@@ -10,11 +10,13 @@ from rest_framework.test import APIClient
 from accounts.login_throttle import Guard
 from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
+from imgo_site.process_parts import process
 from offline.models import RECEIVED, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import push_to_key
 from push.bus.groups import partition_of
+from push.status.instance import Instance
 from tests import in_thread
 
 OK, INTERNAL, PARAMETER, TOKEN, NO_SERVER = 1, 65535, 65534, 65533, 1001
@@ -452,12 +454,9 @@ def test_a_wrong_token(subscriber, changes):
 
 
 @pytest.fixture
-def attempts(monkeypatch) -> Guard:
-    """The limiter, which has counted nothing yet."""
-    found = Guard()
-    for module in ("push.api.legacy", "push.connect.handshake"):
-        monkeypatch.setattr(f"{module}.guard", found)
-    return found
+def attempts() -> Guard:
+    """The limiter of the instance, which has counted nothing yet."""
+    return process.get(Instance).guard
 
 
 def test_guessing_by_msg_get_is_slowed_down(subscriber, attempts, imgo):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +14,22 @@ from push.bus.layers import (
     LAYER_ERRORS,
     InProcessChannelLayer,
     PubSubChannelLayer,
+    forget_watcher,
     groups_add,
     groups_discard,
     groups_send,
-    on_reconnect,
+    leave,
     reconnect,
+    watch_gaps,
 )
 from tests import eventually, in_thread
 from tests.services import Redis, redis_programs, start_first
+
+
+def watcher_of(log: list[str]) -> Any:
+    return SimpleNamespace(
+        layer_lost=lambda: log.append("lost"), layer_regained=lambda: log.append("regained")
+    )
 
 
 async def test_a_burst_above_the_stock_capacity_arrives():
@@ -63,7 +72,7 @@ class Reader:
     def __init__(self, layer: PubSubChannelLayer) -> None:
         self.log: list[Any] = []
         self._layer = layer
-        layer.on_reconnect(lambda: self.log.append("lost"), lambda: self.log.append("regained"))
+        layer.watch_gaps(watcher_of(self.log))
 
     async def join(self, *groups: str) -> None:
         self.channel = await self._layer.new_channel()
@@ -242,7 +251,9 @@ async def test_a_layer_that_can_do_less_does_the_same_one_by_one():
     await groups_discard(layer, ["a"], channel)
     await groups_send(layer, [("a", {"n": 1}), ("b", {"n": 2})])
     assert (await layer.receive(channel))["n"] == 2
-    on_reconnect(layer, pytest.fail, pytest.fail)
+    watcher = SimpleNamespace(layer_lost=pytest.fail, layer_regained=pytest.fail)
+    watch_gaps(layer, watcher)
+    forget_watcher(layer, watcher)
     await reconnect(layer)
 
 
@@ -250,7 +261,7 @@ async def test_a_layer_that_can_do_less_does_the_same_one_by_one():
 async def test_a_gap_in_two_redis_servers_ends_when_both_are_back(settings):
     layer = PubSubChannelLayer(hosts=[settings.REDIS_URL, settings.REDIS_URL], prefix="two")
     log: list[str] = []
-    layer.on_reconnect(lambda: log.append("lost"), lambda: log.append("regained"))
+    layer.watch_gaps(watcher_of(log))
     first, second = layer._get_layer()._shards
     first.listener.lost()
     second.listener.lost()
@@ -258,3 +269,23 @@ async def test_a_gap_in_two_redis_servers_ends_when_both_are_back(settings):
     assert log == ["lost", "lost"]
     second.listener.regained()
     assert log == ["lost", "lost", "regained"]
+
+
+@pytest.mark.parametrize("kind", ["in_process", "redis"])
+async def test_layer_serves_one_reader_after_another_of_its_loop_left(settings, redis_client, kind):
+    layer: Any = InProcessChannelLayer()
+    if kind == "redis":
+        layer = PubSubChannelLayer(hosts=[settings.REDIS_URL], prefix="test-leave")
+    before = len(redis_client.client_list())
+    first, second = await layer.new_channel(), await layer.new_channel()
+    await groups_add(layer, ["both", "one"], first)
+    await groups_add(layer, ["both", "two"], second)
+    await leave(layer, ["both", "one"], first)
+    await layer.group_send("both", {"type": "x"})
+    assert await asyncio.wait_for(layer.receive(second), 10) == {"type": "x"}
+    own = layer if kind == "in_process" else layer._get_layer()
+    assert first not in own.channels
+    assert all(first not in members for members in own.groups.values())
+    await leave(layer, ["both", "two"], second)
+    assert (own.groups, dict(own.channels)) == ({}, {})
+    await eventually(lambda: len(redis_client.client_list()) == before)

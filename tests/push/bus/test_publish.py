@@ -3,11 +3,9 @@
 import asyncio
 import threading
 
-import pytest
-
-from push.bus import publish as module
+from imgo_site.process_parts import process
 from push.bus.envelope import close_envelope
-from push.bus.publish import publish, use_loop
+from push.bus.publish import leave_loop, publish, use_loop
 from tests import in_thread
 
 
@@ -53,37 +51,27 @@ async def test_a_process_without_a_node_has_one_loop_of_its_own(listen):
     assert len(publishing_threads()) == 1
 
 
-@pytest.fixture
-def own_loop(monkeypatch):
-    """As in a process that has published nothing yet."""
-    before = set(threading.enumerate())
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_own_loop", None)
-        yield
-        use_loop(None)
-        for thread in set(threading.enumerate()) - before:
-            if thread.name == "imgo-publish":
-                module._own_loop.call_soon_threadsafe(module._own_loop.stop)
-                thread.join(10)
-                module._own_loop.close()
-
-
-async def test_a_process_publishes_on_its_nodes_loop_while_there_is_one(listen, own_loop):
+async def test_a_process_publishes_on_its_nodes_loop_while_there_is_one(listen):
     heard = await listen("test.group")
-    before = publishing_threads()
-    use_loop(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    use_loop(loop)
+    use_loop(loop)  # of another node
     await in_thread(publish, orders(7))
-    assert [message["code"] for message in await heard()] == [7]
-    assert publishing_threads() == before
-    use_loop(None)
+    leave_loop(loop)
     await in_thread(publish, orders(8))
-    assert [message["code"] for message in await heard()] == [8]
-    assert len(publishing_threads()) == len(before) + 1
+    assert [message["code"] for message in await heard()] == [7, 8]
+    assert publishing_threads() == []
+    leave_loop(loop)
+    await in_thread(publish, orders(9))
+    assert [message["code"] for message in await heard()] == [9]
+    assert len(publishing_threads()) == 1
 
 
-def test_a_node_that_is_gone_takes_no_publisher_along(own_loop):
+def test_a_node_that_is_gone_takes_no_publisher_along():
     gone = asyncio.new_event_loop()
     gone.close()
     use_loop(gone)
     publish(orders(1))
     assert publishing_threads()
+    process.close()
+    assert publishing_threads() == []

@@ -18,20 +18,18 @@ from django.db import OperationalError
 from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
-from accounts.login_throttle import guard
 from accounts.models import Token
 from imgo_site.asgi import application
 from imgo_site.errors import BadRequest
 from offline.models import Pending
 from push.accept.accept import Push, accept_push
-from push.node.node import get_node, stop_node
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.session.session import Kind
 from push.session.socket_link import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
-from tests.push.conftest import push_now
+from tests.push.conftest import get_node, push_now, stop_node
 from tests.push.sessions import read
 
 PATIENCE = 10  # seconds until an answer that has not come is a failure
@@ -290,7 +288,7 @@ async def test_a_session_behind_a_proxy_has_its_clients_address(
     connect, imgo, proxies, address, monkeypatch
 ):
     failed: list[str] = []
-    monkeypatch.setattr(guard, "failed", failed.append)
+    monkeypatch.setattr(application.instance.guard, "failed", failed.append)
     imgo(TRUSTED_PROXIES=proxies)
     # A header may come in several parts.
     parts = (b"127.0.0.1, 203.0.113.9", b"10.0.0.8")
@@ -429,7 +427,7 @@ async def test_without_the_registry_the_first_client_may_come_back(
     transactional_db, make_client, name, closed_port, monkeypatch
 ):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    monkeypatch.setattr("push.node.node.get_registry", lambda: registry)
+    monkeypatch.setattr("push.node.node.open_registry", lambda: registry)
     client = make_client(name)
     await client.connect()
     try:

@@ -22,6 +22,7 @@ from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group
 from push.connect.handshake import AuthRequest, Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
+from push.node.node_instance import NodeInstance
 from push.node.recovery import recover
 from push.session.session import Kind, Link, Session
 from push.wire import CloseCode, Frame, Op
@@ -632,5 +633,5 @@ async def test_a_client_that_goes_during_its_opening_leaves_nothing(node, imgo):
 
 async def test_a_node_that_cannot_start_refuses(database_down, mode):
     with pytest.raises(Refusal) as found:
-        await ready_node()
+        await ready_node(NodeInstance())
     assert found.value.code == CloseCode.UNAVAILABLE

@@ -73,11 +73,6 @@ def browser(superuser) -> Client:
     return browser_of(superuser)
 
 
-@pytest.fixture(autouse=True)
-def _no_kept_rooms(monkeypatch):
-    monkeypatch.setattr(snapshot, "_rooms", snapshot._Rooms())
-
-
 @pytest.fixture
 def populate(settings, redis_client):
     """Writes a node with sessions into the registry: `populate({"u1": ["r1"]})`."""

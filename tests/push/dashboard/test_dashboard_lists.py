@@ -13,7 +13,6 @@ from push.accept.accept import Push, accept_push
 from push.registry.base import Entry, NodeEntry
 from push.registry.memory_registry import MemoryRegistry
 from push.registry.redis_registry import RedisRegistry
-from push.status import snapshot
 
 NODES = [NodeEntry(f"n{number}", f"node-{number}", number, 1_700_000_000.0) for number in (1, 2)]
 
@@ -23,11 +22,6 @@ def browser(db) -> Client:
     client = Client()
     client.force_login(User.objects.create_user("root", is_staff=True, is_superuser=True))
     return client
-
-
-@pytest.fixture(autouse=True)
-def _no_kept_rooms(monkeypatch):
-    monkeypatch.setattr(snapshot, "_rooms", snapshot._Rooms())
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from django.db import models
 from django.test import Client
 
 from accounts.models import SCOPES, ApiKey, Token, digest
+from imgo_site.process_parts import process
 from offline.models import Message
 from push.demo_page import demo
 from push.metrics import definitions as metrics
-from push.status import health
+from push.status.health import Health
+from push.status.instance import Instance
 from push.wire import CloseCode
 
 pytestmark = pytest.mark.django_db
@@ -336,22 +338,16 @@ def test_the_wrong_method(on, client):
 # Health
 
 
-@pytest.fixture
-def state():
-    yield
-    health.started()
-
-
 @pytest.mark.parametrize(
     ("change", "status", "text"),
     [
-        (health.started, 200, "ok"),
-        (health.starting, 503, "starting"),
-        (health.stopping, 503, "stopping"),
+        (Health.started, 200, "ok"),
+        (Health.starting, 503, "starting"),
+        (Health.stopping, 503, "stopping"),
     ],
 )
-def test_health_says_whether_to_send_clients_here(client, state, change, status, text):
-    change()
+def test_health_says_whether_to_send_clients_here(client, change, status, text):
+    change(process.get(Instance).health)
     answer = client.get("/healthz")
     assert (answer.status_code, answer.json()) == (status, {"status": text})
 

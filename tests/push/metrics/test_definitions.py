@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from imgo_site.process_parts import process
 from push.bus.layers import InProcessChannelLayer
 from push.metrics import definitions as metrics
 from push.metrics import exposition
 from push.node.coalescer import write_to_all
 from push.node.hub import Hub
-from push.session import session_metrics
-from push.session.session import Kind, Outgoing, deliveries, frames_written
+from push.session.session import Kind, Outgoing
+from push.session.session_metrics import SessionFigures
 from push.status import metrics_page
 from push.wire import CloseCode
 from tests import eventually
-from tests.push.sessions import make_session, message
+from tests.push.sessions import KeptKeeper, make_session, message
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 SUFFIXES = ("_bucket", "_sum", "_count")
@@ -113,11 +114,10 @@ def test_the_alerts_name_only_what_there_is():
 
 
 @pytest.fixture
-async def hub(monkeypatch):
+async def hub():
     found = Hub(InProcessChannelLayer(), "n1")
     await found.start()
-    monkeypatch.setattr(session_metrics.node, "hub", None)
-    session_metrics.node.begin(found)
+    process.get(SessionFigures).begin(found)
     yield found
     await found.stop()
 
@@ -156,73 +156,86 @@ async def test_a_session_that_ends_is_counted_once_with_its_reason(hub, code, re
     assert line_of(name) - before == 1
 
 
-def grown(before: list[int]) -> dict[str, int]:
-    growth = [now - then for now, then in zip(frames_written, before, strict=True)]
-    return {"tcp": sum(growth[0::3]), "websocket": sum(growth[1::3]) + sum(growth[2::3])}
+class Counted:
+    """Sessions of one node, and the frames that they were written, by transport."""
+
+    def __init__(self) -> None:
+        self.keeper = KeptKeeper([])
+
+    def held(self, name: str, kind: Kind = Kind.TCP):
+        return make_session(name, kind=kind, keeper=self.keeper)
+
+    def quick(self, name: str, kind: Kind, *, acks: bool = False):
+        """A session whose socket takes everything."""
+        session = make_session(name, kind=kind, acks=acks, keeper=self.keeper)
+        session.send = len
+        return session
+
+    def write(self, sessions, one: Outgoing) -> None:
+        write_to_all(sessions, one, self.keeper.written)
+
+    @property
+    def frames(self) -> dict[str, int]:
+        found = self.keeper.written.frames
+        return {"tcp": sum(found[0::3]), "websocket": sum(found[1::3]) + sum(found[2::3])}
 
 
-def quick(name: str, kind: Kind, *, acks: bool = False):
-    """A session whose socket takes everything."""
-    session = make_session(name, kind=kind, acks=acks)
-    session.send = len
-    return session
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_frames_are_counted_by_transport(again):
+@pytest.mark.parametrize("times", [1, 2])
+def test_frames_are_counted_by_transport(counted, times):
     sessions = [
-        quick("a", Kind.TCP),
-        quick("b", Kind.TCP, acks=True),
-        quick("c", Kind.TEXT),
-        quick("d", Kind.TEXT),
-        quick("e", Kind.BINARY),
-        make_session("f", kind=Kind.TEXT),  # through its link
+        counted.quick("a", Kind.TCP),
+        counted.quick("b", Kind.TCP, acks=True),
+        counted.quick("c", Kind.TEXT),
+        counted.quick("d", Kind.TEXT),
+        counted.quick("e", Kind.BINARY),
+        counted.held("f", Kind.TEXT),  # through its link
     ]
     one = message(1, "")
-    if again:
-        write_to_all(sessions, one)  # everything is encoded already
-    before = list(frames_written)
-    write_to_all(sessions, one)
-    assert grown(before) == {"tcp": 2, "websocket": 4}
+    for _ in range(times):  # the second time, everything is encoded already
+        counted.write(sessions, one)
+    assert counted.frames == {"tcp": 2 * times, "websocket": 4 * times}
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("count", [1, 2, 100])
-def test_frames_to_sessions_of_one_kind_are_counted(kind, count):
-    before = list(frames_written)
-    write_to_all([quick(str(n), kind) for n in range(count)], message(1, ""))
-    assert sum(grown(before).values()) == count
-    assert grown(before)[kind.transport] == count
+def test_frames_to_sessions_of_one_kind_are_counted(counted, kind, count):
+    counted.write([counted.quick(str(n), kind) for n in range(count)], message(1, ""))
+    assert sum(counted.frames.values()) == count
+    assert counted.frames[kind.transport] == count
 
 
-def test_a_frame_that_is_held_back_counts_when_it_is_written():
-    held = make_session("a")
+def test_a_frame_that_is_held_back_counts_when_it_is_written(counted):
+    held = counted.held("a")
     held.hold(10**6)
-    before = list(frames_written)
-    write_to_all([held, quick("b", Kind.TCP)], message(1, ""))
-    assert grown(before)["tcp"] == 1
+    counted.write([held, counted.quick("b", Kind.TCP)], message(1, ""))
+    assert counted.frames["tcp"] == 1
     held.release()
-    assert grown(before)["tcp"] == 2
+    assert counted.frames["tcp"] == 2
 
 
-async def test_a_delivery_counts_once_for_each_session(hub):
+async def test_a_delivery_counts_once_for_each_session(hub, counted):
+    counted.keeper.written = hub.written
     for name in ("a", "b", "c"):
-        await hub.add(quick(name, Kind.TCP), ["r.1"])
-    before = deliveries[0]
+        await hub.add(counted.quick(name, Kind.TCP), ["r.1"])
     hub.deliver("r.1", Outgoing(0, 5, b"{}", True))  # a picture for the dashboards
     hub.deliver("r.1", Outgoing(1, 5, b"1", True, at=1000.0))
     hub.deliver("r.1", Outgoing(2, 5, b"2", True, at=1000.0))
-    await eventually(lambda: deliveries[0] - before == 6)
-    back = make_session("d")
+    await eventually(lambda: hub.written.deliveries == 6)
+    back = counted.held("d")
     back.hold(10**6)
     back.replay(message(3))
     back.replay(message(3))
-    assert deliveries[0] - before == 7
+    assert hub.written.deliveries == 7
 
 
-async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, monkeypatch):
+async def test_the_time_to_the_last_write_is_noted_for_each_message(hub, counted, monkeypatch):
     monkeypatch.setattr("push.node.coalescer.time.time", lambda: 1000.0)
-    await hub.add(quick("a", Kind.TCP), [])
+    await hub.add(counted.quick("a", Kind.TCP), [])
     count, total = (f"imgo_delivery_latency_seconds_{what}" for what in ("count", "sum"))
     before = line_of(count), line_of(total)
     times = (999.5, 1001.0, 0.0)  # half a second; a clock that differs; of no interest

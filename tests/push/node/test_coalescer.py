@@ -8,7 +8,7 @@ from push.bus.layers import InProcessChannelLayer
 from push.node import coalescer as module
 from push.node.coalescer import Coalescer, write_spread, write_to_all
 from push.node.hub import Hub
-from push.session.session import Kind, Session
+from push.session.session import Kind, Session, Written
 from tests import eventually
 from tests.push.sessions import frames, make_session, message
 
@@ -184,7 +184,7 @@ def test_the_short_way_gives_the_bytes_to_the_socket():
     encoder = make_session("s0")
     session, sock, rest = with_socket("s1", 10**6, got)
     one = message(7)
-    write_to_all([encoder, session], one)
+    write_to_all([encoder, session], one, Written())
     assert sock.got == encoder.link.written[0]
     assert (rest, got, session.link.written) == ([], [(7, "u1")], [])
 
@@ -193,7 +193,7 @@ def test_who_acknowledges_itself_is_not_acknowledged_for():
     got: list = []
     encoder = make_session("s0", acks=True)
     session, sock, _ = with_socket("s1", 10**6, got, acks=True)
-    write_to_all([encoder, session], message(7))
+    write_to_all([encoder, session], message(7), Written())
     assert (sock.got, got) == (encoder.link.written[0], [])
 
 
@@ -203,7 +203,7 @@ def test_what_the_socket_does_not_take_is_the_links(room, acks):
     got: list = []
     encoder = make_session("s0", acks=acks)
     session, sock, rest = with_socket("s1", room, got, acks=acks)
-    write_to_all([encoder, session], message(7))
+    write_to_all([encoder, session], message(7), Written())
     data = encoder.link.written[0]
     assert sock.got == data[:room]
     assert rest == [(data[room:], 7)]
@@ -215,7 +215,7 @@ def test_the_long_way_and_the_short_way_write_the_same():
         got: list = []
         plain = [make_session(f"s{n}", kind=kind) for n in range(2)]
         session, sock, _ = with_socket("s9", 10**6, got, kind=kind)
-        write_to_all([*plain, session], message(7))
+        write_to_all([*plain, session], message(7), Written())
         assert {plain[0].link.written[0], plain[1].link.written[0], sock.got} == {sock.got}
 
 
@@ -258,7 +258,7 @@ async def test_a_message_is_spread_over_the_seconds_it_may_take():
     for session in sessions:
         session.link.write = lambda *_: times.append(loop.time())
     begin = loop.time()
-    await write_spread(sessions, message(1), 0.5)
+    await write_spread(sessions, message(1), 0.5, Written())
     assert 0.5 <= loop.time() - begin < 5
     assert len(times) == 50
     # A machine that is busy writes later, and never earlier: not more than one step ahead.
@@ -272,9 +272,9 @@ async def test_a_spread_message_leaves_out_who_has_gone_and_who_does_not_take_it
         for name, accepts in [("a", None), ("b", [1000]), ("c", None)]
     )
     gone.is_closed = True
-    await write_spread([gone, choosy, there], message(1, op=1001), 0.01)
+    await write_spread([gone, choosy, there], message(1, op=1001), 0.01, Written())
     assert [writes(session) for session in (gone, choosy, there)] == [0, 0, 1]
 
 
 async def test_spreading_to_nobody_is_over_at_once():
-    await asyncio.wait_for(write_spread([], message(1), 60.0), 5)
+    await asyncio.wait_for(write_spread([], message(1), 60.0, Written()), 5)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imgo_site.asgi import application
 from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
 from push.accept.accept import Push, accept_push
@@ -12,12 +13,12 @@ from push.bus.groups import room_group
 from push.models import Node as NodeRow
 from push.node import node as module
 from push.node.hub import Hub
-from push.node.node import get_node, is_running, stop_node
+from push.node.node_instance import NodeInstance
 from push.operations import drain_node, undrain_node
-from push.status import health
+from push.status.health import State
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
-from tests.push.conftest import push_now
+from tests.push.conftest import get_node, push_now, stop_node
 from tests.push.sessions import admit, closed, ids
 
 
@@ -85,7 +86,7 @@ async def test_at_the_cap_the_oldest_can_be_replaced(node, imgo):
 
 
 def test_ids_of_sessions_are_their_own(transactional_db, mode):
-    nodes = [module.Node() for _ in range(3)]
+    nodes = [module.Node(NodeInstance(), module.own_name()) for _ in range(3)]
     found = [node.new_session_id() for node in nodes for _ in range(50)]
     assert len(set(found)) == 150
 
@@ -158,13 +159,13 @@ async def test_drained_node_takes_sessions_again_when_that_is_undone(node, caplo
         await admit(node)
     await node.rounds.report()
     assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [True]
-    assert (health.current(), health.is_alive()) == (health.State.DRAINING, True)
+    assert (node.health.state, node.health.is_alive) == (State.DRAINING, True)
     await confirmed(node, undrain_node)
     await eventually(lambda: not node.is_draining)
     await admit(node)
     await node.rounds.report()
     assert [one.is_draining for one in await in_thread(node.registry.nodes)] == [False]
-    assert health.current() is health.State.READY
+    assert node.health.state is State.READY
     lines = [line for line in caplog.messages if line.startswith(f"node {node.name}")]
     assert lines[0].endswith("an operator started a drain, closing 1 sessions")
     assert "is drained, after" in lines[1]
@@ -185,7 +186,7 @@ async def test_stop_of_a_node_cannot_be_undone(node):
     await stop_node()
     await node.undrain()
     assert node.is_draining
-    assert health.current() is health.State.STOPPING
+    assert node.health.state is State.STOPPING
 
 
 @pytest.mark.parametrize("at", ["registry.add", "registry.join"])
@@ -222,13 +223,13 @@ async def test_session_that_goes_during_renewal_stays_gone(node, monkeypatch):
 
 
 async def test_all_who_ask_get_the_one_node(transactional_db, mode):
-    assert not is_running()
+    assert not application.instance.is_running
     nodes = await asyncio.gather(*(get_node() for _ in range(5)))
     assert len(set(nodes)) == 1
-    assert is_running()
+    assert application.instance.is_running
     assert await in_thread(NodeRow.objects.count) == 1
     await stop_node()
-    assert not is_running()
+    assert not application.instance.is_running
     await stop_node()
 
 
@@ -245,10 +246,10 @@ async def test_who_gives_up_waiting_does_not_stop_the_start(transactional_db, mo
 async def test_a_start_that_failed_is_tried_again(database_down, mode):
     with pytest.raises(Exception, match="connection"):
         await get_node()
-    assert not is_running()
+    assert not application.instance.is_running
     await in_thread(database_down)
     await get_node()
-    assert is_running()
+    assert application.instance.is_running
     await stop_node()
 
 
@@ -283,7 +284,7 @@ async def test_a_start_that_failed_half_way_leaves_no_node_behind(
     monkeypatch.setattr(Hub, "start", fail)
     with pytest.raises(OSError, match="no layer"):
         await get_node()
-    assert await in_thread(module.get_registry().nodes) == []
+    assert await in_thread(module.open_registry().nodes) == []
 
 
 async def test_a_stopping_node_writes_what_was_acknowledged(transactional_db, mode):

@@ -43,9 +43,9 @@ def announcer(monkeypatch) -> Announcer:
     return made
 
 
-def eventually_listed(registry: RedisRegistry) -> list[ProcessEntry]:
+def eventually_listed(registry: RedisRegistry, count: int = 1) -> list[ProcessEntry]:
     deadline = time.monotonic() + PATIENCE
-    while not (found := registry.processes()) and time.monotonic() < deadline:
+    while len(found := registry.processes()) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     return found
 
@@ -68,8 +68,8 @@ def test_process_not_renewed_leaves_the_list(registry, redis_client):
 def test_announcer_that_has_ended_is_not_in_the_list(registry, announcer):
     registry.announce_process(NODE)
     announcer.start("api")
-    eventually_listed(registry)
-    announcer.withdraw()
+    eventually_listed(registry, 2)
+    announcer.close()
     assert registry.processes() == [NODE]
 
 
@@ -77,7 +77,7 @@ def test_withdrawal_waits_for_a_renewal_under_way(registry, monkeypatch):
     monkeypatch.setattr(process_list, "WITHDRAW_TIMEOUT", PATIENCE)
     begun, withdrawn = threading.Event(), threading.Event()
 
-    def announce_slowly(process: ProcessEntry) -> None:
+    def announce_slowly(process: ProcessEntry, _: object) -> None:
         begun.set()
         withdrawn.wait(0.2)  # seconds that a withdrawal has to come too early
         registry.announce_process(process)
@@ -95,7 +95,7 @@ def test_withdrawal_waits_for_a_renewal_under_way(registry, monkeypatch):
     announcer.start("api")
     (renewing,) = (one for one in threading.enumerate() if one not in others)
     assert begun.wait(PATIENCE)
-    announcer.withdraw()
+    announcer.close()
     renewing.join(PATIENCE)
     assert withdrawn.is_set()
     assert registry.processes() == []
@@ -159,11 +159,10 @@ def test_worker_that_is_ready_announces_its_partitions(registry, announcer, sett
     assert found.partitions == tuple(range(process_list.conf.PARTITIONS))
 
 
-def test_announcer_warns_once_while_redis_is_away(
-    announcer, settings, closed_port, monkeypatch, caplog
-):
+def test_announcer_warns_once_while_redis_is_away(closed_port, monkeypatch, caplog):
     away = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
     monkeypatch.setattr(process_list, "get_registry", lambda: away)
+    announcer = Announcer()
     announcer._entry = API
     with caplog.at_level(logging.WARNING, logger="push.node.process_list"):
         announcer._renew()

@@ -243,7 +243,7 @@ async def test_while_the_database_is_away_it_waits_and_holds_back(node, table, c
     found = await missed(2)
     await table.take_away()
     recovering = asyncio.create_task(run(node, gap=1.0))
-    await eventually(lambda: "cannot be read, trying again" in caplog.text)
+    await eventually(lambda: "could not read pending messages, retrying" in caplog.text)
     await arrives(node, found[1])
     assert ids(session) == []
     await table.bring_back()
@@ -266,7 +266,7 @@ async def test_who_is_cancelled_lets_go(node, table, caplog):
     (one,) = await missed(1)
     await table.take_away()
     recovering = asyncio.create_task(run(node, gap=1.0))
-    await eventually(lambda: "cannot be read" in caplog.text)
+    await eventually(lambda: "could not read pending messages" in caplog.text)
     await arrives(node, one)
     recovering.cancel()
     await asyncio.gather(recovering, return_exceptions=True)
@@ -356,10 +356,10 @@ async def test_a_recovery_that_raises_lets_everything_go(node, monkeypatch, capl
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr("push.node.node.recover", fail)
-    node._lost()
+    node.layer_lost()
     await arrives(node, one)
     assert ids(session) == []
-    node._regained()
+    node.layer_regained()
     await eventually(lambda: ids(session) == [one])
     assert "unforeseen" in caplog.text
 

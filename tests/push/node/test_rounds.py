@@ -22,6 +22,7 @@ from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import rounds
 from push.node.cluster_jobs import ClusterJobs
+from push.status import snapshot
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
 from tests.push.sessions import admit, closed, ids, message
@@ -222,7 +223,7 @@ async def test_renewal_of_the_process_ends_before_its_round(node, monkeypatch):
     """Written after the node has left, it would bring the node's entry back."""
     begun, go_on, written = threading.Event(), threading.Event(), []
 
-    def announce_slowly(process: Any) -> None:
+    def announce_slowly(process: Any, registry: Any) -> None:
         begun.set()
         assert go_on.wait(PATIENCE)
         written.append(process)
@@ -329,8 +330,8 @@ async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
 # For all nodes
 
 
-async def test_a_node_says_how_much_it_delivered(node, monkeypatch):
-    monkeypatch.setattr("push.node.rounds.deliveries", [7])
+async def test_a_node_says_how_much_it_delivered(node):
+    node.written.deliveries = 7
     await node.rounds.report()
     assert [one.deliveries for one in node.registry.nodes()] == [7]
 
@@ -357,7 +358,8 @@ async def test_the_rounds_begin_with_the_node(
 ):
     started = []
     imgo(REVALIDATE_INTERVAL=interval)
-    for one in (rounds.Rounds(production_node), ClusterJobs(production_node.hub)):
+    jobs = ClusterJobs(production_node.hub, snapshot.RoomsCache())
+    for one in (rounds.Rounds(production_node), jobs):
         monkeypatch.setattr(one.runtime, "repeat", lambda name, *_: started.append(name))
         one.start()
     assert ("revalidate" in started) == is_done

@@ -10,7 +10,7 @@ import pytest
 
 from imgo_site.errors import TooManySessions, Unavailable
 from push.registry.base import Entry, FullestRooms, KeyMatches, NodeEntry, Registry
-from push.registry.memory_registry import MemoryRegistry
+from push.registry.memory_registry import MemoryRegistry, MemoryTables
 from push.registry.redis_registry import CLIENT_NAME, RedisRegistry
 from tests import eventually
 
@@ -245,6 +245,36 @@ async def test_a_session_that_comes_before_the_forgotten_node_is_back(registry):
     await registry.renew(2, [(entry("s1"), {"a"}), (entry("s2"), set())])
     assert [e.id for e in registry.sessions("u1")] == ["s1", "s2"]
     assert registry.rooms() == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_registries_of_two_nodes_in_one_process_are_independent(kind, make):
+    tables, nodes = MemoryTables(), [NODE, NodeEntry("n2", "two:8000", 2, 100.0)]
+    if kind == "redis":
+        first, second = [await make(node) for node in nodes]
+    else:
+        first, second = MemoryRegistry(tables), MemoryRegistry(tables)
+        await first.start(nodes[0])
+        await second.start(nodes[1])
+    here, there = entry("s1"), entry("s2", node="n2")
+    for registry, one in ((first, here), (second, there)):
+        await add(registry, one)
+        await registry.join(one, ["a"])
+    await first.report(3, {"s1": 7}, is_draining=True)
+    await second.report(5, {})
+    assert first.sessions("u1") == second.sessions("u1") == [here, there]
+    assert (first.rooms(), first.sizes(["a"], "n1"), second.sizes(["a"])) == ({"a": 2}, [1], [2])
+    assert first.waiting([here, there]) == [7, 0]
+    found = [(one.sessions, one.deliveries, one.is_draining) for one in second.nodes()]
+    assert found == [(1, 3, True), (1, 5, False)]
+    first.forget_node("n2")
+    assert second.sessions("u1") == [here]
+    await second.renew(1, [(there, {"a"})])
+    await first.stop()
+    assert [one.id for one in second.nodes()] == ["n2"]
+    assert (second.sessions("u1"), second.rooms()) == ([there], {"a": 1})
+    if kind == "redis":
+        await first.start(nodes[0])  # the fixture stops both
 
 
 async def test_forgetting_another_node_changes_nothing(registry):

@@ -6,9 +6,10 @@ import pytest
 from django.db import OperationalError, connection
 from psycopg_pool import ConnectionPool
 
+from imgo_site.process_parts import process
 from push.status import bounded_query as module
-from push.status import vitals
 from push.status.bounded_query import BoundedQuery
+from push.status.instance import Instance
 from tests import PATIENCE, wait_until
 
 
@@ -67,8 +68,8 @@ def test_a_silent_database_makes_it_unavailable_and_is_in_the_metrics(
     client, api, silent, monkeypatch
 ):
     _, _, ask = silent
-    for name in ("_query_database", "_refresh"):
-        monkeypatch.setattr(vitals, name, BoundedQuery(ask))
+    for name in ("query_database", "query_gauges"):
+        monkeypatch.setattr(process.get(Instance).vitals, name, BoundedQuery(ask))
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"]["database"] == "does not answer"

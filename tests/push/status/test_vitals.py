@@ -10,14 +10,16 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imgo_site.process_parts import process
 from offline.models import Message, Outbox, Pending
 from push.accept.accept import push_to_key
 from push.metrics import database_pool
 from push.metrics import definitions as metrics
 from push.models import Canary
 from push.registry.redis_registry import RedisRegistry
-from push.status import health, metrics_page, readiness, vitals
+from push.status import metrics_page, readiness, vitals
 from push.status.bounded_query import BoundedQuery
+from push.status.instance import Instance
 
 ALL_WELL = {"process": "ok", "database": "ok", "workers": "ok", "layer": "ok"}
 
@@ -33,14 +35,6 @@ def readyz(client):
         return answer.status_code, found["status"], found["checks"]
 
     return ask
-
-
-@pytest.fixture(autouse=True)
-def _serving():
-    """Whatever a node of another test has left behind."""
-    health.started()
-    yield
-    health.started()
 
 
 @pytest.fixture
@@ -64,7 +58,7 @@ def test_all_is_well(readyz, redis_client):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("change", "word"), [("starting", "starting"), ("stopping", "stopping")])
 def test_a_process_that_does_not_serve_is_unavailable(readyz, redis_client, change, word):
-    getattr(health, change)()
+    getattr(process.get(Instance).health, change)()
     assert readyz() == (503, "unavailable", {**ALL_WELL, "process": word})
 
 
@@ -139,10 +133,11 @@ def test_in_the_embedded_mode_there_are_no_workers_to_miss(readyz, settings, red
 
 
 def test_metrics_without_the_database_say_so(database_down):
-    vitals.refresh_metrics()
+    found = Instance().vitals
+    found.refresh_metrics()
     assert b"imgo_database_up 0.0" in metrics_page.text()
     database_down()
-    vitals.refresh_metrics()
+    found.refresh_metrics()
     assert b"imgo_database_up 1.0" in metrics_page.text()
 
 
