@@ -32,7 +32,7 @@ class _Failures:
     next: float = 0.0  # when the next attempt that cannot wait is admitted
 
 
-class Guard:
+class LoginThrottle:
     """Rate limiter for failed logins at one instance. Any thread may call its methods."""
 
     def __init__(self) -> None:

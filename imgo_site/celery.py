@@ -145,10 +145,10 @@ def refuse_pool(instance: Any = None, options: Any = None, **_: Any) -> None:
 
 
 @worker_ready.connect
-def calm_collector(sender: Any = None, **_: Any) -> None:
+def freeze_collected(sender: Any = None, **_: Any) -> None:
     """Exclude the loaded objects of a worker from garbage collection."""
     if _is_ours(sender):
-        collector.calm()
+        collector.freeze()
 
 
 @worker_ready.connect
@@ -161,7 +161,7 @@ def limit_database(sender: Any = None, **_: Any) -> None:
 
 
 @worker_ready.connect
-def keep_tasks(sender: Any = None, **_: Any) -> None:
+def silence_running_tasks_warning(sender: Any = None, **_: Any) -> None:
     """Suppress Celery's warning about running tasks after a lost connection.
 
     The tasks continue: they may run twice, and a task in a thread cannot be ended.

@@ -9,7 +9,7 @@ import gc
 THRESHOLD = 10_000  # new objects between two collections; 700 by default
 
 
-def calm() -> None:
+def freeze() -> None:
     """Exclude all present objects from later collections. Call this at the end of startup."""
     gc.collect()
     gc.freeze()

@@ -13,7 +13,7 @@ from django.db import connection
 from imgo_site.database_threads import cluster_threads
 from imgo_site.errors import Unavailable
 
-BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first exists only on Linux
+BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first exists only on Linux
 ERROR_MAX = 0.5  # seconds; a reading with a larger error replaces no recent, better one
 STALE_AFTER = 60.0  # seconds after which any new reading replaces the last one
 STATEMENTS = {
@@ -36,7 +36,7 @@ class Reading:
 
 def boot_time() -> float:
     """Return the seconds since the host was started."""
-    return time.clock_gettime(BOOT)
+    return time.clock_gettime(BOOT_CLOCK)
 
 
 def read_database_time() -> Reading:

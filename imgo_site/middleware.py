@@ -42,15 +42,15 @@ class RequestMiddleware:
         """Return the response to a request; under ASGI, a coroutine that returns it."""
         if self.is_async:
             return self._respond(request)
-        with Noted(request) as noted:
+        with RequestContext(request) as noted:
             return noted.answered(self.get_response(request))
 
     async def _respond(self, request: HttpRequest) -> HttpResponseBase:
-        with Noted(request) as noted:
+        with RequestContext(request) as noted:
             return noted.answered(await self.get_response(request))
 
 
-class Noted:
+class RequestContext:
     """Context manager for one request: sets its id, span and addresses, and logs its response."""
 
     def __init__(self, request: HttpRequest) -> None:
@@ -69,7 +69,7 @@ class Noted:
         if meta.get("HTTP_COOKIE", "").count("\\") > COOKIE_ESCAPES_MAX:
             del meta["HTTP_COOKIE"]
         # Before any other code reads the address, including the server's own access log.
-        note_addresses(self._request)
+        set_client_addresses(self._request)
         self._context.__enter__()
         self._recording = self._span.__enter__()
         return self
@@ -119,7 +119,7 @@ class Noted:
         return response
 
 
-def note_addresses(request: HttpRequest) -> None:
+def set_client_addresses(request: HttpRequest) -> None:
     """Replace the peer's address with the client's, as reported by trusted proxies.
 
     Drop headers that only a proxy may set, if the peer is no trusted proxy.

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from typing import Self
 
-WRAP = 2**32  # a row's xmin is the lower half of its transaction's id
+XID_MODULUS = 2**32  # a row's xmin is the lower half of its transaction's id
 
 
-class Everything:
+class WholeDatabase:
     """The snapshot of a database with one writer at a time, used by one process: SQLite.
 
     There the order of ids is the order of commits. A settled message whose id is lower than that of
     a message the statement read was settled before the statement.
     """
 
-    def sees(self, xmin: int) -> bool:  # noqa: ARG002
+    def includes(self, xmin: int) -> bool:  # noqa: ARG002
         """Return True: the statement saw the row."""
         return True
 
@@ -37,15 +37,15 @@ class Snapshot:
         xmin, xmax, xids = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, xids.split(",")))))
 
-    def sees(self, xmin: int) -> bool:
+    def includes(self, xmin: int) -> bool:
         """Return whether the statement saw a row that is committed now.
 
         `xmin`: the row's, the lower 32 bits of its transaction's id. The transaction must be no
         subtransaction, and its id must be within 2**31 of the snapshot's.
         """
-        xid = self.xmax - self.xmax % WRAP + xmin
-        if xid - self.xmax > WRAP // 2:
-            xid -= WRAP
-        elif self.xmax - xid > WRAP // 2:
-            xid += WRAP
+        xid = self.xmax - self.xmax % XID_MODULUS + xmin
+        if xid - self.xmax > XID_MODULUS // 2:
+            xid -= XID_MODULUS
+        elif self.xmax - xid > XID_MODULUS // 2:
+            xid += XID_MODULUS
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)

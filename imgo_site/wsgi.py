@@ -17,4 +17,4 @@ django.setup()
 application = get_wsgi_application()
 application.request_class = BodyRequest
 limit_statements()
-collector.calm()
+collector.freeze()

@@ -23,7 +23,7 @@ RETRY_INTERVAL = 1.0  # seconds between attempts while the database is unavailab
 CLAIM_WINDOW = 10.0  # seconds
 BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
 # Errors that are about one receipt: writing the same one again cannot help.
-UNFIT = (DataError, IntegrityError, ValueError, TypeError)
+PERMANENT_ERRORS = (DataError, IntegrityError, ValueError, TypeError)
 
 
 def _fetch_pending(pages: list[Page]) -> dict[Page, list[PendingMessage]]:
@@ -42,7 +42,7 @@ history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fet
 
 def _fetch_deliveries(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
     # In this order: a message that is settled in between is found by the second query.
-    pending = dict.fromkeys(replay.pending_among(pairs), Delivered(0.0, None))
+    pending = dict.fromkeys(replay.filter_pending(pairs), Delivered(0.0, None))
     return replay.find_deliveries(pairs) | pending
 
 
@@ -165,7 +165,7 @@ class Acknowledger:
         batch = [self._waiting[i] for i in range(min(FLUSH_SIZE, len(self._waiting)))]
         try:
             await session_threads.run(self._record, batch)
-        except UNFIT:
+        except PERMANENT_ERRORS:
             await self._flush_each(batch)
         else:
             self._forget(batch)
@@ -176,7 +176,7 @@ class Acknowledger:
         for row in batch:
             try:
                 await session_threads.run(self._record, [row])
-            except UNFIT:
+            except PERMANENT_ERRORS:
                 logger.exception("a receipt of message %d cannot be written, it is dropped", row[0])
                 self._on_lost("refused")
             self._forget([row])

@@ -7,7 +7,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
-from imgo_site.snapshots import Everything, Snapshot
+from imgo_site.snapshots import Snapshot, WholeDatabase
 from offline.models import ACKNOWLEDGED, RECEIVED, Event
 from offline.sql import PageKind, chunks, dialect
 from offline.values import Delivered, HistoryPage, Page, PendingMessage
@@ -46,9 +46,9 @@ def read_missed(pages: Iterable[Page], size: int, age: float) -> dict[Page, list
     return _read(list(pages), size, "long pending", conf.SWEEP_AFTER)
 
 
-def pending_among(pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
+def filter_pending(pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
     """Return those of these (message id, key) that are pending."""
-    return dialect().pending_among(list(set(pairs)))
+    return dialect().filter_pending(list(set(pairs)))
 
 
 def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
@@ -82,7 +82,7 @@ def _read(
     with connection.cursor() as cursor:
         cursor.execute(dialect().pages_query(kind, len(distinct), size, age), values)
         rows = cursor.fetchall()
-    snapshot = Snapshot.parse(rows[0][-1]) if rows and rows[0][-1] else Everything()
+    snapshot = Snapshot.parse(rows[0][-1]) if rows and rows[0][-1] else WholeDatabase()
     for place, message_id, op, body, is_json, had, had_xmin, _ in rows:
         message = PendingMessage(
             message_id, op, bytes(body), bool(is_json), had, had_xmin, snapshot

@@ -39,12 +39,12 @@ def record_ends(pairs: Iterable[tuple[int, str]], kind: str, reason: str = "") -
     )
 
 
-def crowded_keys(keys: Collection[str], limit: int) -> dict[str, int]:
+def keys_over_limit(keys: Collection[str], limit: int) -> dict[str, int]:
     """Return those of `keys` that have more than `limit` pending messages, and how many.
 
     On Postgres the count stops at ten times the limit, and one.
     """
-    return dialect().crowded_keys(list(keys), limit)
+    return dialect().keys_over_limit(list(keys), limit)
 
 
 def drop_oldest(key: str, limit: int) -> int:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from imgo_site.postgres.outcome import Trace
-from imgo_site.snapshots import Everything, Snapshot
+from imgo_site.snapshots import Snapshot, WholeDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class PendingMessage:
     is_json: bool
     had: float | None = None
     had_xmin: int | None = None
-    snapshot: Snapshot | Everything | None = field(default=None, compare=False)
+    snapshot: Snapshot | WholeDatabase | None = field(default=None, compare=False)
 
 
 Page = tuple[str, int]  # a key, and the id that its messages must be above

@@ -167,7 +167,7 @@ def trim(keys: set[str]) -> None:
     For connected keys the limit is ten times higher: during a burst, messages stay pending until
     their acknowledgements arrive.
     """
-    for key, count in settlement.crowded_keys(keys, conf.OFFLINE_MAX).items():
+    for key, count in settlement.keys_over_limit(keys, conf.OFFLINE_MAX).items():
         limit = conf.OFFLINE_MAX
         if count <= limit * ONLINE_FACTOR and _may_be_online(key):
             continue

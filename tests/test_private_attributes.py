@@ -217,7 +217,7 @@ def test_psycopg_pool_names_itself_in_its_connections():
 
 
 def test_psycopg_pool_connects_with_the_attempt_that_it_is_given():
-    class Noted(AttemptWithBackoff):
+    class RequestContext(AttemptWithBackoff):
         def update_delay(self, now: float) -> None:
             super().update_delay(now)
             self.delay = 3600.0
@@ -228,7 +228,7 @@ def test_psycopg_pool_connects_with_the_attempt_that_it_is_given():
             self, attempt: AttemptWithBackoff | None, growing: bool = False
         ) -> None:
             assert attempt is None
-            super()._add_connection(Noted(timeout=self.reconnect_timeout), growing)
+            super()._add_connection(RequestContext(timeout=self.reconnect_timeout), growing)
 
     failed = threading.Event()
     with Pool("host=127.0.0.1 port=1 connect_timeout=2", min_size=1, open=True):

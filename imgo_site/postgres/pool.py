@@ -9,7 +9,7 @@ from typing import Any
 from psycopg_pool import ConnectionPool, PoolTimeout
 from psycopg_pool.base import AttemptWithBackoff
 
-IMPATIENCE = 0.05  # seconds that others wait while one finds out
+SHORT_WAIT = 0.05  # seconds that others wait while one finds out
 RETRY_MAX = 1.0  # seconds between two attempts to connect
 
 
@@ -44,7 +44,7 @@ class Pool(ConnectionPool[Any]):
         if not self._is_failing:
             return self._get(timeout)
         if not self._finding_out.acquire(blocking=False):
-            return super().getconn(IMPATIENCE)
+            return super().getconn(SHORT_WAIT)
         try:
             return self._get(timeout)
         finally:

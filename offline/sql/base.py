@@ -84,13 +84,13 @@ class Dialect(ABC):
         """Do what `settlement.record_receipts` describes, for at least one receipt."""
 
     @abstractmethod
-    def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
+    def keys_over_limit(self, keys: list[str], limit: int) -> dict[str, int]:
         """Return those of `keys` that have more than `limit` pending messages, and how many."""
 
     # Replay
 
     @abstractmethod
-    def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
+    def filter_pending(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
         """Return those of these (message id, key) that are pending."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from offline.sql import postgres_insert, postgres_pages
 from offline.sql.base import Dialect, PageKind
 from offline.values import DedupeTable, NewMessage, Receipt, Stored
 
-COUNTED_FACTOR = 10  # `crowded_keys` stops counting at this many times the limit
+COUNTED_FACTOR = 10  # `keys_over_limit` stops counting at this many times the limit
 LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
 LOCK_WAIT = 10  # seconds for another drain of the same partition to end
 IDLE_MAX = "8s"  # Postgres ends the transaction of a drain whose process hangs this long
@@ -98,14 +98,14 @@ class PostgresDialect(Dialect):
             count: int = cursor.fetchone()[0]
             return count
 
-    def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
+    def keys_over_limit(self, keys: list[str], limit: int) -> dict[str, int]:
         with connection.cursor() as cursor:
             cursor.execute(_CROWDED, [keys, limit * COUNTED_FACTOR + 1, limit])
             return dict(cursor.fetchall())
 
     # Replay
 
-    def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
+    def filter_pending(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
         with connection.cursor() as cursor:
             cursor.execute(_AMONG, [[i for i, _ in pairs], [key for _, key in pairs]])
             return set(cursor.fetchall())

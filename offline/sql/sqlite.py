@@ -105,12 +105,12 @@ class SqliteDialect(Dialect):
     def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:  # noqa: ARG002
         with transaction.atomic():
             pairs = {(r.message_id, r.key) for r in receipts if r.kind != SENT}
-            pending = self.pending_among(list(pairs))
+            pending = self.filter_pending(list(pairs))
             _delete_pending(sorted(pending))
             Event.objects.bulk_create(_events(receipts, pending), batch_size=CHUNK)
         return len(pending)
 
-    def crowded_keys(self, keys: list[str], limit: int) -> dict[str, int]:
+    def keys_over_limit(self, keys: list[str], limit: int) -> dict[str, int]:
         crowded: dict[str, int] = {}
         for chunk in chunks(keys):
             rows = Pending.objects.filter(key__in=chunk).values("key")
@@ -120,7 +120,7 @@ class SqliteDialect(Dialect):
 
     # Replay
 
-    def pending_among(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
+    def filter_pending(self, pairs: list[tuple[int, str]]) -> set[tuple[int, str]]:
         pending: set[tuple[int, str]] = set()
         with connection.cursor() as cursor:
             for chunk in chunks(pairs):

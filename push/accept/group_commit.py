@@ -12,7 +12,7 @@ A leader's time is bounded by the limits of its statements. A follower has a dea
 takes its push back at the deadline, unless a leader has the push in its transaction already.
 
 After a failure of the database, one leader at a time tries again. Followers wait for it for only
-`HOPE` seconds, so that they do not occupy all threads of the server.
+`RECOVERY_TIMEOUT` seconds, so that they do not occupy all threads of the server.
 """
 
 import threading
@@ -31,7 +31,9 @@ GROUP_MAX = 500  # pushes in one transaction
 # Times DATABASE_TIMEOUT: for a leader's connection and statement, its commit, and the query for the
 # outcome of a lost commit.
 LEADER_SHARE = 4
-HOPE = 0.5  # seconds for a leader that follows a failed one; after them, other pushes are refused
+RECOVERY_TIMEOUT = (
+    0.5  # seconds for a leader that follows a failed one; after them, other pushes are refused
+)
 TOO_SLOW = "The database is too slow; nothing was accepted."
 
 
@@ -77,11 +79,11 @@ class GroupCommit:
         with self._lock:
             # Only the leader waits to find out whether the database still fails. Others must not
             # occupy all threads of the server for as long.
-            if self._is_failing and self._is_busy and mine.began - self._led > HOPE:
+            if self._is_failing and self._is_busy and mine.began - self._led > RECOVERY_TIMEOUT:
                 raise Unavailable(TOO_SLOW)
             self._waiting.append(mine)
             mine.leads, self._is_busy = not self._is_busy, True
-            patience = HOPE if self._is_failing else conf.DATABASE_TIMEOUT
+            patience = RECOVERY_TIMEOUT if self._is_failing else conf.DATABASE_TIMEOUT
         if not mine.leads and not mine.ready.wait(patience):
             self._wait_longer(mine)
         if mine.leads:

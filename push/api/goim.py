@@ -30,7 +30,7 @@ TYPE_MAX, ROOM_MAX = 100, 150  # characters; joined with `://` they fit a name
 ROOMS_MAX = 100  # rooms that one request may name
 # From goim's own configuration. The delays are seconds; factor and jitter have no unit.
 BACKOFF = {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3}
-BEATS = 3  # heartbeats within HEARTBEAT_TIMEOUT; a client may miss all but one
+HEARTBEATS_PER_TIMEOUT = 3  # heartbeats within HEARTBEAT_TIMEOUT; a client may miss all but one
 
 
 def done(data: Any = None) -> JsonResponse:
@@ -183,8 +183,8 @@ class NodesWeightedView(GoimView):
                 "tcp_port": conf.TCP_PORT,
                 "ws_port": conf.WS_PORT or conf.HTTP_PORT,
                 "wss_port": int(request.get_port()) if request.is_secure() else 0,
-                "heartbeat": int(conf.HEARTBEAT_TIMEOUT / BEATS),
-                "heartbeat_max": BEATS - 1,
+                "heartbeat": int(conf.HEARTBEAT_TIMEOUT / HEARTBEATS_PER_TIMEOUT),
+                "heartbeat_max": HEARTBEATS_PER_TIMEOUT - 1,
                 "nodes": [node.address for node in nodes if node.address] or [host],
                 "backoff": BACKOFF,
             }

@@ -165,10 +165,10 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
             # imgo answered any host, so operators of old tools need to see the reason.
             body = {"ret": ret_of(error), "message": error.message}
             return JsonResponse(body, status=error.status)
-    return answer_at(request.path, error)
+    return error_response_at(request.path, error)
 
 
-def answer_at(path: str, error: ImgoError) -> HttpResponse:
+def error_response_at(path: str, error: ImgoError) -> HttpResponse:
     """Return the answer to an error in the form of the API that `path` belongs to."""
     path = without_prefix(path)
     if path.startswith("/1/"):

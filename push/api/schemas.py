@@ -19,7 +19,7 @@ T = TypeVar("T")
 EXPIRES_MAX = 10 * 366 * 86_400  # seconds
 
 
-def told(description: str = "", **keywords: Any) -> Meta:
+def schema_hints(description: str = "", **keywords: Any) -> Meta:
     """Return what the schema at /api/schema/ shows for a member, besides its type.
 
     msgspec does not check it: `as_push` and `check_name` do. The schema shows the value of a
@@ -29,11 +29,11 @@ def told(description: str = "", **keywords: Any) -> Meta:
 
 
 # An integer of JSON Schema, for which 5.0 is an integer. `check_number` converts it to an int.
-Whole = int | float
+Integer = int | float
 # The rules of `check_name`.
 NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
 NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": NO_CONTROL}
-Name = Annotated[str, told(**NAME)]
+Name = Annotated[str, schema_hints(**NAME)]
 # The rules of `check_join` for a name, except that it also refuses the dashboard's room.
 NO_PATTERN = r"^[^\u0000-\u001f\u007f*]*$"
 # The rules of `Token.objects.issue` for the text of a token.
@@ -44,9 +44,11 @@ class Target(Struct, forbid_unknown_fields=True):
     """Whom a push is for: exactly one of these."""
 
     key: Name | None = None
-    keys: Annotated[list[Name], told("See MAX_KEYS for how many.", minItems=1)] | None = None
+    keys: Annotated[list[Name], schema_hints("See MAX_KEYS for how many.", minItems=1)] | None = (
+        None
+    )
     room: Name | None = None
-    all: Annotated[bool, told("Everyone who is connected.", enum=[True])] | None = None
+    all: Annotated[bool, schema_hints("Everyone who is connected.", enum=[True])] | None = None
 
 
 EXACTLY_ONE = [
@@ -60,14 +62,16 @@ EXACTLY_ONE = [
 class PushRequest(Struct, forbid_unknown_fields=True):
     """One push: to whom it goes, its body, and how long it is kept."""
 
-    to: Annotated[Target, told(oneOf=EXACTLY_ONE)]
+    to: Annotated[Target, schema_hints(oneOf=EXACTLY_ONE)]
     body: Annotated[
         Raw,
-        told("Any JSON value. Clients receive the very bytes; see MAX_BODY for how many at most."),
+        schema_hints(
+            "Any JSON value. Clients receive the very bytes; see MAX_BODY for how many at most."
+        ),
     ]
     op: Annotated[
-        Whole,
-        told(
+        Integer,
+        schema_hints(
             f"{int(Op.MESSAGE)}, or {FIRST_OWN_OP} and more: clients tell messages apart by it.",
             anyOf=[
                 {"const": int(Op.MESSAGE)},
@@ -77,21 +81,26 @@ class PushRequest(Struct, forbid_unknown_fields=True):
     ] = 5
     ttl: (
         Annotated[
-            Whole,
-            told("Seconds that it may wait for its keys; TTL.", minimum=1, maximum="MAX_TTL"),
+            Integer,
+            schema_hints(
+                "Seconds that it may wait for its keys; TTL.", minimum=1, maximum="MAX_TTL"
+            ),
         ]
         | None
     ) = None
     store: Annotated[
         Literal["always", "never"],
-        told("Kept for keys that are not there, or not. Rooms and all are never kept."),
+        schema_hints("Kept for keys that are not there, or not. Rooms and all are never kept."),
     ] = "always"
     dedupe_id: (
-        Annotated[Name, told("A second push with the same one is answered with the first's id.")]
+        Annotated[
+            Name, schema_hints("A second push with the same one is answered with the first's id.")
+        ]
         | None
     ) = None
     ensure: Annotated[
-        bool, told("A push to a room or to all waits for a busy node; others are not dropped.")
+        bool,
+        schema_hints("A push to a room or to all waits for a busy node; others are not dropped."),
     ] = False
 
     def as_push(self) -> Push:
@@ -123,25 +132,28 @@ class ManyRequest(Struct):
     """imgo's body of /1/pushs."""
 
     u: Annotated[
-        list[Annotated[Whole, told(minimum=0, maximum=INT64_MAX)]],
-        told("Ids of users; see MAX_KEYS for how many."),
+        list[Annotated[Integer, schema_hints(minimum=0, maximum=INT64_MAX)]],
+        schema_hints("Ids of users; see MAX_KEYS for how many."),
     ]
-    m: Annotated[Raw, told("The message, any JSON value.")]
+    m: Annotated[Raw, schema_hints("The message, any JSON value.")]
 
 
 class TokenRequest(Struct, forbid_unknown_fields=True):
     """A token to make. `expires_in`: seconds; `rooms`: names or `*` patterns; `join`: names."""
 
     key: Name
-    token: Annotated[str, told("A text of your own; made here when empty.", **TOKEN)] = ""
+    token: Annotated[str, schema_hints("A text of your own; made here when empty.", **TOKEN)] = ""
     expires_in: (
-        Annotated[Whole, told("Seconds; null: never.", minimum=1, maximum=EXPIRES_MAX)] | None
+        Annotated[Integer, schema_hints("Seconds; null: never.", minimum=1, maximum=EXPIRES_MAX)]
+        | None
     ) = None
-    rooms: Annotated[list[Name], told("Names or `*` patterns; null: the default.")] | None = None
+    rooms: (
+        Annotated[list[Name], schema_hints("Names or `*` patterns; null: the default.")] | None
+    ) = None
     join: (
         Annotated[
-            list[Annotated[str, told(**{**NAME, "pattern": NO_PATTERN})]],
-            told(
+            list[Annotated[str, schema_hints(**{**NAME, "pattern": NO_PATTERN})]],
+            schema_hints(
                 "Rooms that its sessions are in from the start, at most MAX_ROOMS_PER_SESSION; "
                 "null: none.",
                 maxItems="MAX_ROOMS_PER_SESSION",
@@ -158,7 +170,7 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
         return check_number(self.expires_in, "expires_in", lowest=1, highest=EXPIRES_MAX)
 
 
-def whole(value: Whole, what: str) -> int:
+def whole(value: Integer, what: str) -> int:
     """Return a whole number as an int; the caller checks its range.
 
     Raises `BadRequest` for a fraction such as 1.5.

@@ -42,9 +42,9 @@ class Range:
         return f"{least} {self.lowest:.10g} {most} {self.highest:.10g}"
 
 
-ANY = Range(0)  # 0 means none, at once, or no limit, as the setting's text explains
-ONE = Range(1)
-TIME = Range(0, includes=False)
+NON_NEGATIVE = Range(0)  # 0 means none, at once, or no limit, as the setting's text explains
+POSITIVE_INTEGER = Range(1)
+POSITIVE = Range(0, includes=False)
 
 RANGES = {
     "HTTP_PORT": Range(1, PORT_MAX),
@@ -69,7 +69,7 @@ RANGES = {
             "DRAIN_SECONDS",
             "REVALIDATE_INTERVAL",
         ),
-        ANY,
+        NON_NEGATIVE,
     ),
     **dict.fromkeys(
         (
@@ -95,7 +95,7 @@ RANGES = {
             "HOOK_CONNECTIONS",
             "LISTEN_BACKLOG",
         ),
-        ONE,
+        POSITIVE_INTEGER,
     ),
     **dict.fromkeys(
         (
@@ -111,7 +111,7 @@ RANGES = {
             "AUDIT_INTERVAL",
             "CANARY_INTERVAL",
         ),
-        TIME,
+        POSITIVE,
     ),
 }
 

@@ -19,18 +19,18 @@ from imgo_site.conf import conf
 from imgo_site.prefix import prefix
 from push.checks.reading import with_settings
 
-NEEDED = (
+NEEDED_APPS = (
     *("accounts", "offline", "push", "channels"),
     *("django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes"),
     *("django.contrib.sessions", "django.contrib.messages", "django.contrib.staticfiles"),
 )
-OF_PAGES = (
+PAGE_MIDDLEWARE = (
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
 )
-OF_REQUESTS = "imgo_site.middleware.RequestMiddleware"
-OF_PROBES = "push.probes.Probes"
+REQUEST_MIDDLEWARE = "imgo_site.middleware.RequestMiddleware"
+PROBE_MIDDLEWARE = "push.probes.Probes"
 OWN_APPS = ("accounts", "offline", "push")
 VENDORS = frozenset(["postgresql", "sqlite"])
 POOL_MIN = 3  # connections: the two of DATABASE_THREADS, and one for the API
@@ -63,7 +63,7 @@ SECRET_KEY_MIN, SECRET_KEY_DISTINCT_MIN = 32, 8  # characters
 def check_apps(**_: object) -> list[CheckMessage]:
     """E020: an app that imgo needs is not installed; W030: the API's page has no scripts."""
     messages: list[CheckMessage] = []
-    if missing := [name for name in NEEDED if not apps.is_installed(name)]:
+    if missing := [name for name in NEEDED_APPS if not apps.is_installed(name)]:
         messages.append(
             Error(
                 f"INSTALLED_APPS lacks {', '.join(missing)}.",
@@ -90,39 +90,41 @@ def check_middleware() -> Iterator[CheckMessage]:
     W031: the middleware for request ids and the access log is missing; W032: the middleware that
     lets probes call by an address is missing.
     """
-    if missing := [name for name in OF_PAGES if name not in settings.MIDDLEWARE]:
+    if missing := [name for name in PAGE_MIDDLEWARE if name not in settings.MIDDLEWARE]:
         yield Error(
             f"MIDDLEWARE lacks {', '.join(missing)}: the dashboard cannot know its users.",
             hint="Add it where Django's documentation has it, or use MIDDLEWARE of "
             "imgo_site.settings.",
             id="imgo.E021",
         )
-    if OF_PROBES not in settings.MIDDLEWARE:
+    if PROBE_MIDDLEWARE not in settings.MIDDLEWARE:
         yield checks.Warning(
-            f"MIDDLEWARE lacks {OF_PROBES}: /healthz and /readyz answer 400 to probes that call by "
-            "an address, as orchestrators do.",
-            hint=f"Put it second in MIDDLEWARE, after {OF_REQUESTS}.",
+            f"MIDDLEWARE lacks {PROBE_MIDDLEWARE}: /healthz and /readyz answer 400 to probes "
+            "that call by an address, as orchestrators do.",
+            hint=f"Put it second in MIDDLEWARE, after {REQUEST_MIDDLEWARE}.",
             id="imgo.W032",
         )
-    places = [settings.MIDDLEWARE.index(name) for name in OF_PAGES if name not in missing]
+    places = [settings.MIDDLEWARE.index(name) for name in PAGE_MIDDLEWARE if name not in missing]
     if places != sorted(places):
         yield Error(
-            f"MIDDLEWARE has {', '.join(OF_PAGES)} in another order: each needs the one before it.",
+            f"MIDDLEWARE has {', '.join(PAGE_MIDDLEWARE)} in another order: each needs the "
+            "one before it.",
             hint="Put them in this order.",
             id="imgo.E021",
         )
-    if OF_REQUESTS in settings.MIDDLEWARE:
+    if REQUEST_MIDDLEWARE in settings.MIDDLEWARE:
         return
     if conf.TRUSTED_PROXIES:
         yield Error(
-            f"TRUSTED_PROXIES is set, and MIDDLEWARE lacks {OF_REQUESTS}, which reads the proxies' "
-            "headers: every client would have the proxy's address.",
+            f"TRUSTED_PROXIES is set, and MIDDLEWARE lacks {REQUEST_MIDDLEWARE}, which reads the "
+            "proxies' headers: every client would have the proxy's address.",
             hint="Put it first in MIDDLEWARE.",
             id="imgo.E021",
         )
     else:
         yield checks.Warning(
-            f"MIDDLEWARE lacks {OF_REQUESTS}: requests have no id, no trace and no access log.",
+            f"MIDDLEWARE lacks {REQUEST_MIDDLEWARE}: requests have no id, no trace and no "
+            "access log.",
             hint="Put it first in MIDDLEWARE.",
             id="imgo.W031",
         )

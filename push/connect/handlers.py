@@ -18,7 +18,7 @@ from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, re
 from push.connect.handshake import check_room
 from push.hooks import backend
 from push.node.node import Node
-from push.session.session import Kind, Session, shared
+from push.session.session import Kind, Session, intern_ops
 from push.wire import CloseCode, Frame, Op, json_body
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ async def on_handshake(node: Node, session: Session, frame: Frame) -> None:  # n
 
 async def on_heartbeat(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
     """Op 2 (HEARTBEAT): reply. The body of the frame is ignored."""
-    session.beat(frame.seq, frame.ver)
+    session.reply_to_heartbeat(frame.seq, frame.ver)
 
 
 async def on_test(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
@@ -185,7 +185,7 @@ def _change_filter(
         accepted = change(session.accepts, frozenset(ops_of(frame.body)))
         if accepted is not None and len(accepted) > ACCEPTS_MAX:
             raise BadRequest(f"A session may name {ACCEPTS_MAX} ops at most.")
-        session.accepts = None if accepted is None else shared(accepted)
+        session.accepts = None if accepted is None else intern_ops(accepted)
     except ImgoError as error:
         body = error_body(error)
     session.reply(Op(frame.op + 1), frame.seq, body, frame.ver)

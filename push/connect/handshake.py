@@ -244,7 +244,7 @@ async def _reply_and_replay(
     replay = Replay(node, session, request.body.since)
     page = await replay.next_page()
     session.reply(Op.AUTH_REPLY, request.frame.seq, ver=request.frame.ver)
-    node.note_opened(session)
+    node.record_opened(session)
     while page is not None:
         await replay.write(page, deadline)
         if session.is_closed:

@@ -18,7 +18,7 @@ from offline.node_io import history_pages, pending_pages
 from offline.values import Page, PendingMessage
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.node.node import Node
-from push.session.session import Outgoing, Session
+from push.session.session import OutgoingMessage, Session
 
 
 class Replay:
@@ -84,9 +84,9 @@ class Replay:
             if session.is_closed:
                 return
             session.replay_held(pending.id)
-            if self._is_due(pending) and session.takes(pending.op):
+            if self._is_due(pending) and session.accepts_op(pending.op):
                 node.hub.replayed.add(pending.id, session.id)
-                message = Outgoing(
+                message = OutgoingMessage(
                     pending.id, pending.op, pending.body, pending.is_json, session.key
                 )
                 session.replay(message)

@@ -173,7 +173,7 @@ def add_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print data instead of text")
 
 
-class Steps:
+class ProgressSteps:
     """Progress of one piece of work."""
 
     def __init__(self, progress: Progress, title: str, total: float) -> None:
@@ -190,7 +190,7 @@ class Steps:
 
 
 @contextmanager
-def progress_bar(title: str, total: float) -> Iterator[Steps]:
+def progress_bar(title: str, total: float) -> Iterator[ProgressSteps]:
     """Show a progress bar on stderr if that is a terminal and `total` is not 0."""
     columns = (
         TextColumn("{task.description}"),
@@ -205,4 +205,4 @@ def progress_bar(title: str, total: float) -> Iterator[Steps]:
         disable=not (total and sys.stderr.isatty()),
     )
     with progress:
-        yield Steps(progress, title, total)
+        yield ProgressSteps(progress, title, total)

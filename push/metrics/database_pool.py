@@ -15,7 +15,7 @@ from django.db import connection
 from push.metrics import definitions as metrics
 from push.metrics import exposition
 
-NOTE_EVERY = 1.0  # seconds
+UPDATE_EVERY = 1.0  # seconds
 
 _last: dict[str, float] = {}  # the pool's own counters when they were last read
 _updated_at = 0.0  # monotonic seconds
@@ -46,13 +46,13 @@ def _growth(name: str, stats: dict[str, int]) -> float:
 
 
 def update_if_due(**_: Any) -> None:
-    """Update the metrics for the process that is scraped, at most once in `NOTE_EVERY` seconds.
+    """Update the metrics for the process that is scraped, at most once in `UPDATE_EVERY` seconds.
 
     Does nothing unless processes share their metrics.
     """
     global _updated_at  # noqa: PLW0603 - one pool a process
     now = time.monotonic()
-    if exposition.is_shared() and now - _updated_at >= NOTE_EVERY:
+    if exposition.is_shared() and now - _updated_at >= UPDATE_EVERY:
         _updated_at = now
         note()
 

@@ -1,7 +1,7 @@
 """The metrics of imgo, for Prometheus.
 
-Counters and histograms belong to one process. Metrics in `ASKED` describe the whole installation
-and are computed for each scrape.
+Counters and histograms belong to one process. Metrics in `CLUSTER_REGISTRY` describe the whole
+installation and are computed for each scrape.
 """
 
 from typing import Any
@@ -188,41 +188,43 @@ POOL_TIMEOUTS = Counter(
 )
 
 # Computed for each scrape, for the whole installation: every process reports the same values.
-ASKED = CollectorRegistry()
+CLUSTER_REGISTRY = CollectorRegistry()
 DATABASE_UP = Gauge(
-    "imgo_database_up", "Whether this process reaches the database.", registry=ASKED
+    "imgo_database_up", "Whether this process reaches the database.", registry=CLUSTER_REGISTRY
 )
 PENDING = Gauge(
     "imgo_pending",
     "Deliveries that are pending; above 10,000 the database's estimate.",
-    registry=ASKED,
+    registry=CLUSTER_REGISTRY,
 )
 OUTBOX = Gauge(
-    "imgo_outbox", "Accepted messages that have not been fanned out yet.", registry=ASKED
+    "imgo_outbox", "Accepted messages that have not been fanned out yet.", registry=CLUSTER_REGISTRY
 )
 OUTBOX_AGE = Gauge(
-    "imgo_outbox_oldest_seconds", "How long the oldest of them has waited.", registry=ASKED
+    "imgo_outbox_oldest_seconds",
+    "How long the oldest of them has waited.",
+    registry=CLUSTER_REGISTRY,
 )
 OUTBOX_PARKED = Gauge(
-    "imgo_outbox_parked", "Messages whose fan-out failed too often.", registry=ASKED
+    "imgo_outbox_parked", "Messages whose fan-out failed too often.", registry=CLUSTER_REGISTRY
 )
 WORKER_SILENCE = Gauge(
     "imgo_worker_silence_seconds",
     "Seconds since a worker took a canary of the partition.",
     ["partition"],
-    registry=ASKED,
+    registry=CLUSTER_REGISTRY,
 )
 WORKER_DEAF = Gauge(
     "imgo_worker_deaf",
     "1 when no worker has taken a canary of the partition for too long.",
     ["partition"],
-    registry=ASKED,
+    registry=CLUSTER_REGISTRY,
 )
 BALANCE = Gauge(
     "imgo_balance",
     "Deliveries of the latest messages by state; `missing` must be 0.",
     ["state", "reason"],
-    registry=ASKED,
+    registry=CLUSTER_REGISTRY,
 )
 
 
@@ -244,7 +246,7 @@ def reason_of(code: int) -> str:
 def families() -> dict[str, tuple[str, list[str], str, bool]]:
     """Return name → (type, labels, help, is it computed for each scrape?) of imgo's metrics."""
     metrics = {}
-    for registry in (REGISTRY, ASKED):
+    for registry in (REGISTRY, CLUSTER_REGISTRY):
         collectors: dict[Any, list[str]] = registry._collector_to_names.copy()
         for collector, names in collectors.items():
             if not names[0].startswith("imgo_"):
@@ -252,7 +254,12 @@ def families() -> dict[str, tuple[str, list[str], str, bool]]:
             for metric in collector.describe():
                 name = f"{metric.name}_total" if metric.type == "counter" else metric.name
                 labels = list(collector._labelnames)
-                metrics[name] = (metric.type, labels, metric.documentation, registry is ASKED)
+                metrics[name] = (
+                    metric.type,
+                    labels,
+                    metric.documentation,
+                    registry is CLUSTER_REGISTRY,
+                )
     return metrics
 
 

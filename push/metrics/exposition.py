@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from push.metrics.definitions import ASKED
+from push.metrics.definitions import CLUSTER_REGISTRY
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -42,7 +42,7 @@ class SharedCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics in their files, except those that the scraped process computes."""
-        computed = {metric.name for metric in ASKED.collect()}
+        computed = {metric.name for metric in CLUSTER_REGISTRY.collect()}
         collector: Any = MultiProcessCollector(None, self._directory)  # type: ignore[no-untyped-call]
         for metric in collector.collect():
             if metric.name not in computed:
@@ -55,4 +55,4 @@ def text() -> bytes:
     if _directory:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(SharedCollector(_directory))
-    return generate_latest(registry) + generate_latest(ASKED)
+    return generate_latest(registry) + generate_latest(CLUSTER_REGISTRY)

@@ -23,7 +23,7 @@ from push.fanout import drain
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty, SessionRecord
 from push.node.hub import Hub
-from push.node.runtime import Kept, Runtime, run_once
+from push.node.runtime import Runtime, SupervisedTask, run_once
 from push.status import snapshot
 from push.tasks import canary, queue_of
 
@@ -67,9 +67,11 @@ class ClusterJobs:
         The first task opens the connection to the broker, 30 ms on the event loop's core. Django
         compiles its first statements.
         """
-        await run_once(Kept("sample", self.sample), snapshot.SAMPLE_EVERY)
+        await run_once(SupervisedTask("sample", self.sample), snapshot.SAMPLE_EVERY)
         if has_workers():
-            await run_once(Kept("send_canaries", self.send_canaries), conf.CANARY_INTERVAL)
+            await run_once(
+                SupervisedTask("send_canaries", self.send_canaries), conf.CANARY_INTERVAL
+            )
 
     async def stop(self, deadline: float = float("inf")) -> None:
         """End all jobs by `deadline` (loop time)."""

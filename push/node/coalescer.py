@@ -27,7 +27,7 @@ from push.node.reach_counts import ReachCounts
 from push.session.session import (
     PACKET_KINDS,
     Batch,
-    Outgoing,
+    OutgoingMessage,
     PacketKind,
     Session,
     Written,
@@ -36,14 +36,14 @@ from push.wire import FIRST_OWN_OP
 
 logger = logging.getLogger(__name__)
 
-FAIRNESS = 250  # sessions written to before the event loop gets a turn
+YIELD_AFTER = 250  # sessions written to before the event loop gets a turn
 SPREAD_STEP = 0.05  # seconds between two writes of a message that is spread out
 WAITING_MAX = 10_000  # messages that may wait for one group; beyond that the oldest are dropped
 
 _packet_kind = attrgetter("packet_kind")
 
 # Sessions, and messages that all of them receive.
-Share = tuple[Sequence[Session], list[Outgoing]]
+Delivery = tuple[Sequence[Session], list[OutgoingMessage]]
 
 
 class Owner(Protocol):
@@ -69,7 +69,7 @@ class Coalescer:
         self._hub = hub
         self._group = group
         self._max = batch_max
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: deque[OutgoingMessage] = deque()
         self._is_writing = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -78,7 +78,7 @@ class Coalescer:
         """Whether one more message would cause a drop."""
         return len(self._waiting) >= WAITING_MAX
 
-    def offer(self, message: Outgoing) -> None:
+    def write_or_queue(self, message: OutgoingMessage) -> None:
         """Write the message at once if the group is quiet, else with a later batch."""
         if self.is_full:
             # Drop the oldest message; drop the new one instead if the oldest must be ensured.
@@ -102,8 +102,8 @@ class Coalescer:
         self._timer = loop.call_later(conf.BATCH_WINDOW, self._window_over)
         count = min(self._max, len(self._waiting))
         messages = [self._waiting.popleft() for _ in range(count)]
-        shares = share_out(tuple(self._hub.groups.get(self._group, ())), messages)
-        if sum(len(sessions) for sessions, _ in shares) <= FAIRNESS:
+        shares = split_by_filter(tuple(self._hub.groups.get(self._group, ())), messages)
+        if sum(len(sessions) for sessions, _ in shares) <= YIELD_AFTER:
             for sessions, taken in shares:
                 write_to_all(sessions, _together(taken), self._hub.written)
             count_written(messages, shares, self._hub)
@@ -111,12 +111,12 @@ class Coalescer:
             self._is_writing = True
             self._hub.background.run(self._write_slices(shares, messages))
 
-    async def _write_slices(self, shares: list[Share], messages: list[Outgoing]) -> None:
+    async def _write_slices(self, shares: list[Delivery], messages: list[OutgoingMessage]) -> None:
         try:
             for sessions, taken in shares:
                 message = _together(taken)
-                for start in range(0, len(sessions), FAIRNESS):
-                    write_to_all(sessions[start : start + FAIRNESS], message, self._hub.written)
+                for start in range(0, len(sessions), YIELD_AFTER):
+                    write_to_all(sessions[start : start + YIELD_AFTER], message, self._hub.written)
                     await asyncio.sleep(0)
             count_written(messages, shares, self._hub)
         finally:
@@ -143,7 +143,7 @@ class Coalescer:
 
 
 async def write_spread(
-    sessions: Sequence[Session], message: Outgoing, seconds: float, written: Written
+    sessions: Sequence[Session], message: OutgoingMessage, seconds: float, written: Written
 ) -> int:
     """Write a message to sessions, evenly over `seconds`. Return the number of sessions written to.
 
@@ -152,10 +152,10 @@ async def write_spread(
     count = 0
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    step = min(FAIRNESS, math.ceil(len(sessions) * SPREAD_STEP / seconds)) or 1
+    step = min(YIELD_AFTER, math.ceil(len(sessions) * SPREAD_STEP / seconds)) or 1
     for start in range(0, len(sessions), step):
         part = sessions[start : start + step]
-        receivers = [one for one in part if not one.is_closed and one.takes(message.op)]
+        receivers = [one for one in part if not one.is_closed and one.accepts_op(message.op)]
         write_to_all(receivers, message, written)
         written.deliveries += len(receivers)
         count += len(receivers)
@@ -164,7 +164,7 @@ async def write_spread(
     return count
 
 
-def count_reach(shares: Sequence[Share], reach: ReachCounts) -> None:
+def count_reach(shares: Sequence[Delivery], reach: ReachCounts) -> None:
     """Count the sessions that each message was written to, for messages without a pending row."""
     if len(shares) == 1:
         sessions, taken = shares[0]
@@ -181,7 +181,7 @@ def count_reach(shares: Sequence[Share], reach: ReachCounts) -> None:
         reach.add(message_id, count)
 
 
-def share_out(sessions: Sequence[Session], messages: list[Outgoing]) -> list[Share]:
+def split_by_filter(sessions: Sequence[Session], messages: list[OutgoingMessage]) -> list[Delivery]:
     """Return which sessions receive which messages.
 
     Every session receives every message, except those with an op from `FIRST_OWN_OP` up that the
@@ -193,17 +193,17 @@ def share_out(sessions: Sequence[Session], messages: list[Outgoing]) -> list[Sha
     for session in sessions:
         by_accepts.setdefault(session.accepts, []).append(session)
     shares = (
-        (alike, [message for message in messages if alike[0].takes(message.op)])
+        (alike, [message for message in messages if alike[0].accepts_op(message.op)])
         for alike in by_accepts.values()
     )
     return [(alike, taken) for alike, taken in shares if taken]
 
 
-def _together(messages: list[Outgoing]) -> Outgoing:
+def _together(messages: list[OutgoingMessage]) -> OutgoingMessage:
     return messages[0] if len(messages) == 1 else Batch(messages)
 
 
-def write_to_all(sessions: Sequence[Session], message: Outgoing, written: Written) -> None:
+def write_to_all(sessions: Sequence[Session], message: OutgoingMessage, written: Written) -> None:
     """Write a message to many sessions, with one system call for each and little else.
 
     A session that owns its socket and has nothing waiting has its socket's `send`. It gets the
@@ -256,7 +256,9 @@ def _count(
         frames[kind] += count
 
 
-def count_written(messages: Sequence[Outgoing], shares: Sequence[Share], hub: Owner) -> None:
+def count_written(
+    messages: Sequence[OutgoingMessage], shares: Sequence[Delivery], hub: Owner
+) -> None:
     """Count messages that were written to their sessions, and record the time since acceptance.
 
     The time of acceptance is from the database's clock, the present time from this host's clock.

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
 from push.node.coalescer import Coalescer
-from push.session.session import Outgoing
+from push.session.session import OutgoingMessage
 
 ENSURED_MAX = 10_000  # messages queued in one node, for all groups together
-FAIRNESS = 100  # messages handed over before the event loop gets a turn
+YIELD_AFTER = 100  # messages handed over before the event loop gets a turn
 
 
 class EnsuredDelivery:
@@ -28,17 +28,17 @@ class EnsuredDelivery:
         self,
         coalescers: Mapping[str, Coalescer],
         background: Background,
-        deliver: Callable[[str, Outgoing], None],
+        deliver: Callable[[str, OutgoingMessage], None],
         dropped: Callable[[], None],
     ) -> None:
         self._coalescers = coalescers
         self._background = background
         self._deliver = deliver
         self._dropped = dropped
-        self._queues: dict[str, deque[Outgoing]] = {}
+        self._queues: dict[str, deque[OutgoingMessage]] = {}
         self._count = 0
 
-    def keep(self, group: str, message: Outgoing) -> bool:
+    def keep(self, group: str, message: OutgoingMessage) -> bool:
         """Queue a message if its group has a queue, or if it must be ensured and the group is full.
 
         Return False if the caller must deliver the message. With `ENSURED_MAX` messages queued,
@@ -61,7 +61,7 @@ class EnsuredDelivery:
         coalescer = self._coalescers.get(group)
         return coalescer is not None and coalescer.is_full
 
-    async def _feed(self, group: str, queue: deque[Outgoing]) -> None:
+    async def _feed(self, group: str, queue: deque[OutgoingMessage]) -> None:
         delivered = 0
         try:
             while queue:
@@ -72,7 +72,7 @@ class EnsuredDelivery:
                 self._count -= 1
                 self._deliver(group, queue.popleft())
                 delivered += 1
-                if delivered % FAIRNESS == 0:
+                if delivered % YIELD_AFTER == 0:
                     await asyncio.sleep(0)
         finally:
             self._count -= len(queue)

@@ -11,12 +11,12 @@ The held messages of a group are delivered when its last hold is released.
 from collections.abc import Callable, Container, Iterable
 from operator import attrgetter
 
-from push.session.session import Outgoing
+from push.session.session import OutgoingMessage
 
 HELD_MAX = 1_000  # messages held for one group; one more drops them all, see `take_overflow`
 
 
-class Hold:
+class HoldToken:
     """One owner's hold on some groups."""
 
     __slots__ = ("groups",)
@@ -31,36 +31,38 @@ class _Held:
     __slots__ = ("has_overflowed", "messages", "owners")
 
     def __init__(self) -> None:
-        self.owners: set[Hold] = set()
-        self.messages: list[Outgoing] = []
+        self.owners: set[HoldToken] = set()
+        self.messages: list[OutgoingMessage] = []
         self.has_overflowed = False
 
 
-class Holds:
+class HoldRegistry:
     """Held messages of one hub, by group.
 
     `groups`: the groups that have sessions.
     `deliver(group, message)`: delivers a message unless it is a duplicate.
     """
 
-    def __init__(self, groups: Container[str], deliver: Callable[[str, Outgoing], None]) -> None:
+    def __init__(
+        self, groups: Container[str], deliver: Callable[[str, OutgoingMessage], None]
+    ) -> None:
         self._groups = groups
         self._deliver = deliver
         self._held: dict[str, _Held] = {}
 
-    def hold(self, groups: Iterable[str]) -> Hold:
+    def hold(self, groups: Iterable[str]) -> HoldToken:
         """Hold the messages of these groups, without those that have no sessions.
 
-        The caller owns the returned `Hold` and must pass it to `release` in every case.
+        The caller owns the returned `HoldToken` and must pass it to `release` in every case.
         """
-        owner = Hold()
+        owner = HoldToken()
         for group in groups:
             if group in self._groups:
                 owner.groups.add(group)
                 self._held.setdefault(group, _Held()).owners.add(owner)
         return owner
 
-    def release(self, owner: Hold, groups: Iterable[str] | None = None) -> None:
+    def release(self, owner: HoldToken, groups: Iterable[str] | None = None) -> None:
         """End a hold on groups, and deliver the held messages of those without another hold.
 
         `groups`: groups to release; None for all that the hold still has.
@@ -77,7 +79,7 @@ class Holds:
                 for message in held.messages:
                     self._deliver(group, message)
 
-    def keep(self, group: str, message: Outgoing) -> bool:
+    def keep(self, group: str, message: OutgoingMessage) -> bool:
         """Hold a message if its group is held; return whether it is."""
         held = self._held.get(group) if self._held else None
         if held is None:

@@ -43,16 +43,16 @@ from push.bus.layers import groups_add, groups_discard, leave
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
-from push.node.held_messages import Holds
+from push.node.held_messages import HoldRegistry
 from push.node.reach_counts import ReachCounts
 from push.node.recent_ids import RecentIds
 from push.node.superseded_drains import Drains
-from push.session.session import Outgoing, Session, Written
+from push.session.session import OutgoingMessage, Session, Written
 from push.wire import CloseCode
 
 logger = logging.getLogger(__name__)
 
-FAIRNESS = 100  # messages handled before the event loop gets a turn
+YIELD_AFTER = 100  # messages handled before the event loop gets a turn
 FAILURES_MAX = 100  # consecutive unreadable messages after which the layer counts as failed
 DROP_LOG = 1000  # dropped messages of one reason from one log line to the next
 RETRY_INTERVAL = 1.0  # seconds until a failed layer is read again
@@ -99,7 +99,7 @@ class Hub:
         self.replayed = RecentIds()  # by session id instead of group; only recovery skips these
         # Messages without a pending row: an acknowledgement of one needs no query.
         self.live = RecentIds()
-        self.holds = Holds(self.groups, self.deliver)
+        self.holds = HoldRegistry(self.groups, self.deliver)
         self.ensured = EnsuredDelivery(
             self.coalescers, self.background, self.deliver, lambda: self.count_drop("busy_group")
         )
@@ -254,7 +254,7 @@ class Hub:
         failures = 0
         while True:
             try:
-                for _ in range(FAIRNESS):
+                for _ in range(YIELD_AFTER):
                     message = await self.layer.receive(self._channel)
                     self.last_heard = asyncio.get_running_loop().time()
                     self.handle(message)
@@ -304,7 +304,7 @@ class Hub:
             return
         if group not in self.groups:
             return
-        outgoing = Outgoing(
+        outgoing = OutgoingMessage(
             message["id"],
             message["op"],
             message["body"],
@@ -324,7 +324,7 @@ class Hub:
         if not self.holds.keep(group, outgoing) and not self.ensured.keep(group, outgoing):
             self.deliver(group, outgoing)
 
-    def _spread(self, message: Outgoing, seconds: float) -> None:
+    def _spread(self, message: OutgoingMessage, seconds: float) -> None:
         """Write a message to all sessions over `seconds`; other messages may overtake it."""
         if self._spreading >= SPREADS_MAX:
             self.count_drop("busy_group")
@@ -332,7 +332,7 @@ class Hub:
         self._spreading += 1
         self.background.run(self._write_spread(message, seconds))
 
-    async def _write_spread(self, message: Outgoing, seconds: float) -> None:
+    async def _write_spread(self, message: OutgoingMessage, seconds: float) -> None:
         sessions = tuple(self.groups.get(ALL, ()))
         try:
             count = await write_spread(sessions, message, seconds, self.written)
@@ -340,7 +340,7 @@ class Hub:
         finally:
             self._spreading -= 1
 
-    def deliver(self, group: str, message: Outgoing) -> None:
+    def deliver(self, group: str, message: OutgoingMessage) -> None:
         """Write a message to all sessions of a group, unless it is a duplicate."""
         if not self._is_new(group, message):
             return
@@ -348,9 +348,9 @@ class Hub:
         if coalescer is None:
             batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
             coalescer = self.coalescers[group] = Coalescer(self, group, batch_max)
-        coalescer.offer(message)
+        coalescer.write_or_queue(message)
 
-    def _is_new(self, group: str, message: Outgoing) -> bool:
+    def _is_new(self, group: str, message: OutgoingMessage) -> bool:
         """Record a message; return whether it is no duplicate.
 
         Messages that were never accepted, such as the dashboard's snapshots, have the id 0 and

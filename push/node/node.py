@@ -29,7 +29,7 @@ from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import reach_counts
 from push.node.cluster_jobs import ClusterJobs
-from push.node.held_messages import Hold
+from push.node.held_messages import HoldToken
 from push.node.hub import Hub
 from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
@@ -38,7 +38,7 @@ from push.node.runtime import Runtime, finish
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import open_registry
 from push.session.paced_link import Pacer
-from push.session.session import Outgoing, Session
+from push.session.session import OutgoingMessage, Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
 from push.session.session_metrics import SessionFigures
 from push.status.instance import Instance
@@ -96,7 +96,7 @@ class Node:
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.entries: dict[str, Entry] = {}
-        self._holds: list[Hold] = []  # of a gap in the layer's connection
+        self._holds: list[HoldToken] = []  # of a gap in the layer's connection
         self._gap_began = 0.0  # monotonic seconds
         self._counter = 0
         # No key has more pending messages: `push.fanout.trim` drops the oldest.
@@ -224,7 +224,7 @@ class Node:
         groups.difference_update(*(hold.groups for hold in self._holds))
         self._holds.append(self.hub.holds.hold(groups))
 
-    async def _recover(self, keys: list[str], since: float, holds: list[Hold]) -> None:
+    async def _recover(self, keys: list[str], since: float, holds: list[HoldToken]) -> None:
         try:
             for start in range(0, len(keys), RECOVERED_TOGETHER):
                 part = keys[start : start + RECOVERED_TOGETHER]
@@ -293,7 +293,7 @@ class Node:
         order = close_envelope(node_group(entry.node), [entry.id], CloseCode.REPLACED)
         await publish.send([order])
 
-    def note_opened(self, session: Session) -> None:
+    def record_opened(self, session: Session) -> None:
         """Record that a session's auth frame has been answered."""
         if (entry := self.entries.get(session.id)) is not None:
             session.was_opened = True
@@ -347,7 +347,7 @@ class Node:
         if entry is not None:
             await self.registry.leave(entry, room)
 
-    def deliver_late(self, session: Session, message: Outgoing) -> None:
+    def deliver_late(self, session: Session, message: OutgoingMessage) -> None:
         """Send a message that the replay has overtaken, if it is due, before all later messages.
 
         See `Session.deliver`.
@@ -355,7 +355,7 @@ class Node:
         session.hold(conf.SESSION_BYTES)
         self.hub.background.run(self._deliver_if_due(session, message))
 
-    async def _deliver_if_due(self, session: Session, message: Outgoing) -> None:
+    async def _deliver_if_due(self, session: Session, message: OutgoingMessage) -> None:
         pair = (message.id, session.key)
         at, xmin = self.acknowledger.settled_at(*pair), None
         try:

@@ -37,7 +37,7 @@ from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
 from push.node.hub import Hub
-from push.session.session import Outgoing, Session
+from push.session.session import OutgoingMessage, Session
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ RETRY_INTERVAL = 1.0  # seconds until a failed query is repeated
 ECHO_TIMEOUT = 1.0  # seconds that an audit waits for messages under way
 
 
-class Found(NamedTuple):
+class MissedQuery(NamedTuple):
     """Result of one query. `asked`: when the query began, monotonic seconds."""
 
     pages: dict[Page, list[PendingMessage]]
@@ -130,13 +130,13 @@ async def _await_arrivals(hub: Hub) -> bool:
         return False
 
 
-def _next_pages(found: Found) -> list[Page]:
+def _next_pages(found: MissedQuery) -> list[Page]:
     """Return the pages that follow the full ones."""
     size = conf.REPLAY_PAGE
     return [(key, page[-1].id) for (key, _), page in found.pages.items() if len(page) == size]
 
 
-def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: Found) -> int:
+def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: MissedQuery) -> int:
     count = 0
     for (key, _), page in found.pages.items():
         group = key_group(key)
@@ -162,9 +162,9 @@ def _due(
         session
         for session in hub.groups.get(group, ())
         if not session.is_connecting
-        and session.takes(pending.op)
+        and session.accepts_op(pending.op)
         and not hub.replayed.has(pending.id, session.id)
-        and not session.awaits(pending.id)
+        and not session.awaits_ack_of(pending.id)
         and (pending.had is None or session.joined_before(asked - pending.had, pending.had_xmin))
     ]
     if len(due) == 1 and acknowledger.has(pending.id, key):
@@ -177,13 +177,13 @@ def _deliver(
 ) -> bool:
     if not hub.delivered.add(pending.id, group):
         return False  # it was among the held messages
-    message = Outgoing(pending.id, pending.op, pending.body, pending.is_json, key)
+    message = OutgoingMessage(pending.id, pending.op, pending.body, pending.is_json, key)
     for session in sessions:
         session.deliver(message)
     return True
 
 
-async def _read_until(pages: list[Page], since: float) -> Found:
+async def _read_until(pages: list[Page], since: float) -> MissedQuery:
     """Read pages of missed messages; repeat while the database is unavailable."""
     while True:
         try:
@@ -193,7 +193,7 @@ async def _read_until(pages: list[Page], since: float) -> Found:
             await asyncio.sleep(RETRY_INTERVAL)
 
 
-def _read(pages: list[Page], since: float | None) -> Found:
+def _read(pages: list[Page], since: float | None) -> MissedQuery:
     asked = time.monotonic()  # the event loop's clock
     age = 0.0 if since is None else max(0.0, asked - since)
-    return Found(replay.read_missed(pages, conf.REPLAY_PAGE, age), asked)
+    return MissedQuery(replay.read_missed(pages, conf.REPLAY_PAGE, age), asked)

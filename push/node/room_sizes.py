@@ -34,7 +34,7 @@ class RoomSizes:
         here = len(self._hub.groups.get(room_group(room), ()))
         return here + self._elsewhere.setdefault(room, 0)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Query the numbers of the other nodes' sessions.
 
         Raises `Unavailable`; the numbers then stay as they are.

@@ -191,7 +191,7 @@ class Rounds:
     async def count_rooms(self) -> None:
         """Query the number of other nodes' sessions in the rooms of goim's clients."""
         with suppress(Unavailable):
-            await self._node.rooms.look()
+            await self._node.rooms.refresh()
 
     def layer_regained(self) -> None:
         """Restart the measured silence: Redis has just confirmed all subscriptions."""

@@ -26,7 +26,7 @@ OUTAGES = (DatabaseError, Unavailable, *LAYER_ERRORS)  # of a service, not of th
 Job = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Kept:
+class SupervisedTask:
     """One long-lived task. `failures`: number of consecutive failures."""
 
     def __init__(self, name: str, run: Job) -> None:
@@ -45,11 +45,11 @@ class Runtime:
     """Keeps tasks running until it is stopped. For one event loop."""
 
     def __init__(self) -> None:
-        self._kept: list[Kept] = []
+        self._kept: list[SupervisedTask] = []
 
     def keep(self, name: str, run: Job) -> None:
         """Run `run()` until `stop`; start it again whenever it returns or raises."""
-        kept = Kept(name, run)
+        kept = SupervisedTask(name, run)
         self._start(kept, self._keep(kept))
 
     def repeat(self, name: str, job: Job, every: float) -> None:
@@ -58,7 +58,7 @@ class Runtime:
         An outage of a service is logged as one line, any other error with its traceback. After
         both, the job is called again at the next turn.
         """
-        kept = Kept(name, job)
+        kept = SupervisedTask(name, job)
         self._start(kept, self._repeat(kept, every))
 
     def failing(self) -> list[str]:
@@ -80,11 +80,11 @@ class Runtime:
             if names:
                 logger.warning("these tasks did not stop in time: %s", ", ".join(names))
 
-    def _start(self, kept: Kept, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, kept: SupervisedTask, coroutine: Coroutine[Any, Any, None]) -> None:
         kept.task = asyncio.get_running_loop().create_task(coroutine, name=kept.name)
         self._kept.append(kept)
 
-    async def _keep(self, kept: Kept) -> None:
+    async def _keep(self, kept: SupervisedTask) -> None:
         loop = asyncio.get_running_loop()
         pause = BACKOFF[0]
         while not is_cancelled():
@@ -102,13 +102,13 @@ class Runtime:
             await asyncio.sleep(pause)
             pause = min(2 * pause, BACKOFF[1])
 
-    async def _repeat(self, kept: Kept, every: float) -> None:
+    async def _repeat(self, kept: SupervisedTask, every: float) -> None:
         while not is_cancelled():
             await asyncio.sleep(every)
             await run_once(kept, every)
 
 
-async def run_once(kept: Kept, every: float) -> None:
+async def run_once(kept: SupervisedTask, every: float) -> None:
     """Run a repeated job once. Raises only if it is cancelled."""
     try:
         await kept.run()

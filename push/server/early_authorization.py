@@ -14,16 +14,16 @@ from django.urls import ResolverMatch
 from rest_framework.views import APIView
 
 from imgo_site.errors import Unavailable
-from imgo_site.middleware import note_addresses
+from imgo_site.middleware import set_client_addresses
 from imgo_site.request_limits import view_class
-from push.api.problems import answer_at
+from push.api.problems import error_response_at
 
 logger = logging.getLogger(__name__)
 
 THREADS = 2  # each uses one database connection during an authorization
 PATIENCE = 5.0  # seconds for the database to answer
 
-Told = Callable[[HttpResponseBase | None], None]
+Decided = Callable[[HttpResponseBase | None], None]
 
 
 class EarlyAuthorization:
@@ -40,7 +40,12 @@ class EarlyAuthorization:
         return view is not None and issubclass(view, APIView) and hasattr(view, "scopes")
 
     def ask(
-        self, match: ResolverMatch | None, request: Any, method: bytes, target: bytes, decided: Told
+        self,
+        match: ResolverMatch | None,
+        request: Any,
+        method: bytes,
+        target: bytes,
+        decided: Decided,
     ) -> None:
         """Authorize a request; call `decided` with the refusing response, or with None if allowed.
 
@@ -52,17 +57,21 @@ class EarlyAuthorization:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _authorize(self, match: ResolverMatch, scope: dict[str, Any], decided: Told) -> None:
+    async def _authorize(
+        self, match: ResolverMatch, scope: dict[str, Any], decided: Decided
+    ) -> None:
         loop = asyncio.get_running_loop()
         answer: HttpResponseBase | None
         try:
             refusal = loop.run_in_executor(self._threads, _refusal, match, scope)
             answer = await asyncio.wait_for(refusal, PATIENCE)
         except TimeoutError:
-            answer = answer_at(scope["path"], Unavailable("The database does not answer."))
+            answer = error_response_at(scope["path"], Unavailable("The database does not answer."))
         except Exception:
             logger.exception("a caller could not be authenticated before its body was read")
-            answer = answer_at(scope["path"], Unavailable("The API key cannot be checked now."))
+            answer = error_response_at(
+                scope["path"], Unavailable("The API key cannot be checked now.")
+            )
         decided(answer)
 
     def close(self) -> None:
@@ -74,7 +83,7 @@ def _refusal(match: ResolverMatch, scope: dict[str, Any]) -> HttpResponseBase | 
     """Return the view's response to a caller that it refuses; None if the caller is allowed."""
     try:
         plain = ASGIRequest(scope, BytesIO())
-        note_addresses(plain)
+        set_client_addresses(plain)
         kind = view_class(match)
         assert kind is not None
         assert issubclass(kind, APIView)

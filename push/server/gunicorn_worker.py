@@ -31,7 +31,7 @@ PROBE = re.compile(rb"(GET|HEAD) \S*/(healthz|readyz)[ ?]")
 HEADERS_END = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
-PEEKED = 32_768  # bytes of a request that wait in the kernel; a thread reads longer ones
+PEEK_MAX = 32_768  # bytes of a request that wait in the kernel; a thread reads longer ones
 RECEIVED_BEGIN, RECEIVED_END = 128, 136  # tcpi_bytes_received in Linux's struct tcp_info
 TCP_INFO_SIZE = 192  # bytes
 PROBE_THREADS = 2
@@ -72,7 +72,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         before = self._unfinished.pop(conn, _Unfinished(0, 0, 0.0))
         needed = _bytes_needed(start or b"")
         # If the socket is readable without new bytes, the client has closed its side.
-        more = start is not None and before.size < len(start) < min(needed, PEEKED)
+        more = start is not None and before.size < len(start) < min(needed, PEEK_MAX)
         if start is None or not more:
             if before.size:
                 _wake_at(conn, 1)
@@ -174,7 +174,7 @@ def _bytes_needed(start: bytes) -> int:
     if length is None or EXPECT.search(headers):
         return len(start)
     total = size + int(length[1])
-    return total if total <= PEEKED else len(start)
+    return total if total <= PEEK_MAX else len(start)
 
 
 def _bytes_received(conn: TConn) -> int:
@@ -188,16 +188,16 @@ def _bytes_received(conn: TConn) -> int:
 
 def _refuse_late(conn: TConn) -> None:
     """Answer a request that did not arrive in time, as a node does; gunicorn then closes it."""
-    from push.api.problems import answer_at
+    from push.api.problems import error_response_at
 
     words = (_peek(conn) or b"").split(b" ", 2)
     path = words[1].partition(b"?")[0].decode("latin1") if len(words) > 1 else "/"
-    response = answer_at(path, TooSlow("The request did not arrive in time."))
+    response = error_response_at(path, TooSlow("The request did not arrive in time."))
     response["Connection"] = "close"
     response["Content-Length"] = str(len(response.content))
     status = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin1")
     with suppress(OSError):
-        conn.sock.recv(PEEKED, socket.MSG_DONTWAIT)  # unread bytes would reset the connection
+        conn.sock.recv(PEEK_MAX, socket.MSG_DONTWAIT)  # unread bytes would reset the connection
         data = status + response.serialize_headers() + b"\r\n\r\n" + response.content
         conn.sock.send(data, socket.MSG_DONTWAIT)
 
@@ -211,7 +211,7 @@ def _wake_at(conn: TConn, size: int) -> None:
 def _peek(conn: TConn) -> bytes | None:
     """Return the bytes that a client has sent, without removing them; None for none yet."""
     try:
-        return bytes(conn.sock.recv(PEEKED, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bytes(conn.sock.recv(PEEK_MAX, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return None
     except OSError:

@@ -15,7 +15,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, TooLarge, Unavailable
 from push.server.early_authorization import EarlyAuthorization
 
-UNASKED_MAX = 64 * 1024  # bytes of a body that are accepted without authorization
+UNAUTHORIZED_BODY_MAX = 64 * 1024  # bytes of a body that are accepted without authorization
 SHARE = 4  # bodies of callers that are not authorized get 1/SHARE of MAX_BODIES
 
 
@@ -71,7 +71,7 @@ class Body:
         `length`: bytes, from the headers; None for a chunked body.
         """
         self._request, self._method, self._target = request, method, target
-        if length is not None and length > UNASKED_MAX:
+        if length is not None and length > UNAUTHORIZED_BODY_MAX:
             self._authorize()
 
     def add(self, size: int) -> bool:
@@ -87,7 +87,7 @@ class Body:
             self._channel.refuse(self._busy())
             return False
         is_full = self._bodies.unasked > conf.MAX_BODIES // SHARE
-        needs_key = not self._is_known and (self._size > UNASKED_MAX or is_full)
+        needs_key = not self._is_known and (self._size > UNAUTHORIZED_BODY_MAX or is_full)
         if needs_key and not self._authorize() and is_full:
             self._channel.refuse(self._busy())
             return False

@@ -25,7 +25,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, TooLarge, TooSlow
 from imgo_site.names import REQUEST_LINE_MAX
 from imgo_site.request_limits import body_limit, find_view
-from push.api.problems import answer_at
+from push.api.problems import error_response_at
 from push.metrics import definitions as metrics
 from push.server.http_body_limits import Body
 from push.server.http_request import NodeRequest
@@ -43,7 +43,7 @@ LINE_TEXT = (
 LENGTH_DIGITS = 18  # of a Content-Length; no size has more, and Python refuses to parse 4,301
 
 
-def has_doubtful_length(line: bytes) -> bool:
+def is_smuggling_risk(line: bytes) -> bool:
     """Return whether a header gives the body a length that other servers may parse differently.
 
     Twisted accepts "identity" besides "chunked", and a number with any number of digits.
@@ -173,7 +173,7 @@ class Channel(HTTPChannel):
         if self._receivedHeaderCount >= self.maxHeaders:
             self.refuse(TooLarge(f"A request has at most {self.maxHeaders} headers."), 431)
             return False
-        if has_doubtful_length(line):
+        if is_smuggling_risk(line):
             self._respondToBadRequestAndDisconnect()
             return False
         return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]
@@ -281,7 +281,7 @@ class Channel(HTTPChannel):
         if status:
             error.status = status
         path = self._target.partition(b"?")[0].decode("latin1")
-        self.end_with(answer_at(path, error))
+        self.end_with(error_response_at(path, error))
 
     def end_with(self, response: HttpResponseBase) -> None:
         """Write a response and close the sending side; stop reading the request.

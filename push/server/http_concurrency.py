@@ -14,7 +14,7 @@ from typing import Any
 from imgo_site.addresses import HEADER, client_address
 from imgo_site.errors import Unavailable
 from imgo_site.prefix import without_prefix
-from push.api.problems import answer_at
+from push.api.problems import error_response_at
 from push.metrics import definitions as metrics
 from push.probes import PATHS
 
@@ -29,7 +29,7 @@ Message = MutableMapping[str, Any]
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
-class Slots:
+class FairSemaphore:
     """Semaphore with `count` places. Waiters are served by client in turn, then by age."""
 
     def __init__(self, count: int = WORKING) -> None:
@@ -77,7 +77,7 @@ class HttpConcurrency:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._slots = Slots()
+        self._slots = FairSemaphore()
         self._waiting: Counter[str] = Counter()  # client → requests without a place yet
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -113,7 +113,7 @@ class _Turn:
     A request needs no place while its client sends or reads, because no thread works for it then.
     """
 
-    def __init__(self, slots: Slots, waiting: Counter[str], client: str) -> None:
+    def __init__(self, slots: FairSemaphore, waiting: Counter[str], client: str) -> None:
         self._slots = slots
         self._waiting = waiting
         self._client = client
@@ -151,7 +151,7 @@ def _client_of(scope: dict[str, Any]) -> str:
 
 
 async def _refuse(path: str, send: Any) -> None:
-    response = answer_at(path, Unavailable(REFUSAL))
+    response = error_response_at(path, Unavailable(REFUSAL))
     metrics.REQUESTS_REFUSED.labels(str(response.status_code)).inc()
     response["Connection"] = "close"
     headers = [(k.lower().encode("latin1"), v.encode("latin1")) for k, v in response.items()]

@@ -15,7 +15,7 @@ from daphne.utils import HEADER_NAME_RE
 from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError
-from push.api.problems import answer_at
+from push.api.problems import error_response_at
 
 ROOT_PATH = b"Daphne-Root-Path"
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f\x85]")  # forbidden in values: RFC 9110, 5.5
@@ -60,7 +60,9 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
         elif self.channel is not None:
             error = BadRequest(f"{body}.") if status < 500 else ImgoError("internal error")
             error.status = status
-            self.channel.end_with(answer_at(self.uri.partition(b"?")[0].decode("latin1"), error))
+            self.channel.end_with(
+                error_response_at(self.uri.partition(b"?")[0].decode("latin1"), error)
+            )
 
     def unusable_header(self) -> str:
         """Return the fault of the headers, "" for none.

@@ -12,8 +12,10 @@ from imgo_site.conf import conf, shown
 Family = socket.AddressFamily
 
 LISTENERS = ("HTTP_PORT", "WS_PORT", "TCP_PORT")  # settings
-ANYWHERE = frozenset({"", "::", "[::]"})  # IPv6, and IPv4 on the same socket
-NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})  # e.g. on a machine without IPv6
+WILDCARD_HOSTS = frozenset({"", "::", "[::]"})  # IPv6, and IPv4 on the same socket
+UNAVAILABLE_ERRNOS = frozenset(
+    {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+)  # e.g. on a machine without IPv6
 KERNEL_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 KERNEL_LISTEN = "0A"  # TCP_LISTEN in Linux's net/tcp_states.h
 MAPPED = "::ffff:"  # how an IPv6 socket writes an IPv4 address
@@ -29,7 +31,7 @@ def reason(error: OSError, settings: str) -> str:
     `settings`: those of the port, for an error that HOST does not cause.
     """
     why = error.strerror or str(error)
-    is_host = isinstance(error, HostUnknown) or error.errno in NOT_HERE
+    is_host = isinstance(error, HostUnknown) or error.errno in UNAVAILABLE_ERRNOS
     return f"{why} (IMGO_HOST={shown(conf.HOST)})" if is_host else f"{why} ({settings})"
 
 
@@ -43,7 +45,7 @@ def addresses() -> list[tuple[Family, str]]:
 
     Raises `OSError`; `HostUnknown` for a name without an address.
     """
-    if conf.HOST in ANYWHERE:
+    if conf.HOST in WILDCARD_HOSTS:
         found = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104
         return found[:1] if socket.has_dualstack_ipv6() else found[1:]
     try:
@@ -82,7 +84,7 @@ def _open(family: Family, host: str, port: int, shared: bool) -> socket.socket |
             dualstack_ipv6=host == "::",
         )
     except OSError as error:
-        if error.errno in NOT_HERE and len(addresses()) > 1:
+        if error.errno in UNAVAILABLE_ERRNOS and len(addresses()) > 1:
             return None
         raise
     sock.setblocking(False)

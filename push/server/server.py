@@ -37,7 +37,7 @@ from push.server.tcp_listener import ROOM_PAUSE, TcpListener
 from push.server.upgrade import DirectRequest, listen_http, scope_of
 from push.session.admission import Admission
 from push.session.session_metrics import SessionFigures
-from push.session.socket_link import Care, SocketLink
+from push.session.socket_link import LinkManager, SocketLink
 from push.status.instance import INSTANCE
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,10 @@ OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start under way
 NODE_TIMEOUT = 5.5  # seconds beyond DRAIN_SECONDS for the node's part of a shutdown
 THREADS_TIMEOUT = 0.5  # seconds for the database threads, after everything else has ended
 CLOSE_TIMEOUT = 2.0  # seconds for cancelled applications to end
-SHARED_LOOK = (0.5, 1.5)  # range of seconds between checks of shared ports; drawn once at random
+SHARED_PORT_CHECK = (
+    0.5,
+    1.5,
+)  # range of seconds between checks of shared ports; drawn once at random
 NEVER = float("inf")
 
 
@@ -78,7 +81,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.bodies = Bodies(self.gate)
         self._is_accepting = True
         self.loop: asyncio.AbstractEventLoop
-        self.care: Care
+        self.manager: LinkManager
         self._listener: TcpListener | None = None
         self._applications = Background("Exception inside application")
         self._runtime = Runtime()
@@ -115,7 +118,7 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def has_room(self) -> bool:
         """Return whether one more connection may be accepted."""
-        return self.admission.makes_room(len(self.care.poller) + len(self.admission))
+        return self.admission.try_admit(len(self.manager.poller) + len(self.admission))
 
     def _pause_accepting(self) -> None:
         if self._is_accepting:
@@ -134,7 +137,7 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
-        self.care = Care(self.loop, self.admission)
+        self.manager = LinkManager(self.loop, self.admission)
         self._listen_http()
         if self.failure:
             return  # `_fail` has stopped the reactor
@@ -152,12 +155,12 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def _listen_tcp(self) -> None:
         if conf.TCP_PORT:
-            self._listener = TcpListener(self.care, self.has_room, self.run_link)
+            self._listener = TcpListener(self.manager, self.has_room, self.run_link)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self.care.tick()
+            self.manager.tick()
             process.get(SessionFigures).update_if_due()
             database_pool.update_if_due()
 
@@ -171,10 +174,10 @@ class ImgoServer(Server):  # type: ignore[misc]
                 node.hub.on_drain = partial(self._drain_shared, node)
                 node.hub.on_undrain = partial(self._undrain_shared, node)
                 # Random, so that of two nodes drained at the same moment one checks first.
-                every = random.uniform(*SHARED_LOOK)  # noqa: S311
+                every = random.uniform(*SHARED_PORT_CHECK)  # noqa: S311
                 self._runtime.repeat("shared ports", partial(self._check_shared_ports, node), every)
             self._listen_tcp()
-            collector.calm()
+            collector.freeze()
             self.instance.health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
             self._on_started()
@@ -289,7 +292,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         await finish(self.instance.stop(OPENING_TIMEOUT), deadline, "the node")
         await self._end_applications()
         await self._runtime.stop(deadline)
-        self.care.close()
+        self.manager.close()
         logger.info("the server has stopped, after %.1f s", self._shutdown.taken())
 
     async def _end_applications(self) -> None:

@@ -81,7 +81,7 @@ class Child:
         self._is_replaced = False
         self._kill_at = NEVER
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Start the process if it does not run and its pause is over; kill it if it must end.
 
         `now`: monotonic seconds. The pause grows with each failure. Never blocks.
@@ -120,7 +120,7 @@ class Child:
         self.started = now
 
     def replace(self, now: float) -> None:
-        """Stop the process, after `STOP_TIMEOUT` seconds by force; `look` starts it again."""
+        """Stop the process, after `STOP_TIMEOUT` seconds by force; `check` starts it again."""
         self.started = now  # it counts as newly started
         if self.is_running and not self._is_replaced:
             self._is_replaced, self._kill_at = True, now + STOP_TIMEOUT
@@ -164,8 +164,8 @@ class Supervisor:
         while True:
             now = time.monotonic()
             for child in self.children:
-                child.look(now)
-            self.look_further(now)
+                child.check(now)
+            self.on_tick(now)
             if self._is_over.wait(TICK):
                 break
         self._end_children()
@@ -180,7 +180,7 @@ class Supervisor:
                     child.kill()
             time.sleep(STOP_TICK)
 
-    def look_further(self, now: float) -> None:
+    def on_tick(self, now: float) -> None:
         """Do nothing; a subclass adds its work for each round. `now`: monotonic seconds."""
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

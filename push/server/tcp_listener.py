@@ -10,7 +10,7 @@ from imgo_site.conf import conf
 from push.metrics import definitions as metrics
 from push.server.ports import listen, plain_address
 from push.session.poller import READ
-from push.session.socket_link import Care, SocketLink, TcpLink
+from push.session.socket_link import LinkManager, SocketLink, TcpLink
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 logger = logging.getLogger(__name__)
@@ -35,15 +35,17 @@ def has_proxy_header(listener: str, peer: str) -> bool:
 class ProxiedSocket:
     """Connection of a proxy whose PROXY protocol header is not complete yet."""
 
-    def __init__(self, care: Care, sock: socket.socket, begin: Begin, peer: tuple[str, int]):
-        self._care = care
+    def __init__(
+        self, manager: LinkManager, sock: socket.socket, begin: Begin, peer: tuple[str, int]
+    ):
+        self._manager = manager
         self._socket = sock
         self._begin = begin
         self._peer = peer
         self._data = b""
-        care.poller.add(sock.fileno(), self._ready)
-        care.admission.enter(self)
-        self._deadline = care.loop.call_later(conf.HANDSHAKE_TIMEOUT, self.evict)
+        manager.poller.add(sock.fileno(), self._ready)
+        manager.admission.enter(self)
+        self._deadline = manager.loop.call_later(conf.HANDSHAKE_TIMEOUT, self.evict)
 
     def _ready(self, events: int) -> None:  # noqa: ARG002
         try:
@@ -73,8 +75,8 @@ class ProxiedSocket:
 
     def _forget(self) -> None:
         self._deadline.cancel()
-        self._care.admission.leave(self)
-        self._care.poller.remove(self._socket.fileno())
+        self._manager.admission.leave(self)
+        self._manager.poller.remove(self._socket.fileno())
 
     def evict(self) -> None:
         """Close at once."""
@@ -89,13 +91,15 @@ class TcpListener:
     `run_link(link, scope)`: serves a new connection, given its link and its ASGI scope.
     """
 
-    def __init__(self, care: Care, has_room: Callable[[], bool], run_link: RunLink) -> None:
-        self._care = care
+    def __init__(
+        self, manager: LinkManager, has_room: Callable[[], bool], run_link: RunLink
+    ) -> None:
+        self._manager = manager
         self._has_room = has_room
         self._run_link = run_link
         self._sockets = listen(conf.TCP_PORT, shared=conf.REUSE_PORT)
         for sock in self._sockets:
-            care.poller.add(sock.fileno(), lambda _, sock=sock: self._accept(sock))  # type: ignore[misc]
+            manager.poller.add(sock.fileno(), lambda _, sock=sock: self._accept(sock))  # type: ignore[misc]
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS):
@@ -115,7 +119,7 @@ class TcpListener:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             host, port = plain_address(address[0]), address[1]
             if has_proxy_header("tcp", host):
-                ProxiedSocket(self._care, sock, self._begin, (host, port))
+                ProxiedSocket(self._manager, sock, self._begin, (host, port))
             else:
                 self._begin(sock, host, port)
 
@@ -126,21 +130,21 @@ class TcpListener:
             "client": [host, port],
             "server": [conf.HOST, conf.TCP_PORT],
         }
-        link = TcpLink(self._care, sock)
+        link = TcpLink(self._manager, sock)
         self._run_link(link, scope)
         if data:
             link.received(data)
 
     def _pause(self, listener: socket.socket, seconds: float) -> None:
-        self._care.poller.watch(listener.fileno(), 0)
-        self._care.loop.call_later(seconds, self._resume, listener)
+        self._manager.poller.watch(listener.fileno(), 0)
+        self._manager.loop.call_later(seconds, self._resume, listener)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener.fileno() != -1:
-            self._care.poller.watch(listener.fileno(), READ)
+            self._manager.poller.watch(listener.fileno(), READ)
 
     def close(self) -> None:
         """Stop accepting connections."""
         for sock in self._sockets:
-            self._care.poller.remove(sock.fileno())
+            self._manager.poller.remove(sock.fileno())
             sock.close()

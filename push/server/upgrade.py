@@ -42,7 +42,7 @@ class DirectRequest(NodeRequest):
         channel.setTimeout(None)
         server.admission.leave(channel)
         sock, unsent = detach(transport)
-        link = WebSocketLink(server.care, sock, b"")
+        link = WebSocketLink(server.manager, sock, b"")
         try:
             is_accepted, response = self._answer()
             scope = self._scope()

@@ -103,7 +103,7 @@ class Supervisor(supervisor.Supervisor):
         if self._metrics is not None:
             self._metrics.stop()
 
-    def look_further(self, now: float) -> None:
+    def on_tick(self, now: float) -> None:
         """Replace deaf workers. `now`: monotonic seconds."""
         if now >= self._next_check:
             self._next_check = now + conf.CANARY_INTERVAL

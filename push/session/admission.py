@@ -2,7 +2,7 @@
 
 A connection is *waiting* while its client owes bytes: the rest of a request, or an auth frame. At
 the limit the connection that has waited longest is closed, so clients that never finish cannot
-keep others out. A connection younger than `YOUNG` is never closed: its bytes may already be in
+keep others out. A connection younger than `MIN_AGE` is never closed: its bytes may already be in
 the kernel. If all are younger, listeners pause, and new connections wait in the kernel's backlog.
 """
 
@@ -16,7 +16,7 @@ from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)
 
-YOUNG = 1.0  # seconds that every client has before its connection may be evicted
+MIN_AGE = 1.0  # seconds that every client has before its connection may be evicted
 SHARE = 4  # unauthenticated connections may use 1/SHARE of the files that sessions may use
 LOG_EVERY = 10.0  # seconds
 
@@ -55,7 +55,7 @@ class Admission:
         """Return the number of unauthenticated connections."""
         return len(self._waiting) + len(self._served)
 
-    def makes_room(self, sockets: int) -> bool:
+    def try_admit(self, sockets: int) -> bool:
         """Return whether one more connection may be accepted; evict the slowest if necessary.
 
         `sockets`: number of sockets that this process has open, sessions included.
@@ -67,7 +67,7 @@ class Admission:
         if len(self) < min(conf.MAX_UNAUTHENTICATED, max(1, room // SHARE)):
             return True
         oldest = next(iter(self._waiting.items()), None)
-        if oldest is None or time.monotonic() - oldest[1] < YOUNG:
+        if oldest is None or time.monotonic() - oldest[1] < MIN_AGE:
             return False
         self.leave(oldest[0])
         metrics.EVICTED.inc()

@@ -208,7 +208,7 @@ class PacedLink:
         """Raise NotImplementedError: a session of this link never writes to the socket itself."""
         raise NotImplementedError
 
-    def open_short_way(self) -> None:
+    def enable_direct_send(self) -> None:
         """Do nothing: every write must be paced."""
 
     def close(self, code: int, reason: str) -> None:

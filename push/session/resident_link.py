@@ -87,7 +87,7 @@ class ResidentLink:
         """Raise NotImplementedError: this link has no socket that a session could write to."""
         raise NotImplementedError
 
-    def open_short_way(self) -> None:
+    def enable_direct_send(self) -> None:
         """Do nothing: an ASGI server gives no access to the socket."""
 
     def close(self, code: int, reason: str) -> None:

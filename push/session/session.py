@@ -60,7 +60,7 @@ class Link(Protocol):
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
         """Write the rest of `data`, after a direct write of `sent` bytes to the socket."""
 
-    def open_short_way(self) -> None:
+    def enable_direct_send(self) -> None:
         """Set `session.send` for direct writes, if the link has a socket and an empty queue."""
 
     def close(self, code: int, reason: str) -> None:
@@ -70,10 +70,10 @@ class Link(Protocol):
         """Wait until no bytes are waiting, or until the link is closed."""
 
 
-class Reading(Protocol):
+class QuerySnapshot(Protocol):
     """Database snapshot of a query, which knows exactly which rows the query saw."""
 
-    def sees(self, xmin: int) -> bool:
+    def includes(self, xmin: int) -> bool:
         """Return whether the query saw a row with this `xmin`."""
 
 
@@ -94,7 +94,7 @@ class Written:
         self.deliveries = 0
 
 
-class Keeper(Protocol):
+class SessionOwner(Protocol):
     """The part of a node that its sessions use."""
 
     written: Written
@@ -103,7 +103,7 @@ class Keeper(Protocol):
     def delivered(self, message_id: int, session: "Session") -> None:
         """Record that the kernel has accepted a stored message for a session."""
 
-    def deliver_late(self, session: "Session", message: "Outgoing") -> None:
+    def deliver_late(self, session: "Session", message: "OutgoingMessage") -> None:
         """Send a message that the replay has overtaken, if it must still be sent."""
 
     def audience(self, session: "Session") -> int:
@@ -120,7 +120,7 @@ def packet_kind_of(kind: Kind, *, acks: bool, gets_raw: bool, wraps: bool) -> Pa
     return PacketKind(kind + 3 * form + 9 * wraps)
 
 
-class Outgoing:
+class OutgoingMessage:
     """One message for delivery, encoded at most once for each kind of packet."""
 
     __slots__ = ("_body", "_is_json", "at", "ensure", "id", "key", "op", "packets", "span")
@@ -172,12 +172,12 @@ class Outgoing:
         return len(self._body)
 
 
-class Batch(Outgoing):
+class Batch(OutgoingMessage):
     """Several messages for delivery in one packet."""
 
     __slots__ = ("_messages",)
 
-    def __init__(self, messages: list[Outgoing]) -> None:
+    def __init__(self, messages: list[OutgoingMessage]) -> None:
         super().__init__(0, 0, b"", True)
         self._messages = messages
 
@@ -202,7 +202,7 @@ class Session:
 
     After `release` a live copy of a replayed message may still arrive. So the session remembers
     the replayed ids until `forget_replayed`. A live message of the key goes to
-    `Keeper.deliver_late` if the replay has overtaken it. That is, its id is below the last
+    `SessionOwner.deliver_late` if the replay has overtaken it. That is, its id is below the last
     replayed id, and it was not replayed. The node then holds the session until it has checked
     the message.
 
@@ -249,7 +249,7 @@ class Session:
         identity: Any,
         kind: Kind,
         link: Link,
-        keeper: Keeper,
+        keeper: SessionOwner,
         *,
         acks: bool = False,
         accepts: Iterable[int] | None = None,
@@ -265,10 +265,10 @@ class Session:
         self._frames = keeper.written.frames
         self.acks = acks  # acknowledges with op 22; other sessions acknowledge by reading
         # Filter of application ops (FIRST_OWN_OP and above), as goim's clients send it. None: all.
-        self.accepts = None if accepts is None else shared(accepts)
+        self.accepts = None if accepts is None else intern_ops(accepts)
         # goim's client, which gets goim's bodies of replies; JSON frames cannot carry them.
         self.is_goim = is_goim and kind is not Kind.TEXT
-        # Index of this session's packet in `Outgoing.packets`.
+        # Index of this session's packet in `OutgoingMessage.packets`.
         self.packet_kind = packet_kind_of(kind, acks=acks, gets_raw=self.gets_raw, wraps=link.wraps)
         self.rooms: set[str] = set()
         self.change_room = ""  # the room that op 12 leaves
@@ -277,7 +277,7 @@ class Session:
         # Monotonic seconds of the first query of pending messages; 0 before it. Messages that
         # were settled before that time are not for this session.
         self.joined = 0.0
-        self.snapshot: Reading | None = None  # that query's, if it returned messages
+        self.snapshot: QuerySnapshot | None = None  # that query's, if it returned messages
         self.is_connecting = False  # the handshake queries its pending messages
         self.is_behind = False  # the handshake must query them once more
         self.is_closed = False
@@ -287,7 +287,7 @@ class Session:
         self.send: Callable[[bytes], int] | None = None
         # Ids of stored messages sent and not acknowledged, the oldest first. Only with `acks`.
         self.unacknowledged: dict[int, None] | None = None
-        self._held: list[Outgoing] | None = None  # None outside of `hold` and `release`
+        self._held: list[OutgoingMessage] | None = None  # None outside of `hold` and `release`
         self._hold_left = 0  # bytes that may still be held
         self._replayed: set[int] | None = None  # ids; None without a replay
         self._last_replayed = 0  # the highest of those ids
@@ -300,11 +300,11 @@ class Session:
         """
         return self.is_goim and self.kind is Kind.BINARY and not self.acks
 
-    def takes(self, op: int) -> bool:
+    def accepts_op(self, op: int) -> bool:
         """Return whether the filter passes messages with this op; it passes all protocol ops."""
         return self.accepts is None or op < FIRST_OWN_OP or op in self.accepts
 
-    def deliver(self, message: Outgoing) -> None:
+    def deliver(self, message: OutgoingMessage) -> None:
         """Write a live message, or hold it during the replay.
 
         Held messages above the limit of `hold` close the session as a slow reader.
@@ -322,7 +322,7 @@ class Session:
             # would be out of order here. Or it was stored after the query of pending messages.
             self._keeper.deliver_late(self, message)
 
-    def replay(self, message: Outgoing) -> None:
+    def replay(self, message: OutgoingMessage) -> None:
         """Write a pending message, unless it was replayed already, and remember its id."""
         if self._replayed is None:
             self._replayed = set()
@@ -333,7 +333,7 @@ class Session:
                 self._keeper.written.deliveries += 1
             self._write(message)
 
-    def _write(self, message: Outgoing) -> None:
+    def _write(self, message: OutgoingMessage) -> None:
         self._frames[self.packet_kind] += 1
         if self.acks and message.key:
             self.expect_acknowledgement(message.id)
@@ -350,7 +350,7 @@ class Session:
         if len(self.unacknowledged) > self._keeper.unacknowledged_max:
             del self.unacknowledged[next(iter(self.unacknowledged))]
 
-    def awaits(self, message_id: int) -> bool:
+    def awaits_ack_of(self, message_id: int) -> bool:
         """Return whether the message was sent to this session and is not acknowledged yet."""
         return self.unacknowledged is not None and message_id in self.unacknowledged
 
@@ -373,7 +373,7 @@ class Session:
         `xmin`: that of the stored event; None if it is not stored. An event that the query saw
         precedes the query, whatever `at` is.
         """
-        is_seen = xmin is not None and self.snapshot is not None and self.snapshot.sees(xmin)
+        is_seen = xmin is not None and self.snapshot is not None and self.snapshot.includes(xmin)
         return at >= self.joined and not is_seen
 
     def sent(self, message_id: int) -> None:
@@ -399,13 +399,13 @@ class Session:
         """Write the held messages, except those that the replay has sent.
 
         They arrived for this session, so they are written even if another session of the key has
-        acknowledged them meanwhile. `Keeper.deliver_late` checks each message that the replay has
-        overtaken.
+        acknowledged them meanwhile. `SessionOwner.deliver_late` checks each message that the replay
+        has overtaken.
         """
         held, self._held = self._held or [], None
         for message in held:
             self.deliver(message)
-        self.link.open_short_way()
+        self.link.enable_direct_send()
 
     @property
     def is_held(self) -> bool:
@@ -421,13 +421,13 @@ class Session:
         """Forget the replayed ids, when no live copy of a replayed message can arrive any more."""
         if self._replayed is not None and self._held is None:
             self._replayed = None
-            self.link.open_short_way()
+            self.link.enable_direct_send()
 
     def reply(self, op: Op, seq: int, body: bytes = b"", ver: int = 1) -> None:
         """Send the reply to a frame; `body` is JSON or empty."""
         self.link.write(encode_reply(self.link, self.kind, op, seq, body=body, ver=ver))
 
-    def beat(self, seq: int, ver: int) -> None:
+    def reply_to_heartbeat(self, seq: int, ver: int) -> None:
         """Send the reply to a heartbeat; goim's clients get their room's number of sessions."""
         body = self._keeper.audience(self).to_bytes(4) if self.is_goim else b""
         self.link.write(
@@ -448,7 +448,7 @@ _shared: dict[frozenset[int], frozenset[int]] = {}
 SHARED_MAX = 1_000
 
 
-def shared(ops: Iterable[int]) -> frozenset[int]:
+def intern_ops(ops: Iterable[int]) -> frozenset[int]:
     """Return these ops as one set that sessions with the same filter share, to save memory.
 
     There are many sessions and few distinct filters.

@@ -13,7 +13,7 @@ from push.metrics import exposition
 from push.session.session import TRANSPORTS, Session, Written
 from push.wire import CloseCode
 
-NOTE_EVERY = 5.0  # seconds; reading 100,000 sessions takes 30 ms
+UPDATE_EVERY = 5.0  # seconds; reading 100,000 sessions takes 30 ms
 
 
 class SessionTable(Protocol):
@@ -72,11 +72,11 @@ class SessionFigures:
                 metrics.WAITING.labels(transport).set(waiting[transport])
 
     def update_if_due(self) -> None:
-        """Update the metrics for the process that is scraped, at most once in `NOTE_EVERY` seconds.
+        """Update the metrics for the scraped process, once in `UPDATE_EVERY` seconds at most.
 
         Does nothing unless processes share their metrics.
         """
-        if exposition.is_shared() and time.monotonic() - self._updated_at >= NOTE_EVERY:
+        if exposition.is_shared() and time.monotonic() - self._updated_at >= UPDATE_EVERY:
             self.note()
 
 

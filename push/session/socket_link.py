@@ -39,7 +39,7 @@ CLOSING_BYTES = 1024 * 1024
 
 # Bit mask of reasons why reading pauses: the consumer lags behind, a handler runs, the client
 # sends too fast, the upgrade request has no response yet.
-LAGS, HANDLES, RACES, UPGRADES = 1, 2, 4, 8
+PAUSE_CONSUMER, PAUSE_HANDLER, PAUSE_RATE, PAUSE_UPGRADE = 1, 2, 4, 8
 
 
 class Gone(OSError):
@@ -63,7 +63,7 @@ class FrameHandlers(Protocol):
         """Handle any other frame."""
 
 
-class Farewell:
+class ClosingLimits:
     """Limits of a closed link that waits for its peer: `until` in monotonic seconds, bytes left."""
 
     __slots__ = ("bytes_left", "until")
@@ -73,7 +73,7 @@ class Farewell:
         self.bytes_left = CLOSING_BYTES
 
 
-class Care:
+class LinkManager:
     """State that all direct links of a node share: the poller, framings, and links with a deadline.
 
     The node calls `tick` once a second for the deadlines of all links, so no link has a timer.
@@ -86,7 +86,7 @@ class Care:
         self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
         # Links with waiting bytes: monotonic seconds of the last progress.
         self.stalled: dict[SocketLink, float] = {}
-        self.closing: dict[SocketLink, Farewell] = {}
+        self.closing: dict[SocketLink, ClosingLimits] = {}
         self.paces: dict[SocketLink, Pace] = {}  # of links that have received frames lately
         self.background = Background("a session's handler failed")
 
@@ -171,25 +171,25 @@ class SocketLink:
 
     Writing: the kernel gets the bytes at once; the rest is queued and `waiting` counts it. While
     nothing waits, `session.send` is the socket's own `send`, for direct writes of shared bytes
-    (`open_short_way`). Direct writes end as soon as bytes are queued, so the order is kept.
+    (`enable_direct_send`). Direct writes end as soon as bytes are queued, so the order is kept.
 
     Reading: `_pauses` holds the reasons why the socket is not read; it is read if there are none.
     Events go to the consumer until `adopt`, and to the frame handlers after it.
 
     Closing: `close` writes the closing bytes and ends our side of the stream. The link then waits
-    for the peer's end, within the limits of `Farewell`. `lose` closes the socket and frees
+    for the peer's end, within the limits of `ClosingLimits`. `lose` closes the socket and frees
     everything.
     """
 
     __slots__ = (
         "__weakref__",
-        "_care",
         "_drained",
         "_events",
         "_handlers",
         "_inbox",
         "_is_giving_up",
         "_is_open",
+        "_manager",
         "_owner",
         "_pauses",
         "_queue",
@@ -198,8 +198,8 @@ class SocketLink:
         "waiting",
     )
 
-    def __init__(self, care: Care, sock: socket.socket) -> None:
-        self._care = care
+    def __init__(self, manager: LinkManager, sock: socket.socket) -> None:
+        self._manager = manager
         self._socket = sock
         self._inbox: Inbox | None = Inbox()
         self._queue: deque[tuple[bytes, int]] | None = None
@@ -212,8 +212,8 @@ class SocketLink:
         self._is_giving_up = False
         self.session: Session | None = None
         self.waiting = 0
-        care.poller.add(sock.fileno(), self._ready)
-        care.admission.enter(self)
+        manager.poller.add(sock.fileno(), self._ready)
+        manager.admission.enter(self)
 
     # Out
 
@@ -247,7 +247,7 @@ class SocketLink:
         if self._is_open:
             self._enqueue(data[sent:], receipt)
 
-    def open_short_way(self) -> None:
+    def enable_direct_send(self) -> None:
         """Allow direct writes to the socket, if the session is open and nothing is waiting."""
         session = self.session
         if session is None or session.is_replaying or self.waiting:
@@ -261,7 +261,7 @@ class SocketLink:
             self._queue = deque()
         if not self.waiting:
             self._close_short_way()
-            self._care.stalled[self] = time.monotonic()
+            self._manager.stalled[self] = time.monotonic()
             self._watch(self._events | WRITE)
         elif self.waiting + len(data) > conf.SESSION_BYTES and not self._is_giving_up:
             self.give_up()
@@ -291,15 +291,15 @@ class SocketLink:
                 queue[0] = (data[sent:], receipt)
                 return
             queue.popleft()
-            self._care.stalled[self] = time.monotonic()
+            self._manager.stalled[self] = time.monotonic()
             if receipt and self.session is not None:
                 self.session.sent(receipt)
         self._queue = None
-        self._care.stalled.pop(self, None)
+        self._manager.stalled.pop(self, None)
         self._watch(self._events & ~WRITE)
-        self.open_short_way()
+        self.enable_direct_send()
         self._wake_drained()
-        if self in self._care.closing:
+        if self in self._manager.closing:
             self._finish()
 
     @property
@@ -357,8 +357,8 @@ class SocketLink:
         """
         self._is_open = False
         self._close_short_way()
-        self._care.stalled.pop(self, None)
-        self._care.closing.setdefault(self, Farewell())
+        self._manager.stalled.pop(self, None)
+        self._manager.closing.setdefault(self, ClosingLimits())
         self._pauses = 0
         self._watch(self._events | READ)
         if not self.waiting:
@@ -388,18 +388,18 @@ class SocketLink:
         """Close the socket and free everything; report the end to the owner or the consumer."""
         if self._socket.fileno() == -1:
             return
-        self._care.poller.remove(self._socket.fileno())
-        self._care.admission.leave(self)
+        self._manager.poller.remove(self._socket.fileno())
+        self._manager.admission.leave(self)
         self._socket.close()
         self._is_open = False
         self._close_short_way()
-        self._care.stalled.pop(self, None)
-        self._care.closing.pop(self, None)
+        self._manager.stalled.pop(self, None)
+        self._manager.closing.pop(self, None)
         self._queue, self.waiting = None, 0
         self._wake_drained()
-        self._care.paces.pop(self, None)
+        self._manager.paces.pop(self, None)
         if self._owner is not None and self.session is not None:
-            self._care.background.run(self._owner.dismiss(self.session))
+            self._manager.background.run(self._owner.dismiss(self.session))
         elif self._inbox is not None:
             self._inbox.put_nowait({"type": "tcp.disconnect"})
 
@@ -408,7 +408,7 @@ class SocketLink:
     def _watch(self, events: int) -> None:
         if events != self._events and self._socket.fileno() != -1:
             self._events = events
-            self._care.poller.watch(self._socket.fileno(), events)
+            self._manager.poller.watch(self._socket.fileno(), events)
 
     def _pause(self, reason: int) -> None:
         if self._is_open:
@@ -422,8 +422,8 @@ class SocketLink:
 
     def keep_reading(self) -> None:
         """Resume reading after a pause because of too many frames."""
-        if self._pauses & RACES:
-            self._resume(RACES)
+        if self._pauses & PAUSE_RATE:
+            self._resume(PAUSE_RATE)
 
     def _ready(self, events: int) -> None:
         """Handle the poller's events. Never raises: an error closes only this connection."""
@@ -450,7 +450,7 @@ class SocketLink:
 
     def _may_read(self, size: int) -> bool:
         """Return whether a closed link may still read these bytes; True for an open link."""
-        farewell = self._care.closing.get(self)
+        farewell = self._manager.closing.get(self)
         if farewell is None:
             return True
         farewell.bytes_left -= size
@@ -468,7 +468,7 @@ class SocketLink:
             for event in events:
                 self._inbox.put_nowait(event)
             if self._inbox.qsize() >= INBOX_MAX:
-                self._pause(LAGS)
+                self._pause(PAUSE_CONSUMER)
 
     def _frames(self, events: list[dict[str, Any]]) -> tuple[list[Frame], FrameError | None]:
         """Return the good frames of these events, and the error of the first bad one, if any."""
@@ -497,17 +497,17 @@ class SocketLink:
         if not self._is_open:
             frames, bad = [frame for frame in frames if frame.op == Op.ACK], None
         elif frames:
-            session.last_seen = self._care.loop.time()
-            if self._care.spend(self, *weigh(frames)):
-                self._pause(RACES)
+            session.last_seen = self._manager.loop.time()
+            if self._manager.spend(self, *weigh(frames)):
+                self._pause(PAUSE_RATE)
         for index, frame in enumerate(frames):
             if frame.op == Op.HEARTBEAT:
-                session.beat(frame.seq, frame.ver)
+                session.reply_to_heartbeat(frame.seq, frame.ver)
             elif frame.op == Op.ACK:
                 self._handlers.acknowledge(self._owner, session, frame)
             else:
-                self._pause(HANDLES)
-                self._care.background.run(self._handle_rest(session, frames[index:], bad))
+                self._pause(PAUSE_HANDLER)
+                self._manager.background.run(self._handle_rest(session, frames[index:], bad))
                 return
         if bad is not None:
             session.disconnect(bad.code, bad.message)
@@ -527,7 +527,7 @@ class SocketLink:
         except Exception:
             logger.exception("a handler failed")
             session.disconnect(CloseCode.INTERNAL_ERROR)
-        self._resume(HANDLES)
+        self._resume(PAUSE_HANDLER)
 
     # For the consumer, until the session is open
 
@@ -536,7 +536,7 @@ class SocketLink:
         assert self._inbox is not None
         event = await self._inbox.get()
         if self._inbox.qsize() < INBOX_MAX // 2:
-            self._resume(LAGS)
+            self._resume(PAUSE_CONSUMER)
         return event
 
     async def send(self, event: dict[str, Any]) -> None:
@@ -559,9 +559,9 @@ class SocketLink:
         self._handle(([*frames, *later], bad))
         if is_lost:
             raise Gone("the client disconnected")
-        self._care.admission.leave(self)
-        self._resume(LAGS)
-        self.open_short_way()
+        self._manager.admission.leave(self)
+        self._resume(PAUSE_CONSUMER)
+        self.enable_direct_send()
 
 
 class TcpLink(SocketLink):
@@ -569,8 +569,8 @@ class TcpLink(SocketLink):
 
     __slots__ = ("decoder",)
 
-    def __init__(self, care: Care, sock: socket.socket) -> None:
-        super().__init__(care, sock)
+    def __init__(self, manager: LinkManager, sock: socket.socket) -> None:
+        super().__init__(manager, sock)
         self.decoder = Decoder(conf.MAX_CLIENT_BODY)
         assert self._inbox is not None
         self._inbox.put_nowait({"type": "tcp.connect"})
@@ -594,8 +594,8 @@ class WebSocketLink(SocketLink):
 
     wraps = True
 
-    def __init__(self, care: Care, sock: socket.socket, response: bytes) -> None:
-        super().__init__(care, sock)
+    def __init__(self, manager: LinkManager, sock: socket.socket, response: bytes) -> None:
+        super().__init__(manager, sock)
         self._framing: Framing | None = None
         self._early = b""  # bytes received before the response was sent
         self.response = response  # to the upgrade request; b"" after it was sent
@@ -615,15 +615,15 @@ class WebSocketLink(SocketLink):
         if self.response:
             if self._is_open:
                 self._early += data
-                self._pause(UPGRADES)
+                self._pause(PAUSE_UPGRADE)
             return
-        framing = self._framing or self._care.framings.take()
+        framing = self._framing or self._manager.framings.take()
         messages = framing.feed(data)
         out = framing.out()
-        if framing.parts and self._care.spend(self, framing.parts):
-            self._pause(RACES)
+        if framing.parts and self._manager.spend(self, framing.parts):
+            self._pause(PAUSE_RATE)
         if framing.is_idle:
-            self._care.framings.give_back(framing)
+            self._manager.framings.give_back(framing)
             self._framing = None
         else:
             self._framing = framing
@@ -634,7 +634,7 @@ class WebSocketLink(SocketLink):
             self._events_or_frames([_event(message) for message in messages])
         if out:
             self.write(out)  # does nothing after our own close frame, which was an answer already
-        if framing.is_done and self not in self._care.closing and self._socket.fileno() != -1:
+        if framing.is_done and self not in self._manager.closing and self._socket.fileno() != -1:
             # The peer's end of the stream, or the timeout, closes the socket. Closing it while
             # the peer is still sending would reset the connection and lose our close frame.
             self._close_soon()
@@ -647,7 +647,7 @@ class WebSocketLink(SocketLink):
         self._close_soon()
 
     def _write_closing(self, code: int, reason: str) -> None:
-        framing = self._framing = self._framing or self._care.framings.take()
+        framing = self._framing = self._framing or self._manager.framings.take()
         if self.response:
             self.write(refuse_upgrade(403, f"{reason}\n"))
         else:
@@ -669,7 +669,7 @@ class WebSocketLink(SocketLink):
             response, self.response = self.response, b""
             early, self._early = self._early, b""
             self.write(response)
-            self._resume(UPGRADES)
+            self._resume(PAUSE_UPGRADE)
             if early:
                 self.received(early)
         elif event["type"] == "websocket.close":

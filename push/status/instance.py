@@ -7,7 +7,7 @@ a node, such as WSGI servers, have one that is made on first use.
 
 from typing import Any
 
-from accounts.login_throttle import Guard
+from accounts.login_throttle import LoginThrottle
 from imgo_site.process_parts import process
 from push.status.health import Health
 from push.status.snapshot import RoomsCache
@@ -21,7 +21,7 @@ class Instance:
 
     def __init__(self) -> None:
         self.health = Health()
-        self.guard = Guard()
+        self.guard = LoginThrottle()
         self.vitals = Vitals(self.health)
         self.rooms = RoomsCache()
 

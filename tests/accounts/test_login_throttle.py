@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from accounts import login_throttle as module
-from accounts.login_throttle import Guard
+from accounts.login_throttle import LoginThrottle
 from imgo_site.errors import TooManyAttempts
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -25,7 +25,7 @@ def waits(monkeypatch) -> list[float]:
 
 async def test_who_has_not_failed_too_often_does_not_wait(imgo, waits):
     imgo(AUTH_FAILURES=3)
-    guard = Guard()
+    guard = LoginThrottle()
     for _ in range(3):
         await guard.admit(HERE)
         guard.failed(HERE)
@@ -34,7 +34,7 @@ async def test_who_has_not_failed_too_often_does_not_wait(imgo, waits):
 
 async def test_who_has_waits_before_the_token_is_looked_at(imgo, waits):
     imgo(AUTH_FAILURES=2)
-    guard = Guard()
+    guard = LoginThrottle()
     for _ in range(2):
         guard.failed(HERE)
     await guard.admit(HERE)
@@ -44,7 +44,7 @@ async def test_who_has_waits_before_the_token_is_looked_at(imgo, waits):
 
 async def test_after_a_minute_it_is_forgotten(imgo, waits, monkeypatch):
     imgo(AUTH_FAILURES=1)
-    guard = Guard()
+    guard = LoginThrottle()
     guard.failed(HERE)
     now = module.time.monotonic() + module.WINDOW + 1
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
@@ -56,7 +56,7 @@ async def test_only_so_many_of_one_address_may_wait(imgo, monkeypatch):
     imgo(AUTH_FAILURES=1)
     monkeypatch.setattr(module, "WAITING_MAX", 2)
     monkeypatch.setattr(module, "DELAY", 3600.0)
-    guard = Guard()
+    guard = LoginThrottle()
     guard.failed(HERE)
     waiting = [asyncio.create_task(guard.admit(HERE)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_only_so_many_of_one_address_may_wait(imgo, monkeypatch):
 
 async def test_the_limit_can_be_turned_off(imgo, waits):
     imgo(AUTH_FAILURES=0)
-    guard = Guard()
+    guard = LoginThrottle()
     for _ in range(1000):
         guard.failed(HERE)
     await guard.admit(HERE)
@@ -92,7 +92,7 @@ async def test_the_limit_can_be_turned_off(imgo, waits):
 )
 async def test_guard_counts_ipv6_by_its_64(imgo, waits, failing, limited, free):
     imgo(AUTH_FAILURES=1)
-    guard = Guard()
+    guard = LoginThrottle()
     guard.failed(failing)
     await guard.admit(free)
     assert waits == []
@@ -104,7 +104,7 @@ def test_guard_admits_one_attempt_a_second_that_cannot_wait(imgo, monkeypatch):
     imgo(AUTH_FAILURES=1)
     now = module.time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    guard = Guard()
+    guard = LoginThrottle()
     for _ in range(3):
         guard.admit_at_once(HERE)
     guard.failed(HERE)
@@ -119,7 +119,7 @@ def test_guard_admits_one_attempt_a_second_that_cannot_wait(imgo, monkeypatch):
 
 def test_no_more_addresses_are_remembered_than_there_is_room_for(monkeypatch):
     monkeypatch.setattr(module, "ADDRESSES_MAX", 3)
-    guard = Guard()
+    guard = LoginThrottle()
     for n in range(5):
         guard.failed(f"192.0.2.{n}")
     assert list(guard._failures) == [f"192.0.2.{n}" for n in (2, 3, 4)]

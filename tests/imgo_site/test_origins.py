@@ -3,7 +3,7 @@
 import pytest
 from django.test import RequestFactory
 
-from imgo_site.middleware import note_addresses
+from imgo_site.middleware import set_client_addresses
 from imgo_site.origins import client_scheme, is_allowed_host, is_foreign_page, is_own_origin
 
 PROXY, STRANGER = "10.0.0.5", "192.0.2.1"
@@ -87,7 +87,7 @@ def test_scheme_is_believed_from_a_proxy_only(settings, imgo, peer, said, scheme
     assert client_scheme(False, peer, headers) == scheme
     sent = {"HTTP_X_FORWARDED_PROTO": said} if said else {}
     request = RequestFactory().get("/", REMOTE_ADDR=peer, **sent)
-    note_addresses(request)
+    set_client_addresses(request)
     assert request.scheme == scheme
 
 
@@ -97,5 +97,5 @@ def test_forwarded_host_and_port_are_dropped_from_a_stranger(settings, imgo):
     sent = {"HTTP_X_FORWARDED_HOST": "localhost", "HTTP_X_FORWARDED_PORT": "1"}
     for peer, host in ((PROXY, "localhost"), (STRANGER, "testserver")):
         request = RequestFactory().get("/", REMOTE_ADDR=peer, **sent)
-        note_addresses(request)
+        set_client_addresses(request)
         assert request.get_host() == host

@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from imgo_site.snapshots import WRAP, Snapshot
+from imgo_site.snapshots import XID_MODULUS, Snapshot
 from tests import call_and_close, in_thread
 
 
@@ -13,15 +13,23 @@ from tests import call_and_close, in_thread
         ("10:10:", [3, 9], [10, 11]),
         ("10:15:10,12", [9, 11, 13, 14], [10, 12, 15, 20]),
         # Rows have the lower half of an id alone, which begins anew after 2**32.
-        (f"{WRAP + 5}:{WRAP + 5}:", [4, WRAP - 1], [5, 6]),
-        (f"{WRAP - 2}:{WRAP - 2}:", [WRAP - 3], [WRAP - 2, WRAP - 1, 0, 7]),
-        (f"{3 * WRAP + 10}:{3 * WRAP + 15}:{3 * WRAP + 12}", [9, 11, WRAP - 7], [12, 15]),
+        (f"{XID_MODULUS + 5}:{XID_MODULUS + 5}:", [4, XID_MODULUS - 1], [5, 6]),
+        (
+            f"{XID_MODULUS - 2}:{XID_MODULUS - 2}:",
+            [XID_MODULUS - 3],
+            [XID_MODULUS - 2, XID_MODULUS - 1, 0, 7],
+        ),
+        (
+            f"{3 * XID_MODULUS + 10}:{3 * XID_MODULUS + 15}:{3 * XID_MODULUS + 12}",
+            [9, 11, XID_MODULUS - 7],
+            [12, 15],
+        ),
     ],
 )
 def test_snapshot_sees_what_had_ended(text, seen, unseen):
     snapshot = Snapshot.parse(text)
-    assert [snapshot.sees(xmin) for xmin in seen] == [True] * len(seen)
-    assert [snapshot.sees(xmin) for xmin in unseen] == [False] * len(unseen)
+    assert [snapshot.includes(xmin) for xmin in seen] == [True] * len(seen)
+    assert [snapshot.includes(xmin) for xmin in unseen] == [False] * len(unseen)
 
 
 def insert(name: str) -> int:
@@ -44,4 +52,4 @@ async def test_snapshot_of_postgres_sees_rows_committed_before_it():
     before = await in_thread(call_and_close, insert, "snapshot-1")
     snapshot = await in_thread(call_and_close, take_snapshot)
     after = await in_thread(call_and_close, insert, "snapshot-2")
-    assert (snapshot.sees(before), snapshot.sees(after)) == (True, False)
+    assert (snapshot.includes(before), snapshot.includes(after)) == (True, False)

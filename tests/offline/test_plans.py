@@ -89,13 +89,13 @@ ROUNDS: dict[str, Callable[[], Any]] = {
     "recovery": lambda: replay.read_missed(SOME_ASKED, 200, 30),
     "replay": lambda: replay.read_pending(SOME_ASKED, 200),
     "history": lambda: replay.read_history([(key, 0, 5) for key, _ in SOME_ASKED], 200),
-    "owed": lambda: replay.pending_among(PAIRS),
+    "owed": lambda: replay.filter_pending(PAIRS),
     "receipts": lambda: settlement.record_receipts(
         [Receipt(n, key, "received", "s") for n, key in PAIRS]
     ),
     "sweep": lambda: outbox_queue.overdue_partitions(5),
     "drain": lambda: outbox_queue.read_page(3, 0, 200),
-    "trim": lambda: settlement.crowded_keys([f"key {n}" for n in range(200)], 10),
+    "trim": lambda: settlement.keys_over_limit([f"key {n}" for n in range(200)], 10),
     "expire": settlement.expire_batch,
     "forget messages": retention.prune_batch,
     "forget dedupe ids": Dedupe.objects.forget,

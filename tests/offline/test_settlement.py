@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from offline.models import ACKNOWLEDGED, RECEIVED, SENT, Event
-from offline.settlement import crowded_keys, drop_oldest, expire_batch, record_receipts
+from offline.settlement import drop_oldest, expire_batch, keys_over_limit, record_receipts
 from offline.sql import CHUNK
 from offline.values import Receipt
 
@@ -86,7 +86,7 @@ def test_any_key_is_data(store, key):
 def test_drop_oldest_keeps_the_newest(store):
     a = [store("a") for _ in range(5)]
     b = [store("b") for _ in range(2)]
-    assert crowded_keys(["a", "b", "c"], 3) == {"a": 5}
+    assert keys_over_limit(["a", "b", "c"], 3) == {"a": 5}
     assert drop_oldest("a", 3) == 2
     assert (pending_ids("a"), pending_ids("b")) == (a[2:], b)
     assert drop_oldest("a", 3) == 0
@@ -108,8 +108,8 @@ def test_drop_oldest_to_nothing(store):
 def test_more_crowded_keys_than_a_statement_takes(store):
     keys = [f"k{n}" for n in range(CHUNK + 3)]
     store(*keys), store(*keys)
-    assert crowded_keys(keys, 1) == dict.fromkeys(keys, 2)
-    assert crowded_keys([], 1) == {}
+    assert keys_over_limit(keys, 1) == dict.fromkeys(keys, 2)
+    assert keys_over_limit([], 1) == {}
 
 
 def test_expire_settles_what_is_over(store):

@@ -8,7 +8,7 @@ from typing import Any
 from accounts.identity import Identity
 from push.node.node import Node
 from push.registry.base import Entry
-from push.session.session import Kind, Outgoing, Session, Written
+from push.session.session import Kind, OutgoingMessage, Session, Written
 from push.wire import Frame, decode_binary
 
 MAX_BODY = 10**6  # bytes
@@ -34,7 +34,7 @@ class KeptLink:
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
         raise AssertionError("there is no short way")
 
-    def open_short_way(self) -> None:
+    def enable_direct_send(self) -> None:
         pass
 
     def write(self, data: bytes, receipt: int = 0) -> None:
@@ -64,7 +64,7 @@ class KeptKeeper:
         if not session.acks:
             self.acknowledged.append((message_id, session.key))
 
-    def deliver_late(self, session: Session, message: Outgoing) -> None:
+    def deliver_late(self, session: Session, message: OutgoingMessage) -> None:
         self.late.append(message.id)
 
     def audience(self, session: Session) -> int:
@@ -92,8 +92,8 @@ def make_session(
     return session
 
 
-def message(id: int, key: str = "u1", body: bytes = b'{"n":1}', **fields: Any) -> Outgoing:  # noqa: A002
-    return Outgoing(id, fields.get("op", 5), body, fields.get("is_json", True), key)
+def message(id: int, key: str = "u1", body: bytes = b'{"n":1}', **fields: Any) -> OutgoingMessage:  # noqa: A002
+    return OutgoingMessage(id, fields.get("op", 5), body, fields.get("is_json", True), key)
 
 
 def read(kind: Kind, data: bytes) -> list[Frame]:

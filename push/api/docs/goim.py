@@ -205,9 +205,9 @@ def _push(name: str, to: str, *parameters: Parameter, more: str = "") -> Operati
 
 
 def _ask(name: str, title: str, kind: type, data: Any, *parameters: Parameter) -> Operation:
-    told = {200: Answer(title + ".", (Content(kind, {"found": {**OK, "data": data}}),))}
+    schema_hints = {200: Answer(title + ".", (Content(kind, {"found": {**OK, "data": data}}),))}
     return Operation(
-        f"goim_{name}", TAG, title, told, "", parameters, errors=BAD if parameters else {}
+        f"goim_{name}", TAG, title, schema_hints, "", parameters, errors=BAD if parameters else {}
     )
 
 

@@ -73,7 +73,7 @@ class Operation:
     needs_body: bool = True
 
 
-# msgspec's schema of a `Whole`, an int that may be written as 5.0. JSON Schema calls that an
+# msgspec's schema of a `Integer`, an int that may be written as 5.0. JSON Schema calls that an
 # integer.
 WHOLE = [{"type": "integer"}, {"type": "number"}]
 
@@ -99,7 +99,7 @@ def components(kinds: Iterable[Any]) -> Schema:
 
 
 def resolved(part: Any) -> Any:
-    """Return a part of a schema, with the keywords that `told` added merged into it.
+    """Return a part of a schema, with the keywords that `schema_hints` added merged into it.
 
     Names of settings are replaced by their values.
     """

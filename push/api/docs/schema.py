@@ -61,7 +61,7 @@ class ImgoSchema(AutoSchema):
     """Schema of a view, from the tables instead of drf-spectacular's guesses."""
 
     @property
-    def told(self) -> Operation | None:
+    def schema_hints(self) -> Operation | None:
         """Return the operation's entry in the tables, None without one."""
         return OPERATIONS.get((type(self.view), self.method))
 
@@ -72,34 +72,34 @@ class ImgoSchema(AutoSchema):
 
     def is_excluded(self) -> bool:
         """Return True, and report an error, if the tables have no entry for the operation."""
-        if self.told is None:
+        if self.schema_hints is None:
             error(f"{self.method} {self.path} is not described in push/api/docs.")
-        return self.told is None
+        return self.schema_hints is None
 
     def get_operation_id(self) -> str:
         """Return the operation's id, for programs."""
-        assert self.told is not None
-        return self.told.id
+        assert self.schema_hints is not None
+        return self.schema_hints.id
 
     def get_tags(self) -> list[str]:
         """Return the section of the page that the operation belongs to."""
-        assert self.told is not None
-        return [self.told.tag]
+        assert self.schema_hints is not None
+        return [self.schema_hints.tag]
 
     def get_summary(self) -> str:
         """Return the operation's title."""
-        assert self.told is not None
-        return self.told.summary
+        assert self.schema_hints is not None
+        return self.schema_hints.summary
 
     def get_description(self) -> str:  # type: ignore[override]
         """Return a description of the operation, with the scope that it needs."""
-        assert self.told is not None
+        assert self.schema_hints is not None
         needs = f"Scope: `{self.scope}`." if self.scope else "No API key is needed."
-        return with_settings(f"{self.told.more}\n\n{needs}".strip())
+        return with_settings(f"{self.schema_hints.more}\n\n{needs}".strip())
 
     def get_override_parameters(self) -> Any:
         """Return the operation's parameters, and the headers of its errors."""
-        assert self.told is not None
+        assert self.schema_hints is not None
         parameters = [
             OpenApiParameter(
                 parameter.name,
@@ -109,7 +109,7 @@ class ImgoSchema(AutoSchema):
                 description=with_settings(parameter.description),
                 examples=[OpenApiExample("example", parameter.example)],
             )
-            for parameter in self.told.parameters
+            for parameter in self.schema_hints.parameters
         ]
         if self.scope and not isinstance(self.view, LegacyView):
             parameters += HEADERS
@@ -121,17 +121,20 @@ class ImgoSchema(AutoSchema):
 
     def get_request_serializer(self) -> Any:
         """Return the request bodies that the operation reads, by media type."""
-        assert self.told is not None
+        assert self.schema_hints is not None
         return {
             content.media_type: OpenApiRequest(schema_of(content.kind), examples=_examples(content))
-            for content in self.told.request
+            for content in self.schema_hints.request
         }
 
     def get_response_serializers(self) -> Any:
         """Return the operation's answers by status and media type: successes and errors."""
-        assert self.told is not None
+        assert self.schema_hints is not None
         responses: dict[Any, OpenApiResponse] = {}
-        for status, answer in {**self.told.answers, **self._errors(self.told)}.items():
+        for status, answer in {
+            **self.schema_hints.answers,
+            **self._errors(self.schema_hints),
+        }.items():
             text = with_settings(answer.description)
             if not answer.contents:
                 responses[status] = OpenApiResponse(description=text)
@@ -161,8 +164,8 @@ class ImgoSchema(AutoSchema):
     def get_operation(self, *args: Any) -> Any:
         """Return the complete operation, with `required` of its request body."""
         operation = super().get_operation(*args)
-        if operation and "requestBody" in operation and self.told:
-            operation["requestBody"]["required"] = self.told.needs_body
+        if operation and "requestBody" in operation and self.schema_hints:
+            operation["requestBody"]["required"] = self.schema_hints.needs_body
         return operation
 
 

@@ -145,7 +145,7 @@ def test_follower_refused_as_its_wait_ends_raises_its_error(gate):
 def test_push_behind_leader_after_a_failure_is_refused_soon(gate, monkeypatch, imgo, age):
     """While the database fails, each push must not hold one of the server's threads."""
     imgo(DATABASE_TIMEOUT=3600.0)
-    monkeypatch.setattr(module, "HOPE", 0.05)
+    monkeypatch.setattr(module, "RECOVERY_TIMEOUT", 0.05)
     commit = GroupCommit()
     gate.error = Unavailable("away")
     gate.opened.set()

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from accounts.login_throttle import Guard
+from accounts.login_throttle import LoginThrottle
 from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
 from imgo_site.process_parts import process
@@ -454,7 +454,7 @@ def test_a_wrong_token(subscriber, changes):
 
 
 @pytest.fixture
-def attempts() -> Guard:
+def attempts() -> LoginThrottle:
     """The limiter of the instance, which has counted nothing yet."""
     return process.get(Instance).guard
 

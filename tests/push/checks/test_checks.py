@@ -231,8 +231,8 @@ def test_the_defaults_are_within_their_ranges_and_the_ranges_say_what_they_are()
     for name, allowed in limits.RANGES.items():
         assert allowed.has(getattr(ImgoSettings, name))
     assert str(limits.Range(0, 9)) == "from 0 to 9"
-    assert str(limits.TIME) == "more than 0 and at most 2147483647"
-    assert str(limits.ONE) == "from 1 to 2147483647"
+    assert str(limits.POSITIVE) == "more than 0 and at most 2147483647"
+    assert str(limits.POSITIVE_INTEGER) == "from 1 to 2147483647"
 
 
 # The channel layer

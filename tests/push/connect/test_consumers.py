@@ -26,7 +26,14 @@ from push.accept.accept import Push, accept_push
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.session.session import Kind
-from push.session.socket_link import DIRECT_LINK, Care, Gone, SocketLink, TcpLink, WebSocketLink
+from push.session.socket_link import (
+    DIRECT_LINK,
+    Gone,
+    LinkManager,
+    SocketLink,
+    TcpLink,
+    WebSocketLink,
+)
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
 from tests.push.conftest import get_node, push_now, stop_node
@@ -140,9 +147,9 @@ class AsgiClient(Client):
 class SocketClient(Client):
     """A connection whose session owns its socket: the direct link."""
 
-    def __init__(self, name: str, care: Care) -> None:
+    def __init__(self, name: str, manager: LinkManager) -> None:
         super().__init__(name)
-        self._care = care
+        self._manager = manager
         self._framing = Protocol(CLIENT)
         self._decoder = Decoder(10**6)
 
@@ -150,9 +157,9 @@ class SocketClient(Client):
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         if self.is_tcp:
-            self._link: SocketLink = TcpLink(self._care, theirs)
+            self._link: SocketLink = TcpLink(self._manager, theirs)
         else:
-            self._link = WebSocketLink(self._care, theirs, b"HTTP/1.1 101 Welcome\r\n\r\n")
+            self._link = WebSocketLink(self._manager, theirs, b"HTTP/1.1 101 Welcome\r\n\r\n")
         scope = self.scope(path) | {DIRECT_LINK: self._link}
         serve = application(scope, self._link.receive, self._link.send)
         self._server = asyncio.create_task(serve)
@@ -199,7 +206,7 @@ class SocketClient(Client):
         self._writer.close()
         await asyncio.wait({self._server}, timeout=PATIENCE)
         await eventually(
-            lambda: self._link._socket.fileno() == -1 and not self._care.background.tasks
+            lambda: self._link._socket.fileno() == -1 and not self._manager.background.tasks
         )
 
 
@@ -223,14 +230,16 @@ def way(request, mode_of) -> str:
 @pytest.fixture
 async def make_client(way) -> AsyncIterator[Callable[[str], Client]]:
     """Makes clients that are served one way."""
-    care = Care(asyncio.get_running_loop())
+    manager = LinkManager(asyncio.get_running_loop())
 
     def make(name: str) -> Client:
         # Raw TCP is our own server's in any case.
-        return AsgiClient(name) if way == "resident" and name != "tcp" else SocketClient(name, care)
+        return (
+            AsgiClient(name) if way == "resident" and name != "tcp" else SocketClient(name, manager)
+        )
 
     yield make
-    care.close()
+    manager.close()
 
 
 @pytest.fixture

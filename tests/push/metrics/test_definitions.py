@@ -15,7 +15,7 @@ from push.metrics import definitions as metrics
 from push.metrics import exposition
 from push.node.coalescer import write_to_all
 from push.node.hub import Hub
-from push.session.session import Kind, Outgoing
+from push.session.session import Kind, OutgoingMessage
 from push.session.session_metrics import SessionFigures
 from push.status import metrics_page
 from push.wire import CloseCode
@@ -171,7 +171,7 @@ class Counted:
         session.send = len
         return session
 
-    def write(self, sessions, one: Outgoing) -> None:
+    def write(self, sessions, one: OutgoingMessage) -> None:
         write_to_all(sessions, one, self.keeper.written)
 
     @property
@@ -222,9 +222,9 @@ async def test_a_delivery_counts_once_for_each_session(hub, counted):
     counted.keeper.written = hub.written
     for name in ("a", "b", "c"):
         await hub.add(counted.quick(name, Kind.TCP), ["r.1"])
-    hub.deliver("r.1", Outgoing(0, 5, b"{}", True))  # a picture for the dashboards
-    hub.deliver("r.1", Outgoing(1, 5, b"1", True, at=1000.0))
-    hub.deliver("r.1", Outgoing(2, 5, b"2", True, at=1000.0))
+    hub.deliver("r.1", OutgoingMessage(0, 5, b"{}", True))  # a picture for the dashboards
+    hub.deliver("r.1", OutgoingMessage(1, 5, b"1", True, at=1000.0))
+    hub.deliver("r.1", OutgoingMessage(2, 5, b"2", True, at=1000.0))
     await eventually(lambda: hub.written.deliveries == 6)
     back = counted.held("d")
     back.hold(10**6)

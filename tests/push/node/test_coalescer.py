@@ -45,15 +45,15 @@ def writes(session: Session) -> int:
 
 
 async def test_a_quiet_group_gets_its_message_at_once(coalescer, sessions):
-    coalescer.offer(message(1))
+    coalescer.write_or_queue(message(1))
     assert [ids(session) for session in sessions] == [[1]] * 5
 
 
 async def test_a_busy_group_gets_its_messages_together_after_the_window(coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=0.02)
-    coalescer.offer(message(1))
-    coalescer.offer(message(2))
-    coalescer.offer(message(3))
+    coalescer.write_or_queue(message(1))
+    coalescer.write_or_queue(message(2))
+    coalescer.write_or_queue(message(3))
     assert ids(sessions[0]) == [1]
     await eventually(lambda: writes(sessions[0]) == 2)
     assert [ids(session) for session in sessions] == [[1, 2, 3]] * 5
@@ -62,7 +62,7 @@ async def test_a_busy_group_gets_its_messages_together_after_the_window(coalesce
 async def test_a_full_batch_does_not_wait_for_the_window(coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=3600.0)
     for n in range(1, 9):
-        coalescer.offer(message(n))
+        coalescer.write_or_queue(message(n))
     assert ids(sessions[0]) == [1, 2, 3, 4, 5, 6, 7]
     assert writes(sessions[0]) == 3
     coalescer.close()
@@ -72,7 +72,7 @@ async def test_a_key_is_never_given_two_messages_in_one_write(hub, sessions, img
     imgo(BATCH_WINDOW=3600.0)
     coalescer = Coalescer(hub, GROUP, 1)
     for n in range(1, 6):
-        coalescer.offer(message(n))
+        coalescer.write_or_queue(message(n))
     assert ids(sessions[0]) == [1, 2, 3, 4, 5]
     assert writes(sessions[0]) == 5
     coalescer.close()
@@ -80,8 +80,8 @@ async def test_a_key_is_never_given_two_messages_in_one_write(hub, sessions, img
 
 async def test_a_group_that_is_quiet_again_costs_nothing(hub, coalescer, sessions, imgo):
     imgo(BATCH_WINDOW=0.005)
-    coalescer.offer(message(1))
-    coalescer.offer(message(2))
+    coalescer.write_or_queue(message(1))
+    coalescer.write_or_queue(message(2))
     assert hub.coalescers == {GROUP: coalescer}
     await eventually(lambda: hub.coalescers == {})
     assert ids(sessions[0]) == [1, 2]
@@ -90,13 +90,13 @@ async def test_a_group_that_is_quiet_again_costs_nothing(hub, coalescer, session
 @pytest.fixture
 def crowd(hub) -> list[Session]:
     """More sessions in the group than one slice."""
-    found = [make_session(f"s{n}", acks=True) for n in range(2 * module.FAIRNESS + 1)]
+    found = [make_session(f"s{n}", acks=True) for n in range(2 * module.YIELD_AFTER + 1)]
     hub.groups[GROUP] = set(found)
     return found
 
 
 async def test_others_get_a_turn_while_a_large_group_is_written_to(coalescer, crowd):
-    coalescer.offer(message(1))
+    coalescer.write_or_queue(message(1))
     seen = []
     while len(seen) < 2 or seen[-1] < len(crowd):
         seen.append(sum(map(writes, crowd)))
@@ -107,7 +107,7 @@ async def test_others_get_a_turn_while_a_large_group_is_written_to(coalescer, cr
 async def test_what_comes_while_a_large_group_is_written_to_comes_behind(coalescer, crowd, imgo):
     imgo(BATCH_WINDOW=0.005)
     for n in range(1, 12):
-        coalescer.offer(message(n))
+        coalescer.write_or_queue(message(n))
         if n % 4 == 0:
             await asyncio.sleep(0)
     await eventually(lambda: all(len(ids(session)) == 11 for session in crowd))
@@ -119,9 +119,9 @@ async def test_a_group_that_cannot_follow_drops_the_oldest_and_counts_them(
 ):
     imgo(BATCH_WINDOW=0.005)
     monkeypatch.setattr(module, "WAITING_MAX", 4)
-    coalescer.offer(message(1))  # being written to the first slice
+    coalescer.write_or_queue(message(1))  # being written to the first slice
     for n in range(2, 8):
-        coalescer.offer(message(n))
+        coalescer.write_or_queue(message(n))
     assert hub.drops == {"busy_group": 2}
     await eventually(lambda: all(ids(session) == [1, 4, 5, 6, 7] for session in crowd))
 
@@ -131,8 +131,8 @@ async def test_a_closed_coalescer_forgets_what_waits(hub, coalescer, sessions, i
     other = Coalescer(hub, "r.2", 3)
     hub.groups["r.2"] = {witness := make_session("s9", acks=True)}
     for box in (coalescer, other):  # one after the other, so that the other's window is the last
-        box.offer(message(1))
-        box.offer(message(2))
+        box.write_or_queue(message(1))
+        box.write_or_queue(message(2))
     coalescer.close()
     await eventually(lambda: ids(witness) == [1, 2])
     assert ids(sessions[0]) == [1]
@@ -143,7 +143,7 @@ async def test_everything_arrives_once_and_in_order_whenever_it_is_offered(
 ):
     imgo(BATCH_WINDOW=0.001)
     for n in range(1, 301):
-        coalescer.offer(message(n))
+        coalescer.write_or_queue(message(n))
         if n % 7 == 0:
             await asyncio.sleep(0.0005 * (n % 4))
     await eventually(lambda: len(ids(sessions[0])) == 300)
@@ -231,7 +231,7 @@ async def test_own_ops_reach_the_sessions_that_take_them_and_those_that_take_all
     hub.groups[GROUP] = set(found.values())
     coalescer = Coalescer(hub, GROUP, 4)
     for number, op in enumerate([5, 1000, 1001, 1002, 5], 1):
-        coalescer.offer(message(number, op=op))
+        coalescer.write_or_queue(message(number, op=op))
     coalescer.close()
     got = {name: ids(session) for name, session in found.items()}
     assert got == {

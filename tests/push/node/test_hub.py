@@ -377,14 +377,14 @@ async def test_a_message_for_nobody_here_leaves_nothing(hub):
 
 
 async def test_others_get_a_turn_while_many_messages_are_handled(hub, layer, room):
-    for n in range(1, 3 * hub_module.FAIRNESS):
+    for n in range(1, 3 * hub_module.YIELD_AFTER):
         layer.channels[hub._channel].put_nowait((float("inf"), envelope(key_group("u2"), n)))
     layer.channels[hub._channel].put_nowait((float("inf"), envelope(ROOM, 7)))
     turns = 0
     while not room.link.written:
         turns += 1
         await asyncio.sleep(0)
-    assert 2 <= turns < 3 * hub_module.FAIRNESS
+    assert 2 <= turns < 3 * hub_module.YIELD_AFTER
 
 
 async def test_drops_are_counted_and_told_now_and_then(hub, caplog):

@@ -43,7 +43,7 @@ async def test_sessions_of_this_node_count_at_once_and_those_of_others_after_a_l
     rooms.put("a", "s1", "s2")
     rooms.elsewhere = {"a": 40}
     assert (audience.of("a"), audience.of("nobody's"), audience.of("")) == (2, 0, 0)
-    await audience.look()
+    await audience.refresh()
     assert audience.of("a") == 42
     rooms.put("a", "s1")
     assert audience.of("a") == 41
@@ -53,10 +53,10 @@ async def test_a_look_that_fails_leaves_the_numbers(rooms, audience):
     rooms.put("a", "s1")
     audience.of("a")
     rooms.elsewhere = {"a": 40}
-    await audience.look()
+    await audience.refresh()
     rooms.elsewhere["is away"] = 1
     with pytest.raises(Unavailable):
-        await audience.look()
+        await audience.refresh()
     assert audience.of("a") == 41
 
 
@@ -65,10 +65,10 @@ async def test_only_rooms_of_this_node_that_were_asked_for_are_looked_at(rooms, 
     rooms.put("b", "s1")
     audience.of("a")
     audience.of("gone")
-    await audience.look()
-    await audience.look()
+    await audience.refresh()
+    await audience.refresh()
     rooms.groups.clear()
-    await audience.look()
+    await audience.refresh()
     assert rooms.looks == [["a"], ["a"]]
 
 
@@ -78,5 +78,5 @@ async def test_many_rooms_take_turns(rooms, audience, monkeypatch):
         rooms.put(room, "s1")
         audience.of(room)
     for _ in range(3):
-        await audience.look()
+        await audience.refresh()
     assert rooms.looks == [["a", "b"], ["c", "a"], ["b", "c"]]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from push.server import http_concurrency
-from push.server.http_concurrency import HttpConcurrency, Slots
+from push.server.http_concurrency import FairSemaphore, HttpConcurrency
 from tests import eventually
 
 
@@ -43,7 +43,7 @@ class Site:
 async def site(monkeypatch):
     monkeypatch.setattr(http_concurrency, "WAITING_MAX", 3)
     site = Site()
-    site.places._slots = Slots(2)
+    site.places._slots = FairSemaphore(2)
     return site
 
 

@@ -3,7 +3,7 @@
 import pytest
 from twisted.web.http_headers import Headers
 
-from push.server.http_channel import has_doubtful_length
+from push.server.http_channel import is_smuggling_risk
 from push.server.http_target import BadTarget, read_target
 
 
@@ -60,4 +60,4 @@ def test_target_of_http_1_0_needs_no_host():
 def test_has_doubtful_length_only_of_headers_read_in_two_ways(
     line: bytes, is_doubtful: bool
 ) -> None:
-    assert has_doubtful_length(line) is is_doubtful
+    assert is_smuggling_risk(line) is is_doubtful

@@ -37,12 +37,12 @@ def has_ended(child: Child) -> bool:
 def test_one_that_ends_is_started_again_a_little_later_each_time(caplog):
     child, now, waits = Child("the child", ENDS), 0.0, []
     for _ in range(8):
-        child.look(now)
+        child.check(now)
         assert child.started == now
         wait_until(lambda: has_ended(child))
-        child.look(now)  # notices
+        child.check(now)  # notices
         wait = child._not_before - now
-        child.look(now + wait - 0.01)
+        child.check(now + wait - 0.01)
         assert child._process is None
         waits.append(wait)
         now += wait
@@ -52,26 +52,26 @@ def test_one_that_ends_is_started_again_a_little_later_each_time(caplog):
 
 def test_after_a_long_life_the_wait_is_short_again():
     child = Child("the child", ENDS)
-    child.look(0.0)
+    child.check(0.0)
     wait_until(lambda: has_ended(child))
-    child.look(0.0)
-    child.look(BACKOFF[0])
+    child.check(0.0)
+    child.check(BACKOFF[0])
     wait_until(lambda: has_ended(child))
     late = BACKOFF[0] + HEALTHY_AFTER + 1
-    child.look(late)
+    child.check(late)
     assert child._not_before == late + BACKOFF[0]
 
 
 def test_one_that_lasts_is_left_alone_replaced_and_stopped():
     child = Child("the child", LASTS)
-    child.look(0.0)
+    child.check(0.0)
     first = child._process
-    child.look(HEALTHY_AFTER * 2)
+    child.check(HEALTHY_AFTER * 2)
     assert child._process is first
     now = HEALTHY_AFTER * 3
     child.replace(now)
     wait_until(lambda: first.poll() == -signal.SIGTERM)
-    child.look(now)
+    child.check(now)
     assert child._process is not None
     assert child._process.pid != first.pid
     child.ask_to_stop()
@@ -84,7 +84,7 @@ def stubborn(tmp_path: Path) -> Iterator[Child]:
     """A child that ignores SIGTERM, and is there."""
     up = tmp_path / "up"
     child = Child("the child", ["sh", "-c", f"trap '' TERM; touch {up}; exec sleep 600"])
-    child.look(0.0)
+    child.check(0.0)
     wait_until(up.exists)
     yield child
     child.kill()
@@ -95,11 +95,11 @@ def test_child_that_ignores_its_replacement_is_killed(stubborn: Child):
     first = stubborn._process
     assert first is not None
     stubborn.replace(1.0)
-    stubborn.look(1.0 + STOP_TIMEOUT - 0.1)
+    stubborn.check(1.0 + STOP_TIMEOUT - 0.1)
     assert first.poll() is None
-    stubborn.look(1.0 + STOP_TIMEOUT)
+    stubborn.check(1.0 + STOP_TIMEOUT)
     wait_until(lambda: first.poll() == -signal.SIGKILL)
-    stubborn.look(20.0)
+    stubborn.check(20.0)
     assert stubborn._process is not first
     assert stubborn.is_running
 

@@ -47,9 +47,9 @@ def test_supervisor_replaces_a_deaf_worker_when_the_database_answers(answers, mo
     for worker in overseer._workers:
         monkeypatch.setattr(worker, "replace", lambda now, n=worker.partition: replaced.append(n))
     now = supervisor.HEALTHY_AFTER + 1.0
-    overseer.look_further(now)  # returns while the database is silent
+    overseer.on_tick(now)  # returns while the database is silent
     assert replaced == []
     answers.set()
     wait_until(lambda: overseer._deafness._found)
-    overseer.look_further(now + 0.5)
+    overseer.on_tick(now + 0.5)
     assert replaced == [1]

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from push.session.socket_link import Care
+from push.session.socket_link import LinkManager
 
 
 @pytest.fixture
-async def care():
-    found = Care(asyncio.get_running_loop())
+async def manager():
+    found = LinkManager(asyncio.get_running_loop())
     yield found
     await asyncio.sleep(0)  # for what runs in tasks of its own
     found.close()

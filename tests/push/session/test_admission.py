@@ -29,7 +29,7 @@ def full(imgo, clock):
     imgo(MAX_UNAUTHENTICATED=3)
     admission, connections = Admission(), [Connection() for _ in range(3)]
     for connection in connections:
-        assert admission.makes_room(10)
+        assert admission.try_admit(10)
         admission.enter(connection)
         clock(0.1)
     return admission, connections
@@ -37,9 +37,9 @@ def full(imgo, clock):
 
 def test_room_at_the_limit_costs_the_oldest_its_place(full, clock):
     admission, connections = full
-    clock(module.YOUNG)
+    clock(module.MIN_AGE)
     before = metrics.EVICTED._value.get()
-    assert admission.makes_room(10)
+    assert admission.try_admit(10)
     assert [one.is_evicted for one in connections] == [True, False, False]
     assert len(admission) == 2
     assert metrics.EVICTED._value.get() == before + 1
@@ -47,7 +47,7 @@ def test_room_at_the_limit_costs_the_oldest_its_place(full, clock):
 
 def test_room_is_not_made_of_young_connections(full):
     admission, connections = full
-    assert not admission.makes_room(10)
+    assert not admission.try_admit(10)
     assert not any(one.is_evicted for one in connections)
 
 
@@ -56,16 +56,16 @@ def test_room_is_not_made_of_connections_that_wait_for_us(full, clock):
     for connection in connections:
         admission.serve(connection)
     clock(60)
-    assert not admission.makes_room(10)
+    assert not admission.try_admit(10)
     admission.leave(connections[0])
-    assert admission.makes_room(10)
+    assert admission.try_admit(10)
 
 
 def test_room_ends_where_the_files_for_sessions_begin(clock, monkeypatch):
     monkeypatch.setattr(files, "limits", lambda: (files.RESERVED + 40, files.RESERVED + 40))
     admission = Admission()
     for _ in range(40 // module.SHARE):
-        assert admission.makes_room(0)
+        assert admission.try_admit(0)
         admission.enter(Connection())
-    assert not admission.makes_room(0)
-    assert not Admission().makes_room(40)
+    assert not admission.try_admit(0)
+    assert not Admission().try_admit(40)

@@ -51,9 +51,9 @@ def acknowledged() -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-async def session(care, client, acknowledged) -> Session:
+async def session(manager, client, acknowledged) -> Session:
     """An open session with a paced link."""
-    inner = TcpLink(care, client.theirs)
+    inner = TcpLink(manager, client.theirs)
     link = PacedLink(inner, Pacer())
     found = Session("s1", Identity("u1"), Kind.TCP, link, KeptKeeper(acknowledged))
     link.session = found

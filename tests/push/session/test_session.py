@@ -58,7 +58,7 @@ def test_goims_clients_get_a_message_by_itself_in_op_9_over_websocket(kind, is_g
 @pytest.mark.parametrize("is_goim", [True, False])
 def test_a_heartbeat_tells_goims_clients_the_size_of_their_room(kind, is_goim):
     session = make_session(kind=kind, is_goim=is_goim)
-    session.beat(77, 3)
+    session.reply_to_heartbeat(77, 3)
     (frame,) = frames(session)
     assert (frame.ver, frame.op, frame.seq, frame.id) == (3, Op.HEARTBEAT_REPLY, 77, 0)
     empty = b"{}" if kind is Kind.TEXT else b""
@@ -336,7 +336,7 @@ def test_session_forgets_the_oldest_ids_it_was_sent():
     session = make_session(acks=True)  # its keeper lets it remember ten
     for one in range(1, 13):
         session.deliver(message(one))
-    assert [one for one in range(1, 13) if session.awaits(one)] == list(range(3, 13))
+    assert [one for one in range(1, 13) if session.awaits_ack_of(one)] == list(range(3, 13))
 
 
 def test_session_that_cannot_acknowledge_remembers_nothing():

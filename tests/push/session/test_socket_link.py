@@ -109,8 +109,8 @@ def adopt(
 
 
 @pytest.fixture
-def session(care, peer, node, acknowledged) -> Session:
-    return adopt(TcpLink(care, peer.theirs), node, acknowledged)
+def session(manager, peer, node, acknowledged) -> Session:
+    return adopt(TcpLink(manager, peer.theirs), node, acknowledged)
 
 
 def slow_readers() -> float:
@@ -199,7 +199,7 @@ async def test_an_inbox_has_one_reader_at_a_time():
 
 
 async def test_over_the_budget_the_session_is_closed_and_what_waits_is_dropped(
-    care, session, peer, acknowledged, imgo
+    manager, session, peer, acknowledged, imgo
 ):
     imgo(SESSION_BYTES=250_000)
     before = slow_readers()
@@ -214,14 +214,14 @@ async def test_over_the_budget_the_session_is_closed_and_what_waits_is_dropped(
     assert acknowledged == []
 
 
-async def test_a_reader_that_takes_too_long_is_closed(care, session, peer, imgo, node):
+async def test_a_reader_that_takes_too_long_is_closed(manager, session, peer, imgo, node):
     before = slow_readers()
     session.deliver(message(1, body=BIG))
-    care.tick()
+    manager.tick()
     assert not session.is_closed
     imgo(SLOW_READER_TIMEOUT=0.0)
     await asyncio.sleep(0)
-    care.tick()
+    manager.tick()
     assert session.is_closed
     assert slow_readers() == before + 1
     await peer.read_to_the_end()
@@ -229,14 +229,14 @@ async def test_a_reader_that_takes_too_long_is_closed(care, session, peer, imgo,
     await eventually(lambda: node.dismissed == [session])
 
 
-async def test_a_reader_that_takes_a_little_is_given_time_again(care, session, peer, imgo):
+async def test_a_reader_that_takes_a_little_is_given_time_again(manager, session, peer, imgo):
     imgo(SESSION_BYTES=10**7)
     for n in range(1, 4):
         session.deliver(message(n, body=BIG))
-    since = care.stalled[session.link]
+    since = manager.stalled[session.link]
     await peer.read_until(16 + len(BIG))
     await eventually(lambda: session.link.waiting < 2 * (16 + len(BIG)))
-    assert care.stalled[session.link] > since
+    assert manager.stalled[session.link] > since
 
 
 # Ending
@@ -255,18 +255,18 @@ async def test_a_goodbye_comes_behind_what_was_written(session, peer, node):
 
 
 async def test_a_peer_that_does_not_answer_a_goodbye_is_not_waited_for(
-    care, session, node, monkeypatch
+    manager, session, node, monkeypatch
 ):
     monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.0)
     session.disconnect(CloseCode.KICKED)
     await asyncio.sleep(0)
-    care.tick()
+    manager.tick()
     assert is_lost(session)
     await eventually(lambda: node.dismissed == [session])
 
 
 @pytest.mark.parametrize("resets", [False, True])
-async def test_a_client_that_goes_is_dismissed_once(care, session, peer, node, resets):
+async def test_a_client_that_goes_is_dismissed_once(manager, session, peer, node, resets):
     if resets:
         session.deliver(message(1, body=BIG))  # unread bytes make its end a reset
     peer.socket.close()
@@ -275,14 +275,14 @@ async def test_a_client_that_goes_is_dismissed_once(care, session, peer, node, r
     session.deliver(message(2))
     session.disconnect(CloseCode.KICKED)
     session.link.lose()
-    care.tick()
+    manager.tick()
     assert node.dismissed == [session]
-    assert len(care.poller) == 0
+    assert len(manager.poller) == 0
     assert session.send is None
 
 
-async def test_who_goes_before_the_session_is_open_is_the_consumers(care, peer, node):
-    link = TcpLink(care, peer.theirs)
+async def test_who_goes_before_the_session_is_open_is_the_consumers(manager, peer, node):
+    link = TcpLink(manager, peer.theirs)
     assert await link.receive() == {"type": "tcp.connect"}
     peer.socket.close()
     assert await asyncio.wait_for(link.receive(), 10) == {"type": "tcp.disconnect"}
@@ -290,12 +290,12 @@ async def test_who_goes_before_the_session_is_open_is_the_consumers(care, peer, 
         adopt(link, node)
 
 
-async def test_closing_the_node_drops_who_is_left(care, session, node):
+async def test_closing_the_node_drops_who_is_left(manager, session, node):
     session.disconnect(CloseCode.GOING_AWAY)
-    care.close()
+    manager.close()
     assert is_lost(session)
     await eventually(lambda: node.dismissed == [session])
-    care.poller = type("Closed", (), {"close": lambda self: None})()
+    manager.poller = type("Closed", (), {"close": lambda self: None})()
 
 
 # In
@@ -310,8 +310,8 @@ async def test_frames_are_answered_in_order_however_they_come(session, peer):
     assert [frame.seq for frame in read(session.kind, peer.got)] == list(range(50))
 
 
-async def test_a_frame_cut_by_the_hand_over_is_whole(care, peer, node):
-    link = TcpLink(care, peer.theirs)
+async def test_a_frame_cut_by_the_hand_over_is_whole(manager, peer, node):
+    link = TcpLink(manager, peer.theirs)
     await link.receive()
     data = encode_binary(Op.HEARTBEAT, 7)
     peer.socket.sendall(data[:5])
@@ -323,8 +323,8 @@ async def test_a_frame_cut_by_the_hand_over_is_whole(care, peer, node):
     assert read(session.kind, peer.got)[0].seq == 7
 
 
-async def test_what_came_behind_the_auth_frame_is_handled(care, peer, node):
-    link = TcpLink(care, peer.theirs)
+async def test_what_came_behind_the_auth_frame_is_handled(manager, peer, node):
+    link = TcpLink(manager, peer.theirs)
     await link.receive()
     peer.socket.sendall(encode_binary(Op.HEARTBEAT, 7))
     await eventually(link._inbox.qsize)
@@ -333,12 +333,12 @@ async def test_what_came_behind_the_auth_frame_is_handled(care, peer, node):
     assert Decoder(1024).feed(peer.got)[0].seq == 7
 
 
-async def test_a_flood_is_read_at_the_speed_that_is_allowed(care, session, peer, imgo):
+async def test_a_flood_is_read_at_the_speed_that_is_allowed(manager, session, peer, imgo):
     imgo(MAX_FRAMES_PER_SECOND=3)
     count = 2 * module.READ_MAX // 16
     flood = b"".join(encode_binary(Op.HEARTBEAT, n) for n in range(count))
     sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer.socket, flood))
-    await eventually(lambda: session.link in care.paces and care.paces[session.link].is_over)
+    await eventually(lambda: session.link in manager.paces and manager.paces[session.link].is_over)
     await peer.read()
     assert len(peer.got) // 16 < count
 
@@ -349,15 +349,15 @@ async def test_a_flood_is_read_at_the_speed_that_is_allowed(care, session, peer,
     session.deliver(message(1))  # what goes out is not throttled
     await eventually(lambda: peer_has(encode_binary(Op.MESSAGE, 0, b'{"n":1}')))
     while len(peer.got) < count * 16 + 23:
-        care.tick()
+        manager.tick()
         await peer.read()
     await sending
     seqs = [f.seq for f in read(session.kind, peer.got) if f.op == Op.HEARTBEAT_REPLY]
     assert seqs == list(range(count))
 
 
-async def test_a_consumer_that_lags_behind_stops_the_reading(care, peer):
-    link = TcpLink(care, peer.theirs)
+async def test_a_consumer_that_lags_behind_stops_the_reading(manager, peer):
+    link = TcpLink(manager, peer.theirs)
     data = bytes(range(256)) * 500
     sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer.socket, data))
     await eventually(lambda: link._inbox.qsize() == module.INBOX_MAX)
@@ -395,9 +395,9 @@ def masked(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
 
 
 @pytest.fixture
-def web(care, peer, node) -> Session:
+def web(manager, peer, node) -> Session:
     """A session on a WebSocket whose upgrade was answered."""
-    return adopt(WebSocketLink(care, peer.theirs, b""), node)
+    return adopt(WebSocketLink(manager, peer.theirs, b""), node)
 
 
 async def test_an_idle_websocket_has_no_framing_of_its_own(web, peer):
@@ -456,16 +456,16 @@ async def test_a_websocket_is_closed_with_its_code(web, peer, node):
     await eventually(lambda: node.dismissed == [web])
 
 
-async def test_a_time_has_passed_only_when_it_has(care, session):
+async def test_a_time_has_passed_only_when_it_has(manager, session):
     """`tick` is called every second: what is not due stays."""
     session.disconnect(CloseCode.KICKED)
-    assert care.closing[session.link].until > time.monotonic()
-    care.tick()
+    assert manager.closing[session.link].until > time.monotonic()
+    manager.tick()
     assert not is_lost(session)
 
 
 async def test_connection_whose_handler_fails_is_closed_and_logged(
-    care, session, peer, monkeypatch, caplog
+    manager, session, peer, monkeypatch, caplog
 ):
     """Left open, the poller would call it again at once, and for ever."""
 
@@ -475,11 +475,11 @@ async def test_connection_whose_handler_fails_is_closed_and_logged(
     monkeypatch.setattr(TcpLink, "received", fail)
     peer.socket.sendall(b"x")
     await eventually(lambda: is_lost(session))
-    assert len(care.poller) == 0
+    assert len(manager.poller) == 0
     assert [line.exc_info[0] for line in caplog.records] == [LookupError]
 
 
-async def test_tick_serves_the_other_links_when_one_fails(care, session, peer, monkeypatch):
+async def test_tick_serves_the_other_links_when_one_fails(manager, session, peer, monkeypatch):
     class Failing:
         is_lost = False
 
@@ -488,13 +488,13 @@ async def test_tick_serves_the_other_links_when_one_fails(care, session, peer, m
 
         def lose(self) -> None:
             self.is_lost = True
-            del care.closing[self]
+            del manager.closing[self]
 
     failing = Failing()
-    due = module.Farewell()
+    due = module.ClosingLimits()
     due.until = 0.0
-    care.closing = {failing: due, session.link: due}
-    care.tick()
+    manager.closing = {failing: due, session.link: due}
+    manager.tick()
     assert failing.is_lost
     assert is_lost(session)
 
@@ -507,12 +507,12 @@ def ack(*ids: int) -> bytes:
 
 
 @pytest.mark.parametrize("end", ["FIN", "reset", "close frame"])
-async def test_acknowledgement_and_end_in_one_segment_both_count(care, peer, node, end):
+async def test_acknowledgement_and_end_in_one_segment_both_count(manager, peer, node, end):
     if end == "close frame":
-        session = adopt(WebSocketLink(care, peer.theirs, b""), node)
+        session = adopt(WebSocketLink(manager, peer.theirs, b""), node)
         peer.socket.sendall(masked(Opcode.BINARY, ack(7)) + masked(Opcode.CLOSE, b"\x03\xe8"))
     else:
-        session = adopt(TcpLink(care, peer.theirs), node)
+        session = adopt(TcpLink(manager, peer.theirs), node)
         if end == "reset":  # its kernel has not read what it was sent
             session.link.write(b"unread")
         peer.socket.sendall(ack(7))
@@ -537,7 +537,7 @@ async def test_acknowledgement_behind_a_goodbye_counts(session, peer, node):
     await eventually(lambda: node.ids == [7, 8])
 
 
-async def test_acknowledgement_behind_a_slow_handler_counts(care, peer, node):
+async def test_acknowledgement_behind_a_slow_handler_counts(manager, peer, node):
     opened = asyncio.Event()
 
     async def handle_late(node, session, frame) -> None:
@@ -546,7 +546,7 @@ async def test_acknowledgement_behind_a_slow_handler_counts(care, peer, node):
         await handlers.handle(node, session, frame)
 
     slow = SimpleNamespace(handle=handle_late, acknowledge=handlers.acknowledge)
-    session = adopt(TcpLink(care, peer.theirs), node, handlers=slow)
+    session = adopt(TcpLink(manager, peer.theirs), node, handlers=slow)
     peer.socket.sendall(encode_binary(Op.TEST, 1) + ack(7))
     peer.socket.close()
     await eventually(lambda: session.link._pauses)
@@ -555,8 +555,8 @@ async def test_acknowledgement_behind_a_slow_handler_counts(care, peer, node):
     await eventually(lambda: node.ids == [7])
 
 
-async def test_acknowledgement_of_a_client_gone_during_opening_counts(care, peer, node):
-    link = TcpLink(care, peer.theirs)
+async def test_acknowledgement_of_a_client_gone_during_opening_counts(manager, peer, node):
+    link = TcpLink(manager, peer.theirs)
     peer.socket.sendall(ack(7))
     peer.socket.close()
     await eventually(lambda: link.fileno() == -1)
@@ -571,7 +571,7 @@ async def test_one_acknowledgement_a_frame_is_not_held_to_the_frame_limit(sessio
     await eventually(lambda: len(node.ids) == 1_499)
 
 
-async def test_too_many_acknowledged_ids_wait_for_the_next_second(care, session, peer, node):
+async def test_too_many_acknowledged_ids_wait_for_the_next_second(manager, session, peer, node):
     frames = [ack(*range(n, n + 100)) for n in range(1, 10_000, 100)]
     sending = asyncio.create_task(
         asyncio.get_running_loop().sock_sendall(peer.socket, b"".join(frames))
@@ -579,14 +579,14 @@ async def test_too_many_acknowledged_ids_wait_for_the_next_second(care, session,
     await eventually(lambda: session.link._pauses)
     assert 2_000 < len(node.ids) < 3_000
     while len(node.ids) < 10_000:
-        care.tick()
+        manager.tick()
         await asyncio.sleep(0)
     await sending
     assert node.ids == list(range(1, 10_001))
 
 
 @pytest.mark.parametrize("frame", [(Opcode.PING, b"x", True), (Opcode.CONT, b"", False)])
-async def test_frames_of_websocket_itself_are_read_at_the_allowed_pace(care, web, peer, frame):
+async def test_frames_of_websocket_itself_are_read_at_the_allowed_pace(manager, web, peer, frame):
     opcode, data, fin = frame
     if opcode is Opcode.CONT:
         peer.socket.sendall(masked(Opcode.BINARY, b"", fin=False))
@@ -594,7 +594,7 @@ async def test_frames_of_websocket_itself_are_read_at_the_allowed_pace(care, web
     flood = masked(opcode, data, fin=fin) * 2_000
     sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer.socket, flood))
     await eventually(lambda: web.link._pauses)
-    assert care.paces[web.link].is_over
+    assert manager.paces[web.link].is_over
     assert not sending.done()
     assert web.last_seen == seen  # no message was completed: the heartbeat's deadline stands
     sending.cancel()
