@@ -259,7 +259,7 @@ def test_a_key_is_found_with_what_is_known_of_it(browser, populate):
     text = text_of(browser.get("/dashboard/key", {"name": "u1", "message": ids[0]}))
     for part in ("node-one", "192.0.2.1", "ios", "n1-0", "acknowledged kernel", str(ids[1])):
         assert part in text
-    assert "which counts as delivered" in text
+    assert "which counts as received" in text
     assert "Pending messages (1)" in text
 
 
