@@ -56,7 +56,7 @@ test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to py
 
 # What needs another process has a directory of its own, or the mark `services`.
 .PHONY: test-unit
-test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or browser: some minutes
+test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or browser: a minute at most
 	TESTS_UNIT=1 $(PY) -m pytest -q -n 2 --ignore=tests/e2e --ignore=tests/browser --ignore=tests/examples \
 		--ignore=tests/hosts --ignore=tests/clients --ignore=tests/chaos $(ARGS)
 
