@@ -8,6 +8,7 @@ the calls before it would take more than half of its time.
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -110,6 +111,7 @@ class HookClient:
         queue_max = conf.HOOK_CONNECTIONS * conf.HOOK_TIMEOUT / 2 / self._seconds
         if self._waiting >= max(queue_max, 1):
             raise _Failure("overloaded", "too many calls wait")
+        begun = math.inf  # monotonic seconds
         try:
             async with asyncio.timeout(conf.HOOK_TIMEOUT):
                 self._waiting += 1
@@ -122,10 +124,14 @@ class HookClient:
                         raise _Failure("abandoned", "the client has disconnected")
                     if not self._breakers[hook].may_call():
                         raise _Failure("circuit_open", "it kept failing; it is tried again later")
+                    begun = time.monotonic()
                     return await self._call(hook, data)
                 finally:
                     self._free.release()
         except TimeoutError:
+            # A call that waited for most of its time is no sign of a fault of the backend.
+            if time.monotonic() - begun < conf.HOOK_TIMEOUT / 2:
+                raise _Failure("overloaded", "no connection became free in time") from None
             self._breakers[hook].failed()
             raise _Failure("timeout", f"no answer within {conf.HOOK_TIMEOUT:g} s") from None
 

@@ -84,6 +84,21 @@ async def test_calls_that_would_wait_too_long_are_refused_at_once(use):
     assert len(found.requests) == 11
 
 
+async def test_wait_for_a_connection_counts_as_no_failure_of_the_backend(use):
+    async with backend(lambda _: response(200, {"key": "u1"})) as found:
+        use(found, HOOK_CONNECTIONS=1, HOOK_TIMEOUT=0.4)
+        client = HookClient()
+        found.gate = asyncio.Event()
+        before, timeouts = outcome("overloaded"), outcome("timeout")
+        slow = [asyncio.ensure_future(client.call(Hook.AUTHENTICATE, {})) for _ in range(4)]
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert outcome("overloaded") - before == 3  # all but the one that was sent
+        found.gate.set()
+        assert outcome("timeout") - timeouts == 1
+        assert (await client.call(Hook.AUTHENTICATE, {})).status == 200
+        await client.close()
+
+
 async def test_call_of_a_client_that_has_gone_is_not_made(client, use):
     async with backend(lambda _: response(200, {})) as found:
         use(found)
