@@ -81,6 +81,7 @@ class Channel(HTTPChannel):
     _waits_for_body = False
     _has_all = False  # the body is complete, but its caller is not authorized yet
     _body: Body | None = None
+    _is_full = False  # the transport takes no more bytes for now
     _unread: Any = None  # the request whose response the client has not read yet
     _proxy_data: bytes | None = None  # the start of an incomplete PROXY protocol header
     _client: tuple[str, int] | None = None  # from that header
@@ -235,7 +236,7 @@ class Channel(HTTPChannel):
         each of many pipelined requests would leave its response in memory.
         """
         self._drop_body()
-        if self.persistent and self._waitingForTransport:
+        if self.persistent and self._is_full:
             self._unread = request
             self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
             return
@@ -247,8 +248,14 @@ class Channel(HTTPChannel):
             self._is_refused = True  # read nothing more; the client may still read the response
             self.setTimeout(conf.SLOW_READER_TIMEOUT)  # type: ignore[no-untyped-call]
 
+    def pauseProducing(self) -> None:  # noqa: N802
+        """Note that the transport's buffer is full: the client reads slowly, or not at all."""
+        self._is_full = True
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+
     def resumeProducing(self) -> None:  # noqa: N802
         """Go on when the client has read enough of a response."""
+        self._is_full = False
         super().resumeProducing()  # type: ignore[no-untyped-call]
         request, self._unread = self._unread, None
         if request is not None:

@@ -55,7 +55,7 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
 
         Daphne's own answer is a page of HTML.
         """
-        if self._response_started:
+        if self.startedWriting:
             super().basic_error(status, status_text, body)
         elif self.channel is not None:
             error = BadRequest(f"{body}.") if status < 500 else ImgoError("internal error")

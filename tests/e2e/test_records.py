@@ -115,7 +115,8 @@ async def test_an_unknown_id_is_a_clear_answer(world: World) -> None:
 
 
 def explain(world: World, *arguments: str) -> str:
-    return manage(world.system.environment, "explain", *arguments)
+    # A node's: in embedded mode the command asks the server on that port.
+    return manage(world.system.nodes[0].environment, "explain", *arguments)
 
 
 async def test_explain_says_why_in_plain_words(world: World) -> None:
