@@ -2,7 +2,6 @@
 
 from django.contrib import admin
 from django.contrib.auth import login
-from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import include, path
@@ -31,8 +30,8 @@ def enter(request, code):
 
 urlpatterns = [
     path("", page),
+    path("favicon.ico", lambda _: HttpResponse(status=204)),  # browsers ask for it
     path("enter/<code>", enter),
     path("admin/", admin.site.urls),
     path("imgo/", include("imgo_client.django.urls")),
-    *staticfiles_urlpatterns(),
 ]
