@@ -9,6 +9,8 @@ PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,3)
 # The browser of the tests; where there is none they are left out, and that is said.
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 export CHROMIUM
+# Debian has it outside the PATH of most users.
+MARIADBD ?= $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd 2>/dev/null)
 PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
@@ -49,10 +51,13 @@ example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: mak
 .PHONY: test
 test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
 	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
-	$(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist worksteal) \
+	$(if $(MARIADBD),,TESTS_WITHOUT_MARIADB=1) $(PY) -m pytest \
+		$(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist worksteal) \
 		$(if $(CHROMIUM),,--ignore=tests/browser) $(ARGS)
 	$(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH. Get one" \
 		"(Debian: apt-get install chromium), or name one: make test CHROMIUM=/path/to/it")
+	$(if $(MARIADBD),,@echo "NOT RUN: the project's app with MariaDB, which is not installed" \
+		"(Debian: apt-get install mariadb-server-core mariadb-client-core)")
 
 # What needs another process has a directory of its own, or the mark `services`.
 .PHONY: test-unit

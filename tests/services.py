@@ -223,7 +223,7 @@ class Postgres(Server):
     orphan_signal = signal.SIGQUIT  # "immediate" shutdown: also ends its children
 
     def __init__(self, base: Path, programs: Path) -> None:
-        user = _unprivileged_user() if os.geteuid() == 0 else None
+        user = unprivileged_user() if os.geteuid() == 0 else None
         # Other users cannot read pytest's directories, so root uses one that the other user can.
         home = Path(tempfile.mkdtemp(prefix="imgo-postgres-", dir=base if user is None else "/tmp"))
         super().__init__(home, user)
@@ -405,7 +405,7 @@ def _copy_wheel(programs: Path, target: Path) -> Path:
     return installed / "bin"
 
 
-def _unprivileged_user() -> pwd.struct_passwd:
+def unprivileged_user() -> pwd.struct_passwd:
     """Return the user for Postgres if the tests run as root: Postgres refuses to run as root."""
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):

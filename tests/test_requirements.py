@@ -19,6 +19,7 @@ OURS = {
     "imgo_site",
     "offline",
     "push",
+    "shop",  # the project of tests/clients/django
     "tests",
 }
 OPTIONAL = {"opentelemetry"}  # imgo_site/tracing.py: who wants traces installs it

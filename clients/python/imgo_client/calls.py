@@ -19,6 +19,10 @@ class Calls:
     def _call(self, request: Request) -> Any:
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Push nothing: raises `PublishError` unless the server accepts pushes with the API key."""
+        self._call(Request("POST", "pushes", body=[]))
+
     def result(self, push_id: int | str, limit: int = LIMIT, offset: int = 0) -> dict[str, Any]:
         """Return what became of a push: totals, and a page of its keys. Raises `NotFound`."""
         found: dict[str, Any] = self._call(push_of(push_id, limit, offset))
@@ -92,6 +96,10 @@ class AsyncCalls:
 
     async def _call(self, request: Request) -> Any:
         raise NotImplementedError
+
+    async def check(self) -> None:
+        """As `Publisher.check`."""
+        await self._call(Request("POST", "pushes", body=[]))
 
     async def result(
         self, push_id: int | str, limit: int = LIMIT, offset: int = 0

@@ -17,12 +17,18 @@ PACKAGE = ROOT / "clients" / "python"
 PROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
 
 
+def sources() -> list[Path]:
+    """The package's own files, without what Python leaves beside them."""
+    files = (PACKAGE / "imgo_client").rglob("*")
+    return [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy: a build leaves its traces beside the source."""
     home = tmp_path_factory.mktemp("wheel")
     source = home / "source"
-    files = [*PACKAGE.glob("*.*"), PACKAGE / "LICENSE", *(PACKAGE / "imgo_client").iterdir()]
+    files = [*PACKAGE.glob("*.*"), PACKAGE / "LICENSE", *sources()]
     for file in filter(Path.is_file, files):
         target = source / file.relative_to(PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -37,14 +43,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_says_what_it_needs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("imgo_client/")}
-        expected = {f"imgo_client/{file.name}" for file in (PACKAGE / "imgo_client").glob("*.py*")}
-        assert names == expected - {"imgo_client/__pycache__"} | {"imgo_client/py.typed"}
+        assert names == {str(file.relative_to(PACKAGE)) for file in sources()}
+        for name in ("migrations/0001_initial.py", "static/imgo_client/page.js"):
+            assert f"imgo_client/django/{name}" in names
         (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
         said = Parser().parsestr(archive.read(metadata).decode())
     assert (said["Name"], said["Version"]) == ("imgo-client", imgo_client.__version__)
     assert said["Requires-Python"] == ">=3.10"
-    names = [word.partition(">=")[0] for word in said.get_all("Requires-Dist")]
-    assert names == ["httpx", "websockets"]
+    assert said.get_all("Requires-Dist") == [
+        "httpx>=0.27",
+        "websockets>=14",
+        'Django>=4.2; extra == "django"',
+    ]
     assert "# imgo-client" in said.get_payload()
 
 

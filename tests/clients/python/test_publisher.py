@@ -544,3 +544,12 @@ def test_call_for_an_empty_key_is_refused_before_it_is_sent(server, call):
     with pytest.raises(ValueError, match="empty"):
         call("kick", "")
     assert server.requests == []
+
+
+def test_check_pushes_nothing_and_raises_if_the_key_is_refused(server, call):
+    assert call("check") is None
+    assert server.requests == [("/api/v1/pushes", 0)]
+    server.faults = [refuse(403, {"code": "forbidden"})]
+    with pytest.raises(imgo_client.Forbidden):
+        call("check")
+    assert server.accepted == []

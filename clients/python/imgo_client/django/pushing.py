@@ -1,0 +1,182 @@
+"""The calls that push: each writes one outbox row in the caller's transaction.
+
+Order: pushes to one key are delivered in the order of the calls, unless their transactions overlap,
+and so are pushes to one room. A push to many keys is in order with other pushes whose list begins
+with the same key, and with those to that key alone. Pushes to everyone are in order among
+themselves. Nothing else is promised, because relays send different lanes at the same time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router, transaction
+from django.db.transaction import TransactionManagementError
+
+from imgo_client.django.conf import options
+from imgo_client.frames import to_json
+from imgo_client.pushes import Push
+
+NAME_MAX = 255  # characters of a key, a room or a dedupe id, as the server has it
+OWN_OPS = range(1000, 2**31)  # ops for applications' own use; the others are 5 and the protocol's
+MESSAGE_OP = 5
+# As on the server: control characters and lone surrogates.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def push_to_key(
+    key: str,
+    body: Any,
+    *,
+    ttl: int | None = None,
+    store: bool = True,
+    op: int = MESSAGE_OP,
+    dedupe_id: str = "",
+    using: str = "",
+) -> UUID:
+    """Push to every session of `key` after the caller's commit. Return the push's id.
+
+    `body`: any JSON value; bytes are JSON text and are sent as they are.
+    `ttl`: seconds that the message may wait for the key; None: the server's default.
+    `store`: False: only for sessions that are connected when it arrives.
+    `op`: 5, or from 1000 on for clients that tell messages apart by it.
+    `dedupe_id`: the server takes a second push with the same one for the first; "": the id that
+    is returned.
+    `using`: the database whose transaction decides; "": the router's.
+
+    The call makes one query and no request. A rollback discards the push. After the commit it is
+    delivered once, also if the server is unavailable for as long as the server remembers dedupe
+    ids (its `DEDUPE_WINDOW`, a day). An outage above that, or an API key that is replaced between
+    two attempts, can double it.
+
+    Raises ValueError or TypeError for what the server would refuse, TransactionManagementError
+    inside a transaction of only another database.
+    """
+    _check_options(ttl, op)
+    to = {"key": _checked(key, "key")}
+    return _save(body, dedupe_id, using, ttl=ttl, store=store, op=op, **to)
+
+
+def push_to_keys(
+    keys: Iterable[str],
+    body: Any,
+    *,
+    ttl: int | None = None,
+    store: bool = True,
+    op: int = MESSAGE_OP,
+    dedupe_id: str = "",
+    using: str = "",
+) -> UUID:
+    """Push one message to many keys. Like `push_to_key`."""
+    if isinstance(keys, str):
+        raise TypeError("keys is a list of strings; for one there is push_to_key")
+    names = [_checked(key, "key") for key in dict.fromkeys(keys)]
+    if not names:
+        raise ValueError("keys is empty: name at least one.")
+    _check_options(ttl, op)
+    to: dict[str, Any] = {"key": names[0]} if len(names) == 1 else {"keys": names}
+    return _save(body, dedupe_id, using, ttl=ttl, store=store, op=op, **to)
+
+
+def push_to_room(
+    room: str,
+    body: Any,
+    *,
+    ttl: int | None = None,
+    op: int = MESSAGE_OP,
+    ensure: bool = False,
+    dedupe_id: str = "",
+    using: str = "",
+) -> UUID:
+    """Push to all sessions in `room`. Like `push_to_key`, but never stored.
+
+    `ensure`: the message waits for a busy node instead of being dropped there.
+    """
+    _check_options(ttl, op)
+    to = {"room": _checked(room, "room")}
+    return _save(body, dedupe_id, using, ttl=ttl, op=op, ensure=ensure, **to)
+
+
+def push_to_all(
+    body: Any,
+    *,
+    ttl: int | None = None,
+    op: int = MESSAGE_OP,
+    ensure: bool = False,
+    dedupe_id: str = "",
+    using: str = "",
+) -> UUID:
+    """Push to all connected sessions. Like `push_to_room`."""
+    _check_options(ttl, op)
+    return _save(body, dedupe_id, using, ttl=ttl, op=op, ensure=ensure, all=True)
+
+
+def outbox_databases() -> tuple[str, ...]:
+    """Return the aliases of the databases that have an outbox."""
+    from imgo_client.django.models import Outbox
+
+    return options().DATABASES or (router.db_for_write(Outbox),)
+
+
+def _save(body: Any, dedupe_id: str, using: str, **push: Any) -> UUID:
+    """Write the outbox row of a push; `push`: arguments of `imgo_client.Push`."""
+    from imgo_client.django.models import Outbox
+    from imgo_client.django.waking import wake
+
+    databases = outbox_databases()
+    alias = using or databases[0]
+    if alias not in databases:
+        raise ImproperlyConfigured(
+            f"No relay serves the outbox of the database {alias!r}, only {', '.join(databases)}: "
+            "add it to IMGO_CLIENT['DATABASES']."
+        )
+    _check_transaction(alias)
+    push_id = uuid4()
+    dedupe_id = _checked(dedupe_id, "dedupe_id") if dedupe_id else push_id.hex
+    row = Outbox.of(Push(_encoded(body), dedupe_id=dedupe_id, **push), push_id.hex)
+    row.save(using=alias, force_insert=True)
+    transaction.on_commit(wake, using=alias, robust=True)
+    return push_id
+
+
+def _check_transaction(alias: str) -> None:
+    """Raise TransactionManagementError if only transactions of other databases are open."""
+    if connections[alias].in_atomic_block:
+        return
+    for other in connections.all(initialized_only=True):
+        if other.in_atomic_block:
+            raise TransactionManagementError(
+                f"This push would be written to the database {alias!r}, but the open transaction "
+                f"is of {other.alias!r}, whose rollback would not discard it. Name the database "
+                f"with using={other.alias!r}, or open a transaction of {alias!r}."
+            )
+
+
+def _check_options(ttl: int | None, op: int) -> None:
+    """Raise ValueError for what the server would refuse, whatever its limits are."""
+    if ttl is not None and ttl < 1:
+        raise ValueError(f"ttl must be at least 1 second, not {ttl}.")
+    if op != MESSAGE_OP and op not in OWN_OPS:
+        raise ValueError(
+            f"op must be {MESSAGE_OP}, or from {OWN_OPS[0]} to {OWN_OPS[-1]}, not {op}."
+        )
+
+
+def _encoded(body: Any) -> bytes:
+    """Return the body as JSON text. Raises ValueError or TypeError if JSON cannot express it."""
+    return bytes(body) if isinstance(body, (bytes, bytearray)) else to_json(body).encode()
+
+
+def _checked(name: Any, what: str) -> str:
+    """Return a key, room or dedupe id. Raises ValueError or TypeError if the server refuses it."""
+    if not isinstance(name, str):
+        raise TypeError(f"A {what} must be a string, not {type(name).__name__}.")
+    if not name or len(name) > NAME_MAX:
+        raise ValueError(f"A {what} has 1 to {NAME_MAX} characters, not {len(name)}.")
+    if _FORBIDDEN.search(name):
+        raise ValueError(f"A {what} must not contain control characters.")
+    return name

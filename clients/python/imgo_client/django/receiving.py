@@ -1,0 +1,144 @@
+"""Views that receive webhooks and answer hooks of the server. A signature protects them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from functools import wraps
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.dateparse import parse_datetime
+from django.utils.module_loading import import_string
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from imgo_client.django.conf import options
+from imgo_client.django.models import Delivery
+from imgo_client.django.pushing import outbox_databases
+from imgo_client.django.signals import EVENTS
+from imgo_client.django.signatures import BadSignature, verify
+
+logger = logging.getLogger("imgo_client.webhooks")
+
+IDENTITY = ("key", "rooms", "join", "expires_in")  # members of an answer of `authenticate`
+
+Data = dict[str, Any]
+SignedView = Callable[[str, Data], HttpResponse]
+
+
+def signed(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Give a view the id and the JSON object of a signed POST; refuse all other requests."""
+
+    @wraps(view)
+    def checked(request: HttpRequest, **arguments: str) -> HttpResponse:
+        found = options()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            webhook_id = verify(headers, request.body, found.WEBHOOK_SECRETS, found.WEBHOOK_AGE)
+        except BadSignature as error:
+            reason = str(error) if found.WEBHOOK_SECRETS else "WEBHOOK_SECRETS is empty."
+            logger.warning("A request to %s was refused: %s", request.path, reason)
+            return JsonResponse({"error": str(error)}, status=401)
+        try:
+            data = json.loads(request.body)
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            return JsonResponse({"error": "The body is not a JSON object."}, status=400)
+        return view(webhook_id, data, **arguments)
+
+    # The signature replaces both the CSRF token and the login of a LoginRequiredMiddleware.
+    checked.login_required = False  # type: ignore[attr-defined]
+    return require_POST(csrf_exempt(checked))
+
+
+@signed
+def webhook(webhook_id: str, data: Data) -> HttpResponse:
+    """Send the signals of one event, or of a batch's. A repetition is answered and ignored."""
+    events = data.get("events", [data])
+    if not isinstance(events, list) or not all(map(_is_event, events)):
+        error = "The body has neither an event's type and data nor a list of events."
+        return JsonResponse({"error": error}, status=400)
+    return once(webhook_id, lambda: _dispatch(webhook_id, events))
+
+
+@signed
+def hook(webhook_id: str, data: Data, name: str) -> HttpResponse:
+    """Answer a hook by the function that the options name."""
+    path = {
+        "authenticate": options().AUTHENTICATE,
+        "authorize": options().AUTHORIZE,
+        "receive": options().RECEIVE,
+    }.get(name)
+    if not path:
+        raise Http404(f"There is no function for the hook {name!r}.")
+    function = import_string(path)
+    if name == "receive":
+        return once(webhook_id, lambda: function(data))
+    if name == "authorize":
+        return JsonResponse({"allowed": bool(function(data))})
+    return _identity(function(data))
+
+
+def _identity(found: Mapping[str, Any] | None) -> HttpResponse:
+    """Answer `authenticate`. Raises ValueError if the project's function returned no key."""
+    if found is None:
+        return JsonResponse({"error": "The login is refused."}, status=403)
+    unknown = set(found) - set(IDENTITY)
+    if unknown or not isinstance(found.get("key"), str):
+        raise ValueError(f"AUTHENTICATE must return a key, and may return {IDENTITY[1:]}.")
+    return JsonResponse({name: found[name] for name in IDENTITY if found.get(name) is not None})
+
+
+def once(webhook_id: str, handle: Callable[[], object]) -> HttpResponse:
+    """Handle a request unless one with this id was handled; the row of the id commits with it.
+
+    A concurrent repetition waits in the database for the first one's end.
+    """
+    alias = outbox_databases()[0]
+    with transaction.atomic(using=alias):
+        try:
+            with transaction.atomic(using=alias):
+                Delivery(webhook_id=webhook_id).save(using=alias, force_insert=True)
+        except IntegrityError:
+            logger.info("The webhook %s came again, and is ignored.", webhook_id)
+        else:
+            handle()
+    return HttpResponse(status=204)
+
+
+def _is_event(event: object) -> bool:
+    return (
+        isinstance(event, dict)
+        and isinstance(event.get("type"), str)
+        and isinstance(event.get("data"), dict)
+    )
+
+
+def _dispatch(webhook_id: str, events: list[Data]) -> None:
+    for event in events:
+        signal = EVENTS.get(event["type"])
+        if signal is None:
+            logger.warning("Webhook %s: the event %r is unknown.", webhook_id, event["type"])
+            continue
+        signal.send(
+            sender=None,
+            data=event["data"],
+            timestamp=_moment(event.get("timestamp")),
+            webhook_id=webhook_id,
+        )
+
+
+def _moment(text: object) -> datetime | None:
+    """Return an event's time, None if it is missing or malformed."""
+    try:
+        moment = parse_datetime(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    if moment is not None and moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment

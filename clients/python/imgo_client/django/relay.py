@@ -1,0 +1,236 @@
+"""Relay: leases lanes of one outbox and delivers their rows to the server.
+
+One turn works as follows.
+
+1. Find lanes that have rows and are free, and lease some of them.
+2. Read their oldest rows and send them in one request, outside of any transaction.
+3. Delete the rows that the server has accepted, and park those that it has refused for good.
+4. Release the lanes, so that other relays get their share.
+
+A relay that ends between steps 2 and 3 leaves its rows. The next owner of the lane sends them again
+with the same dedupe ids, so the server does not accept them twice. The same holds for a relay that
+comes late, after its lease has passed to another one.
+
+If a request fails as a whole (no connection, 401, 403, 5xx), its lanes pause and keep their rows.
+A lane that has failed is sent alone until it succeeds, so that it cannot hold others up.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from django.db import connections
+from django.utils import timezone
+
+from imgo_client import ApiError, Publisher, PublishError, Push, Retry, TooLarge
+from imgo_client.backoff import pause
+from imgo_client.django import signals
+from imgo_client.django.conf import TIMEOUTS_PER_LEASE, Options, options
+from imgo_client.django.models import LANES, Lane, LaneQuerySet, Outbox, OutboxQuerySet
+from imgo_client.pushes import pieces
+
+logger = logging.getLogger("imgo_client.relay")
+
+LANES_PER_TURN = LANES // 2  # so that two relays share the work
+# Client errors that concern the caller or the moment, not the push.
+NOT_ITS_OWN = frozenset({401, 403, 407, 408, 421, 425, 429})
+ONCE = Retry(attempts=1, total=0)  # the lanes have their own back-off
+
+
+@dataclass
+class Failing:
+    """State of a lane whose last request failed. `retry_at`: a monotonic time."""
+
+    failures: int = 0
+    retry_at: float = 0.0
+
+
+def make_publisher(found: Options) -> Publisher:
+    """Return a publisher for the server that the options name, without retries of its own."""
+    http = dict(found.HTTP)
+    return Publisher(found.URL, found.API_KEY, timeout=found.HTTP_TIMEOUT, retry=ONCE, **http)
+
+
+class Relay:
+    """Delivers the outbox of the database `using`. One thread uses a relay at a time."""
+
+    def __init__(self, using: str, publisher: Publisher | None = None) -> None:
+        self.using = using
+        self._options = options()
+        self._publisher = publisher or make_publisher(self._options)
+        self._owner = uuid4().hex
+        self._failing: dict[int, Failing] = {}
+        self._leased_at = 0.0
+        self._has_tried = False  # this turn has settled a row or sent a request
+        self._retries = (
+            False  # the last turn was a failing lane's: healthy ones take turns with them
+        )
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._publisher.close()
+
+    @property
+    def rows(self) -> OutboxQuerySet:
+        """The outbox."""
+        return Outbox.objects.using(self.using)
+
+    @property
+    def lanes(self) -> LaneQuerySet:
+        """The leases."""
+        return Lane.objects.using(self.using)
+
+    def turn(self) -> bool:
+        """Send rows of some lanes once; return whether another turn may do more.
+
+        A turn that failed returns True: its lanes pause, and others may be due. Raises
+        `django.db.Error`, and RuntimeError inside a transaction.
+        """
+        if connections[self.using].in_atomic_block:
+            raise RuntimeError(
+                "A relay must not run inside a transaction: see transaction.on_commit."
+            )
+        chosen = self._choose()
+        if not chosen:
+            return False
+        self._leased_at = time.monotonic()
+        mine = self.lanes.lease(self._owner, chosen, self._options.LEASE)
+        self._has_tried = False
+        try:
+            self._send(mine)
+        finally:
+            self.lanes.release(self._owner, mine)
+        return self._has_tried
+
+    def seconds_until_due(self) -> float | None:
+        """Return how long to wait until the next turn; None while there is nothing to send."""
+        if not self.rows.waiting().exists():
+            self._failing.clear()
+            return None
+        # Lanes of other relays, and those whose relay has died, are looked at that often.
+        pauses = [lane.retry_at - time.monotonic() for lane in self._failing.values()]
+        return min([self._options.POLL, *(seconds for seconds in pauses if seconds > 0)])
+
+    def _choose(self) -> list[int]:
+        """Return lanes to lease: a failing one whose pause is over, else some healthy ones."""
+        free = self.lanes.free_for(self._owner).with_waiting()
+        found = set(free.values_list("number", flat=True))
+        if not found and self.lanes.count() < LANES:
+            self.lanes.create_missing()
+            found = set(free.all().values_list("number", flat=True))
+        now = time.monotonic()
+        due = [n for n, lane in self._failing.items() if n in found and lane.retry_at <= now]
+        healthy = sorted(found - self._failing.keys())
+        self._retries = bool(due) and not (healthy and self._retries)
+        if self._retries:
+            return [min(due, key=lambda number: self._failing[number].retry_at)]
+        return random.sample(healthy, min(len(healthy), LANES_PER_TURN))
+
+    # Sending
+
+    def _send(self, lanes: Sequence[int]) -> None:
+        rows = self.rows.waiting().filter(lane__in=lanes).order_by("sequence")
+        pairs: list[tuple[Outbox, Push]] = []
+        for row in rows[: self._options.BATCH]:
+            if (push := row.as_push()) is None:
+                self._park(row, "The row is damaged.")
+            else:
+                pairs.append((row, push))
+        start = 0
+        for piece in pieces(push for _, push in pairs):
+            end = start + len(piece)
+            if self._deliver(pairs[start:end]) < len(piece):
+                break  # later rows must not overtake those that stay
+            start = end
+
+    def _deliver(self, pairs: Sequence[tuple[Outbox, Push]]) -> int:
+        """Send these in one request, or in smaller ones if the server requires that.
+
+        Return how many are settled.
+        """
+        left = self._leased_at + self._options.LEASE - time.monotonic()
+        if left < TIMEOUTS_PER_LEASE * self._options.HTTP_TIMEOUT:
+            return 0  # this process was slow, and the lanes may soon be another relay's
+        self._has_tried = True
+        try:
+            results = self._publisher.push_many([push for _, push in pairs])
+        except TooLarge as error:
+            return self._deliver_halves(pairs, error)
+        except PublishError as error:
+            self._fail([row for row, _ in pairs], error)
+            return 0
+        accepted = [
+            row for (row, _), result in zip(pairs, results, strict=True) if not result.error
+        ]
+        self._settle(accepted)
+        settled = len(accepted)
+        for (row, _), result in zip(pairs, results, strict=True):
+            if result.error is None:
+                continue
+            if is_refusal(result.error):
+                settled += self._park(row, str(result.error))
+            else:
+                self._fail([row], result.error)
+        return settled
+
+    def _deliver_halves(self, pairs: Sequence[tuple[Outbox, Push]], error: TooLarge) -> int:
+        """Send a request that was too large in two, or park its only push."""
+        if len(pairs) == 1:
+            return self._park(pairs[0][0], str(error))
+        middle = len(pairs) // 2
+        done = self._deliver(pairs[:middle])
+        return done + self._deliver(pairs[middle:]) if done == middle else done
+
+    # Outcomes
+
+    def _settle(self, rows: Sequence[Outbox]) -> None:
+        """Delete rows that the server has accepted."""
+        if not rows:
+            return
+        self.rows.filter(pk__in=[row.pk for row in rows]).delete()
+        if any(row.lane in self._failing for row in rows):
+            self._recover({row.lane for row in rows})
+        oldest = (timezone.now() - min(row.created_at for row in rows)).total_seconds()
+        self._report(signals.pushes_relayed, count=len(rows), oldest=oldest)
+
+    def _park(self, row: Outbox, error: str) -> int:
+        self._has_tried = True
+        self.rows.filter(pk=row.pk).park(error)
+        logger.error("The push %s was refused and is parked: %s", row.push_id, error)
+        self._report(signals.push_parked, push_id=row.push_id, error=error)
+        return 1
+
+    def _fail(self, rows: Sequence[Outbox], error: PublishError) -> None:
+        """Let the lanes of these rows pause."""
+        self.rows.filter(pk__in=[row.pk for row in rows]).record_failure(str(error))
+        lanes = sorted({row.lane for row in rows})
+        for lane in lanes:
+            state = self._failing.setdefault(lane, Failing())
+            state.failures += 1
+            state.retry_at = time.monotonic() + pause(state.failures, self._options.BACKOFF)
+        # The lanes' first failure is news; a long outage must not fill the log.
+        level = logging.ERROR if self._failing[lanes[0]].failures == 1 else logging.DEBUG
+        logger.log(level, "Pushes of the lanes %s stay in the outbox: %s", lanes, error)
+        self._report(signals.relay_failed, lanes=lanes, error=error)
+
+    def _recover(self, lanes: set[int]) -> None:
+        """Note that these lanes work again, and try the other failing ones at once."""
+        for lane in lanes:
+            self._failing.pop(lane, None)
+        for state in self._failing.values():
+            state.retry_at = 0.0
+        logger.info("Pushes of the lanes %s are delivered again.", sorted(lanes))
+
+    def _report(self, signal: Any, **values: Any) -> None:
+        signal.send_robust(Relay, using=self.using, **values)  # it logs errors of receivers
+
+
+def is_refusal(error: ApiError) -> bool:
+    """Return whether the server will refuse this push also later."""
+    return not error.retry and 400 <= error.status < 500 and error.status not in NOT_ITS_OWN

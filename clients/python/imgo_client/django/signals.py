@@ -1,0 +1,37 @@
+"""Signals of the app: events that the server reports, and what the relay does.
+
+Events of webhooks are sent with `data` (the event's dictionary), `timestamp` (an aware datetime)
+and `webhook_id`. A receiver that raises makes the server send the webhook again; what receivers
+wrote into the app's database is then rolled back. `EVENTS` maps the server's names to signals.
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+key_online = Signal()
+key_offline = Signal()
+room_occupied = Signal()
+room_vacated = Signal()
+message_received = Signal()
+message_acknowledged = Signal()
+message_expired = Signal()
+message_dropped = Signal()
+device_delivery = Signal()
+
+EVENTS: dict[str, Signal] = {
+    "key.online": key_online,
+    "key.offline": key_offline,
+    "room.occupied": room_occupied,
+    "room.vacated": room_vacated,
+    "message.received": message_received,
+    "message.acknowledged": message_acknowledged,
+    "message.expired": message_expired,
+    "message.dropped": message_dropped,
+    "device.delivery": device_delivery,
+}
+
+# For metrics. Errors of receivers are logged and do not stop the relay.
+pushes_relayed = Signal()  # `using`, `count`, `oldest`: seconds between the oldest call and now
+push_parked = Signal()  # `using`, `push_id`, `error`
+relay_failed = Signal()  # `using`, `lanes`, `error`

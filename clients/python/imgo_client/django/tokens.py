@@ -1,0 +1,68 @@
+"""Tokens of signed-in users: JSON web tokens with HS256, signed by the standard library."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from imgo_client.django.conf import options
+from imgo_client.frames import to_json
+
+HEADER = {"alg": "HS256", "typ": "JWT"}
+
+
+def user_key(user: Any) -> str:
+    """Return a user's primary key as a subscriber key. This is the default `TOKEN_KEY`."""
+    return str(user.pk)
+
+
+def key_of(user: Any) -> str:
+    """Return the subscriber key of a user, as the option `TOKEN_KEY` says."""
+    return str(import_string(options().TOKEN_KEY)(user))
+
+
+def rooms_of(user: Any) -> list[str] | None:
+    """Return the rooms that a user may join; None: the server's `ROOMS_OPEN` decides."""
+    path = options().TOKEN_ROOMS
+    rooms: Iterable[str] | None = import_string(path)(user) if path else None
+    return None if rooms is None else list(rooms)
+
+
+def token_for(user: Any) -> str:
+    """Return a token with which a browser connects as this user, for `TOKEN_TTL` seconds.
+
+    Raises ImproperlyConfigured without a `TOKEN_SECRET`.
+    """
+    return sign(key_of(user), rooms_of(user))
+
+
+def sign(key: str, rooms: list[str] | None = None, seconds: float | None = None) -> str:
+    """Return a token for a key. `rooms`: names or `*` patterns. `seconds`: None: `TOKEN_TTL`."""
+    found = options()
+    if not found.TOKEN_SECRET:
+        raise ImproperlyConfigured("IMGO_CLIENT['TOKEN_SECRET'] is missing: it signs tokens.")
+    now = int(time.time())
+    claims = {
+        "sub": key,
+        "rooms": rooms,
+        "iat": now,
+        "exp": now + (found.TOKEN_TTL if seconds is None else seconds),
+        "iss": found.TOKEN_ISSUER or None,
+        "aud": found.TOKEN_AUDIENCE or None,
+    }
+    given = {name: value for name, value in claims.items() if value is not None}
+    signed = f"{_part(to_json(HEADER).encode())}.{_part(to_json(given).encode())}"
+    digest = hmac.digest(found.TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256)
+    return f"{signed}.{_part(digest)}"
+
+
+def _part(data: bytes) -> str:
+    """Return base64url without padding: RFC 7515, section 2."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,3 @@
+"""URLs that lack those of the app."""
+
+urlpatterns = []
