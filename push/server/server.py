@@ -36,8 +36,9 @@ from push.server.http_channel import Channel
 from push.server.tcp_listener import ROOM_PAUSE, TcpListener
 from push.server.upgrade import DirectRequest, listen_http, scope_of
 from push.session.admission import Admission
+from push.session.link_manager import LinkManager
 from push.session.session_metrics import SessionFigures
-from push.session.socket_link import LinkManager, SocketLink
+from push.session.socket_link import SocketLink
 from push.status.instance import INSTANCE
 
 logger = logging.getLogger(__name__)

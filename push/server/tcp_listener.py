@@ -9,8 +9,9 @@ from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
 from push.metrics import definitions as metrics
 from push.server.ports import listen, plain_address
+from push.session.link_manager import LinkManager
 from push.session.poller import READ
-from push.session.socket_link import LinkManager, SocketLink, TcpLink
+from push.session.socket_link import SocketLink, TcpLink
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 logger = logging.getLogger(__name__)

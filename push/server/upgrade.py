@@ -14,8 +14,9 @@ from twisted.internet import reactor
 from imgo_site.conf import conf
 from push.server.http_request import NodeRequest
 from push.server.ports import listen
-from push.session.socket_link import DIRECT_LINK, SocketLink, WebSocketLink
+from push.session.socket_link import DIRECT_LINK, SocketLink
 from push.session.websocket_framing import answer_upgrade, refuse_upgrade
+from push.session.websocket_link import WebSocketLink
 from push.status.instance import INSTANCE, Instance
 
 logger = logging.getLogger(__name__)

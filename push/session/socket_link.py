@@ -14,28 +14,23 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
 from imgo_site.conf import conf
-from push.bus.background_tasks import Background
 from push.metrics.definitions import count_close
-from push.session.admission import Admission
-from push.session.poller import READ, WRITE, Poller
-from push.session.read_pace import Pace, weigh
+from push.session.inbox import Inbox
+from push.session.link_manager import ClosingLimits, LinkManager
+from push.session.poller import READ, WRITE
+from push.session.read_pace import weigh
 from push.session.session import Session
-from push.session.websocket_framing import Framing, FramingPool, packet, refuse_upgrade
-from push.wire import CloseCode, Decoder, Frame, FrameError, Op, decode_binary, decode_text
+from push.wire import CloseCode, Decoder, Frame, FrameError, Op
 
 logger = logging.getLogger(__name__)
 
 DIRECT_LINK = "imgo.link"  # the scope's entry that holds a direct link
 READ_MAX = 4_096  # bytes of one read: at most four of the largest frames
 INBOX_MAX = 4  # events that a consumer may lag behind before reading pauses
-CLOSE_TIMEOUT = 2.0  # seconds for a peer to answer a close
-# Bytes read of a peer in that time. A peer that sends more gets a reset.
-CLOSING_BYTES = 1024 * 1024
 
 # Bit mask of reasons why reading pauses: the consumer lags behind, a handler runs, the client
 # sends too fast, the upgrade request has no response yet.
@@ -61,109 +56,6 @@ class FrameHandlers(Protocol):
 
     async def handle(self, owner: Any, session: Session, frame: Frame, /) -> None:
         """Handle any other frame."""
-
-
-class ClosingLimits:
-    """Limits of a closed link that waits for its peer: `until` in monotonic seconds, bytes left."""
-
-    __slots__ = ("bytes_left", "until")
-
-    def __init__(self) -> None:
-        self.until = time.monotonic() + CLOSE_TIMEOUT
-        self.bytes_left = CLOSING_BYTES
-
-
-class LinkManager:
-    """State that all direct links of a node share: the poller, framings, and links with a deadline.
-
-    The node calls `tick` once a second for the deadlines of all links, so no link has a timer.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, admission: Admission | None = None) -> None:
-        self.loop = loop
-        self.admission = admission or Admission()
-        self.poller = Poller(loop)
-        self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
-        # Links with waiting bytes: monotonic seconds of the last progress.
-        self.stalled: dict[SocketLink, float] = {}
-        self.closing: dict[SocketLink, ClosingLimits] = {}
-        self.paces: dict[SocketLink, Pace] = {}  # of links that have received frames lately
-        self.background = Background("a session's handler failed")
-
-    def tick(self) -> None:
-        """Close slow readers and peers that do not answer a close; resume throttled links."""
-        now = time.monotonic()
-        for link, since in list(self.stalled.items()):
-            if now - since > conf.SLOW_READER_TIMEOUT:
-                _guarded(link, link.give_up)
-        for link, farewell in list(self.closing.items()):
-            if now > farewell.until:
-                _guarded(link, link.abort)
-        for link, pace in list(self.paces.items()):
-            pace.renew()
-            if pace.is_idle:
-                del self.paces[link]
-            if not pace.is_over:
-                _guarded(link, link.keep_reading)
-
-    def spend(self, link: "SocketLink", frames: int, ids: int = 0) -> bool:
-        """Count the frames and ids that a link has received; return whether reading must pause."""
-        pace = self.paces.get(link)
-        if pace is None:
-            pace = self.paces[link] = Pace()
-        pace.spend(frames, ids)
-        return pace.is_over
-
-    def close(self) -> None:
-        """Close stalled and closing links, and the poller."""
-        for link in [*self.stalled, *self.closing]:
-            link.abort()
-        self.poller.close()
-
-
-def _guarded(link: "SocketLink", action: Callable[[], None]) -> None:
-    """Call `action`; an error closes only that link."""
-    try:
-        action()
-    except Exception:
-        logger.exception("a connection failed, it is closed")
-        link.lose()
-
-
-class Inbox:
-    """Queue of the events that a consumer has not received yet, for one reader.
-
-    An `asyncio.Queue` costs several times as much to create and to use.
-    """
-
-    __slots__ = ("_queue", "_waiter")
-
-    def __init__(self) -> None:
-        self._queue: deque[dict[str, Any]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def qsize(self) -> int:
-        """Return the number of events."""
-        return len(self._queue)
-
-    def put_nowait(self, event: dict[str, Any]) -> None:
-        """Add an event."""
-        self._queue.append(event)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def get_nowait(self) -> dict[str, Any]:
-        """Remove and return the first event. Raises IndexError if there is none."""
-        return self._queue.popleft()
-
-    async def get(self) -> dict[str, Any]:
-        """Wait for an event, remove and return it. Only one reader may wait at a time."""
-        is_free = self._waiter is None or self._waiter.done()
-        assert is_free, "Inbox.get cannot be called concurrently"
-        while not self._queue:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._queue.popleft()
 
 
 class SocketLink:
@@ -585,99 +477,3 @@ class TcpLink(SocketLink):
     async def send(self, event: dict[str, Any]) -> None:
         """Raise ValueError: a TCP consumer writes only through its session."""
         raise ValueError(f"unknown event type {event['type']!r}")
-
-
-class WebSocketLink(SocketLink):
-    """Link over WebSocket. A message carries one frame, or several binary frames."""
-
-    __slots__ = ("_early", "_framing", "response")
-
-    wraps = True
-
-    def __init__(self, manager: LinkManager, sock: socket.socket, response: bytes) -> None:
-        super().__init__(manager, sock)
-        self._framing: Framing | None = None
-        self._early = b""  # bytes received before the response was sent
-        self.response = response  # to the upgrade request; b"" after it was sent
-        assert self._inbox is not None
-        self._inbox.put_nowait({"type": "websocket.connect"})
-
-    @staticmethod
-    def wrap(payload: bytes, is_text: bool) -> bytes:
-        """Return one WebSocket message."""
-        return packet(payload, is_text)
-
-    def received(self, data: bytes) -> None:
-        """Handle bytes from the client, including those of the closing handshake.
-
-        Bytes before the upgrade's response are kept: a reply to a frame must not precede it.
-        """
-        if self.response:
-            if self._is_open:
-                self._early += data
-                self._pause(PAUSE_UPGRADE)
-            return
-        framing = self._framing or self._manager.framings.take()
-        messages = framing.feed(data)
-        out = framing.out()
-        if framing.parts and self._manager.spend(self, framing.parts):
-            self._pause(PAUSE_RATE)
-        if framing.is_idle:
-            self._manager.framings.give_back(framing)
-            self._framing = None
-        else:
-            self._framing = framing
-        if out and framing.is_open:  # pongs; their pings may have arrived inside of a message
-            self.write(out)
-            out = b""
-        if messages:
-            self._events_or_frames([_event(message) for message in messages])
-        if out:
-            self.write(out)  # does nothing after our own close frame, which was an answer already
-        if framing.is_done and self not in self._manager.closing and self._socket.fileno() != -1:
-            # The peer's end of the stream, or the timeout, closes the socket. Closing it while
-            # the peer is still sending would reset the connection and lose our close frame.
-            self._close_soon()
-
-    def refuse(self, response: bytes) -> None:
-        """Send the response to an upgrade request that cannot be accepted, then close."""
-        self._inbox = None
-        self.response = response
-        self.write(response)
-        self._close_soon()
-
-    def _write_closing(self, code: int, reason: str) -> None:
-        framing = self._framing = self._framing or self._manager.framings.take()
-        if self.response:
-            self.write(refuse_upgrade(403, f"{reason}\n"))
-        else:
-            framing.close(code, reason)
-            if out := framing.out():
-                self.write(out)
-
-    def _decode(self, event: dict[str, Any]) -> list[Frame]:
-        text = event.get("text")
-        if text is None:
-            return decode_binary(event["bytes"], conf.MAX_CLIENT_BODY)
-        return [decode_text(text, conf.MAX_CLIENT_BODY)]
-
-    async def send(self, event: dict[str, Any]) -> None:
-        """Accept or close the connection: the ASGI application's `send`. Raises `Gone`."""
-        if self._socket.fileno() == -1:
-            raise Gone("the client disconnected")
-        if event["type"] == "websocket.accept":
-            response, self.response = self.response, b""
-            early, self._early = self._early, b""
-            self.write(response)
-            self._resume(PAUSE_UPGRADE)
-            if early:
-                self.received(early)
-        elif event["type"] == "websocket.close":
-            self.close(event.get("code", 1000), event.get("reason") or "")
-        else:
-            raise ValueError(f"unknown event type {event['type']!r}")
-
-
-def _event(message: str | bytes) -> dict[str, Any]:
-    kind = "text" if isinstance(message, str) else "bytes"
-    return {"type": "websocket.receive", kind: message}

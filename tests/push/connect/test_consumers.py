@@ -25,15 +25,10 @@ from offline.models import Pending
 from push.accept.accept import Push, accept_push
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
+from push.session.link_manager import LinkManager
 from push.session.session import Kind
-from push.session.socket_link import (
-    DIRECT_LINK,
-    Gone,
-    LinkManager,
-    SocketLink,
-    TcpLink,
-    WebSocketLink,
-)
+from push.session.socket_link import DIRECT_LINK, Gone, SocketLink, TcpLink
+from push.session.websocket_link import WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
 from tests.push.conftest import get_node, push_now, stop_node

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from push.session.socket_link import LinkManager
+from push.session.link_manager import LinkManager
 
 
 @pytest.fixture

@@ -15,9 +15,12 @@ from websockets.frames import Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from push.connect import handlers
+from push.session import link_manager
 from push.session import socket_link as module
+from push.session.inbox import Inbox
 from push.session.session import Session
-from push.session.socket_link import Gone, Inbox, SocketLink, TcpLink, WebSocketLink
+from push.session.socket_link import Gone, SocketLink, TcpLink
+from push.session.websocket_link import WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
 from tests.push.sessions import KeptKeeper, message, read
@@ -257,7 +260,7 @@ async def test_a_goodbye_comes_behind_what_was_written(session, peer, node):
 async def test_a_peer_that_does_not_answer_a_goodbye_is_not_waited_for(
     manager, session, node, monkeypatch
 ):
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.0)
+    monkeypatch.setattr(link_manager, "CLOSE_TIMEOUT", 0.0)
     session.disconnect(CloseCode.KICKED)
     await asyncio.sleep(0)
     manager.tick()
@@ -491,7 +494,7 @@ async def test_tick_serves_the_other_links_when_one_fails(manager, session, peer
             del manager.closing[self]
 
     failing = Failing()
-    due = module.ClosingLimits()
+    due = link_manager.ClosingLimits()
     due.until = 0.0
     manager.closing = {failing: due, session.link: due}
     manager.tick()
@@ -601,7 +604,7 @@ async def test_frames_of_websocket_itself_are_read_at_the_allowed_pace(manager, 
 
 
 async def test_closed_link_drops_a_flood_up_to_its_limit(session, peer, node, monkeypatch):
-    monkeypatch.setattr(module, "CLOSING_BYTES", 20_000)
+    monkeypatch.setattr(link_manager, "CLOSING_BYTES", 20_000)
     session.disconnect(CloseCode.KICKED)
     with pytest.raises(ConnectionError):
         await asyncio.get_running_loop().sock_sendall(peer.socket, bytes(10**6))
