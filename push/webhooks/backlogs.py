@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, F, Min, Q, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 from django.db.models.functions import Now
 
 from offline.models import Event
@@ -59,9 +59,10 @@ def backlogs() -> list[Backlog]:
 
 
 def _errors() -> list[tuple[str, str]]:
-    """Return the URL and the error of failed batches, the latest one of each URL at last."""
-    failed = WebhookBatch.objects.exclude(error="").order_by(F("parked_at").asc(nulls_last=True))
-    return list(failed.values_list("endpoint", "error").distinct())
+    """Return each URL that has failed batches, and the error of its newest one."""
+    failed = WebhookBatch.objects.exclude(error="").values("endpoint").order_by()
+    newest = failed.annotate(last=Max("pk")).values("last")
+    return list(WebhookBatch.objects.filter(pk__in=newest).values_list("endpoint", "error"))
 
 
 def uncollected_seconds() -> float:
