@@ -6,6 +6,7 @@ An empty variable counts as unset. A value is read once, and again after Django'
 `setting_changed` signal.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,11 +18,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 
-def _setting(default: Any, help_text: str) -> Any:
-    """Return a dataclass field with its text for the settings table."""
+def _setting(default: Any, help_text: str, items: type = str) -> Any:
+    """Return a dataclass field with its text for the settings table.
+
+    `items`: type of a list's items, `str` or `dict`. The environment has the latter as JSON.
+    """
+    metadata = {"help": help_text, "items": items}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,18 @@ class ImgoSettings:
     )
     HOOK_CONNECTIONS: int = _setting(
         16, "Connections of a node to your backend, at most. They are kept open."
+    )
+    WEBHOOKS: list[dict[str, Any]] = _setting(
+        [],
+        "Endpoints of your backend that get events, each with `url`, `secret`, `events` and "
+        "`keys`. In the environment as JSON. See [webhooks](../howto/webhooks.md).",
+        items=dict,
+    )
+    WEBHOOK_TIMEOUT: float = _setting(
+        10.0, "Seconds for one request to such an endpoint, with the connection and the answer."
+    )
+    WEBHOOKS_MAX: int = _setting(
+        100_000, "Events that wait for these endpoints. Above that, new events are dropped."
     )
     GOIM_TRUSTED: bool = _setting(
         False,
@@ -303,8 +320,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
-def _coerce(name: str, value: Any, kind: type) -> Any:
+def _coerce(name: str, value: Any, kind: type, items: type) -> Any:
     """Return `value` as `kind`. Raises `ImproperlyConfigured` with the type that is required."""
+    if items is dict:
+        return _read_dictionaries(name, value)
     try:
         return _read(name, value, kind)
     except OverflowError:
@@ -344,6 +363,22 @@ def _read(name: str, value: Any, kind: type) -> Any:
     return value
 
 
+def _read_dictionaries(name: str, value: Any) -> list[dict[str, Any]]:
+    """Return a list of dictionaries, which may be given as JSON.
+
+    Raises `ImproperlyConfigured` without the value, which may contain secrets.
+    """
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ImproperlyConfigured(f"IMGO setting {name} is not JSON.") from None
+    if isinstance(found, tuple):
+        found = list(found)
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ImproperlyConfigured(f"IMGO setting {name} must be a list of dictionaries.")
+    return found
+
+
 def _check_text(name: str, text: str) -> None:
     if _NO_TEXT.search(text):
         # The message must not contain the value, which may be a secret.
@@ -380,7 +415,7 @@ def load() -> ImgoSettings:
         if not raw.strip():
             raw = dictionary.get(item.name)
         if raw is not None:
-            values[item.name] = _coerce(item.name, raw, kind)
+            values[item.name] = _coerce(item.name, raw, kind, item.metadata["items"])
     return ImgoSettings(**values)
 
 

@@ -12,7 +12,7 @@ from accounts.admin import TokenAdmin as BaseTokenAdmin
 from accounts.models import Token
 from imgo_site.errors import NotFound
 from imgo_site.tables import ReadOnlyAdmin
-from push.models import Node
+from push.models import Node, WebhookBatch
 from push.operations import revoke_token
 
 
@@ -24,6 +24,21 @@ class NodeAdmin(ReadOnlyAdmin):
     list_display = ("id", "name", "first_seen", "last_seen")
     search_exact: ClassVar = {"id": (), "name": ()}
     search_help_text = "A node's number, or its whole name."
+
+
+@admin.register(WebhookBatch)
+class WebhookBatchAdmin(ReadOnlyAdmin):
+    """Batches of webhooks that are not delivered. `manage.py webhooks retry` unparks them."""
+
+    list_display = ("id", "endpoint", "size", "attempts", "error", "created_at", "parked_at")
+    search_exact: ClassVar = {"id": ()}
+    search_help_text = "A batch's number."
+    exclude = ("body",)
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[WebhookBatch]":
+        """Return rows without bodies and keys, which may be large and are in no list."""
+        rows: QuerySet[WebhookBatch] = super().get_queryset(request)
+        return rows.defer("body", "keys")
 
 
 @admin.register(Token)

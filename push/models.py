@@ -1,4 +1,7 @@
-"""Models: nodes, dedupe ids, the cluster's jobs (duties), and canaries of the workers."""
+"""Models: nodes, dedupe ids, the cluster's jobs (duties), and canaries of the workers.
+
+Those of session records and webhooks are beside the code that writes them.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
@@ -9,8 +12,12 @@ from django.utils import timezone
 
 from imgo_site.conf import conf
 from push.session.session_records import SessionRecord
+from push.webhooks.tables import WebhookBatch, WebhookCursor, WebhookEvent
 
-__all__ = ["Canary", "Dedupe", "Duty", "Node", "SessionRecord"]
+__all__ = [
+    "Canary", "Dedupe", "Duty", "Node", "SessionRecord", "WebhookBatch", "WebhookCursor",
+    "WebhookEvent",
+]  # fmt: skip
 
 FORGET_BATCH = 500  # rows of one DELETE
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -44,6 +44,7 @@ ALLOWED = {
     "imgo_site.addresses._parsed": "cache of pure results",
     "imgo_site.tracing.tracer": "OpenTelemetry has one tracer provider a process",
     "push.pages._engine": "cache of pure results",
+    "push.webhooks.endpoints._read": "cache of pure results",
     "push.session.session._shared": "equal filters as one object, to save memory",
     # The database's threads and loaders, which end with the last node of the process.
     "imgo_site.database_threads.cluster_threads": "no thread before a call or after the last node",
@@ -53,6 +54,7 @@ ALLOWED = {
     "offline.node_io.deliveries": "look-ups under way, empty between them",
     "offline.node_io.history_pages": "look-ups under way, empty between them",
     "offline.node_io.pending_pages": "look-ups under way, empty between them",
+    "push.webhooks.received._writer": "events being written, empty between them",
     # Pushes of all threads of a process, with or without a node.
     "push.accept.group_commit.group_commit": "threads of a process share transactions",
     "push.accept.worker_wakeups.waker": "threads of a process share tasks",

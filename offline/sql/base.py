@@ -48,6 +48,14 @@ class Dialect(ABC):
         """Return the ORM's expression for the transaction that wrote a row; 0 on SQLite."""
 
     @abstractmethod
+    def transaction_bounds(self) -> tuple[int, int]:
+        """Return ids of transactions, (first, next): all below `first` have ended.
+
+        No transaction has begun to write with the id `next` or a higher one. (0, 0) on SQLite,
+        where transactions end in the order in which they begin to write.
+        """
+
+    @abstractmethod
     def read_time(self, value: Any) -> datetime:
         """Return a time as raw SQL returned it, with its time zone."""
 

@@ -37,6 +37,12 @@ class PostgresDialect(Dialect):
     def row_xmin(self) -> Expression:
         return RawSQL("xmin::text::bigint", [])
 
+    def transaction_bounds(self) -> tuple[int, int]:
+        with connection.cursor() as cursor:
+            cursor.execute(_BOUNDS)
+            first, following = cursor.fetchone()
+            return first, following
+
     def read_time(self, value: Any) -> datetime:
         time: datetime = value
         return time
@@ -114,6 +120,10 @@ class PostgresDialect(Dialect):
         return postgres_pages.pages_query(kind, count, size, age)
 
 
+_BOUNDS = """
+    SELECT pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
+    FROM pg_current_snapshot() AS now
+"""
 _PARTITION_AGES = f"""
     WITH RECURSIVE {postgres_pages.FIRSTS}
     SELECT partition,

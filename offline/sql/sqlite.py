@@ -38,6 +38,9 @@ class SqliteDialect(Dialect):
     def row_xmin(self) -> Expression:
         return Value(0)
 
+    def transaction_bounds(self) -> tuple[int, int]:
+        return 0, 0
+
     def read_time(self, value: Any) -> datetime:
         time: datetime = value  # in UTC without a zone, as Django stores it
         return time.replace(tzinfo=UTC)

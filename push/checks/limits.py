@@ -93,6 +93,7 @@ RANGES = {
             "REPLAY_PAGE",
             "DATABASE_THREADS",
             "HOOK_CONNECTIONS",
+            "WEBHOOKS_MAX",
             "LISTEN_BACKLOG",
         ),
         POSITIVE_INTEGER,
@@ -101,6 +102,7 @@ RANGES = {
         (
             "HANDSHAKE_TIMEOUT",
             "HOOK_TIMEOUT",
+            "WEBHOOK_TIMEOUT",
             "BODY_TIMEOUT",
             "STREAM_LINE_TIMEOUT",
             "STREAM_IDLE_TIMEOUT",

@@ -8,17 +8,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from json import loads
+from typing import Any
 
+from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
 from imgo_site.conf import conf
-from imgo_site.errors import BadRequest, ImgoError
+from imgo_site.errors import BadRequest, ImgoError, Unavailable
 from imgo_site.names import INT64_MAX, check_name, check_number
 from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
 from push.connect.handshake import check_room
 from push.hooks import backend
 from push.node.node import Node
 from push.session.session import Kind, Session, intern_ops
+from push.webhooks import received
 from push.wire import CloseCode, Frame, Op, json_body
 
 logger = logging.getLogger(__name__)
@@ -55,7 +58,10 @@ async def on_test(node: Node, session: Session, frame: Frame) -> None:  # noqa: 
 
 
 async def on_send(node: Node, session: Session, frame: Frame) -> None:
-    """Op 4 (SEND): pass an upstream message to the project's receiver; reply with its answer."""
+    """Op 4 (SEND): pass an upstream message to the project's receiver; reply with its answer.
+
+    It is stored for webhooks before the reply, so a client that has a reply need not repeat it.
+    """
     try:
         value = body_value(frame.body)
         if conf.RECEIVE_URL:
@@ -63,12 +69,22 @@ async def on_send(node: Node, session: Session, frame: Frame) -> None:
         else:
             answer = await import_string(conf.RECEIVER)(session.identity, frame.op, value)
         body = reply_body(answer)
+        await _record(session, frame, value)
     except ImgoError as error:
         body = error_body(error)
     except Exception:
         logger.exception("the receiver failed for an upstream message")
         body = error_body(ImgoError("internal error"))
     session.reply(Op.MESSAGE, frame.seq, body, frame.ver)
+
+
+async def _record(session: Session, frame: Frame, value: Any) -> None:
+    """Store an upstream message for webhooks. Raises `Unavailable`."""
+    try:
+        await received.record(session.key, session.id, frame.op, value, frame.body)
+    except DatabaseError as error:
+        logger.warning("an upstream message could not be stored for webhooks: %s", error)
+        raise Unavailable("The message could not be stored; send it again.") from None
 
 
 async def on_change_room(node: Node, session: Session, frame: Frame) -> None:

@@ -49,6 +49,7 @@ def _may(request: HttpRequest) -> dict[str, bool]:
         "drain": user.has_perm("push.drain_node"),
         "revoke": user.has_perm("accounts.delete_token"),
         "messages": user.has_perm("offline.view_message"),
+        "webhooks": user.has_perm("push.view_webhookbatch"),
     }
 
 

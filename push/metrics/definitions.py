@@ -39,6 +39,7 @@ HOOK_OUTCOMES = (
     "timeout",
     "unreachable",
 )
+WEBHOOK_OUTCOMES = ("delivered", "failed", "parked")
 OUTCOMES = ("committed", "aborted", "unknown")
 RECONNECTS = ("lost", "silent")
 REFUSED_STATUSES = ("400", "401", "403", "408", "413", "414", "431", "500", "503")
@@ -119,6 +120,17 @@ HOOK_SECONDS = Histogram(
 for _hook in HOOKS:
     for _outcome in HOOK_OUTCOMES:
         HOOK_CALLS.labels(_hook, _outcome)
+WEBHOOK_DELIVERIES = Counter(
+    "imgo_webhook_deliveries",
+    "Requests of webhooks by outcome: delivered, failed and sent again, or parked.",
+    ["outcome"],
+)
+for _outcome in WEBHOOK_OUTCOMES:
+    WEBHOOK_DELIVERIES.labels(_outcome)
+WEBHOOK_EVENTS_DROPPED = Counter(
+    "imgo_webhook_events_dropped",
+    "Events for webhooks that were dropped: too many waited, or they were parked for too long.",
+)
 SESSION_RECORDS_LOST = Counter(
     "imgo_session_records_lost",
     "Keys whose last opening, refusal or closing was dropped before it was stored.",
@@ -207,6 +219,21 @@ OUTBOX_AGE = Gauge(
 )
 OUTBOX_PARKED = Gauge(
     "imgo_outbox_parked", "Messages whose fan-out failed too often.", registry=CLUSTER_REGISTRY
+)
+WEBHOOK_BACKLOG = Gauge(
+    "imgo_webhook_backlog",
+    "Events that wait for webhooks, without parked ones.",
+    registry=CLUSTER_REGISTRY,
+)
+WEBHOOK_AGE = Gauge(
+    "imgo_webhook_oldest_seconds",
+    "How long the oldest of them has waited.",
+    registry=CLUSTER_REGISTRY,
+)
+WEBHOOK_PARKED = Gauge(
+    "imgo_webhook_parked",
+    "Events of webhooks whose delivery was given up, see `manage.py webhooks`.",
+    registry=CLUSTER_REGISTRY,
 )
 WORKER_SILENCE = Gauge(
     "imgo_worker_silence_seconds",

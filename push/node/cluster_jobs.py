@@ -21,11 +21,12 @@ from push.bus import publish
 from push.bus.groups import room_group
 from push.fanout import drain
 from push.metrics import definitions as metrics
-from push.models import Canary, Dedupe, Duty, SessionRecord
+from push.models import Canary, Dedupe, Duty, SessionRecord, WebhookCursor
 from push.node.hub import Hub
 from push.node.runtime import Runtime, SupervisedTask, run_once
 from push.status import snapshot
 from push.tasks import canary, queue_of
+from push.webhooks import outbox as webhook_outbox
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,9 @@ class ClusterJobs:
         if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
             while count := await cluster_threads.run(settlement.expire_batch):
                 metrics.DROPS.labels("expired").inc(count)
-            while await cluster_threads.run(retention.prune_batch):
+            while await cluster_threads.run(_prune_messages):
+                pass
+            while await cluster_threads.run(webhook_outbox.forget_parked):
                 pass
             while await cluster_threads.run(Dedupe.objects.forget):
                 pass
@@ -139,6 +142,10 @@ class ClusterJobs:
 def _overdue() -> list[int]:
     with limited():
         return outbox_queue.overdue_partitions(conf.SWEEP_AFTER)
+
+
+def _prune_messages() -> int:
+    return retention.prune_batch(WebhookCursor.objects.limit_of_pruning())
 
 
 def _drain_now(partition: int) -> int:

@@ -27,6 +27,7 @@ from push.fanout import ONLINE_FACTOR
 from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
+from push.models import WebhookCursor
 from push.node import reach_counts
 from push.node.cluster_jobs import ClusterJobs
 from push.node.held_messages import HoldToken
@@ -35,6 +36,7 @@ from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
+from push.node.webhook_thread import WebhookThread
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import open_registry
 from push.session.paced_link import Pacer
@@ -95,6 +97,7 @@ class Node:
         self.session_log = SessionLog(self.name, self.clock.now)
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
+        self.webhooks = WebhookThread()
         self.entries: dict[str, Entry] = {}
         self._holds: list[HoldToken] = []  # of a gap in the layer's connection
         self._gap_began = 0.0  # monotonic seconds
@@ -107,6 +110,8 @@ class Node:
     async def start(self) -> None:
         """Announce the node, start receiving, and start its tasks. Raises what a part raises."""
         row = await cluster_threads.run(NodeRow.objects.announce, self.name)
+        if conf.WEBHOOKS:  # before there are sessions, whose events it is to have
+            await cluster_threads.run(WebhookCursor.objects.begin)
         await self.clock.renew()
         await self.registry.start(self._entry(row.pk))
         try:
@@ -123,6 +128,7 @@ class Node:
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
         self.rounds.start()
         self.cluster_jobs.start()
+        self.webhooks.start()
         self.health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
@@ -177,6 +183,7 @@ class Node:
         await self.drain()
         rounds_end = min(deadline, loop.time() + ROUNDS_TIMEOUT)
         await asyncio.gather(self.rounds.stop(rounds_end), self.cluster_jobs.stop(rounds_end))
+        webhooks_end = asyncio.create_task(self.webhooks.stop(deadline))
         links = [session.link.drained() for session in sessions]
         await finish(asyncio.gather(*links), loop.time() + DRAINED_TIMEOUT, "reading by clients")
         dismissals = asyncio.gather(*(self.dismiss(session) for session in sessions))
@@ -193,14 +200,15 @@ class Node:
             finish(self.hooks.close(), deadline, "closing connections to the backend"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
             finish(self.hub.leave_layer(), deadline, "leaving the channel layer"),
+            finish(webhooks_end, deadline, "the sender of webhooks"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
         await finish(process.get(Users).end(THREADS_TIMEOUT), deadline, "the database threads")
 
     def failing(self) -> list[str]:
         """Return the names of this node's tasks that fail repeatedly."""
-        runtimes = (self.runtime, self.rounds.runtime, self.cluster_jobs.runtime)
-        return [name for runtime in runtimes for name in runtime.failing()]
+        parts = (self, self.rounds, self.cluster_jobs, self.webhooks)
+        return [name for part in parts for name in part.runtime.failing()]
 
     def layer_lost(self) -> None:
         """Hold the messages of all keys: with the layer's connection lost, some may be missed."""

@@ -21,6 +21,7 @@ from push.registry.base import Entry
 from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
 from push.status import vitals
+from push.webhooks import backlogs as webhook_backlogs
 
 # Returns the sessions of a key. Raises an `ImgoError` if they are not known.
 SessionsOf = Callable[[str], list[Entry]]
@@ -89,6 +90,8 @@ def _body(key: str, message: Message, sessions_of: SessionsOf) -> Iterator[str]:
     (delivery,) = history.deliveries(message, [key])
     yield from _sent(delivery)
     yield _end(delivery, message)
+    if conf.WEBHOOKS:
+        yield from webhook_backlogs.events_of(key, message.pk)
     if delivery.state in {"pending", "live"}:
         yield from _hindrances(message)
         yield from _presence(key, delivery, sessions_of)

@@ -32,6 +32,7 @@ from push.models import Canary, Duty
 from push.registry.base import FullestRooms, ProcessEntry, Tally
 from push.registry.select import get_registry
 from push.status import vitals
+from push.webhooks.backlogs import backlogs
 from push.wire import Op
 
 EVERY = 2.0  # seconds between two snapshots that are sent to the dashboards
@@ -149,6 +150,7 @@ def of_database() -> Section:
         "outbox": {"waiting": waiting.count, "oldest": waiting.oldest, "parked": waiting.parked},
         **_partitions(),
         "missing": (balance or {}).get("missing", 0),
+        "webhooks": [one.as_dict() for one in backlogs()] if conf.WEBHOOKS else [],
         "latest": latest_pushes(PUSHES_SHOWN),
     }
 

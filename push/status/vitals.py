@@ -20,6 +20,7 @@ from push.registry.select import get_registry
 from push.status import readiness
 from push.status.bounded_query import BoundedQuery
 from push.status.health import Health, State
+from push.webhooks.backlogs import backlogs, uncollected_seconds
 
 DEAF_AFTER = 3  # canary intervals
 COUNTED_MAX = 10_000  # pending rows that are counted, in some milliseconds; more are estimated
@@ -161,6 +162,8 @@ def _read_gauges() -> None:
     metrics.OUTBOX.set(waiting.count)
     metrics.OUTBOX_AGE.set(waiting.oldest)
     metrics.OUTBOX_PARKED.set(waiting.parked)
+    if conf.WEBHOOKS:
+        _read_webhook_gauges()
     row = Duty.objects.filter(name="balance").first()
     if row is not None and row.result:
         settled = row.result["settled"]
@@ -169,3 +172,11 @@ def _read_gauges() -> None:
         for name, count in settled.items():
             kind, _, reason = name.partition(":")
             metrics.BALANCE.labels(kind, reason).set(count)
+
+
+def _read_webhook_gauges() -> None:
+    found = backlogs()
+    metrics.WEBHOOK_BACKLOG.set(sum(one.waiting for one in found))
+    metrics.WEBHOOK_PARKED.set(sum(one.parked for one in found))
+    oldest = max(one.oldest for one in found)
+    metrics.WEBHOOK_AGE.set(max(oldest, uncollected_seconds()))

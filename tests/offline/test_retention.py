@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from offline.models import Message, Outbox
+from offline.models import Event, Message, Outbox
 from offline.retention import prune_batch
 
 from .conftest import events, received
@@ -46,3 +46,17 @@ def test_prune_takes_one_batch_at_a_time(store, monkeypatch):
     forget_after(-1, *ids)
     assert [prune_batch() for _ in range(3)] == [2, 1, 0]
     assert events() == []
+
+
+def test_prune_keeps_messages_whose_events_were_not_read(store):
+    ids = [store("a") for _ in range(2)]
+    for number in ids:
+        received((number, "a"))
+    forget_after(-1, *ids)
+    first, second = Event.objects.order_by("pk").values_list("pk", flat=True)
+    assert prune_batch(first - 1) == 0
+    assert prune_batch(first) == 1
+    assert list(Event.objects.values_list("pk", flat=True)) == [second]
+    assert prune_batch(second) == 1
+    assert not Event.objects.exists()
+    assert not Message.objects.exists()

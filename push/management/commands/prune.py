@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from offline import retention, settlement
 from offline.models import Message, Pending
 from push.management.console import ImgoCommand, add_json, progress_bar
-from push.models import Dedupe
+from push.models import Dedupe, WebhookCursor
 
 
 class Command(ImgoCommand):
@@ -32,7 +32,8 @@ class Command(ImgoCommand):
         expired = Pending.objects.filter(expires_at__lte=Now()).count()
         expired = _all("expired", expired, settlement.expire_batch)
         overdue = Message.objects.filter(keep_until__lte=Now()).count()
-        overdue = _all("messages", overdue, retention.prune_batch)
+        limit = WebhookCursor.objects.limit_of_pruning()
+        overdue = _all("messages", overdue, lambda: retention.prune_batch(limit))
         forgotten = _all("dedupe ids", Dedupe.objects.overdue().count(), Dedupe.objects.forget)
         if options["json"]:
             self.print_json({"expired": expired, "messages": overdue, "dedupe_ids": forgotten})

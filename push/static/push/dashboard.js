@@ -154,7 +154,7 @@ function more(name, text) {
   setText(document.querySelector(`[data-more="${name}"]`), text);
 }
 
-function problemsOf({ problems, deaf, missing, outbox }) {
+function problemsOf({ problems, deaf, missing, outbox, webhooks }) {
   const found = [...problems];
   if (deaf?.length) {
     found.push(`No worker takes tasks for partition ${deaf.join(", ")}. Nodes fan out its messages, some seconds late.`);
@@ -162,6 +162,10 @@ function problemsOf({ problems, deaf, missing, outbox }) {
   if (missing) found.push(`${missing} deliveries are unaccounted for: manage.py conserve`);
   if (outbox?.parked) {
     found.push(`${number.format(outbox.parked)} messages could not be fanned out and are parked.`);
+  }
+  const givenUp = (webhooks ?? []).reduce((sum, { parked }) => sum + parked, 0);
+  if (givenUp) {
+    found.push(`${number.format(givenUp)} events for webhooks are parked: manage.py webhooks`);
   }
   return found;
 }
@@ -183,7 +187,7 @@ function showProblems(texts) {
 
 const KINDS = { api: "API", worker: "worker", supervisor: "supervisor of workers" };
 
-function showTables({ nodes, processes, silence, rooms, latest }) {
+function showTables({ nodes, processes, silence, rooms, latest, webhooks }) {
   if (nodes) {
     const rows = nodes.rows.map((node) => {
       const drain = {
@@ -213,6 +217,7 @@ function showTables({ nodes, processes, silence, rooms, latest }) {
     showRest("processes", processes.count - rows.length, "more processes");
   }
   showSilence(silence);
+  if (webhooks) showWebhooks(webhooks);
   if (rooms) {
     const rows = rooms.top.map(({ room, sessions }) => ({
       id: room,
@@ -227,6 +232,22 @@ function showTables({ nodes, processes, silence, rooms, latest }) {
     }));
     fill("pushes", rows, "Nothing has been pushed yet.");
   }
+}
+
+/** One row for each endpoint; without endpoints there is no table. */
+function showWebhooks(webhooks) {
+  element("webhooks-card").hidden = !webhooks.length;
+  const rows = webhooks.map(({ endpoint, is_known, waiting, oldest, parked, error }) => ({
+    id: endpoint,
+    cells: [
+      { text: is_known ? endpoint : `${endpoint} (removed)` },
+      count(waiting),
+      { text: waiting ? duration(oldest) : "–" },
+      count(parked),
+      { text: error || "–" },
+    ],
+  }));
+  fill("webhooks", rows, "");
 }
 
 /** How long ago workers answered. One that takes no tasks is among the problems too. */

@@ -1,0 +1,140 @@
+"""Endpoints of webhooks as the settings name them, and the types of events."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from imgo_site.conf import conf, shown
+from imgo_site.names import matches_pattern
+from offline.models import Event
+from push.hooks.signature import secret_bytes
+
+URL_MAX = 500  # characters: fits the column
+MEMBERS = ("url", "secret", "events", "keys")
+ANY = "*"
+
+
+class EventType(StrEnum):
+    """Type of an event."""
+
+    RECEIVED = "message.received"
+    ACKNOWLEDGED = "message.acknowledged"
+    DELIVERED = "message.delivered"
+    EXPIRED = "message.expired"
+    DROPPED = "message.dropped"
+
+
+# Types by the kind of the event in the ledger that settles a (message, key).
+TYPES_OF_KINDS = {
+    str(Event.Kind.RECEIVED): EventType.DELIVERED,
+    str(Event.Kind.ACKNOWLEDGED): EventType.ACKNOWLEDGED,
+    str(Event.Kind.EXPIRED): EventType.EXPIRED,
+    str(Event.Kind.DROPPED): EventType.DROPPED,
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One entry of `WEBHOOKS`. `keys`: patterns, in which `*` stands for any text."""
+
+    url: str
+    secrets: tuple[str, ...]
+    events: frozenset[str]
+    keys: tuple[str, ...]
+
+    def wants(self, event_type: str, key: str) -> bool:
+        """Return whether events of this type and key are sent to the endpoint."""
+        return event_type in self.events and any(matches_pattern(p, key) for p in self.keys)
+
+
+_read: tuple[Any, tuple[Endpoint, ...]] = (None, ())  # a value of the setting, and its endpoints
+
+
+def endpoints() -> tuple[Endpoint, ...]:
+    """Return the endpoints. Raises what `_endpoint` raises for an entry that the checks refuse."""
+    global _read  # noqa: PLW0603 - read once for each value of the setting
+    if _read[0] is not conf.WEBHOOKS:
+        _read = (conf.WEBHOOKS, tuple(map(_endpoint, conf.WEBHOOKS)))
+    return _read[1]
+
+
+def find(url: str) -> Endpoint | None:
+    """Return the endpoint with this URL; None if the settings have none."""
+    return next((one for one in endpoints() if one.url == url), None)
+
+
+def _endpoint(entry: dict[str, Any]) -> Endpoint:
+    events = frozenset(map(str, entry["events"]))
+    return Endpoint(
+        url=str(entry["url"]),
+        secrets=tuple(_texts(entry["secret"])),
+        events=frozenset(EventType) if ANY in events else events,
+        keys=tuple(_texts(entry.get("keys", [ANY]))),
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def problems(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with an entry, and a hint for each. No text contains a secret."""
+    for name in entry:
+        if name not in MEMBERS:
+            yield f"has {shown(name)}, which is no member", f"Members: {', '.join(MEMBERS)}."
+    if not _is_url(entry.get("url")):
+        yield (
+            "has no 'url' that can be called",
+            "Use a URL such as https://shop.example.com/imgo/webhook/, without user and password, "
+            f"of at most {URL_MAX} characters.",
+        )
+    yield from _problems_of_secrets(entry.get("secret"))
+    yield from _problems_of_events(entry.get("events"))
+    if not _is_list_of_texts(entry.get("keys", [ANY])):
+        yield "has 'keys' that are no list of patterns", 'Say which keys: ["user-*"].'
+
+
+def _is_url(url: Any) -> bool:
+    if not isinstance(url, str) or len(url) > URL_MAX or not url.isprintable():
+        return False
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        return is_usable and parts.port != 0 and parts.username is None
+    except ValueError:
+        return False
+
+
+def _problems_of_secrets(value: Any) -> Iterator[tuple[str, str]]:
+    advice = (
+        "Make one: python -c 'import base64, secrets; "
+        'print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())\''
+    )
+    if not isinstance(value, str) and not _is_list_of_texts(value):
+        yield "has no 'secret', which is a text or a list of texts", advice
+        return
+    for number, secret in enumerate(_texts(value), 1):
+        try:
+            secret_bytes(secret)
+        except ValueError as error:  # it does not contain the secret
+            yield f"has a 'secret' (number {number}) that {error}", advice
+
+
+def _problems_of_events(value: Any) -> Iterator[tuple[str, str]]:
+    known = [*EventType, ANY]
+    if not _is_list_of_texts(value):
+        yield "has no 'events', which is a list of types", f"Types: {', '.join(known)}."
+        return
+    for name in value:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Types: {', '.join(known)}."
+            yield f"has the event {shown(name)}, which is no type", hint
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    """Return whether this is a list of texts that is not empty."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)

@@ -1,0 +1,90 @@
+"""Delivery of one batch: signed by each secret, and every answer but 2xx is a failure."""
+
+import asyncio
+import json
+
+import pytest
+from standardwebhooks import Webhook
+
+from push.webhooks import delivery
+from push.webhooks.delivery import deliver, make_client
+from push.webhooks.endpoints import endpoints
+from push.webhooks.outbox import Result
+from push.webhooks.tables import WebhookBatch
+from tests.push.hooks.fake_backend import Backend, Request, backend, response
+
+from .conftest import OTHER_SECRET, SECRET, entry
+
+BODY = '{"type":"batch","timestamp":"2026-11-29T16:00:00.123Z","events":[]}'
+
+
+async def send(found: Backend, imgo, secret: object = SECRET, **settings: object) -> Result:
+    imgo(WEBHOOKS=[entry(f"{found.url}/hook", secret=secret)], **settings)
+    (endpoint,) = endpoints()
+    async with make_client() as http:
+        return await deliver(http, endpoint, WebhookBatch(endpoint=endpoint.url, body=BODY))
+
+
+async def test_request_is_verified_with_each_of_two_secrets(imgo):
+    async with backend(lambda _: response(204)) as found:
+        result = await send(found, imgo, [SECRET, OTHER_SECRET])
+    assert result.error == ""
+    (request,) = found.requests
+    assert request.path == "/hook"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["webhook-id"] == result.batch.message_id
+    for secret in (SECRET, OTHER_SECRET):
+        Webhook(secret).verify(request.raw, request.headers)
+    assert json.loads(BODY) == request.body
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"),
+    [(302, False), (307, False), (400, False), (404, False), (410, True), (429, False),
+     (500, False), (503, False)],
+)  # fmt: skip
+async def test_other_status_is_a_failure_and_410_the_last(imgo, status, is_final):
+    def answer(request: Request) -> bytes:
+        return response(status, None, f"Location: {request.path}/other")
+
+    async with backend(answer) as found:
+        result = await send(found, imgo)
+    assert result.error == f"it answered with status {status}"
+    assert result.is_final is is_final
+    assert len(found.requests) == 1
+
+
+async def test_hanging_garbage_and_absent_receivers_are_failures(imgo):
+    async with backend(lambda _: None) as found:
+        result = await send(found, imgo, WEBHOOK_TIMEOUT=0.2)
+        assert result.error == "no answer within 0.2 s"
+    async with backend(lambda _: b"\x00garbage\r\n\r\n") as found:
+        assert "illegal" in (await send(found, imgo)).error
+    assert "connection" in (await send(found, imgo)).error.lower()
+    assert not result.is_final
+
+
+async def test_answer_that_comes_byte_by_byte_ends_in_time(imgo):
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while True:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        found = Backend(lambda _: None, server.sockets[0].getsockname()[1])
+        result = await send(found, imgo, WEBHOOK_TIMEOUT=0.3)
+    assert result.error == "no answer within 0.3 s"
+
+
+async def test_long_answer_of_200_is_a_success(imgo, monkeypatch):
+    monkeypatch.setattr(delivery, "ANSWER_MAX", 1000)
+    async with backend(lambda _: response(200, b"x" * 5000)) as found:
+        assert (await send(found, imgo)).error == ""
