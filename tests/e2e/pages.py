@@ -8,6 +8,7 @@ The line above a fenced block says it, as an HTML comment, which readers do not 
     <!-- prints -->         what the last block that was run has printed; … stands for anything
     <!-- prints NAME -->    what the one of that name prints by and by
     <!-- file PATH -->      a file beside manage.py
+    <!-- append PATH -->    the end of a file that a block before has made
     <!-- settings -->       `export NAME=value` lines, in place like the files from the beginning
     <!-- server: WHY -->    how to start the server; the tests start it on ports of their own
     <!-- not run: WHY -->   with the reason
@@ -23,6 +24,7 @@ from pathlib import Path
 from .harness import ROOT
 
 DOCS = ROOT / "docs"
+BESIDE = DOCS / "howto" / "beside.md"  # its project is none of imgo's
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,

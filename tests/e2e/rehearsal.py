@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from tests import wait_until
-from tests.services import LAUNCHER
+from tests.services import LAUNCHER, free_port
 
 from .harness import HOST, ROOT, Environment, System
 from .pages import Block
@@ -33,9 +33,12 @@ class Rehearsal:
     """One page on an installation that is running already, or is started when it is needed.
 
     One that is not is the page's own: its settings and files go into it.
+
+    `beside`: the page is about a project that has nothing of imgo's. Its blocks run in an empty
+    directory, and its files are made when their turn comes. The project's port is `site_port`.
     """
 
-    def __init__(self, home: Path, system: System) -> None:
+    def __init__(self, home: Path, system: System, *, beside: bool = False) -> None:
         self._home = home
         self._system = system
         self._is_up = system.nodes[0].is_running
@@ -43,6 +46,10 @@ class Rehearsal:
         self._running: dict[str, Path] = {}
         self._stack = ExitStack()
         self._count = 0
+        self._beside = beside
+        if beside:
+            self.site_port = free_port()
+            return
         for entry in ROOT.iterdir():  # the page's own checkout, which it may add files to
             if entry.name not in {".git", "var"}:
                 (home / entry.name).symlink_to(entry)
@@ -56,7 +63,7 @@ class Rehearsal:
     def prepare(self, blocks: Iterable[Block]) -> None:
         """Put the files and settings of a page in place: the server needs them from its start."""
         for block in blocks:
-            if block.verb == "file":
+            if block.verb == "file" and not self._beside:
                 self._write(block)
             elif block.verb == "settings":
                 self._set(block)
@@ -69,6 +76,8 @@ class Rehearsal:
             "start": self._leave_running,
             "prints": self._compare,
             "server": lambda _: self._serve(),
+            "file": self._write,
+            "append": self._append,
         }
         actions[block.verb](block)
 
@@ -76,7 +85,8 @@ class Rehearsal:
 
     def _serve(self) -> None:
         if not self._is_up:
-            self._change(PYTHONPATH=str(self._home))
+            if not self._beside:
+                self._change(PYTHONPATH=str(self._home))
             self._stack.enter_context(self._system)
             self._is_up = True
 
@@ -94,6 +104,10 @@ class Rehearsal:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._adapted(block.text))
 
+    def _append(self, block: Block) -> None:
+        with (self._home / block.rest).open("a") as file:
+            file.write("\n" + self._adapted(block.text))
+
     # Running
 
     def _adapted(self, text: str) -> str:
@@ -103,6 +117,8 @@ class Rehearsal:
         for usual, own in ports.items():
             text = text.replace(f"localhost:{usual}", f"{HOST}:{own}")
             text = text.replace(f'"localhost", {usual}', f'"{HOST}", {own}')
+        if self._beside:
+            text = text.replace("runserver 8001", f"runserver {self.site_port}")
         return text.replace('"/static/push/imgo.js"', f'"{CLIENT.as_uri()}"')
 
     def _command(self, block: Block) -> list[str]:
@@ -175,7 +191,8 @@ class Rehearsal:
         self._stack.callback(os.killpg, process.pid, signal.SIGKILL)
 
     def _compare(self, block: Block) -> None:
-        pattern = ".*?".join(map(re.escape, block.text.strip().split("…")))
+        text = self._adapted(block.text) if self._beside else block.text
+        pattern = ".*?".join(map(re.escape, text.strip().split("…")))
         if not block.rest:
             printed = self._printed.strip()
             assert re.fullmatch(pattern, printed, re.DOTALL), f"{block} is not:\n{printed}"

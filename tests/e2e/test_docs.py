@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from .harness import ROOT, Embedded, System
-from .pages import Block, blocks, pages
+from .pages import BESIDE, Block, blocks, pages
 from .rehearsal import Rehearsal
 
 RUN = {"run", "run in django", "start"}
 ACTED = {*RUN, "prints", "server"}
-KNOWN = {*ACTED, "file", "settings", "not run"}
+KNOWN = {*ACTED, "file", "append", "settings", "not run"}
 # Languages that nobody runs, and how it is seen that they are what they say.
 READERS: dict[str, Callable[[str], object]] = {
     "json": json.loads,
@@ -21,7 +21,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "text": str,
 }
 ALL = [block for page in pages() for block in blocks(page)]
-WITH_RUNS = sorted({block.page for block in ALL if block.verb in RUN})
+# tests/clients/django/test_howto.py runs the other one.
+WITH_RUNS = sorted({block.page for block in ALL if block.verb in RUN} - {BESIDE})
 
 
 @pytest.fixture(scope="module")
