@@ -4,12 +4,13 @@ import json
 import re
 from pathlib import Path
 
-from django.core.management import get_commands
+from django.core.management import find_commands, get_commands
 
 from benchmarks import markdown
 from imgo_site.conf import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
+CLIENT = ROOT / "clients" / "python" / "imgo_client" / "django"  # an app of other projects
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -45,7 +46,7 @@ def test_management_commands_that_are_named_exist():
         for command in re.findall(r"manage\.py ([a-z_]+)", page.read_text())
     }
     assert {"imgo", "migrate", "token", "apikey"} <= named
-    assert named <= set(get_commands())
+    assert named <= {*get_commands(), *find_commands(str(CLIENT / "management"))}
 
 
 def test_make_targets_that_are_named_exist():
