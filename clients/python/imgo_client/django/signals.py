@@ -9,26 +9,18 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
-key_online = Signal()
-key_offline = Signal()
-room_occupied = Signal()
-room_vacated = Signal()
 message_received = Signal()
+message_delivered = Signal()
 message_acknowledged = Signal()
 message_expired = Signal()
 message_dropped = Signal()
-device_delivery = Signal()
 
 EVENTS: dict[str, Signal] = {
-    "key.online": key_online,
-    "key.offline": key_offline,
-    "room.occupied": room_occupied,
-    "room.vacated": room_vacated,
     "message.received": message_received,
+    "message.delivered": message_delivered,
     "message.acknowledged": message_acknowledged,
     "message.expired": message_expired,
     "message.dropped": message_dropped,
-    "device.delivery": device_delivery,
 }
 
 # For metrics. Errors of receivers are logged and do not stop the relay.

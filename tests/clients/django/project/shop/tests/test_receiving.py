@@ -17,7 +17,11 @@ from .base import imgo
 OLD = "whsec_" + base64.b64encode(b"the old secret of webhooks").decode()
 NEW = "whsec_" + base64.b64encode(b"the new secret of webhooks").decode()
 PATHS = {name.upper(): f"shop.hooks.{name}" for name in ("authenticate", "authorize", "receive")}
-ONLINE = {"type": "key.online", "timestamp": "2026-11-29T12:00:00Z", "data": {"key": "alice"}}
+DELIVERED = {
+    "type": "message.delivered",
+    "timestamp": "2026-11-29T12:00:00Z",
+    "data": {"key": "alice"},
+}
 
 
 class SignatureTests(TestCase):
@@ -105,14 +109,14 @@ class ReceivingTests(TestCase):
         def receive(**values):
             told.append(values)
 
-        self.connect(signals.key_online, receive)
+        self.connect(signals.message_delivered, receive)
         for secret in (NEW, OLD, NEW):
-            answer = self.post("webhook", ONLINE, secret=secret)
+            answer = self.post("webhook", DELIVERED, secret=secret)
             self.assertEqual((answer.status_code, answer.content), (204, b""))
         (values,) = told
         self.assertEqual((values["data"], values["webhook_id"]), ({"key": "alice"}, "id1"))
         self.assertEqual(values["timestamp"].isoformat(), "2026-11-29T12:00:00+00:00")
-        self.post("webhook", ONLINE, "id2")
+        self.post("webhook", DELIVERED, "id2")
         self.assertEqual(len(told), 2)
 
     def test_failed_receiver_is_rolled_back_and_may_succeed_later(self):
@@ -123,17 +127,18 @@ class ReceivingTests(TestCase):
             if fail:
                 raise ValueError(data)
 
-        self.connect(signals.key_online, receive)
+        self.connect(signals.message_delivered, receive)
         self.client.raise_request_exception = False
         with self.assertLogs("django.request", "ERROR"):
-            self.assertEqual(self.post("webhook", ONLINE).status_code, 500)
+            self.assertEqual(self.post("webhook", DELIVERED).status_code, 500)
         self.assertEqual((Order.objects.count(), Delivery.objects.count()), (0, 0))
         fail.clear()
-        self.assertEqual(self.post("webhook", ONLINE).status_code, 204)
+        self.assertEqual(self.post("webhook", DELIVERED).status_code, 204)
         self.assertEqual(Order.objects.count(), 1)
 
     def test_malformed_and_unknown_events(self):
-        for value in (b"no", b"[]", {}, {"type": "key.online"}, {"events": {}}, {"events": [7]}):
+        no_data = {"type": "message.delivered"}
+        for value in (b"no", b"[]", {}, no_data, {"events": {}}, {"events": [7]}):
             with self.assertLogs("django.request", "WARNING"):
                 self.assertEqual(self.post("webhook", value).status_code, 400)
         with self.assertLogs("imgo_client.webhooks", "WARNING"):
@@ -142,10 +147,10 @@ class ReceivingTests(TestCase):
 
     def test_unsigned_old_and_other_requests_are_refused(self):
         for answer in (
-            self.post("webhook", ONLINE, secret="whsec_AAAA"),
+            self.post("webhook", DELIVERED, secret="whsec_AAAA"),
             self.post("hook/authorize", {}, secret="whsec_AAAA"),
-            self.post("webhook", ONLINE, age=400),
-            self.client.post("/imgo/webhook/", ONLINE, content_type="application/json"),
+            self.post("webhook", DELIVERED, age=400),
+            self.client.post("/imgo/webhook/", DELIVERED, content_type="application/json"),
         ):
             self.assertEqual(answer.status_code, 401)
         self.assertEqual(self.client.get("/imgo/webhook/").status_code, 405)
