@@ -103,6 +103,13 @@ format: $(VENV)/.test-stamp ## format the code and fix what ruff can fix
 	$(PY) -m ruff format
 	$(PY) -m ruff check --fix
 
+.PHONY: dist
+dist: $(VENV)/.test-stamp ## build the packages into dist/: imgo, imgo-client for Python, imgo-client for npm
+	mkdir -p dist
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./clients/python
+	cd push/static/push && $(abspath $(VENV))/bin/npm pack --silent --pack-destination $(abspath dist)
+
 .PHONY: lock
 lock: $(UV) ## write the lock files anew; LOCK_ARGS=--upgrade takes newer versions
 	$(LOCK) $(LOCK_ARGS) requirements.in --output-file requirements.txt

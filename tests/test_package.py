@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests import NO_TLS, wait_until
+from tests.services import free_port
 from tests.test_requirements import named, normal
 
 pytestmark = pytest.mark.services
@@ -80,3 +84,91 @@ def test_wheel_runs_from_an_empty_directory(wheel, tmp_path):
     assert (empty / "var" / "imgo.sqlite3").stat().st_mode & 0o777 == 0o600
     assert (empty / "var").stat().st_mode & 0o777 == 0o700
     assert not (home / "var").exists()
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program `imgo`, installed into an environment that has only what imgo requires.
+
+    The libraries are those of this environment, because to download them takes a minute.
+    """
+    home = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=60)
+    (packages,) = home.glob("lib/python*/site-packages")
+    libraries = sysconfig.get_paths()["purelib"]
+    (packages / "libraries.pth").write_text(f"{libraries}\n")
+    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "--quiet"]
+    options = ["--no-deps", "--no-index", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", *options, wheel], check=True, timeout=100)
+    return home / "bin" / "imgo"
+
+
+def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
+    """Only what a program needs, without this checkout and without services."""
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **settings}
+
+
+def test_program_of_the_package_serves_from_an_empty_directory(program, tmp_path):
+    ports = dict(zip(("HTTP", "TCP"), map(str, (free_port(), free_port())), strict=True))
+    settings = {
+        "IMGO_HTTP_PORT": ports["HTTP"],
+        "IMGO_WS_PORT": "0",
+        "IMGO_TCP_PORT": ports["TCP"],
+        "IMGO_API_KEY": "a key of the test of the package",
+        "PYTHONUNBUFFERED": "1",
+    }
+    url = f"http://127.0.0.1:{ports['HTTP']}"
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [program], cwd=tmp_path, env=environment(tmp_path, **settings), stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: is_up(server, url), 60)
+        answer = httpx.post(
+            f"{url}/api/v1/pushes",
+            json={"to": {"key": "alice"}, "body": 1},
+            headers={"Authorization": f"Api-Key {settings['IMGO_API_KEY']}"},
+            verify=NO_TLS,
+            trust_env=False,
+        )
+        assert answer.status_code == 202, answer.text
+        assert b"imgo" in httpx.get(f"{url}/static/push/imgo.js", verify=NO_TLS).content.lower()
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "var" / "imgo.sqlite3").exists()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def is_up(server: "subprocess.Popen[bytes]", url: str) -> bool:
+    assert server.poll() is None, "the server has ended"
+    try:
+        return httpx.get(f"{url}/healthz", verify=NO_TLS, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["--help"], 0, "imgo help <subcommand>"),
+        (["node", "--help"], 0, "Run a node"),
+        (["check"], 0, "no issues"),
+        (["token", "alice", "--json"], 1, "migrate"),
+        (["api", "--version"], 0, "gunicorn"),
+        (["nosuch"], 1, "Unknown command"),
+    ],
+)
+def test_program_of_the_package_runs_commands(program, tmp_path, words, status, text):
+    done = subprocess.run(
+        [program, *words],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done
+    assert text in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

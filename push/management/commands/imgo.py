@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import global_settings, settings
+from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
@@ -58,10 +59,8 @@ class Command(ImgoCommand):
                 "--processes needs DATABASE_URL (Postgres) and REDIS_URL (Redis): without them "
                 "messages and sessions are in the memory of one process."
             )
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
         with hold_data_dir() if is_embedded() else nullcontext():
+            _prepare_database()
             greet = _print_nothing
             if options["verbosity"]:
                 greet = partial(self._greet, demo.prepare() if demo.is_on() else None)
@@ -93,6 +92,16 @@ class Command(ImgoCommand):
             lines += ["", f"  Your site:  {base}{resolve_url(settings.LOGIN_REDIRECT_URL)}"]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
+
+
+def _prepare_database() -> None:
+    """Migrate the embedded mode's own database. Raises `CommandError` if another is out of date."""
+    executor = MigrationExecutor(connection)
+    if not executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        return
+    if not is_embedded():
+        raise CommandError("The database is not up to date: run 'manage.py migrate' first.")
+    call_command("migrate", verbosity=0)
 
 
 def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
