@@ -217,7 +217,7 @@ def start(
     The kernel sends it `orphan_signal` when this process ends for any reason; for a plain start,
     when the calling thread does.
     """
-    if not _may_fork(environment):
+    if not _may_fork(command, environment):
         words = (os.getpid(), -1, -1, int(orphan_signal))
         orphan = ("-I", "-S", "-c", LAUNCHER, *map(str, words))
         return subprocess.Popen(
@@ -278,7 +278,10 @@ def server() -> ForkServer:
         return _servers[-1]
 
 
-def _may_fork(environment: Mapping[str, str]) -> bool:
+def _may_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Return whether a forked program would be as a plain one. Options of Python need a start."""
+    if command[0].startswith("-") and command[0] not in ("-m", "-c"):
+        return False
     is_plain = os.environ.get(PLAIN_START) or environment.get(PLAIN_START)
     return sys.platform == "linux" and not is_plain and not server().differences(environment)
 

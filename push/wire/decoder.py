@@ -24,7 +24,7 @@ INT32 = range(-(2**31), 2**31)
 TEXT_PER_BODY_BYTE = 8
 TEXT_AROUND_BODY = 1024
 
-# The first four bytes of a PROXY protocol header are no valid package length.
+# The first four bytes of a PROXY protocol header, as the package length that they would be.
 PROXY_STARTS = (V1_START[: PACKAGE_LENGTH.size], V2_START[: PACKAGE_LENGTH.size])
 UNEXPECTED_PROXY = (
     "a PROXY header, and PROXY_PROTOCOL does not name tcp, or TRUSTED_PROXIES not its sender"
@@ -74,10 +74,8 @@ class Decoder:
         try:
             frames, end, bytes_needed = _scan(data, self._max_body)
         except FrameError as error:
-            if data.startswith(PROXY_STARTS):
-                error = FrameError(error.code, UNEXPECTED_PROXY)
             self._refusal = error.code, error.message
-            raise error from None
+            raise
         if end < len(data):
             self._buffer = bytearray(data[end:])
             self._bytes_needed = bytes_needed
@@ -177,7 +175,8 @@ def _check_package_length(length: int, max_body: int) -> None:
     if length < HEADER_SIZE:
         raise FrameError(CloseCode.BAD_FRAME, "package length is smaller than the header")
     if length > HEADER_V2_SIZE + max_body:
-        raise FrameError(CloseCode.FRAME_TOO_LARGE)
+        reason = UNEXPECTED_PROXY if PACKAGE_LENGTH.pack(length) in PROXY_STARTS else ""
+        raise FrameError(CloseCode.FRAME_TOO_LARGE, reason)
 
 
 def _check_lengths(length: int, header_length: int, max_body: int) -> None:
