@@ -109,6 +109,7 @@ dist: $(VENV)/.test-stamp ## build the packages into dist/: imgo, imgo-client fo
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./clients/python
 	cd push/static/push && $(abspath $(VENV))/bin/npm pack --silent --pack-destination $(abspath dist)
+	rm -rf build *.egg-info clients/python/build clients/python/*.egg-info
 
 .PHONY: lock
 lock: $(UV) ## write the lock files anew; LOCK_ARGS=--upgrade takes newer versions
