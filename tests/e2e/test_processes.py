@@ -14,7 +14,7 @@ from tests import eventually
 from tests.fork_server import PLAIN_START
 
 from .clients import TRANSPORTS
-from .harness import DOWN_TIMEOUT, HOST, Cluster, Embedded, System, names_setting
+from .harness import DOWN_TIMEOUT, HOST, Cluster, Database, Embedded, System, names_setting
 from .world import World, new_key
 
 GOING_AWAY = 4000
@@ -89,11 +89,23 @@ def test_a_port_in_use_ends_the_node_and_names_the_setting(
 def test_a_node_without_its_tables_says_what_to_do(
     make_embedded: Callable[..., Embedded],
 ) -> None:
+    database = Database(os.environ["DATABASE_URL"])
+    try:
+        system = make_embedded(DATABASE_URL=database.url, DJANGO_SECRET_KEY="k" * 50)
+        system.nodes[0].launch()
+        assert system.nodes[0].wait() == 1
+        assert "run 'manage.py migrate' first" in system.nodes[0].log.read_text()
+    finally:
+        database.drop()
+
+
+def test_embedded_node_makes_the_tables_of_its_own_database(
+    make_embedded: Callable[..., Embedded],
+) -> None:
     system = make_embedded()
     (system.home / "data" / "imgo.sqlite3").unlink()
-    system.nodes[0].launch()
-    assert system.nodes[0].wait() == 1
-    assert "migrate" in system.nodes[0].log.read_text()
+    with system:
+        assert system.nodes[0].is_ready()
 
 
 async def test_a_restart_keeps_what_is_pending(
