@@ -44,6 +44,7 @@ ALLOWED = {
     "imgo_site.addresses._parsed": "cache of pure results",
     "imgo_site.tracing.tracer": "OpenTelemetry has one tracer provider a process",
     "push.pages._engine": "cache of pure results",
+    "push.hooks.http._tls": "cache of pure results",
     "push.webhooks.endpoints._read": "cache of pure results",
     "push.session.session._shared": "equal filters as one object, to save memory",
     # The database's threads and loaders, which end with the last node of the process.

@@ -1,21 +1,18 @@
 """Checks of the hooks: URLs of the user's backend, and the secrets that sign requests to it."""
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from imgo_site.conf import ImgoSettings, conf
 from push.checks.reading import with_settings
-from push.checks.security import LOCAL_NAMES
+from push.checks.security import sends_in_the_clear
 from push.hooks.client import Hook
-from push.hooks.signature import secret_bytes
+from push.hooks.signature import HOW_TO_MAKE, secret_bytes
+from push.hooks.urls import can_be_called
 
-ADVICE = (
-    "Set IMGO_HOOK_SECRETS to what this prints: python -c 'import base64, secrets; "
-    'print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())\''
-)
+ADVICE = f"Set IMGO_HOOK_SECRETS to what this prints: {HOW_TO_MAKE}"
 # The dotted path that a hook replaces.
 REPLACED = {
     Hook.AUTHENTICATE: "AUTHENTICATOR",
@@ -52,18 +49,12 @@ def check_hooks() -> Iterator[CheckMessage]:
 
 def _check_url(hook: Hook) -> Iterator[CheckMessage]:
     name = f"{hook.name}_URL"
-    try:
-        parts = urlsplit(hook.url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        is_usable = is_usable and parts.port != 0 and parts.username is None
-    except ValueError:
-        is_usable = False
-    if not is_usable:
+    if not can_be_called(hook.url):
         yield _error(
             f"{name} is no URL that can be called.",
             "Use a URL such as https://shop.example.com/imgo/hook/, without user and password.",
         )
-    elif parts.scheme == "http" and parts.hostname not in LOCAL_NAMES:
+    elif sends_in_the_clear(hook.url):
         yield checks.Warning(
             f"{name} begins with http://: tokens of your clients travel without encryption.",
             hint="Use https://, unless the network between imgo and your backend is private.",

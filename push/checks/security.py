@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
@@ -20,6 +21,12 @@ API_KEY_MIN = 16  # characters; the keys that `manage.py apikey` makes are longe
 SECRET_MIN = 32  # bytes of an HS256 secret (RFC 7518, section 3.2)
 LISTENERS = frozenset({"tcp", "ws", "http"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
+
+
+def sends_in_the_clear(url: str) -> bool:
+    """Return whether requests to this URL leave the machine without encryption."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in LOCAL_NAMES
 
 
 @register

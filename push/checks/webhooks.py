@@ -1,14 +1,13 @@
 """Checks of the endpoints that get events."""
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from imgo_site.conf import conf
 from push.checks.reading import with_settings
-from push.checks.security import LOCAL_NAMES
+from push.checks.security import sends_in_the_clear
 from push.webhooks.endpoints import problems
 
 
@@ -20,8 +19,7 @@ def check_webhooks() -> Iterator[CheckMessage]:
         found = list(problems(entry))
         for problem, hint in found:
             yield _error(f"Entry {number} of WEBHOOKS {problem}.", hint)
-        parts = urlsplit(entry["url"]) if not found else None
-        if parts and parts.scheme == "http" and parts.hostname not in LOCAL_NAMES:
+        if not found and sends_in_the_clear(entry["url"]):
             yield checks.Warning(
                 f"Entry {number} of WEBHOOKS has a URL with http://: keys and messages of your "
                 "clients travel without encryption.",

@@ -20,12 +20,12 @@ import httpx
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from push.hooks.circuit_breaker import CircuitBreaker
+from push.hooks.http import ANSWER_MAX, make_client, post
 from push.hooks.signature import signed_headers
 from push.metrics import definitions as metrics
 
 logger = logging.getLogger(__name__)
 
-ANSWER_MAX = 65_536  # bytes of an answer's body
 FIRST_ESTIMATE = 0.05  # seconds that a call is expected to take before one has been measured
 ESTIMATE_WEIGHT = 0.1  # of the latest call in the moving average
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)  # a kept connection ended
@@ -61,14 +61,10 @@ class _Failure(Exception):
 
 
 class HookClient:
-    """Client of one node, for its event loop.
+    """Client of one node, for its event loop."""
 
-    `now`: returns Unix time in seconds, for the signatures.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._now = now
-        self._http: httpx.AsyncClient | None = None
+    def __init__(self) -> None:
+        self._idle: list[httpx.AsyncClient] = []  # the one used last comes first
         self._free = asyncio.Semaphore(conf.HOOK_CONNECTIONS)
         self._waiting = 0
         self._seconds = FIRST_ESTIMATE  # moving average of a call's duration
@@ -102,8 +98,8 @@ class HookClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._http is not None:
-            await self._http.aclose()
+        for http in self._idle:
+            await http.aclose()
 
     async def _call_in_turn(
         self, hook: Hook, data: dict[str, Any], is_gone: Callable[[], bool]
@@ -138,43 +134,24 @@ class HookClient:
     async def _call(self, hook: Hook, data: dict[str, Any]) -> Answer:
         body = json.dumps(data, separators=(",", ":")).encode()
         request_id = f"msg_{uuid4().hex}"
-        headers = signed_headers(conf.HOOK_SECRETS, request_id, int(self._now()), body)
+        headers = signed_headers(conf.HOOK_SECRETS, request_id, int(time.time()), body)
+        # One client for each connection: httpx examines all connections of a pool for each request.
+        http = self._idle.pop() if self._idle else make_client(conf.HOOK_TIMEOUT, 1)
         begin = time.monotonic()
         try:
             try:
-                answer = await self._post(hook.url, headers, body)
+                answer = await post(http, hook.url, headers, body)
             except BROKEN:  # the backend had closed an idle connection; the id shows the repetition
-                answer = await self._post(hook.url, headers, body)
+                answer = await post(http, hook.url, headers, body)
         except httpx.HTTPError as error:
             self._breakers[hook].failed()
             reason = str(error) or type(error).__name__
             raise _Failure("unreachable", reason) from None
         finally:
+            self._idle.append(http)
             passed = time.monotonic() - begin
             self._seconds += ESTIMATE_WEIGHT * (max(passed, 0.001) - self._seconds)
         return self._judge(hook, *answer)
-
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the response; of the body, at most `ANSWER_MAX` + 1 bytes."""
-        if self._http is None:
-            self._http = httpx.AsyncClient(
-                headers={"Content-Type": "application/json", "User-Agent": "imgo"},
-                limits=httpx.Limits(
-                    max_connections=conf.HOOK_CONNECTIONS,
-                    max_keepalive_connections=conf.HOOK_CONNECTIONS,
-                    keepalive_expiry=60.0,
-                ),
-                timeout=conf.HOOK_TIMEOUT,
-                follow_redirects=False,
-                trust_env=False,
-            )
-        async with self._http.stream("POST", url, content=body, headers=headers) as response:
-            received = bytearray()
-            async for chunk in response.aiter_raw():
-                received += chunk
-                if len(received) > ANSWER_MAX:
-                    break
-            return response.status_code, bytes(received)
 
     def _judge(self, hook: Hook, status: int, received: bytes) -> Answer:
         """Return a usable answer. Raises `_Failure` for others, and counts them."""

@@ -12,6 +12,10 @@ import hmac
 from collections.abc import Sequence
 
 PREFIX = "whsec_"
+HOW_TO_MAKE = (
+    "python -c 'import base64, secrets; "
+    'print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())\''
+)
 SECRET_SIZES = range(24, 65)  # bytes
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 from imgo_site.conf import conf, shown
 from imgo_site.names import matches_pattern
 from offline.models import Event
-from push.hooks.signature import secret_bytes
+from push.hooks.signature import HOW_TO_MAKE, secret_bytes
+from push.hooks.urls import can_be_called
 
 URL_MAX = 500  # characters: fits the column
 MEMBERS = ("url", "secret", "events", "keys")
@@ -98,21 +98,12 @@ def problems(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _is_url(url: Any) -> bool:
-    if not isinstance(url, str) or len(url) > URL_MAX or not url.isprintable():
-        return False
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        return is_usable and parts.port != 0 and parts.username is None
-    except ValueError:
-        return False
+    is_text = isinstance(url, str) and len(url) <= URL_MAX and url.isprintable()
+    return is_text and can_be_called(url)
 
 
 def _problems_of_secrets(value: Any) -> Iterator[tuple[str, str]]:
-    advice = (
-        "Make one: python -c 'import base64, secrets; "
-        'print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())\''
-    )
+    advice = f"Make one: {HOW_TO_MAKE}"
     if not isinstance(value, str) and not _is_list_of_texts(value):
         yield "has no 'secret', which is a text or a list of texts", advice
         return

@@ -6,7 +6,7 @@ import json
 import pytest
 from standardwebhooks import Webhook
 
-from push.webhooks import delivery
+from push.hooks import http
 from push.webhooks.delivery import deliver, make_client
 from push.webhooks.endpoints import endpoints
 from push.webhooks.outbox import Result
@@ -85,6 +85,6 @@ async def test_answer_that_comes_byte_by_byte_ends_in_time(imgo):
 
 
 async def test_long_answer_of_200_is_a_success(imgo, monkeypatch):
-    monkeypatch.setattr(delivery, "ANSWER_MAX", 1000)
+    monkeypatch.setattr(http, "ANSWER_MAX", 1000)
     async with backend(lambda _: response(200, b"x" * 5000)) as found:
         assert (await send(found, imgo)).error == ""
