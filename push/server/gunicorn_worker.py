@@ -26,6 +26,7 @@ from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooSlow
+from push.server.raw_response import closing_bytes
 
 PROBE = re.compile(rb"(GET|HEAD) \S*/(healthz|readyz)[ ?]")
 HEADERS_END = b"\r\n\r\n"
@@ -193,13 +194,9 @@ def _refuse_late(conn: TConn) -> None:
     words = (_peek(conn) or b"").split(b" ", 2)
     path = words[1].partition(b"?")[0].decode("latin1") if len(words) > 1 else "/"
     response = error_response_at(path, TooSlow("The request did not arrive in time."))
-    response["Connection"] = "close"
-    response["Content-Length"] = str(len(response.content))
-    status = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin1")
     with suppress(OSError):
         conn.sock.recv(PEEK_MAX, socket.MSG_DONTWAIT)  # unread bytes would reset the connection
-        data = status + response.serialize_headers() + b"\r\n\r\n" + response.content
-        conn.sock.send(data, socket.MSG_DONTWAIT)
+        conn.sock.send(closing_bytes(response), socket.MSG_DONTWAIT)
 
 
 def _wake_at(conn: TConn, size: int) -> None:

@@ -31,6 +31,7 @@ from push.server.http_body_limits import Body
 from push.server.http_request import NodeRequest
 from push.server.http_target import BadTarget, read_target
 from push.server.ports import plain_address
+from push.server.raw_response import closing_bytes
 from push.server.tcp_listener import has_proxy_header
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
@@ -301,11 +302,7 @@ class Channel(HTTPChannel):
         self._is_refused = True
         self._drop_body()
         metrics.REQUESTS_REFUSED.labels(str(response.status_code)).inc()
-        response["Connection"] = "close"
-        body = getattr(response, "content", b"")
-        response["Content-Length"] = str(len(body))
-        status = f"HTTP/1.1 {response.status_code} {response.reason_phrase}\r\n".encode("latin1")
-        self.transport.write(status + response.serialize_headers() + b"\r\n\r\n" + body)
+        self.transport.write(closing_bytes(response))
         self.transport.resumeProducing()
         self.transport.loseWriteConnection()
         self.setTimeout(CLOSE_TIMEOUT)  # type: ignore[no-untyped-call]
