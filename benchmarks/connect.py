@@ -14,32 +14,44 @@ TARGETS: dict[Transport, Target] = {
 # Three groups of two threads, which never wait for each other, and the API's two.
 CONNECTIONS_TARGET = Target(8, "connections")
 HOOK_CONNECTIONS = 16  # the default of the setting
-IN_FLIGHT_HOOKED = 64  # sessions that are being opened at once
+# Not more than the hook's pool and queue take: in a storm, a part is refused.
+IN_FLIGHT_HOOKED = 64
 WARM = 500  # sessions opened before, of a node that has just started
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
+    """Open sessions by each transport and each kind of login, then in a storm."""
     baseline = stock(bench)["opened_per_cpu_s"]
     for transport in ("websocket", "tcp"):
-        for jwts in (False, True):
-            _rate(bench, transport, baseline, jwts=jwts)
+        target = TARGETS[transport]
+        _rate(bench, transport, baseline, "stored token", target=target)
+        _rate(bench, transport, baseline, "JWT", jwts=True)
     _hooked(bench, baseline)
     bench.row("stock Channels, no auth, no look-up", baseline, "sessions/CPU s")
     _storm(bench)
 
 
-def _rate(bench: Bench, transport: Transport, baseline: float, *, jwts: bool) -> None:
+def _rate(
+    bench: Bench,
+    transport: Transport,
+    baseline: float,
+    name: str,
+    *,
+    jwts: bool = False,
+    settings: dict[str, str] | None = None,
+    inflight: int = 256,
+    target: Target | None = None,
+) -> None:
+    """Open sessions at a node of its own. `inflight`: how many are being opened at once."""
     sessions = bench.sizes(2000, 10_000)
-    name = "JWT" if jwts else "stored token"
     bench.step(f"{sessions:,} sessions, {transport}, {name}")
-    node = bench.stack.node()
+    node = bench.stack.node(**settings or {})
     try:
         with Load() as load:
             auths = bench.auths(WARM + sessions, jwts=jwts)
-            bench.open(load, node, transport, auths[:WARM])
+            bench.open(load, node, transport, auths[:WARM], inflight=inflight)
             before = load.cpu()
-            cost = bench.open(load, node, transport, auths[WARM:], WARM)
+            cost = bench.open(load, node, transport, auths[WARM:], WARM, inflight=inflight)
             cost["generator_share_of_a_core"] = bench.note_generator(load, before, cost["wall_s"])
     finally:
         bench.stack.stop(node)
@@ -50,40 +62,27 @@ def _rate(bench: Bench, transport: Transport, baseline: float, *, jwts: bool) ->
         "sessions/CPU s",
         ratio=rate / baseline,
         ratio_of="stock",
-        target=None if jwts else TARGETS[transport],
+        target=target,
         note=f"{sessions / cost['wall_s']:,.0f}/s by the clock",
         details=cost | {"sessions_per_s": sessions / cost["wall_s"]},
     )
 
 
 def _hooked(bench: Bench, baseline: float) -> None:
-    """WebSocket sessions whose tokens a backend of another process verifies."""
-    sessions = bench.sizes(2000, 10_000)
-    bench.step(f"{sessions:,} sessions, websocket, authenticate hook")
+    """Open WebSocket sessions whose tokens a backend of another process verifies."""
     backend = HookBackend(bench.stack)
-    node = bench.stack.node(**backend.settings)
     try:
-        with Load() as load:
-            auths = bench.auths(WARM + sessions)
-            # No more at once than the hook's pool and queue take: a storm is refused in part.
-            bench.open(load, node, "websocket", auths[:WARM], inflight=IN_FLIGHT_HOOKED)
-            cost = bench.open(
-                load, node, "websocket", auths[WARM:], WARM, inflight=IN_FLIGHT_HOOKED
-            )
-    finally:
-        bench.stack.stop(node)
+        _rate(
+            bench,
+            "websocket",
+            baseline,
+            "authenticate hook",
+            settings=backend.settings,
+            inflight=IN_FLIGHT_HOOKED,
+        )
         connections = backend.connections() - 1  # without that of the look whether it is up
+    finally:
         bench.stack.stop(backend)
-    rate = sessions / cost["node_cpu_s"]
-    bench.row(
-        f"websocket, authenticate hook, {sessions:,} sessions",
-        rate,
-        "sessions/CPU s",
-        ratio=rate / baseline,
-        ratio_of="stock",
-        note=f"{sessions / cost['wall_s']:,.0f}/s by the clock",
-        details=cost,
-    )
     bench.row(
         "connections to the backend",
         connections,

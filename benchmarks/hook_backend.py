@@ -18,7 +18,7 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it."""
+        """Count the connection."""
         assert isinstance(transport, asyncio.Transport)
         type(self).accepted += 1
         self.transport = transport
