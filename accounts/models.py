@@ -52,6 +52,17 @@ def check_join(rooms: object) -> None:
             raise BadRequest(f"join has {room!r}, which is the dashboard's own room.")
 
 
+def _check_text(text: str) -> None:
+    """Raise `BadRequest` for a token that no auth frame can carry."""
+    if len(text) > TOKEN_MAX or has_control_characters(text):
+        raise BadRequest(f"A token has at most {TOKEN_MAX} characters, and no control characters.")
+    if _looks_like_json(text):
+        raise BadRequest(
+            "A token must not be a JSON object or a JSON string: as the bare token of an auth "
+            "frame it would mean something else."
+        )
+
+
 def _looks_like_json(text: str) -> bool:
     """Return whether an auth frame with only this text would not have this text as its token."""
     if text.lstrip()[:1] not in ("{", '"'):
@@ -115,15 +126,7 @@ class TokenManager(models.Manager["Token"]):
         """
         check_name(key, "key")
         text = token or secrets.token_urlsafe(24)
-        if len(text) > TOKEN_MAX or has_control_characters(text):
-            raise BadRequest(
-                f"A token has at most {TOKEN_MAX} characters, and no control characters."
-            )
-        if _looks_like_json(text):
-            raise BadRequest(
-                "A token must not be a JSON object or a JSON string: as the bare token of an auth "
-                "frame it would mean something else."
-            )
+        _check_text(text)
         check_rooms(rooms)
         join = [] if join is None else join
         _check_token_join(join)
