@@ -3,7 +3,10 @@
 
 import sys
 
-from imgo_site.command_line import run
-
 if __name__ == "__main__":
-    run(sys.argv)
+    try:
+        from imgo_site.command_line import run  # here, as it loads libraries for a while
+
+        run(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)  # what shells give to a program that Ctrl-C has ended

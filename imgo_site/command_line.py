@@ -16,6 +16,13 @@ def run(argv: Sequence[str]) -> None:
 
     `argv`: the program's name, the command's name and its arguments.
     """
+    try:
+        _run(argv)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run(argv: Sequence[str]) -> None:
     os.environ.setdefault(SETTINGS, "imgo_site.settings")
     import django
     from django.core.exceptions import ImproperlyConfigured
@@ -38,8 +45,6 @@ def run(argv: Sequence[str]) -> None:
         is_database = isinstance(error, OperationalError)
         what = "The database cannot be used" if is_database else "Wrong settings"
         sys.exit(f"{what}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
 
 
 def main() -> None:
