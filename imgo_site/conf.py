@@ -210,8 +210,8 @@ class ImgoSettings:
     MAX_HEADERS: int = _setting(100, "Header fields of one request.")
     BODY_TIMEOUT: float = _setting(
         5.0,
-        "Time for the body of a request to arrive: `BODY_TIMEOUT + size / BODY_RATE` seconds, "
-        "with the size in bytes.",
+        "Time for the body of a request to arrive: `BODY_TIMEOUT + arrived / BODY_RATE` seconds, "
+        "with the bytes that have arrived so far.",
     )
     BODY_RATE: int = _setting(
         16 * 1024, "Slowest rate at which a large body may arrive, bytes a second. See above."
