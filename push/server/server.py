@@ -47,10 +47,8 @@ OPENING_TIMEOUT = 3.0  # seconds that a shutdown waits for a start under way
 NODE_TIMEOUT = 5.5  # seconds beyond DRAIN_SECONDS for the node's part of a shutdown
 THREADS_TIMEOUT = 0.5  # seconds for the database threads, after everything else has ended
 CLOSE_TIMEOUT = 2.0  # seconds for cancelled applications to end
-SHARED_PORT_CHECK = (
-    0.5,
-    1.5,
-)  # range of seconds between checks of shared ports; drawn once at random
+# Range of seconds between checks of shared ports; drawn once at random.
+SHARED_PORT_CHECK = (0.5, 1.5)
 NEVER = float("inf")
 
 
