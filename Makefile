@@ -4,13 +4,14 @@
 PYTHON ?= python3
 VENV := .venv
 # Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
-# Three on two cores: many tests wait for another process most of their time.
-PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,3)
+# Four on two cores: many tests wait for another process most of their time.
+PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,4)
 # The browser of the tests; where there is none they are left out, and that is said.
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 export CHROMIUM
 # Debian has it outside the PATH of most users.
 MARIADBD ?= $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd 2>/dev/null)
+NGINX ?= $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx 2>/dev/null)
 PY := $(VENV)/bin/python
 # -qq: errors only. Every package is pinned with its hashes, so pip has nothing to decide.
 PIP_INSTALL := $(PY) -m pip install -qq --disable-pip-version-check --no-input
@@ -27,6 +28,8 @@ NPM_CI := $(VENV)/bin/npm ci --no-audit --no-fund --loglevel=error --cache $(CAC
 
 # A build prints its own warnings alone, not one about the makers' next version.
 export NO_MKDOCS_2_WARNING := 1
+# The tests start hundreds of processes. Without its cache each would compile the project again.
+unexport PYTHONDONTWRITEBYTECODE
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 .PHONY: help
@@ -39,30 +42,47 @@ run: $(VENV)/.run-stamp ## start a server on ports 8000, 8080, 8090 (others: IMG
 	@$(PY) manage.py migrate --verbosity 0
 	@exec $(PY) manage.py imgo $(ARGS)
 
+# A project of its own has a program that starts it beside imgo. It needs the packages of the
+# client for Django, which are among those of the tests.
 .PHONY: example
+example: PROGRAM = $(wildcard examples/$(NAME)/start.py)
 example: export DJANGO_SETTINGS_MODULE = examples.$(NAME).settings
-example: $(VENV)/.run-stamp ## start one of examples/, with users to try it: make example NAME=chat
-	@test -n "$(NAME)" -a -f "examples/$(NAME)/settings.py" || { echo "Name an example:" \
-		$(patsubst examples/%/settings.py,NAME=%,$(wildcard examples/*/settings.py)) >&2; exit 1; }
-	@$(PY) manage.py migrate --verbosity 0
+example: $(VENV)/.$(if $(wildcard examples/$(NAME)/start.py),test,run)-stamp ## start one of examples/, with users to try it: make example NAME=chat
+	@test -n "$(NAME)" -a -n "$(PROGRAM)$(wildcard examples/$(NAME)/settings.py)" || { echo "Name an example:" \
+		$(patsubst examples/%/,NAME=%,$(sort $(dir $(wildcard examples/*/settings.py examples/*/start.py)))) >&2; exit 1; }
+	$(if $(PROGRAM),,@$(PY) manage.py migrate --verbosity 0)
 	$(if $(wildcard examples/$(NAME)/templates),@$(PY) manage.py guest alice bob)
-	@exec $(PY) manage.py imgo $(ARGS)
+	@exec $(PY) $(or $(PROGRAM),manage.py imgo $(ARGS))
+
+PYTEST := $(PY) -m pytest $(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist worksteal) \
+	$(if $(CHROMIUM),,--ignore=tests/browser)
+SAY_CHROMIUM = $(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH." \
+	"Get one (Debian: apt-get install chromium), or name one: make $@ CHROMIUM=/path/to/it")
 
 .PHONY: test
-test: check $(NODE_MODULES) ## all checks, then all tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
+test: $(NODE_MODULES) ## all checks, then the short set of tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
+	@$(MAKE) --no-print-directory -j2 check test-js
+	TESTS_SET=short $(PYTEST) $(ARGS)
+	$(SAY_CHROMIUM)
+
+.PHONY: test-js
+test-js: $(NODE_MODULES) ## the tests of imgo.js alone
 	$(VENV)/bin/node --test --test-reporter=dot tests/js/*.test.mjs
-	$(if $(MARIADBD),,TESTS_WITHOUT_MARIADB=1) $(PY) -m pytest \
-		$(if $(filter-out 0,$(PROCESSES)),-n $(PROCESSES) --dist worksteal) \
-		$(if $(CHROMIUM),,--ignore=tests/browser) $(ARGS)
-	$(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is no chromium on PATH. Get one" \
-		"(Debian: apt-get install chromium), or name one: make test CHROMIUM=/path/to/it")
+
+# What they are: tests/longer_proofs.py
+.PHONY: test-long
+test-long: $(NODE_MODULES) ## the longer proofs: loads, kills, other databases, random draws; ARGS and PROCESSES as above
+	TESTS_SET=long $(if $(MARIADBD),,TESTS_WITHOUT_MARIADB=1) $(if $(NGINX),,TESTS_WITHOUT_NGINX=1) \
+		$(PYTEST) $(ARGS)
+	$(SAY_CHROMIUM)
 	$(if $(MARIADBD),,@echo "NOT RUN: the project's app with MariaDB, which is not installed" \
 		"(Debian: apt-get install mariadb-server-core mariadb-client-core)")
+	$(if $(NGINX),,@echo "NOT RUN: clients behind nginx, which is not installed (Debian: apt-get install nginx-light)")
 
 # What needs another process has a directory of its own, or the mark `services`.
 .PHONY: test-unit
 test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or browser: a minute at most
-	TESTS_UNIT=1 $(PY) -m pytest -q -n 2 --ignore=tests/e2e --ignore=tests/browser --ignore=tests/examples \
+	TESTS_UNIT=1 TESTS_SET=short $(PY) -m pytest -q -n 2 --ignore=tests/e2e --ignore=tests/browser --ignore=tests/examples \
 		--ignore=tests/hosts --ignore=tests/clients --ignore=tests/chaos $(ARGS)
 
 .PHONY: check

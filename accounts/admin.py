@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.models import SCOPES, ApiKey, Token
-from imgo_site.tables import LargeTableAdmin
+from imgo_site.admin_tables import LargeTableAdmin
 
 
 class RoomsField(forms.JSONField):
@@ -43,6 +43,7 @@ class TokenAdmin(LargeTableAdmin):
         "rooms": 'JSON list of rooms that the key may join, such as ["lobby", "team-*"]. '
         "Empty or null: the setting ROOMS_OPEN decides.",
         "join": 'JSON list of rooms that its sessions are in from the start, such as ["lobby"].',
+        "info": 'JSON object that others in a room with presence see, such as {"name": "Ann"}.',
         "expires_at": "Empty: the token never expires.",
     }
 
@@ -68,7 +69,7 @@ class TokenAdmin(LargeTableAdmin):
             super().save_model(request, obj, form, change)
             return
         expires, rooms = obj.expires_at, obj.rooms
-        row, text = Token.objects.issue(obj.key, rooms=rooms, join=obj.join)
+        row, text = Token.objects.issue(obj.key, rooms=rooms, join=obj.join, info=obj.info)
         Token.objects.filter(pk=row.pk).update(expires_at=expires)
         obj.pk = row.pk
         messages.warning(request, f"The token of {row.key}, shown this once: {text}")

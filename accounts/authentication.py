@@ -8,9 +8,9 @@ from rest_framework.request import Request
 
 from accounts.models import SCOPES, ApiKey
 from imgo_site.addresses import in_networks, is_proxy
+from imgo_site.browser_requests import is_foreign_page
 from imgo_site.conf import conf
 from imgo_site.errors import NotAuthenticated
-from imgo_site.origins import is_foreign_page
 
 SCHEME = "Api-Key"
 

@@ -22,14 +22,15 @@ from django.utils.module_loading import import_string
 
 from accounts import jwts
 from accounts.auth_body import AuthBody
-from accounts.models import Token, check_join, check_rooms, digest
+from accounts.models import Token, check_info, check_join, check_rooms, digest
 from imgo_site.batching import BatchLoader
+from imgo_site.browser_requests import is_foreign_page, is_own_origin
 from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock, Reading, boot_time
 from imgo_site.database_threads import login_threads
 from imgo_site.errors import BadRequest, NotAuthenticated
 from imgo_site.names import check_name, matches_pattern
-from imgo_site.origins import is_foreign_page, is_own_origin
+from imgo_site.room_policies import has_presence
 
 __all__ = [  # for `AUTHENTICATOR`s of projects, which import them from here
     "AuthBody",
@@ -41,6 +42,8 @@ __all__ = [  # for `AUTHENTICATOR`s of projects, which import them from here
 ]
 
 SESSION_KEY = re.compile("[A-Za-z0-9]{1,100}")
+
+BROWSERS = frozenset({"websocket", "sse"})  # the transports that browsers have
 
 # One text for wrong, expired and unknown tokens, so that it does not help a guesser.
 REFUSED = "The token is not valid or has expired."
@@ -56,6 +59,7 @@ class Identity:
     `alias`: another key for live messages, goim's key of a connection; nothing is stored for it.
     `join`: rooms that the session joins when it opens, as imgo's and goim's servers chose one for
     a connection. They need no permission by `rooms`, and none may have a `*`.
+    `info`: what others in a room with presence see of the key, as a JSON object; None: nothing.
     """
 
     key: str
@@ -65,11 +69,13 @@ class Identity:
     proof: bytes = b""
     alias: str = ""
     join: tuple[str, ...] = ()
+    info: dict[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        if self.join:
+        if self.join or self.info is not None:
             try:
                 check_join(list(self.join))
+                check_info(self.info)
             except BadRequest as error:
                 raise ValueError(error.message) from None
 
@@ -112,7 +118,7 @@ async def authenticate(body: AuthBody, facts: Facts) -> Identity:
                 "CSRF_TRUSTED_ORIGINS, or give its clients tokens."
             )
         return _from_goim_body(body)
-    if conf.SESSION_AUTH and facts.transport == "websocket" and "cookie" in facts.headers:
+    if conf.SESSION_AUTH and facts.transport in BROWSERS and "cookie" in facts.headers:
         return await _from_session(facts)
     raise NotAuthenticated("No token was sent.")
 
@@ -122,6 +128,8 @@ def _from_claims(claims: dict[str, Any] | None) -> Identity:
         raise NotAuthenticated(REFUSED)
     key, rooms = claims.get(conf.JWT_KEY_CLAIM), claims.get(conf.JWT_ROOMS_CLAIM)
     join = claims.get(conf.JWT_JOIN_CLAIM)
+    # Without presence nobody sees it, and the claim may mean something else.
+    info = claims.get(conf.JWT_INFO_CLAIM) if has_presence() else None
     join = [] if join is None else join
     if conf.JWT_REQUIRE_EXP and "exp" not in claims:
         raise NotAuthenticated("The token has no 'exp' claim, which JWT_REQUIRE_EXP demands.")
@@ -134,11 +142,16 @@ def _from_claims(claims: dict[str, Any] | None) -> Identity:
     except BadRequest:
         raise NotAuthenticated(
             f"The token's claims {conf.JWT_KEY_CLAIM!r} and {conf.JWT_ROOMS_CLAIM!r} must be a "
-            f"key and a list of rooms, and {conf.JWT_JOIN_CLAIM!r} a list of rooms without '*'."
+            f"key and a list of rooms, {conf.JWT_JOIN_CLAIM!r} a list of rooms without '*'."
         ) from None
+    try:
+        check_info(info)
+    except BadRequest as error:
+        # The text is short: a close frame has room for 123 bytes.
+        raise NotAuthenticated(f"Claim {conf.JWT_INFO_CLAIM!r}: {error.message}") from None
     allowed = None if rooms is None else tuple(rooms)
     expires = claims["exp"] + conf.JWT_LEEWAY if "exp" in claims else None
-    return Identity(str(key), allowed, expires, "jwt", join=tuple(join))
+    return Identity(str(key), allowed, expires, "jwt", join=tuple(join), info=info or None)
 
 
 def _from_goim_body(body: AuthBody) -> Identity:
@@ -173,7 +186,12 @@ async def _from_stored_token(text: str, clock: DatabaseClock) -> Identity:
     rooms = None if token.rooms is None else tuple(token.rooms)
     expires = None if token.expires_at is None else token.expires_at.timestamp()
     proof = proof_of(token.digest)
-    return Identity(token.key, rooms, expires, "token", proof, join=tuple(token.join))
+    try:
+        check_info(token.info)
+    except BadRequest as error:  # the setting was lowered since
+        raise NotAuthenticated(f"The token's {error.message}") from None
+    info = token.info or None
+    return Identity(token.key, rooms, expires, "token", proof, join=tuple(token.join), info=info)
 
 
 def proof_of(token_digest: str) -> bytes:
@@ -194,7 +212,7 @@ async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes
 
     Raises `NotAuthenticated` if nobody is signed in, or if the page is not from our own origin.
     """
-    if not is_own_origin(facts.headers, facts.scheme):
+    if not _is_own_page(facts):
         raise NotAuthenticated("The session cookie is accepted from this site's own pages only.")
     cookie = _cookie(facts.headers["cookie"], settings.SESSION_COOKIE_NAME)
     if not SESSION_KEY.fullmatch(cookie):
@@ -203,6 +221,17 @@ async def signed_in(facts: Facts) -> tuple[AbstractBaseUser, float | None, bytes
     if user is None:
         raise NotAuthenticated("No token was sent, and nobody is signed in.")
     return user, facts.clock.now() + left, cookie.encode()
+
+
+def _is_own_page(facts: Facts) -> bool:
+    """Return whether a browser says that a page of ours has sent a request.
+
+    An `EventSource` of our own origin sends no Origin, but browsers say so in another header, which
+    no page can set.
+    """
+    if facts.transport == "sse" and not facts.headers.get("origin"):
+        return facts.headers.get("sec-fetch-site") == "same-origin"
+    return is_own_origin(facts.headers, facts.scheme)
 
 
 def _cookie(header: str, name: str) -> str:

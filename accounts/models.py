@@ -52,6 +52,24 @@ def check_join(rooms: object) -> None:
             raise BadRequest(f"join has {room!r}, which is the dashboard's own room.")
 
 
+def check_info(info: object) -> None:
+    """Raise `BadRequest` unless this is None or an object that others in a room may see."""
+    if info is None:
+        return
+    if not isinstance(info, dict):
+        raise BadRequest("info must be a JSON object.")
+    try:
+        text = json.dumps(info, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (ValueError, TypeError, RecursionError):
+        raise BadRequest("info must be a JSON object, with text in UTF-8.") from None
+    if size > conf.PRESENCE_INFO_MAX:
+        raise BadRequest(
+            f"info has {size} bytes as JSON, and may have {conf.PRESENCE_INFO_MAX} "
+            "(PRESENCE_INFO_MAX)."
+        )
+
+
 def _check_text(text: str) -> None:
     """Raise `BadRequest` for a token that no auth frame can carry."""
     if len(text) > TOKEN_MAX or has_control_characters(text):
@@ -115,12 +133,14 @@ class TokenManager(models.Manager["Token"]):
         expires_in: int | None = None,
         rooms: list[str] | None = None,
         join: list[str] | None = None,
+        info: dict[str, Any] | None = None,
     ) -> tuple["Token", str]:
         """Create a token of `key`, replacing any older one; return the row and the token's text.
 
         `token`: the text; "" generates one. `expires_in`: seconds from now, None for never.
         `rooms`: names or `*` patterns that its sessions may join, None for the default.
         `join`: rooms that its sessions join when they open, None for none.
+        `info`: what others in a room with presence see of the key, None for nothing.
 
         Raises `BadRequest` if an argument is not valid.
         """
@@ -130,12 +150,14 @@ class TokenManager(models.Manager["Token"]):
         check_rooms(rooms)
         join = [] if join is None else join
         _check_token_join(join)
+        check_info(info)
         row = Token(
             key=key,
             digest=digest(text),
             expires_at=None if expires_in is None else _expiry(expires_in),
             rooms=rooms,
             join=join,
+            info={} if info is None else info,
             created_at=Now(),
         )
         with transaction.atomic():
@@ -145,7 +167,7 @@ class TokenManager(models.Manager["Token"]):
                 [row],
                 update_conflicts=True,
                 unique_fields=["key"],
-                update_fields=["digest", "expires_at", "rooms", "join", "created_at"],
+                update_fields=["digest", "expires_at", "rooms", "join", "info", "created_at"],
             )
         return self.get(key=key), text
 
@@ -171,6 +193,12 @@ class Token(models.Model):
         blank=True,
         help_text="Rooms that its sessions are in from the start.",
     )
+    info = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        blank=True,
+        help_text="What others in a room with presence see of the key, an object.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
 
@@ -186,8 +214,15 @@ class Token(models.Model):
         """
         if self.join is None:  # the admin's field is empty
             self.join = []
+        if self.info is None:
+            self.info = {}
         super().clean_fields(exclude)
-        checks = (("key", _check_key), ("rooms", check_rooms), ("join", _check_token_join))
+        checks = (
+            ("key", _check_key),
+            ("rooms", check_rooms),
+            ("join", _check_token_join),
+            ("info", check_info),
+        )
         for name, check in checks:
             if name not in (exclude or ()):
                 _check_field(name, check, getattr(self, name))

@@ -13,7 +13,10 @@ if TYPE_CHECKING:  # DRF's views import this module
 
 
 class HasScope(BasePermission):
-    """Permission by scope, from a view's `scopes = {"POST": "push"}`. Other methods are refused."""
+    """Permission by scope, from a view's `scopes = {"POST": "push"}`. Other methods are refused.
+
+    A view whose object decides besides names several scopes, of which one is enough.
+    """
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         """Return True if the caller has the scope of the method, False if the method has none.
@@ -31,6 +34,8 @@ class HasScope(BasePermission):
             raise NotAuthenticated(
                 "An API key is needed: send the header 'Authorization: Api-Key <key>'."
             )
-        if scope not in caller.scopes:
-            raise Forbidden(f"This API key lacks the scope {scope!r}.")
+        scopes = (scope,) if isinstance(scope, str) else scope
+        if caller.scopes.isdisjoint(scopes):
+            names = " or ".join(map(repr, scopes))
+            raise Forbidden(f"This API key lacks the scope {names}.")
         return True

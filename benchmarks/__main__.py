@@ -23,8 +23,11 @@ from benchmarks import (
     markdown,
     memory,
     million,
+    outbox,
+    presence,
     replay,
     report,
+    streams,
 )
 from benchmarks.bench import Bench
 from benchmarks.machine import facts
@@ -37,6 +40,9 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "latency": latency.run,
     "ingest": ingest.run,
     "replay": replay.run,
+    "streams": streams.run,
+    "presence": presence.run,
+    "outbox": outbox.run,
     "growth": growth.run,
     "million": million.run,
 }

@@ -18,7 +18,7 @@ ROOM = "bench"
 FRAME = 46  # bytes on the wire of one message, as in performance.md
 STARVED = 0.9  # of a core; a generator process that used more may have been the bottleneck
 # A body, as JSON, that makes a frame of 46 bytes; `^` is what the generator counts.
-BODIES = {"websocket": "^" + "x" * 7, "tcp": "^" + "x" * 27}
+BODIES = {"websocket": "^" + "x" * 7, "tcp": "^" + "x" * 27, "sse": "^"}
 
 
 @dataclass(frozen=True)

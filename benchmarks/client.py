@@ -35,6 +35,15 @@ class Client:
             raise Refused(f"a push was answered {answer.status}: {data[:300]!r}")
         return json.loads(data)
 
+    def get(self, path: str) -> Any:
+        """The JSON of a path. Raises `Refused`."""
+        self._connection.request("GET", path, headers=HEADERS)
+        answer = self._connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            raise Refused(f"{path} was answered {answer.status}: {data[:300]!r}")
+        return json.loads(data)
+
     def close(self) -> None:
         """Close it."""
         self._connection.close()

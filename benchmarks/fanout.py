@@ -58,6 +58,7 @@ def run(bench: Bench) -> None:
     for sessions in bench.sizes((1000, 5000), (1000, 5000, LARGEST)):
         for transport in ("websocket", "tcp"):
             measure(bench, transport, sessions)
+        measure(bench, "sse", sessions, batched=False)
     baseline = stock(bench)
     floor = bench.known["fanout"]["websocket", 1000].floor_us
     bench.row(

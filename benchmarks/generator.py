@@ -5,6 +5,7 @@ It is driven through a pipe by `load.Load`. What happens for every read is one `
 addresses, so that no range of ports ends.
 """
 
+import json
 import select
 import socket
 import struct
@@ -13,8 +14,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlencode
 
-Transport = Literal["websocket", "tcp", "plain"]
+Transport = Literal["websocket", "tcp", "sse", "plain"]
 
 MARK = b"^"  # once in the body of every message, and nowhere else that a server writes
 IP_BIND_ADDRESS_NO_PORT = 24  # <linux/in.h>: choose the source port at connect, for the 4-tuple
@@ -27,6 +29,7 @@ UPGRADE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 AUTH_REPLY_TEXT = b'"op":8'
+OPENING_EVENT = b"event: open"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,16 @@ def auth_frame(transport: Transport, auth: bytes) -> bytes:
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else struct.pack(">BH", 0x80 | 126, size)
     return b"\x81" + length + b"\0\0\0\0" + payload
+
+
+def events_request(auth: bytes) -> bytes:
+    """The request for a stream of events that says what an auth body says."""
+    body = json.loads(auth)
+    query = urlencode([("rooms", room) for room in body.get("rooms", ())])
+    return (
+        f"GET /sub/events?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Bearer {body['token']}\r\n\r\n"
+    ).encode()
 
 
 class _Client:
@@ -275,6 +288,9 @@ class Generator:
             self._open(client)
         elif self.opening.transport == "tcp":
             self._authenticate(client)
+        elif self.opening.transport == "sse":
+            client.state = "authenticating"
+            client.sock.send(events_request(client.auth))
         else:
             client.state = "upgrading"
             client.sock.send(UPGRADE)
@@ -286,7 +302,7 @@ class Generator:
     def _is_open(self, data: bytes) -> bool:
         if self.opening.transport == "tcp":
             return len(data) >= HEADER.size and data[8:12] == b"\0\0\0\x08"
-        return AUTH_REPLY_TEXT in data
+        return (OPENING_EVENT if self.opening.transport == "sse" else AUTH_REPLY_TEXT) in data
 
     def _open(self, client: _Client) -> None:
         fd = client.sock.fileno()

@@ -6,6 +6,7 @@ All are real processes of their own, as docs/deploying.md starts them, on 127.0.
 import asyncio
 import base64
 import http.client
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ API_KEY = "imgo_benchmarks-know-this-key-and-so-may-everybody"
 JWT_SECRET = "a secret that signs the tokens of benchmarks, of a proper length"
 QUEUE = "imgo.push*"  # the broker's queues
 HOST = "127.0.0.1"
+KEPT_ROOM = "kept"  # a room with history
 IDLE_TIMEOUT = 60.0  # seconds that Postgres may take for new rows
 IDLE_SAMPLE = 0.25  # seconds
 IDLE_SHARE = 0.04  # of one core: below this Postgres is idle
@@ -123,6 +125,7 @@ class Stack:
             "IMGO_DATA_DIR": str(self.home / "data"),
             "IMGO_API_KEY": API_KEY,
             "IMGO_JWT_SECRET": JWT_SECRET,
+            "IMGO_ROOMS": json.dumps({KEPT_ROOM: {"history": 1000}}),
             # The generator's sessions send no heartbeats, and a large scenario takes a while.
             "IMGO_HEARTBEAT_TIMEOUT": "3600",
             "PYTHONUNBUFFERED": "1",
@@ -196,10 +199,13 @@ class Stack:
         clients: Any = self.redis.client_list()
         return any(client["cmd"] == "brpop" for client in clients)
 
-    def api(self) -> "Api":
-        """Start the API under gunicorn: one worker, and threads, which keep-alive needs."""
+    def api(self, port: int = 0) -> "Api":
+        """Start the API under gunicorn: one worker, and threads, which keep-alive needs.
+
+        `port`: 0 for a free one.
+        """
         self._count += 1
-        api = Api(self, self.home / f"api-{self._count}.log")
+        api = Api(self, self.home / f"api-{self._count}.log", port or free_port())
         self._add(api)
         return api
 
@@ -209,6 +215,11 @@ class Stack:
             process.stop()
             if process in self.processes:
                 self.processes.remove(process)
+
+    def kill(self, process: Process) -> None:
+        """End one of the processes at once."""
+        process.kill()
+        self.processes.remove(process)
 
     def stop_all(self) -> None:
         """Stop all processes but Postgres and Redis."""
@@ -250,8 +261,8 @@ class Stack:
 class Api(Process):
     """The API under gunicorn."""
 
-    def __init__(self, stack: Stack, log: Path) -> None:
-        self.port = free_port()
+    def __init__(self, stack: Stack, log: Path, port: int) -> None:
+        self.port = port
         command = ["-m", "gunicorn", "imgo_site.wsgi", "--bind", f"{HOST}:{self.port}"]
         command += ["--workers", "1", "--threads", "8", "--keep-alive", "75", "--no-control-socket"]
         super().__init__("the API", command, log, stack.env)

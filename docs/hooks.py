@@ -41,7 +41,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def close_codes() -> str:
     """The table of close codes."""
-    from push.wire.codes import CloseCode
+    from push.wire.close_codes import CloseCode
 
     lines = ["| code | back-off | meaning |", "|---|---|---|"]
     for code in CloseCode:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, TypeVar, cast
 
 from imgo_site.conf import conf
-from imgo_site.database_threads import login_threads
+from imgo_site.database_threads import DatabaseThreads, login_threads
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -22,13 +22,17 @@ MAX_BATCH = 500  # keys in one query: far below SQLite's limit on parameters
 class BatchLoader(Generic[K, V]):
     """Loader that serves the `get(key)` of many callers with one call of `fetch(keys)`.
 
-    `fetch`: runs on a thread of `login_threads`, takes a list of distinct keys and returns a
-    mapping. A missing key gives None. If `fetch` raises, every caller of the batch gets the
-    exception.
+    `fetch`: runs on one of the `threads`, takes a list of distinct keys and returns a mapping. A
+    missing key gives None. If `fetch` raises, every caller of the batch gets the exception.
     """
 
-    def __init__(self, fetch: Callable[[list[K]], Mapping[K, V]]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[list[K]], Mapping[K, V]],
+        threads: DatabaseThreads = login_threads,
+    ) -> None:
         self._fetch = fetch
+        self._threads = threads
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # the loop of those futures and tasks
@@ -53,7 +57,7 @@ class BatchLoader(Generic[K, V]):
     def _flush(self) -> None:
         # One batch a thread. While the database is slow, the other keys stay here and not in the
         # threads' queue, because here the keys of cancelled callers are dropped.
-        if self._waiting and len(self._tasks) < login_threads.size:
+        if self._waiting and len(self._tasks) < self._threads.size:
             batch = self._take_batch()
             if batch:
                 task = asyncio.get_running_loop().create_task(self._fetch_batch(batch))
@@ -76,7 +80,7 @@ class BatchLoader(Generic[K, V]):
 
     async def _fetch_batch(self, batch: dict[K, list[asyncio.Future[V | None]]]) -> None:
         try:
-            values = await login_threads.run(self._fetch, list(batch))
+            values = await self._threads.run(self._fetch, list(batch))
         except Exception as error:  # noqa: BLE001 - raised in every caller of this batch
             for futures in batch.values():
                 settle(futures, error=error)

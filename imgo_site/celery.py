@@ -14,7 +14,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_init, import_modules, worker_ready
 from kombu import Queue
 
-from imgo_site import collector
+from imgo_site import garbage_collection
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
@@ -77,7 +77,7 @@ def options() -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_concurrency": 1,
         "worker_pool": "threads",
-        "worker_consumer": "imgo_site.consumer:Consumer",
+        "worker_consumer": "imgo_site.celery_consumer:Consumer",
         "worker_hijack_root_logger": False,
         # Own exchanges, so that commands to the project's workers, such as shutdown, do not
         # reach these.
@@ -148,7 +148,7 @@ def refuse_pool(instance: Any = None, options: Any = None, **_: Any) -> None:
 def freeze_collected(sender: Any = None, **_: Any) -> None:
     """Exclude the loaded objects of a worker from garbage collection."""
     if _is_ours(sender):
-        collector.freeze()
+        garbage_collection.freeze()
 
 
 @worker_ready.connect

@@ -8,7 +8,7 @@ from pathlib import Path
 INTERRUPTED = 130  # what shells give to a program that Ctrl-C has ended
 SETTINGS = "DJANGO_SETTINGS_MODULE"
 NODE = "imgo"  # the management command that runs a node
-HELP = frozenset({"-h", "--help", "--version"})
+HELP = frozenset({"-h", "--help"})
 
 
 def run(argv: Sequence[str]) -> None:
@@ -29,9 +29,11 @@ def _run(argv: Sequence[str]) -> None:
     from django.core.management import execute_from_command_line
     from django.db import OperationalError
 
+    from imgo_site.name_collisions import check_packages
     from imgo_site.setup_errors import describe
 
     try:
+        check_packages()  # before one of them is imported
         django.setup()
     except Exception as error:
         if "--traceback" in argv:
@@ -52,9 +54,15 @@ def main() -> None:
 
     - `imgo`, `imgo node`: a node. Without DATABASE_URL and REDIS_URL it is the whole server.
     - `imgo api`: the API under gunicorn; further arguments go to gunicorn.
+    - `imgo --version`: print the version of imgo.
     - `imgo NAME`: the management command NAME, such as `workers`, `migrate`, `check`, `push`.
     """
     name, *words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        print(version("imgo"))  # noqa: T201
+        return
     if words[:1] == ["api"]:
         _become_api(words[1:])
     if words[:1] == ["node"] or not words or (words[0].startswith("-") and words[0] not in HELP):

@@ -6,9 +6,7 @@ An empty variable counts as unset. A value is read once, and again after Django'
 `setting_changed` signal.
 """
 
-import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, cast
@@ -17,15 +15,18 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from imgo_site.setting_values import convert, shown
+
 
 def _setting(default: Any, help_text: str, items: type = str) -> Any:
     """Return a dataclass field with its text for the settings table.
 
-    `items`: type of a list's items, `str` or `dict`. The environment has the latter as JSON.
+    `items`: type of a list's items, `str` or `dict`. The environment has the latter as JSON, and
+    so it has a setting that is a dictionary.
     """
-    metadata = {"help": help_text, "items": items}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    metadata = {"help": help_text, "items": items, "kind": type(default)}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -72,7 +73,9 @@ class ImgoSettings:
     )
     ROOM_AUTHORIZER: str = _setting(
         "accounts.identity.authorize_room",
-        "Dotted path of a coroutine function: returns whether an identity may join a room.",
+        "Dotted path of a coroutine function: returns whether an identity may join a room. Its "
+        "attribute `may_publish`, if it has one, decides who may "
+        "[publish](../howto/publish.md#who-may-publish).",
     )
     RECEIVER: str = _setting(
         "push.receiver.default_receiver",
@@ -85,8 +88,8 @@ class ImgoSettings:
     )
     AUTHORIZE_ROOM_URL: str = _setting(
         "",
-        "URL of your backend that allows or forbids each join of a room, instead of "
-        "`ROOM_AUTHORIZER`.",
+        "URL of your backend that allows or forbids each join of a room, and publishing to it, "
+        "instead of `ROOM_AUTHORIZER`.",
     )
     RECEIVE_URL: str = _setting(
         "", "URL of your backend that answers upstream messages (op 4), instead of `RECEIVER`."
@@ -114,12 +117,52 @@ class ImgoSettings:
     WEBHOOKS_MAX: int = _setting(
         100_000, "Events that wait for these endpoints. Above that, new events are dropped."
     )
+    EVENT_KEYS: list[str] = _setting(
+        [],
+        "Patterns of the keys whose coming and going are events, such as `user-*`. See "
+        "[online and offline](../howto/online.md).",
+    )
     GOIM_TRUSTED: bool = _setting(
         False,
         "Accept goim's clients without a token, under the key they name. Only for a closed "
         "network.",
     )
+    ROOMS: dict[str, Any] = _setting(
+        {},
+        'Policies of rooms by pattern, such as `{"chat-*": {"history": 100}}`. The first '
+        "pattern that matches a room decides. In the environment as JSON. See "
+        "[rooms](../howto/rooms.md#rooms-that-remember).",
+    )
+    STREAMS_MAX: int = _setting(
+        1_000_000_000,
+        "Bytes of the messages that all rooms with history keep together. Above that, the oldest "
+        "are forgotten.",
+    )
+    STREAM_TAILS: int = _setting(
+        64_000_000, "Bytes of a node's memory for the latest messages of rooms with history."
+    )
+    STREAMS_TRUST_FAILOVER: bool = _setting(
+        False,
+        "Positions in rooms with history stay valid when a standby of Postgres is promoted. Only "
+        "for synchronous standbys, which lack no message.",
+    )
+    PRESENCE_GRACE: float = _setting(
+        3.0,
+        "Seconds that a key stays online, and in a room with presence, after its last session has "
+        "left, so that a reload of a page is no event.",
+    )
+    PRESENCE_MAX: int = _setting(
+        1_000, "Members of a room that are listed. Above that, clients get only their number."
+    )
+    PRESENCE_INFO_MAX: int = _setting(
+        1_024, "Bytes of the `info` that an identity may show to others in a room, as JSON."
+    )
     ROOMS_OPEN: bool = _setting(True, "Let an identity that lists no rooms join any room.")
+    CORS_ORIGINS: list[str] = _setting(
+        [],
+        "Origins of other sites, such as `https://app.example.com`, whose pages may use "
+        "`/sub/events`. `*`: all.",
+    )
     SESSION_AUTH: bool = _setting(True, "Accept Django's session cookie from our own origin.")
     SESSION_KEY: str = _setting(
         "accounts.identity.user_key",
@@ -142,6 +185,9 @@ class ImgoSettings:
     JWT_ROOMS_CLAIM: str = _setting("rooms", "The claim that lists the rooms the session may join.")
     JWT_JOIN_CLAIM: str = _setting(
         "join", "The claim that lists the rooms the session is in from the start."
+    )
+    JWT_INFO_CLAIM: str = _setting(
+        "info", "The claim with what others in a room with presence see of the key, an object."
     )
     JWT_LEEWAY: int = _setting(
         5, "Tolerance for `exp`, `nbf` and `iat`, also for the end of the session, seconds."
@@ -170,6 +216,11 @@ class ImgoSettings:
     MAX_CLIENT_BODY: int = _setting(
         1024, "Largest body of a client's frame, bytes. The default is imgo (Go)'s."
     )
+    MAX_AUTH_BODY: int = _setting(
+        8192,
+        "Largest body of a client's first frame, which may name many rooms, and of frames that "
+        "renew a token. Bytes.",
+    )
     SESSION_BYTES: int = _setting(
         1024 * 1024,
         "Unsent bytes that one session may have. Above that, it is closed as a slow reader.",
@@ -186,6 +237,11 @@ class ImgoSettings:
         100,
         "Frames read from one client in a second, with pings and fragments. The rest is read "
         "in the next second.",
+    )
+    MAX_PUBLISHES_PER_SECOND: int = _setting(
+        10,
+        "Messages that the clients of one key may publish to rooms in a second, through one node. "
+        "Further ones are refused. 0: no limit.",
     )
     BATCH_MAX: int = _setting(40, "Messages of a busy room in one write, at most.")
     BATCH_WINDOW: float = _setting(0.02, "Longest delay of a message of a busy room, seconds.")
@@ -238,6 +294,9 @@ class ImgoSettings:
         "was not fanned out by then is dropped.",
     )
     MAX_TTL: int = _setting(30 * 86_400, "Longest lifetime that a push may name, seconds.")
+    MAX_DELAY: int = _setting(
+        30 * 86_400, "Latest time that `send_at` of a push may name, seconds from now."
+    )
     OFFLINE_MAX: int = _setting(
         1_000, "Pending messages that are kept for one key. Above that, the oldest are dropped."
     )
@@ -299,94 +358,6 @@ class ImgoSettings:
     )
 
 
-_BOOLEANS = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
-    ("0", "false", "no", "off", ""), False
-)
-
-
-SHOWN_MAX = 100  # characters of a wrong value that an error message repeats
-
-# NUL, which ends a string in C, and surrogates, which stand for bytes of the environment that are
-# not UTF-8. No database, socket or file accepts them.
-_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-
-
-def shown(value: Any) -> str:
-    """Return a wrong value for an error message: one printable line of a bounded length."""
-    try:
-        text = ascii(value)
-    except ValueError:  # Python refuses to format a number of thousands of digits
-        return "a number too large to be written"
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
-
-
-def _coerce(name: str, value: Any, kind: type, items: type) -> Any:
-    """Return `value` as `kind`. Raises `ImproperlyConfigured` with the type that is required."""
-    if items is dict:
-        return _read_dictionaries(name, value)
-    try:
-        return _read(name, value, kind)
-    except OverflowError:
-        raise ImproperlyConfigured(f"IMGO setting {name} is too large a number.") from None
-    except (ValueError, KeyError):
-        raise ImproperlyConfigured(
-            f"IMGO setting {name}={shown(value)} must be of type {kind.__name__}."
-        ) from None
-
-
-def _read(name: str, value: Any, kind: type) -> Any:
-    """Return `value` as `kind`.
-
-    Raises `KeyError` or `ValueError` for a value of another kind, `OverflowError` for a number
-    that is too large, `ImproperlyConfigured` for a bad text.
-    """
-    if isinstance(value, str) and kind is not str:
-        if kind is bool:
-            return _BOOLEANS[value.strip().lower()]
-        if kind is list:
-            value = [item.strip() for item in value.split(",") if item.strip()]
-        else:
-            return kind(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError
-    if isinstance(value, list):
-        for item in value:
-            if not isinstance(item, str):
-                raise ImproperlyConfigured(
-                    f"IMGO setting {name} must be a list of texts; {shown(item)} is none."
-                )
-            _check_text(name, item)
-    elif isinstance(value, str):
-        _check_text(name, value)
-    return value
-
-
-def _read_dictionaries(name: str, value: Any) -> list[dict[str, Any]]:
-    """Return a list of dictionaries, which may be given as JSON.
-
-    Raises `ImproperlyConfigured` without the value, which may contain secrets.
-    """
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        raise ImproperlyConfigured(f"IMGO setting {name} is not JSON.") from None
-    if isinstance(found, tuple):
-        found = list(found)
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise ImproperlyConfigured(f"IMGO setting {name} must be a list of dictionaries.")
-    return found
-
-
-def _check_text(name: str, text: str) -> None:
-    if _NO_TEXT.search(text):
-        # The message must not contain the value, which may be a secret.
-        raise ImproperlyConfigured(
-            f"IMGO setting {name} has bytes that are no UTF-8, or a character that is no text."
-        )
-
-
 def given() -> Mapping[Any, Any]:
     """Return the `IMGO` dictionary of Django's settings.
 
@@ -410,12 +381,13 @@ def load() -> ImgoSettings:
     dictionary = given()
     values = {}
     for item in fields(ImgoSettings):
-        kind = list if item.default is MISSING else type(item.default)
         raw: Any = os.environ.get(f"IMGO_{item.name}", "")
         if not raw.strip():
             raw = dictionary.get(item.name)
         if raw is not None:
-            values[item.name] = _coerce(item.name, raw, kind, item.metadata["items"])
+            values[item.name] = convert(
+                item.name, raw, item.metadata["kind"], item.metadata["items"]
+            )
     return ImgoSettings(**values)
 
 
@@ -455,7 +427,7 @@ def markdown_table() -> str:
     """Return the table of settings in docs/reference/settings.md."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for item in fields(ImgoSettings):
-        default = item.default if item.default is not MISSING else []
-        shown = "" if default in ("", []) else f"`{default}`"
-        lines.append(f"| `{item.name}` | {shown} | {item.metadata['help']} |")
+        default = "" if item.default is MISSING else item.default  # an empty list or dictionary
+        text = "" if default == "" else f"`{default}`"
+        lines.append(f"| `{item.name}` | {text} | {item.metadata['help']} |")
     return "\n".join(lines)

@@ -41,6 +41,7 @@ def boot_time() -> float:
 
 def read_database_time() -> Reading:
     """Query the database's time."""
+    connection.ensure_connection()  # connecting may take long, and would add to the error
     begin = boot_time()
     with connection.cursor() as cursor:
         cursor.execute(STATEMENTS[connection.vendor])

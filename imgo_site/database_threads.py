@@ -45,6 +45,18 @@ def use_own_connection(patience: float = 0.0) -> None:
         limit_thread(patience)
 
 
+class _Workers:
+    """Threads of a group between two calls of its `close`, and their calls.
+
+    `unfinished`: calls that wait or run.
+    """
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self.threads: list[threading.Thread] = []
+        self.unfinished = 0
+
+
 class DatabaseThreads:
     """Group of up to `DATABASE_THREADS` threads; each is started when the others are busy.
 
@@ -62,9 +74,7 @@ class DatabaseThreads:
     def renew(self) -> None:
         """Start without threads, also in a forked child: the threads exist only in the parent."""
         self._lock = threading.Lock()
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._idle = threading.Semaphore(0)
+        self._workers = _Workers()
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Call `function(*args)` on a thread of this group and return its result.
@@ -88,12 +98,14 @@ class DatabaseThreads:
     async def _run(self, function: Callable[..., T], args: tuple[object, ...], attempts: int) -> T:
         future: Future[T] = Future()
         with self._lock:
-            self._calls.put((future, function, args, attempts))
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
+            workers = self._workers
+            workers.calls.put((future, function, args, attempts))
+            workers.unfinished += 1
+            if len(workers.threads) < min(workers.unfinished, self.size):
                 thread = threading.Thread(
-                    target=self._work, args=(self._calls,), name=self._name, daemon=True
+                    target=self._work, args=(workers,), name=self._name, daemon=True
                 )
-                self._threads.append(thread)
+                workers.threads.append(thread)
                 thread.start()
         return await asyncio.wrap_future(future)
 
@@ -102,26 +114,28 @@ class DatabaseThreads:
         """Return the maximum number of threads."""
         return conf.DATABASE_THREADS
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no call waits or runs."""
+        return not self._workers.unfinished
+
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Close the connections and end the threads; return whether all ended within `timeout` s.
 
         This waits for running calls. A call that takes longer is abandoned with its thread.
         """
         with self._lock:
-            calls, self._calls = self._calls, queue.SimpleQueue()
-            threads, self._threads = self._threads, []
-            self._idle = threading.Semaphore(0)
-        for _ in threads:
-            calls.put(None)
+            workers, self._workers = self._workers, _Workers()
+        for _ in workers.threads:
+            workers.calls.put(None)
         deadline = time.monotonic() + timeout
-        for thread in threads:
+        for thread in workers.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        return not any(thread.is_alive() for thread in workers.threads)
 
-    def _work(self, calls: "queue.SimpleQueue[_Call | None]") -> None:
-        idle = self._idle
+    def _work(self, workers: _Workers) -> None:
         use_own_connection(self._patience)
-        while (call := calls.get()) is not None:
+        while (call := workers.calls.get()) is not None:
             future, function, args, attempts = call
             if future.set_running_or_notify_cancel():
                 try:
@@ -132,7 +146,8 @@ class DatabaseThreads:
                     future.set_result(result)
                     del result
             del call, future, function, args  # keep no references until the next call
-            idle.release()
+            with self._lock:
+                workers.unfinished -= 1
         connection.close()
 
     def _call(self, attempts: int, function: Callable[..., T], *args: object) -> T:

@@ -59,6 +59,12 @@ class RoomForbidden(Forbidden):
     code = "room_forbidden"
 
 
+class PublishForbidden(Forbidden):
+    """The client may not publish to the room."""
+
+    code = "publish_forbidden"
+
+
 class NotFound(ImgoError):
     """The requested object does not exist."""
 
@@ -82,12 +88,34 @@ class TooManyAttempts(ImgoError):
     retry = True
 
 
+class TooManyPublishes(ImgoError):
+    """The clients of the key publish too fast."""
+
+    code = "too_many_publishes"
+    status = 429
+    retry = True
+
+
 class Unavailable(ImgoError):
     """A required service is unavailable; nothing was accepted."""
 
     code = "unavailable"
     status = 503
     retry = True
+
+
+class BackendUnavailable(Unavailable):
+    """The user's backend gave no usable answer to a hook, which has been logged."""
+
+
+class Overloaded(BackendUnavailable):
+    """More calls of hooks wait than the backend can answer in time.
+
+    Clients of imgo look for the word at the beginning of the message, and double their next pause.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("overloaded: too many clients come at once, come back later")
 
 
 class OutcomeUnknown(ImgoError):

@@ -2,7 +2,7 @@
 
 It adds three things to gunicorn's defaults:
 
-- a higher limit for long queries
+- higher limits for long queries and long tokens
 - shared metrics of all its processes, in the directory `PROMETHEUS_MULTIPROC_DIR` or, without
   that variable, in a temporary one
 - a format for the access log, if that is enabled, with the id of each request. It omits the
@@ -26,6 +26,9 @@ from imgo_site.names import REQUEST_LINE_MAX
 # goim's callers name keys in the query. gunicorn's constant of 8,190 bytes is the maximum of the
 # setting, except for 0, which means no limit. So the constant is raised too.
 message.MAX_REQUEST_LINE = limit_request_line = REQUEST_LINE_MAX
+# A header may carry a token of MAX_AUTH_BODY, 8,192 bytes by default. gunicorn's default is 8,190
+# with the name. It keeps up to 100 headers of a request, so this is no larger than it must be.
+limit_request_field_size = 16_384
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _own = "" if os.environ.get(VARIABLE) else tempfile.mkdtemp(prefix="imgo-api-")

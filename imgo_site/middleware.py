@@ -12,7 +12,7 @@ from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
-from imgo_site import addresses, logs, origins, prefix, tracing
+from imgo_site import addresses, browser_requests, logs, prefix, tracing
 
 access = logging.getLogger("imgo.access")
 
@@ -128,8 +128,8 @@ def set_client_addresses(request: HttpRequest) -> None:
     peer = meta[addresses.PEER] = meta.get("REMOTE_ADDR") or ""
     forwarded = request.headers.get(addresses.HEADER, "")
     meta["REMOTE_ADDR"] = addresses.client_address(peer, forwarded)
-    if not origins.may_forward(peer):
-        dropped = [meta.pop(name, None) for name in origins.forwarding_headers()]
+    if not browser_requests.may_forward(peer):
+        dropped = [meta.pop(name, None) for name in browser_requests.forwarding_headers()]
         meta[addresses.DROPPED] = any(text is not None for text in dropped)
 
 

@@ -266,7 +266,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "imgo_site.impossible.ImpossibleValues",
+    "imgo_site.unstorable_urls.ImpossibleValues",
 ]
 
 ROOT_URLCONF = "imgo_site.urls"
@@ -359,9 +359,9 @@ LOGGING = {
     },
     "filters": {
         "request": {"()": "imgo_site.logs.RequestFilter"},
-        "one_line": {"()": "imgo_site.faults.OneLine"},
-        "no_aborts": {"()": "imgo_site.faults.NoAborts"},
-        "no_repeats": {"()": "imgo_site.faults.NoRepeats"},
+        "one_line": {"()": "imgo_site.fault_logs.OneLine"},
+        "no_aborts": {"()": "imgo_site.fault_logs.NoAborts"},
+        "no_repeats": {"()": "imgo_site.fault_logs.NoRepeats"},
     },
     "handlers": {
         "console": {
@@ -385,7 +385,7 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
         "kombu.connection": {"level": "ERROR"},
         "psycopg.pool": {"filters": ["no_repeats"]},  # logs each attempt of each connection
-        "httpx": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},  # a project's own: one line a request
         # One line a request.
         "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
         # Some lines a push.

@@ -15,7 +15,7 @@ from django.db.models import Model
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from imgo_site.tables import CarefulAdmin, ReadOnlyAdmin
+from imgo_site.admin_tables import CarefulAdmin, ReadOnlyAdmin
 
 
 class UserAdmin(CarefulAdmin, BaseUserAdmin):  # type: ignore[type-arg]

@@ -5,7 +5,7 @@ import os
 import django
 from django.core.wsgi import get_wsgi_application
 
-from imgo_site import collector
+from imgo_site import garbage_collection
 from imgo_site.postgres.limits import limit_statements
 from imgo_site.wsgi_bodies import BodyRequest
 
@@ -17,4 +17,4 @@ django.setup()
 application = get_wsgi_application()
 application.request_class = BodyRequest
 limit_statements()
-collector.freeze()
+garbage_collection.freeze()

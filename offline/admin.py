@@ -11,7 +11,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from accounts.callers import with_caller_names
-from imgo_site.tables import ReadOnlyAdmin
+from imgo_site.admin_tables import ReadOnlyAdmin
 from imgo_site.times import utc_text
 from offline import history
 from offline.models import Event, Message, Outbox, Pending

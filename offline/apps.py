@@ -1,6 +1,6 @@
 """The offline app."""
 
-from imgo_site.collisions import NamedApp
+from imgo_site.name_collisions import NamedApp
 
 
 class OfflineConfig(NamedApp):

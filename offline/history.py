@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Max
 from django.db.models.functions import Now
 
 from accounts.callers import caller_name
-from offline.models import Event, Message, Outbox, Pending, Reach
+from offline.models import DuePush, Event, Message, Outbox, Pending, Reach, ScheduledPush
 
 
 class Sent(NamedTuple):
@@ -26,7 +26,8 @@ class Sent(NamedTuple):
 class Delivery:
     """History of a message for one key.
 
-    `state`: pending, acknowledged, expired, dropped, or live if the message is not stored.
+    `state`: pending, acknowledged, expired, dropped; live if the message is not stored; scheduled
+    if it is not due yet.
     `how`: of an acknowledgement, `client`, or `kernel` for a client that cannot acknowledge.
     """
 
@@ -61,10 +62,27 @@ class Delivery:
 def find(message_id: int) -> Message | None:
     """Return a message while its record is kept, else None. `now`: the database's time.
 
+    A push that was scheduled is found by both ids: the one that was answered, and the message's.
     The body is not loaded.
     """
-    rows = Message.objects.filter(pk=message_id).defer("body")
-    return rows.annotate(now=Now()).first()
+    rows = Message.objects.defer("body").annotate(now=Now())
+    message = rows.filter(pk=message_id).first()
+    if message is None and (due := DuePush.objects.filter(pk=message_id).first()):
+        message = rows.filter(pk=due.message_id).first()
+    return message
+
+
+def find_scheduled(push_id: int) -> ScheduledPush | None:
+    """Return a push that is not due yet, else None. The body is not loaded.
+
+    Search here before `find`: a push may become a message meanwhile, but not the other way round.
+    """
+    return ScheduledPush.objects.filter(pk=push_id).defer("body").first()
+
+
+def schedule_of(message: Message) -> DuePush | None:
+    """Return the schedule of a message that was a scheduled push, else None."""
+    return DuePush.objects.filter(message_id=message.pk).first()
 
 
 def deliveries(message: Message, keys: Sequence[str]) -> list[Delivery]:
@@ -166,8 +184,14 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
         "expires_at": message.expires_at,
         "fan_out": fan_out(message),
     }
+    if due := schedule_of(message):
+        record |= {"scheduled_id": str(due.pk), "send_at": due.due_at}
+    if message.cancelled_at:
+        record["cancelled_at"] = message.cancelled_at
     if message.audience == Message.Audience.ROOM:
         record["room"] = message.room
+    if message.sender:
+        record["from"] = message.sender
     if message.audience != Message.Audience.KEYS:
         record["written"] = reach_of(message)
     if message.audience == Message.Audience.KEYS:
@@ -175,6 +199,29 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
         record["totals"] = totals(message) if message.stored else {}
         rows = [delivery.as_dict() for delivery in deliveries(message, keys[window])]
         record |= {"count": len(keys), "results": rows}
+    return record
+
+
+def scheduled_as_dict(push: ScheduledPush, window: slice) -> dict[str, Any]:
+    """Return the state of a push that is not due yet, in the form of `as_dict`."""
+    record: dict[str, Any] = {
+        "id": str(push.pk),
+        "target": push.audience,
+        "by": push.by,
+        "by_name": caller_name(push.by),
+        "op": push.op,
+        "stored": push.stored,
+        "created_at": push.created_at,
+        "expires_at": push.due_at + timedelta(seconds=push.ttl),
+        "fan_out": {"state": "scheduled"},
+        "send_at": push.due_at,
+    }
+    if push.audience == Message.Audience.ROOM:
+        record["room"] = push.room
+    if push.audience == Message.Audience.KEYS:
+        keys: list[str] = push.keys or []
+        rows = [Delivery(key, "scheduled", push.created_at).as_dict() for key in keys[window]]
+        record |= {"totals": {}, "count": len(keys), "results": rows}
     return record
 
 

@@ -14,7 +14,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from imgo_site.origin import ORIGIN_MAX
+from imgo_site.push_origin import ORIGIN_MAX
 
 ERROR_MAX = 500  # characters kept of an error
 
@@ -38,6 +38,13 @@ class Message(models.Model):
     body = models.BinaryField()
     is_json = models.BooleanField(default=True)
     by = models.CharField(max_length=100, blank=True, help_text="Who pushed it.")
+    sender = models.CharField(
+        max_length=255,
+        blank=True,
+        default="",
+        db_default="",  # for processes of the previous version, and so that no row is rewritten
+        help_text="Key of the client that has published it.",
+    )
     ensure = models.BooleanField(default=False, help_text="Waits for room instead of dropping.")
     speed = models.IntegerField(
         default=0, db_default=0, help_text="Sessions that it reaches in a second; 0: all at once."
@@ -46,6 +53,7 @@ class Message(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
     keep_until = models.DateTimeField(help_text="When the message and its record are forgotten.")
+    cancelled_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         app_label = "offline"
@@ -133,6 +141,13 @@ class Outbox(models.Model):
         db_default="",  # for processes of the previous version during an update
         help_text="The request that it came with, and its span.",
     )
+    exclude = models.CharField(
+        max_length=40,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Session that does not get the live copy.",
+    )
 
     span: Any = None  # trace span of the fan-out in progress; None if it is not traced
 
@@ -142,6 +157,9 @@ class Outbox(models.Model):
     # Number of the transaction that drains the partition; later drains have higher numbers.
     # 0: unknown.
     generation = 0
+    # The message's place in its room's stream: epoch and offset; None without a stream, or before
+    # it has one. Set by `push.fanout`.
+    place: tuple[str, int] | None = None
 
     class Meta:
         app_label = "offline"
@@ -161,6 +179,55 @@ class Outbox(models.Model):
         return f"message {self.message_id} to partition {self.partition}"
 
 
+class ScheduledPush(models.Model):
+    """Accepted push that is due later. Then it becomes a message with an id of its own.
+
+    Its id comes from the sequence of the messages, so that one id never names two pushes. In this
+    table, it has neither pending nor outbox rows.
+    """
+
+    id = models.BigIntegerField(primary_key=True)
+    due_at = models.DateTimeField()
+    created_at = models.DateTimeField()
+    audience = models.CharField(max_length=4, choices=Message.Audience)
+    room = models.CharField(max_length=255, blank=True)
+    keys = models.JSONField(null=True, blank=True)
+    stored = models.BooleanField()
+    op = models.IntegerField()
+    body = models.BinaryField()
+    is_json = models.BooleanField()
+    by = models.CharField(max_length=100, blank=True, help_text="Who pushed it.")
+    ensure = models.BooleanField()
+    speed = models.IntegerField()
+    ttl = models.FloatField(help_text="Lifetime of the message from when it is due, seconds.")
+    origin = models.CharField(max_length=ORIGIN_MAX, blank=True)
+    exclude = models.CharField(max_length=40, blank=True)
+
+    class Meta:
+        app_label = "offline"
+        verbose_name_plural = "scheduled pushes"
+        indexes: ClassVar = [models.Index(fields=["due_at", "id"], name="scheduled_due")]
+
+    def __str__(self) -> str:
+        return f"push {self.pk}, due at {self.due_at}"
+
+
+class DuePush(models.Model):
+    """Push that was scheduled, and the message that it became."""
+
+    id = models.BigIntegerField(primary_key=True)
+    message_id = models.BigIntegerField(unique=True)
+    due_at = models.DateTimeField()
+    created_at = models.DateTimeField(help_text="When it was accepted.")
+
+    class Meta:
+        app_label = "offline"
+        verbose_name_plural = "due pushes"
+
+    def __str__(self) -> str:
+        return f"push {self.pk}, sent as message {self.message_id}"
+
+
 class Reach(models.Model):
     """Sessions and nodes that were reported for one message to a room or to everyone."""
 
@@ -174,3 +241,49 @@ class Reach(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.message_id}: {self.sessions} sessions of {self.nodes} nodes"
+
+
+class Stream(models.Model):
+    """The kept messages of a room, as a whole: what a position in it means, and the next one.
+
+    A position is an epoch and an offset. Offsets are 1, 2, 3 ... without gaps. Another epoch means
+    that offsets of before may belong to other messages now.
+    """
+
+    room = models.CharField(max_length=255, unique=True)
+    epoch = models.CharField(max_length=16)
+    top = models.BigIntegerField(default=0, help_text="Offset of the newest message; 0: none.")
+    size = models.BigIntegerField(default=0, help_text="Bytes of the bodies that are kept.")
+    cluster = models.CharField(
+        max_length=40, help_text="Identity of the database that has assigned the latest offsets."
+    )
+    used_at = models.DateTimeField(help_text="The last message, or session that was in the room.")
+
+    class Meta:
+        app_label = "offline"
+        indexes: ClassVar = [models.Index(fields=["used_at"], name="stream_used_at")]
+
+    def __str__(self) -> str:
+        return f"stream of {self.room}"
+
+
+class StreamMessage(models.Model):
+    """One kept message of a stream, with a copy of its body: the message itself goes earlier."""
+
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, db_index=False)
+    offset = models.BigIntegerField()
+    message_id = models.BigIntegerField(unique=True)
+    op = models.IntegerField()
+    body = models.BinaryField()
+    is_json = models.BooleanField()
+    sender = models.CharField(max_length=255, blank=True, default="", db_default="")
+    at = models.DateTimeField(help_text="When it got its offset.")
+
+    class Meta:
+        app_label = "offline"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["stream", "offset"], name="stream_offset_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"offset {self.offset} of stream {self.stream_id}"

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from django.db import DataError, IntegrityError
 from django.db import Error as DatabaseError
@@ -12,7 +14,7 @@ from django.db import Error as DatabaseError
 from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline import replay, settlement
+from offline import key_messages, settlement
 from offline.models import ACKNOWLEDGED, RECEIVED, SENT
 from offline.values import Delivered, HistoryPage, Page, PendingMessage, Receipt
 
@@ -27,11 +29,11 @@ PERMANENT_ERRORS = (DataError, IntegrityError, ValueError, TypeError)
 
 
 def _fetch_pending(pages: list[Page]) -> dict[Page, list[PendingMessage]]:
-    return replay.read_pending(pages, conf.REPLAY_PAGE)
+    return key_messages.read_pending(pages, conf.REPLAY_PAGE)
 
 
 def _fetch_history(pages: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
-    return replay.read_history(pages, conf.REPLAY_PAGE)
+    return key_messages.read_history(pages, conf.REPLAY_PAGE)
 
 
 # get((key, after)) → the next page of pending messages of the key, in order of id.
@@ -40,10 +42,36 @@ pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch_pend
 history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
 
 
+class ResumedPage(NamedTuple):
+    """The next page of what a key's client has missed: after a message id, within some seconds."""
+
+    key: str
+    after: int
+    age: float
+
+
+def _fetch_resumed(pages: list[ResumedPage]) -> dict[ResumedPage, list[PendingMessage]]:
+    # One query for all pages of about the same age, with the longest of them.
+    by_size: dict[int, list[ResumedPage]] = {}
+    for page in pages:
+        by_size.setdefault(math.ceil(math.log2(max(page.age, 1.0))), []).append(page)
+    found: dict[ResumedPage, list[PendingMessage]] = {}
+    for size, alike in by_size.items():
+        places = {(page.key, page.after) for page in alike}
+        read = key_messages.read_missed(places, conf.REPLAY_PAGE, 2.0**size)
+        found.update({page: read[page.key, page.after] for page in alike})
+    return found
+
+
+# get(page) → pending messages of the key, and those that its sessions have had for at most that
+# long, or up to twice as long.
+resumed_pages: BatchLoader[ResumedPage, list[PendingMessage]] = BatchLoader(_fetch_resumed)
+
+
 def _fetch_deliveries(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
     # In this order: a message that is settled in between is found by the second query.
-    pending = dict.fromkeys(replay.filter_pending(pairs), Delivered(0.0, None))
-    return replay.find_deliveries(pairs) | pending
+    pending = dict.fromkeys(key_messages.filter_pending(pairs), Delivered(0.0, None))
+    return key_messages.find_deliveries(pairs) | pending
 
 
 # get((message id, key)) → the delivery to a session of the key, of age 0 while the message is

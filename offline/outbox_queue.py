@@ -95,9 +95,9 @@ def partition_ages() -> dict[int, float]:
 
 _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
-           {age}, o.origin, {generation},
+           {age}, o.origin, o.exclude, {generation},
            m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure,
-           m.speed, m.created_at
+           m.speed, m.sender, m.created_at
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
     WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
     ORDER BY o.message_id LIMIT %s
@@ -105,10 +105,16 @@ _PAGE = """
 
 
 def _from_row(columns: tuple[Any, ...]) -> Outbox:
-    pk, partition, partitions, attempts, is_late, age, origin, generation, *message = columns
-    message_id, audience, room, keys, stored, op, body, is_json, ensure, speed, created = message
+    pk, partition, partitions, attempts, is_late, age, *columns_left = columns
+    origin, exclude, generation, message_id, audience, room, keys, *columns_left = columns_left
+    stored, op, body, is_json, ensure, speed, sender, created = columns_left
     row = Outbox(
-        pk=pk, partition=partition, partitions=partitions, attempts=attempts, origin=origin
+        pk=pk,
+        partition=partition,
+        partitions=partitions,
+        attempts=attempts,
+        origin=origin,
+        exclude=exclude,
     )
     row.is_late = bool(is_late)
     row.age = float(age)
@@ -124,6 +130,7 @@ def _from_row(columns: tuple[Any, ...]) -> Outbox:
         is_json=bool(is_json),
         ensure=bool(ensure),
         speed=speed,
+        sender=sender,
         created_at=dialect().read_time(created),
     )
     return row

@@ -4,7 +4,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
-from offline.models import Event, Message, Outbox, Reach
+from offline.models import DuePush, Event, Message, Outbox, Reach
 
 PRUNE_BATCH = 500  # messages of one DELETE, so that none holds locks for long
 EVENT_BATCH = 5_000  # their events of one DELETE
@@ -34,5 +34,6 @@ def prune_batch(read_up_to: int | None = None) -> int:
             ids = sorted({*ids} - {*late})
         Outbox.objects.filter(message__in=ids).delete()
         Reach.objects.filter(message_id__in=ids).delete()
+        DuePush.objects.filter(message_id__in=ids).delete()
         Message.objects.filter(pk__in=ids).delete()
     return len(ids)

@@ -36,7 +36,12 @@ def find_outcome(stored: Stored) -> Outcome:
         return Outcome.COMMITTED  # by the transactions that stored the messages
     if stored.trace is None:
         return Outcome.UNKNOWN
-    return find_out(stored.trace, _PROOF, [new[0], stored.at])
+    return find_out(stored.trace, _PROOF, [new[0], stored.at] * 3)
 
 
-_PROOF = "SELECT 1 FROM offline_message WHERE id = %s AND created_at = %s"
+# The first new row may be that of a scheduled push, which may be due meanwhile.
+_PROOF = """
+    SELECT 1 FROM offline_message WHERE id = %s AND created_at = %s
+    UNION ALL SELECT 1 FROM offline_scheduledpush WHERE id = %s AND created_at = %s
+    UNION ALL SELECT 1 FROM offline_duepush WHERE id = %s AND created_at = %s
+"""

@@ -13,7 +13,11 @@ class NewMessage:
     """A message that is to be stored.
 
     `keys`: all keys of the message, each once; with `stored` it becomes pending for them. `ttl`:
-    seconds. `partitions`: the partitions that fan it out. `dedupe_id`: "" for none.
+    seconds. `partitions`: the partitions that fan it out. `dedupe_id`: "" for none. `sender`: the
+    key of the client that publishes it. `exclude`: id of the session that gets no live copy.
+
+    `send_at` or `send_in` (seconds): when it is due, by the database's clock; None for now. A
+    message that is due later becomes a row of `ScheduledPush` instead.
     """
 
     body: bytes
@@ -30,6 +34,15 @@ class NewMessage:
     origin: str = ""
     partitions: tuple[int, ...] = (0,)
     dedupe_id: str = ""
+    sender: str = ""
+    exclude: str = ""
+    send_at: datetime | None = None
+    send_in: float | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it names the time at which it is due."""
+        return self.send_at is not None or self.send_in is not None
 
     @property
     def recipients(self) -> int:

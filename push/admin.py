@@ -10,8 +10,8 @@ from django.http import HttpRequest
 
 from accounts.admin import TokenAdmin as BaseTokenAdmin
 from accounts.models import Token
+from imgo_site.admin_tables import ReadOnlyAdmin
 from imgo_site.errors import NotFound
-from imgo_site.tables import ReadOnlyAdmin
 from push.models import Node, WebhookBatch
 from push.operations import revoke_token
 

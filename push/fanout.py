@@ -12,8 +12,8 @@ from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from imgo_site.logs import note_push
-from imgo_site.origin import parent_of, request_of
-from offline import outbox_queue, settlement
+from imgo_site.push_origin import parent_of, request_of
+from offline import outbox_queue, settlement, streams
 from offline.models import Message, Outbox
 from push.bus.envelope import Envelope, message_envelope
 from push.bus.groups import ALL, key_group, partition_of, room_group
@@ -39,19 +39,61 @@ def drain(partition: int, *, wait: bool = True) -> int:
     unavailable; and what the database raises.
     """
     count = after = 0
-    stored: set[str] = set()
+    keys: set[str] = set()  # that have pending messages of these rows
+    tried: set[int] = set()  # rows
     while True:
         with outbox_queue.draining(partition, wait=wait):
             rows = outbox_queue.read_page(partition, after, PAGE)
-            count += _send(rows)
-        for row in rows:
+            ready, unplaced = _placed([row for row in rows if row.pk not in tried])
+            count += _send(ready)
+            # Sent in the next turn: what is published has its offset for good.
+            streams.assign(unplaced)
+        tried.update(row.pk for row in ready)
+        for row in ready:
             if row.message.stored:
-                stored.update(_keys_of(row))
+                keys.update(_keys_of(row))
+        if unplaced:
+            continue
         if len(rows) < PAGE:
             break
         after = rows[-1].message_id  # skips messages of this page that could not be sent
-    trim(stored)
+    trim(keys)
     return count
+
+
+def _placed(rows: Sequence[Outbox]) -> tuple[list[Outbox], list[Message]]:
+    """Return the rows that can be sent, and the messages that need an offset of their stream first.
+
+    Rows of one stream are in order of offset: a message that was committed late has a lower id. A
+    message to the same room that no stream keeps waits for those before it.
+    """
+    if not any(streams.is_kept(row.message) for row in rows):
+        return list(rows), []
+    places = streams.places_of(rows)
+    ready: list[Outbox] = []
+    unplaced: list[Message] = []
+    by_room: dict[str, list[Outbox]] = {}
+    held: set[str] = set()  # rooms with a message that has no offset yet
+    for row in rows:
+        room = row.message.room
+        if streams.is_kept(row.message):
+            row.place = places.get(row.message_id)
+            if row.place is None:
+                unplaced.append(row.message)
+                held.add(room)
+                continue
+            by_room.setdefault(room, []).append(row)
+        elif room in held:
+            continue
+        ready.append(row)
+    in_order = {room: iter(sorted(its, key=_offset)) for room, its in by_room.items()}
+    ready = [row if row.place is None else next(in_order[row.message.room]) for row in ready]
+    return ready, unplaced
+
+
+def _offset(row: Outbox) -> int:
+    assert row.place is not None
+    return row.place[1]
 
 
 def _send(rows: Sequence[Outbox]) -> int:
@@ -60,7 +102,7 @@ def _send(rows: Sequence[Outbox]) -> int:
     done: list[Outbox] = []
     batch: list[Envelope] = []
     for row in rows:
-        if row.is_late:
+        if not _is_due(row):
             metrics.DROPS.labels("too_late").inc()
             done.append(row)
             continue
@@ -71,6 +113,11 @@ def _send(rows: Sequence[Outbox]) -> int:
             count += _publish_or_isolate(done, batch, read_at)
             done, batch = [], []
     return count + _publish_or_isolate(done, batch, read_at)
+
+
+def _is_due(row: Outbox) -> bool:
+    """Return whether a row must be sent: it has not expired, or a stream keeps its message."""
+    return not row.is_late or row.place is not None
 
 
 def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: float) -> int:
@@ -89,7 +136,7 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
         raise
     except Exception as error:
         if len(rows) > 1:
-            single = [(row, [] if row.is_late else envelopes_of(row)) for row in rows]
+            single = [(row, envelopes_of(row) if _is_due(row) else []) for row in rows]
             return sum(_publish_or_isolate([row], its, read_at) for row, its in single)
         about = {"push_id": str(rows[0].message_id)}
         if request := request_of(rows[0].origin):
@@ -101,7 +148,7 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
             logger.error(text, rows[0].message_id, outbox_queue.ATTEMPTS_MAX, extra=about)
         return 0
     outbox_queue.delete_rows(rows)
-    sent = [row for row in rows if not row.is_late]
+    sent = [row for row in rows if _is_due(row)]
     since_read = time.monotonic() - read_at
     for row in sent:
         metrics.FANOUT_SECONDS.observe(max(0.0, row.age + since_read))
@@ -129,7 +176,12 @@ def _envelopes_of(row: Outbox) -> list[Envelope]:
     message = row.message
     trace = tracing.traceparent(row.span) if row.span is not None else ""
     if message.audience == Message.Audience.ROOM:
-        return [message_envelope(room_group(message.room), message, trace=trace)]
+        envelope = message_envelope(room_group(message.room), message, trace=trace)
+        if row.place is not None:
+            envelope["epoch"], envelope["offset"] = row.place
+        if row.exclude:
+            envelope["exclude"] = row.exclude
+        return [envelope]
     if message.audience == Message.Audience.ALL:
         envelope = message_envelope(ALL, message, trace=trace)
         if message.speed:

@@ -1,6 +1,6 @@
 """Models: nodes, dedupe ids, the cluster's jobs (duties), and canaries of the workers.
 
-Those of session records and webhooks are beside the code that writes them.
+Those of session records, online keys and webhooks are beside the code that writes them.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -11,12 +11,13 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
+from push.online.tables import OnlineKey, OnlineNode, OnlineState
 from push.session.session_records import SessionRecord
 from push.webhooks.tables import WebhookBatch, WebhookCursor, WebhookEvent
 
 __all__ = [
-    "Canary", "Dedupe", "Duty", "Node", "SessionRecord", "WebhookBatch", "WebhookCursor",
-    "WebhookEvent",
+    "Canary", "Dedupe", "Duty", "Node", "OnlineKey", "OnlineNode", "OnlineState", "SessionRecord",
+    "WebhookBatch", "WebhookCursor", "WebhookEvent",
 ]  # fmt: skip
 
 FORGET_BATCH = 500  # rows of one DELETE
@@ -34,6 +35,11 @@ class NodeManager(models.Manager["Node"]):
         row, _ = self.update_or_create(name=name, defaults={"last_seen": Now()})
         row.refresh_from_db(fields=["last_seen"])
         return row
+
+    def live_numbers(self) -> list[int]:
+        """Return the numbers of the nodes that were announced within `NODE_LEASE`."""
+        limit = Now() - timedelta(seconds=conf.NODE_LEASE)
+        return list(self.filter(last_seen__gt=limit).values_list("pk", flat=True))
 
 
 class Node(models.Model):

@@ -6,9 +6,10 @@ from typing import Any
 from channels.routing import ProtocolTypeRouter
 from django.urls import get_script_prefix
 
-from imgo_site.origins import is_allowed_host
+from imgo_site.browser_requests import is_allowed_host
 from imgo_site.prefix import without_prefix
 from push.connect.consumers import TcpConsumer, WebSocketConsumer
+from push.events.consumer import EventsConsumer, EventsRouter
 from push.node.node_instance import NodeInstance
 from push.server.http_concurrency import HttpConcurrency
 from push.status.instance import INSTANCE
@@ -60,7 +61,7 @@ def get_application(http: Any) -> Application:
     """Return the ASGI application; `http` is Django's application for HTTP requests."""
     return Application(
         {
-            "http": HttpConcurrency(http),
+            "http": EventsRouter(EventsConsumer.as_asgi(), HttpConcurrency(http)),
             "websocket": WebSocketRouter(WebSocketConsumer.as_asgi()),
             "tcp": TcpConsumer.as_asgi(),
         }

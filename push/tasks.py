@@ -1,10 +1,12 @@
 """Celery tasks of pushing. They carry no messages; they wake a worker that reads the outbox."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from celery.signals import worker_init, worker_shutting_down
 from django.db import Error as DatabaseError
+from kombu.exceptions import OperationalError as BrokerError
 
 from imgo_site import logs
 from imgo_site.celery import app
@@ -56,6 +58,25 @@ def fan_out(partition: int) -> None:
     request = request_id() or getattr(fan_out.request, REQUEST_HEADER, None) or ""
     with logs.within(sane_request_id(request) if request else ""):
         _drain_or_leave(number)
+
+
+def enqueue(requests: Mapping[int, str]) -> dict[int, str]:
+    """Enqueue `fan_out` for each partition; return those for which that failed.
+
+    `requests`: by partition, the id of the request that caused it, "" for none.
+    """
+    left = dict(requests)
+    try:
+        for partition, request in sorted(requests.items()):
+            headers = {REQUEST_HEADER: request} if request else {}
+            fan_out.apply_async((partition,), queue=queue_of(partition), headers=headers)
+            del left[partition]
+    except (BrokerError, OSError, AttributeError) as error:
+        # kombu raises AttributeError for a channel whose connection was lost between two steps.
+        logger.warning("the workers cannot be woken, a node's sweep sends: %s", error)
+    except Exception:
+        logger.exception("the workers cannot be woken, a node's sweep sends")
+    return left
 
 
 def _drain_or_leave(partition: int) -> None:

@@ -10,38 +10,52 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from django.conf import settings as django_settings
 from django.core.signals import request_started
 from django.db import DEFAULT_DB_ALIAS, connection, connections
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis
+from kombu.pools import producers
 from rest_framework.test import APIClient
 
 from accounts.models import SCOPES, ApiKey
 from imgo_site.celery import app as celery_app
 from imgo_site.conf import conf
-from imgo_site.database_threads import close_all, login_threads, session_threads
+from imgo_site.database_threads import login_threads, session_threads
 from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.limits import LIMIT
 from imgo_site.process_parts import process
 from push.accept.worker_wakeups import waker
 from push.node import process_list
 from push.tasks import queue_of
-from tests import CHAOS_SEED, PATIENCE, emptying, in_thread
+from tests import (
+    CHAOS_SEED,
+    PATIENCE,
+    emptying,
+    in_thread,
+    kept_threads,
+    longer_proofs,
+    static_files,
+)
 
 # Those that start a service, or use one.
 SERVICE_FIXTURES = frozenset(
     {"db", "django_db_setup", "listen", "redis_client", "transactional_db"}
 )
 
-# How long an example takes says how busy the machine is.
-hypothesis.register_profile("imgo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-hypothesis.load_profile("imgo")
+longer_proofs.load_profile()
+# Django's default takes a third of a second for each user that a test creates.
+django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_database: runs on SQLite too, see test_sqlite.py")
     config.addinivalue_line("markers", "services: needs Postgres, Redis or another process")
+    config.pluginmanager.register(longer_proofs)
+    # Each client of Redis reads the metadata of the package anew.
+    redis.driver_info.get_lib_version = lambda: redis.__version__
     emptying.install()
+    kept_threads.install()
+    config.pluginmanager.register(kept_threads)
+    static_files.install()
     # Here, before xdist starts its processes: they inherit it.
     os.environ.setdefault(CHAOS_SEED, str(secrets.randbelow(10**6)))
 
@@ -66,6 +80,8 @@ def pytest_sessionstart() -> None:
     # Requests of the tests make this process no API process, which would be in the registry; a
     # module may make some as it is collected.
     request_started.disconnect(process_list._announce_api)
+    # Celery's settings are made when they are first read, which may be in a test with other ones.
+    assert celery_app.conf.task_queues
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -85,11 +101,10 @@ def imgo(settings) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_database_threads() -> Iterator[None]:
-    """The threads of the loaders keep connections, and a connection to a test database that is
-    to be emptied or removed is in the way."""
+def _no_call_of_another_test() -> Iterator[None]:
+    """What a test's node still asks of the database is no matter of the next test."""
     yield
-    close_all()
+    kept_threads.wait_for_all()
     process.close()
 
 
@@ -102,8 +117,15 @@ def _no_statement_limit() -> Iterator[None]:
         connection.connection.limit = None
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """The test database, which nobody uses any more when it is removed."""
+    yield
+    kept_threads.end_all()
+
+
 @pytest.fixture
-def thread_queries(imgo) -> Callable[[], Awaitable[list[str]]]:
+def thread_queries(imgo, new_database_threads) -> Callable[[], Awaitable[list[str]]]:
     """Await it for a list that grows by each query that the loaders make from then on."""
     imgo(DATABASE_THREADS=1)
 
@@ -125,8 +147,11 @@ def thread_queries(imgo) -> Callable[[], Awaitable[list[str]]]:
 
 
 @pytest.fixture
-def redis_client(settings) -> Iterator[redis.Redis]:
+def redis_client(request, settings) -> Iterator[redis.Redis]:
     """The tests' Redis, empty."""
+    assert needs_services(request.node), (
+        "give what asks for Redis only at run time the mark `services`"
+    )
     with redis.Redis.from_url(settings.REDIS_URL, decode_responses=True) as client:
         client.flushdb()
         yield client
@@ -198,13 +223,17 @@ def broker_down(closed_port, monkeypatch) -> Iterator[Callable[[], None]]:
     monkeypatch.setattr("push.accept.worker_wakeups.RETRY_INTERVAL", 0.02)
     with monkeypatch.context() as patch:
         patch.setenv("CELERY_BROKER_WRITE_URL", f"redis://127.0.0.1:{closed_port}/0")
-        patch.setattr(celery_app.amqp, "_producer_pool", None)
+        # Made here: the waker, in the middle of an attempt, would keep one that it makes itself.
+        pool = producers[celery_app.connection_for_write()]
+        patch.setattr(celery_app.amqp, "_producer_pool", pool)
         yield patch.undo
     assert waker.flush(PATIENCE)  # before the next test
 
 
 @pytest.fixture
-def database_down(transactional_db, closed_port, monkeypatch) -> Iterator[Callable[[], None]]:
+def database_down(
+    transactional_db, closed_port, monkeypatch, new_database_threads
+) -> Iterator[Callable[[], None]]:
     """Postgres cannot be reached; call it to bring Postgres back."""
     connection.close()
     connection.close_pool()
@@ -250,7 +279,7 @@ async def pending_table(transactional_db) -> AsyncIterator[PendingTable]:
 
 
 @pytest.fixture
-def terminate(transactional_db):
+def terminate(transactional_db, new_database_threads):
     """Ends this connection to the database, or all of them, as a restart of Postgres does."""
 
     def end(pid: int | None = None) -> int:

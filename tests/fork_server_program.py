@@ -34,6 +34,7 @@ MOST_FILES = 1024  # this process opens far fewer
 # before it imports them: prometheus_client, Twisted's reactor and so daphne.server, and gunicorn.
 # Django's models and most of the REST framework need the settings.
 LIBRARIES = (
+    "aiohttp",
     "asgiref.sync",
     "autobahn.twisted.websocket",
     "celery.app.amqp",

@@ -236,8 +236,16 @@ class Proxy:
     async def _close(self) -> None:
         assert self._server is not None
         self._server.close()
+        await _turns()  # a connection that was accepted in this moment becomes a link
         self._cut()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _turns()  # transports close their sockets in the next one
+
+
+async def _turns() -> None:
+    """Let the event loop do what it has to do, and what comes of that."""
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -3,9 +3,7 @@
 import importlib
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from gunicorn.config import Config
 from pre_commit.clientlib import load_config
 
 from imgo_site.conf import ImgoSettings, known_names
+from tests.packages import stages
 
 pytestmark = pytest.mark.services
 
@@ -23,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 DEFAULTS = ImgoSettings()
+NODE = ["imgo", "node"]
 NODE_STOP = DEFAULTS.DRAIN_SECONDS + 10  # seconds; docs/deploying.md
 
 
@@ -37,7 +37,9 @@ def variables() -> set[str]:
 def check_command(words: list[str]) -> None:
     """What is started exists."""
     line = " ".join(words)
-    if found := re.search(r"manage\.py (\w+)", line):
+    if words[0] == "imgo":  # the package's program
+        assert words[1] in {"node", "api", *get_commands()}
+    elif found := re.search(r"manage\.py (\w+)", line):
         assert found[1] in get_commands()
     else:
         # Without its settings each of its processes shows metrics of its own at one port.
@@ -66,8 +68,22 @@ def test_compose_starts_what_there_is():
         assert set(one["environment"]) <= variables()
 
 
+def test_compose_passes_on_what_a_project_beside_imgo_sets():
+    """Without the tokens' secret, for example, no page of the project can connect."""
+    for service in ours().values():
+        assert {
+            "IMGO_JWT_SECRET",
+            "IMGO_ROOMS",
+            "IMGO_HOOK_SECRETS",
+            "IMGO_AUTHENTICATE_URL",
+            "IMGO_AUTHORIZE_ROOM_URL",
+            "IMGO_RECEIVE_URL",
+            "IMGO_WEBHOOKS",
+        } <= service["environment"].keys() & variables()
+
+
 def test_compose_gives_nodes_time_and_files():
-    nodes = [one for one in ours().values() if one["command"][-1] == "imgo"]
+    nodes = [one for one in ours().values() if one["command"] == NODE]
     assert len(nodes) == 2
     for one in nodes:
         assert seconds(one["stop_grace_period"]) >= NODE_STOP
@@ -87,41 +103,36 @@ def test_compose_waits_for_services_that_there_are():
             if wanted["condition"] == "service_healthy":
                 own = services[name].get("healthcheck", {})
                 # Nodes have the image's.
-                assert "test" in own or services[name]["command"][-1] == "imgo"
+                assert "test" in own or services[name]["command"] == NODE
 
 
-def copied_into_the_image() -> set[str]:
-    return set(re.findall(r"^COPY (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
-
-
-def test_what_is_copied_into_the_image_is_enough(tmp_path):
-    for name in copied_into_the_image():
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    parts = "imgo_site.asgi, imgo_site.wsgi, imgo_site.celery, push.urls"
-    parts += ", push.server.worker_processes, push.server.server"
-    for words in (["manage.py", "check"], ["manage.py", "shell", "-v0", "-c", f"import {parts}"]):
-        done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-
-def test_the_image_has_what_it_needs_and_another_user_than_root():
-    lines = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text()).splitlines()
-    by_name: dict[str, list[str]] = {}
-    for line in lines:
-        if line and not line.startswith("#"):
-            name, _, rest = line.partition(" ")
-            by_name.setdefault(name, []).append(rest)
-    copied = copied_into_the_image()
-    assert {"accounts", "imgo_site", "offline", "push", "templates", "manage.py"} <= copied
+def test_image_copies_what_the_context_has():
+    copied = [name for stage in stages().values() for name in stage.copied]
+    assert len(copied) > 10
     assert [name for name in copied if not (ROOT / name).exists()] == []
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert {f"!{name}" for name in copied} <= set(ignored)
-    assert by_name["USER"] not in ([], ["root"], ["0"])
-    check_command(yaml.safe_load(by_name["CMD"][0]))
-    assert f":{DEFAULTS.HTTP_PORT}/healthz" in by_name["HEALTHCHECK"][0]
+    assert {line[1:] for line in ignored if line.startswith("!")} == set(copied)
+
+
+def test_image_installs_the_pinned_packages_and_its_own_wheel():
+    """tests/test_installed.py builds the wheel from what is copied, and runs it so installed."""
+    (build,) = stages()["wheel"].rests("RUN")
+    assert re.fullmatch(r"pip wheel .*--no-deps --wheel-dir /dist \.", build)
+    packages, wheel = stages()[""].rests("RUN")
+    assert re.match(r"pip install .*--require-hashes -r requirements\.txt &&", packages)
+    assert re.fullmatch(r"pip install .*--no-deps --no-index /dist/\*\.whl", wheel)
+    assert "--from=wheel /dist /dist" in stages()[""].rests("COPY")
+    python = {line.split()[0] for stage in stages().values() for line in stage.rests("FROM")}
+    assert python == {"python:3.11-slim"}
+
+
+def test_image_runs_a_node_as_another_user_than_root():
+    image = stages()[""]
+    (user,) = image.rests("USER")
+    assert f"useradd --system --uid {user} " in image.rests("RUN")[0]
+    assert int(user) >= 10_000
+    assert yaml.safe_load(image.rests("CMD")[0]) == NODE
+    assert f":{DEFAULTS.HTTP_PORT}/healthz" in image.rests("HEALTHCHECK")[0]
 
 
 def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
@@ -151,7 +162,9 @@ def test_nginx_passes_on_to_the_ports_that_compose_listens_on():
 
 def test_nginx_conf_adapted_as_the_page_says_names_the_units_ports():
     page = (ROOT / "docs" / "deploying.md").read_text()
-    command = re.search(r"^(sed .+?) > /etc/nginx/nginx\.conf$", page, re.MULTILINE | re.DOTALL)[1]
+    command = re.search(r"^(sed -e .+?) > /etc/nginx/nginx\.conf$", page, re.MULTILINE | re.DOTALL)[
+        1
+    ]
     adapted = subprocess.run(
         ["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

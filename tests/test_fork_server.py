@@ -14,7 +14,8 @@ import pytest
 from tests import fork_server, wait_until
 from tests.fork_server import PLAIN_START, Forked
 
-pytestmark = pytest.mark.services
+# Every test that starts a process uses what is tested here.
+pytestmark = [pytest.mark.services, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 60.0  # seconds for a short program

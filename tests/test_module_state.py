@@ -30,8 +30,13 @@ ALLOWED = {
     "push.metrics.exposition._directory": "prometheus_client has one directory a process",
     "push.metrics.database_pool._last": "Django has one pool a process, and so have its metrics",
     "push.metrics.database_pool._updated_at": "Django has one pool a process",
+    "push.signals.key_offline": "projects connect receivers to it by this path",
+    "push.signals.key_online": "projects connect receivers to it by this path",
     "push.templatetags.imgo.register": "Django finds template tags by this name",
     # Constants that calls make.
+    "push.connect.events_request._NOTHING_KNOWN": "a position, which is never changed",
+    "push.events.consumer.AUTH": "a frame, which is never changed",
+    "imgo_site.room_policies.DEFAULT": "a frozen value",
     "accounts.callers._BIG": "a field of Django, which is never changed",
     "push.session.session_records._WRITE_POSTGRES": "the text of a statement",
     "push.session.session_records._WRITE_SQLITE": "the text of a statement",
@@ -42,9 +47,15 @@ ALLOWED = {
     "accounts.jwts._public_key": "cache of pure results",
     "accounts.jwts._signatures": "a verifier without state",
     "imgo_site.addresses._parsed": "cache of pure results",
+    "imgo_site.name_collisions._owners": "what pip has installed, which a process reads once",
     "imgo_site.tracing.tracer": "OpenTelemetry has one tracer provider a process",
+    "imgo_site.room_policies._find": "cache of pure results",
+    "imgo_site.room_policies._has_presence": "cache of pure results",
+    "push.presence.redis_store._sha": "digests of constants",
     "push.pages._engine": "cache of pure results",
+    "push.session.event_ids.room_hash": "cache of pure results",
     "push.hooks.http._tls": "cache of pure results",
+    "push.online.store._of_vendor": "cache of pure results",
     "push.webhooks.endpoints._read": "cache of pure results",
     "push.session.session._shared": "equal filters as one object, to save memory",
     # The database's threads and loaders, which end with the last node of the process.
@@ -54,7 +65,12 @@ ALLOWED = {
     "accounts.identity._stored_tokens": "look-ups under way; an AUTHENTICATOR knows no node",
     "offline.node_io.deliveries": "look-ups under way, empty between them",
     "offline.node_io.history_pages": "look-ups under way, empty between them",
+    "offline.node_io.resumed_pages": "look-ups under way, empty between them",
     "offline.node_io.pending_pages": "look-ups under way, empty between them",
+    "push.node.streams.new_streams": "look-ups under way, empty between them",
+    "push.node.streams.stream_pages": "look-ups under way, empty between them",
+    "push.node.streams.stream_states": "look-ups under way, empty between them",
+    "push.connect.publishing._accepted": "messages being stored, empty between them",
     "push.webhooks.received._writer": "events being written, empty between them",
     # Pushes of all threads of a process, with or without a node.
     "push.accept.group_commit.group_commit": "threads of a process share transactions",
@@ -65,7 +81,7 @@ ALLOWED = {
 CONSTANTS = {
     "attrgetter", "cast", "datetime", "float", "format", "frozenset", "getattr", "int", "join",
     "logging.getLogger", "NewType", "nullcontext", "range", "re.compile", "str",
-    "struct.Struct", "timedelta", "tuple", "TypeVar", "Range",
+    "struct.Struct", "timedelta", "tuple", "TypedDict", "TypeVar", "Range",
 }  # fmt: skip
 CHANGES = {
     "add", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault",

@@ -3,40 +3,24 @@
 import os
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests import NO_TLS, wait_until
-from tests.services import free_port
+from tests.packages import ROOT, build_server
 from tests.test_requirements import named, normal
 
 pytestmark = pytest.mark.services
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgo_site", "accounts", "offline", "push")
-FILES = ("pyproject.toml", "setup.py", "requirements.in", "README.md", "LICENSE")
 CHECK = ("-m", "django", "check", "--settings", "imgo_site.settings")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: a build leaves its traces beside the source."""
-    home = tmp_path_factory.mktemp("wheel")
-    source = home / "source"
-    for file in (*(ROOT / name for name in FILES), *sources("templates", *PACKAGES)):
-        target = source / file.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "-w", str(home)]
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
-    subprocess.run([*command, *options, str(source)], check=True, timeout=200)
-    (found,) = home.glob("*.whl")
-    return found
+    return build_server(tmp_path_factory.mktemp("wheel"))
 
 
 def sources(*trees: str) -> list[Path]:
@@ -86,89 +70,28 @@ def test_wheel_runs_from_an_empty_directory(wheel, tmp_path):
     assert not (home / "var").exists()
 
 
-@pytest.fixture(scope="module")
-def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program `imgo`, installed into an environment that has only what imgo requires.
-
-    The libraries are those of this environment, because to download them takes a minute.
-    """
-    home = tmp_path_factory.mktemp("installed") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=60)
-    (packages,) = home.glob("lib/python*/site-packages")
-    libraries = sysconfig.get_paths()["purelib"]
-    (packages / "libraries.pth").write_text(f"{libraries}\n")
-    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "--quiet"]
-    options = ["--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", *options, wheel], check=True, timeout=100)
-    return home / "bin" / "imgo"
-
-
-def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
-    """Only what a program needs, without this checkout and without services."""
-    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **settings}
-
-
-def test_program_of_the_package_serves_from_an_empty_directory(program, tmp_path):
-    ports = dict(zip(("HTTP", "TCP"), map(str, (free_port(), free_port())), strict=True))
-    settings = {
-        "IMGO_HTTP_PORT": ports["HTTP"],
-        "IMGO_WS_PORT": "0",
-        "IMGO_TCP_PORT": ports["TCP"],
-        "IMGO_API_KEY": "a key of the test of the package",
-        "PYTHONUNBUFFERED": "1",
-    }
-    url = f"http://127.0.0.1:{ports['HTTP']}"
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [program], cwd=tmp_path, env=environment(tmp_path, **settings), stdout=log, stderr=log
-        )
-    try:
-        wait_until(lambda: is_up(server, url), 60)
-        answer = httpx.post(
-            f"{url}/api/v1/pushes",
-            json={"to": {"key": "alice"}, "body": 1},
-            headers={"Authorization": f"Api-Key {settings['IMGO_API_KEY']}"},
-            verify=NO_TLS,
-            trust_env=False,
-        )
-        assert answer.status_code == 202, answer.text
-        assert b"imgo" in httpx.get(f"{url}/static/push/imgo.js", verify=NO_TLS).content.lower()
-    finally:
-        server.terminate()
-        assert server.wait(60) == 0, (tmp_path / "log").read_text()
-    assert (tmp_path / "var" / "imgo.sqlite3").exists()
-    assert "Traceback" not in (tmp_path / "log").read_text()
-
-
-def is_up(server: "subprocess.Popen[bytes]", url: str) -> bool:
-    assert server.poll() is None, "the server has ended"
-    try:
-        return httpx.get(f"{url}/healthz", verify=NO_TLS, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@pytest.mark.parametrize(
-    ("words", "status", "text"),
-    [
-        (["--help"], 0, "imgo help <subcommand>"),
-        (["node", "--help"], 0, "Run a node"),
-        (["check"], 0, "no issues"),
-        (["token", "alice", "--json"], 1, "migrate"),
-        (["api", "--version"], 0, "gunicorn"),
-        (["nosuch"], 1, "Unknown command"),
-    ],
-)
-def test_program_of_the_package_runs_commands(program, tmp_path, words, status, text):
+def test_package_that_has_overwritten_ours_is_named(wheel, tmp_path):
+    """As after `pip install other`, which has a package `accounts` too."""
+    home = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(home)
+    for path in (home / "accounts").glob("*.py"):
+        path.write_text("")
+    other = home / "other-1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (other / "RECORD").write_text("accounts/__init__.py,,\nother-1.0.dist-info/RECORD,,\n")
+    program = "import sys, imgo_site.command_line as it; it.run(['imgo', 'check'])"
     done = subprocess.run(
-        [program, *words],
-        cwd=tmp_path,
-        env=environment(tmp_path),
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(home)},
     )
-    assert done.returncode == status, done
-    assert text in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Wrong settings: The packages ")
+    assert {"imgo", "other"} == set(line.split(" have all ")[0].split("packages ")[1].split(", "))
+    assert done.returncode == 1

@@ -177,7 +177,7 @@ def test_rest_framework_request_has_the_request_of_django():
     assert ApiRequest(plain)._request is plain
 
 
-def test_rest_framework_asks_one_method_who_a_caller_without_credentials_is():
+def test_rest_framework_asks_one_method_for_a_caller_without_credentials():
     class Nobody(ApiRequest):
         def _not_authenticated(self) -> None:
             self._authenticator = None

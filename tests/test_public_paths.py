@@ -28,6 +28,8 @@ PATHS = (
     "push.probes.Probes",
     "push.receiver.default_receiver",
     "push.routing.get_application",
+    "push.signals.key_offline",
+    "push.signals.key_online",
 )
 
 

@@ -2,9 +2,10 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def imported(*trees: str) -> Iterator[tuple[str, str]]:
                     yield str(path.relative_to(ROOT)), top
 
 
+def providers() -> dict[str, set[str]]:
+    """Module at the top: the packages that bring it.
+
+    `importlib.metadata.packages_distributions` makes an object of each file, which takes seconds.
+    """
+    found: dict[str, set[str]] = {}
+    for package in distributions():
+        name = normal(package.name)
+        for line in (package.read_text("RECORD") or "").splitlines():
+            top = line.partition(",")[0].partition("/")[0].removesuffix(".py")
+            found.setdefault(top, set()).add(name)
+    return found
+
+
 @pytest.mark.parametrize(
     ("trees", "files"),
     [
@@ -57,10 +72,10 @@ def imported(*trees: str) -> Iterator[tuple[str, str]]:
     ],
 )
 def test_what_is_imported_is_named(trees, files):
-    packages, known = packages_distributions(), named(*files)
+    packages, known = providers(), named(*files)
     missing = set()
     for file, top in imported(*trees):
-        brings = {normal(name) for name in packages.get(top, [top])}
+        brings = packages.get(top, {normal(top)})
         # Several may put modules into a package, as Daphne does into twisted: its own is meant.
         brings = brings & {normal(top)} or brings
         if not brings & known and not (trees[0] == "imgo_site" and top in OPTIONAL):
@@ -76,3 +91,15 @@ def test_every_package_is_pinned_with_hashes(name):
     )
     assert named(f"{name}.in") <= set(pins)
     assert len(pins) == len(re.findall(r"^[a-z0-9-]+.*==", lock, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("example", "lock_file"), [("beside", "requirements-dev.txt"), ("chat", "requirements.txt")]
+)
+def test_make_example_installs_the_packages_of_the_example(example: str, lock_file: str) -> None:
+    """The shop beside imgo needs those of the client for Django, which a server does not have."""
+    locks = ("requirements.txt", "requirements-dev.txt")
+    is_new = [word for name in locks for word in ("-W", name)]  # -W: as if it had changed just now
+    command = ["make", "--dry-run", *is_new, "example", f"NAME={example}"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r" -r (\S+)", plan) == [lock_file]

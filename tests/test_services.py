@@ -17,7 +17,8 @@ import redis
 from tests import services
 from tests.services import Postgres, Redis, ServiceError
 
-pytestmark = pytest.mark.services
+# Every test that needs a service uses what is tested here.
+pytestmark = [pytest.mark.services, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parent.parent
 GONE_TIMEOUT = 20.0  # seconds for a server to notice that its parent died

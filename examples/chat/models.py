@@ -3,7 +3,13 @@
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
+
+
+def key_of(user: AbstractBaseUser) -> str:
+    """The name of a user as the key of their browsers: others see it on what these publish."""
+    return user.get_username()
 
 
 class Line(models.Model):

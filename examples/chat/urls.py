@@ -6,6 +6,5 @@ from examples.chat import views
 
 urlpatterns = [
     path("chat/", views.chat, name="chat"),
-    path("chat/lines", views.lines, name="chat-lines"),
     path("", include("examples.shared.urls")),
 ]

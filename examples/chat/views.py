@@ -1,17 +1,16 @@
-"""The room's page, saying something, and what was said before."""
+"""The room's page, and saying something."""
 
 from django.contrib.auth.decorators import login_required
 from django.db import transaction
 from django.forms import modelform_factory
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods
 
 from examples.chat.models import Line
 from push import push_to_room
 
 ROOM = "chat"
-HISTORY = 50  # lines that a page begins with
 
 LineForm = modelform_factory(Line, fields=["text"])
 
@@ -30,11 +29,3 @@ def chat(request: HttpRequest) -> HttpResponse:
     with transaction.atomic():  # stored and pushed, or neither
         push_to_room(ROOM, form.save().as_message())
     return HttpResponse(status=204)
-
-
-@login_required
-@require_GET
-def lines(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
-    """The newest lines, in order."""
-    newest = Line.objects.select_related("author").order_by("-pk")[:HISTORY]
-    return JsonResponse({"lines": [line.as_message() for line in reversed(newest)]})

@@ -10,6 +10,7 @@ from imgo_site.conf import conf
 from imgo_site.postgres.connection import Connection
 
 LIMIT = "STATEMENT_LIMIT"  # of the settings of a database: seconds
+IDLE_MAX = 8  # seconds that a transaction may wait for its process
 
 
 def limit_statements() -> None:
@@ -43,3 +44,13 @@ def limited(extra: float = 0.0) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def limit_idle() -> None:
+    """Let Postgres end the present transaction if this process hangs in it for `IDLE_MAX` seconds.
+
+    A process that was stopped or cut off would otherwise keep its locks until it goes on.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}s'")

@@ -40,6 +40,17 @@ class Dialect(ABC):
         """Return SQL for the seconds from the time in a column to the time of the statement."""
 
     @abstractmethod
+    def time_before(self, seconds: float) -> str:
+        """Return SQL for the time so many seconds before the statement."""
+
+    @abstractmethod
+    def cluster_identity(self) -> str:
+        """Return SQL for a text that names the database's cluster and its timeline.
+
+        After a restore from a backup, or the promotion of a standby, it is another one.
+        """
+
+    @abstractmethod
     def transaction_id(self) -> str:
         """Return SQL for the number of the transaction; 0 where the database has none."""
 

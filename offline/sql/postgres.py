@@ -31,6 +31,16 @@ class PostgresDialect(Dialect):
     def seconds_since(self, column: str) -> str:
         return f"CAST(extract(epoch FROM statement_timestamp() - {column}) AS double precision)"
 
+    def time_before(self, seconds: float) -> str:
+        return f"statement_timestamp() - interval '{float(seconds)} seconds'"
+
+    def cluster_identity(self) -> str:
+        # pg_control_checkpoint tells the timeline only after the next checkpoint.
+        return (
+            "(SELECT system_identifier::text || '.' "
+            "|| left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system())"
+        )
+
     def transaction_id(self) -> str:
         return "(SELECT pg_current_xact_id()::text::bigint)"
 

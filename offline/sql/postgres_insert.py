@@ -24,14 +24,21 @@ def insert(
     """
     if dedupe is not None and not any(new.dedupe_id for new in messages):
         dedupe = None
-    if dedupe is None and len(messages) == 1 and len(messages[0].keys) < 2:
+    is_timed = any(new.is_timed for new in messages)
+    if dedupe is None and not is_timed and len(messages) == 1 and len(messages[0].keys) < 2:
         sql, values = _for_one(messages[0], partitions)
         (message_id, at), trace = _execute(begin + sql, values)
         return Stored([message_id], [True], trace, at)
-    sql = _INSERT.format(claims="", new="given", answer=_ANSWER)
+    parts = {"claims": "", "new": "given", "answer": _ANSWER}
     if dedupe is not None:
         claims = _CLAIMS.format(table=dedupe.name, window=float(dedupe.window))
-        sql = _INSERT.format(claims=claims, new="claimed", answer=_ANSWER_CLAIMED)
+        parts = {"claims": claims, "new": "claimed", "answer": _ANSWER_CLAIMED}
+    if is_timed:
+        later = _LATER.format(new=parts["new"])
+        parts |= {**_TIMED, "claims": parts["claims"] + later, "new": "at_once"}
+    else:
+        parts |= dict.fromkeys(_TIMED, "")
+    sql = _INSERT.format(**parts)
     values = [conf.RECORD_KEEP, msgspec.json.encode(messages).decode(), partitions]
     (ids, is_new, at), trace = _execute(begin + sql, values)
     return Stored(ids, is_new or [True] * len(ids), trace, at)
@@ -42,14 +49,14 @@ def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
     keys = json.dumps(new.keys) if new.audience == "keys" else None
     sql = _MESSAGE
     values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
-    values += [new.is_json, new.by, new.ensure, new.speed, new.recipients]
+    values += [new.is_json, new.by, new.sender, new.ensure, new.speed, new.recipients]
     values += [new.ttl, max(new.ttl, conf.RECORD_KEEP)]
     for key in new.keys if new.stored else ():
         sql += _PENDING
         values += [key, new.ttl]
     for partition in new.partitions:
         sql += _OUTBOX
-        values += [partition, partitions, new.origin]
+        values += [partition, partitions, new.origin, new.exclude]
     return sql, values
 
 
@@ -77,9 +84,9 @@ def _execute(sql: str, values: list[Any]) -> tuple[list[Any], Trace]:
 
 # All statements of one round trip have the same statement_timestamp().
 _MESSAGE = """
-    INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by,
+    INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by, sender,
                                  ensure, speed, recipients, created_at, expires_at, keep_until)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp(),
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp(),
             statement_timestamp() + %s * interval '1 second',
             statement_timestamp() + %s * interval '1 second')
     RETURNING id, created_at, pg_current_xact_id()::text;
@@ -91,8 +98,8 @@ _PENDING = """
 """
 _OUTBOX = """
     INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                origin)
-    VALUES (currval('offline_message_id_seq'), %s, %s, statement_timestamp(), 0, '', %s);
+                                origin, exclude)
+    VALUES (currval('offline_message_id_seq'), %s, %s, statement_timestamp(), 0, '', %s, %s);
 """
 
 # The ids are drawn before the rows are stored, so that a dedupe id and its message can be stored
@@ -102,21 +109,24 @@ _INSERT = """
         SELECT nextval('offline_message_id_seq') AS id, statement_timestamp() AS created_at,
                statement_timestamp() + ttl * interval '1 second' AS expires_at,
                statement_timestamp() + greatest(ttl, %s) * interval '1 second' AS keep_until,
-               given.*
+               {due} given.*
         FROM ROWS FROM (
             json_to_recordset(%s) AS (
                 audience text, room text, keys jsonb, stored boolean, op integer, body text,
                 is_json boolean, by text, ensure boolean, speed integer, ttl float8,
-                partitions integer[], origin text, dedupe_id text)
+                partitions integer[], origin text, dedupe_id text, sender text, exclude text
+                {types})
         ) WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by, ensure,
-                                    speed, ttl, partitions, origin, dedupe_id, place)
+                                    speed, ttl, partitions, origin, dedupe_id, sender, exclude,
+                                    {names} place)
     ),
     {claims}
     stored AS (
         INSERT INTO offline_message (id, audience, room, keys, stored, op, body, is_json, by,
-                                     ensure, speed, recipients, created_at, expires_at, keep_until)
+                                     sender, ensure, speed, recipients, created_at, expires_at,
+                                     keep_until)
         SELECT id, audience, room, CASE WHEN audience = 'keys' THEN keys END, stored, op,
-               decode(body, 'base64'), is_json, by, ensure, speed,
+               decode(body, 'base64'), is_json, by, sender, ensure, speed,
                CASE WHEN stored THEN jsonb_array_length(keys) ELSE 0 END,
                created_at, expires_at, keep_until
         FROM {new}
@@ -127,11 +137,28 @@ _INSERT = """
     ),
     queued AS (
         INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                    origin)
-        SELECT id, partition, %s, created_at, 0, '', origin
+                                    origin, exclude)
+        SELECT id, partition, %s, created_at, 0, '', origin, exclude
         FROM {new}, unnest(partitions) AS partition
     )
     {answer};
+"""
+
+# Additions for messages that name a time. One in the past is now.
+_TIMED = {
+    "due": "coalesce(send_at, statement_timestamp() + send_in * interval '1 second') AS due_at,",
+    "types": ", send_at timestamptz, send_in float8",
+    "names": "send_at, send_in,",
+}
+_LATER = """
+    later AS (
+        INSERT INTO offline_scheduledpush (id, due_at, created_at, audience, room, keys, stored, op,
+                                           body, is_json, by, ensure, speed, ttl, origin, exclude)
+        SELECT id, due_at, created_at, audience, room, CASE WHEN audience = 'keys' THEN keys END,
+               stored, op, decode(body, 'base64'), is_json, by, ensure, speed, ttl, origin, exclude
+        FROM {new} WHERE due_at > created_at
+    ),
+    at_once AS (SELECT * FROM {new} WHERE due_at IS NULL OR due_at <= created_at),
 """
 
 _ANSWER = """

@@ -11,7 +11,15 @@ from django.db.models import Count, Expression, Min, Value
 from django.utils import timezone
 
 from imgo_site.conf import conf
-from offline.models import ACKNOWLEDGED, SENT, Event, Message, Outbox, Pending
+from offline.models import (
+    ACKNOWLEDGED,
+    SENT,
+    Event,
+    Message,
+    Outbox,
+    Pending,
+    ScheduledPush,
+)
 from offline.sql import sqlite_pages
 from offline.sql.base import CHUNK, Dialect, PageKind, chunks
 from offline.sql.sqlite_pages import time_literal
@@ -31,6 +39,12 @@ class SqliteDialect(Dialect):
 
     def seconds_since(self, column: str) -> str:
         return f"(julianday({self.now()}) - julianday({column})) * 86400"
+
+    def time_before(self, seconds: float) -> str:
+        return time_literal(timezone.now() - timedelta(seconds=seconds))
+
+    def cluster_identity(self) -> str:
+        return "'sqlite'"
 
     def transaction_id(self) -> str:
         return "0"
@@ -57,9 +71,12 @@ class SqliteDialect(Dialect):
         assert dedupe is None, "dedupe ids need Postgres"
         assert not begin, "statements before need Postgres"
         now = timezone.now()
-        rows = [_message(new, now) for new in messages]
+        later = {n: due for n, new in enumerate(messages) if (due := _due_at(new, now)) > now}
+        scheduled = _schedule([(messages[n], due) for n, due in later.items()], now)
+        at_once = [new for n, new in enumerate(messages) if n not in later]
+        rows = [_message(new, now) for new in at_once]
         Message.objects.bulk_create(rows, batch_size=CHUNK)
-        pairs = list(zip(rows, messages, strict=True))
+        pairs = list(zip(rows, at_once, strict=True))
         Pending.objects.bulk_create(
             (
                 Pending(message=row, key=key, expires_at=row.expires_at)
@@ -77,13 +94,17 @@ class SqliteDialect(Dialect):
                     partitions=partitions,
                     created_at=now,
                     origin=new.origin,
+                    exclude=new.exclude,
                 )
                 for row, new in pairs
                 for partition in new.partitions
             ),
             batch_size=CHUNK,
         )
-        return Stored([row.pk for row in rows], [True] * len(rows))
+        ids = iter([row.pk for row in rows])
+        later_ids = iter(scheduled)
+        in_order = [next(later_ids if n in later else ids) for n in range(len(messages))]
+        return Stored(in_order, [True] * len(messages))
 
     # The outbox
 
@@ -139,6 +160,52 @@ class SqliteDialect(Dialect):
         return sqlite_pages.pages_query(kind, count, size, age)
 
 
+def _due_at(new: NewMessage, now: datetime) -> datetime:
+    if new.send_at is not None:
+        return new.send_at
+    return now + timedelta(seconds=new.send_in or 0)
+
+
+def _schedule(pairs: Sequence[tuple[NewMessage, datetime]], now: datetime) -> list[int]:
+    """Store messages with the times at which they are due; return their ids."""
+    ids = _reserve_ids(len(pairs)) if pairs else range(0)
+    rows = [
+        ScheduledPush(
+            pk=pk,
+            due_at=due,
+            created_at=now,
+            audience=new.audience,
+            room=new.room,
+            keys=list(new.keys) if new.audience == Message.Audience.KEYS else None,
+            stored=new.stored,
+            op=new.op,
+            body=new.body,
+            is_json=new.is_json,
+            by=new.by,
+            ensure=new.ensure,
+            speed=new.speed,
+            ttl=new.ttl,
+            origin=new.origin,
+            exclude=new.exclude,
+        )
+        for pk, (new, due) in zip(ids, pairs, strict=True)
+    ]
+    ScheduledPush.objects.bulk_create(rows, batch_size=CHUNK)
+    return list(ids)
+
+
+def _reserve_ids(count: int) -> range:
+    """Take ids of messages that no message will get."""
+    name = Message._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE sqlite_sequence SET seq = seq + %s WHERE name = %s", [count, name])
+        if not cursor.rowcount:  # there has been no message yet
+            cursor.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", [name, count])
+        cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [name])
+        (last,) = cursor.fetchone()
+    return range(last - count + 1, last + 1)
+
+
 def _message(new: NewMessage, now: datetime) -> Message:
     return Message(
         audience=new.audience,
@@ -149,6 +216,7 @@ def _message(new: NewMessage, now: datetime) -> Message:
         body=new.body,
         is_json=new.is_json,
         by=new.by,
+        sender=new.sender,
         ensure=new.ensure,
         speed=new.speed,
         recipients=new.recipients,

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,14 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, OutcomeUnknown, TooLarge, Unavailable
 from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
-from imgo_site.origin import current_origin, request_of
+from imgo_site.push_origin import current_origin, request_of
+from imgo_site.room_policies import policy_of
 from offline.values import NewMessage
 from push.accept.frame_bodies import is_json
-from push.accept.store import store
+from push.accept.send_times import check_send_at
+from push.accept.transaction import store
 from push.accept.worker_wakeups import wake
-from push.bus.groups import partition_of
+from push.bus.groups import partitions_of
 from push.metrics import definitions as metrics
 from push.wire import FIRST_OWN_OP, Op
 
@@ -45,9 +48,13 @@ class Push:
     `body`: bytes as they are sent.
     `is_json`: whether `body` is JSON text.
     `ttl`: seconds; None for the default.
-    `store`: store the message for keys that are not connected. Only pushes to keys are stored.
+    `store`: store the message for keys that are not connected, or keep it in a room with history.
     `dedupe_id`: "" for none.
     `ensure`: queue the message instead of dropping it if a group is busy.
+    `sender`: the key of the client that publishes it to a room; "" for other pushes.
+    `exclude`: id of the session that gets no live copy; "" for none.
+    `send_at`: when it is due, as a time with a zone, or as seconds from now; None for now. A time
+    in the past is now. The lifetime counts from when the push is due.
     """
 
     body: bytes
@@ -61,6 +68,9 @@ class Push:
     dedupe_id: str = ""
     ensure: bool = False
     speed: int = 0  # sessions that a push to everyone reaches in a second; 0: all at once
+    sender: str = ""
+    exclude: str = ""
+    send_at: datetime | float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.keys) + bool(self.room) + self.to_all != 1:
@@ -81,6 +91,7 @@ class Push:
 
     def _check_numbers(self) -> None:
         check_op(self.op)
+        check_send_at(self.send_at)
         if self.ttl is not None and not 1 <= self.ttl <= conf.MAX_TTL:
             raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds, not {self.ttl}.")
         if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
@@ -88,8 +99,11 @@ class Push:
 
     @property
     def is_stored(self) -> bool:
-        """Whether keys that do not receive the message now receive it later."""
-        return self.store and bool(self.keys)
+        """Whether those who do not receive the message now can receive it later.
+
+        These are keys, and sessions of a room with history.
+        """
+        return self.store and (bool(self.keys) or policy_of(self.room).history > 0)
 
 
 def check_op(op: int, name: str = "op") -> None:
@@ -114,8 +128,8 @@ def accept_pushes(pushes: Sequence[Push], by: str = "", origins: Sequence[str] =
     """Accept all of these pushes or none, and return the messages' ids in their order.
 
     `by`: the caller's name, to which dedupe ids belong; "" for none.
-    `origins`: the request and the trace of each push (`imgo_site/origin.py`); empty for those of
-    this call.
+    `origins`: the request and the trace of each push (`imgo_site/push_origin.py`); empty for those
+    of this call.
 
     When this returns, the pushes are committed. Inside a transaction of the caller, they are
     committed with that transaction.
@@ -168,7 +182,7 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
     names = keys or (push.room,)  # "" for everyone
     return NewMessage(
         body=push.body,
-        ttl=push.ttl or (conf.TTL if push.is_stored else conf.LIVE_TTL),
+        ttl=_ttl(push),
         audience="keys" if keys else "room" if push.room else "all",
         keys=keys,
         room=push.room,
@@ -179,9 +193,20 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         ensure=push.ensure,
         speed=push.speed,
         origin=origin,
-        partitions=tuple({partition_of(name, count) for name in names}),
+        partitions=partitions_of(names, count),
         dedupe_id=push.dedupe_id,
+        sender=push.sender,
+        exclude=push.exclude,
+        send_at=push.send_at if isinstance(push.send_at, datetime) else None,
+        send_in=None if isinstance(push.send_at, datetime) else push.send_at,
     )
+
+
+def _ttl(push: Push) -> float:
+    """Return the lifetime of a message, seconds. A stream keeps its copy by the room's policy."""
+    if push.room and push.is_stored:
+        return conf.TTL
+    return push.ttl or (conf.TTL if push.is_stored else conf.LIVE_TTL)
 
 
 def _record_accepted(messages: Sequence[tuple[NewMessage, int]]) -> None:
@@ -215,7 +240,8 @@ def push_to_key(key: str, body: Any, **options: Any) -> int:
 
     `body`: bytes are sent as they are, other values as JSON.
     Options: `ttl` (seconds), `store` (False: only for sessions connected now), `op`, `dedupe_id`,
-    `by` (the name that dedupe ids belong to).
+    `by` (the name that dedupe ids belong to), `send_at` (a datetime with a zone, or seconds from
+    now: the push waits until then, and its lifetime counts from then).
 
     Inside a transaction, nothing is sent before it commits.
 
@@ -230,7 +256,10 @@ def push_to_keys(keys: Iterable[str], body: Any, **options: Any) -> int:
 
 
 def push_to_room(room: str, body: Any, **options: Any) -> int:
-    """Push to all sessions that are in `room` now. Like `push_to_key`, but never stored."""
+    """Push to all sessions that are in `room` now. Like `push_to_key`, but not stored for keys.
+
+    A room with history keeps the message. `store`: False: that room does not keep it either.
+    """
     return _push(body, room=room, **options)
 
 

@@ -1,9 +1,10 @@
 """Conversion of clients' frame bodies to Python values, and of Python values to reply bodies."""
 
+from collections.abc import Collection, Iterable
 from json import dumps, loads
 from typing import Any, NoReturn
 
-from accounts.auth_body import check_ops
+from accounts.auth_body import RoomRequest, check_ops, room_request
 from imgo_site.errors import BadRequest, ImgoError
 from push.wire import json_body
 
@@ -35,6 +36,34 @@ def room_name(body: bytes) -> str:
     if not isinstance(value, str):
         raise BadRequest("The body must be the name of a room.")
     return value
+
+
+def joined_room(body: bytes) -> tuple[str, RoomRequest | None]:
+    """Return the room that a JOIN names, and what is asked of it.
+
+    `body`: as for `room_name`, with None for what is asked; or an object of one room, such as
+    `{"chat-1": {"rewind": 20}}`.
+
+    Raises `BadRequest`.
+    """
+    value = body_value(body) if body else ""
+    if not isinstance(value, dict) or not value:
+        return room_name(body), None
+    if len(value) > 1:
+        raise BadRequest("A join names one room.")
+    ((room, asked),) = value.items()
+    return room, room_request(asked)
+
+
+def check_members(names: Iterable[str], known: Collection[str], op: int) -> None:
+    """Raise `BadRequest` if the body of a frame has a member that its op does not know.
+
+    A mistyped option would otherwise count as absent.
+    """
+    for name in names:
+        if name not in known:
+            members = ", ".join(known)
+            raise BadRequest(f"The body of op {op:d} has no member {name[:50]!r}, only {members}.")
 
 
 def ops_of(body: bytes) -> tuple[int, ...]:

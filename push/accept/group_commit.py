@@ -24,7 +24,7 @@ from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import OutcomeUnknown, Unavailable
 from imgo_site.forks import renew_after_fork
-from imgo_site.origin import current_origin
+from imgo_site.push_origin import current_origin
 from push.accept.accept import Push, accept_push, accept_pushes
 
 GROUP_MAX = 500  # pushes in one transaction

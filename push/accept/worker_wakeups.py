@@ -14,12 +14,11 @@ import time
 from collections.abc import Iterable
 
 from kombu import pools
-from kombu.exceptions import OperationalError as BrokerError
 
 from imgo_site.deployment import has_workers
 from imgo_site.forks import leave_to_parent, renew_after_fork
 from imgo_site.logs import request_id
-from push.tasks import REQUEST_HEADER, fan_out, queue_of
+from push.tasks import enqueue, fan_out
 
 logger = logging.getLogger(__name__)
 
@@ -75,26 +74,10 @@ class Waker:
                 self._condition.wait_for(lambda: self._waiting)
                 todo, self._waiting = self._waiting, {}
                 self._is_busy = True
-            left = self._enqueue(todo)
+            left = enqueue(todo)
             with self._condition:
                 self._waiting = left | self._waiting
             time.sleep(RETRY_INTERVAL if left else PAUSE)
-
-    @staticmethod
-    def _enqueue(partitions: dict[int, str]) -> dict[int, str]:
-        """Enqueue a task for each partition; return the partitions for which that failed."""
-        left = dict(partitions)
-        try:
-            for partition, request in sorted(partitions.items()):
-                headers = {REQUEST_HEADER: request} if request else {}
-                fan_out.apply_async((partition,), queue=queue_of(partition), headers=headers)
-                del left[partition]
-        except (BrokerError, OSError, AttributeError) as error:
-            # kombu raises AttributeError for a channel whose connection was lost between two steps.
-            logger.warning("the workers cannot be woken, a node's sweep sends: %s", error)
-        except Exception:
-            logger.exception("the workers cannot be woken, a node's sweep sends")
-        return left
 
 
 def _renew() -> None:

@@ -4,7 +4,7 @@ The schema at /api/schema/ is generated from them, with their docstrings.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -51,8 +51,11 @@ class DeliveryRecord(TypedDict):
 
     key: str
     state: Annotated[
-        Literal["pending", "acknowledged", "expired", "dropped", "live"],
-        Meta(description="`live`: it was not to be stored, so nothing more is known."),
+        Literal["pending", "acknowledged", "expired", "dropped", "live", "scheduled"],
+        Meta(
+            description="`live`: it was not to be stored, so nothing more is known. `scheduled`: "
+            "it is not due yet."
+        ),
     ]
     at: Annotated[datetime | None, Meta(description="Since when.")]
     session: NotRequired[Annotated[str, Meta(description="The session that settled it.")]]
@@ -69,7 +72,7 @@ class DeliveryRecord(TypedDict):
 class FanOut(TypedDict):
     """Whether it was sent to who is connected."""
 
-    state: Literal["done", "waiting", "parked"]
+    state: Literal["done", "waiting", "parked", "scheduled"]
     partitions: NotRequired[Annotated[list[int], Meta(description="Where it waits.")]]
     error: NotRequired[Annotated[str, Meta(description="Why it could not be sent.")]]
 
@@ -90,7 +93,13 @@ class Written(TypedDict):
     nodes: Count
 
 
-class PushRecord(TypedDict):
+_From = TypedDict(
+    "_From",
+    {"from": NotRequired[Annotated[str, Meta(description="Key of the client that published it.")]]},
+)
+
+
+class PushRecord(_From):
     """What became of a push. A push to keys has `totals`, `count` and a page of `results`."""
 
     id: str
@@ -102,11 +111,30 @@ class PushRecord(TypedDict):
     created_at: datetime
     expires_at: datetime
     fan_out: FanOut
+    scheduled_id: NotRequired[
+        Annotated[str, Meta(description="The id that a push with `send_at` was answered with.")]
+    ]
+    send_at: NotRequired[Annotated[datetime, Meta(description="When it is due, or was.")]]
+    cancelled_at: NotRequired[datetime]
     room: NotRequired[str]
     written: NotRequired[Written]
     totals: NotRequired[Totals]
     count: NotRequired[Annotated[int, Meta(ge=0, description="Keys in all.")]]
     results: NotRequired[list[DeliveryRecord]]
+
+
+class Cancelled(TypedDict):
+    """What the cancellation of a push has reached. Repeated, it is the same."""
+
+    id: Annotated[str, Meta(description="The message's id.")]
+    state: Annotated[
+        Literal["cancelled", "partly", "too_late"],
+        Meta(description="`partly`: for some of its keys it came too late."),
+    ]
+    cancelled: Annotated[int, Meta(ge=0, description="Keys for which it is cancelled.")]
+    too_late: Annotated[
+        int, Meta(ge=0, description="Keys that had it before, or for which it had ended.")
+    ]
 
 
 class SessionRow(TypedDict):
@@ -139,11 +167,14 @@ class SessionEventRow(TypedDict):
 class KeyState(TypedDict):
     """A key: its sessions, its last events, and how many messages are pending for it.
 
-    `opened`, `refused` and `closed` are null when there was none within RECORD_KEEP.
+    `last_seen` is when it last had a session: now, if it has one. It is known of keys in EVENT_KEYS
+    for a year, of others for RECORD_KEEP; then it is null. `opened`, `refused` and `closed` are
+    null when there was none within RECORD_KEEP.
     """
 
     key: str
     online: bool
+    last_seen: datetime | None
     sessions: list[SessionRow]
     pending: Count
     unacknowledged: Annotated[
@@ -174,19 +205,63 @@ class RoomPage(TypedDict):
     results: list[RoomRow]
 
 
+class PositionState(TypedDict):
+    """Position of a room with history: the offset of its newest message, and what it means."""
+
+    room: str
+    epoch: str
+    offset: Count
+
+
+class KeptRow(_From):
+    """One kept message of a room. `at`: when it got its offset, Unix time in seconds."""
+
+    offset: Annotated[int, Meta(ge=1)]
+    id: str
+    op: int
+    at: float
+    body: Any
+
+
+class KeptPage(TypedDict):
+    """Kept messages of a room with history."""
+
+    room: str
+    epoch: str
+    offset: Annotated[int, Meta(ge=0, description="Offset of the room's newest message.")]
+    more: Annotated[bool, Meta(description="Whether further messages match.")]
+    messages: list[KeptRow]
+
+
+class Emptied(TypedDict):
+    """Result of emptying a room's history."""
+
+    room: str
+    deleted: Annotated[int, Meta(ge=0, description="Messages that were forgotten.")]
+
+
 class MemberRow(TypedDict):
-    """One session in a room."""
+    """One session in a room; in a room with presence, one key with its info."""
 
     key: str
-    session: str
+    session: NotRequired[str]
+    info: NotRequired[
+        Annotated[dict[str, Any], Meta(description="What others in the room see of the key.")]
+    ]
 
 
 class MemberPage(TypedDict):
-    """A room, and a page of the sessions in it."""
+    """A room, and a page of the sessions in it; of the keys in it, if it has presence."""
 
     room: str
     sessions: Count
-    count: Annotated[int, Meta(ge=0, description="Sessions in all.")]
+    count: Annotated[int, Meta(ge=0, description="Sessions in all, or keys in all.")]
+    version: NotRequired[
+        Annotated[str, Meta(description="Version of who is in the room, as clients get it.")]
+    ]
+    settling: NotRequired[
+        Annotated[bool, Meta(description="Redis has lost its data, and keys may be missing yet.")]
+    ]
     results: list[MemberRow]
 
 
@@ -208,12 +283,30 @@ class NodePage(TypedDict):
     results: list[NodeRow]
 
 
+class HookRow(TypedDict):
+    """A hook that has a URL: the calls of all live nodes since each started."""
+
+    hook: str
+    calls: Annotated[int, Meta(ge=0, description="Without those of clients that disconnected.")]
+    failures: Annotated[
+        dict[str, int], Meta(description="By outcome, as in the metric `imgo_hook_calls_total`.")
+    ]
+    mean_ms: Annotated[
+        float | None, Meta(description="Of the answered calls, with the wait for a connection.")
+    ]
+    open_on: Annotated[
+        list[str],
+        Meta(description="Nodes that call it only now and then, because it kept failing."),
+    ]
+
+
 class Stats(TypedDict):
-    """Totals of the whole installation, now."""
+    """Totals of the whole installation, now. Figures of hooks are some seconds old."""
 
     nodes: Count
     sessions: Count
     rooms: Count
+    hooks: list[HookRow]
 
 
 class TokenRow(TypedDict):
@@ -224,6 +317,9 @@ class TokenRow(TypedDict):
         list[str] | None, Meta(description="Rooms and `*` patterns; null: the default.")
     ]
     join: Annotated[list[str], Meta(description="Rooms that its sessions are in from the start.")]
+    info: Annotated[
+        dict[str, Any], Meta(description="What others in a room with presence see of the key.")
+    ]
     created_at: datetime
     expires_at: Annotated[datetime | None, Meta(description="null: never.")]
 

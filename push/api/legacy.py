@@ -14,7 +14,7 @@ from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotAuthenticated, NotFound
 from imgo_site.names import INT32_MAX, INT64_MAX, check_number
-from offline import replay
+from offline import key_messages
 from offline.values import PendingMessage
 from push.accept.accept import Push
 from push.accept.frame_bodies import is_json
@@ -267,7 +267,7 @@ class MessagesView(LegacyView):
         if token is None or token.key != key or token.is_expired(token.now):  # type: ignore[attr-defined]
             guard.failed(address)
             raise NotAuthenticated("The token is not valid or has expired.")
-        pages = replay.read_pending([(key, after)], conf.OFFLINE_MAX)
+        pages = key_messages.read_pending([(key, after)], conf.OFFLINE_MAX)
         return pages[key, after]
 
 

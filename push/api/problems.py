@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = 2  # seconds
+EVENTS_PATH = "/sub/events"  # of Server-Sent Events, and of what their clients send
 
 # imgo's return codes.
 RET_OK = 1
@@ -175,7 +176,7 @@ def error_response_at(path: str, error: ImgoError) -> HttpResponse:
         return legacy_response(error)
     if path.startswith("/goim/"):
         return goim_response(error)
-    if path.startswith("/api/"):
+    if path.startswith(("/api/", EVENTS_PATH)):
         return problem_response(error)
     return HttpResponse(f"{error.message}\n", status=error.status, content_type="text/plain")
 
@@ -188,7 +189,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
     error = NotFound(f"There is nothing at {request.path}.")
     if path.startswith("/goim/"):
         return goim_response(error)
-    if path.startswith("/api/"):
+    if path.startswith(("/api/", EVENTS_PATH)):
         return problem_response(error)
     return HttpResponse(
         "<!doctype html><title>Not found</title><p>There is nothing here. "

@@ -12,6 +12,7 @@ from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
 from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX, check_number
 from push.accept.accept import Push
+from push.accept.send_times import read_send_at
 from push.wire import FIRST_OWN_OP, Op
 
 T = TypeVar("T")
@@ -102,6 +103,20 @@ class PushRequest(Struct, forbid_unknown_fields=True):
         bool,
         schema_hints("A push to a room or to all waits for a busy node; others are not dropped."),
     ] = False
+    send_at: (
+        Annotated[
+            int | float | str,
+            schema_hints(
+                "When it is due: a time with a zone, or seconds from now. A time in the past is "
+                "now. `ttl` counts from then.",
+                anyOf=[
+                    {"type": "number", "minimum": 0, "maximum": "MAX_DELAY"},
+                    {"type": "string", "format": "date-time"},
+                ],
+            ),
+        ]
+        | None
+    ) = None
 
     def as_push(self) -> Push:
         """Return the push that this requests. Raises `BadRequest` or `TooLarge`."""
@@ -125,6 +140,7 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             store=self.store == "always",
             dedupe_id=self.dedupe_id or "",
             ensure=self.ensure,
+            send_at=read_send_at(self.send_at),
         )
 
 
@@ -139,7 +155,10 @@ class ManyRequest(Struct):
 
 
 class TokenRequest(Struct, forbid_unknown_fields=True):
-    """A token to make. `expires_in`: seconds; `rooms`: names or `*` patterns; `join`: names."""
+    """A token to make. `expires_in`: seconds; `rooms`: names or `*` patterns; `join`: names.
+
+    `info`: an object.
+    """
 
     key: Name
     token: Annotated[str, schema_hints("A text of your own; made here when empty.", **TOKEN)] = ""
@@ -157,6 +176,16 @@ class TokenRequest(Struct, forbid_unknown_fields=True):
                 "Rooms that its sessions are in from the start, at most MAX_ROOMS_PER_SESSION; "
                 "null: none.",
                 maxItems="MAX_ROOMS_PER_SESSION",
+            ),
+        ]
+        | None
+    ) = None
+    info: (
+        Annotated[
+            dict[str, Any],
+            schema_hints(
+                "What others in a room with presence see of the key, at most PRESENCE_INFO_MAX "
+                "bytes; null: nothing."
             ),
         ]
         | None

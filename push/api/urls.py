@@ -2,10 +2,10 @@
 
 from django.urls import path
 
-from push.api import goim, legacy, v1
+from push.api import goim, legacy, rooms, v1
 from push.api.health import HealthView, ReadyView
 from push.api.metrics import MetricsView
-from push.api.stream import StreamView
+from push.api.push_stream import StreamView
 
 PROBES = [path("healthz", HealthView.as_view()), path("readyz", ReadyView.as_view())]
 
@@ -15,8 +15,10 @@ urlpatterns = [
     path("api/v1/pushes/<str:message_id>", v1.PushView.as_view()),
     path("api/v1/keys/<path:key>/sessions", v1.KeySessionsView.as_view()),
     path("api/v1/keys/<path:key>", v1.KeyView.as_view()),
-    path("api/v1/rooms", v1.RoomsView.as_view()),
-    path("api/v1/rooms/<path:room>", v1.RoomView.as_view()),
+    path("api/v1/rooms", rooms.RoomsView.as_view()),
+    path("api/v1/rooms/<path:room>/position", rooms.PositionView.as_view()),
+    path("api/v1/rooms/<path:room>/messages", rooms.RoomMessagesView.as_view()),
+    path("api/v1/rooms/<path:room>", rooms.RoomView.as_view()),
     path("api/v1/nodes", v1.NodesView.as_view()),
     path("api/v1/stats", v1.StatsView.as_view()),
     path("api/v1/tokens", v1.TokensView.as_view()),

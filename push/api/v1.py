@@ -18,16 +18,13 @@ from push.accept.accept import Push, accept_pushes
 from push.accept.group_commit import accept_in_group
 from push.api.answers import (
     Accepted,
+    Cancelled,
     Closed,
     KeyState,
-    MemberPage,
-    MemberRow,
     NewToken,
     NodePage,
     NodeRow,
     Refused,
-    RoomPage,
-    RoomRow,
     SessionEventRow,
     SessionRow,
     Stats,
@@ -35,16 +32,16 @@ from push.api.answers import (
     TokenRow,
 )
 from push.api.base import ApiView
+from push.api.paging import window_of
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
-from push.models import SessionRecord
-from push.operations import kick_key, revoke_token
+from push.models import OnlineState, SessionRecord
+from push.online.last_seen import last_seen
+from push.operations import cancel_push, kick_key, revoke_token
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
-
-PAGE_MAX = 1000  # rows of one page
-OFFSET_MAX = 10**9  # rows before the page
+from push.status import hook_states
 
 
 def body_of(request: Request) -> bytes:
@@ -58,17 +55,6 @@ def body_of(request: Request) -> bytes:
     if too_large or len(data) > conf.MAX_REQUEST:
         raise TooLarge(f"A request has at most {conf.MAX_REQUEST} bytes.")
     return data
-
-
-def window_of(request: Request) -> slice:
-    """Return the rows that `?limit=` (default 100) and `?offset=` (default 0) request.
-
-    Raises `BadRequest`.
-    """
-    query = request.query_params
-    limit = check_number(query.get("limit", "100"), "limit", lowest=1, highest=PAGE_MAX)
-    offset = check_number(query.get("offset", "0"), "offset", lowest=0, highest=OFFSET_MAX)
-    return slice(offset, offset + limit)
 
 
 class PushesView(ApiView):
@@ -109,11 +95,26 @@ class PushesView(ApiView):
 class PushView(ApiView):
     """Record of one push."""
 
-    scopes: ClassVar = {"GET": "read"}
+    scopes: ClassVar = {"GET": "read", "DELETE": ("push", "admin")}
+
+    def delete(self, request: Request, message_id: str) -> Response:
+        """Cancel what is still scheduled or pending of it."""
+        number = check_number(message_id, "A push's id", lowest=1, highest=INT64_MAX)
+        user = caller(request)
+        done = cancel_push(number, None if "admin" in user.scopes else user.name)
+        answer: Cancelled = {
+            "id": str(done.message_id),
+            "state": done.state,
+            "cancelled": done.cancelled,
+            "too_late": done.too_late,
+        }
+        return Response(answer)
 
     def get(self, request: Request, message_id: str) -> Response:
         """Return the push's record, with one page of its keys."""
         number = check_number(message_id, "A push's id", lowest=1, highest=INT64_MAX)
+        if scheduled := history.find_scheduled(number):
+            return Response(history.scheduled_as_dict(scheduled, window_of(request)))
         message = history.find(number)
         if message is None:
             raise NotFound(
@@ -173,9 +174,11 @@ class KeyView(ApiView):
         check_name(key, "key")
         sessions = get_registry().sessions(key)
         events = SessionRecord.objects.of(key)
+        online = OnlineState.objects.filter(pk=key).first()
         state: KeyState = {
             "key": key,
             "online": bool(sessions),
+            "last_seen": last_seen(events, online, is_online=bool(sessions)),
             "sessions": [session_json(entry) for entry in sessions],
             "pending": Pending.objects.unexpired(key).count(),
             "unacknowledged": history.unacknowledged_count(key),
@@ -195,40 +198,6 @@ class KeySessionsView(ApiView):
         """Close all sessions of the key, with a close code after which clients do not reconnect."""
         closed: Closed = {"closed": kick_key(key)}
         return Response(closed, status=202)
-
-
-class RoomsView(ApiView):
-    """Rooms that have sessions."""
-
-    scopes: ClassVar = {"GET": "read"}
-
-    def get(self, request: Request) -> Response:
-        """Return one page of rooms and their numbers of sessions, fullest first."""
-        rooms = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
-        rows: list[RoomRow] = [{"room": room, "sessions": n} for room, n in rooms]
-        page: RoomPage = {"count": len(rows), "results": rows[window_of(request)]}
-        return Response(page)
-
-
-class RoomView(ApiView):
-    """Members of one room."""
-
-    scopes: ClassVar = {"GET": "read"}
-
-    def get(self, request: Request, room: str) -> Response:
-        """Return one page of the room's sessions; 404 if it has none."""
-        check_name(room, "room")
-        members = get_registry().members(room)
-        if not members:
-            raise NotFound(f"Nobody is in the room {room!r}.")
-        rows: list[MemberRow] = [{"key": key, "session": session} for key, session in members]
-        page: MemberPage = {
-            "room": room,
-            "sessions": len(rows),
-            "count": len(rows),
-            "results": rows[window_of(request)],
-        }
-        return Response(page)
 
 
 def node_json(node: NodeEntry) -> NodeRow:
@@ -266,7 +235,8 @@ class StatsView(ApiView):
         nodes = registry.nodes()
         sessions = sum(node.sessions for node in nodes)
         rooms = len(registry.rooms())
-        stats: Stats = {"nodes": len(nodes), "sessions": sessions, "rooms": rooms}
+        hooks = hook_states.of_nodes()
+        stats: Stats = {"nodes": len(nodes), "sessions": sessions, "rooms": rooms, "hooks": hooks}
         return Response(stats)
 
 
@@ -276,6 +246,7 @@ def token_json(token: Token) -> TokenRow:
         "key": token.key,
         "rooms": token.rooms,
         "join": token.join,
+        "info": token.info,
         "created_at": token.created_at,
         "expires_at": token.expires_at,
     }
@@ -304,6 +275,7 @@ class TokensView(ApiView):
             expires_in=fields.seconds,
             rooms=fields.rooms,
             join=fields.join,
+            info=fields.info,
         )
         answer: NewToken = {**token_json(token), "token": text}
         return Response(answer, status=201)

@@ -7,17 +7,18 @@ because the layer does not report the group that a message was sent to.
 from typing import Any, TypedDict
 
 from offline.models import Message
-from push.wire import CloseCode
+from push.wire import CloseCode, Frame
 
 MESSAGE = "imgo.message"
 CLOSE = "imgo.close"
 ECHO = "imgo.echo"
 DRAIN = "imgo.drain"
+FRAME = "imgo.frame"
 UNDRAIN = "imgo.undrain"
 
 
 class Envelope(TypedDict, total=False):
-    """Envelope of one of the five types. `sessions`: session ids; empty for all of the group."""
+    """Envelope of one of the six types. `sessions`: session ids; empty for all of the group."""
 
     type: str
     group: str
@@ -31,6 +32,11 @@ class Envelope(TypedDict, total=False):
     ensure: bool  # a full buffer delays the message instead of dropping it
     at: float  # time of acceptance by the database's clock: Unix time, seconds
     trace: str  # the traceparent of its fan-out; absent if that is not traced
+    room: str  # of a message to a room; absent from processes of earlier versions
+    epoch: str  # of a message that is kept in its room's stream: its place there
+    offset: int
+    sender: str  # key of the client that has published it; absent for other pushes
+    exclude: str  # id of the session that does not get it; absent for none
     drain: list[int]  # the partition it was sent from, and the generation of that drain
     # ECHO
     sent: float  # time of sending by the clock of the node's event loop: seconds
@@ -38,6 +44,10 @@ class Envelope(TypedDict, total=False):
     sessions: list[str]
     code: int
     reason: str
+    # FRAME: `op` and `body` of a client's frame, as of a message; `key`: that of the session
+    session: str
+    ver: int
+    seq: int
 
 
 def message_envelope(group: str, message: Message, key: str = "", trace: str = "") -> Envelope:
@@ -57,6 +67,10 @@ def message_envelope(group: str, message: Message, key: str = "", trace: str = "
         ensure=message.ensure,
         at=message.created_at.timestamp(),
     )
+    if message.room:
+        envelope["room"] = message.room
+    if message.sender:
+        envelope["sender"] = message.sender
     if trace:
         envelope["trace"] = trace
     return envelope
@@ -65,6 +79,23 @@ def message_envelope(group: str, message: Message, key: str = "", trace: str = "
 def close_envelope(group: str, sessions: list[str], code: int, reason: str = "") -> Envelope:
     """Return an order to close these sessions of `group`; an empty list means all."""
     return Envelope(type=CLOSE, group=group, sessions=sessions, code=code, reason=reason)
+
+
+def frame_envelope(group: str, session: str, key: str, frame: Frame) -> Envelope:
+    """Return a frame that a client has sent to its session at a node.
+
+    `key`: the client's, which was verified.
+    """
+    return Envelope(
+        type=FRAME,
+        group=group,
+        session=session,
+        key=key,
+        ver=frame.ver,
+        op=frame.op,
+        seq=frame.seq,
+        body=frame.body,
+    )
 
 
 def echo_envelope(group: str, sent: float) -> Envelope:
@@ -87,6 +118,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     CLOSE: {"sessions": list, "code": int, "reason": str},
     ECHO: {"sent": (int, float)},
     DRAIN: {},
+    FRAME: {"session": str, "key": str, "ver": int, "op": int, "seq": int, "body": bytes},
     UNDRAIN: {},
 }
 _OPTIONS: dict[str, type | tuple[type, ...]] = {
@@ -94,6 +126,11 @@ _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "ensure": bool,
     "at": (int, float),
     "trace": str,
+    "room": str,
+    "epoch": str,
+    "offset": int,
+    "sender": str,
+    "exclude": str,
 }
 INT32_MAX = 2**31 - 1
 CLOSE_CODES = frozenset(map(int, CloseCode))
@@ -126,6 +163,10 @@ def _fault_of_message(message: dict[str, Any]) -> str:
     drain = message.get("drain", [0, 0])
     if not isinstance(drain, (list, tuple)) or [type(n) for n in drain] != [int, int]:
         return "drain"
+    if "offset" in message and not (
+        0 < message["offset"] < 2**63 and message.get("epoch") and message.get("room")
+    ):
+        return "offset"
     return "" if 0 <= message["op"] <= INT32_MAX and 0 <= message["id"] < 2**63 else "op or id"
 
 

@@ -16,13 +16,13 @@ from redis import RedisError
 from redis import asyncio as aioredis
 
 from push.bus.redis_listener import Listener
+from push.bus.redis_publications import Publications
 
 # Errors that a channel layer raises if it cannot be reached.
 LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull)
 
 NEVER = float("inf")  # the expiry time of a message in the in-process layer
 CAPACITY = 1_000_000  # messages that a hub may lag behind; the stock layer drops at 100
-PIPELINE_MAX = 500  # messages in one pipeline
 
 
 class GapWatcher(Protocol):
@@ -266,7 +266,7 @@ class _Shard:
     def __init__(self, host: Any, layer: _LoopLayer) -> None:
         self._pool = create_pool(host)
         self._redis = aioredis.Redis(connection_pool=self._pool)
-        self._lock = asyncio.Lock()  # keeps the order of concurrent publications
+        self._publications = Publications(self._redis)
         self.listener = Listener(
             self._pool.make_connection, lambda name, data: layer.received(name.decode(), data)
         )
@@ -275,17 +275,11 @@ class _Shard:
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Publish one message. Raises `RedisError`."""
-        async with self._lock:
-            await self._redis.publish(channel, message)
+        await self.publish_all([(channel, message)])
 
     async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish messages in order, up to `PIPELINE_MAX` in one round trip."""
-        async with self._lock:
-            for start in range(0, len(messages), PIPELINE_MAX):
-                pipe = self._redis.pipeline(transaction=False)
-                for name, data in messages[start : start + PIPELINE_MAX]:
-                    pipe.publish(name, data)
-                await pipe.execute()
+        """Publish messages in order. Raises `RedisError`."""
+        await self._publications.send(messages)
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe to one channel. Raises `RedisError`, `OSError` or `TimeoutError`."""
@@ -306,5 +300,5 @@ class _Shard:
     async def flush(self) -> None:
         """Close the connections; the next use opens new ones."""
         await self.listener.close()
-        async with self._lock:  # publications under way
-            await self._redis.aclose(close_connection_pool=True)
+        await self._publications.finish()
+        await self._redis.aclose(close_connection_pool=True)

@@ -70,7 +70,17 @@ class Publisher:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
+    loop.run_until_complete(_cancel_tasks())
     loop.close()  # the layer then closes its connections
+
+
+async def _cancel_tasks() -> None:
+    """Cancel all tasks, which close their connections. One may wait for a silent Redis."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT / 2)
 
 
 def use_loop(loop: asyncio.AbstractEventLoop) -> None:

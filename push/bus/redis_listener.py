@@ -162,14 +162,22 @@ class Listener:
             self._reader = asyncio.get_running_loop().create_task(self._run())
 
     async def _send(self, command: _Command) -> None:
-        """Send a command, or nothing without a connection: the next one subscribes to all names."""
+        """Send a command, or nothing without a connection: the next one subscribes to all names.
+
+        Raises `RedisError` or `OSError`, also if another task closes the connection meanwhile.
+        """
         async with self._sending:
             connection = self._connection
-            if connection is not None:
-                self._expected.append(command)
-                await connection.send_command(
-                    command.kind.decode().upper(), *command.names, check_health=False
-                )
+            if connection is None:
+                return
+            self._expected.append(command)
+            name = command.kind.decode().upper()
+            try:
+                await connection.send_command(name, *command.names, check_health=False)
+            except AttributeError as error:
+                # redis-py writes in a task of its own, and by then `disconnect` may have removed
+                # the connection's writer.
+                raise RedisConnectionError("The connection was closed.") from error
 
     # The reader
 
@@ -179,6 +187,8 @@ class Listener:
             self._subscribed_at = math.inf
             try:
                 await self._connect()
+                if is_cancelled():  # swallowed while it connected
+                    return
                 while True:
                     await self._read_one()
             except Exception as error:  # noqa: BLE001 - the reader must outlive any of them

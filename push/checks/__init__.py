@@ -5,10 +5,21 @@ adds those of the machine. `--deploy --database default` adds those that query t
 Postgres and Redis.
 """
 
-from push.checks import capacity, hooks, layers, limits, names, project, security, webhooks
+from push.checks import (
+    capacity,
+    hooks,
+    layers,
+    limits,
+    names,
+    online,
+    project,
+    rooms,
+    security,
+    webhooks,
+)
 from push.checks.names import CALLABLES
 
 __all__ = [
-    "CALLABLES", "capacity", "hooks", "layers", "limits", "names", "project", "security",
-    "webhooks",
+    "CALLABLES", "capacity", "hooks", "layers", "limits", "names", "online", "project", "rooms",
+    "security", "webhooks",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.db import connection
 
-from imgo_site.conf import conf, shown
+from imgo_site.conf import conf
 from imgo_site.names import INT32_MAX
+from imgo_site.setting_values import shown
 from push.checks.reading import with_settings
 
 PORT_MAX = 65_535
@@ -20,6 +21,7 @@ FRAME_OVERHEAD = 1024  # bytes that a body's frame may add: headers, ids, WebSoc
 TEXT_FACTOR = 2  # bytes of a text frame for one of a body: quotes and newlines are escaped
 # Seconds. Postgres counts milliseconds in 32 bits, and some waits are several times this long.
 DATABASE_TIMEOUT_MAX = 86_400
+INFO_MAX = 65_536  # bytes; a room's list with such infos has four members
 PARTITIONS_MAX = 1_000  # each is a queue, and a process of `manage.py workers`
 
 
@@ -54,6 +56,7 @@ RANGES = {
     "PARTITIONS": Range(1, PARTITIONS_MAX),
     "SESSION_BYTES": Range(FRAME_OVERHEAD),
     "TCP_FRAME_GAP": Range(0, 1),
+    "PRESENCE_INFO_MAX": Range(len("{}"), INFO_MAX),
     "DATABASE_TIMEOUT": Range(0, DATABASE_TIMEOUT_MAX, includes=False),
     **dict.fromkeys(
         (
@@ -61,10 +64,12 @@ RANGES = {
             "JWT_LEEWAY",
             "MAX_SESSIONS_PER_KEY",
             "MAX_ROOMS_PER_SESSION",
+            "MAX_PUBLISHES_PER_SECOND",
             "BATCH_WINDOW",
             "DEDUPE_WINDOW",
             "RECORD_KEEP",
             "LOADER_WINDOW",
+            "PRESENCE_GRACE",
             "GROUP_LINGER",
             "DRAIN_SECONDS",
             "REVALIDATE_INTERVAL",
@@ -74,6 +79,10 @@ RANGES = {
     **dict.fromkeys(
         (
             "MAX_CLIENT_BODY",
+            "MAX_AUTH_BODY",
+            "STREAMS_MAX",
+            "STREAM_TAILS",
+            "PRESENCE_MAX",
             "MAX_FRAMES_PER_SECOND",
             "BATCH_MAX",
             "MAX_BODY",
@@ -89,6 +98,7 @@ RANGES = {
             "TTL",
             "LIVE_TTL",
             "MAX_TTL",
+            "MAX_DELAY",
             "OFFLINE_MAX",
             "REPLAY_PAGE",
             "DATABASE_THREADS",

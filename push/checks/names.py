@@ -13,8 +13,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from imgo_site.addresses import in_networks
-from imgo_site.conf import conf, given, known_names, load, shown
+from imgo_site.conf import conf, given, known_names, load
 from imgo_site.names import NAME_MAX, has_control_characters
+from imgo_site.setting_values import shown
 
 CALLABLES = ("AUTHENTICATOR", "ROOM_AUTHORIZER", "RECEIVER", "SESSION_KEY")
 NODE_NAME_MAX = NAME_MAX - len("#999")  # `--processes` numbers its nodes
@@ -102,6 +103,10 @@ def _unusable(name: str, hook: Any) -> str:
     is_plain = inspect.isroutine(hook) and getattr(hook, "__wrapped__", None) is None
     if name != "SESSION_KEY" and is_plain and not iscoroutinefunction(hook):
         return "is a plain function: it is awaited, so begin it with 'async def'"
+    if (may_publish := getattr(hook, "may_publish", None)) is not None and (
+        why := _unusable("may_publish", may_publish)
+    ):
+        return f"has may_publish, which {why}"
     return ""
 
 

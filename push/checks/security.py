@@ -11,8 +11,8 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
 from accounts.jwts import is_configured, unusable_keys
+from imgo_site.browser_requests import is_origin, secure_header
 from imgo_site.conf import conf
-from imgo_site.origins import secure_header
 from push.checks.reading import with_settings
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -98,6 +98,27 @@ def _is_public(name: str) -> bool:
     except ValueError:
         return False  # E005 reports it
     return not (network.is_private or network.is_loopback or network.is_link_local)
+
+
+@register
+@with_settings
+def check_cors_origins() -> Iterator[CheckMessage]:
+    """E051: an entry of CORS_ORIGINS that is no origin; W043: `*` beside other origins."""
+    for origin in conf.CORS_ORIGINS:
+        if origin != "*" and not is_origin(origin):
+            yield Error(
+                f"CORS_ORIGINS has {origin!r}, which no browser sends as an origin.",
+                hint="Write scheme and host in lower case, with the port if it is unusual, and "
+                "without a path: IMGO_CORS_ORIGINS=https://app.example.com.",
+                id="imgo.E051",
+            )
+    if "*" in conf.CORS_ORIGINS and len(conf.CORS_ORIGINS) > 1:
+        yield checks.Warning(
+            "CORS_ORIGINS has '*', so pages of every site have access, and its other entries mean "
+            "nothing.",
+            hint="Remove '*', or all others.",
+            id="imgo.W043",
+        )
 
 
 @register

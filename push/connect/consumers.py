@@ -14,17 +14,18 @@ from channels.consumer import AsyncConsumer
 from accounts.auth_body import AuthBody, parse_auth_body
 from accounts.identity import Facts
 from imgo_site.addresses import HEADER, client_address
+from imgo_site.browser_requests import client_scheme
 from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
-from imgo_site.origins import client_scheme
 from push.connect import handlers
 from push.connect.handshake import AuthRequest, Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
 from push.node.node import Node
+from push.session.outgoing import Kind
 from push.session.paced_link import PacedLink
 from push.session.read_pace import TimedPace, weigh
 from push.session.resident_link import ResidentLink
-from push.session.session import Kind, Link, Session, encode_reply
+from push.session.session import Link, Session, encode_reply
 from push.session.session_log import clean, log_refusal
 from push.session.session_records import SessionEvent
 from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
@@ -49,6 +50,20 @@ Event = dict[str, Any]
 
 class Gone(Exception):
     """The client has disconnected."""
+
+
+def request_facts(scope: Any, transport: str, clock: DatabaseClock) -> Facts:
+    """Return the facts of an HTTP request or an upgrade: address, headers and scheme."""
+    client = scope.get("client") or ("", 0)
+    headers: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name, text = raw.decode("latin1").lower(), value.decode("latin1")
+        if name == HEADER and name in headers:  # a header in several parts: join them in order
+            text = f"{headers[name]},{text}"
+        headers[name] = text
+    address = client_address(client[0], headers.get(HEADER, ""))
+    scheme = client_scheme(scope.get("scheme") in SECURE, client[0] or "", headers)
+    return Facts(transport, address, headers, clock, scheme)
 
 
 class SessionConsumer(AsyncConsumer):
@@ -88,12 +103,35 @@ class SessionConsumer(AsyncConsumer):
         self.link = self.scope[DIRECT_LINK]  # type: ignore[literal-required]  # ours
         await self._serve()
 
+    async def _serve_resident(self) -> None:
+        """Serve a connection that stays with its ASGI server."""
+        link = self.link = ResidentLink(
+            self._send_data, self._send_close, conf.SESSION_BYTES, conf.SLOW_READER_TIMEOUT
+        )
+        writer = asyncio.get_running_loop().create_task(link.run())
+        try:
+            await self._serve()
+        finally:
+            writer.cancel()
+            (outcome,) = await asyncio.gather(writer, return_exceptions=True)
+            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
+                logger.error("a session's writer failed", exc_info=outcome)
+
+    async def _send_data(self, data: bytes) -> None:
+        """Send the bytes of one write through the ASGI server."""
+        raise NotImplementedError
+
+    async def _send_close(self, code: int, reason: str) -> None:
+        """End the connection through the ASGI server."""
+        raise NotImplementedError
+
     async def _serve(self) -> None:
         await self.connect()
         try:
             with HandshakeDeadline(conf.HANDSHAKE_TIMEOUT, self._expire) as deadline:
                 auth, *behind = await self._frames_from_auth()
                 self.has_auth = True
+                self.authenticated()
                 self.node = await ready_node(self.scope[INSTANCE])  # type: ignore[literal-required]  # ours
                 assert self.kind is not None
                 body = parse_auth_body(auth.body)
@@ -216,6 +254,15 @@ class SessionConsumer(AsyncConsumer):
         """Return the frames of the next event. Raises `Gone` or `FrameError`."""
         raise NotImplementedError
 
+    @property
+    def max_body(self) -> int:
+        """Return the limit of the next frame's body, bytes; that of op 7 is never lower."""
+        first = 0 if self.has_auth else conf.MAX_AUTH_BODY
+        return max(first, conf.MAX_CLIENT_BODY)
+
+    def authenticated(self) -> None:
+        """Limit further frames, now that the auth frame has arrived."""
+
     def link_for(self, body: AuthBody) -> Link:  # noqa: ARG002 - for TCP
         """Return the link for a session with this auth body."""
         return self.link
@@ -233,18 +280,8 @@ class WebSocketConsumer(SessionConsumer):
         """Serve a direct link; under another ASGI server, a `ResidentLink` with a writer task."""
         if DIRECT_LINK in self.scope:
             await super()._serve_link()
-            return
-        link = self.link = ResidentLink(
-            self._send_data, self._send_close, conf.SESSION_BYTES, conf.SLOW_READER_TIMEOUT
-        )
-        writer = asyncio.get_running_loop().create_task(link.run())
-        try:
-            await self._serve()
-        finally:
-            writer.cancel()
-            (outcome,) = await asyncio.gather(writer, return_exceptions=True)
-            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
-                logger.error("a session's writer failed", exc_info=outcome)
+        else:
+            await self._serve_resident()
 
     async def connect(self) -> None:
         """Accept the upgrade; the auth frame will identify the client."""
@@ -258,8 +295,8 @@ class WebSocketConsumer(SessionConsumer):
         if self.kind is None:
             self.kind = Kind.BINARY if text is None else Kind.TEXT
         if text is None:
-            return decode_binary(event.get("bytes") or b"", conf.MAX_CLIENT_BODY)
-        return [decode_text(text, conf.MAX_CLIENT_BODY)]
+            return decode_binary(event.get("bytes") or b"", self.max_body, conf.MAX_AUTH_BODY)
+        return [decode_text(text, self.max_body, conf.MAX_AUTH_BODY)]
 
     async def _send_data(self, data: bytes) -> None:
         """Send one WebSocket message."""
@@ -275,17 +312,7 @@ class WebSocketConsumer(SessionConsumer):
 
     def facts(self, clock: DatabaseClock) -> Facts:
         """Return the facts of the upgrade request: address, headers and scheme."""
-        client = self.scope.get("client") or ("", 0)
-        headers: dict[str, str] = {}
-        for raw, value in self.scope["headers"]:
-            name, text = raw.decode("latin1").lower(), value.decode("latin1")
-            if name == HEADER and name in headers:  # a header in several parts: join them in order
-                text = f"{headers[name]},{text}"
-            headers[name] = text
-        address = client_address(client[0], headers.get(HEADER, ""))
-        is_secure = self.scope.get("scheme") in SECURE
-        scheme = client_scheme(is_secure, client[0] or "", headers)
-        return Facts("websocket", address, headers, clock, scheme)
+        return request_facts(self.scope, "websocket", clock)
 
 
 class TcpConsumer(SessionConsumer):
@@ -304,6 +331,10 @@ class TcpConsumer(SessionConsumer):
         """Return the frames that the next bytes complete."""
         event = await self.next_event()
         return self.decoder.feed(event["bytes"])
+
+    def authenticated(self) -> None:
+        """Limit further frames, now that the auth frame has arrived."""
+        self.decoder.limit(conf.MAX_CLIENT_BODY, conf.MAX_AUTH_BODY)
 
     def link_for(self, body: AuthBody) -> Link:
         """Return a paced link for imgo's clients, which authenticate with a bare token."""

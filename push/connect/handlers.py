@@ -2,6 +2,9 @@
 
 A handler gets the node, the session and the frame. It needs no consumer, so it also serves a
 session whose consumer has ended. To add an op, write a coroutine and add it to `HANDLERS`.
+
+The handlers of joins and of rooms are in `push/connect/room_handlers.py`, that of messages to rooms
+in `publishing.py`, that of another token in `renewal.py`.
 """
 
 import asyncio
@@ -15,12 +18,12 @@ from django.utils.module_loading import import_string
 
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, Unavailable
-from imgo_site.names import INT64_MAX, check_name, check_number
-from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body, room_name
-from push.connect.handshake import check_room
+from imgo_site.names import INT64_MAX, check_number
+from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, reply_body
+from push.connect import publishing, renewal, room_handlers
 from push.hooks import backend
 from push.node.node import Node
-from push.session.session import Kind, Session, intern_ops
+from push.session.session import Session, intern_ops
 from push.webhooks import received
 from push.wire import CloseCode, Frame, Op, json_body
 
@@ -87,23 +90,6 @@ async def _record(session: Session, frame: Frame, value: Any) -> None:
         raise Unavailable("The message could not be stored; send it again.") from None
 
 
-async def on_change_room(node: Node, session: Session, frame: Frame) -> None:
-    """Op 12 (CHANGE_ROOM): join a room, and leave the room of the last op 12 or the auth body."""
-    body = frame.body if session.is_goim else b""
-    try:
-        room = room_name(frame.body)
-        if room:
-            await _join(node, session, room)
-        if session.is_closed:
-            return
-        if session.change_room and session.change_room != room:
-            await node.leave_room(session, session.change_room)
-        session.change_room = room
-    except ImgoError as error:
-        body = error_body(error)
-    session.reply(Op.CHANGE_ROOM_REPLY, frame.seq, body, frame.ver)
-
-
 async def on_sub(node: Node, session: Session, frame: Frame) -> None:  # noqa: ARG001
     """Op 14 (SUB): add ops to the session's filter.
 
@@ -117,28 +103,6 @@ async def on_unsub(node: Node, session: Session, frame: Frame) -> None:  # noqa:
     _change_filter(
         session, frame, lambda accepted, ops: None if accepted is None else accepted - ops
     )
-
-
-async def on_join(node: Node, session: Session, frame: Frame) -> None:
-    """Op 18 (JOIN): join a room and stay in the others."""
-    body = b""
-    try:
-        await _join(node, session, check_name(room_name(frame.body), "room"))
-    except ImgoError as error:
-        body = error_body(error)
-    session.reply(Op.JOIN_REPLY, frame.seq, body, frame.ver)
-
-
-async def on_leave(node: Node, session: Session, frame: Frame) -> None:
-    """Op 20 (LEAVE): leave a room. Leaving a room that the session is not in is no error."""
-    body = b""
-    try:
-        room = check_name(room_name(frame.body), "room")
-        if room in session.rooms:
-            await node.leave_room(session, room)
-    except ImgoError as error:
-        body = error_body(error)
-    session.reply(Op.LEAVE_REPLY, frame.seq, body, frame.ver)
 
 
 async def on_ack(node: Node, session: Session, frame: Frame) -> None:
@@ -168,26 +132,18 @@ HANDLERS: dict[int, Handler] = {
     Op.HANDSHAKE: on_handshake,
     Op.HEARTBEAT: on_heartbeat,
     Op.SEND: on_send,
-    Op.CHANGE_ROOM: on_change_room,
+    Op.AUTH: renewal.on_auth,
+    Op.CHANGE_ROOM: room_handlers.on_change_room,
     Op.SUB: on_sub,
     Op.UNSUB: on_unsub,
-    Op.JOIN: on_join,
-    Op.LEAVE: on_leave,
+    Op.JOIN: room_handlers.on_join,
+    Op.LEAVE: room_handlers.on_leave,
     Op.ACK: on_ack,
+    Op.HISTORY: room_handlers.on_history,
+    Op.PUBLISH: publishing.on_publish,
+    Op.PRESENCE: room_handlers.on_presence,
     Op.TEST: on_test,
 }
-
-
-async def _join(node: Node, session: Session, room: str) -> None:
-    check_name(room, "room")
-    if room in session.rooms:
-        return
-    if len(session.rooms) >= conf.MAX_ROOMS_PER_SESSION:
-        raise BadRequest(f"A session may be in {conf.MAX_ROOMS_PER_SESSION} rooms at most.")
-    await check_room(node, session.identity, room, session.link)
-    if session.is_closed:  # while the room's authorizer was running
-        return
-    await node.join_room(session, room)
 
 
 def _change_filter(
@@ -195,7 +151,7 @@ def _change_filter(
 ) -> None:
     """Change the session's filter of ops. The reply repeats the body of the request, as in goim."""
     body = frame.body
-    if session.kind is Kind.TEXT:  # a text session may still send a binary message
+    if session.kind.is_json:  # a text session may still send a binary message
         body = json_body(body, is_json=not body or is_json(body))
     try:
         accepted = change(session.accepts, frozenset(ops_of(frame.body)))

@@ -12,18 +12,20 @@ that is pushed in between would be lost.
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
-from accounts.auth_body import AuthBody
+from accounts.auth_body import AuthBody, RoomRequest
 from accounts.identity import Facts, Identity
+from accounts.login_throttle import LoginThrottle
 from accounts.staff import DASHBOARD, authenticate_dashboard, is_kept_apart
 from imgo_site.conf import conf
 from imgo_site.errors import (
+    BackendUnavailable,
     BadRequest,
     ImgoError,
     NotAuthenticated,
@@ -33,15 +35,21 @@ from imgo_site.errors import (
     Unavailable,
 )
 from imgo_site.names import DASHBOARD_ROOM, check_name
+from imgo_site.room_policies import policy_of
 from push.bus.layers import LAYER_ERRORS
+from push.connect.events_request import EventsRequest, opening_event
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.connect.replay import Replay
 from push.hooks import backend
+from push.hooks.client import HookClient
+from push.node import stream_joins
 from push.node.node import Node
 from push.node.node_instance import NodeInstance
+from push.node.stream_joins import StreamJoin
 from push.registry.base import Entry
-from push.session.session import Kind, Link, Session
-from push.wire import CloseCode, Frame, Op
+from push.session.outgoing import Kind
+from push.session.session import Link, Session
+from push.wire import CloseCode, Frame, Op, compact_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,20 +67,27 @@ _CODES: list[tuple[type[ImgoError], CloseCode]] = [
 class Refusal(Exception):
     """Refusal of a session: a close code, and a reason for the client.
 
-    `key`: the client's; "" if it has not been verified.
+    `key`: the client's; "" if it has not been verified. `error`: the cause, if it is one of ours.
     """
 
-    def __init__(self, code: CloseCode, reason: str, key: str = "") -> None:
+    def __init__(
+        self, code: CloseCode, reason: str, key: str = "", error: ImgoError | None = None
+    ) -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
         self.key = key
+        self.error = error
 
 
 class _Client:
-    """The client of a handshake. `key`: "" until it has been verified."""
+    """The client of a handshake.
+
+    `key`: "" until it has been verified. `sends_object`: its auth body is a JSON object.
+    """
 
     key = ""
+    sends_object = False
 
 
 async def ready_node(instance: NodeInstance) -> Node:
@@ -83,13 +98,17 @@ async def ready_node(instance: NodeInstance) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class AuthRequest:
-    """An auth frame with its parsed body, and the connection on which it came."""
+    """An auth frame with its parsed body, and the connection on which it came.
+
+    `events`: what a client of Server-Sent Events asks for besides; None for other clients.
+    """
 
     frame: Frame
     body: AuthBody
     kind: Kind
     link: Link
     facts: Facts
+    events: EventsRequest | None = None
 
 
 async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadline) -> Session:
@@ -102,9 +121,15 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
     """
     with _refusing() as client:
         body, kind, link = request.body, request.kind, request.link
-        identity = await _identify(node, request)
+        client.sends_object = not body.is_bare
+        facts = request.facts
+        hooks, is_gone = node.hooks, lambda: not is_connected(link)
+        identity = await identify(body, facts, node.guard, hooks, is_gone)
         client.key = identity.key
         rooms = await _rooms_of(node, identity, request)
+        if request.events is not None:
+            body = replace(body, requests=request.events.of_rooms(rooms))
+            request = replace(request, body=body)
         name = node.new_session_id()
         session = Session(
             name,
@@ -113,6 +138,7 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             link,
             node,
             acks=body.ack,
+            names=body.names,
             accepts=body.accepts,
             is_goim=body.is_goim,
         )
@@ -127,8 +153,16 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             node.clock.now(),
         )
         try:
-            await _admit(node, session, entry, body, rooms)
-            await _reply_and_replay(node, session, request, deadline)
+            kept = kept_rooms(body)
+            await _admit(node, session, entry, body, rooms, later=kept)
+            for room, asked in (body.requests or {}).items():
+                if asked.presence:
+                    node.presence.watch(session, room)
+            if kept:
+                async with stream_joins.joining(node.hub, session, kept) as joins:
+                    await _reply_and_replay(node, session, request, deadline, joins)
+            else:
+                await _reply_and_replay(node, session, request, deadline, {})
         except BaseException:
             await node.dismiss(session)
             raise
@@ -142,11 +176,14 @@ def _refusing() -> Iterator[_Client]:
     try:
         yield client
     except ImgoError as error:
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable) and not isinstance(error, BackendUnavailable):
             logger.warning("a session could not be opened: %s", error.message)
         codes = (code for kind, code in _CODES if isinstance(error, kind))
         code = next(codes, CloseCode.INTERNAL_ERROR)
-        raise Refusal(code, error.message, client.key) from None
+        if isinstance(error, BadRequest) and client.sends_object:
+            # The same object would be refused again. A client of imgo (Go) sends only a token.
+            code = CloseCode.BAD_FRAME
+        raise Refusal(code, error.message, client.key, error) from None
     except (DatabaseError, *LAYER_ERRORS) as error:
         logger.warning("a session could not be opened: %s", error)
         raise Refusal(*_outcome(CloseCode.UNAVAILABLE), client.key) from error
@@ -159,22 +196,35 @@ def _outcome(code: CloseCode) -> tuple[CloseCode, str]:
     return code, code.reason
 
 
-async def _identify(node: Node, request: AuthRequest) -> Identity:
-    facts, guard = request.facts, node.guard
+async def identify(
+    body: AuthBody,
+    facts: Facts,
+    guard: LoginThrottle,
+    hooks: HookClient,
+    is_gone: Callable[[], bool],
+) -> Identity:
+    """Return the identity of a client.
+
+    `is_gone`: whether the client has disconnected; a hook is then not called.
+
+    Raises an `ImgoError`, a `BadRequest` only for a mistake in the body; what the database raises.
+    """
     await guard.admit(facts.address)
     try:
-        if DASHBOARD_ROOM in request.body.rooms:  # nobody else may grant this room
+        if DASHBOARD_ROOM in body.rooms:  # nobody else may grant this room
             identity = await authenticate_dashboard(facts)
         elif conf.AUTHENTICATE_URL:
-            identity = await backend.authenticate(
-                node.hooks, request.body, facts, lambda: not is_connected(request.link)
-            )
+            identity = await backend.authenticate(hooks, body, facts, is_gone)
         else:
-            identity = await import_string(conf.AUTHENTICATOR)(request.body, facts)
+            identity = await import_string(conf.AUTHENTICATOR)(body, facts)
             check_name(identity.key, "key")
     except NotAuthenticated:
         guard.failed(facts.address)
         raise
+    except BadRequest as error:
+        if body.mistake:
+            raise
+        raise NotAuthenticated(error.message) from None  # the login has no usable key
     if identity.expires_at is not None and identity.expires_at <= facts.clock.now():
         raise NotAuthenticated("The token is not valid or has expired.")
     return identity
@@ -202,14 +252,22 @@ async def check_room(node: Node, identity: Identity, room: str, link: Link) -> N
     """Raise `RoomForbidden` unless `ROOM_AUTHORIZER` admits the identity to the room.
 
     The dashboard's room admits only dashboard sessions, and they may join no other room. The
-    authorizer is not called for either, nor for the rooms that the identity joins anyway.
+    authorizer is not called for either, nor for the rooms that the identity joins anyway. A room
+    whose policy limits its sessions admits nobody when it is full; those who join at the same
+    moment may exceed the limit.
 
     `link`: of the client, which may disconnect while its room waits for a hook.
     Raises `Unavailable` if a hook does not answer.
     """
     if is_kept_apart(identity, room):
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
-    if identity.source == DASHBOARD or room in identity.join:
+    if identity.source == DASHBOARD:
+        return
+    if limit := policy_of(room).max_sessions:
+        (count,) = await asyncio.to_thread(node.registry.sizes, [room])
+        if count >= limit:
+            raise Unavailable(f"The room {room!r} is full.")
+    if room in identity.join:
         return
     if conf.AUTHORIZE_ROOM_URL:
         is_allowed = await backend.authorize_room(
@@ -221,8 +279,30 @@ async def check_room(node: Node, identity: Identity, room: str, link: Link) -> N
         raise RoomForbidden(f"Not allowed in the room {room!r}.")
 
 
+def expires_in(node: Node, identity: Identity) -> dict[str, float]:
+    """Return the member of an auth reply that says how long the session may last, in seconds.
+
+    An identity that does not expire has none.
+    """
+    if identity.expires_at is None:
+        return {}
+    return {"expires_in": round(max(0.0, identity.expires_at - node.clock.now()), 3)}
+
+
+def kept_rooms(body: AuthBody) -> dict[str, RoomRequest]:
+    """Return the rooms with history that a client asks for in the object form."""
+    asked = body.requests or {}
+    return {room: request for room, request in asked.items() if policy_of(room).history}
+
+
 async def _admit(
-    node: Node, session: Session, entry: Entry, body: AuthBody, rooms: list[str]
+    node: Node,
+    session: Session,
+    entry: Entry,
+    body: AuthBody,
+    rooms: list[str],
+    *,
+    later: Collection[str],
 ) -> None:
     session.is_connecting = True
     session.hold(conf.SESSION_BYTES)
@@ -230,20 +310,27 @@ async def _admit(
     session.last_seen = asyncio.get_running_loop().time()
     # goim has one room per connection, whoever chose it. Of several rooms, op 12 leaves none.
     session.change_room = body.change_room or (rooms[0] if len(rooms) == 1 else "")
-    await node.admit(session, entry, rooms)
+    await node.admit(session, entry, rooms, later)
 
 
 async def _reply_and_replay(
-    node: Node, session: Session, request: AuthRequest, deadline: HandshakeDeadline
+    node: Node,
+    session: Session,
+    request: AuthRequest,
+    deadline: HandshakeDeadline,
+    joins: Mapping[str, StreamJoin],
 ) -> None:
     """Send the auth reply, the pending messages page by page in order of id, and the held ones.
+
+    Before the held ones come those that were asked for of rooms with history: `joins`.
 
     The reply is sent after the first page is read: a client must not get it while its pending
     messages cannot be read.
     """
-    replay = Replay(node, session, request.body.since)
+    resumed = None if request.events is None else request.events.resumed_at
+    replay = Replay(node, session, request.body.since, resumed)
     page = await replay.next_page()
-    session.reply(Op.AUTH_REPLY, request.frame.seq, ver=request.frame.ver)
+    _reply(node, session, request, joins)
     node.record_opened(session)
     while page is not None:
         await replay.write(page, deadline)
@@ -251,4 +338,39 @@ async def _reply_and_replay(
             break
         page = await replay.next_page()
     session.is_connecting = False
+    if joins:
+
+        async def until_read() -> None:
+            with deadline.reading():
+                await session.link.drained()
+
+        await stream_joins.finish(joins.values(), until_read)
     session.release()
+    node.hub.event_ids.moved(session)
+
+
+def _reply(
+    node: Node, session: Session, request: AuthRequest, joins: Mapping[str, StreamJoin]
+) -> None:
+    """Send the auth reply, or the first event of a stream of events."""
+    asked = request.body.requests
+    rooms = {} if asked is None else _told(asked, joins)
+    lasts = expires_in(node, session.identity) if request.body.renews else {}
+    if request.events is not None:
+        places = {room: join.position for room, join in joins.items()}
+        block = node.hub.event_ids.begin(session, places, request.events.resumed_at)
+        session.link.write(opening_event(session.id, rooms, request.events, lasts) + block)
+        return
+    told = lasts if asked is None else {"rooms": rooms, **lasts}
+    body = compact_json(told) if told else b""
+    session.reply(Op.AUTH_REPLY, request.frame.seq, body, request.frame.ver)
+
+
+def _told(
+    requests: Mapping[str, RoomRequest], joins: Mapping[str, StreamJoin]
+) -> dict[str, dict[str, object]]:
+    """Return the position of each room that was asked for, for the auth reply."""
+    return {
+        room: joins[room].reply() if room in joins else stream_joins.reply_without_history(asked)
+        for room, asked in requests.items()
+    }

@@ -13,12 +13,17 @@ import time
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline import replay
-from offline.node_io import history_pages, pending_pages
+from offline import key_messages
+from offline.node_io import ResumedPage, history_pages, pending_pages, resumed_pages
 from offline.values import Page, PendingMessage
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.node.node import Node
-from push.session.session import OutgoingMessage, Session
+from push.session.outgoing import OutgoingMessage
+from push.session.session import Session
+
+# Seconds that are added to the time since a client had all: for the error of the node's clock, and
+# for receipts that are written late.
+RESUME_MARGIN = 2.0
 
 
 class Replay:
@@ -26,12 +31,17 @@ class Replay:
 
     `since`: send all messages with ids above this, also those that other sessions of the key have
     received; 0 for only the pending messages.
+    `resumed`: send also the messages that sessions of the key have received since then: Unix time
+    by the database's clock, seconds; None for only the pending messages.
     """
 
-    def __init__(self, node: Node, session: Session, since: int = 0) -> None:
+    def __init__(
+        self, node: Node, session: Session, since: int = 0, resumed: float | None = None
+    ) -> None:
         self._node = node
         self._session = session
         self._since = since
+        self._resumed = resumed
         self._after = 0
         self._reads_again = False  # after a gap: from the beginning
         self._is_over = False  # the last page has been read
@@ -61,14 +71,22 @@ class Replay:
         key = self._session.key
         if self._reads_again:
             return await self._read_missed((key, self._after))
+        if self._resumed is not None:
+            return await resumed_pages.get(ResumedPage(key, self._after, self._age())) or []
         if self._since:
             return await history_pages.get((key, self._after, self._since)) or []
         return await pending_pages.get((key, self._after)) or []
 
+    def _age(self) -> float:
+        """Return how long ago the client had all that was sent to it, with a margin, seconds."""
+        assert self._resumed is not None
+        age = self._node.clock.now() - self._resumed
+        return min(max(age, 0.0), conf.RECORD_KEEP) + RESUME_MARGIN
+
     async def _read_missed(self, page: Page) -> list[PendingMessage]:
         """Read pending messages, and those that others have received since this session joined."""
         age = time.monotonic() - self._session.joined
-        read = replay.read_missed
+        read = key_messages.read_missed
         missed = await session_threads.run(read, [page], conf.REPLAY_PAGE, age)
         return missed[page]
 
@@ -96,9 +114,14 @@ class Replay:
     def _is_due(self, pending: PendingMessage) -> bool:
         """Return False if a session of this node had received it before this session joined.
 
-        That may not be stored yet. With `since`, and after a gap, every message read is due.
+        That may not be stored yet. With `since`, and after a gap, every message read is due. A
+        client that comes back is due what was received since it had all.
         """
-        if self._since or self._reads_again:
+        if self._reads_again:
+            return True
+        if self._resumed is not None:  # others may have been read with it
+            return pending.had is None or pending.had <= self._age()
+        if self._since:
             return True
         at = self._node.acknowledger.settled_at(pending.id, self._session.key)
         return at is None or at >= self._session.joined

@@ -4,6 +4,7 @@ An action is a form with its object, a permission, a question, and `perform`. It
 log is written first, in one transaction with the action's own changes of the database.
 """
 
+from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -15,11 +16,13 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.forms.renderers import DjangoTemplates
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import Token, digest
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotFound
 from imgo_site.names import check_name
+from imgo_site.times import utc_text
 from offline.models import Message
 from push import operations
 from push.accept.accept import CALLER_MAX, Push, accept_push, encode_body
@@ -259,11 +262,20 @@ class PushMessage(Action):
     ttl = forms.IntegerField(
         label="Lifetime in seconds", required=False, min_value=1, help_text="Empty: the default."
     )
+    send_at = forms.DateTimeField(
+        label="Send at", required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M:%S"),
+    )  # fmt: skip
     store = forms.BooleanField(
         label="Keep it for a key that is not connected", required=False, initial=True
     )
     # A form that is sent twice pushes only once, unless it was changed in between.
     dedupe = forms.CharField(widget=forms.HiddenInput, initial=uuid4, max_length=100)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zone = timezone.get_current_timezone_name()
+        self.fields["send_at"].help_text = f"A time of the zone {zone}. Empty: now."
 
     def clean(self) -> dict[str, Any]:
         """Check the fields and set `self.push`. Raises `ValidationError`."""
@@ -283,6 +295,7 @@ class PushMessage(Action):
 
     @staticmethod
     def _push(data: dict[str, Any]) -> Push:
+        at: datetime | None = data["send_at"]
         text = data["body"].replace("\r\n", "\n")  # forms send line ends as CRLF
         body = text.encode()
         if not is_json(body):
@@ -294,6 +307,7 @@ class PushMessage(Action):
             to_all=data["target"] == "all",
             ttl=data["ttl"],
             store=data["store"],
+            send_at=at if at is None or at.tzinfo else timezone.make_aware(at),
             dedupe_id=digest(repr(sorted(data.items()))),
         )
 
@@ -313,7 +327,9 @@ class PushMessage(Action):
             count = len(registry.sessions(name))
         kept = "It is kept for the key if it is not connected." if self.push.is_stored else ""
         size = f"{len(self.push.body):,} bytes"
-        return [f"Push {size} to {self._target()}: {sessions(count)} now?", kept]
+        at = self.push.send_at
+        later = f"It is sent at {utc_text(at, 'seconds')}." if isinstance(at, datetime) else ""
+        return [f"Push {size} to {self._target()}: {sessions(count)} now?", later, kept]
 
     def perform(self, user: Any) -> str:
         """Accept the push; report and log nothing new if its dedupe id was used already."""

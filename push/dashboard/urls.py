@@ -11,6 +11,7 @@ urlpatterns = [
     path("key", views.key, name="dashboard-key"),
     path("room", views.room, name="dashboard-room"),
     path("rooms", views.rooms, name="dashboard-rooms"),
+    path("streams", views.streams, name="dashboard-streams"),
     path("tail", tail.tail, name="dashboard-tail"),
     path("tail/data", tail.tail_data, name="dashboard-tail-data"),
     path("act/<slug:name>", views.act, name="dashboard-act"),

@@ -1,5 +1,6 @@
 """Views of the dashboard's pages."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.db import Error as DatabaseError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.callers import caller_names
@@ -20,15 +21,19 @@ from imgo_site.deployment import redis_url
 from imgo_site.direct_requests import has_websocket
 from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
-from offline import history
+from imgo_site.room_policies import has_history, policy_of
+from offline import history, stream_lists
 from offline.models import Pending
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
+from push.models import OnlineState, SessionRecord
+from push.online.last_seen import last_seen
 from push.pages import render
+from push.presence.select import get_presence
 from push.registry.base import Entry, fullest
 from push.registry.select import get_registry
 from push.routing import websocket_path
-from push.status import explain, snapshot
+from push.status import explain, room_history, snapshot
 from push.status.instance import instance_of
 
 SESSIONS_SHOWN = 200
@@ -175,11 +180,18 @@ def key(request: HttpRequest) -> HttpResponse:
     is_more = _is_more(request)
     times = MORE if is_more else 1
     pushes = _pushes_to(name, PUSHES_SHOWN * times + 1)
+    events = SessionRecord.objects.of(name)
+    online = OnlineState.objects.filter(pk=name).first()
     context = {
         "name": name,
         "is_more": is_more,
         "sessions": _sessions_of(name, SESSIONS_SHOWN * times),
-        "session_events": explain.session_events(name),
+        "session_events": [
+            *explain.records_as_sentences(events),
+            *explain.key_events(online),
+            *explain.failing_hooks(),
+        ],
+        "last_seen": last_seen(events, online, is_online=False),
         "token": Token.objects.filter(key=name).first(),
         "pending_count": Pending.objects.unexpired(name).count(),
         "pending": _pending_of(name, PENDING_SHOWN * times),
@@ -198,13 +210,18 @@ def room(request: HttpRequest) -> HttpResponse:
     """Show one room and its members."""
     name = _named(request, "room")
     is_more = _is_more(request)
-    count, members = get_registry().peek(name, MEMBERS_SHOWN * (MORE if is_more else 1))
+    limit = MEMBERS_SHOWN * (MORE if is_more else 1)
+    count, members = get_registry().peek(name, limit)
+    policy = policy_of(name)
     context = {
         "name": name,
         "count": count,
         "is_more": is_more,
         "members": [{"key": key, "session": session} for key, session in members],
         "is_ours": name == DASHBOARD_ROOM,
+        "present": get_presence().page(name, slice(0, limit)) if policy.presence else None,
+        "policy": policy,
+        "place": room_history.position(name) if policy.history else None,
         "may": _may(request),
     }
     return render(request, "dashboard/room.html", context)
@@ -219,7 +236,13 @@ def rooms(request: HttpRequest) -> HttpResponse:
         return _rooms_with(request, check_name(part, "part of a room"))
     is_more = _is_more(request)
     found, _ = snapshot.fullest_rooms(ROOMS_SHOWN * (MORE if is_more else 1))
-    context = {"found": found, "rows": found.rows, "part": "", "is_more": is_more}
+    context = {
+        "found": found,
+        "rows": found.rows,
+        "part": "",
+        "is_more": is_more,
+        "has_history": has_history(),
+    }
     return render(request, "dashboard/rooms.html", context)
 
 
@@ -232,8 +255,30 @@ def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
         "rows": fullest(dict(rows), len(rows)),
         "part": part,
         "is_first": not cursor,
+        "has_history": has_history(),
     }
     return render(request, "dashboard/rooms.html", context)
+
+
+@require_safe
+@for_operators
+def streams(request: HttpRequest) -> HttpResponse:
+    """Show rooms that keep messages, also without sessions, by name; `?part=` is in the name."""
+    part, after = request.GET.get("part", ""), request.GET.get("after", "")
+    if part:
+        check_name(part, "part of a room")
+    if after:
+        check_name(after, "room before the list")
+    found = stream_lists.list_streams(part, after, ROOMS_SHOWN)
+    names = [row.room for row in found.rows]
+    counts: Sequence[int | None]
+    try:
+        counts = get_registry().sizes(names) if names else []
+    except Unavailable:  # the list is the database's
+        counts = [None] * len(names)
+    rows = list(zip(found.rows, counts, strict=True))
+    context = {"found": found, "rows": rows, "part": part, "after": after}
+    return render(request, "dashboard/streams.html", context)
 
 
 @require_safe
@@ -260,8 +305,11 @@ def keys(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @for_operators
-def nothing(request: HttpRequest, rest: str) -> HttpResponse:  # noqa: ARG001
-    """Raise `NotFound` for any other path of the dashboard."""
+def nothing(request: HttpRequest, rest: str) -> HttpResponse:
+    """Redirect from a page's path with a final slash; raise `NotFound` for any other path."""
+    if rest.endswith("/") and resolve(request.path_info[:-1]).url_name:
+        query = request.META["QUERY_STRING"]
+        return redirect(request.path[:-1] + (f"?{query}" if query else ""))
     raise NotFound(f"There is nothing at {request.path}.")
 
 

@@ -1,21 +1,22 @@
-"""The questions of the hooks: who a client is, which rooms it may join, what to reply to it.
+"""Calls of the hooks: authenticate a client, authorize a room, answer an upstream message.
 
-Each converts its answer, and raises `Unavailable` if there is no usable one. So a backend that
-fails lets nobody in, and clients come back later.
+Each converts the backend's answer, and raises `Unavailable` if there is no usable one. So no client
+is accepted while the backend fails, and clients reconnect later.
 """
 
 import base64
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from accounts.auth_body import AuthBody
 from accounts.identity import Facts, Identity
-from accounts.models import check_join, check_rooms
-from imgo_site.errors import BadRequest, Forbidden, ImgoError, NotAuthenticated, Unavailable
+from accounts.models import check_info, check_join, check_rooms
+from imgo_site.errors import BadRequest, Forbidden, ImgoError, NotAuthenticated
 from imgo_site.names import check_name
 from push.hooks.client import Answer, Hook, HookClient
 
 SOURCE = "hook"  # of the identities
+CODE_MAX, REASON_MAX = 100, 1000  # characters of a refusal that a client gets
 EXPIRES_MAX = 10 * 365 * 86_400.0  # seconds
 
 
@@ -29,7 +30,7 @@ async def authenticate(
     """
     if body.mistake:
         raise BadRequest(body.mistake)
-    asked = {
+    question = {
         "token": body.token,
         "rooms": list(body.rooms),
         "platform": body.platform,
@@ -40,13 +41,13 @@ async def authenticate(
         "headers": dict(facts.headers),
         **_bytes_member("auth", body.raw),
     }
-    answer = await client.call(Hook.AUTHENTICATE, asked, is_gone)
-    if answer.status in (401, 403):
+    found: list[Identity] = []
+    await client.call(
+        Hook.AUTHENTICATE, question, is_gone, lambda value: found.append(_identity(value, facts))
+    )
+    if not found:
         raise NotAuthenticated("The token is not valid or has expired.")
-    try:
-        return _identity(answer.body, facts)
-    except BadRequest as error:
-        raise _unusable(Hook.AUTHENTICATE, error.message) from None
+    return found[0]
 
 
 def _identity(value: Any, facts: Facts) -> Identity:
@@ -58,6 +59,7 @@ def _identity(value: Any, facts: Facts) -> Identity:
     check_name(key, "key")
     check_rooms(rooms)
     check_join(join)
+    check_info(value.get("info"))
     if expires_in is None:
         expires = None
     elif isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
@@ -67,43 +69,63 @@ def _identity(value: Any, facts: Facts) -> Identity:
     else:
         expires = facts.clock.now() + expires_in
     allowed = None if rooms is None else tuple(rooms)
-    return Identity(str(key), allowed, expires, SOURCE, join=tuple(join))
+    info = value.get("info") or None
+    return Identity(str(key), allowed, expires, SOURCE, join=tuple(join), info=info)
 
 
 async def authorize_room(
-    client: HookClient, identity: Identity, room: str, is_gone: Callable[[], bool]
+    client: HookClient,
+    identity: Identity,
+    room: str,
+    is_gone: Callable[[], bool],
+    action: Literal["join", "publish"] = "join",
 ) -> bool:
-    """Return whether the backend lets an identity join a room. Raises `Unavailable`."""
-    asked = {"key": identity.key, "room": room, "source": identity.source}
-    answer = await client.call(Hook.AUTHORIZE_ROOM, asked, is_gone)
-    if answer.status in (401, 403):
-        return False
-    allowed = answer.body.get("allowed") if isinstance(answer.body, dict) else None
-    if not isinstance(allowed, bool):
-        raise _unusable(Hook.AUTHORIZE_ROOM, "It must be a JSON object with 'allowed'.")
-    return allowed
+    """Return whether the backend lets an identity join a room, or publish to it.
+
+    Raises `Unavailable`.
+    """
+    question = {
+        "key": identity.key,
+        "room": room,
+        "source": identity.source,
+        "action": action,
+    }
+    answer = await client.call(Hook.AUTHORIZE_ROOM, question, is_gone, _check_permission)
+    return answer.status not in (401, 403) and bool(answer.body["allowed"])
+
+
+def _check_permission(value: Any) -> None:
+    """Raise `BadRequest` unless the value says whether a room may be joined."""
+    if not isinstance(value, dict) or not isinstance(value.get("allowed"), bool):
+        raise BadRequest("It must be a JSON object with 'allowed', true or false.")
 
 
 async def receive(client: HookClient, identity: Identity, op: int, body: Any) -> Any:
     """Return the backend's reply to an upstream message; None for an empty answer.
 
-    Raises `Forbidden` or `BadRequest` for an answer of 4xx, and `Unavailable`.
+    Raises `Forbidden` or `BadRequest` for an answer of 4xx, with the code and the message that it
+    names, and `Unavailable`.
     """
-    asked: dict[str, Any] = {"key": identity.key, "op": op}
-    asked |= _bytes_member("body", body) if isinstance(body, bytes) else {"body": body}
-    answer = await client.call(Hook.RECEIVE, asked)
+    question: dict[str, Any] = {"key": identity.key, "op": op}
+    question |= _bytes_member("body", body) if isinstance(body, bytes) else {"body": body}
+    answer = await client.call(Hook.RECEIVE, question)
     if answer.status >= 400:
         raise _refusal(answer)
     return answer.body
 
 
 def _refusal(answer: Answer) -> ImgoError:
+    """Return the error of a refusal, with the code and message that its body names."""
+    reason = answer.body.get("error") if isinstance(answer.body, dict) else None
+    named = reason if isinstance(reason, dict) else {}
+    code, message = named.get("code"), named.get("message")
+    if not isinstance(message, str) or not message:
+        message = "The message was refused."
     kind = Forbidden if answer.status in (401, 403) else BadRequest
-    return kind("The message was refused.")
-
-
-def _unusable(hook: Hook, problem: str) -> Unavailable:
-    return Unavailable(f"The backend's answer to the hook {hook} cannot be used. {problem}")
+    error = kind(message[:REASON_MAX])
+    if isinstance(code, str) and 0 < len(code) <= CODE_MAX:
+        error.code = code
+    return error
 
 
 def _bytes_member(name: str, data: bytes) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Literal
 
+from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import (
     BaseCommand,
@@ -117,6 +118,13 @@ class ImgoCommand(BaseCommand):
         for line in lines:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             self.stdout.write("  ".join(cells).rstrip())
+
+
+def refuse_wrong_settings(messages: Iterable[CheckMessage]) -> None:
+    """Raise `CommandError` for the first error of system checks: few commands run all checks."""
+    for message in messages:
+        if message.is_serious():
+            raise CommandError(f"{message.msg} {message.hint or ''}".rstrip())
 
 
 class Faults(logging.Filter):

@@ -15,7 +15,9 @@ from django.conf import settings
 from imgo_site.conf import conf
 from imgo_site.deployment import data_dir, redis_url
 from imgo_site.errors import ImgoError, NotFound, Unavailable
+from push.hooks.figures import HookRow
 from push.server.ports import in_url
+from push.status import hook_states
 
 TIMEOUT = 10.0  # seconds for one call
 PAGE = 1000  # rows of one page, the API's maximum
@@ -65,6 +67,17 @@ def all_rows(path: str) -> list[Any]:
         rows += page["results"]
         if not page["results"] or len(rows) >= page["count"]:
             return rows
+
+
+def hook_rows() -> list[HookRow]:
+    """Return the state of the hooks on the live nodes; without Redis, ask the local server.
+
+    Raises an `ImgoError` if it is not known.
+    """
+    if not is_embedded():
+        return hook_states.of_nodes()
+    rows: list[HookRow] = call("GET", path_of("stats")).get("hooks", [])
+    return rows
 
 
 def _host_header() -> str:

@@ -21,6 +21,7 @@ from push.wire import CloseCode
 SOURCES = ("token", "jwt", "session", "goim", "dashboard", "hook")
 DROP_REASONS = (
     "busy_group",
+    "cancelled",
     "expired",
     "malformed",
     "offline_max",
@@ -85,6 +86,30 @@ ACKS_DROPPED = Counter(
     "imgo_acks_dropped",
     "Acknowledged ids that were dropped: they were not sent to the session, and were too many.",
 )
+UPSTREAM_DROPPED = Counter(
+    "imgo_upstream_dropped",
+    "Frames of clients of Server-Sent Events that were dropped: too many of a session waited.",
+)
+STREAM_GAPS = Counter(
+    "imgo_stream_gaps_total",
+    "Gaps in rooms with history that clients were told of (op 29).",
+)
+STREAM_RECOVERIES = Counter(
+    "imgo_stream_recoveries_total",
+    "Sessions that joined a room with a position.",
+    ["recovered"],
+)
+PRESENCE_DIFFS = Counter(
+    "imgo_presence_diffs",
+    "Frames about who joined and left a room (op 28) that were written to sessions.",
+)
+PRESENCE_MENDS = Counter(
+    "imgo_presence_mends",
+    "Copies of who is in a room that this node read again because a change did not arrive.",
+)
+PRESENCE_REAPED = Counter(
+    "imgo_presence_reaped", "Dead or stopped nodes whose keys this node took out of their rooms."
+)
 RECOVERED = Counter(
     "imgo_recovered", "Messages that this node had missed, and found pending and delivered."
 )
@@ -131,11 +156,28 @@ WEBHOOK_EVENTS_DROPPED = Counter(
     "imgo_webhook_events_dropped",
     "Events for webhooks that were dropped: too many waited, or they were parked for too long.",
 )
+KEY_EVENTS = Counter(
+    "imgo_key_events",
+    "Changes of keys in `EVENT_KEYS` that this process stored: online or offline.",
+    ["event"],
+)
+for _event in ("online", "offline"):
+    KEY_EVENTS.labels(_event)
+KEY_LEASES_LOST = Counter(
+    "imgo_key_leases_lost",
+    "Times that a node had to store all its keys in `EVENT_KEYS` again: others took it for dead, "
+    "or the database is another one.",
+)
 SESSION_RECORDS_LOST = Counter(
     "imgo_session_records_lost",
     "Keys whose last opening, refusal or closing was dropped before it was stored.",
 )
 PUSHES = Counter("imgo_pushes", "Pushes that this process accepted, by target.", ["target"])
+PUBLISHES_REFUSED = Counter(
+    "imgo_publishes_refused",
+    "Messages that clients published to rooms and that were refused, by the code of the reply.",
+    ["code"],
+)
 LOST_COMMITS = Counter(
     "imgo_lost_commits",
     "Commits of pushes whose answer was lost, by outcome: committed, aborted, unknown.",
@@ -147,6 +189,11 @@ for _reason in DROP_REASONS:
     DROPS.labels(_reason)
 for _target in TARGETS:
     PUSHES.labels(_target)
+SCHEDULE_SECONDS = Histogram(
+    "imgo_schedule_latency_seconds",
+    "From when a scheduled push was due until it was stored as a message, by the database's clock.",
+    buckets=SECONDS,
+)
 FANOUT_SECONDS = Histogram(
     "imgo_fanout_latency_seconds",
     "From acceptance until the channel layer had the message, by the database's clock.",
@@ -175,7 +222,22 @@ FRAMES = Counter(
     ["transport"],
 )
 
+PRESENCE_KEYS = Gauge(
+    "imgo_presence_keys",
+    "Keys that this node holds in rooms with presence, once for each room.",
+    multiprocess_mode="livesum",
+)
 # The database pool of a process; if processes share a directory, the sum over the live ones.
+STREAM_TAIL_BYTES = Gauge(
+    "imgo_stream_tail_bytes",
+    "Memory of this node for the latest messages of rooms with history.",
+    multiprocess_mode="livesum",
+)
+KEY_EVENTS_WAITING = Gauge(
+    "imgo_key_events_waiting",
+    "Keys of this node in `EVENT_KEYS` that have come online and are not stored yet.",
+    multiprocess_mode="livesum",
+)
 POOL_CONNECTIONS = Gauge(
     "imgo_database_pool_connections",
     "Connections of the database pool, by state: idle or used.",
@@ -207,6 +269,11 @@ DATABASE_UP = Gauge(
 PENDING = Gauge(
     "imgo_pending",
     "Deliveries that are pending; above 10,000 the database's estimate.",
+    registry=CLUSTER_REGISTRY,
+)
+STREAM_BYTES = Gauge(
+    "imgo_stream_bytes",
+    "Bytes that rooms with history keep, measured every 30 s.",
     registry=CLUSTER_REGISTRY,
 )
 OUTBOX = Gauge(

@@ -6,6 +6,7 @@ or the lock of a partition decides which node runs it.
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
 
 from kombu.exceptions import OperationalError as BrokerError
@@ -15,23 +16,26 @@ from imgo_site.database_threads import cluster_threads
 from imgo_site.deployment import has_workers
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import conservation, outbox_queue, retention, settlement
+from offline import conservation, outbox_queue, retention, settlement, streams
 from offline.outbox_queue import Busy
 from push.bus import publish
 from push.bus.groups import room_group
 from push.fanout import drain
 from push.metrics import definitions as metrics
-from push.models import Canary, Dedupe, Duty, SessionRecord, WebhookCursor
+from push.models import Canary, Dedupe, Duty, OnlineState, SessionRecord, WebhookCursor
+from push.node import due_pushes
 from push.node.hub import Hub
 from push.node.runtime import Runtime, SupervisedTask, run_once
 from push.status import snapshot
-from push.tasks import canary, queue_of
+from push.tasks import canary, enqueue, queue_of
 from push.webhooks import outbox as webhook_outbox
 
 logger = logging.getLogger(__name__)
 
+DUE_EVERY = 0.25  # seconds between two searches for due pushes, in an index
 SWEEP_EVERY_MIN = 1.0  # seconds between two sweeps, at least
 PRUNE_EVERY = 30.0  # seconds between two deletions of old rows
+PRUNE_ONLINE_EVERY = 86_400.0  # seconds: it reads the state of every key that was ever online
 BALANCE_EVERY = 60.0  # seconds
 BALANCE_LATEST = 100_000  # messages that the balance of the metrics covers
 
@@ -51,6 +55,7 @@ class ClusterJobs:
     def start(self) -> None:
         """Start the jobs. Needs a running loop."""
         jobs = [
+            (self.send_due, DUE_EVERY),
             (self.sweep, max(SWEEP_EVERY_MIN, conf.SWEEP_AFTER / 2)),
             (self.prune, PRUNE_EVERY),
             (self.balance, BALANCE_EVERY / 2),
@@ -93,6 +98,16 @@ class ClusterJobs:
                     partition,
                 )
 
+    async def send_due(self) -> None:
+        """Store the scheduled pushes that are due, and wake the workers of their partitions."""
+        while partitions := await cluster_threads.run(due_pushes.store):
+            if has_workers():
+                await asyncio.to_thread(enqueue, dict.fromkeys(partitions, ""))
+                continue
+            for partition in sorted(partitions):
+                with suppress(Busy):  # the other drain, or the sweep, sends them
+                    await cluster_threads.run(_drain_now, partition)
+
     async def send_canaries(self) -> None:
         """Enqueue a canary task for each partition that is due one."""
         due = await cluster_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
@@ -106,12 +121,25 @@ class ClusterJobs:
                 metrics.DROPS.labels("expired").inc(count)
             while await cluster_threads.run(_prune_messages):
                 pass
+            last = await cluster_threads.run(streams.prune)
+            while last:
+                last = await cluster_threads.run(streams.prune, last)
+            while await cluster_threads.run(streams.prune_to_size, conf.STREAMS_MAX):
+                pass
+            await cluster_threads.run(_measure_streams)
             while await cluster_threads.run(webhook_outbox.forget_parked):
                 pass
             while await cluster_threads.run(Dedupe.objects.forget):
                 pass
             while await cluster_threads.run(SessionRecord.objects.prune):
                 pass
+            await self._prune_online()
+
+    async def _prune_online(self) -> None:
+        if await cluster_threads.run(Duty.objects.claim, "prune online", PRUNE_ONLINE_EVERY):
+            key = await cluster_threads.run(OnlineState.objects.prune)
+            while key:
+                key = await cluster_threads.run(OnlineState.objects.prune, key)
 
     async def balance(self) -> None:
         """Compute the balance of the latest messages, for the metrics of all processes."""
@@ -146,6 +174,11 @@ def _overdue() -> list[int]:
 
 def _prune_messages() -> int:
     return retention.prune_batch(WebhookCursor.objects.limit_of_pruning())
+
+
+def _measure_streams() -> None:
+    """Store the bytes of all streams for the metrics: the sum reads every stream."""
+    Duty.objects.filter(name="prune").update(result={"stream_bytes": streams.total_size()})
 
 
 def _drain_now(partition: int) -> int:

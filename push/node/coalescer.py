@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Protocol
 
@@ -24,14 +24,8 @@ from imgo_site.logs import note_push
 from push.bus.background_tasks import Background
 from push.metrics.definitions import DELIVERY_SECONDS
 from push.node.reach_counts import ReachCounts
-from push.session.session import (
-    PACKET_KINDS,
-    Batch,
-    OutgoingMessage,
-    PacketKind,
-    Session,
-    Written,
-)
+from push.session.outgoing import PACKET_KINDS, Batch, OutgoingMessage, PacketKind
+from push.session.session import Session, Written
 from push.wire import FIRST_OWN_OP
 
 logger = logging.getLogger(__name__)
@@ -46,6 +40,16 @@ _packet_kind = attrgetter("packet_kind")
 Delivery = tuple[Sequence[Session], list[OutgoingMessage]]
 
 
+class EventIdWriter(Protocol):
+    """The parts of `push/node/event_ids.py` that coalescers and streams use."""
+
+    def moved(self, session: Session) -> None:
+        """Write a block with an id soon: the session's position changed without a message."""
+
+    def wrote(self, group: str) -> None:
+        """Write blocks with ids soon: a message of a stream was written to this group."""
+
+
 class Owner(Protocol):
     """The parts of a hub that a coalescer uses."""
 
@@ -56,6 +60,10 @@ class Owner(Protocol):
     reach_counts: ReachCounts
     written: Written
 
+    @property
+    def event_ids(self) -> "EventIdWriter":
+        """Return the writer of the ids of events."""
+
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered."""
 
@@ -63,7 +71,16 @@ class Owner(Protocol):
 class Coalescer:
     """Coalescer of one group; exists from the group's first message until the group is quiet."""
 
-    __slots__ = ("_group", "_hub", "_is_writing", "_max", "_timer", "_waiting")
+    __slots__ = (
+        "_group",
+        "_hub",
+        "_is_writing",
+        "_left",
+        "_max",
+        "_timer",
+        "_waiting",
+        "first_offset_under_way",
+    )
 
     def __init__(self, hub: Owner, group: str, batch_max: int) -> None:
         self._hub = hub
@@ -72,11 +89,24 @@ class Coalescer:
         self._waiting: deque[OutgoingMessage] = deque()
         self._is_writing = False
         self._timer: asyncio.TimerHandle | None = None
+        # Sessions that have left the group since the batch under way was begun.
+        self._left: set[Session] = set()
+        # Of the batch that is being written in slices: its first offset in a stream; 0 for none.
+        self.first_offset_under_way = 0
 
     @property
     def is_full(self) -> bool:
         """Whether one more message would cause a drop."""
         return len(self._waiting) >= WAITING_MAX
+
+    @property
+    def holds_offsets(self) -> bool:
+        """Whether messages of a stream wait, or are being written in slices."""
+        return bool(self.first_offset_under_way or self.first_waiting_offset())
+
+    def first_waiting_offset(self) -> int:
+        """Return the offset of the first waiting message of a stream; 0 if none waits."""
+        return _first_offset(self._waiting)
 
     def write_or_queue(self, message: OutgoingMessage) -> None:
         """Write the message at once if the group is quiet, else with a later batch."""
@@ -106,9 +136,10 @@ class Coalescer:
         if sum(len(sessions) for sessions, _ in shares) <= YIELD_AFTER:
             for sessions, taken in shares:
                 write_to_all(sessions, _together(taken), self._hub.written)
-            count_written(messages, shares, self._hub)
+            self._wrote(messages, shares)
         else:
             self._is_writing = True
+            self.first_offset_under_way = _first_offset(messages)
             self._hub.background.run(self._write_slices(shares, messages))
 
     async def _write_slices(self, shares: list[Delivery], messages: list[OutgoingMessage]) -> None:
@@ -116,13 +147,36 @@ class Coalescer:
             for sessions, taken in shares:
                 message = _together(taken)
                 for start in range(0, len(sessions), YIELD_AFTER):
-                    write_to_all(sessions[start : start + YIELD_AFTER], message, self._hub.written)
+                    part = self._without_left(sessions[start : start + YIELD_AFTER])
+                    write_to_all(part, message, self._hub.written)
                     await asyncio.sleep(0)
-            count_written(messages, shares, self._hub)
+            self.first_offset_under_way = 0
+            self._wrote(messages, shares)
         finally:
             self._is_writing = False
-        if len(self._waiting) >= self._max or self._timer is None:
-            self._write_or_end()
+            self._left.clear()
+            self.first_offset_under_way = 0
+            # After an error, too: the room's stream may wait for the messages that wait here.
+            if len(self._waiting) >= self._max or self._timer is None:
+                self._write_or_end()
+
+    def left(self, session: Session) -> None:
+        """Do not write the batch under way to a session that has left the group.
+
+        If the session enters the group again, its join sends it that batch, or begins behind it.
+        """
+        if self._is_writing:
+            self._left.add(session)
+
+    def _without_left(self, sessions: Sequence[Session]) -> Sequence[Session]:
+        if not self._left:
+            return sessions
+        return [session for session in sessions if session not in self._left]
+
+    def _wrote(self, messages: list[OutgoingMessage], shares: list[Delivery]) -> None:
+        count_written(messages, shares, self._hub)
+        if _first_offset(messages):
+            self._hub.event_ids.wrote(self._group)
 
     def _window_over(self) -> None:
         self._timer = None
@@ -185,8 +239,19 @@ def split_by_filter(sessions: Sequence[Session], messages: list[OutgoingMessage]
     """Return which sessions receive which messages.
 
     Every session receives every message, except those with an op from `FIRST_OWN_OP` up that the
-    session's filter excludes.
+    session's filter excludes, and those that exclude the session.
     """
+    excluded = {message.exclude for message in messages if message.exclude}
+    if not excluded:
+        return _split(sessions, messages)
+    shares = _split([one for one in sessions if one.id not in excluded], messages)
+    for session in sessions:
+        if session.id in excluded:
+            shares += _split([session], [m for m in messages if m.exclude != session.id])
+    return [(alike, taken) for alike, taken in shares if taken]
+
+
+def _split(sessions: Sequence[Session], messages: list[OutgoingMessage]) -> list[Delivery]:
     if all(message.op < FIRST_OWN_OP for message in messages):
         return [(sessions, messages)]
     by_accepts: dict[frozenset[int] | None, list[Session]] = {}
@@ -197,6 +262,11 @@ def split_by_filter(sessions: Sequence[Session], messages: list[OutgoingMessage]
         for alike in by_accepts.values()
     )
     return [(alike, taken) for alike, taken in shares if taken]
+
+
+def _first_offset(messages: Iterable[OutgoingMessage]) -> int:
+    """Return the first offset in a stream of these messages; 0 if none has one."""
+    return next((message.offset for message in messages if message.offset), 0)
 
 
 def _together(messages: list[OutgoingMessage]) -> OutgoingMessage:

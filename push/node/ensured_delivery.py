@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
 from push.node.coalescer import Coalescer
-from push.session.session import OutgoingMessage
+from push.session.outgoing import OutgoingMessage
 
 ENSURED_MAX = 10_000  # messages queued in one node, for all groups together
 YIELD_AFTER = 100  # messages handed over before the event loop gets a turn

@@ -11,7 +11,7 @@ The held messages of a group are delivered when its last hold is released.
 from collections.abc import Callable, Container, Iterable
 from operator import attrgetter
 
-from push.session.session import OutgoingMessage
+from push.session.outgoing import OutgoingMessage
 
 HELD_MAX = 1_000  # messages held for one group; one more drops them all, see `take_overflow`
 

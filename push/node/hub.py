@@ -10,6 +10,7 @@ A message from the channel passes these steps:
 1. Drop it if a later drain has superseded it (`push/node/superseded_drains.py`), or if its group
    has no session here.
 2. Hold it if its group is held during a recovery (`push/node/held_messages.py`).
+   A message of a stream goes to `push/node/streams.py` instead, which hands it to step 5.
 3. Queue it if it must not be dropped and its group is busy (`push/node/ensured_delivery.py`).
 4. Drop it if it is a duplicate (`push/node/recent_ids.py`).
 5. Hand it to the coalescer of its group, which writes it (`push/node/coalescer.py`).
@@ -20,8 +21,10 @@ A message that is spread over time skips the steps 2, 3 and 5.
 import asyncio
 import logging
 import math
+import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from imgo_site import tracing
@@ -32,6 +35,7 @@ from push.bus.envelope import (
     CLOSE,
     DRAIN,
     ECHO,
+    FRAME,
     MESSAGE,
     UNDRAIN,
     as_layer_message,
@@ -43,12 +47,15 @@ from push.bus.layers import groups_add, groups_discard, leave
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
+from push.node.event_ids import EventIdWriter
 from push.node.held_messages import HoldRegistry
 from push.node.reach_counts import ReachCounts
 from push.node.recent_ids import RecentIds
+from push.node.streams import Streams
 from push.node.superseded_drains import Drains
-from push.session.session import OutgoingMessage, Session, Written
-from push.wire import CloseCode
+from push.session.outgoing import OutgoingMessage
+from push.session.session import Session, Written
+from push.wire import CloseCode, Frame
 
 logger = logging.getLogger(__name__)
 
@@ -104,12 +111,19 @@ class Hub:
             self.coalescers, self.background, self.deliver, lambda: self.count_drop("busy_group")
         )
         self.drains = Drains()
+        self.streams = Streams(self)
+        self.event_ids = EventIdWriter(self)
+        self.now: Callable[[], float] = time.time  # Unix time; the node sets the database's clock
+        # By group: sessions on their way into it, see `expecting`.
+        self.joiners: Counter[str] = Counter()
         self.gaps = 0  # lost connections of the layer
         self.last_echo = 0.0  # when the latest returned echo was sent: monotonic seconds
         self.last_heard = 0.0  # when the last message of any kind arrived: monotonic seconds
         self._echoes: dict[float, asyncio.Future[None]] = {}  # by the time they were sent
         self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # set by the node
         self.on_undrain: Callable[[], Coroutine[Any, Any, None]]
+        # Handles a frame that came through the bus; None before the first session that sends so.
+        self.on_frame: Callable[[Session, Frame], None] | None = None
 
     async def start(self) -> None:
         """Get a channel, join the groups that every node joins, and start reading."""
@@ -166,6 +180,31 @@ class Hub:
         self.groups.setdefault(group, set()).add(session)
         self._empty_since.pop(group, None)
 
+    @asynccontextmanager
+    async def expecting(self, groups: Sequence[str]) -> AsyncIterator[None]:
+        """Be in the layer's groups for a session that will `enter` them.
+
+        Raises what the layer raises.
+        """
+        try:
+            for group in groups:
+                self.joiners[group] += 1
+                self._empty_since.pop(group, None)
+            await self._join_layer(*groups)
+            yield
+        finally:
+            for group in groups:
+                self.joiners[group] -= 1
+                if not self.joiners[group]:
+                    del self.joiners[group]
+                    if group not in self.groups:
+                        self._emptied(group)
+
+    def enter(self, session: Session, group: str) -> None:
+        """Add an expected session to its group, unless it was removed meanwhile."""
+        if self.sessions.get(session.id) is session:
+            self._enter(session, group)
+
     async def _join_layer(self, *groups: str) -> None:
         for group in groups:
             if leaving := self._leaving.get(group):
@@ -210,17 +249,24 @@ class Hub:
         members = self.groups.get(group)
         if members is not None:
             members.discard(session)
+            if coalescer := self.coalescers.get(group):
+                coalescer.left(session)
             if not members:
                 del self.groups[group]
                 self.holds.forget(group)  # the next session reads the pending messages
-                if group != ALL:
-                    self._empty_since[group] = asyncio.get_running_loop().time()
+                if group != ALL and group not in self.joiners:
+                    self._emptied(group)
+
+    def _emptied(self, group: str) -> None:
+        self.streams.forget(group)
+        self._empty_since[group] = asyncio.get_running_loop().time()
 
     def remove(self, session: Session, groups: list[str]) -> None:
         """Remove a session from the hub and from these groups."""
         if self.sessions.pop(session.id, None) is not None:
             reason = metrics.reason_of(session.close_code)
             metrics.CLOSED.labels(session.kind.transport, reason).inc()
+            self.event_ids.end(session)
         for group in (ALL, *groups):
             self.leave(session, group)
 
@@ -292,6 +338,8 @@ class Hub:
             self._close(message)
         elif message["type"] == ECHO:
             self._echoed(message["sent"])
+        elif message["type"] == FRAME:
+            self._frame(message)
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
         elif message["type"] == UNDRAIN:
@@ -302,7 +350,7 @@ class Hub:
         if "drain" in message and self.drains.is_superseded(*message["drain"]):
             self.count_drop("superseded")
             return
-        if group not in self.groups:
+        if group not in self.groups and group not in self.joiners:
             return
         outgoing = OutgoingMessage(
             message["id"],
@@ -312,6 +360,12 @@ class Hub:
             message["key"],
             ensure=message.get("ensure", False),
             at=message.get("at", 0.0),
+            room=message.get("room", ""),
+            offset=message.get("offset", 0),
+            epoch=message.get("epoch", ""),
+            seen=self.now() if "offset" in message else 0.0,
+            sender=message.get("sender", ""),
+            exclude=self._exclude_of(message),
         )
         if not outgoing.key:
             self.live.add(outgoing.id, ALL)
@@ -321,8 +375,28 @@ class Hub:
             return
         if "trace" in message:
             outgoing.span = tracing.begin("imgo.deliver", message["trace"], push_id=outgoing.id)
-        if not self.holds.keep(group, outgoing) and not self.ensured.keep(group, outgoing):
+        if outgoing.offset:
+            self.streams.arrived(outgoing, group, message["epoch"])
+        elif not self.holds.keep(group, outgoing) and not self.ensured.keep(group, outgoing):
             self.deliver(group, outgoing)
+
+    def _exclude_of(self, message: dict[str, Any]) -> str:
+        """Return the id of the session that does not get a message, if the session is here."""
+        name: str = message.get("exclude", "")
+        return name if name in self.sessions else ""
+
+    def _frame(self, message: dict[str, Any]) -> None:
+        frame = Frame(message["ver"], message["op"], message["seq"], message["body"])
+        self.receive_frame(message["session"], message["key"], frame)
+
+    def receive_frame(self, session_id: str, key: str, frame: Frame) -> None:
+        """Pass a client's frame to its session, if the session is still here.
+
+        `key`: the client's, which was verified.
+        """
+        session = self.sessions.get(session_id)
+        if session is not None and self.on_frame is not None and session.key == key:
+            self.on_frame(session, frame)
 
     def _spread(self, message: OutgoingMessage, seconds: float) -> None:
         """Write a message to all sessions over `seconds`; other messages may overtake it."""
@@ -342,8 +416,14 @@ class Hub:
 
     def deliver(self, group: str, message: OutgoingMessage) -> None:
         """Write a message to all sessions of a group, unless it is a duplicate."""
-        if not self._is_new(group, message):
-            return
+        if self._is_new(group, message):
+            self.write(group, message)
+
+    def write(self, group: str, message: OutgoingMessage) -> None:
+        """Write a message that is no duplicate to all sessions of a group.
+
+        If the group is busy, the coalescer drops the oldest of its waiting messages.
+        """
         coalescer = self.coalescers.get(group)
         if coalescer is None:
             batch_max = 1 if is_key_group(group) else conf.BATCH_MAX

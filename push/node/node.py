@@ -9,10 +9,13 @@ import logging
 import secrets
 import socket
 import time
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 
+from accounts.auth_body import RoomRequest
 from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import Users, cluster_threads
@@ -28,21 +31,30 @@ from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.models import WebhookCursor
-from push.node import reach_counts
+from push.node import reach_counts, stream_joins
 from push.node.cluster_jobs import ClusterJobs
+from push.node.coalescer import write_to_all
 from push.node.held_messages import HoldToken
 from push.node.hub import Hub
+from push.node.publish_limits import PublishLimits
 from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
+from push.node.stream_joins import StreamJoin
 from push.node.webhook_thread import WebhookThread
+from push.online.lease_watch import READ_EVERY
+from push.online.online_keys import RESEND_EVERY, WRITE_EVERY, OnlineKeys
+from push.presence.node_presence import NodePresence
+from push.presence.select import open_presence
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import open_registry
+from push.session.outgoing import OutgoingMessage
 from push.session.paced_link import Pacer
-from push.session.session import OutgoingMessage, Session
+from push.session.session import Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
 from push.session.session_metrics import SessionFigures
+from push.session.session_records import SessionEvent
 from push.status.instance import Instance
 from push.wire import CloseCode
 
@@ -89,12 +101,22 @@ class Node:
         self.written = self.hub.written
         self.registry = open_registry()
         self.rooms = RoomSizes(self.hub, self.registry, self.id)
+        self.presence = NodePresence(
+            self.hub,
+            self.id,
+            open_presence(self.id),
+            lambda sessions, notice: write_to_all(sessions, notice, self.written),
+            partial(cluster_threads.run, NodeRow.objects.live_numbers),
+        )
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
         self.runtime = Runtime()
         self.clock = DatabaseClock()
+        self.hub.now = self.clock.now
         self.pacer = Pacer()
+        self.publish_limits = PublishLimits(time.monotonic)
         self.hooks = HookClient()
         self.session_log = SessionLog(self.name, self.clock.now)
+        self.online = OnlineKeys(self.name, self._openings) if conf.EVENT_KEYS else None
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.webhooks = WebhookThread()
@@ -119,13 +141,25 @@ class Node:
         except BaseException:
             await self._leave_registry()
             raise
+        try:
+            await self.presence.start(row.pk)
+        except BaseException:
+            await self.hub.stop()
+            await self._leave_registry()
+            raise
         publish.use_loop(asyncio.get_running_loop())
         process.get(Users).begin()
         process.get(SessionFigures).begin(self.hub)
         watch_gaps(self.hub.layer, self)
         self.runtime.keep("acknowledger", self.acknowledger.run)
         self.runtime.repeat("reach", self.hub.reach_counts.flush, reach_counts.FLUSH_EVERY)
+        self.runtime.repeat("presence", self.presence.round, self.presence.every)
         self.runtime.repeat("session records", self.session_log.flush, FLUSH_EVERY)
+        if self.online is not None:
+            self.runtime.repeat("online keys", self.online.write, WRITE_EVERY)
+            self.runtime.repeat("online lease", self.online.beat, conf.NODE_LEASE / 3)
+            self.runtime.repeat("keys of lost nodes", self.online.reap, READ_EVERY)
+            self.runtime.repeat("dropped online events", self.online.resend, RESEND_EVERY)
         self.rounds.start()
         self.cluster_jobs.start()
         self.webhooks.start()
@@ -197,8 +231,10 @@ class Node:
             finish(self.acknowledger.stop(), deadline, "writing receipts"),
             finish(self.hub.reach_counts.flush(), deadline, "writing the reach of messages"),
             finish(self.session_log.flush(), deadline, "writing session records"),
+            finish(self._leave_online(), deadline, "leaving the table of online keys"),
             finish(self.hooks.close(), deadline, "closing connections to the backend"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
+            finish(self.presence.stop(), deadline, "leaving the rooms with presence"),
             finish(self.hub.leave_layer(), deadline, "leaving the channel layer"),
             finish(webhooks_end, deadline, "the sender of webhooks"),
         )
@@ -221,6 +257,7 @@ class Node:
     def layer_regained(self) -> None:
         """Recover missed messages: the layer has joined all groups again."""
         self.rounds.layer_regained()
+        self.hub.streams.layer_regained()
         self._hold_keys()  # includes keys of sessions that were opened during the gap
         keys = list({session.key for session in self.hub.sessions.values()})
         holds, self._holds = self._holds, []
@@ -263,6 +300,16 @@ class Node:
         except Exception as error:  # noqa: BLE001 - the lease expires
             logger.warning("the node could not leave the registry: %s", error)
 
+    async def _leave_online(self) -> None:
+        if self.online is not None:
+            await self.online.stop()
+
+    def _openings(self) -> Iterator[tuple[str, SessionEvent]]:
+        """Yield the key of each open session, with its opening."""
+        for name, session in self.hub.sessions.items():
+            if session.was_opened and (entry := self.entries.get(name)) is not None:
+                yield entry.key, self.session_log.event_of(entry)
+
     def new_session_id(self) -> str:
         """Return an id that no other session of any node has."""
         self._counter += 1
@@ -270,9 +317,12 @@ class Node:
 
     # Sessions
 
-    async def admit(self, session: Session, entry: Entry, rooms: list[str]) -> None:
+    async def admit(
+        self, session: Session, entry: Entry, rooms: list[str], later: Collection[str] = ()
+    ) -> None:
         """Add a session to the registry, the hub and its rooms.
 
+        `later`: rooms of those whose groups the session enters later (`push/node/stream_joins.py`).
         `dismiss` undoes this, also if it raises or is cancelled.
 
         Raises `TooManySessions` or `Unavailable`.
@@ -285,9 +335,14 @@ class Node:
             await self._close_elsewhere(oldest)
         self._check_not_draining()  # `stop` dismisses only the sessions that it finds in the hub
         session.rooms.update(rooms)
-        await self.hub.add(session, groups_of(session))
+        groups = groups_of(session)
+        if later:
+            apart = set(map(room_group, later))
+            groups = [group for group in groups if group not in apart]
+        await self.hub.add(session, groups)
         if rooms and session.id in self.entries:
             await self.registry.join(entry, rooms)
+            await self.presence.enter(session, rooms)
         if session.id not in self.entries:
             await self.registry.remove(entry, rooms)
             raise Unavailable(STOPPING)
@@ -305,7 +360,9 @@ class Node:
         """Record that a session's auth frame has been answered."""
         if (entry := self.entries.get(session.id)) is not None:
             session.was_opened = True
-            self.session_log.opened(entry)
+            event = self.session_log.opened(entry)
+            if self.online is not None:
+                self.online.opened(entry.key, event)
 
     async def dismiss(self, session: Session) -> None:
         """Remove a session from the hub and the registry.
@@ -314,10 +371,13 @@ class Node:
         """
         session.is_closed = True
         self.hub.remove(session, groups_of(session))
+        self.presence.leave(session, session.rooms)
         entry = self.entries.pop(session.id, None)
         if entry is not None:
             if session.was_opened:
-                self.session_log.closed(entry, session.close_code)
+                event = self.session_log.closed(entry, session.close_code)
+                if self.online is not None:
+                    self.online.closed(entry.key, event)
             try:
                 await self.registry.remove(entry, session.rooms)
             except Exception as error:  # noqa: BLE001
@@ -335,22 +395,55 @@ class Node:
         if entry is None:
             return
         session.rooms.add(room)
+        self.hub.event_ids.joins(session, room)
         try:
             await self.hub.join(session, room_group(room))
             if session.id in self.entries:
                 await self.registry.join(entry, [room])
+                await self.presence.enter(session, [room])
         except BaseException:
             session.rooms.discard(room)
             self.hub.leave(session, room_group(room))
+            self.presence.leave(session, [room])
             raise
         if session.id not in self.entries:
             # The registry may have handled `dismiss` before `join`.
+            await self.registry.leave(entry, room)
+
+    async def join_stream(
+        self, session: Session, room: str, request: RoomRequest, told: Callable[[StreamJoin], None]
+    ) -> None:
+        """Add a session to a room with history, after it was sent what it asks for.
+
+        `told`: tells the client the outcome, before any message.
+
+        Raises `Unavailable`, and what the database raises; the session is then not in the room.
+        """
+        entry = self.entries.get(session.id)
+        if entry is None:
+            return
+        session.rooms.add(room)
+        self.hub.event_ids.joins(session, room)
+        try:
+            async with stream_joins.joining(self.hub, session, {room: request}) as joins:
+                if session.id in self.entries:
+                    await self.registry.join(entry, [room])
+                    await self.presence.enter(session, [room])
+                told(joins[room])
+                await stream_joins.finish(joins.values(), session.link.drained)
+        except BaseException:
+            await self.leave_room(session, room)
+            raise
+        if session.id not in self.entries:
             await self.registry.leave(entry, room)
 
     async def leave_room(self, session: Session, room: str) -> None:
         """Remove a session from a room."""
         session.rooms.discard(room)
         self.hub.leave(session, room_group(room))
+        session.drop_held(room)
+        self.presence.leave(session, [room])
+        self.hub.event_ids.left(session, room)
         entry = self.entries.get(session.id)
         if entry is not None:
             await self.registry.leave(entry, room)
@@ -401,6 +494,8 @@ class Node:
 
     def delivered(self, message_id: int, session: Session) -> None:
         """Record that the kernel has accepted a stored message for a session."""
+        if session.event_ids is not None:
+            self.hub.event_ids.moved(session)
         if session.acks:
             self.acknowledger.sent(message_id, session.key, session.id)
         else:

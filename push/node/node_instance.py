@@ -46,6 +46,12 @@ class NodeInstance(Instance):
             await task.result().stop()
 
     @property
+    def running(self) -> "tuple[Node, asyncio.AbstractEventLoop] | None":
+        """Return the node and its event loop; None while no node is running. For any thread."""
+        task = self._starting
+        return (task.result(), task.get_loop()) if task is not None and self.is_running else None
+
+    @property
     def is_running(self) -> bool:
         """Whether the node was started and not stopped."""
         task = self._starting

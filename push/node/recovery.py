@@ -30,14 +30,15 @@ from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
-from offline import replay
+from offline import key_messages
 from offline.node_io import Acknowledger
 from offline.values import Page, PendingMessage
 from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
 from push.node.hub import Hub
-from push.session.session import OutgoingMessage, Session
+from push.session.outgoing import OutgoingMessage
+from push.session.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -196,4 +197,4 @@ async def _read_until(pages: list[Page], since: float) -> MissedQuery:
 def _read(pages: list[Page], since: float | None) -> MissedQuery:
     asked = time.monotonic()  # the event loop's clock
     age = 0.0 if since is None else max(0.0, asked - since)
-    return MissedQuery(replay.read_missed(pages, conf.REPLAY_PAGE, age), asked)
+    return MissedQuery(key_messages.read_missed(pages, conf.REPLAY_PAGE, age), asked)

@@ -18,6 +18,7 @@ from imgo_site.database_threads import cluster_threads, session_threads
 from imgo_site.errors import Unavailable
 from offline.node_io import Acknowledger
 from push.bus.layers import reconnect
+from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import process_list, room_sizes
@@ -26,6 +27,7 @@ from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
 from push.node.runtime import Runtime
 from push.registry.base import Entry, ProcessEntry, Registry
+from push.session.outgoing import Kind
 from push.session.session import Session
 from push.wire import CloseCode
 
@@ -35,6 +37,9 @@ T = TypeVar("T")
 
 WAITING_MAX = 1_000  # sessions whose unsent bytes are reported
 TICK = 1.0  # seconds between two rounds of the most frequent jobs
+COMMENT_EVERY = 25.0  # seconds between two comments to a session of Server-Sent Events
+COMMENT_SPREAD = 5.0  # seconds over which those of all sessions are written
+COMMENT = b":\n\n"
 REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may take to arrive
 ECHO_EVERY = 2.0  # seconds
 ECHO_TIMEOUT = 15.0  # seconds without an echo after which the layer's connection counts as dead
@@ -51,6 +56,7 @@ class RoundsNode(Protocol):
     rooms: RoomSizes
     acknowledger: Acknowledger
     clock: DatabaseClock
+    hooks: HookClient
     entries: dict[str, Entry]
     is_draining: bool
 
@@ -65,6 +71,9 @@ class Rounds:
         self._since = time.time()  # Unix time, seconds
         self._reconnected = 0.0  # monotonic seconds
         self._to_audit: list[str] = []
+        self._to_comment: list[Session] = []
+        self._comment_size = 0
+        self._next_comments = 0.0  # monotonic seconds
         self._audit_size = 0
         self._to_revalidate: list[Session] = []
         self._revalidate_size = 0
@@ -74,10 +83,12 @@ class Rounds:
         self._hub.last_echo = self._hub.last_heard = asyncio.get_running_loop().time()
         rounds = [
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
+            (self.comment, TICK),
             (self.leave_groups, TICK),
             (self.renew, conf.NODE_LEASE / 3),
             (self.announce, conf.NODE_LEASE / 3),
             (self.audit, TICK),
+            (self.audit_streams, conf.AUDIT_INTERVAL),
             (self.echo, ECHO_EVERY),
             (self.report, TICK),
             (self.count_rooms, room_sizes.EVERY),
@@ -97,17 +108,34 @@ class Rounds:
     async def close_silent(self) -> None:
         """Close sessions that sent no frame for too long, and those whose identity has expired.
 
-        Also let older sessions forget their replayed messages.
+        A client of Server-Sent Events sends no frames: see `comment`. Also let older sessions
+        forget their replayed messages.
         """
         oldest = asyncio.get_running_loop().time() - conf.HEARTBEAT_TIMEOUT
         now = self._node.clock.now()
         for session in list(self._hub.sessions.values()):
-            if session.last_seen < oldest:
+            if session.last_seen < oldest and session.kind is not Kind.EVENTS:
                 session.disconnect(CloseCode.HEARTBEAT_TIMEOUT)
             elif session.expires_at is not None and session.expires_at <= now:
                 session.disconnect(CloseCode.EXPIRED)
             elif session.opened < now - REPLAY_MEMORY:
                 session.forget_replayed()
+
+    async def comment(self) -> None:
+        """Write a comment to a slice of the sessions of Server-Sent Events.
+
+        It keeps proxies from closing a quiet stream. If a client has vanished, its bytes are not
+        acknowledged, and the kernel ends the connection.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._to_comment and now >= self._next_comments:
+            self._next_comments = now + COMMENT_EVERY
+            sessions = self._hub.sessions.values()
+            self._to_comment = [one for one in sessions if one.kind is Kind.EVENTS]
+            self._comment_size = _slice_of(len(self._to_comment), COMMENT_SPREAD)
+        for session in _take(self._to_comment, self._comment_size):
+            if session.was_opened and not session.is_closed and not session.link.waiting:
+                session.link.write(COMMENT)
 
     async def revalidate(self) -> None:
         """Check a slice of the identities again, and close sessions of those that were revoked."""
@@ -130,6 +158,11 @@ class Rounds:
         keys = _take(self._to_audit, self._audit_size)
         if keys:
             await recover(self._hub, self._node.acknowledger, keys)
+
+    async def audit_streams(self) -> None:
+        """Deliver what the streams of this node's rooms have and this node has not."""
+        metrics.STREAM_TAIL_BYTES.set(self._hub.streams.size)
+        await self._hub.streams.check()
 
     # For its registration
 
@@ -176,7 +209,8 @@ class Rounds:
     async def announce_process(self) -> None:
         """Renew the process's entry in the dashboard's list, with its counters."""
         node = self._node
-        entry = ProcessEntry(node.id, "node", node.name, self._since)
+        hooks = node.hooks.figures()
+        entry = ProcessEntry(node.id, "node", node.name, self._since, hooks=hooks)
         writing = asyncio.ensure_future(
             asyncio.to_thread(process_list.announce, entry, node.registry)
         )

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import msgspec
 
+from push.hooks.figures import HookFigures
+
 PROCESS_LEASE = 20.0  # seconds that an entry of a process lasts without renewal
 REFUSED = "This key has as many sessions as it may have."
 
@@ -96,6 +98,7 @@ class ProcessEntry(msgspec.Struct, frozen=True):
     `kind`: node, api, worker, or supervisor of workers.
     `since`: when it started, Unix time in seconds.
     `partitions`: the partitions whose tasks a worker runs.
+    `hooks`: a node's figures, by hook.
     """
 
     id: str
@@ -104,6 +107,7 @@ class ProcessEntry(msgspec.Struct, frozen=True):
     since: float
     partitions: tuple[int, ...] = ()
     tally: Tally = Tally()
+    hooks: dict[str, HookFigures] = {}
 
 
 @dataclass(frozen=True, slots=True)

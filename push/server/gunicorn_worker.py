@@ -26,7 +26,7 @@ from gunicorn.workers.gthread import (  # type: ignore[import-untyped]
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooSlow
-from push.server.raw_response import closing_bytes
+from push.api.raw_response import closing_bytes
 
 PROBE = re.compile(rb"(GET|HEAD) \S*/(healthz|readyz)[ ?]")
 HEADERS_END = b"\r\n\r\n"

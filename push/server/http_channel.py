@@ -26,12 +26,12 @@ from imgo_site.errors import BadRequest, ImgoError, TooLarge, TooSlow
 from imgo_site.names import REQUEST_LINE_MAX
 from imgo_site.request_limits import body_limit, find_view
 from push.api.problems import error_response_at
+from push.api.raw_response import closing_bytes
 from push.metrics import definitions as metrics
 from push.server.http_body_limits import Body
 from push.server.http_request import NodeRequest
 from push.server.http_target import BadTarget, read_target
 from push.server.ports import plain_address
-from push.server.raw_response import closing_bytes
 from push.server.tcp_listener import has_proxy_header
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from imgo_site.conf import conf, shown
+from imgo_site.conf import conf
+from imgo_site.setting_values import shown
 
 Family = socket.AddressFamily
 

@@ -19,7 +19,7 @@ from daphne.server import Server
 # isort: split
 from twisted.internet import defer, reactor
 
-from imgo_site import collector, database_threads
+from imgo_site import database_threads, garbage_collection
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError
 from imgo_site.process_parts import process
@@ -176,7 +176,7 @@ class ImgoServer(Server):  # type: ignore[misc]
                 every = random.uniform(*SHARED_PORT_CHECK)  # noqa: S311
                 self._runtime.repeat("shared ports", partial(self._check_shared_ports, node), every)
             self._listen_tcp()
-            collector.freeze()
+            garbage_collection.freeze()
             self.instance.health.started()
             logger.info("node %s (%s) has started on %s", node.name, node.id, _addresses())
             self._on_started()

@@ -1,19 +1,23 @@
-"""Takeover of WebSocket connections from Daphne and Twisted, at their upgrade requests.
+"""Takeover of sessions' connections from Daphne and Twisted, when their request has been read.
 
-Daphne's HTTP protocol reads an upgrade request. The socket is then removed from the reactor, and
-neither autobahn nor a second HTTP parser handles it.
+Daphne's HTTP protocol reads the upgrade request of a WebSocket, or the request for a stream of
+Server-Sent Events. The socket is then removed from the reactor, and neither autobahn nor a second
+HTTP parser handles it.
 """
 
 import logging
 import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from twisted.internet import reactor
 
 from imgo_site.conf import conf
+from push.events.paths import is_for_events
 from push.server.http_request import NodeRequest
 from push.server.ports import listen
+from push.session.event_link import EventLink
 from push.session.socket_link import DIRECT_LINK, SocketLink
 from push.session.websocket_framing import answer_upgrade, refuse_upgrade
 from push.session.websocket_link import WebSocketLink
@@ -21,18 +25,27 @@ from push.status.instance import INSTANCE, Instance
 
 logger = logging.getLogger(__name__)
 
+# Milliseconds until the kernel ends a connection whose client acknowledges no bytes. A client of
+# Server-Sent Events sends nothing itself.
+VANISHED_AFTER = 30_000
+
 
 class DirectRequest(NodeRequest):
-    """HTTP request of a node; an upgrade becomes a direct link."""
+    """HTTP request of a node; that of a session becomes a direct link."""
 
     def process(self) -> Any:
-        """Take over the socket of a complete upgrade request; serve any other request."""
-        if not self.is_upgrade or self.unusable_header():
+        """Take over the socket of a session's complete request; serve any other request."""
+        if not (self.is_upgrade or self._is_for_events) or self.unusable_header():
             return super().process()
         # Not at once: bytes that the client sent directly behind the request are still moving from
         # Twisted's line buffer to the channel's buffer. Bytes read until then go there, too.
         self.server.loop.call_soon(self._take_over)
         return None
+
+    @property
+    def _is_for_events(self) -> bool:
+        path = unquote(self.uri.partition(b"?")[0].decode("latin1"))
+        return is_for_events(self.method.decode("latin1"), path)
 
     def _take_over(self) -> None:
         transport, channel, server = self.transport, self.channel, self.server
@@ -43,6 +56,21 @@ class DirectRequest(NodeRequest):
         channel.setTimeout(None)
         server.admission.leave(channel)
         sock, unsent = detach(transport)
+        begin = self._begin_websocket if self.is_upgrade else self._begin_events
+        begin(server, sock, unsent, behind)
+
+    def _begin_events(self, server: Any, sock: socket.socket, unsent: bytes, _: bytes) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_AFTER)
+        link = EventLink(server.manager, sock)
+        scope = self.http_scope(self.method, self.uri)
+        self._release()
+        if unsent:  # of the response to a previous request
+            link.write(unsent)
+        server.run_link(link, scope)
+
+    def _begin_websocket(
+        self, server: Any, sock: socket.socket, unsent: bytes, behind: bytes
+    ) -> None:
         link = WebSocketLink(server.manager, sock, b"")
         try:
             is_accepted, response = self._answer()
@@ -50,11 +78,8 @@ class DirectRequest(NodeRequest):
         except Exception:
             logger.exception("an upgrade request could not be answered")
             is_accepted, response, scope = False, refuse_upgrade(500, "Internal error.\n"), {}
-        # Twisted's objects refer to each other. Cleared, they are freed now instead of by the
-        # garbage collector. In a storm of connects that saves kilobytes for each session.
-        for part in (transport, channel, self):
-            part.__dict__.clear()
-        if unsent:  # of the response to a previous request
+        self._release()
+        if unsent:
             link.write(unsent)
         if not is_accepted:
             link.refuse(response)
@@ -63,6 +88,15 @@ class DirectRequest(NodeRequest):
         server.run_link(link, scope)
         if behind:
             link.received(behind)
+
+    def _release(self) -> None:
+        """Free Twisted's objects, which refer to each other.
+
+        Cleared, they are freed now instead of by the garbage collector. In a storm of connects that
+        saves kilobytes for each session.
+        """
+        for part in (self.transport, self.channel, self):
+            part.__dict__.clear()
 
     def _answer(self) -> tuple[bool, bytes]:
         return answer_upgrade(

@@ -56,7 +56,7 @@ class LinkManager:
         self.loop = loop
         self.admission = admission or Admission()
         self.poller = Poller(loop)
-        self.framings = FramingPool(8 * conf.MAX_CLIENT_BODY + 4096)
+        self.framings = FramingPool(max(8 * conf.MAX_CLIENT_BODY, conf.MAX_AUTH_BODY) + 4096)
         # Links with waiting bytes: monotonic seconds of the last progress.
         self.stalled: dict[ManagedLink, float] = {}
         self.closing: dict[ManagedLink, ClosingLimits] = {}

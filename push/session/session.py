@@ -1,53 +1,38 @@
-"""The session and its outgoing messages, without I/O; a link does the I/O."""
+"""The session, without I/O; a link does the I/O."""
 
 from collections.abc import Callable, Iterable
-from enum import IntEnum
-from typing import Any, NewType, Protocol
+from typing import Any, Protocol
 
+from push.session.event_ids import EventIds
+from push.session.outgoing import (
+    EVENT_NAME,
+    PACKET_KINDS,
+    Kind,
+    OutgoingMessage,
+    PacketKind,
+    Wrapper,
+    packet_kind_of,
+)
 from push.wire import (
     FIRST_OWN_OP,
     CloseCode,
     Op,
+    compact_json,
     disconnect_body,
     encode_binary,
-    encode_raw,
+    encode_event,
     encode_text,
-    encode_text_batch,
-    json_body,
 )
 
 
-class Kind(IntEnum):
-    """Encoding of a session's frames."""
-
-    TCP = 0
-    BINARY = 1  # WebSocket, binary messages
-    TEXT = 2  # WebSocket, text messages
-
-    @property
-    def transport(self) -> str:
-        """Return the transport's name: tcp or websocket."""
-        return "tcp" if self is Kind.TCP else "websocket"
-
-
-# Index of one of the packets of a message: see `packet_kind_of`.
-PacketKind = NewType("PacketKind", int)
-PACKET_KINDS = 18  # 3 kinds × (without an id, with an id, in op 9) × (wrapped or not)
-TRANSPORTS = {"tcp": (Kind.TCP,), "websocket": (Kind.BINARY, Kind.TEXT)}
-
-
-class Link(Protocol):
+class Link(Wrapper, Protocol):
     """Connection to one client. It can be replaced without a change of the session."""
 
-    wraps: bool  # whether `wrap` changes a payload
     session: "Session | None"  # the session whose `sent` the link calls
 
     @property
     def waiting(self) -> int:
         """Return the number of bytes that the kernel has not accepted yet."""
-
-    def wrap(self, payload: bytes, is_text: bool) -> bytes:
-        """Return the bytes of one message on this transport, for `write`."""
 
     def write(self, data: bytes, receipt: int = 0) -> None:
         """Send `data` after earlier writes. Never blocks, never raises.
@@ -103,94 +88,11 @@ class SessionOwner(Protocol):
     def delivered(self, message_id: int, session: "Session") -> None:
         """Record that the kernel has accepted a stored message for a session."""
 
-    def deliver_late(self, session: "Session", message: "OutgoingMessage") -> None:
+    def deliver_late(self, session: "Session", message: OutgoingMessage) -> None:
         """Send a message that the replay has overtaken, if it must still be sent."""
 
     def audience(self, session: "Session") -> int:
         """Return the number of sessions in the room of a goim client's session."""
-
-
-def packet_kind_of(kind: Kind, *, acks: bool, gets_raw: bool, wraps: bool) -> PacketKind:
-    """Return which packet of a message a session gets.
-
-    `acks`: its frames have an id (version 2). `gets_raw`: its messages come in op 9. `wraps`: its
-    link frames the payload. At most one of `acks` and `gets_raw` is set.
-    """
-    form = 1 if acks else 2 if gets_raw else 0
-    return PacketKind(kind + 3 * form + 9 * wraps)
-
-
-class OutgoingMessage:
-    """One message for delivery, encoded at most once for each kind of packet."""
-
-    __slots__ = ("_body", "_is_json", "at", "ensure", "id", "key", "op", "packets", "span")
-
-    def __init__(
-        self,
-        id: int,  # noqa: A002 - the word everywhere else
-        op: int,
-        body: bytes,
-        is_json: bool,
-        key: str = "",
-        *,
-        ensure: bool = False,
-        at: float = 0.0,
-    ) -> None:
-        self.id = id
-        self.op = op
-        self.at = at  # time of acceptance: Unix time, seconds; 0 if delivery is not measured
-        self.key = key  # the key whose pending row it settles; "" if nothing is pending
-        self.ensure = ensure  # a full buffer delays the message instead of dropping it
-        self._body = body
-        self._is_json = is_json
-        self.packets: list[bytes | None] = [None] * PACKET_KINDS
-        self.span: Any = None  # the span of its delivery; None if that is not traced
-
-    def packet_for(self, session: "Session") -> bytes:
-        """Return the bytes for this session; sessions with the same kind of packet share them."""
-        packet = self.packets[session.packet_kind]
-        if packet is None:
-            packet = session.link.wrap(self.payload_for(session), session.kind is Kind.TEXT)
-            self.packets[session.packet_kind] = packet
-        return packet
-
-    def payload_for(self, session: "Session") -> bytes:
-        """Return the payload of the packet: a frame, in op 9 for some of goim's clients."""
-        frame = self.frame_for(session)
-        return encode_raw([frame]) if session.gets_raw else frame
-
-    def frame_for(self, session: "Session") -> bytes:
-        """Return the frame in the session's encoding."""
-        ver, message_id = (2, self.id) if session.acks else (1, 0)
-        if session.kind is Kind.TEXT:
-            body = json_body(self._body, self._is_json)
-            return encode_text(self.op, 0, body, ver, message_id)
-        return encode_binary(self.op, 0, self._body, ver, message_id)
-
-    def __len__(self) -> int:
-        """Return the number of bytes of the body."""
-        return len(self._body)
-
-
-class Batch(OutgoingMessage):
-    """Several messages for delivery in one packet."""
-
-    __slots__ = ("_messages",)
-
-    def __init__(self, messages: list[OutgoingMessage]) -> None:
-        super().__init__(0, 0, b"", True)
-        self._messages = messages
-
-    def payload_for(self, session: "Session") -> bytes:
-        """Return all messages: a JSON array, a RAW frame, or consecutive frames on TCP."""
-        frames = [message.frame_for(session) for message in self._messages]
-        if session.kind is Kind.TEXT:
-            return encode_text_batch(frames)
-        return b"".join(frames) if session.kind is Kind.TCP else encode_raw(frames)
-
-    def __len__(self) -> int:
-        """Return the number of bytes of the bodies."""
-        return sum(map(len, self._messages))
 
 
 class Session:
@@ -222,6 +124,7 @@ class Session:
         "acks",
         "change_room",
         "close_code",
+        "event_ids",
         "expires_at",
         "id",
         "identity",
@@ -234,6 +137,7 @@ class Session:
         "kind",
         "last_seen",
         "link",
+        "names",
         "opened",
         "packet_kind",
         "rooms",
@@ -252,6 +156,7 @@ class Session:
         keeper: SessionOwner,
         *,
         acks: bool = False,
+        names: bool = False,
         accepts: Iterable[int] | None = None,
         is_goim: bool = False,
     ) -> None:
@@ -267,9 +172,11 @@ class Session:
         # Filter of application ops (FIRST_OWN_OP and above), as goim's clients send it. None: all.
         self.accepts = None if accepts is None else intern_ops(accepts)
         # goim's client, which gets goim's bodies of replies; JSON frames cannot carry them.
-        self.is_goim = is_goim and kind is not Kind.TEXT
-        # Index of this session's packet in `OutgoingMessage.packets`.
-        self.packet_kind = packet_kind_of(kind, acks=acks, gets_raw=self.gets_raw, wraps=link.wraps)
+        self.is_goim = is_goim and not kind.is_json
+        self.event_ids: EventIds | None = None  # of a session of Server-Sent Events
+        self.names = False  # its messages from rooms carry the room's name and their offset
+        self.packet_kind = PacketKind(0)  # of this session in `OutgoingMessage.packets`
+        self.set_names(names)
         self.rooms: set[str] = set()
         self.change_room = ""  # the room that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
@@ -298,7 +205,23 @@ class Session:
 
         Clients of goim may not know any other form.
         """
-        return self.is_goim and self.kind is Kind.BINARY and not self.acks
+        return self.is_goim and self.kind is Kind.BINARY and not self.acks and not self.names
+
+    def set_names(self, names: bool) -> None:
+        """Choose whether messages from rooms carry the room's name from now on."""
+        self.names = names
+        self.renew_packet_kind()
+
+    def renew_packet_kind(self) -> None:
+        """Choose the session's packets, after a change of what they depend on."""
+        self.packet_kind = packet_kind_of(
+            self.kind,
+            acks=self.acks,
+            names=self.names,
+            gets_raw=self.gets_raw,
+            wraps=self.link.wraps,
+            has_event_ids=self.event_ids is not None and self.event_ids.is_inline,
+        )
 
     def accepts_op(self, op: int) -> bool:
         """Return whether the filter passes messages with this op; it passes all protocol ops."""
@@ -338,6 +261,12 @@ class Session:
         if self.acks and message.key:
             self.expect_acknowledgement(message.id)
         self.link.write(message.packet_for(self), message.id if message.key else 0)
+
+    def write_kept(self, message: OutgoingMessage) -> None:
+        """Write a kept message of a room that this session has not entered yet."""
+        if self.accepts_op(message.op):
+            self._keeper.written.deliveries += 1
+            self._write(message)
 
     def expect_acknowledgement(self, message_id: int) -> None:
         """Record that a stored message is sent to this session, which must acknowledge it.
@@ -407,6 +336,16 @@ class Session:
             self.deliver(message)
         self.link.enable_direct_send()
 
+    def drop_held(self, room: str) -> None:
+        """Drop the held messages of a room that the session leaves.
+
+        If the session joins the room again, its join sends the messages that its client has not.
+        """
+        if self._held:
+            dropped = [held for held in self._held if held.room == room]
+            self._held = [held for held in self._held if held.room != room]
+            self._hold_left += sum(map(len, dropped))
+
     @property
     def is_held(self) -> bool:
         """Return whether the session is between `hold` and `release`."""
@@ -444,6 +383,11 @@ class Session:
             self.link.close(code, reason or code.reason)
 
 
+def gap_body(room: str, epoch: str, offset: int) -> bytes:
+    """Return the body of op 29: of this room's stream, nothing more up to `offset` comes."""
+    return compact_json({"room": room, "epoch": epoch, "offset": offset})
+
+
 _shared: dict[frozenset[int], frozenset[int]] = {}
 SHARED_MAX = 1_000
 
@@ -464,8 +408,10 @@ def encode_reply(
 ) -> bytes:
     """Return one frame of a session of this kind, wrapped for its link.
 
-    `body`: JSON or empty if the kind is TEXT, else any bytes.
+    `body`: JSON or empty if the kind's bodies are JSON, else any bytes.
     """
+    if kind is Kind.EVENTS:
+        return encode_event(encode_text(op, seq, body, ver), name=EVENT_NAME)
     if kind is Kind.TEXT:
         return link.wrap(encode_text(op, seq, body, ver), True)
     return link.wrap(encode_binary(op, seq, body, ver), False)

@@ -42,33 +42,36 @@ class SessionLog:
         self._now = now
         self._waiting: dict[str, Row] = {}
 
-    def opened(self, entry: Entry) -> None:
-        """Record the opening of a session."""
-        event = self._event(entry)
+    def opened(self, entry: Entry) -> SessionEvent:
+        """Record the opening of a session, and return it."""
+        event = self.event_of(entry)
         self._add(entry.key, "opened", event)
         if lines.isEnabledFor(logging.INFO):
             text = "session %s of %r opened: %s from %s"
             _log(text, entry.id, entry.key, entry.transport, entry.address, key=entry.key, of=event)
+        return event
 
-    def closed(self, entry: Entry, code: int) -> None:
-        """Record the end of a session.
+    def closed(self, entry: Entry, code: int) -> SessionEvent:
+        """Record the end of a session, and return it.
 
         `code`: the server's close code, 0 if the client disconnected.
         """
-        event = self._event(entry, code, reason_of(code))
+        event = self.event_of(entry, code, reason_of(code))
         event.seconds = round(max(0.0, event.at - entry.since), 3)
         self._add(entry.key, "closed", event)
         if lines.isEnabledFor(logging.INFO):
             text = "session %s of %r closed after %.1f s: %d %s"
             arguments = (entry.id, entry.key, event.seconds, code, event.reason)
             _log(text, *arguments, key=entry.key, of=event)
+        return event
 
     def refused(self, key: str, event: SessionEvent) -> None:
         """Record the refusal of a session of a verified key."""
         event.node, event.at = self._node, self._now()
         self._add(key, "refused", event)
 
-    def _event(self, entry: Entry, code: int = 0, reason: str = "") -> SessionEvent:
+    def event_of(self, entry: Entry, code: int = 0, reason: str = "") -> SessionEvent:
+        """Return an event of a session that happens now."""
         return SessionEvent(
             self._now(),
             self._node,

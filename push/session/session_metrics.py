@@ -10,7 +10,8 @@ from typing import Protocol
 
 from push.metrics import definitions as metrics
 from push.metrics import exposition
-from push.session.session import TRANSPORTS, Session, Written
+from push.session.outgoing import TRANSPORTS, packet_kinds_of
+from push.session.session import Session, Written
 from push.wire import CloseCode
 
 UPDATE_EVERY = 5.0  # seconds; reading 100,000 sessions takes 30 ms
@@ -90,6 +91,6 @@ def _count_sessions(hub: SessionTable, sessions: Counter[str], waiting: Counter[
 def _count_frames(hub: SessionTable, last: Counter[str]) -> None:
     """Add the frames since the last update, whose numbers are `last`, and replace those."""
     for transport, kinds in TRANSPORTS.items():
-        written = sum(sum(hub.written.frames[kind::3]) for kind in kinds)
+        written = sum(hub.written.frames[one] for kind in kinds for one in packet_kinds_of(kind))
         metrics.FRAMES.labels(transport).inc(written - last[transport])
         last[transport] = written

@@ -463,7 +463,7 @@ class TcpLink(SocketLink):
 
     def __init__(self, manager: LinkManager, sock: socket.socket) -> None:
         super().__init__(manager, sock)
-        self.decoder = Decoder(conf.MAX_CLIENT_BODY)
+        self.decoder = Decoder(max(conf.MAX_AUTH_BODY, conf.MAX_CLIENT_BODY))
         assert self._inbox is not None
         self._inbox.put_nowait({"type": "tcp.connect"})
 

@@ -81,8 +81,8 @@ class WebSocketLink(SocketLink):
     def _decode(self, event: dict[str, Any]) -> list[Frame]:
         text = event.get("text")
         if text is None:
-            return decode_binary(event["bytes"], conf.MAX_CLIENT_BODY)
-        return [decode_text(text, conf.MAX_CLIENT_BODY)]
+            return decode_binary(event["bytes"], conf.MAX_CLIENT_BODY, conf.MAX_AUTH_BODY)
+        return [decode_text(text, conf.MAX_CLIENT_BODY, conf.MAX_AUTH_BODY)]
 
     async def send(self, event: dict[str, Any]) -> None:
         """Accept or close the connection: the ASGI application's `send`. Raises `Gone`."""

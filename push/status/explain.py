@@ -1,6 +1,6 @@
 """Explanation why a key did not get a message, from the records, the registry and the workers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -13,18 +13,21 @@ from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import ImgoError, Unavailable
 from imgo_site.times import utc_text
-from offline import history
+from offline import history, streams
 from offline.history import Delivery
-from offline.models import Message, Pending
-from push.models import SessionRecord
+from offline.models import Message, Pending, ScheduledPush, StreamMessage
+from push.hooks.figures import HookRow
+from push.models import OnlineState, SessionRecord
 from push.registry.base import Entry
 from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
-from push.status import vitals
+from push.status import hook_states, vitals
 from push.webhooks import backlogs as webhook_backlogs
 
 # Returns the sessions of a key. Raises an `ImgoError` if they are not known.
 SessionsOf = Callable[[str], list[Entry]]
+# Returns the state of the hooks. Raises an `ImgoError` if it is not known.
+HooksOf = Callable[[], list[HookRow]]
 
 
 def counted(count: int, noun: str) -> str:
@@ -47,25 +50,57 @@ def registered_sessions(key: str) -> list[Entry]:
 
 
 def of_message(
-    key: str, message_id: int, sessions_of: SessionsOf = registered_sessions
+    key: str,
+    message_id: int,
+    sessions_of: SessionsOf = registered_sessions,
+    hooks_of: HooksOf = hook_states.of_nodes,
 ) -> list[str]:
     """Return sentences about one message's delivery to a key, the obstacles last."""
+    if scheduled := history.find_scheduled(message_id):
+        return list(_schedule(key, scheduled))
     message = history.find(message_id)
     if message is None:
         return [
             f"There is no record of message {message_id}: it was never accepted, or its record is "
             f"older than {_kept()} and was deleted."
         ]
-    return [_acceptance(message), *_body(key, message, sessions_of)]
+    return [
+        _acceptance(message),
+        *_was_scheduled(message),
+        *_body(key, message, sessions_of, hooks_of),
+    ]
+
+
+def _target(push: Message | ScheduledPush) -> str:
+    return {
+        Message.Audience.KEYS: counted(len(push.keys or []), "key"),
+        Message.Audience.ROOM: f"the room {push.room!r}",
+        Message.Audience.ALL: "everyone",
+    }[Message.Audience(push.audience)]
+
+
+def _schedule(key: str, push: ScheduledPush) -> Iterator[str]:
+    """Yield sentences about a push that is not due yet."""
+    by = f" by {caller_name(push.by)}" if push.by else ""
+    yield f"Push {push.pk} was accepted{by} for {_target(push)} at {_time(push.created_at)}."
+    if push.audience == Message.Audience.KEYS and key not in (push.keys or []):
+        yield f"It was not pushed to {key!r}."
+    yield f"It is scheduled for {_time(push.due_at)}. No session gets it before."
+
+
+def _was_scheduled(message: Message) -> Iterator[str]:
+    if due := history.schedule_of(message):
+        yield (
+            f"It was scheduled for {_time(due.due_at)}, as push {due.pk}, at "
+            f"{_time(due.created_at)}."
+        )
 
 
 def _acceptance(message: Message) -> str:
-    target = {
-        Message.Audience.KEYS: counted(len(message.keys or []), "key"),
-        Message.Audience.ROOM: f"the room {message.room!r}",
-        Message.Audience.ALL: "everyone",
-    }[Message.Audience(message.audience)]
+    target = _target(message)
     by = f" by {caller_name(message.by)}" if message.by else ""
+    if message.sender:
+        by += f" with the key {message.sender!r}"
     return f"Message {message.pk} was accepted{by} for {target} at {_time(message.created_at)}."
 
 
@@ -76,9 +111,13 @@ def _kept() -> str:
     return f"{text} (RECORD_KEEP)"
 
 
-def _body(key: str, message: Message, sessions_of: SessionsOf) -> Iterator[str]:
+def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf) -> Iterator[str]:
     if message.audience != Message.Audience.KEYS:
         yield "Such a message goes to the sessions that are open; there is no record for each key."
+        if message.cancelled_at:
+            yield f"It was cancelled at {_time(message.cancelled_at)}, before it was sent."
+            return
+        yield from _kept_by_room(message)
         reach = history.reach_of(message)
         sessions, nodes = counted(reach["sessions"], "session"), counted(reach["nodes"], "node")
         yield f"It was written to {sessions} of {nodes}."
@@ -94,7 +133,30 @@ def _body(key: str, message: Message, sessions_of: SessionsOf) -> Iterator[str]:
         yield from webhook_backlogs.events_of(key, message.pk)
     if delivery.state in {"pending", "live"}:
         yield from _hindrances(message)
-        yield from _presence(key, delivery, sessions_of)
+        yield from _presence(key, delivery, sessions_of, hooks_of)
+
+
+def _kept_by_room(message: Message) -> Iterator[str]:
+    """Yield a sentence about a message of a room with history, if it is one."""
+    if not streams.is_kept(message):
+        return
+    places = StreamMessage.objects.filter(message_id=message.pk)
+    offset = places.values_list("offset", flat=True).first()
+    if offset is not None and _is_in_history(message.room, offset):
+        yield (
+            f"The room keeps it, with the offset {offset}: sessions that come with an earlier "
+            "position get it."
+        )
+    elif history.fan_out(message)["state"] == "done":
+        yield "The room has kept it, and does not any more."
+    else:
+        yield "The room will keep it. It has no offset yet."
+
+
+def _is_in_history(room: str, offset: int) -> bool:
+    """Return whether the policy still covers a message whose row exists."""
+    around = {"since": offset - 1, "before": offset + 1}
+    return bool(streams.read_history(room, **around, limit=1, newest=True))
 
 
 def _sent(delivery: Delivery) -> Iterator[str]:
@@ -114,6 +176,9 @@ def _end(delivery: Delivery, message: Message) -> str:
         "dropped offline_max": (
             f"It was dropped at {at}: the key had more than OFFLINE_MAX ({conf.OFFLINE_MAX}) "
             "pending messages. The oldest are dropped first."
+        ),
+        "dropped cancelled": (
+            f"It was cancelled at {at}, before a session of the key had acknowledged it."
         ),
         "live": "It was not stored: only sessions that were open at that moment could get it.",
         "pending": _pending(delivery, message),
@@ -157,7 +222,9 @@ def _connected(key: str, sessions_of: SessionsOf) -> tuple[list[Entry], str]:
         return [], error.message
 
 
-def _presence(key: str, delivery: Delivery, sessions_of: SessionsOf) -> Iterator[str]:
+def _presence(
+    key: str, delivery: Delivery, sessions_of: SessionsOf, hooks_of: HooksOf
+) -> Iterator[str]:
     sessions, unknown = _connected(key, sessions_of)
     if unknown:
         yield f"Whether the key is connected is not known here: {unknown}"
@@ -165,6 +232,7 @@ def _presence(key: str, delivery: Delivery, sessions_of: SessionsOf) -> Iterator
         yield "No session of the key is connected now. The next one that connects gets it."
         yield from session_events(key)
         yield from _token(key)
+        yield from failing_hooks(hooks_of)
     sent_to = {name for name, _ in delivery.sent}
     for entry in sessions:
         state = "was sent it and has not acknowledged it" if entry.id in sent_to else "is connected"
@@ -181,10 +249,22 @@ def _session(entry: Entry) -> str:
 
 def session_events(key: str) -> list[str]:
     """Return one sentence for each recorded event of a key's last sessions."""
-    events = SessionRecord.objects.of(key)
+    return records_as_sentences(SessionRecord.objects.of(key))
+
+
+def records_as_sentences(events: Mapping[str, SessionEvent]) -> list[str]:
+    """Return one sentence for each of these session records."""
     if not events:
         return [f"No connection of this key in the last {_kept()}."]
     return [_event(name, event) for name, event in sorted(events.items(), key=_time_of)]
+
+
+def key_events(state: OnlineState | None) -> list[str]:
+    """Return a sentence about the last online or offline event of a key, if it has one."""
+    if state is None:
+        return []
+    name = "online" if state.is_online else "offline"
+    return [f"Its last event is key.{name}, number {state.number}, of {_time(state.at)}."]
 
 
 def _time_of(item: tuple[str, SessionEvent]) -> float:
@@ -195,7 +275,7 @@ def _event(name: str, event: SessionEvent) -> str:
     at, where = _time(event.time), f"{event.transport} from {event.address} on node {event.node}"
     if name == "opened":
         return f"Session {event.session} was opened at {at} ({where})."
-    why = f"{event.code} {event.reason}" if event.code else event.reason
+    why = (f"{event.code} {event.reason}" if event.code else event.reason).rstrip(".")
     if name == "refused":
         return f"A session was refused at {at} ({where}): {why}."
     lasted = f"after {event.seconds:.1f} s"
@@ -210,7 +290,20 @@ def _token(key: str) -> Iterator[str]:
         yield f"The key's stored token expired at {_time(token.expires_at)}."
 
 
-def of_key(key: str, limit: int, sessions_of: SessionsOf = registered_sessions) -> list[str]:
+def failing_hooks(hooks_of: HooksOf = hook_states.of_nodes) -> list[str]:
+    """Return a sentence for each hook that kept failing. Clients may not get in without it."""
+    try:
+        return hook_states.obstacles(hooks_of())
+    except ImgoError as error:
+        return [f"Whether your backend answers the hooks is not known here: {error.message}"]
+
+
+def of_key(
+    key: str,
+    limit: int,
+    sessions_of: SessionsOf = registered_sessions,
+    hooks_of: HooksOf = hook_states.of_nodes,
+) -> list[str]:
     """Return lines about a key: its sessions, pending messages, and at most `limit` messages."""
     pending = f"{counted(Pending.objects.unexpired(key).count(), 'pending message')}."
     sessions, unknown = _connected(key, sessions_of)
@@ -219,9 +312,11 @@ def of_key(key: str, limit: int, sessions_of: SessionsOf = registered_sessions) 
     else:
         lines = [f"{key!r} has {counted(len(sessions), 'session')} and {pending}"]
     lines += [f"  {_session(entry)}" for entry in sessions]
-    lines += session_events(key)
+    lines += session_events(key) + key_events(OnlineState.objects.filter(pk=key).first())
     if not sessions:
         lines += _token(key)
+    if not sessions and not unknown:
+        lines += failing_hooks(hooks_of)
     latest = history.latest_of(key, limit)
     if not latest:
         lines.append(f"No message was pushed to it in the last {_kept()}.")
@@ -235,7 +330,11 @@ def of_key(key: str, limit: int, sessions_of: SessionsOf = registered_sessions) 
 
 
 def as_data(
-    key: str, message_id: int | None, limit: int, sessions_of: SessionsOf = registered_sessions
+    key: str,
+    message_id: int | None,
+    limit: int,
+    sessions_of: SessionsOf = registered_sessions,
+    hooks_of: HooksOf = hook_states.of_nodes,
 ) -> dict[str, Any]:
     """Return the explanation, and the messages' states, as data.
 
@@ -244,10 +343,10 @@ def as_data(
     if message_id is not None:
         message = history.find(message_id)
         messages = [] if message is None else [message]
-        lines = of_message(key, message_id, sessions_of)
+        lines = of_message(key, message_id, sessions_of, hooks_of)
     else:
         messages = [message for message, _ in history.latest_of(key, limit)]
-        lines = of_key(key, limit, sessions_of)
+        lines = of_key(key, limit, sessions_of, hooks_of)
     return {
         "key": key,
         "explanation": lines,

@@ -31,7 +31,7 @@ from push.bus.groups import room_group
 from push.models import Canary, Duty
 from push.registry.base import FullestRooms, ProcessEntry, Tally
 from push.registry.select import get_registry
-from push.status import vitals
+from push.status import hook_states, vitals
 from push.webhooks.backlogs import backlogs
 from push.wire import Op
 
@@ -111,7 +111,7 @@ def of_registry(cache: RoomsCache) -> Section:
 
 
 def of_processes() -> Section:
-    """Return API processes and workers, and the sums of all processes' counters.
+    """Return API processes and workers, the hooks, and the sums of all processes' counters.
 
     Raises `Unavailable`.
     """
@@ -119,6 +119,7 @@ def of_processes() -> Section:
     others = [one for one in processes if one.kind != "node"]
     return {
         "tally": _sum_tallies(processes),
+        "hooks": hook_states.of_processes(processes),
         "processes": {
             "count": len(others),
             "rows": [
@@ -199,7 +200,17 @@ def _latency() -> Section:
 
 def latest_pushes(limit: int) -> list[Section]:
     """Return the messages with the highest ids, at most `limit`. Raises `DatabaseError`."""
-    fields = ("pk", "audience", "room", "first", "recipients", "stored", "by", "created_at")
+    fields = (
+        "pk",
+        "audience",
+        "room",
+        "first",
+        "recipients",
+        "stored",
+        "by",
+        "sender",
+        "created_at",
+    )
     rows = Message.objects.order_by("-pk").annotate(first=KT("keys__0"))
     latest = list(rows.values(*fields)[:limit])
     names = caller_names(row["by"] for row in latest)
@@ -210,7 +221,7 @@ def latest_pushes(limit: int) -> list[Section]:
             "name": row["room"] or row["first"] or "",
             "keys": row["recipients"],
             "stored": row["stored"],
-            "by": names[row["by"]],
+            "by": f"{names[row['by']]} {row['sender']}".rstrip(),
             "at": row["created_at"].timestamp(),
         }
         for row in latest

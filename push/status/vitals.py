@@ -164,14 +164,20 @@ def _read_gauges() -> None:
     metrics.OUTBOX_PARKED.set(waiting.parked)
     if conf.WEBHOOKS:
         _read_webhook_gauges()
-    row = Duty.objects.filter(name="balance").first()
-    if row is not None and row.result:
-        settled = row.result["settled"]
-        for name in ("accepted", "pending", "missing"):
-            metrics.BALANCE.labels(name, "").set(row.result[name])
-        for name, count in settled.items():
-            kind, _, reason = name.partition(":")
-            metrics.BALANCE.labels(kind, reason).set(count)
+    duties = Duty.objects.filter(name__in=("prune", "balance"))
+    results = dict(duties.values_list("name", "result"))
+    if pruned := results.get("prune"):
+        metrics.STREAM_BYTES.set(pruned["stream_bytes"])
+    if balance := results.get("balance"):
+        _set_balance(balance)
+
+
+def _set_balance(balance: dict[str, Any]) -> None:
+    for name in ("accepted", "pending", "missing"):
+        metrics.BALANCE.labels(name, "").set(balance[name])
+    for name, count in balance["settled"].items():
+        kind, _, reason = name.partition(":")
+        metrics.BALANCE.labels(kind, reason).set(count)
 
 
 def _read_webhook_gauges() -> None:

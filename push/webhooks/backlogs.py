@@ -66,7 +66,7 @@ def _errors() -> list[tuple[str, str]]:
 
 
 def uncollected_seconds() -> float:
-    """Return the age of the oldest event of the ledger that was not collected yet, seconds."""
+    """Return the age of the oldest event that was not collected yet, in seconds."""
     position = WebhookCursor.objects.position()
     if position is None:
         return 0.0

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from imgo_site.conf import conf, shown
+from imgo_site.conf import conf
 from imgo_site.names import matches_pattern
+from imgo_site.setting_values import shown
 from offline.models import Event
 from push.hooks.signature import HOW_TO_MAKE, secret_bytes
 from push.hooks.urls import can_be_called
@@ -25,9 +26,11 @@ class EventType(StrEnum):
     DELIVERED = "message.delivered"
     EXPIRED = "message.expired"
     DROPPED = "message.dropped"
+    KEY_ONLINE = "key.online"
+    KEY_OFFLINE = "key.offline"
 
 
-# Types by the kind of the event in the ledger that settles a (message, key).
+# Types by the kind of the event in the table of events that settles a (message, key).
 TYPES_OF_KINDS = {
     str(Event.Kind.RECEIVED): EventType.DELIVERED,
     str(Event.Kind.ACKNOWLEDGED): EventType.ACKNOWLEDGED,
@@ -45,7 +48,7 @@ class Endpoint:
     events: frozenset[str]
     keys: tuple[str, ...]
 
-    def wants(self, event_type: str, key: str) -> bool:
+    def matches(self, event_type: str, key: str) -> bool:
         """Return whether events of this type and key are sent to the endpoint."""
         return event_type in self.events and any(matches_pattern(p, key) for p in self.keys)
 

@@ -15,7 +15,8 @@ from itertools import chain
 from json import dumps
 from typing import Any, NamedTuple
 
-from django.db import transaction
+import msgspec
+from django.db import connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -30,7 +31,7 @@ from push.webhooks.tables import ERROR_MAX, WebhookBatch, WebhookCursor, Webhook
 
 logger = logging.getLogger(__name__)
 
-COLLECT_MAX = 1_000  # events of the ledger in one transaction
+COLLECT_MAX = 1_000  # events that are collected in one transaction
 BATCH_MAX = 100  # events of one batch
 BATCH_BYTES = 256 * 1024  # of their data; one event may be larger
 OPEN_MAX = 100  # open batches of an endpoint: above that, all of it fails, not a few batches
@@ -65,14 +66,14 @@ class Result(NamedTuple):
 
 
 def collect(owner: str, upto: int) -> bool:
-    """Copy events of the ledger up to an id to the endpoints that want them.
+    """Copy events up to an id from the table of events to the endpoints that match them.
 
     Handles at most `COLLECT_MAX` events; returns whether there may be more. The cursor moves in the
     same transaction.
 
     Raises `LeaseLost`.
     """
-    kinds = [kind for kind, name in TYPES_OF_KINDS.items() if _is_wanted(name)]
+    kinds = [kind for kind, name in TYPES_OF_KINDS.items() if _is_subscribed(name)]
     with transaction.atomic():
         WebhookCursor.objects.require(owner)
         position = WebhookCursor.objects.position() or 0
@@ -99,19 +100,19 @@ def _members(event: Event) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value}
 
 
-def _is_wanted(name: str) -> bool:
+def _is_subscribed(name: str) -> bool:
     return any(name in endpoint.events for endpoint in endpoints())
 
 
 def rows_for(name: str, key: str, members: dict[str, Any], at: datetime) -> list[WebhookEvent]:
-    """Return one row for each endpoint that wants this event. Raises `ValueError` for NaN."""
-    wanted = [endpoint for endpoint in endpoints() if endpoint.wants(name, key)]
-    if not wanted:
+    """Return a row for each endpoint that matches this event. Raises `ValueError` for NaN."""
+    matching = [endpoint for endpoint in endpoints() if endpoint.matches(name, key)]
+    if not matching:
         return []
     data = dumps({"key": key, **members}, separators=(",", ":"), allow_nan=False)
     return [
         WebhookEvent(endpoint=endpoint.url, type=name, key=key, data=data, at=at)
-        for endpoint in wanted
+        for endpoint in matching
     ]
 
 
@@ -120,9 +121,51 @@ def insert(rows: Iterable[WebhookEvent]) -> None:
     given = list(rows)
     if not given:
         return
-    fits = process.get(_Room).take(len(given))
+    fits = process.get(_Quota).take(len(given))
     WebhookEvent.objects.bulk_create(given[:fits], batch_size=INSERT_CHUNK)
     process.get(_Drops).add(len(given[fits:]))
+
+
+class KeyData(NamedTuple):
+    """Key and JSON of one event, and its time in UTC as SQLite stores it."""
+
+    key: str
+    data: str
+    at: str
+
+
+def insert_alike(name: str, events: Sequence[KeyData]) -> list[str]:
+    """Insert events of one type, in one statement an endpoint; return the keys of dropped ones.
+
+    It takes a fraction of the time of `insert`, for many events at once.
+    """
+    dropped: list[str] = []
+    for endpoint in endpoints():
+        rows = [row for row in events if endpoint.matches(name, row.key)]
+        fits = process.get(_Quota).take(len(rows)) if rows else 0
+        if fits:
+            values = [{"key": row.key, "data": row.data, "at": row.at} for row in rows[:fits]]
+            part = msgspec.json.encode(values).decode()
+            is_postgres = connection.vendor == "postgresql"
+            with connection.cursor() as cursor:
+                statement = _INSERT_POSTGRES if is_postgres else _INSERT_SQLITE
+                cursor.execute(statement, [endpoint.url, name, part])
+        dropped += [row.key for row in rows[fits:]]
+    process.get(_Drops).add(len(dropped))
+    return dropped
+
+
+_INSERT = """
+    INSERT INTO push_webhookevent (endpoint, type, key, data, at) SELECT %s, %s, {} WHERE true
+"""
+_INSERT_POSTGRES = _INSERT.format(
+    "key, data, (at || '+00')::timestamptz "
+    "FROM jsonb_to_recordset(%s::jsonb) AS g (key text, data text, at text)"
+)
+_INSERT_SQLITE = _INSERT.format(
+    "json_extract(value, '$.key'), json_extract(value, '$.data'), json_extract(value, '$.at') "
+    "FROM json_each(%s)"
+)
 
 
 def backlog() -> int:
@@ -131,7 +174,7 @@ def backlog() -> int:
     return batched + WebhookEvent.objects.count()
 
 
-class _Room:
+class _Quota:
     """Counts the events that may still be inserted, with a query a second at most until it is full.
 
     Other processes insert too, so the limit may be exceeded by what they insert in a second.
@@ -141,13 +184,13 @@ class _Room:
         self._backlog = 0
         self._counted_at = -COUNT_EVERY  # monotonic seconds
 
-    def take(self, wanted: int) -> int:
-        """Return how many of `wanted` events may be inserted; the caller inserts them."""
+    def take(self, count: int) -> int:
+        """Return how many of `count` events may be inserted; the caller inserts them."""
         now = time.monotonic()
-        is_full = self._backlog + wanted > conf.WEBHOOKS_MAX
+        is_full = self._backlog + count > conf.WEBHOOKS_MAX
         if is_full or now - self._counted_at >= COUNT_EVERY:
             self._backlog, self._counted_at = backlog(), now
-        fits = min(wanted, max(0, conf.WEBHOOKS_MAX - self._backlog))
+        fits = min(count, max(0, conf.WEBHOOKS_MAX - self._backlog))
         self._backlog += fits
         return fits
 
@@ -198,13 +241,13 @@ def compose(endpoint: Endpoint, count: int) -> int:
         waiting = waiting.exclude(key__in=blocked)
     rows = list(waiting[: count * BATCH_MAX])
     composed = 0
-    while composed < count and (part := _take(rows, blocked)):
+    while composed < count and (part := _next_batch(rows, blocked)):
         _store(endpoint.url, part, parked_because="")
         composed += 1
     return composed
 
 
-def _take(rows: list[WebhookEvent], blocked: set[str]) -> list[WebhookEvent]:
+def _next_batch(rows: list[WebhookEvent], blocked: set[str]) -> list[WebhookEvent]:
     """Remove and return the events of the next batch; block their keys for further batches."""
     part: list[WebhookEvent] = []
     rest: list[WebhookEvent] = []

@@ -29,13 +29,13 @@ _writer: BatchLoader[_Upstream, bool] = BatchLoader(_write)
 
 
 async def record(key: str, session: str, op: int, body: Any, raw: bytes) -> None:
-    """Store an upstream message for the endpoints that want it. Does nothing without such.
+    """Store an upstream message for the endpoints that match it, if there are any.
 
     `body`: its JSON value, text or bytes. `raw`: the bytes as they were sent.
 
     Raises `DatabaseError`.
     """
-    if not any(endpoint.wants(EventType.RECEIVED, key) for endpoint in endpoints()):
+    if not any(endpoint.matches(EventType.RECEIVED, key) for endpoint in endpoints()):
         return
     now, members = timezone.now(), {"session": session, "op": op}
     in_base64 = {**members, "body_base64": base64.b64encode(raw).decode()}

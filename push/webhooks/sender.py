@@ -10,23 +10,27 @@ import asyncio
 import logging
 import secrets
 import time
+from typing import TYPE_CHECKING
 
-import httpx
 from django.db import Error as DatabaseError
 from django.db import transaction
 
 from imgo_site.database_threads import CLUSTER_PATIENCE, DatabaseThreads
 from offline.event_feed import Horizon
+from push.hooks.responses import client_class
 from push.metrics import definitions as metrics
 from push.webhooks import outbox
-from push.webhooks.delivery import deliver, make_client
+from push.webhooks.delivery import deliver
 from push.webhooks.endpoints import Endpoint, endpoints
 from push.webhooks.outbox import Outcome, Result
 from push.webhooks.tables import LEASE, LeaseLost, WebhookBatch, WebhookCursor
 
+if TYPE_CHECKING:
+    from push.hooks.http import HttpClient
+
 logger = logging.getLogger(__name__)
 
-TICK = 0.5  # seconds between two looks for new events
+TICK = 0.5  # seconds between two searches for new events
 STANDBY = 1.0  # seconds between two attempts to acquire the lease
 RENEW = LEASE / 4  # seconds between two renewals of an idle sender
 REMOVED_EVERY = 60.0  # seconds between two searches for rows of removed endpoints
@@ -49,19 +53,20 @@ class Sender:
         self._owner = secrets.token_hex(8)
         self._threads = _OwnThread("imgo-webhooks-database", CLUSTER_PATIENCE)
         self._work = _Work(self._owner)
-        self._flights: dict[int, asyncio.Task[None]] = {}  # by the batch's primary key
+        self._requests: dict[int, asyncio.Task[None]] = {}  # by the batch's primary key
         self._results: list[Result] = []
         self._wakeup = asyncio.Event()
         self._logged: dict[str, float] = {}
 
     async def run(self) -> None:
         """Work, or wait for the lease, until it is cancelled."""
-        async with make_client() as http:
-            try:
-                while True:
-                    await self._turn(http)
-            finally:
-                await self._land()
+        http = client_class()()
+        try:
+            while True:
+                await self._turn(http)
+        finally:
+            await self._await_answers()
+            await http.close()
 
     async def stop(self) -> None:
         """Store the results that are known, and end the lease. Call it after `run` has ended."""
@@ -71,11 +76,11 @@ class Sender:
             logger.warning("the lease of webhooks ends by itself: %s", error)
         await asyncio.to_thread(self._threads.close, 1.0)
 
-    async def _turn(self, http: httpx.AsyncClient) -> None:
+    async def _turn(self, http: "HttpClient") -> None:
         results, self._results = self._results, []
         self._wakeup.clear()
         try:
-            batches = await self._threads.run(self._work.step, results, list(self._flights))
+            batches = await self._threads.run(self._work.step, results, list(self._requests))
         except LeaseLost:
             logger.warning("another node sends webhooks now")
             self._cancel()
@@ -93,22 +98,22 @@ class Sender:
             await asyncio.sleep(STANDBY)
             return
         for endpoint, batch in batches:
-            task = asyncio.create_task(self._fly(http, endpoint, batch))
-            self._flights[batch.pk] = task
+            task = asyncio.create_task(self._send(http, endpoint, batch))
+            self._requests[batch.pk] = task
         try:
             async with asyncio.timeout(TICK):
                 await self._wakeup.wait()
         except TimeoutError:
             pass
 
-    async def _fly(self, http: httpx.AsyncClient, endpoint: Endpoint, batch: WebhookBatch) -> None:
+    async def _send(self, http: "HttpClient", endpoint: Endpoint, batch: WebhookBatch) -> None:
         try:
             result = await deliver(http, endpoint, batch)
             self._results.append(result)
             if result.error:
                 self._log(endpoint, result)
         finally:
-            self._flights.pop(batch.pk, None)
+            self._requests.pop(batch.pk, None)
             self._wakeup.set()
 
     def _log(self, endpoint: Endpoint, result: Result) -> None:
@@ -119,13 +124,13 @@ class Sender:
 
     def _cancel(self) -> None:
         """Cancel the requests: the node that has the lease repeats them."""
-        for task in self._flights.values():
+        for task in self._requests.values():
             task.cancel()
         self._results.clear()
 
-    async def _land(self) -> None:
+    async def _await_answers(self) -> None:
         """Wait a moment for answers, then cancel the requests. They are repeated later."""
-        tasks = list(self._flights.values())
+        tasks = list(self._requests.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=LAST_ANSWERS)
             for task in late:
@@ -141,7 +146,7 @@ class _Work:
         self._is_owner = False
         self._horizon = Horizon(time.monotonic)
         self._upto = 0  # events up to this id can be collected
-        self._looked_at = self._renewed_at = self._removed_at = 0.0  # monotonic seconds
+        self._searched_at = self._renewed_at = self._removed_at = 0.0  # monotonic seconds
 
     def step(
         self, results: list[Result], in_flight: list[int]
@@ -155,10 +160,10 @@ class _Work:
         self._settle(results)
         self._collect()
         self._park_removed()
-        wanted = []
+        found = []
         for endpoint in endpoints():
-            wanted += self._batches(endpoint, in_flight)
-        return wanted
+            found += self._batches(endpoint, in_flight)
+        return found
 
     def finish(self, results: list[Result]) -> None:
         """Store results, and end the lease."""
@@ -208,8 +213,8 @@ class _Work:
 
     def _collect(self) -> None:
         now = time.monotonic()
-        if now - self._looked_at >= TICK:
-            self._looked_at = now
+        if now - self._searched_at >= TICK:
+            self._searched_at = now
             self._upto = max(self._upto, self._horizon.advance())
         if self._upto <= (WebhookCursor.objects.position() or 0):
             return

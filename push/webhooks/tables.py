@@ -1,4 +1,4 @@
-"""Tables of webhooks: events that wait, batches that are sent, and the reader of the ledger."""
+"""Tables of webhooks: waiting events, batches, and how far the table of events was read."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
+from imgo_site.postgres.limits import limit_idle
 from offline import event_feed
 from push.webhooks.endpoints import URL_MAX
 
@@ -24,10 +25,10 @@ class LeaseLost(Exception):
 
 
 class WebhookCursorManager(models.Manager["WebhookCursor"]):
-    """Manager of the one row: the position in the ledger, and the lease of the sender."""
+    """Manager of the one row: the position in the table of events, and the sender's lease."""
 
     def begin(self) -> None:
-        """Create the row if there is none, at the present end of the ledger."""
+        """Create the row if there is none, at the present end of the table of events."""
         if self.filter(pk=ONLY).exists():
             return
         row = WebhookCursor(pk=ONLY, position=event_feed.newest_id(), until=EPOCH)
@@ -50,11 +51,13 @@ class WebhookCursorManager(models.Manager["WebhookCursor"]):
     def require(self, owner: str) -> None:
         """Renew the lease, and lock the row until the transaction ends.
 
-        So a sender whose lease ended unnoticed changes nothing any more.
+        So a sender whose lease ended unnoticed changes nothing any more. A sender that hangs in its
+        transaction loses it, and another node follows.
 
         Raises `LeaseLost`.
         """
         assert transaction.get_connection().in_atomic_block
+        limit_idle()
         until = Now() + timedelta(seconds=LEASE)
         if not self.filter(pk=ONLY, owner=owner).update(until=until):
             raise LeaseLost
@@ -65,7 +68,7 @@ class WebhookCursorManager(models.Manager["WebhookCursor"]):
 
 
 class WebhookCursor(models.Model):
-    """How far the ledger was collected, and which node's sender works until when."""
+    """How far the table of events was collected, and the lease of the sender."""
 
     position = models.BigIntegerField()
     owner = models.CharField(max_length=40, blank=True)

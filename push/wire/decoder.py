@@ -3,7 +3,7 @@
 import json
 from typing import Any, NoReturn
 
-from push.wire.codes import CloseCode
+from push.wire.close_codes import CloseCode
 from push.wire.frame import (
     BOTH_LENGTHS,
     HEADER,
@@ -14,6 +14,7 @@ from push.wire.frame import (
     Frame,
     FrameError,
 )
+from push.wire.ops import Op
 from push.wire.proxy_protocol import V1_START, V2_START
 
 INT16 = range(-(2**15), 2**15)
@@ -37,10 +38,10 @@ class Decoder:
     Each session has one, so an idle decoder holds no buffer.
     """
 
-    __slots__ = ("_buffer", "_bytes_needed", "_max_body", "_refusal")
+    __slots__ = ("_buffer", "_bytes_needed", "_limits", "_refusal")
 
     def __init__(self, max_body: int) -> None:
-        self._max_body = max_body  # bytes
+        self._limits = (max_body, 0)  # bytes of a body, and of that of op 7 if that is more
         self._buffer: bytearray | None = None
         # Bytes that the buffer must hold before the next scan. Without this, a frame that
         # arrives byte by byte would be scanned once a byte.
@@ -48,11 +49,18 @@ class Decoder:
         # Not the error itself: its traceback refers to this decoder, a reference cycle.
         self._refusal: tuple[CloseCode, str] | None = None
 
+    def limit(self, max_body: int, auth_max: int) -> None:
+        """Refuse frames with longer bodies from now on.
+
+        `max_body`: bytes. `auth_max`: bytes of the body of op 7 (AUTH), if that is more.
+        """
+        self._limits = (max_body, auth_max)
+
     @property
     def pending(self) -> int:
         """Return the number of buffered bytes of an unfinished frame.
 
-        It never exceeds the size of a header plus `max_body`.
+        It never exceeds the size of a header plus the largest body of its op.
         """
         return 0 if self._buffer is None else len(self._buffer)
 
@@ -72,7 +80,7 @@ class Decoder:
             data = bytes(self._buffer)
             self._buffer = None
         try:
-            frames, end, bytes_needed = _scan(data, self._max_body)
+            frames, end, bytes_needed = _scan(data, *self._limits)
         except FrameError as error:
             self._refusal = error.code, error.message
             raise
@@ -82,12 +90,14 @@ class Decoder:
         return frames
 
 
-def decode_binary(message: bytes, max_body: int) -> list[Frame]:
+def decode_binary(message: bytes, max_body: int, auth_max: int = 0) -> list[Frame]:
     """Return the frames of one binary WebSocket message: one or more, all whole.
+
+    `max_body`, `auth_max`: as in `Decoder.limit`.
 
     Raises FrameError, with the good frames before the bad one in its `frames`.
     """
-    frames, end, _ = _scan(message, max_body)
+    frames, end, _ = _scan(message, max_body, auth_max)
     if end < len(message):
         raise FrameError(CloseCode.BAD_FRAME, "a message must hold whole frames", frames)
     if not frames:
@@ -95,15 +105,18 @@ def decode_binary(message: bytes, max_body: int) -> list[Frame]:
     return frames
 
 
-def decode_text(message: str, max_body: int) -> Frame:
+def decode_text(message: str, max_body: int, auth_max: int = 0) -> Frame:
     """Return the frame of one text WebSocket message: a JSON object.
+
+    `max_body`, `auth_max`: as in `Decoder.limit`. A token has no characters that are written as
+    six, so `auth_max` allows no longer message for these.
 
     The frame's body is compact JSON text in UTF-8; a string keeps its quotes. An absent or
     null body is empty. Of members with the same name the last counts, as in JavaScript.
 
     Raises only FrameError.
     """
-    if len(message) > TEXT_PER_BODY_BYTE * max_body + TEXT_AROUND_BODY:
+    if len(message) > max(TEXT_PER_BODY_BYTE * max_body, auth_max) + TEXT_AROUND_BODY:
         raise FrameError(CloseCode.FRAME_TOO_LARGE)
     try:
         members = _parse_json(message)
@@ -115,7 +128,7 @@ def decode_text(message: str, max_body: int) -> Frame:
         raise FrameError(CloseCode.BAD_FRAME, "malformed JSON") from None
     if not isinstance(members, dict):
         raise FrameError(CloseCode.BAD_FRAME, "a text frame must be a JSON object")
-    if len(body) > max_body:
+    if len(body) > _body_max(members.get("op"), max_body, auth_max):
         raise FrameError(CloseCode.FRAME_TOO_LARGE)
     return Frame(
         _integer(members.get("ver", 1), INT16, "ver must be an int16"),
@@ -125,7 +138,12 @@ def decode_text(message: str, max_body: int) -> Frame:
     )
 
 
-def _scan(data: bytes, max_body: int) -> tuple[list[Frame], int, int]:
+def _body_max(op: object, max_body: int, auth_max: int) -> int:
+    """Return the largest body of a frame with this op, bytes."""
+    return max(max_body, auth_max) if op == Op.AUTH else max_body
+
+
+def _scan(data: bytes, max_body: int, auth_max: int) -> tuple[list[Frame], int, int]:
     """Return the whole frames at the start of `data`, and the rest's offset and need.
 
     The second value is the offset of the first unfinished frame. The third is the number of
@@ -138,7 +156,7 @@ def _scan(data: bytes, max_body: int) -> tuple[list[Frame], int, int]:
             length, header_length, ver, op, seq = HEADER.unpack_from(data, start)
             # Nearly every frame passes this check, so it costs no function call.
             if header_length != HEADER_SIZE or not HEADER_SIZE <= length <= longest:
-                _check_lengths(length, header_length, max_body)
+                _check_lengths(length, header_length, _body_max(op, max_body, auth_max))
             end = start + length
             if end > size:
                 return frames, start, length
@@ -146,28 +164,30 @@ def _scan(data: bytes, max_body: int) -> tuple[list[Frame], int, int]:
             body = data[start + header_length : end]
             frames.append(Frame(ver, op, seq, body, message_id))
             start = end
-        return frames, start, _bytes_needed(data, start, max_body) if start < size else 0
+        needed = _bytes_needed(data, start, max_body, auth_max) if start < size else 0
+        return frames, start, needed
     except FrameError as error:
         error.frames = frames
         raise
 
 
-def _bytes_needed(data: bytes, start: int, max_body: int) -> int:
+def _bytes_needed(data: bytes, start: int, max_body: int, auth_max: int) -> int:
     """Return the bytes that a frame with part of a header needs before the next scan.
 
-    Checks the lengths received so far: a bad length is refused before its frame arrives.
+    Checks the lengths received so far: a bad length is refused before its frame arrives. A length
+    that only op 7 may have needs the whole header, which has the op.
     Raises FrameError.
     """
-    have = len(data) - start
+    have, longest = len(data) - start, max(max_body, auth_max)
     if have < PACKAGE_LENGTH.size:
         return PACKAGE_LENGTH.size
     (length,) = PACKAGE_LENGTH.unpack_from(data, start)
-    _check_package_length(length, max_body)
+    _check_package_length(length, longest)
     if have < BOTH_LENGTHS.size:
         return BOTH_LENGTHS.size
     length, header_length = BOTH_LENGTHS.unpack_from(data, start)
-    _check_lengths(length, header_length, max_body)
-    return int(length)
+    _check_lengths(length, header_length, longest)
+    return HEADER_SIZE if length - header_length > max_body else int(length)
 
 
 def _check_package_length(length: int, max_body: int) -> None:

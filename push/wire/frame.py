@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from push.wire.codes import CloseCode
+from push.wire.close_codes import CloseCode
 
 # Package length, header length, ver, op, seq: big-endian, no padding.
 HEADER = struct.Struct(">ihhii")
@@ -15,8 +15,15 @@ PACKAGE_LENGTH = struct.Struct(">i")
 BOTH_LENGTHS = struct.Struct(">ih")
 MESSAGE_ID = struct.Struct(">q")
 
+# With the room's name: after the message id the offset in the room's stream, 0 for none, and the
+# length of the name in bytes, which follows. Behind the name the length of the sender's key and
+# the key, if a client has published the message.
+HEADER_ROOM = struct.Struct(">ihhiiqqh")
+NAME_LENGTH = struct.Struct(">h")
+
 HEADER_SIZE = HEADER.size  # 16 bytes
 HEADER_V2_SIZE = HEADER_V2.size  # 24 bytes
+HEADER_ROOM_SIZE = HEADER_ROOM.size  # 34 bytes, and the name
 
 
 class Frame(NamedTuple):

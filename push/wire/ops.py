@@ -6,9 +6,10 @@ FIRST_OWN_OP = 1000  # lowest op of an application; the protocol owns the ops be
 
 
 class Op(IntEnum):
-    """Operation of a frame. The numbers are goim's, for its clients; 18 to 22 are imgo's own.
+    """Operation of a frame. The numbers are goim's, for its clients; 18 to 33 are imgo's own.
 
-    A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no reply.
+    A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no
+    reply, and PRESENCE_DIFF and STREAM_GAP come from the server without a request.
     """
 
     HANDSHAKE = 0
@@ -32,5 +33,13 @@ class Op(IntEnum):
     LEAVE = 20
     LEAVE_REPLY = 21
     ACK = 22
+    HISTORY = 24
+    HISTORY_REPLY = 25
+    PRESENCE = 26
+    PRESENCE_REPLY = 27
+    PRESENCE_DIFF = 28
+    STREAM_GAP = 29
+    PUBLISH = 32
+    PUBLISH_REPLY = 33
     TEST = 254
     TEST_REPLY = 255

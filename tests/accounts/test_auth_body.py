@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accounts.auth_body import AuthBody, parse_auth_body
+from tests.longer_proofs import examples
 
 
 def parse(value: object) -> AuthBody:
@@ -25,8 +26,9 @@ def parse(value: object) -> AuthBody:
         (b"[1]", "[1]"),
         ("ä".encode(), "ä"),
         (b"{not json", "{not json"),
-        (b"1" * 4096, "1" * 4096),
-        (b"[" * 4096, "[" * 4096),
+        (b"1" * 8192, "1" * 8192),
+        (b"[" * 8192, "[" * 8192),
+        (b'"' + b"x" * 8190 + b'"', "x" * 8190),
         (b"", ""),
     ],
 )
@@ -89,14 +91,23 @@ def test_the_one_room_is_the_one_that_op_12_leaves():
 
 
 def test_empty_and_null_are_as_if_absent():
-    absent = {"token": None, "rooms": None, "since": None, "platform": None, "key": None}
-    assert parse(absent) == AuthBody()
+    names = ("token", "rooms", "since", "platform", "device", "key", "ack", "names", "renew")
+    assert parse(dict.fromkeys(names)) == AuthBody()
+    texts = ("token", "since", "platform", "device", "key")
+    assert parse(dict.fromkeys(texts, "")) == AuthBody()
     assert parse({"room_id": "", "mid": None}) == AuthBody(is_goim=True)
+    # A client of goim in Go, without any value.
+    zero = {"mid": 0, "key": "", "room_id": "", "platform": "", "accepts": None}
+    assert parse(zero) == AuthBody(is_goim=True, accepts=())
 
 
-@pytest.mark.parametrize("ack", [1, "true", [], None])
-def test_ack_is_true_or_nothing(ack):
-    assert parse({"ack": ack}).ack is False
+@pytest.mark.parametrize("name", ["ack", "names", "renew"])
+def test_a_flag_is_true_false_or_null(name):
+    for wrong in (1, 0, "true", "", [], {}):
+        assert parse({name: wrong}).mistake == f"'{name}' must be true or false."
+    said = [parse({name: value}) for value in (True, False, None)]
+    assert [body.mistake for body in said] == ["", "", ""]
+    assert said[1] == said[2] == AuthBody() != said[0]
 
 
 def test_long_words_about_the_client_are_cut():
@@ -113,8 +124,6 @@ def test_what_cannot_be_shown_of_a_platform_is_a_question_mark():
     "body",
     [
         b"\xff",
-        b"x" * 4097,
-        b'"' + b"x" * 4097 + b'"',
         b'{"token": 1}',
         b'{"rooms": "a"}',
         b'{"rooms": [1]}',
@@ -128,6 +137,12 @@ def test_what_cannot_be_shown_of_a_platform_is_a_question_mark():
         b'{"since": 9223372036854775808}',
         b'{"platform": ["web"]}',
         b'{"device": {"a": 1}}',
+        b'{"device": []}',
+        b'{"platform": 0}',
+        b'{"token": false}',
+        b'{"rooms": ""}',
+        b'{"since": []}',
+        b'{"accepts": 0}',
     ],
 )
 def test_auth_body_that_cannot_be_read_says_what_is_wrong(body):
@@ -164,7 +179,7 @@ objects = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @example(b"[" * 100_000)
 @example(b'{"a":' * 100_000)
 @example(b"1" * 100_000)

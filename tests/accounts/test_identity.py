@@ -302,7 +302,7 @@ async def test_who_names_no_rooms_is_up_to_the_setting(imgo, is_open):
 # What the default authenticator refuses
 
 
-@pytest.mark.parametrize("raw", [b"\xff\x00", b'{"rooms": "a", "token": "t"}', b"x" * 4097])
+@pytest.mark.parametrize("raw", [b"\xff\x00", b'{"rooms": "a", "token": "t"}'])
 async def test_default_authenticator_refuses_a_body_it_cannot_read(transactional_db, raw):
     await in_thread(Token.objects.issue, "u1", token="t")
     with pytest.raises(BadRequest):

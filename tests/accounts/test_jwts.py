@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from accounts.identity import REFUSED, AuthBody, Facts, Identity, authenticate
 from imgo_site.database_clock import DatabaseClock, Reading, boot_time
 from imgo_site.errors import NotAuthenticated, Unavailable
+from push.session.websocket_framing import REASON_MAX
 
 SECRET = "a secret of at least thirty-two bytes"
 NOW = int(time.time())
@@ -239,6 +240,18 @@ async def test_claims_that_make_no_identity_are_refused(secret, claims):
         await who(
             by_hand({"alg": "HS256"}, {"sub": "u1", "exp": NOW + 60, **claims}, SECRET.encode())
         )
+
+
+@pytest.mark.parametrize(
+    ("info", "mistake"),
+    [({"name": "x" * 1_024}, "info has 1035 bytes as JSON"), (["a"], "info must be a JSON object")],
+)
+async def test_bad_info_claim_is_refused_with_a_reason_that_fits_a_close_frame(imgo, info, mistake):
+    imgo(JWT_SECRET=SECRET, ROOMS={"chat": {"presence": True}})
+    with pytest.raises(NotAuthenticated, match=f"^Claim 'info': {mistake}") as refusal:
+        await who(signed(info=info))
+    assert len(refusal.value.message.encode()) <= REASON_MAX
+    assert (await who(signed(info={"name": "x"}))).info == {"name": "x"}
 
 
 @pytest.mark.parametrize("claims", [[], "u1", None, 7])

@@ -71,7 +71,7 @@ def test_who_has_the_same_token_for_longer_stays():
     assert revoked([with_token("u1", "t")]) == []
 
 
-def test_a_token_that_was_given_to_another_key_is_not_the_first_ones_any_more():
+def test_token_reissued_to_another_key_is_no_longer_the_first_keys():
     Token.objects.issue("u1", token="t")
     Token.objects.issue("u2", token="t")
     first, second = with_token("u1", "t"), with_token("u2", "t")

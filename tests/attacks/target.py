@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import eventually
 from tests.e2e.clients import Publisher
 from tests.e2e.harness import HOST, ROOT, Node, System
 from tests.e2e.world import new_key
@@ -59,12 +60,18 @@ class Target:
         self.api = Publisher(system.api_url, system.api_key)
 
     async def __aenter__(self) -> "Target":
+        await eventually(self._is_free)
         self.token = await self.api.make_token(new_key())
         self._others = [await self.api.make_token(new_key()) for _ in range(2)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.api.close()
+
+    async def _is_free(self) -> bool:
+        """Whether no requests of an attack before, from the same address, wait any more."""
+        answer = await self.api.http.get("/api/v1/stats")
+        return answer.status_code == 200
 
     @property
     def memory(self) -> int:

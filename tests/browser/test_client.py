@@ -123,7 +123,8 @@ async def test_who_signs_out_gets_nothing_any_more(
     await world.wait_for_pending(inbox.key, 1)
 
 
-async def test_nothing_is_lost_and_nothing_shown_twice_when_the_server_restarts_and_when_it_dies(
+@pytest.mark.long
+async def test_restarted_or_killed_server_loses_nothing_and_doubles_nothing(
     make_cluster: Callable[..., Cluster],
     own_system: Callable[[System], System],
     visit: Visit,
@@ -163,7 +164,7 @@ async def test_a_reload_in_the_middle_shows_nothing_twice_and_misses_nothing(
     await expect(inbox.messages).to_have_text([*shown, "the end"])
 
 
-async def test_without_a_network_it_says_so_and_is_back_at_once_when_there_is_one(
+async def test_client_without_a_network_says_so_and_is_back_at_once_with_one(
     site: Embedded, visit: Visit, enter: Enter
 ) -> None:
     world, visitor = await enter(site), await visit(site)
@@ -179,6 +180,7 @@ async def test_without_a_network_it_says_so_and_is_back_at_once_when_there_is_on
     await expect(inbox.messages).to_have_text(numbers(1, 9))
 
 
+@pytest.mark.long
 async def test_what_came_during_a_sleep_is_shown_once(
     site: Embedded, chromium: Browser, visit: Visit, enter: Enter
 ) -> None:
@@ -192,6 +194,7 @@ async def test_what_came_during_a_sleep_is_shown_once(
     await world.wait_for_pending(inbox.key, 0)
 
 
+@pytest.mark.long
 async def test_a_page_whose_session_ended_in_its_sleep_comes_back(
     make_embedded: Callable[..., Embedded],
     own_system: Callable[[System], System],
@@ -213,7 +216,8 @@ async def test_a_page_whose_session_ended_in_its_sleep_comes_back(
     await world.wait_for_pending(inbox.key, 0)
 
 
-async def test_two_tabs_of_a_user_show_each_message_once_and_one_goes_on_without_the_other(
+@pytest.mark.long
+async def test_two_tabs_show_each_message_once_and_one_goes_on_alone(
     site: Embedded, visit: Visit, enter: Enter
 ) -> None:
     world, visitor = await enter(site), await visit(site)

@@ -1,5 +1,7 @@
 """The dashboard, as an operator sees it: live, without a WebSocket, on a phone, by keyboard."""
 
+import asyncio
+import base64
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -7,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
+from tests.e2e.clients import AUTH
 from tests.e2e.harness import Embedded, System
 from tests.e2e.world import World, new_key, new_room
+from tests.push.hooks.fake_backend import backend, response
 
+from .conftest import SITE
 from .visitors import PHONE, SERVER_AWAY, Visitor, width
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -18,7 +23,8 @@ Visit = Callable[..., Awaitable[Visitor]]
 Enter = Callable[[System], Awaitable[World]]
 SignIn = Callable[..., Awaitable[Visitor]]
 
-KICKED = 4504
+KICKED, UNAVAILABLE = 4504, 4013
+HOOK_SECRET = "whsec_" + base64.b64encode(b"of the tests, with enough bytes!").decode()
 # Tables of which a part can only be seen by scrolling them sideways.
 HIDDEN_TABLES = """
 [...document.querySelectorAll(".scroll")]
@@ -67,6 +73,7 @@ async def open_live(visitor: Visitor) -> Page:
     return page
 
 
+@pytest.mark.long
 async def test_figures_change_without_a_reload(
     site: Embedded, sign_in: SignIn, enter: Enter
 ) -> None:
@@ -87,6 +94,34 @@ async def test_figures_change_without_a_reload(
     await client.close()
     await expect(tile(page, "sessions")).to_have_text("1")
     assert await page.evaluate("document.body.dataset.loaded") == "once"
+
+
+@pytest.mark.long
+async def test_hooks_have_a_table_with_their_failures_and_open_circuits(
+    make_embedded: Callable[..., Embedded], sign_in: SignIn, enter: Enter
+) -> None:
+    async with backend(lambda _: response(500)) as found:
+        system = make_embedded(
+            **SITE, IMGO_AUTHENTICATE_URL=found.url, IMGO_HOOK_SECRETS=HOOK_SECRET
+        )
+        await asyncio.to_thread(system.start)
+        try:
+            visitor = await sign_in(system, viewport=PHONE)
+            world, page = await enter(system), await open_live(visitor)
+            row = page.locator('#hooks [data-id="authenticate"]')
+            await expect(row).to_contain_text("ok")
+            await expect(page.locator("#webhooks-card")).to_be_hidden()
+            for _ in range(6):
+                client = await world.connect("tcp")
+                await client.send(AUTH, {"token": new_key(), "rooms": []})
+                assert (await client.ended(20)).code == UNAVAILABLE
+            await expect(row).to_contain_text("circuit open on")
+            await expect(row).to_contain_text("unusable answer: 5, not called: 1")
+            await expect(page.locator("#problems")).to_contain_text("manage.py hooks ping")
+            assert await width(page) <= PHONE["width"]
+            await page.close()  # before its server goes
+        finally:
+            await asyncio.to_thread(system.stop)
 
 
 async def test_an_operator_finds_a_key_and_closes_its_sessions_after_a_question(
@@ -117,7 +152,8 @@ async def test_an_operator_finds_a_key_and_closes_its_sessions_after_a_question(
     await expect(page.get_by_role("main")).to_contain_text("Not connected.")
 
 
-async def test_what_is_shown_is_called_stale_when_the_server_is_away_and_live_when_it_is_back(
+@pytest.mark.long
+async def test_page_is_stale_while_the_server_is_away_and_live_afterwards(
     make_embedded: Callable[..., Embedded],
     own_system: Callable[[System], System],
     sign_in: SignIn,
@@ -136,6 +172,7 @@ async def test_what_is_shown_is_called_stale_when_the_server_is_away_and_live_wh
     await expect(page.get_by_role("alert")).to_be_empty()
 
 
+@pytest.mark.long
 async def test_without_a_websocket_it_polls_until_there_is_one(
     site: Embedded, sign_in: SignIn, enter: Enter
 ) -> None:
@@ -157,6 +194,7 @@ async def test_without_a_websocket_it_polls_until_there_is_one(
     await expect(state(page)).to_have_text("Live")
 
 
+@pytest.mark.long
 async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, enter: Enter) -> None:
     world, visitor = await enter(site), await sign_in(site, viewport=PHONE)
     name = "a_long_name_" * 16  # without a place to break it
@@ -180,6 +218,7 @@ async def test_no_page_is_wider_than_a_phone(site: Embedded, sign_in: SignIn, en
         assert (path, await page.evaluate(HIDDEN_TABLES)) == (path, [])
 
 
+@pytest.mark.long
 async def test_tail_shows_pushes_and_sessions_until_it_is_paused(
     site: Embedded, sign_in: SignIn, enter: Enter
 ) -> None:
@@ -203,6 +242,7 @@ async def test_tail_shows_pushes_and_sessions_until_it_is_paused(
     await expect(rows.filter(has_text=f"push {late}")).to_have_count(1)
 
 
+@pytest.mark.long
 async def test_the_keyboard_alone_finds_a_key_and_closes_its_sessions(
     site: Embedded, sign_in: SignIn, enter: Enter
 ) -> None:

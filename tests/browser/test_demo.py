@@ -58,6 +58,7 @@ class Demo:
         ("everyone", {"alice", "bob"}),
     ],
 )
+@pytest.mark.long(but=["key bob-who1", "room lobby-who2"])
 async def test_a_push_arrives_in_both_browsers_and_only_where_it_should(
     site: Embedded, visit: Visit, to: str, who: set[str]
 ) -> None:
@@ -105,6 +106,7 @@ async def test_who_leaves_the_room_gets_nothing_from_it(site: Embedded, visit: V
     await expect(demo.message("bob", text)).to_have_count(0)
 
 
+@pytest.mark.long
 async def test_the_form_says_what_text_that_is_no_json_becomes(
     site: Embedded, visit: Visit
 ) -> None:
@@ -116,6 +118,7 @@ async def test_the_form_says_what_text_that_is_no_json_becomes(
     await expect(field).to_have_accessible_description(re.compile("Sent as JSON"))
 
 
+@pytest.mark.long
 async def test_the_form_says_that_a_message_is_too_long(site: Embedded, visit: Visit) -> None:
     visitor = await visit(site)
     visitor.expect_complaints("413")

@@ -57,6 +57,7 @@ async def say(page: Page, text: str) -> None:
 
 
 @pytest.mark.parametrize("example", ["chat"], indirect=True)
+@pytest.mark.long
 async def test_a_chat_shows_everyone_all_lines_once_and_as_text_over_a_restart(
     example: Embedded, sign_in: SignIn
 ) -> None:
@@ -64,7 +65,13 @@ async def test_a_chat_shows_everyone_all_lines_once_and_as_text_over_a_restart(
     alice, hers = await sign_in("alice", "/chat/")
     bob, his = await sign_in("bob", "/chat/", **dark_phone)
     last = new_text()
+    for page in (hers, his):
+        await expect(page.locator("#here li")).to_have_text(["alice", "bob"])
+    await hers.get_by_label("Your line").press_sequentially("hm")
+    await expect(his.locator("#typing")).to_have_text("Typing: alice")
+    await expect(hers.locator("#typing")).to_have_text("")
     await say(hers, MARKUP)
+    await expect(his.locator("#typing")).to_have_text("")
     await say(his, last)
     for page in (hers, his):
         await expect(page.locator("#lines p")).to_have_text([MARKUP, last])
@@ -88,6 +95,9 @@ async def test_a_chat_shows_everyone_all_lines_once_and_as_text_over_a_restart(
         await expect(page.locator("#lines p")).to_have_text([MARKUP, last, "kept"])
     await hers.reload()
     await expect(hers.locator("#lines p")).to_have_text([MARKUP, last, "kept"])
+    await expect(hers.locator("#here li")).to_have_text(["alice", "bob"])
+    await his.close()
+    await expect(hers.locator("#here li")).to_have_text(["alice"])
 
 
 async def tell(page: Page, name: str, text: str) -> None:
@@ -99,6 +109,7 @@ async def tell(page: Page, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("example", ["bell"], indirect=True)
+@pytest.mark.long
 async def test_a_bell_is_right_in_every_tab_after_a_reload_and_on_return(
     sign_in: SignIn, example: Embedded
 ) -> None:
@@ -129,6 +140,7 @@ async def test_a_bell_is_right_in_every_tab_after_a_reload_and_on_return(
 
 
 @pytest.mark.parametrize("example", ["orders"], indirect=True)
+@pytest.mark.long
 async def test_an_order_moves_before_its_customers_eyes(sign_in: SignIn, example: Embedded) -> None:
     _, hers = await sign_in("alice", "/orders/", viewport=PHONE)
     _, desk = await sign_in("admin", "/orders/")

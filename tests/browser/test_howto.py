@@ -22,6 +22,7 @@ def site(
         yield url
 
 
+@pytest.mark.long
 async def test_order_is_shown_in_every_tab_of_its_customer(chromium: Browser, site: str) -> None:
     """The steps are those of the page: sign in, press Order."""
     context = await chromium.new_context(base_url=site)

@@ -172,6 +172,9 @@ def settle(run: Run, load: Load, cluster: Cluster) -> None:
     statuses = Counter(answer.status for answer in load.history.answers)
     run.console.print(f"Answers (None: none came, 0: connection refused): {dict(statuses)}")
     run.console.print(f"[bold]Rooms, live only:[/bold] {load.rooms.check()}", highlight=False)
+    run.console.print(f"[bold]Rooms with history:[/bold] {load.kept.check()}", highlight=False)
+    if wrong_rooms := load.kept_violations():
+        run.failures.append(f"rooms with history: {'; '.join(wrong_rooms[:10])}")
     if result.violations:
         run.failures.append(f"the base pass failed: {result.violations}")
     if wrong := load.room_violations():

@@ -6,176 +6,28 @@ All that happens goes into a `History`.
 import asyncio
 import random
 import secrets
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Self
+from typing import Self
 
 import httpx
-import websockets
 
 from tests import NO_TLS, eventually
-from tests.e2e.clients import (
-    AUTH,
-    AUTH_REPLY,
-    DISCONNECT,
-    HEARTBEAT,
-    MESSAGE,
-    TRANSPORTS,
-    Closed,
-    open_client,
-)
+from tests.e2e.clients import TRANSPORTS
 from tests.e2e.harness import Cluster, Node, logs
 
-from .history import History, Push, Session
+from .device import EVENTS, Device, Gap
+from .follower import Follower
+from .history import History, Push
 from .pusher import Pusher
 
-BACK_OFF = (0.2, 1.0)  # seconds until a device tries to come back
-OPEN_TIMEOUT = 10.0  # seconds for connect and auth
-HEARTBEAT_EVERY = 30.0  # seconds without a message
+FOLLOWERS = 2  # of the room with history of each pusher
 ACKING_SHARE = 0.5  # of the devices acknowledge
 TWO_DEVICES_EVERY = 10  # keys
 TOKENS_AT_ONCE = 8
-# How a connection ends, or cannot be made: the peer, the network, a handshake cut off.
-LOST = (OSError, Closed, TimeoutError, asyncio.IncompleteReadError, websockets.WebSocketException)
-
-
-@dataclass(eq=False)
-class Gap:
-    """A time that a device was away, and why: a close code, or none when there was no goodbye.
-
-    `tries`: its vain ones to come back, told for people.
-    """
-
-    device: str
-    node: Node
-    code: int | None
-    closed: float
-    back: float = inf
-    tries: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """How long it was away."""
-        return self.back - self.closed
-
-
-class Device:
-    """One client of a key; it comes back to any node that is up.
-
-    It asks no node twice in a row that has refused it, as a proxy in front of nodes would not.
-    """
-
-    def __init__(self, load: "Load", name: str, key: str, transport: str, *, acks: bool) -> None:
-        self.name = name
-        self.key = key
-        self.transport = transport
-        self.acks = acks
-        self.room = ""  # one that acknowledges is in the room of those who push to its key
-        self.node: Node | None = None
-        self.session: Session | None = None
-        self._in_room: Session | None = None
-        self.gaps: list[Gap] = []
-        self.refusals: Counter[str] = Counter()
-        self._refused_by: Node | None = None
-        self._load = load
-        self._random = random.Random(load.random.random())
-
-    async def run(self) -> None:
-        """Have session after session, until cancelled."""
-        while True:
-            node, start = self._choose_node(), self._load.history.clock()
-            try:
-                client = await self._open(node)
-            except LOST as error:
-                self._refused(node, start, error)
-            else:
-                self._refused_by = None
-                code = await self._stay(client)
-                self._ended(code)
-            await asyncio.sleep(self._random.uniform(*BACK_OFF))
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it has a session."""
-        return self.session is not None
-
-    def _choose_node(self) -> Node:
-        up = self._load.nodes_up()
-        others = [node for node in up if node is not self._refused_by]
-        return self._random.choice(others or up or self._load.cluster.nodes)
-
-    def _refused(self, node: Node, start: float, error: BaseException) -> None:
-        what = f"{type(error).__name__} {getattr(error, 'code', '')}"
-        self.refusals[what] += 1
-        self._refused_by = node
-        if self.gaps:
-            gap = self.gaps[-1]
-            gap.tries.append(f"{start - gap.closed:.1f} s: {node.name} {what.strip()}")
-
-    async def _open(self, node: Node) -> Any:
-        """A client with a session. Raises what is in `LOST`."""
-        async with asyncio.timeout(OPEN_TIMEOUT):
-            client = await open_client(node, self.transport)
-            try:
-                token = self._load.tokens[self.key]
-                more = {"token": token, "ack": True, "rooms": [self.room]}
-                await client.send(AUTH, more if self.acks else token)
-                reply = await client.receive()
-                if reply.op == DISCONNECT:
-                    raise Closed(reply.value["code"], reply.value["reason"])
-                assert reply.op == AUTH_REPLY, f"instead of an auth reply: {reply}"
-            except BaseException:
-                client.abort()
-                raise
-        self.session, self.node = self._load.history.opened(self.name, self.key), node
-        self._in_room = self._load.rooms.opened(self.name, self.room)
-        if self.gaps and self.gaps[-1].back == inf:
-            self.gaps[-1].back = self.session.opened
-        return client
-
-    async def _stay(self, client: Any) -> int | None:
-        """Receive until the connection ends; returns the close code, if one was said."""
-        code = None
-        try:
-            while True:
-                try:
-                    frame = await client.receive(HEARTBEAT_EVERY)
-                except TimeoutError:
-                    with suppress(Closed):  # what has been sent before can still be read
-                        await client.send(HEARTBEAT)
-                    continue
-                if frame.op == MESSAGE:
-                    self._received(frame.body.decode(), frame.id)
-                    if self.acks:
-                        assert frame.id, f"no id in a session that acknowledges: {frame}"
-                        with suppress(Closed):
-                            await client.ack(frame)
-                elif frame.op == DISCONNECT:
-                    code = frame.value["code"]
-        except LOST as error:
-            return code or getattr(error, "code", None)
-        finally:
-            client.abort()
-
-    def _received(self, body: str, message_id: int) -> None:
-        assert self.session is not None
-        assert self._in_room is not None
-        if body in self._load.rooms.pushes:
-            self._load.rooms.received(self._in_room, body, message_id)
-        else:
-            self._load.history.received(self.session, body, message_id)
-
-    def _ended(self, code: int | None) -> None:
-        assert self.session is not None
-        assert self._in_room is not None
-        assert self.node is not None
-        self._load.history.closed(self.session)
-        self._load.rooms.closed(self._in_room)
-        self.gaps.append(Gap(self.name, self.node, code, self.session.closed))
-        self.session = self.node = None
+WAYS = (*TRANSPORTS, EVENTS)  # that devices connect by, in turns
 
 
 @dataclass
@@ -193,13 +45,15 @@ class Plan:
 class Load:
     """The devices and the pushers. A context manager: all devices are there when it is entered.
 
-    `history` is that of the keys; `rooms` has those for keys, and misses what is live only.
+    `history` is that of the keys; `rooms` has those for keys, and misses what is live only. `kept`
+    is that of rooms with history: each of its keys is a follower.
     """
 
     cluster: Cluster
     plan: Plan = field(default_factory=Plan)
     history: History = field(default_factory=History)
     rooms: History = field(default_factory=History)
+    kept: History = field(default_factory=History)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.plan.seed)
@@ -211,6 +65,10 @@ class Load:
         logs.forbid(self.marker)
         self.devices = list(self._make_devices())
         self._assign_rooms()
+        rooms = [kept_room(room) for room, _ in self._shares()]
+        self.followers = [
+            Follower(self, number, room) for room in rooms for number in range(FOLLOWERS)
+        ]
         self._count = 0
         self._device_tasks: list[asyncio.Task[None]] = []
         self._push_tasks: list[asyncio.Task[None]] = []
@@ -221,7 +79,7 @@ class Load:
             key = f"chaos-{secrets.token_hex(6)}"
             for place in range(2 if keys % TWO_DEVICES_EVERY == 0 else 1):
                 acks = self.random.random() < ACKING_SHARE
-                transport = TRANSPORTS[number % len(TRANSPORTS)]
+                transport = WAYS[number % len(WAYS)]
                 name = f"{key}/{place}/{transport}{'+ack' if acks else ''}"
                 yield Device(self, name, key, transport, acks=acks)
                 number += 1
@@ -236,6 +94,15 @@ class Load:
     def gaps(self) -> list[Gap]:
         """The times that devices were away."""
         return [gap for device in self.devices for gap in device.gaps]
+
+    @property
+    def clients(self) -> list[Device]:
+        """Devices and followers."""
+        return [*self.devices, *self.followers]
+
+    def followers_of(self, room: str) -> list[str]:
+        """The keys of those who follow a room with history."""
+        return [follower.key for follower in self.followers if follower.room == room]
 
     def nodes_up(self) -> list[Node]:
         """The nodes whose process runs."""
@@ -256,11 +123,19 @@ class Load:
         found.pop("lost", None)
         return found
 
+    def kept_violations(self) -> list[str]:
+        """What is wrong in the rooms with history, where nothing is missed and no gap is told."""
+        result = self.kept.check()
+        wrong = [f"{kind}: {count}" for kind, count in result.violations.items()]
+        if result.duplicates:
+            wrong.append(f"an offset came twice to a follower: {result.duplicates}")
+        return wrong + [line for follower in self.followers for line in follower.told]
+
     # Begin and end
 
     async def __aenter__(self) -> Self:
         await self._make_tokens()
-        self._device_tasks = [asyncio.create_task(device.run()) for device in self.devices]
+        self._device_tasks = [asyncio.create_task(device.run()) for device in self.clients]
         await self.all_there(30)
         return self
 
@@ -274,7 +149,7 @@ class Load:
         assert not errors, f"a task of the load failed: {errors!r}"
 
     async def _make_tokens(self) -> None:
-        keys = iter(self.keys)
+        keys = iter(client.key for client in self.clients)
         headers = {"Authorization": f"Api-Key {self.cluster.api_key}"}
         url = f"{self.cluster.api_url}/api/v1/tokens"
         async with httpx.AsyncClient(
@@ -283,6 +158,9 @@ class Load:
 
             async def make(mine: Iterable[str]) -> None:
                 for key in mine:
+                    if key in self.tokens:  # of a key with two devices
+                        continue
+                    self.tokens[key] = ""
                     answer = await http.post(url, json={"key": key})
                     assert answer.status_code == 201, answer.text
                     self.tokens[key] = answer.json()["token"]
@@ -329,7 +207,7 @@ class Load:
 
         def are_there() -> bool:
             self.is_well()
-            return all(device.is_there for device in self.devices)
+            return all(device.is_there for device in self.clients)
 
         await eventually(are_there, timeout)
 
@@ -364,14 +242,20 @@ class Load:
         with suppress(AssertionError):
             await self.all_there(timeout)
         with suppress(AssertionError):
-            await eventually(lambda: not self.history.waiting, timeout)
+            await eventually(lambda: not self.history.waiting and not self.kept.waiting, timeout)
         with suppress(AssertionError):
             await eventually(self._none_missing, timeout / 2)
         await eventually(lambda: self._is_quiet(quiet), timeout)
 
     async def _none_missing(self) -> bool:
         await asyncio.sleep(0.2)  # a check looks at everything
-        return not self.history.check().lost
+        return not self.history.check().lost and not self.kept.check().lost
 
     def _is_quiet(self, seconds: float) -> bool:
-        return self.history.clock() - self.history.last_receipt > seconds
+        last = max(self.history.last_receipt, self.kept.last_receipt)
+        return self.history.clock() - last > seconds
+
+
+def kept_room(room: str) -> str:
+    """The room with history beside a pusher's room that is live only."""
+    return f"kept-{room}"

@@ -22,6 +22,7 @@ RETRY_AFTER = (0.1, 0.5)  # seconds until a push is tried again
 RETRY_FOR = 60.0  # seconds; then its outcome is what it is
 RETRIED_SHARE = 0.7  # of the pushes have a dedupe id and are tried again
 ROOM_SHARE = 0.1  # of the calls are for the room
+KEPT_SHARE = 0.1  # of the calls are for the room with history beside it
 KEYS_MAX = 5  # of one push
 
 Target = dict[str, Any]
@@ -35,7 +36,9 @@ class Pusher:
         self._keys = keys
         self._room = room
         self._urls = urls
-        self._numbers = dict.fromkeys((*keys, room), -1)
+        self._kept_room = f"kept-{room}"
+        self._followers = load.followers_of(self._kept_room)
+        self._numbers = dict.fromkeys((*keys, room, *self._followers), -1)
         self._random = random.Random(load.random.random())
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Api-Key {load.cluster.api_key}"},
@@ -48,8 +51,11 @@ class Pusher:
         """Push until the load stops."""
         try:
             while self._load.is_pushing:
-                if self._random.random() < ROOM_SHARE:
+                kind = self._random.random()
+                if kind < ROOM_SHARE:
                     await self._push_to_room()
+                elif kind < ROOM_SHARE + KEPT_SHARE:
+                    await self._push_to_kept_room()
                 else:
                     await self._push_some()
                 await asyncio.sleep(self._random.uniform(0, 2 * self._load.pause))
@@ -73,6 +79,10 @@ class Pusher:
     async def _push_to_room(self) -> None:
         push = self._new(self._load.rooms, [self._room])
         await self._try(self._load.rooms, [push], [{"room": self._room}])
+
+    async def _push_to_kept_room(self) -> None:
+        push = self._new(self._load.kept, self._followers)
+        await self._try(self._load.kept, [push], [{"room": self._kept_room}])
 
     async def _try(self, history: History, pushes: list[Push], targets: list[Target]) -> None:
         """Once, or with a dedupe id until all of it was accepted."""

@@ -19,8 +19,9 @@ from tests import eventually
 from tests.e2e.harness import HOST, Cluster, Process
 from tests.services import Postgres
 
+from .device import Gap
 from .history import Answer
-from .load import Gap, Load
+from .load import Load
 
 SUPERVISED = 2.0  # seconds until what was killed is started again, as a supervisor would
 BACK_MAX = 10.0  # seconds until every session is back after its node was killed

@@ -28,6 +28,7 @@ TIMEOUT = 30.0  # seconds until what should come at once is missing; a busy mach
 # Not longer than a server keeps an idle connection: a request on one that it closes is lost.
 LIMITS = httpx.Limits(keepalive_expiry=1.0)
 HEADER = struct.Struct(">ihhii")  # package length, header length, ver, op, seq
+PLACE = struct.Struct(">qh")  # behind the message id: offset, and the length of the room's name
 MESSAGE_ID = struct.Struct(">q")  # what a version 2 header has behind that
 
 HANDSHAKE, HANDSHAKE_REPLY = 0, 1
@@ -37,19 +38,28 @@ AUTH, AUTH_REPLY, RAW = 7, 8, 9
 CHANGE_ROOM, CHANGE_ROOM_REPLY = 12, 13
 JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY = 18, 19, 20, 21
 ACK = 22
+HISTORY, HISTORY_REPLY, STREAM_GAP = 24, 25, 29
+PUBLISH, PUBLISH_REPLY = 32, 33
 TEST, TEST_REPLY = 254, 255
 
 Body = Any  # bytes go as they are; a str bare in binary and as a JSON string in text; the rest JSON
 
 
 class Frame(NamedTuple):
-    """One frame from the server. `body` is as it was on the wire; `id` 0 means none."""
+    """One frame from the server. `body` is as it was on the wire; `id` 0 means none.
+
+    `room`, `offset`: of a message of a room, for a session that asked for them. `sender`: the key
+    of the client that has published it.
+    """
 
     ver: int
     op: int
     seq: int
     body: bytes = b""
     id: int = 0
+    room: str = ""
+    offset: int = 0
+    sender: str = ""
 
     @property
     def value(self) -> Any:
@@ -86,17 +96,20 @@ def unpack(data: bytes) -> tuple[list[Frame], bytes]:
     frames = []
     while len(data) >= HEADER.size:
         length, header_length, ver, op, seq = HEADER.unpack_from(data)
-        assert header_length in (16, 24), f"a header of {header_length} bytes"
+        is_known = header_length in (16, 24) or header_length >= 34
+        assert is_known, f"a header of {header_length} bytes"
         assert length >= header_length, f"a package of {length} bytes"
         if len(data) < length:
             break
-        (message_id,) = MESSAGE_ID.unpack_from(data, 16) if header_length == 24 else (0,)
-        frames.append(Frame(ver, op, seq, data[header_length:length], message_id))
+        (message_id,) = MESSAGE_ID.unpack_from(data, 16) if header_length > 16 else (0,)
+        place = _place(data[:header_length]) if header_length >= 34 else ("", 0, "")
+        body = data[header_length:length]
+        frames.append(Frame(ver, op, seq, body, message_id, *place))
         data = data[length:]
     return frames, data
 
 
-class TextFrame(msgspec.Struct, forbid_unknown_fields=True):
+class TextFrame(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from"}):
     """One object of a text message. A version 2 frame has an id, a string of digits."""
 
     ver: int
@@ -104,13 +117,27 @@ class TextFrame(msgspec.Struct, forbid_unknown_fields=True):
     seq: int
     body: msgspec.Raw
     id: str = ""
+    room: str = ""
+    offset: int = 0
+    sender: str = ""
+
+
+def _place(header: bytes) -> tuple[str, int, str]:
+    """The room, the offset and the sender, "" for none, in a header with a room."""
+    offset, size = PLACE.unpack_from(header, 24)
+    room, key = header[34 : 34 + size], header[34 + size :]
+    assert not key or int.from_bytes(key[:2], "big") == len(key) - 2
+    return room.decode(), offset, key[2:].decode()
 
 
 def parse_text(message: str | bytes) -> list[Frame]:
     """The frames of a text message: a JSON array of objects."""
     objects = msgspec.json.decode(message, type=list[TextFrame])
     assert objects, "an empty array"
-    return [Frame(f.ver, f.op, f.seq, bytes(f.body), int(f.id or 0)) for f in objects]
+    return [
+        Frame(f.ver, f.op, f.seq, bytes(f.body), int(f.id or 0), f.room, f.offset, f.sender)
+        for f in objects
+    ]
 
 
 class Client:
@@ -133,7 +160,7 @@ class Client:
         seq = await self.send(AUTH, body)
         reply = await self.receive(timeout)
         assert (reply.op, reply.seq) == (AUTH_REPLY, seq), f"instead of an auth reply: {reply}"
-        assert reply.value == {}
+        assert reply.value.keys() <= {"rooms", "expires_in"}
         return self
 
     async def refused(self, body: Body) -> Ending | None:
@@ -302,7 +329,7 @@ class TcpClient(Client):
             await self._writer.wait_closed()
 
     def abort(self) -> None:
-        _reset(self._writer.get_extra_info("socket"))
+        send_reset(self._writer.get_extra_info("socket"))
         self._writer.transport.abort()
 
 
@@ -365,7 +392,7 @@ class WebSocketClient(Client):
             await self.connection.close()
 
     def abort(self) -> None:
-        _reset(self.connection.transport.get_extra_info("socket"))
+        send_reset(self.connection.transport.get_extra_info("socket"))
         self.connection.transport.abort()
 
 
@@ -410,7 +437,7 @@ def _closed(error: websockets.ConnectionClosed) -> Closed:
     return Closed(error.rcvd.code, error.rcvd.reason) if error.rcvd else Closed(1006)
 
 
-def _reset(sock: socket.socket) -> None:
+def send_reset(sock: socket.socket) -> None:
     """Have the close of this socket send a reset."""
     with contextlib.suppress(OSError):  # closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -13,6 +13,22 @@ from .harness import Cluster, Database, Embedded, System, logs
 from .world import World
 
 
+@pytest.hookimpl(tryfirst=True)  # before the longer proofs are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Make what does not depend on the installation a longer proof on a cluster.
+
+    Links do not: one node proves each transport. Nor does what a whole module tests that says
+    `ONE_NODE_PROVES = True`.
+    """
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        is_same = params.get("transport") in {"text", "binary"} or getattr(
+            getattr(item, "module", None), "ONE_NODE_PROVES", False
+        )
+        if params.get("system") == "cluster" and is_same:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Makes one directory for each installation."""

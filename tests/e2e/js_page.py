@@ -62,6 +62,14 @@ class Page:
             if name == "message":
                 self.shown.append(rest[0])
 
+    def of_room(self, room: str) -> list[list[Any]]:
+        """What happened in a room: each event without the room's name."""
+        return [[name, *rest[1:]] for name, *rest in self.told if rest[:1] == [room]]
+
+    def bodies(self, room: str) -> list[Any]:
+        """The bodies of the room's messages, over all reloads."""
+        return [told[1] for told in self.of_room(room) if told[0] == "room message"]
+
     def tell(self, *words: Any) -> None:
         """Have a method of the client called."""
         assert self._process.stdin is not None

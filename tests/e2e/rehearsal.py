@@ -118,7 +118,8 @@ class Rehearsal:
             text = text.replace(f"localhost:{usual}", f"{HOST}:{own}")
             text = text.replace(f'"localhost", {usual}', f'"{HOST}", {own}')
         if self._beside:
-            text = text.replace("runserver 8001", f"runserver {self.site_port}")
+            # A later block may change the settings, and the site must not restart under a test.
+            text = text.replace("runserver 8001", f"runserver --noreload {self.site_port}")
         return text.replace('"/static/push/imgo.js"', f'"{CLIENT.as_uri()}"')
 
     def _command(self, block: Block) -> list[str]:

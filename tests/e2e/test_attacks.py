@@ -33,6 +33,7 @@ async def target(attacked: System) -> AsyncIterator[Target]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.long(but=["trickle", "made_up_acknowledgements", "huge_bodies"])
 async def test_an_attack_costs_others_nothing(target: Target, name: str) -> None:
     seen = await held_against(target, ATTACKS[name], SECONDS)
     assert seen.complaints == [], str(seen)

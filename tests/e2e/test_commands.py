@@ -170,7 +170,7 @@ async def test_a_second_server_with_the_same_data_does_not_start(
     assert error.startswith("CommandError: A server runs with the data in ")
 
 
-async def test_a_server_that_cannot_listen_says_which_setting_it_is_and_starts_nothing(
+async def test_server_that_cannot_listen_names_the_setting_and_starts_nothing(
     cluster: System, enter: Enter
 ) -> None:
     world = await enter(cluster)

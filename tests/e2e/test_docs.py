@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from _pytest.mark.structures import ParameterSet
 
 from .harness import ROOT, Embedded, System
 from .pages import BESIDE, Block, blocks, pages
@@ -23,6 +24,28 @@ READERS: dict[str, Callable[[str], object]] = {
 ALL = [block for page in pages() for block in blocks(page)]
 # tests/clients/django/test_howto.py runs the other one.
 WITH_RUNS = sorted({block.page for block in ALL if block.verb in RUN} - {BESIDE})
+# What these do, other tests do by themselves, mostly those of tests/examples and tests/clients.
+LONG = {
+    "docs/api.md",
+    "docs/tutorial.md",
+    "docs/clients/python.md",
+    "docs/examples.md",
+    "docs/howto/authenticate.md",
+    "docs/howto/online.md",
+    "docs/howto/presence.md",
+    "docs/howto/upstream.md",
+    "docs/howto/move.md",
+    "docs/howto/push-from-django.md",
+    "docs/howto/catch-up.md",
+    "docs/clients/javascript.md",
+    "docs/howto/publish.md",
+    "docs/howto/rooms.md",
+}
+
+
+def page_parameter(page: Path) -> ParameterSet:
+    name = str(page.relative_to(ROOT))
+    return pytest.param(page, id=name, marks=[pytest.mark.long] if name in LONG else [])
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +55,12 @@ def plain(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
         yield system
 
 
-@pytest.mark.parametrize("block", ALL, ids=str)
-def test_a_block_is_run_or_says_why_not(block: Block) -> None:
+def test_each_block_is_run_or_says_why_not() -> None:
+    for block in ALL:
+        check_verb(block)
+
+
+def check_verb(block: Block) -> None:
     if not block.verb:
         assert block.language in READERS, f"{block}: run it, or say why it is not run"
         READERS[block.language](block.text)
@@ -45,7 +72,7 @@ def test_a_block_is_run_or_says_why_not(block: Block) -> None:
         assert block.language in {"sh", "python", "js"}
 
 
-@pytest.mark.parametrize("page", WITH_RUNS, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [page_parameter(page) for page in WITH_RUNS])
 def test_a_page_does_what_it_says(
     page: Path,
     tmp_path: Path,

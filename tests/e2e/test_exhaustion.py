@@ -66,6 +66,7 @@ async def test_a_node_without_file_descriptors_recovers_when_it_has_some_again(
     await staying.heartbeat()
 
 
+@pytest.mark.long(but=["tcp"])
 async def test_who_guesses_tokens_is_slowed_down_and_others_get_in(
     make_embedded: Callable[..., Embedded], own_system: Start, enter: Enter, transport: str
 ) -> None:
@@ -80,6 +81,7 @@ async def test_who_guesses_tokens_is_slowed_down_and_others_get_in(
     await world.session(new_key(), transport)
 
 
+@pytest.mark.long
 def test_requests_of_clients_that_have_gone_give_their_connections_back(
     make_cluster: Callable[..., Cluster], own_system: Start
 ) -> None:

@@ -64,6 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterat
 
 
 @pytest.mark.parametrize("kind", faults.FAULTS, ids=lambda kind: kind.__name__)
+@pytest.mark.long
 async def test_a_load_survives(site: Cluster, postgres: Postgres, kind: type[Fault]) -> None:
     seed = random.Random(f"{os.environ[CHAOS_SEED]} {kind.__name__}").getrandbits(32)
     async with Load(site, Plan(seed=seed)) as load:
@@ -77,6 +78,8 @@ async def test_a_load_survives(site: Cluster, postgres: Postgres, kind: type[Fau
         result = load.history.check()
     assert result.violations == {}, f"{result}\nfault: {vars(fault)}\nseed: {seed}"
     assert load.room_violations() == {}, load.rooms.check()
+    assert load.kept_violations() == [], f"{load.kept.check()}\nseed: {seed}"
+    assert load.kept.accepted
     assert fault.missed() == []
     assert stage.remarks == []
     assert load.history.accepted >= PUSHES
@@ -120,6 +123,7 @@ def unswept(make_cluster: Callable[..., Cluster], own_system: Start) -> Callable
     return start
 
 
+@pytest.mark.long
 async def test_a_task_that_a_killed_worker_had_in_hand_runs_again(
     unswept: Callable[..., Cluster], enter: Enter
 ) -> None:
@@ -141,6 +145,7 @@ async def test_a_task_that_a_killed_worker_had_in_hand_runs_again(
         await eventually(lambda: not in_hand(broker))
 
 
+@pytest.mark.long
 async def test_a_worker_that_could_not_acknowledge_takes_tasks_again(
     unswept: Callable[..., Cluster], enter: Enter
 ) -> None:
@@ -206,6 +211,7 @@ def queued(broker: redis.Redis) -> list[bytes]:
     return list(broker.scan_iter(faults.QUEUES, _type="list"))
 
 
+@pytest.mark.long
 async def test_what_the_broker_has_lost_is_swept(site: Cluster, enter: Enter) -> None:
     world = await enter(site)
     key = new_key()
@@ -220,6 +226,7 @@ async def test_what_the_broker_has_lost_is_swept(site: Cluster, enter: Enter) ->
     await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long
 async def test_a_worker_that_hangs_in_a_drain_stops_nobody_for_long(
     site: Cluster, enter: Enter
 ) -> None:
@@ -238,6 +245,7 @@ async def test_a_worker_that_hangs_in_a_drain_stops_nobody_for_long(
             assert await client.receive_bodies(1, faults.DEAF_MAX) == [b'"swept"']
 
 
+@pytest.mark.long
 async def test_devices_on_two_nodes_stay_in_order_while_no_worker_takes_tasks(
     site: Cluster, enter: Enter
 ) -> None:
@@ -276,6 +284,7 @@ def drains(connection: psycopg.Connection, *, granted: bool) -> list[Any]:
     return connection.execute(query, [LOCK_CLASS, granted]).fetchall()
 
 
+@pytest.mark.long
 async def test_what_was_written_and_not_acknowledged_comes_again_with_its_id(
     site: Cluster, enter: Enter
 ) -> None:
@@ -299,6 +308,7 @@ async def test_what_was_written_and_not_acknowledged_comes_again_with_its_id(
     await dying.start_beside()
 
 
+@pytest.mark.long
 async def test_the_api_answers_while_redis_is_stopped(site: Cluster, enter: Enter) -> None:
     """Accepted although nobody can be woken; and it arrives as soon as Redis goes on."""
     world = await enter(site)
@@ -320,6 +330,7 @@ async def test_the_api_answers_while_redis_is_stopped(site: Cluster, enter: Ente
     assert await client.receive_bodies(len(bodies), 2 * faults.CAUGHT_UP_MAX) == bodies
 
 
+@pytest.mark.long
 async def test_nothing_is_accepted_while_postgres_is_down_and_sessions_stay(
     site: Cluster, postgres: Postgres, enter: Enter
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -92,6 +93,62 @@ async def test_refusal_of_the_backend_closes_with_its_code(
     client = await world.connect("tcp")
     await client.send(AUTH, {"token": f"{new_key()} {what}", "rooms": rooms})
     assert (await client.ended(20)).code == code
+
+
+async def test_client_beyond_the_queue_is_refused_with_the_word_overloaded(
+    make_embedded: Callable[..., Embedded], enter: Enter
+) -> None:
+    """Ten calls may wait for the only connection, and nobody waits for `HOOK_TIMEOUT`."""
+    async with backend(decide) as found:
+        found.gate = asyncio.Event()
+        system = make_embedded(
+            IMGO_AUTHENTICATE_URL=f"{found.url}/authenticate",
+            IMGO_HOOK_SECRETS=SECRET,
+            IMGO_HOOK_CONNECTIONS="1",
+            IMGO_HOOK_TIMEOUT="1",
+        )
+        await asyncio.to_thread(system.start)
+        try:
+            world = await enter(system)
+            clients = [await world.connect(kind) for kind in ("tcp", "text", "binary") * 8]
+            for client in clients:
+                await client.send(AUTH, {"token": new_key()})
+            ends = await asyncio.gather(*(client.ended(20) for client in clients))
+        finally:
+            await asyncio.to_thread(system.stop)
+    assert {end.code for end in ends} == {UNAVAILABLE}
+    reasons = [end.reason for end in ends]
+    assert sum(reason.startswith("overloaded") for reason in reasons) >= 13, reasons
+
+
+@pytest.mark.long
+async def test_open_circuit_is_shown_by_hooks_and_explain(
+    hooked: tuple[System, Backend], enter: Enter
+) -> None:
+    system, _ = hooked
+    world, key, environment = await enter(system), new_key(), system.nodes[0].environment
+    for number in range(6):
+        client = await world.connect("tcp")
+        await client.send(AUTH, {"token": f"{key} broken", "rooms": []})
+        end = await client.ended(20)
+        assert (number, end.code) == (number, UNAVAILABLE)
+        assert end.reason == "The backend gave no usable answer to the hook authenticate."
+
+    async def shown() -> dict[str, Any]:
+        text = await asyncio.to_thread(manage, environment, "hooks", "--json")
+        return json.loads(text)[0]
+
+    row = await shown()
+    while row["calls"] < 6:  # figures are up to five seconds old
+        row = await shown()
+    (name,) = row["open_on"]
+    assert row["failures"] == {"bad_answer": 5, "circuit_open": 1}
+    assert (row["hook"], row["calls"], row["mean_ms"]) == ("authenticate", 6, None)
+    table = await asyncio.to_thread(manage, environment, "hooks")
+    assert f"circuit open on {name}" in table
+    assert "5 bad_answer, 1 circuit_open" in table
+    text = await asyncio.to_thread(manage, environment, "explain", key)
+    assert f"The hook authenticate kept failing, and is called only now and then by {name}" in text
 
 
 async def test_ping_shows_each_hooks_answer(

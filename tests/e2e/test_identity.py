@@ -10,11 +10,11 @@ import pytest
 
 from tests import NO_TLS
 
-from .clients import JOIN
+from .clients import AUTH, JOIN
 from .harness import Embedded, System, logs
 from .world import World, new_key
 
-UNAUTHORIZED, EXPIRED = 4401, 4402
+UNAUTHORIZED, EXPIRED, TOO_LARGE = 4401, 4402, 4502
 SECRET = "a secret for tests that has enough bytes"
 
 Enter = Callable[[System], Awaitable[World]]
@@ -44,6 +44,24 @@ async def test_a_jwt_opens_a_session_of_its_subject(
     assert (await client.ask(JOIN, "other")).value["error"]["code"] == "room_forbidden"
     await world.api.push({"key": key}, b'"for the subject"')
     assert await client.receive_bodies(1) == [b'"for the subject"']
+
+
+async def test_a_jwt_as_long_as_an_auth_body_opens_and_renews_a_session(
+    jwt_system: System, enter: Enter, transport: str
+) -> None:
+    world = await enter(jwt_system)
+    claims = {"sub": new_key(), "exp": time.time() + 60}
+    token = signed({**claims, "pad": "x" * 6_000})
+    assert 8_100 < len(token) < 8_180  # of 8,192, with quotes or as an object
+    client = await (await world.connect(transport)).auth(token)
+    for body in (token, {"token": token}):
+        assert (await client.ask(AUTH, body)).value["expires_in"] > 0
+    await client.send(AUTH, signed({**claims, "pad": "x" * 6_100}))
+    assert (await client.ended()).code == TOO_LARGE
+    client = await world.connect(transport)
+    ending = await client.refused(signed({**claims, "pad": "x" * 6_100}))
+    assert ending is not None
+    assert ending.code == TOO_LARGE
 
 
 async def test_jwt_within_the_leeway_opens_a_session_that_ends_with_it(

@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from tests import eventually
@@ -16,7 +18,8 @@ from .js_page import LIKE_NODE_20, Page
 from .world import World, new_key, new_room
 
 PUSHES = 300
-KICKED, UNAUTHORIZED = 4504, 4401
+JWT_SECRET = "s" * 32
+KICKED, UNAUTHORIZED, EXPIRED = 4504, 4401, 4402
 
 Enter = Callable[[System], Awaitable[World]]
 
@@ -51,6 +54,7 @@ async def push_slowly(world: World, key: str) -> None:
         await asyncio.sleep(0.003)  # a pace
 
 
+@pytest.mark.long
 async def test_over_restarts_and_reloads_nothing_is_lost_and_nothing_shown_twice(
     make_cluster: Callable[..., System],
     own_system: Callable[[System], System],
@@ -82,6 +86,7 @@ async def test_over_restarts_and_reloads_nothing_is_lost_and_nothing_shown_twice
     assert [told for told in page.told if told[0] == "error"] == []
 
 
+@pytest.mark.long(but=["Node 20"])
 async def test_what_is_shown_but_not_acknowledged_is_not_shown_again(
     embedded: System, enter: Enter, open_page: OpenPage
 ) -> None:
@@ -120,9 +125,12 @@ async def test_rooms_and_requests(embedded: System, enter: Enter, open_page: Ope
     await world.api.push({"room": room}, "for the room")
     await eventually(lambda: page.shown == ["for the room"])
     assert await page.ask("leave", room) == ["answer", True]
-    assert await page.ask("join", "x" * 1000) == ["refused", "ImgoError", "bad_request"]
+    refused = await page.ask("join", "x" * 1000)
+    assert refused[:3] == ["refused", "ImgoError", "bad_request"]
+    assert "characters" in refused[3]
     assert await page.ask("close") == ["answer", None]
-    assert await page.ask("request", 1) == ["refused", "ImgoError", "closed"]
+    why = "no session is open"
+    assert await page.ask("request", 1) == ["refused", "ImgoError", "closed", why]
 
 
 async def test_a_client_that_was_closed_by_an_administrator_stays_away(
@@ -145,3 +153,29 @@ async def test_a_client_with_a_wrong_token_says_so_and_tries_again(
     page = await open_page(world, new_key(), token="wrong")
     await eventually(lambda: len(page.closes()) > 1)
     assert page.closes()[:2] == [[UNAUTHORIZED, True]] * 2
+
+
+@pytest.mark.long
+async def test_a_token_function_keeps_the_session_over_each_transport(
+    make_embedded: Callable[..., System],
+    own_system: Callable[[System], System],
+    enter: Enter,
+    open_page: OpenPage,
+) -> None:
+    world = await enter(own_system(make_embedded(IMGO_JWT_SECRET=JWT_SECRET)))
+    key, now = new_key(), time.time()
+    short, long = [
+        jwt.encode({"sub": key, "exp": now + seconds}, JWT_SECRET, "HS256") for seconds in (10, 300)
+    ]
+    tokens = [short, long]
+    witness = await open_page(world, key, token=short)
+    pages = [
+        await open_page(world, key, way, transports=[way], tokens=tokens)
+        for way in ("websocket", "sse")
+    ]
+    await eventually(witness.closes)
+    assert witness.closes()[0] == [EXPIRED, True]
+    await world.api.push({"key": key}, "after the first token")
+    await eventually(lambda: all(page.shown for page in pages))
+    assert [page.closes() for page in pages] == [[], []]
+    assert [told for page in pages for told in page.told if told[0] == "error"] == []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests import NO_TLS, eventually, in_thread
 
@@ -83,6 +84,7 @@ async def either_answers_for_both(world: World, opened: int, there: int) -> None
         await eventually(all_are_there, 30)  # of the other it is known after a while
 
 
+@pytest.mark.long
 async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
@@ -226,6 +228,7 @@ async def draining(world: World, names: list[str]) -> bool:
     return [row["name"] for row in await nodes(world) if row["draining"]] == names
 
 
+@pytest.mark.long
 async def test_nodes_of_a_killed_supervisor_stop_in_order(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:

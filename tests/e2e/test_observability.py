@@ -304,6 +304,7 @@ def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:
     assert {line["level"] for line in lines()} <= {"INFO", "WARNING", "ERROR"}
 
 
+@pytest.mark.long
 def test_a_worker_of_celerys_own_answers_for_itself(watched: Cluster) -> None:
     (port,) = free_ports(1)
     more = {"IMGO_WORKER_METRICS_PORT": str(port)}

@@ -68,6 +68,7 @@ async def test_store_never_keeps_nothing(world: World) -> None:
     assert await client.receive_bodies(1) == [b'"the end"']
 
 
+@pytest.mark.long(but=["embedded"])
 async def test_a_message_expires_after_its_ttl(world: World) -> None:
     key = new_key()
     await world.api.push({"key": key}, b'"short-lived"', ttl=4)
@@ -79,6 +80,7 @@ async def test_a_message_expires_after_its_ttl(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["embedded", "cluster"])
+@pytest.mark.long(but=["embedded"])
 async def test_a_key_keeps_its_newest_messages_up_to_the_limit(
     kind: str,
     request: pytest.FixtureRequest,

@@ -49,6 +49,7 @@ async def test_a_session_gets_what_it_missed_and_what_comes(world: World, kind: 
     await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long(but=["Uvicorn-text", "Daphne-binary"])
 async def test_a_session_that_acknowledges_may_vanish_at_any_time(world: World, kind: str) -> None:
     await vanish_at_any_time(world, kind, rounds=30, pushes=60)
 

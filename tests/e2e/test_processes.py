@@ -28,6 +28,7 @@ Start = Callable[[System], System]
     ("kind", "number"),
     [("embedded", signal.SIGTERM), ("embedded", signal.SIGINT), ("cluster", signal.SIGTERM)],
 )
+@pytest.mark.long(but=["cluster-15", "embedded-2"])
 async def test_a_node_that_is_stopped_sends_its_sessions_elsewhere(
     request: pytest.FixtureRequest,
     own_system: Start,
@@ -53,6 +54,7 @@ async def test_a_node_that_is_stopped_sends_its_sessions_elsewhere(
     assert time.monotonic() - start < DOWN_TIMEOUT
 
 
+@pytest.mark.long
 async def test_a_node_stops_although_clients_do_not_answer(
     make_embedded: Callable[..., Embedded], own_system: Start, enter: Enter
 ) -> None:
@@ -69,6 +71,7 @@ async def test_a_node_stops_although_clients_do_not_answer(
 
 
 @pytest.mark.parametrize("port", ["HTTP_PORT", "WS_PORT", "TCP_PORT"])
+@pytest.mark.long(but=["TCP_PORT"])
 def test_a_port_in_use_ends_the_node_and_names_the_setting(
     make_embedded: Callable[..., Embedded], port: str
 ) -> None:
@@ -130,6 +133,7 @@ async def test_a_restart_keeps_what_is_pending(
     await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long
 async def test_a_killed_embedded_node_has_lost_nothing_that_it_accepted(
     make_embedded: Callable[..., Embedded], own_system: Start, enter: Enter
 ) -> None:
@@ -144,6 +148,7 @@ async def test_a_killed_embedded_node_has_lost_nothing_that_it_accepted(
     assert [(await client.receive()).id for _ in range(20)] == ids
 
 
+@pytest.mark.long
 async def test_a_killed_node_vanishes_and_its_sessions_are_served_by_another(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
@@ -176,6 +181,7 @@ async def test_a_killed_node_vanishes_and_its_sessions_are_served_by_another(
         assert await client.receive_bodies(1) == [b'"both nodes"']
 
 
+@pytest.mark.long
 async def test_a_key_gets_its_messages_while_nodes_restart_one_after_the_other(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
@@ -201,6 +207,7 @@ async def test_a_key_gets_its_messages_while_nodes_restart_one_after_the_other(
     await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long
 async def test_what_is_accepted_while_a_process_is_away_arrives(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
@@ -220,6 +227,7 @@ async def test_what_is_accepted_while_a_process_is_away_arrives(
         await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_killed_loses_nothing_that_was_accepted(
     make_cluster: Callable[..., Cluster], own_system: Start, enter: Enter
 ) -> None:
@@ -272,6 +280,7 @@ def test_the_greeting_says_where_it_listens_and_how_to_push(
     assert '"id"' in done.stdout, done
 
 
+@pytest.mark.long
 async def test_processes_that_end_in_order_are_off_the_list_at_once(
     own_system: Start, enter: Enter, make_cluster: Callable[..., Cluster]
 ) -> None:

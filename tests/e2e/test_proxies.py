@@ -62,6 +62,7 @@ async def test_session_has_the_address_that_its_proxy_names(
 
 
 @pytest.mark.parametrize("sent", [b"PROXY TCP4 nonsense\r\n", b"\0\0\0\x10", b"PROXY TCP4 ", b""])
+@pytest.mark.long(but=["PROXY TCP4 "])
 async def test_proxy_that_names_no_client_is_closed(
     proxied: System, enter: Enter, sent: bytes
 ) -> None:

@@ -138,6 +138,7 @@ async def test_two_devices_of_a_key_each_get_everything(world: World) -> None:
     await assert_each_receives(devices, *bodies)
 
 
+@pytest.mark.long
 async def test_500_pushes_to_one_key_arrive_in_order(world: World) -> None:
     key = new_key()
     clients = [await world.session(key, t, node) for node, t in enumerate(TRANSPORTS)]

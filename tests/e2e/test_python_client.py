@@ -1,4 +1,4 @@
-"""The Python client against real servers: both transports, restarts, and what both sides keep."""
+"""The Python client against real servers: each transport, restarts, and what both sides keep."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,9 +18,11 @@ Log = list[tuple[str, Any]]
 
 
 def url_of(node: Node, scheme: str) -> str:
-    return (
-        f"tcp://{HOST}:{node.tcp_port}" if scheme == "tcp" else f"ws://{HOST}:{node.http_port}/sub"
-    )
+    return {
+        "ws": f"ws://{HOST}:{node.http_port}/sub",
+        "tcp": f"tcp://{HOST}:{node.tcp_port}",
+        "http": f"http://{HOST}:{node.http_port}/sub/events",
+    }[scheme]
 
 
 @pytest.fixture(params=["embedded", "cluster"])
@@ -30,7 +32,7 @@ def system(request: pytest.FixtureRequest) -> System:
     return found
 
 
-@pytest.fixture(params=["ws", "tcp"])
+@pytest.fixture(params=["ws", "tcp", pytest.param("http", marks=pytest.mark.long)])
 def scheme(request: pytest.FixtureRequest) -> str:
     """Each transport of the client."""
     return str(request.param)
@@ -194,6 +196,7 @@ async def test_a_device_that_keeps_its_last_id_gets_what_others_have_had(
         assert [message.id for message in await take(tablet, 1)] == [last]
 
 
+@pytest.mark.long
 async def test_a_restart_loses_nothing_and_doubles_nothing(
     make_embedded: Callable[..., Embedded],
     own_system: Callable[[System], System],

@@ -146,6 +146,7 @@ async def test_refusals_have_their_own_exceptions(world: World, publisher: Async
             await reader.push(1, key="u1")
 
 
+@pytest.mark.long
 async def test_a_restart_in_the_middle_loses_no_push_and_doubles_none(
     make_embedded: Callable[..., Embedded], own_system: Callable[[System], System], enter: Any
 ) -> None:

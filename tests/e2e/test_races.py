@@ -13,6 +13,14 @@ from .world import World, new_key
 
 RECONNECTS = 150
 PUSHES = 300
+# The short set proves each race with fewer rounds.
+SIZES = pytest.mark.parametrize(
+    ("rounds", "pushes"),
+    [
+        pytest.param(30, 60, id="some"),
+        pytest.param(RECONNECTS, PUSHES, id="many", marks=pytest.mark.long),
+    ],
+)
 
 
 class Receipts:
@@ -36,7 +44,7 @@ class Receipts:
         return list(dict.fromkeys(itertools.chain.from_iterable(self.sessions)))
 
 
-async def push_all(world: World, key: str, count: int = PUSHES) -> list[int]:
+async def push_all(world: World, key: str, count: int) -> list[int]:
     """Push the numbers, some at once and some one by one, while the client comes and goes."""
     return [await world.api.push({"key": key}, {"n": n, "to": key}) for n in range(count)]
 
@@ -66,13 +74,16 @@ async def receive_until_quiet(world: World, key: str, client: Any, receipts: Rec
                 await client.ack(frame)
 
 
-async def test_a_session_that_reads_to_its_end_misses_nothing(world: World, transport: str) -> None:
+@SIZES
+async def test_a_session_that_reads_to_its_end_misses_nothing(
+    world: World, transport: str, rounds: int, pushes: int
+) -> None:
     key = new_key()
     await world.token(key)
     receipts = Receipts()
-    pushing = asyncio.create_task(push_all(world, key))
+    pushing = asyncio.create_task(push_all(world, key, pushes))
     reconnects = 0
-    while reconnects < RECONNECTS or not pushing.done():
+    while reconnects < rounds or not pushing.done():
         receipts.new_session()
         client = await world.session(key, transport, node=reconnects)
         for _ in range(reconnects % 4):
@@ -85,12 +96,10 @@ async def test_a_session_that_reads_to_its_end_misses_nothing(world: World, tran
     await pushing
     receipts.new_session()
     await receive_until_quiet(world, key, await world.session(key, transport), receipts)
-    assert receipts.first_receipts == list(range(PUSHES))
+    assert receipts.first_receipts == list(range(pushes))
 
 
-async def vanish_at_any_time(
-    world: World, kind: str, rounds: int = RECONNECTS, pushes: int = PUSHES
-) -> None:
+async def vanish_at_any_time(world: World, kind: str, rounds: int, pushes: int) -> None:
     """Come and go as a session that acknowledges, while pushes come: none is lost."""
     key = new_key()
     await world.token(key)
@@ -121,8 +130,11 @@ async def vanish_at_any_time(
 
 
 @pytest.mark.parametrize("kind", ["text", "binary"])
-async def test_a_session_that_acknowledges_may_vanish_at_any_time(world: World, kind: str) -> None:
-    await vanish_at_any_time(world, kind)
+@SIZES
+async def test_a_session_that_acknowledges_may_vanish_at_any_time(
+    world: World, kind: str, rounds: int, pushes: int
+) -> None:
+    await vanish_at_any_time(world, kind, rounds, pushes)
 
 
 async def test_a_device_that_comes_back_takes_nothing_from_one_that_is_there(
@@ -145,13 +157,18 @@ async def test_a_device_that_comes_back_takes_nothing_from_one_that_is_there(
         assert await client.receive_bodies(2) == [b'"for all devices"', b'"the end"']
 
 
-async def test_sessions_that_come_and_go_do_not_disturb_one_that_stays(world: World) -> None:
+@SIZES
+async def test_sessions_that_come_and_go_do_not_disturb_one_that_stays(
+    world: World, rounds: int, pushes: int
+) -> None:
     key = new_key()
     staying = await world.session(key, "text")
-    pushing = asyncio.create_task(push_all(world, key))
-    while not pushing.done():
+    pushing = asyncio.create_task(push_all(world, key, pushes))
+    passed = 0
+    while passed < rounds or not pushing.done():
         passing = await world.session(key, "tcp", node=1)
         passing.abort()
+        passed += 1
     await pushing
-    bodies = await staying.receive_bodies(PUSHES)
-    assert bodies == [b'{"n": %d, "to": "%b"}' % (n, key.encode()) for n in range(PUSHES)]
+    bodies = await staying.receive_bodies(pushes)
+    assert bodies == [b'{"n": %d, "to": "%b"}' % (n, key.encode()) for n in range(pushes)]

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests import eventually
 
 from .clients import HEARTBEAT
@@ -92,6 +94,7 @@ async def test_every_device_that_was_sent_it_is_named(world: World) -> None:
     await eventually(both)
 
 
+@pytest.mark.long(but=["embedded"])
 async def test_what_expired_says_so(world: World) -> None:
     number = await world.api.push({"key": new_key()}, b'"too late"', ttl=1)
     found = await wait_for(world, number, expired=1, pending=0)
@@ -119,6 +122,7 @@ def explain(world: World, *arguments: str) -> str:
     return manage(world.system.nodes[0].environment, "explain", *arguments)
 
 
+@pytest.mark.long(but=["embedded"])
 async def test_explain_says_why_in_plain_words(world: World) -> None:
     key, other = new_key(), new_key()
     await world.token(key)
@@ -150,6 +154,7 @@ async def test_explain_says_why_in_plain_words(world: World) -> None:
     assert "has 1 session and 0 pending messages" in data["explanation"][0]
 
 
+@pytest.mark.long(but=["embedded"])
 async def test_mistakes_of_who_asks_are_answered_with_what_to_do(world: World) -> None:
     for arguments, message in (
         (("explain", "u1", "x"), "A push's id must be a whole number"),

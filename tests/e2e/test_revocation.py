@@ -15,14 +15,14 @@ from .test_identity import SECRET, admin_cookies, cookie_header
 from .world import World, new_key
 
 EXPIRED, REVOKED = 4402, 4403
-SOON = {"IMGO_REVALIDATE_INTERVAL": "2", "IMGO_JWT_LEEWAY": "0"}
+SOON = {"IMGO_REVALIDATE_INTERVAL": "1", "IMGO_JWT_LEEWAY": "0"}
 
 Enter = Callable[[System], Awaitable[World]]
 
 
 @pytest.fixture(scope="module")
 def one(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
-    """A node that looks at its sessions every other second, and accepts JWTs."""
+    """A node that looks at its sessions every second, and accepts JWTs."""
     with make_embedded(**SOON, IMGO_JWT_SECRET=SECRET) as system:
         yield system
 
@@ -61,6 +61,7 @@ async def test_a_revoked_token_closes_what_it_opened(revoking: World) -> None:
     await other.heartbeat()
 
 
+@pytest.mark.long(but=["two"])
 async def test_a_replaced_token_closes_what_it_opened(revoking: World) -> None:
     key = new_key()
     clients = await sessions_of(revoking, key)
@@ -71,6 +72,7 @@ async def test_a_replaced_token_closes_what_it_opened(revoking: World) -> None:
     await newer.heartbeat()
 
 
+@pytest.mark.long(but=["two"])
 async def test_what_is_pending_stays_for_who_comes_back(revoking: World) -> None:
     key = new_key()
     client = await revoking.session(key, "binary", ack=True)
@@ -82,17 +84,25 @@ async def test_what_is_pending_stays_for_who_comes_back(revoking: World) -> None
     assert (await back.receive()).id == number
 
 
-async def test_a_session_ends_with_its_jwt(revoking: World, transport: str) -> None:
+@pytest.mark.long(but=["two"])
+async def test_sessions_end_with_their_jwt(revoking: World) -> None:
     token = jwt.encode({"sub": new_key(), "exp": time.time() + 3}, SECRET, "HS256")
     logs.forbid(token)
-    client = await (await revoking.connect(transport)).auth(token)
-    assert (await client.ended(20)).code == EXPIRED
+    await assert_end_in_time(revoking, token)
 
 
-async def test_a_session_ends_with_its_token(revoking: World, transport: str) -> None:
-    token = await revoking.api.make_token(new_key(), expires_in=3)
-    client = await (await revoking.connect(transport)).auth(token)
-    assert (await client.ended(20)).code == EXPIRED
+@pytest.mark.long(but=["two"])
+async def test_sessions_end_with_their_token(revoking: World) -> None:
+    await assert_end_in_time(revoking, await revoking.api.make_token(new_key(), expires_in=3))
+
+
+async def assert_end_in_time(world: World, token: str) -> None:
+    """Open a session of each transport, over all nodes: each ends when the token expires."""
+    connections = [await world.connect(name, node) for node, name in enumerate(TRANSPORTS)]
+    for client in [await connection.auth(token) for connection in connections]:
+        ending = await client.ended(20)
+        assert (ending.code, ending.frames) == (EXPIRED, [])
+        assert ending.reconnect in (True, None)
 
 
 async def login_session(world: World) -> tuple[Client, dict[str, str]]:
@@ -115,6 +125,7 @@ async def test_a_logout_closes_what_the_login_opened(one: System, enter: Enter) 
     await staying.heartbeat()
 
 
+@pytest.mark.long
 async def test_a_disabled_user_is_shown_out(
     make_embedded: Callable[..., Embedded],
     own_system: Callable[[System], System],

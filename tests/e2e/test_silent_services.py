@@ -85,6 +85,7 @@ def site(shared_site: Site) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize("silent", ["postgres", "redis"])
+@pytest.mark.long(but=["postgres"])
 async def test_login_with_silent_service_is_closed_with_a_code(
     site: Site, enter: Enter, silent: str
 ) -> None:
@@ -164,6 +165,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.long(but=["read_only_postgres", "replica_redis"])
 async def test_service_that_takes_no_writes_makes_all_unready(
     site: Site, enter: Enter, fault: str
 ) -> None:
@@ -233,6 +235,7 @@ async def seconds_to_end(processes: list[Process]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("silent", ["postgres", "redis", "both"])
+@pytest.mark.long
 async def test_stop_with_silent_service_ends_in_time(site: Site, enter: Enter, silent: str) -> None:
     world = await enter(site.cluster)
     key = new_key()

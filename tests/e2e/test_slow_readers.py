@@ -43,6 +43,7 @@ async def push_too_much(world: World, key: str) -> list[int]:
 @pytest.mark.parametrize(
     ("transport", "beats"), [("tcp", False), ("tcp", True), ("text", False), ("binary", False)]
 )
+@pytest.mark.long(but=["binary-False"])
 async def test_a_slow_reader_is_closed_and_its_messages_are_kept(
     tight: System, enter: Enter, transport: str, beats: bool
 ) -> None:
@@ -79,6 +80,7 @@ async def test_a_slow_reader_is_closed_and_its_messages_are_kept(
     await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long
 async def test_an_old_clients_messages_that_it_was_not_sent_are_kept(
     tight: System, enter: Enter
 ) -> None:
@@ -99,6 +101,7 @@ async def test_an_old_clients_messages_that_it_was_not_sent_are_kept(
     slow.abort()
 
 
+@pytest.mark.long
 async def test_a_long_replay_waits_for_a_reader_that_takes_its_time(
     tight: System, enter: Enter, transport: str
 ) -> None:
@@ -127,6 +130,7 @@ async def test_a_replay_larger_than_the_budget_is_sent_to_one_that_reads(
     await world.wait_for_pending(key, 0)
 
 
+@pytest.mark.long
 async def test_a_session_that_never_reads_its_replay_is_closed(
     make_embedded: Callable[..., Embedded],
     own_system: Callable[[System], System],
@@ -141,7 +145,8 @@ async def test_a_session_that_never_reads_its_replay_is_closed(
     slow.abort()
 
 
-async def test_an_idle_node_does_not_miss_a_client_that_vanished_while_being_sent_to(
+@pytest.mark.long
+async def test_idle_node_notices_a_client_that_vanished_during_a_send(
     tight: System, enter: Enter, transport: str
 ) -> None:
     world = await enter(tight)

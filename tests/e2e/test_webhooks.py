@@ -168,6 +168,7 @@ async def assert_all_arrive(receiver: Receiver, world: World, keys: list[str]) -
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_failing_receiver_gets_each_event_in_order(
     receiver: Receiver, make_embedded: Callable[..., Embedded], enter: Enter
 ) -> None:
@@ -190,6 +191,7 @@ async def test_failing_receiver_gets_each_event_in_order(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_killed_embedded_server_sends_the_rest_after_its_restart(
     receiver: Receiver, make_embedded: Callable[..., Embedded], enter: Enter
 ) -> None:
@@ -223,6 +225,7 @@ async def delivered(system: System, number: int) -> float:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_one_node_sends_and_another_follows_when_it_is_killed(
     receiver: Receiver, make_cluster: Callable[..., Cluster], enter: Enter
 ) -> None:

@@ -24,7 +24,8 @@ CLIENT = re.compile(r"<script type=\"module\"[^>]*\bdata-imgo-rooms=\"([^\"]*)\"
 @contextmanager
 def started(make: Callable[..., T], name: str) -> Iterator[T]:
     """An example on an installation of its own, in the order of `make example`."""
-    system = make(DJANGO_SETTINGS_MODULE=f"examples.{name}.settings")
+    # Without the rooms with history of other tests, which would replace the example's.
+    system = make(DJANGO_SETTINGS_MODULE=f"examples.{name}.settings", IMGO_ROOMS="")
     manage(system.environment, "migrate", "--verbosity", "0")
     with system:
         yield system
@@ -94,12 +95,18 @@ class Guest:
         """Send a form of the last page."""
         return await self.http.post(path, data={**fields, "csrfmiddlewaretoken": self._token})
 
-    async def connect(self, world: World, page: str) -> TextClient:
-        """The session that `{% imgo %}` opens on this page."""
+    async def connect(
+        self, world: World, page: str, joins: dict[str, Any] | None = None
+    ) -> TextClient:
+        """The session that `{% imgo %}` opens on this page.
+
+        `joins`: what a script of the page asks for of rooms with history.
+        """
         (rooms,) = CLIENT.findall(page)
         cookie = f"sessionid={self.http.cookies['sessionid']}"
         client: TextClient = await world.connect("text", Origin=self.url, Cookie=cookie)
-        return await client.auth({"rooms": json.loads(html.unescape(rooms)), "ack": True})
+        asked = json.loads(html.unescape(rooms)) if joins is None else joins
+        return await client.auth({"rooms": asked, "ack": True})
 
 
 async def news(client: TextClient, count: int = 1) -> list[Any]:

@@ -3,12 +3,15 @@
 import asyncio
 import re
 
+import pytest
+
 from tests.e2e.world import World
 
 from .guests import Guest, SignIn, news
 
 EXAMPLE = "bell"
-INSTALLATIONS = ["embedded", "cluster"]  # locks differ between their databases
+# Locks differ between their databases.
+INSTALLATIONS = ["embedded", pytest.param("cluster", marks=pytest.mark.long)]
 
 
 def count(page: str) -> int:
@@ -26,6 +29,7 @@ async def tell(sender: Guest, to: Guest, *texts: str) -> None:
         assert answer.status_code == 302, answer.text
 
 
+@pytest.mark.long
 async def test_the_count_is_the_same_in_two_tabs_and_after_a_reload(
     world: World, sign_in: SignIn
 ) -> None:
@@ -65,6 +69,7 @@ async def test_what_happened_while_a_user_was_away_is_told_on_return_in_order(
     ]
 
 
+@pytest.mark.long
 async def test_notifications_at_the_same_time_are_counted_one_by_one(
     world: World, sign_in: SignIn
 ) -> None:

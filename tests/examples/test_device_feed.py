@@ -116,6 +116,7 @@ async def test_its_readings_are_stored_and_its_commands_arrive_once(
     await eventually(lambda: not device.unconfirmed)
 
 
+@pytest.mark.long
 async def test_nothing_is_lost_while_the_server_is_away(
     example: Embedded,
     world: World,

@@ -4,13 +4,16 @@ import asyncio
 import re
 from typing import Any
 
+import pytest
+
 from tests.e2e.clients import JOIN, TextClient
 from tests.e2e.world import World
 
 from .guests import Guest, SignIn, news
 
 EXAMPLE = "orders"
-INSTALLATIONS = ["embedded", "cluster"]  # locks differ between their databases
+# Locks differ between their databases.
+INSTALLATIONS = ["embedded", pytest.param("cluster", marks=pytest.mark.long)]
 
 
 async def order(customer: Guest, article: str) -> str:
@@ -64,6 +67,7 @@ async def test_an_order_that_is_rolled_back_was_never_told(world: World, sign_in
         assert message["id"] > cup
 
 
+@pytest.mark.long
 async def test_two_clicks_at_once_are_one_step(world: World, sign_in: SignIn) -> None:
     desk, page = await sign_in("/orders/", as_admin=True)
     session = await desk.connect(world, page)
@@ -76,6 +80,7 @@ async def test_two_clicks_at_once_are_one_step(world: World, sign_in: SignIn) ->
     assert await status(session) == (number, "Shipped")
 
 
+@pytest.mark.long
 async def test_a_customer_who_is_away_is_told_on_return(world: World, sign_in: SignIn) -> None:
     (bob, page), (desk, _) = (
         await sign_in("/orders/"),
@@ -91,6 +96,7 @@ async def test_a_customer_who_is_away_is_told_on_return(world: World, sign_in: S
     assert [await status(back), await status(back)] == [(number, "Packed"), (number, "Shipped")]
 
 
+@pytest.mark.long
 async def test_customers_see_their_own_orders_alone(world: World, sign_in: SignIn) -> None:
     (alice, page), (bob, _) = (
         await sign_in("/orders/"),

@@ -47,6 +47,7 @@ def host(request, tmp_path_factory) -> tuple[str, dict[str, Any]]:
     return request.param, json.loads(done.stdout)
 
 
+@pytest.mark.long(but=["users"])
 def test_scopes_in_a_project_are_those_of_imgo(host):
     _, found = host
     assert len(found["matrix"]) >= 5 * 29
@@ -60,6 +61,7 @@ def test_scopes_in_a_project_are_those_of_imgo(host):
             assert kind == ("application/problem+json" if is_ours else "application/json"), told
 
 
+@pytest.mark.long(but=["users"])
 def test_push_in_a_project_is_accepted_and_not_cached(host):
     _, found = host
     pushed = found["pushed"]
@@ -71,6 +73,7 @@ def test_push_in_a_project_is_accepted_and_not_cached(host):
     assert int(json.loads(pushed["text"])["id"]) > 0
 
 
+@pytest.mark.long(but=["users"])
 def test_schema_in_a_project_is_the_schema_of_imgo(host):
     name, found = host
     schema = json.loads(found["open"]["/api/schema/"]["text"])
@@ -79,6 +82,7 @@ def test_schema_in_a_project_is_the_schema_of_imgo(host):
     assert schema.get("servers", [{"url": ""}]) == [{"url": PREFIXES[name]}]
 
 
+@pytest.mark.long(but=["users"])
 def test_pages_in_a_project_are_for_its_staff(host):
     name, found = host
     opened, prefix = found["open"], PREFIXES[name]
@@ -93,6 +97,7 @@ def test_pages_in_a_project_are_for_its_staff(host):
     assert f'href="{prefix}/dashboard/keys"' in found["staff"]["/dashboard/"]["text"]
 
 
+@pytest.mark.long(but=["users"])
 def test_demo_in_a_database_of_the_project_is_off(host):
     _, found = host
     assert found["open"]["/"]["status"] == 404

@@ -9,6 +9,8 @@ from django.db import OperationalError, connection
 from imgo_site.database_threads import DatabaseThreads, cluster_threads, login_threads
 from tests import eventually, in_thread
 
+pytestmark = pytest.mark.usefixtures("new_database_threads")
+
 
 def backend() -> int:
     with connection.cursor() as cursor:
@@ -125,8 +127,8 @@ async def test_close_leaves_a_call_that_does_not_end_behind(imgo):
     imgo(DATABASE_THREADS=1)
     threads, is_over = DatabaseThreads("test"), threading.Event()
     stuck = asyncio.create_task(threads.run(is_over.wait, 30))
-    await eventually(lambda: threads._threads)
-    (thread,) = threads._threads
+    await eventually(lambda: threads._workers.threads)
+    (thread,) = threads._workers.threads
     assert thread.daemon  # or the end of the process would wait for it
     assert not threads.close(0.05)
     assert await threads.run(len, "abc") == 3
@@ -139,7 +141,7 @@ async def test_a_cancelled_call_that_has_not_begun_is_not_made(imgo):
     imgo(DATABASE_THREADS=1)
     threads, is_over, made = DatabaseThreads("test"), threading.Event(), []
     first = asyncio.create_task(threads.run(is_over.wait, 30))
-    await eventually(lambda: threads._threads)
+    await eventually(lambda: threads._workers.threads)
     gone = asyncio.create_task(threads.run(made.append, 1))
     await asyncio.sleep(0)
     gone.cancel()

@@ -22,7 +22,7 @@ gunicorn.on_exit(None)
 
 
 @pytest.mark.parametrize("given", ["named", ""])
-def test_the_directory_is_empty_at_the_start_and_removed_when_nobody_named_it(tmp_path, given):
+def test_directory_is_emptied_at_the_start_and_removed_if_it_is_our_own(tmp_path, given):
     named = tmp_path / "named"
     named.mkdir()
     (named / "counter_1.db").touch()

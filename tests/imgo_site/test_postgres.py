@@ -24,15 +24,21 @@ from tests.environment import services
 from tests.services import Postgres
 from tests.silence import Proxy
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("new_database_threads"),
+]
 
 RECOVERY = 10.0  # seconds, as promised
 Write = Callable[[], bool]
 
 
 @pytest.fixture
-def through(transactional_db, monkeypatch) -> Iterator[Callable[[str, str], None]]:
-    """Leads Django's connections to other hosts and ports: `through("a,b", "1,2")`."""
+def through(transactional_db, monkeypatch) -> Iterator[Callable[..., None]]:
+    """Leads Django's connections to other hosts and ports: `through("a,b", "1,2")`.
+
+    `limit`: seconds for a connection and for a statement.
+    """
     known = connection.settings_dict
 
     def start_anew() -> None:
@@ -41,12 +47,12 @@ def through(transactional_db, monkeypatch) -> Iterator[Callable[[str, str], None
 
     with monkeypatch.context() as patch:
 
-        def lead(host: str, port: str) -> None:
+        def lead(host: str, port: str, limit: float = 1.0) -> None:
             start_anew()
             patch.setitem(known, "HOST", host)
             patch.setitem(known, "PORT", port)
-            patch.setitem(known, LIMIT, 1.0)
-            pool = {**known["OPTIONS"]["pool"], "timeout": 1.0}
+            patch.setitem(known, LIMIT, limit)
+            pool = {**known["OPTIONS"]["pool"], "timeout": limit}
             patch.setitem(known["OPTIONS"], "pool", pool)
 
         yield lead
@@ -242,6 +248,7 @@ def test_callers_do_not_all_wait_for_a_server_that_is_gone(through, proxy, monke
     recovers()
 
 
+@pytest.mark.long
 def test_server_that_is_back_is_found_soon_however_long_it_was_away(through, proxy):
     proxy.refuse()
     began = time.monotonic()
@@ -296,7 +303,7 @@ def test_connection_from_before_a_promotion_is_on_the_new_timeline(
         standby.start()
         options = connection.settings_dict["OPTIONS"]
         monkeypatch.setitem(options, "target_session_attrs", "any")
-        through("127.0.0.1", str(standby.port))
+        through("127.0.0.1", str(standby.port), limit=60.0)
         connection.ensure_connection()
         raw = connection.connection
         assert raw.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)

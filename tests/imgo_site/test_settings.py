@@ -9,6 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from imgo_site import settings as module
+from tests import fork_server
 
 pytestmark = pytest.mark.services
 
@@ -16,16 +17,24 @@ ROOT = Path(module.__file__).resolve().parent.parent
 SERVICES = {"DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SECRET_KEY"}
 
 
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with nothing in the environment that sets a service."""
+    return fork_server.run(command, ROOT, {**kept_environment(), **environment}, timeout=60)
+
+
+def kept_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in SERVICES}
+
+
 def start(code: str, **environment: str) -> subprocess.Popen:
-    """A Python process with nothing in the environment that sets a service."""
-    kept = {name: value for name, value in os.environ.items() if name not in SERVICES}
+    """Start a Python process in that environment."""
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=kept | environment,
+        env=kept_environment() | environment,
     )
 
 
@@ -135,31 +144,31 @@ print(s.DATABASES["default"]["ENGINE"], s.CHANNEL_LAYERS["default"]["BACKEND"],
 
 
 def test_with_no_environment_everything_is_in_one_process(tmp_path):
-    out, error = finish(start(SHOW, IMGO_DATA_DIR=str(tmp_path), DJANGO_ALLOWED_HOSTS=""))
-    assert error == ""
-    assert out == "django.db.backends.sqlite3 push.layers.InProcessChannelLayer True False []\n"
+    done = run("-c", SHOW, IMGO_DATA_DIR=str(tmp_path), DJANGO_ALLOWED_HOSTS="")
+    assert done.stderr == ""
+    layer = "push.layers.InProcessChannelLayer"
+    assert done.stdout == f"django.db.backends.sqlite3 {layer} True False []\n"
 
 
 def test_with_the_services_nothing_is_kept_in_the_process(tmp_path):
-    out, error = finish(
-        start(
-            SHOW,
-            DATABASE_URL="postgres://db/imgo",
-            REDIS_URL="redis://cache",
-            DJANGO_SECRET_KEY="given",
-            DJANGO_ALLOWED_HOSTS="push.example",
-        )
+    done = run(
+        "-c",
+        SHOW,
+        DATABASE_URL="postgres://db/imgo",
+        REDIS_URL="redis://cache",
+        DJANGO_SECRET_KEY="given",
+        DJANGO_ALLOWED_HOSTS="push.example",
     )
-    assert error == ""
+    assert done.stderr == ""
     layer = "push.layers.PubSubChannelLayer"
-    assert out == f"imgo_site.postgres {layer} False False ['push.example']\n"
+    assert done.stdout == f"imgo_site.postgres {layer} False False ['push.example']\n"
 
 
 def test_an_embedded_server_takes_requests_for_this_machine_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("DJANGO_ALLOWED_HOSTS")
-    out, error = finish(start(SHOW, IMGO_DATA_DIR=str(tmp_path)))
-    assert error == ""
-    assert out.endswith("['localhost', '127.0.0.1', '[::1]']\n")
+    done = run("-c", SHOW, IMGO_DATA_DIR=str(tmp_path))
+    assert done.stderr == ""
+    assert done.stdout.endswith("['localhost', '127.0.0.1', '[::1]']\n")
 
 
 def test_seconds_are_a_number(monkeypatch):
@@ -221,16 +230,21 @@ def test_a_data_directory_that_cannot_be_made_is_said_with_its_setting(embedded)
     ids=str,
 )
 def test_wrong_settings_are_one_line_for_whatever_command(tmp_path, environment, said):
-    code = "import sys, runpy; sys.argv = ['manage.py', 'migrate']; "
-    code += "runpy.run_path('manage.py', run_name='__main__')"
-    process = start(
-        code, **{"IMGO_DATA_DIR": str(tmp_path), "DJANGO_SECRET_KEY": "given", **environment}
-    )
-    _, error = finish(process)
-    assert process.returncode == 1
-    assert "Traceback" not in error
+    known = {"IMGO_DATA_DIR": str(tmp_path), "DJANGO_SECRET_KEY": "given"}
+    done = run("manage.py", "migrate", **{**known, **environment})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
     # A thread of the pool may log after it.
-    assert any(line.startswith(said) for line in error.splitlines())
+    assert any(line.startswith(said) for line in done.stderr.splitlines())
+
+
+def test_manage_py_without_the_packages_says_how_to_get_them():
+    command = [sys.executable, "-S", "manage.py", "check"]  # -S: no installed package
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("No module named '")
+    assert ". .venv/bin/activate" in done.stderr
 
 
 # What docs/deploying.md says, with a database and a Redis that nobody needs for it.
@@ -251,10 +265,10 @@ execute_from_command_line(["manage.py", "check", "--deploy", "--fail-level", "WA
 """
 
 
-def test_django_s_checks_of_a_deployment_find_nothing_in_the_documented_one():
-    out, error = finish(start(CHECK, **PRODUCTION, DJANGO_SETTINGS_MODULE="imgo_site.settings"))
-    assert error == ""
-    assert out == "System check identified no issues (2 silenced).\n"
+def test_deployment_checks_of_django_find_nothing_in_the_documented_one():
+    done = run("-c", CHECK, **PRODUCTION, DJANGO_SETTINGS_MODULE="imgo_site.settings")
+    assert done.stderr == ""
+    assert done.stdout == "System check identified no issues (2 silenced).\n"
 
 
 ANSWERS = """
@@ -270,17 +284,16 @@ print(answer.headers["Strict-Transport-Security"])
 
 
 def test_behind_tls_browsers_are_sent_to_it_and_backends_inside_are_not():
-    out, error = finish(
-        start(
-            ANSWERS,
-            **PRODUCTION,
-            DJANGO_SETTINGS_MODULE="imgo_site.settings",
-            DJANGO_HSTS_SECONDS="60",
-            LOG_LEVEL="CRITICAL",
-        )
+    done = run(
+        "-c",
+        ANSWERS,
+        **PRODUCTION,
+        DJANGO_SETTINGS_MODULE="imgo_site.settings",
+        DJANGO_HSTS_SECONDS="60",
+        LOG_LEVEL="CRITICAL",
     )
-    assert error == ""
-    assert out.splitlines() == [
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
         "/healthz 200",
         "/api/v1/nothing 404",
         "/1/nothing 404",

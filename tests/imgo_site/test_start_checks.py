@@ -1,21 +1,21 @@
 """Servers that `manage.py` does not start refuse the settings that `manage.py imgo` refuses."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import fork_server
 
 pytestmark = pytest.mark.services
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUNICORN = (
-    "gunicorn", "-c", "python:imgo_site.gunicorn", "--no-control-socket", "-b", "127.0.0.1:0",
+    "-m", "gunicorn", "-c", "python:imgo_site.gunicorn", "--no-control-socket", "-b", "127.0.0.1:0",
 )  # fmt: skip
 SITE = (*GUNICORN, "imgo_site.wsgi")
-WORKER = ("celery", "-A", "imgo_site", "worker")
-MANAGE = ("manage", "imgo")
+WORKER = ("-m", "celery", "-A", "imgo_site", "worker")
+MANAGE = ("manage.py", "imgo")
 NOWHERE = {  # nobody listens at these
     "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none",
     "REDIS_URL": "redis://127.0.0.1:1",
@@ -44,15 +44,7 @@ from imgo_site.wsgi import application
 
 def start(*command: str, **environment: str) -> tuple[int, list[str]]:
     """Run a server that refuses to start: its exit status, and the lines that tell why."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        env={**os.environ, **NOWHERE, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = fork_server.run(command, ROOT, {**os.environ, **NOWHERE, **environment}, timeout=60)
     assert "Traceback" not in done.stderr
     assert "Booting worker" not in done.stderr
     return done.returncode, [s for s in done.stderr.splitlines() if "Starting gunicorn" not in s]
@@ -102,23 +94,28 @@ def test_each_error_of_a_project_is_a_line_but_for_silenced_ones(kind, tmp_path)
     ]
 
 
-@pytest.mark.parametrize("kind", ["manage", "gunicorn", "celery"])
+# Each program makes these checks in one way, so each mistake is shown to one of them.
 @pytest.mark.parametrize(
-    ("setting", "reported"),
+    ("kind", "setting", "reported"),
     [
-        ("ROOT_URLCONF = 'nosuch.urls'", "ROOT_URLCONF has 'nosuch.urls'"),
-        ("INSTALLED_APPS += ['nosuch']", "INSTALLED_APPS has 'nosuch'"),
-        ("MIDDLEWARE += ['nosuch.Middleware']", "MIDDLEWARE has 'nosuch.Middleware'"),
-        ("AUTHENTICATION_BACKENDS = ['nosuch.B']", "AUTHENTICATION_BACKENDS has 'nosuch.B'"),
-        ("SESSION_ENGINE = 'nosuch.engine'", "SESSION_ENGINE has 'nosuch.engine'"),
-        ("TEMPLATES[0]['BACKEND'] = 'nosuch.T'", "TEMPLATES has 'nosuch.T'"),
+        ("manage", "ROOT_URLCONF = 'nosuch.urls'", "ROOT_URLCONF has 'nosuch.urls'"),
+        ("gunicorn", "INSTALLED_APPS += ['nosuch']", "INSTALLED_APPS has 'nosuch'"),
+        ("celery", "MIDDLEWARE += ['nosuch.Middleware']", "MIDDLEWARE has 'nosuch.Middleware'"),
         (
+            "manage",
+            "AUTHENTICATION_BACKENDS = ['nosuch.B']",
+            "AUTHENTICATION_BACKENDS has 'nosuch.B'",
+        ),
+        ("gunicorn", "SESSION_ENGINE = 'nosuch.engine'", "SESSION_ENGINE has 'nosuch.engine'"),
+        ("celery", "TEMPLATES[0]['BACKEND'] = 'nosuch.T'", "TEMPLATES has 'nosuch.T'"),
+        (
+            "manage",
             "TEMPLATES[0].update(APP_DIRS=False, OPTIONS={'loaders': ['nosuch.L']})",
             "No page can be served with these TEMPLATES",
         ),
-        ("SECRET_KEY = ''", "No page can be served with this SECRET_KEY"),
-        ("TIME_ZONE = 'No/Where'", "Incorrect timezone setting: No/Where"),
-        ("LOGGING['handlers']['x'] = {'class': 'nosuch.H'}", "Cannot resolve 'nosuch.H'"),
+        ("manage", "SECRET_KEY = ''", "No page can be served with this SECRET_KEY"),
+        ("gunicorn", "TIME_ZONE = 'No/Where'", "Incorrect timezone setting: No/Where"),
+        ("celery", "LOGGING['handlers']['x'] = {'class': 'nosuch.H'}", "Cannot resolve 'nosuch.H'"),
     ],
 )
 def test_setting_that_django_cannot_use_is_an_error_without_traceback(

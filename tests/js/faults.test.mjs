@@ -127,7 +127,7 @@ describe("no hot loop", () => {
   });
 
   test("the codes of the protocol's page are all there are", () => {
-    const defined = read("push/wire/codes.py").matchAll(/^ {4}[A-Z_]+ = (4\d\d\d), /gm);
+    const defined = read("push/wire/close_codes.py").matchAll(/^ {4}[A-Z_]+ = (4\d\d\d), /gm);
     assert.deepEqual(codes, [...defined].map(([, code]) => +code));
   });
 });
@@ -186,9 +186,15 @@ describe("promises", () => {
 describe("10,000 reconnects", () => {
   setFlagsFromString("--expose-gc");
   const gc = runInNewContext("gc");
-  const heapUsed = () => {
-    gc();
-    return process.memoryUsage().heapUsed;
+  // The least of some: after the first collection V8 itself may keep 4 MB for a moment.
+  const heapUsed = async () => {
+    const found = [];
+    while (found.length < 3) {
+      await settled();
+      gc();
+      found.push(process.memoryUsage().heapUsed);
+    }
+    return Math.min(...found);
   };
 
   test("leave nothing behind: no timer, no listener, no handler, no memory", async () => {
@@ -240,10 +246,10 @@ describe("10,000 reconnects", () => {
     try {
       let before;
       for (let number = 1; number <= 30_000; number++) {
-        if (number === 20_000) before = heapUsed(); // the test's own clock has grown until then
+        if (number === 20_000) before = await heapUsed(); // the test's own clock has grown until then
         await round(number);
       }
-      const growth = heapUsed() - before;
+      const growth = (await heapUsed()) - before;
       // 100 bytes each would be a closure that is kept.
       assert.ok(growth < 1_000_000, `${growth} bytes more after 10,000 reconnects`);
       assert.equal(client.rooms.length, 4);

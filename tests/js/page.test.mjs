@@ -65,4 +65,15 @@ describe("the page", () => {
     Socket.last.receiveRaw("garbage");
     assert.equal(console_.mock.callCount(), 1);
   });
+
+  test("shares a connection and chooses a transport, if the element says so", async () => {
+    globalThis.imgo.close();
+    Object.assign(dataset, { imgoShare: "7", imgoTransports: "sse,websocket" });
+    const channel = new BroadcastChannel("imgo wss://page.test/sub 7");
+    const heard = new Promise((resolve) => (channel.onmessage = ({ data }) => resolve(data)));
+    await import("../../push/static/push/page.js?shared");
+    const { type, transport } = await heard;
+    assert.deepEqual([type, transport], ["hello", "sse"]);
+    channel.close();
+  });
 });

@@ -115,6 +115,98 @@ describe("auth", () => {
     assert.equal(Socket.last.sent[0].body.token, "good");
   });
 
+  /** Open a session with a token function; the server says when the token expires. */
+  async function expiring(token, seconds) {
+    const made = make({ token });
+    made.client.connect();
+    await settled();
+    Socket.last.open();
+    const { seq, body } = Socket.last.lastOf(7);
+    assert.equal(body.renew, true);
+    Socket.last.receive({ op: 8, seq, body: { expires_in: seconds } });
+    return made;
+  }
+
+  const tokensSent = () => Socket.last.sent.filter(({ op }) => op === 7).map(({ body }) => body.token);
+
+  test("another token is sent before the one of the session expires, again and again", async () => {
+    let asked = 0;
+    const long = (number) => `token${number}`.padEnd(7_000, "."); // maxBody is 1,024
+    const { log } = await expiring(async () => long(++asked), 60);
+    for (const count of [2, 3]) {
+      tick(47_999);
+      await settled();
+      assert.equal(tokensSent().length, count - 1);
+      tick(1);
+      await settled();
+      assert.equal(tokensSent().at(-1), long(count));
+      Socket.last.receive({ op: 8, seq: Socket.last.lastOf(7).seq, body: { expires_in: 60 } });
+      await settled();
+    }
+    assert.deepEqual([log.of("error"), log.of("close")], [[], []]);
+  });
+
+  test("a token that is refused is an error, and the session goes on", async () => {
+    const { client, log } = await expiring(() => "abc", 60);
+    tick(48_000);
+    await settled();
+    const body = { error: { code: "forbidden", message: "another key's" } };
+    Socket.last.receive({ op: 8, seq: Socket.last.lastOf(7).seq, body });
+    await settled();
+    assert.deepEqual(log.of("error").map(({ code }) => code), ["forbidden"]);
+    assert.equal(client.state, "open");
+  });
+
+  test("a token function that fails is called again while there is time", async () => {
+    const failures = [2, 3, 4];
+    let asked = 0;
+    const { client, log } = await expiring(async () => {
+      if (failures.includes(++asked)) throw new Error("away");
+      return `token${asked}`;
+    }, 60);
+    for (const [pause, calls] of [[48_000, 2], [9_600, 3], [1_920, 4], [1_000, 5]]) {
+      tick(pause - 1);
+      await settled();
+      assert.equal(asked, calls - 1);
+      tick(1);
+      await settled();
+      assert.equal(asked, calls);
+    }
+    assert.equal(log.of("error").length, 3);
+    assert.equal(tokensSent().at(-1), "token5");
+    assert.equal(client.state, "open");
+  });
+
+  test("a renewal that fails behind the end of its session leaves the next one alone", async () => {
+    let fail;
+    const answers = ["abc", new Promise((_, reject) => (fail = reject)), "def"];
+    const { client, log } = await expiring(() => answers.shift(), 60);
+    tick(48_000);
+    Socket.last.drop();
+    fail(new Error("away"));
+    await settled();
+    assert.equal(log.of("error").length, 1);
+    tick(500);
+    await settled();
+    Socket.last.accept();
+    assert.equal(client.state, "open");
+    tick(60_000);
+    await settled();
+    assert.equal(answers.length, 0);
+  });
+
+  test("a session that has ended asks for no token, nor one whose token lasts", async () => {
+    for (const seconds of [60, undefined, 1e9]) {
+      const token = mock.fn(() => "abc");
+      const { client } = await expiring(token, seconds);
+      if (seconds === 60) client.close();
+      tick(200_000);
+      await settled();
+      assert.equal(token.mock.callCount(), 1);
+      client.close();
+    }
+  });
+
   test("closing while the token is under way makes no socket", async () => {
     let answer;
     const { client } = make({ token: () => new Promise((done) => (answer = done)) });
@@ -233,6 +325,18 @@ describe("coming back", () => {
       }
       assert.deepEqual(log.of("close").map(({ delay }) => delay), expected);
       client.close();
+    }
+  });
+
+  test("each end by overload counts twice, so it doubles the ceiling of the pauses", () => {
+    const { client, log } = make({ random: () => 1 });
+    client.connect();
+    const ends = [[4013, "overloaded: come back", 2000], [4013, "a service", 4000],
+      [4013, "overloaded", 16_000], [4013, "not overloaded", 30_000]];
+    for (const [code, reason, delay] of ends) {
+      Socket.last.drop(code, reason);
+      assert.equal(log.of("close").at(-1).delay, delay);
+      tick(delay);
     }
   });
 

@@ -30,9 +30,28 @@ describe("options", () => {
     ["a back-off of 0", { backoff: { min: 0 } }],
     ["a token that is no string", { token: 42 }],
     ["a room without a name", { rooms: [""] }],
+    ["a number instead of rooms", { rooms: 5 }],
+    ["a maxBody that is not a number", { maxBody: "a" }],
+    ["a maxBody of 0", { maxBody: 0 }],
+    ["a share that is true", { share: true }],
+    ["a share that is a number", { share: 5 }],
+    ["a share without a text", { share: "" }],
+    ["an option that there is not", { maxbody: 1 }],
   ]) {
     test(`${what} is refused at once`, () => assert.throws(() => make(options), TypeError));
   }
+
+  for (const transports of ["sse", "", 5, [], ["sse", "tcp"]]) {
+    test(`transports ${JSON.stringify(transports)} are refused with what is right`, () => {
+      const refusal = { name: "TypeError", message: /must be a list of websocket,sse/ };
+      assert.throws(() => make({ transports }), refusal);
+    });
+  }
+
+  test("one string instead of rooms is refused with what is right", () => {
+    const refusal = { name: "TypeError", message: "rooms must be a list" };
+    assert.throws(() => make({ rooms: "lobby" }), refusal);
+  });
 
   test("an URL that is none is refused at once", () => {
     assert.throws(() => make({}, "/sub"), TypeError);

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from offline.key_messages import read_pending
 from offline.models import RECEIVED, Event, Pending
-from offline.replay import read_pending
 from offline.settlement import record_receipts
 from offline.store import insert
 from offline.values import NewMessage, Receipt

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from django.db import connection, transaction
 
-from offline import conservation, outbox_queue, replay, retention, settlement
+from offline import conservation, key_messages, outbox_queue, retention, schedule, settlement
 from offline.values import Receipt
 from push.models import Canary, Dedupe, Duty, Node
 from push.status import snapshot, vitals
@@ -24,7 +24,10 @@ pytestmark = pytest.mark.django_db
 ROWS = int(os.environ.get("PLAN_ROWS", "200000"))
 KEYS = 500  # that have them
 PAGES_MAX = 25_000  # of 8 KiB, touched by one statement, however many rows there are
-SCANNED = ("offline_message", "offline_pending", "offline_event", "offline_outbox", "push_dedupe")
+SCANNED = (
+    "offline_message", "offline_pending", "offline_event", "offline_outbox", "push_dedupe",
+    "offline_scheduledpush",
+)  # fmt: skip
 
 # Indexes are made when the rows are there: that takes a quarter of the time.
 FILL = f"""
@@ -47,10 +50,15 @@ FILL = f"""
     INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
                                 origin)
     SELECT n, n % 4, 4, now() - interval '1 hour', 0, '', '' FROM generate_series(1, {ROWS}) n;
+    INSERT INTO offline_scheduledpush (id, due_at, created_at, audience, room, keys, stored, op,
+                                       body, is_json, by, ensure, speed, ttl, origin, exclude)
+    SELECT -n, now() + (n - {ROWS // 10}) * interval '1 s', now(), 'keys', '', '["a"]', true, 5,
+           '\\x31', true, '', false, 0, 60, '', ''
+    FROM generate_series(1, {ROWS}) n;
     INSERT INTO push_dedupe (by, dedupe_id, message_id, created_at)
     SELECT '', 'd' || n, n, now() - interval '2 days' FROM generate_series(1, {ROWS // 10}) n;
     {"".join(f"REINDEX TABLE {name};" for name in SCANNED)}
-    ANALYZE offline_message, offline_pending, offline_event, offline_outbox, push_dedupe;
+    ANALYZE {", ".join(SCANNED)};
 """
 
 
@@ -85,16 +93,18 @@ KEYS_ASKED = [(f"key {n}", 0) for n in range(250)]
 SOME_ASKED = KEYS_ASKED[:5]
 PAIRS = [(n, f"key {n % KEYS}") for n in range(1, 2_000)]
 ROUNDS: dict[str, Callable[[], Any]] = {
-    "audit": lambda: replay.read_missed(KEYS_ASKED, 200, 0),
-    "recovery": lambda: replay.read_missed(SOME_ASKED, 200, 30),
-    "replay": lambda: replay.read_pending(SOME_ASKED, 200),
-    "history": lambda: replay.read_history([(key, 0, 5) for key, _ in SOME_ASKED], 200),
-    "owed": lambda: replay.filter_pending(PAIRS),
+    "audit": lambda: key_messages.read_missed(KEYS_ASKED, 200, 0),
+    "recovery": lambda: key_messages.read_missed(SOME_ASKED, 200, 30),
+    "replay": lambda: key_messages.read_pending(SOME_ASKED, 200),
+    "history": lambda: key_messages.read_history([(key, 0, 5) for key, _ in SOME_ASKED], 200),
+    "owed": lambda: key_messages.filter_pending(PAIRS),
     "receipts": lambda: settlement.record_receipts(
         [Receipt(n, key, "received", "s") for n, key in PAIRS]
     ),
     "sweep": lambda: outbox_queue.overdue_partitions(5),
     "drain": lambda: outbox_queue.read_page(3, 0, 200),
+    "schedule": schedule.is_due,
+    "due pushes": schedule.lock_due,
     "trim": lambda: settlement.keys_over_limit([f"key {n}" for n in range(200)], 10),
     "expire": settlement.expire_batch,
     "forget messages": retention.prune_batch,

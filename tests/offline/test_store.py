@@ -7,8 +7,8 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from offline.key_messages import read_pending
 from offline.models import Message, Pending
-from offline.replay import read_pending
 from offline.sql import CHUNK
 from offline.store import insert
 from offline.values import NewMessage, PendingMessage

@@ -91,7 +91,7 @@ def mode_of(settings, monkeypatch, redis_client) -> Callable[[str], None]:
         else:
             registry = RedisRegistry(settings.REDIS_URL)
         monkeypatch.setattr("push.node.node.open_registry", lambda: registry)
-        for module in ("fanout", "api.v1", "api.legacy", "api.goim"):
+        for module in ("fanout", "api.v1", "api.rooms", "api.legacy", "api.goim", "events.views"):
             monkeypatch.setattr(f"push.{module}.get_registry", lambda: registry)
 
     return set_mode

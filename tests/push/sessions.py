@@ -3,12 +3,13 @@
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from accounts.identity import Identity
 from push.node.node import Node
 from push.registry.base import Entry
-from push.session.session import Kind, OutgoingMessage, Session, Written
+from push.session.outgoing import Kind, OutgoingMessage
+from push.session.session import Session, Written
 from push.wire import Frame, decode_binary
 
 MAX_BODY = 10**6  # bytes
@@ -98,12 +99,39 @@ def message(id: int, key: str = "u1", body: bytes = b'{"n":1}', **fields: Any) -
 
 def read(kind: Kind, data: bytes) -> list[Frame]:
     """The frames in what was written for a session of this kind, bodies of text as JSON text."""
-    if kind is not Kind.TEXT:
+    if not kind.is_json:
         return decode_binary(data, MAX_BODY)
+    objects = [e.value for e in events(data) if e.data] if kind is Kind.EVENTS else json.loads(data)
     return [
         Frame(o["ver"], o["op"], o["seq"], json.dumps(o["body"]).encode(), int(o.get("id", 0)))
-        for o in json.loads(data)
+        for o in objects
     ]
+
+
+class Event(NamedTuple):
+    """One block of a stream of events."""
+
+    data: str = ""
+    event: str = ""
+    id: str | None = None
+    retry: str = ""
+
+    @property
+    def value(self) -> Any:
+        """The data, which is JSON."""
+        return json.loads(self.data)
+
+
+def events(stream: bytes) -> list[Event]:
+    """The blocks of a stream of events, as a client reads them; no comments."""
+    found = []
+    *blocks, rest = stream.decode().split("\n\n")
+    assert not rest, f"half a block: {rest!r}"
+    for block in blocks:
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+        if fields:
+            found.append(Event(**fields))
+    return found
 
 
 def frames(session: Session) -> list[Frame]:

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import ApiKey, Token
-from imgo_site import estimates, tables
+from imgo_site import admin_tables, estimates
 from offline.models import RECEIVED, Event, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
@@ -224,7 +224,7 @@ def test_blanks_of_a_key_may_be_its_own_or_pasted_along(browser):
 
 @pytest.mark.any_database
 def test_an_action_is_not_done_with_more_rows_than_a_request_can_bear(browser, monkeypatch):
-    monkeypatch.setattr(tables, "ACTION_MAX", 2)
+    monkeypatch.setattr(admin_tables, "ACTION_MAX", 2)
     add_rows(3)
     Outbox.objects.update(parked_at=timezone.now())
     form = {"action": "retry", "select_across": "1", "_selected_action": ["1"]}

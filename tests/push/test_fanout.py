@@ -114,9 +114,7 @@ async def test_each_partition_sends_its_own_keys_only(listen):
 
 
 @pytest.mark.parametrize("changed", [1, 3, 8])
-async def test_what_was_accepted_under_another_number_of_partitions_goes_to_the_same_keys(
-    listen, imgo, changed
-):
+async def test_messages_of_another_partition_count_go_to_the_same_keys(listen, imgo, changed):
     keys = [f"k{n}" for n in range(40)]
     messages = await listen(*map(key_group, keys))
     imgo(PARTITIONS=changed)
@@ -437,9 +435,7 @@ async def test_a_push_to_everyone_is_spread_over_the_time_that_all_sessions_take
     assert spreads[3] == 1_000_200 / (2**31 - 1)
 
 
-async def test_a_push_to_everyone_goes_at_once_when_nobody_knows_how_many_there_are(
-    listen, monkeypatch
-):
+async def test_push_to_everyone_goes_at_once_if_their_number_is_unknown(listen, monkeypatch):
     def unreachable() -> None:
         raise Unavailable("no Redis")
 

@@ -34,9 +34,7 @@ def entry(node_id: str, key: str) -> Entry:
     return Entry(f"{node_id}-1", key, node_id, "tcp", "127.0.0.1", "", time.time())
 
 
-async def test_all_nodes_of_a_name_are_drained_for_a_killed_one_is_listed_for_a_while(
-    registries, listen
-):
+async def test_drain_of_a_name_that_a_killed_node_had_too_drains_all_of_them(registries, listen):
     for node_id, name in (("a1", "web"), ("b2", "web"), ("c3", "other")):
         registry = await registries(node_id, name)
         await registry.add(entry(node_id, "u1"), 0, evict=False)

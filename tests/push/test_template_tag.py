@@ -80,6 +80,41 @@ def test_rooms_are_a_text_or_a_list(user, arguments, rooms):
     assert json.loads(attributes["data-imgo-rooms"]) == rooms
 
 
+def test_tabs_share_a_connection_under_the_users_key(user):
+    assert Element(render("share=True", user)).attributes["data-imgo-share"] == "7"
+    attributes = Element(render('share="ann" token="t"')).attributes
+    assert attributes["data-imgo-share"] == "ann"
+    assert "data-imgo-share" not in Element(render("share=False", user)).attributes
+
+
+@pytest.mark.parametrize("share", ["True", "5", "0", '""'])
+def test_a_share_that_stands_for_no_user_is_a_mistake(share):
+    with pytest.raises(ImproperlyConfigured, match="share=True is for"):
+        render(f'share={share} token="t"')
+
+
+def test_transports_are_a_text_or_a_list(user):
+    for arguments in ('transports="sse, websocket"', "transports=mine"):
+        attributes = Element(render(arguments, user, mine=["sse", "websocket"])).attributes
+        assert attributes["data-imgo-transports"] == "sse,websocket"
+    with pytest.raises(ImproperlyConfigured, match="'tcp'"):
+        render('transports="tcp"', user)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ('transports=","', "not ','. Write transports=\"websocket,sse\""),
+        ("transports=5", 'such as transports="websocket,sse", not 5'),
+        ("rooms=5", 'such as rooms="lobby,news", not 5'),
+    ],
+)
+def test_argument_that_has_no_names_is_a_mistake_with_an_example(user, arguments, text):
+    with pytest.raises(ImproperlyConfigured) as mistake:
+        render(arguments, user)
+    assert text in str(mistake.value)
+
+
 def test_another_server(user):
     url = "wss://push.example.com/sub"
     attributes = Element(render(f'url="{url}" token="t"', user)).attributes

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 
+from imgo_client.arguments import check_seconds
 
-def check_pauses(pauses: tuple[float, float]) -> tuple[float, float]:
-    """`pauses` if they are a shortest and a longest one in seconds; raises ValueError."""
+
+def check_pauses(pauses: object) -> tuple[float, float]:
+    """Return `pauses` if they are a shortest and a longest one, in seconds.
+
+    Raises TypeError unless they are two numbers, ValueError for numbers that are no such pauses.
+    """
+    if not isinstance(pauses, (tuple, list)) or len(pauses) != 2:
+        raise TypeError(f"backoff must be a shortest and a longest pause, not {pauses!r}")
     shortest, longest = pauses
-    if not 0 < shortest <= longest < float("inf"):
-        raise ValueError(f"a back-off has a shortest and a longest pause, not {pauses!r}")
+    for value in pauses:
+        check_seconds("backoff", value)
+    if shortest > longest:
+        raise ValueError(f"backoff must have the shortest pause first, not {pauses!r}")
     return shortest, longest
 
 

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import ssl
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from imgo_client import transports
-from imgo_client.backoff import check_pauses, pause
-from imgo_client.errors import Closed, ImgoError, NotOpen, ProtocolError, Refused
-from imgo_client.events import Callback, Ending, Events
-from imgo_client.frames import Frame, Op, to_json
+from imgo_client.arguments import (
+    REWIND_MAX,
+    check_count,
+    check_list,
+    check_seconds,
+    check_texts,
+    check_tls,
+    check_type,
+)
+from imgo_client.auth import check_token
+from imgo_client.backoff import check_pauses
+from imgo_client.errors import NoAnswer, NotOpen, Refused
+from imgo_client.events import Callback, Events, RoomEvents
+from imgo_client.frames import Op, size_of
+from imgo_client.inbox import Inbox
+from imgo_client.lifetime import Lifetime, Token
 from imgo_client.messages import Message, Messages
 from imgo_client.receipts import Receipts, Seen
-from imgo_client.rooms import Rooms
-from imgo_client.session import Limits, Session
+from imgo_client.room import Room
+from imgo_client.rooms import Rooms, check_room
+from imgo_client.session import Limits
+from imgo_client.streams import Stream, check_position
+from imgo_client.subscriptions import Subscriptions
 from imgo_client.tasks import within
-from imgo_client.transports import ABNORMAL, Ended, Transport
+from imgo_client.ways import way_to
 
-Token = str | Callable[[], str | Awaitable[str | None] | None] | None
 Handler = Callable[[Message], object]
-
-PARTING = 2.0  # seconds for the last acknowledgements
-NORMAL, PROTOCOL_ERROR = 1000, 1002  # WebSocket's words for these
 
 
 class Client:
@@ -39,8 +48,10 @@ class Client:
     A message is acknowledged when the loop asks for the next one, or by `message.ack()`. Those
     that are not come again with the next session, or to the next client of the same key.
 
-    - `url`: ws://, wss://, tcp:// or tcps://; `tls` is for the ones with an s.
-    - `token`: a function, plain or async, is asked for every attempt.
+    - `url`: ws://, wss://, tcp:// or tcps://; http:// or https:// for Server-Sent Events. `tls` is
+      for the ones with an s.
+    - `token`: a function, plain or async, is asked for every attempt, and for another token before
+      the one of the session expires.
     - `rooms`: to be in from the start.
     - `ack`: acknowledge messages; without, the server takes them for received once they are sent.
     - `since`: the last id that was handled here, to be told as well what other sessions of the
@@ -54,7 +65,8 @@ class Client:
     - `max_size`: bytes that one message of the server may have. `max_body`: bytes that the server
       takes in one request, its `MAX_CLIENT_BODY`.
 
-    Entered again after its end it begins anew.
+    Entered again after its end it begins anew. Raises TypeError for an argument of the wrong type,
+    one string as `rooms` included, and ValueError for a wrong value.
     """
 
     def __init__(
@@ -76,43 +88,56 @@ class Client:
         max_size: int = 16 * 2**20,
         max_body: int = 1_024,
     ) -> None:
-        transports.check_url(url)
-        for name, value in {"heartbeat": heartbeat, "timeout": timeout, "buffer": buffer}.items():
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} can not be {value}")
-        if since < 0:
-            raise ValueError(f"since can not be {since}")
+        check_texts(url=url, platform=platform, device=device)
+        check_tls(tls)
+        way = way_to(url, tls)
+        check_list("rooms", rooms)
+        check_type("ack", ack, bool, "True or False")
+        check_count("since", since, 0)
+        check_seconds("heartbeat", heartbeat)
+        check_seconds("timeout", timeout)
+        for name, value in {"buffer": buffer, "max_size": max_size, "max_body": max_body}.items():
+            check_count(name, value, 1)
+        if seen is not None:
+            check_type("seen", seen, Seen, "a Seen, such as FileSeen(path)")
         if not callable(token):
-            _check_token(token)
+            check_token(token)
         self._url = url
-        self._token = token
-        self._tls = tls
         self._rooms = Rooms(rooms)
-        self._about = {"ack": ack, "platform": platform, "device": device}
         self._limits = Limits(heartbeat, timeout, max_body, max_size)
-        self._pauses = check_pauses(backoff)
-        self._buffer = buffer
+        pauses = check_pauses(backoff)
         self._receipts = Receipts(Seen() if seen is None else seen, since)
         self._events = Events()
-
-        self._state = "closed"
-        self._task: asyncio.Task[None] | None = None
-        self._over: Closed | None = None  # why there will be no more messages
-        self._link: Transport | None = None
-        self._session: Session | None = None
-        self._was_open = False  # this attempt has become a session
-        self._arrears: list[tuple[Op, str]] = []
-        self._inbox: deque[Message] = deque()
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._subscriptions = Subscriptions(self._call, self._events.report, pauses)
+        self._inbox = Inbox(
+            self._receipts,
+            self._subscriptions,
+            acks=ack,
+            buffer=buffer,
+            awaits_answer=lambda: self._lifetime.awaits_answer,
+            check=lambda: self._lifetime.check_alive(),  # noqa: PLW0108 - made below
+        )
+        self._lifetime = Lifetime(
+            way,
+            token,
+            {"ack": bool(ack), "platform": platform, "device": device, "renew": callable(token)},
+            self._limits,
+            pauses,
+            rooms=self._rooms,
+            subscriptions=self._subscriptions,
+            receipts=self._receipts,
+            events=self._events,
+            deliver=self._inbox.deliver,
+            wake=self._inbox.wake,
+        )
 
     def __repr__(self) -> str:
-        return f"<Client {self._url.partition('?')[0]} {self._state}>"
+        return f"<Client {self._url.partition('?')[0]} {self.state}>"
 
     @property
     def state(self) -> str:
         """What the event `state` told last: "connecting", "open", "waiting" or "closed"."""
-        return self._state
+        return self._lifetime.state
 
     @property
     def rooms(self) -> list[str]:
@@ -135,12 +160,10 @@ class Client:
     # Coming and going
 
     async def __aenter__(self) -> Client:
-        if self._task is not None:
+        if self._lifetime.is_running:
             raise RuntimeError("this client is running already")
-        self._over = None
-        self._inbox.clear()
-        self._receipts.forget_held()
-        self._task = asyncio.ensure_future(self._live())
+        self._inbox.begin()
+        self._lifetime.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -152,145 +175,16 @@ class Client:
         Messages that nobody has taken yet come again with the next session. Rooms are kept. When
         this is cancelled it ends at once. May be called again.
         """
-        task = self._task
-        if task is None:
-            return
-        task.cancel()
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        finally:
-            self._task = None
-
-    async def _live(self) -> None:
-        """Session after session."""
-        ending = Ending(NORMAL, "closed by the client", False, 0.0)
-        try:
-            self._over = await self._come_back()
-            ending = Ending(self._over.code, self._over.reason, False, 0.0)
-        finally:
+        if self._lifetime.is_running:
             try:
-                self._receipts.save()
-            except OSError as error:
-                self._events.report(error)
-            self._change_state("closed")
-            self._events.emit("close", ending)
-            self._arrived.set()
-
-    async def _come_back(self) -> Closed:
-        """Attempts and pauses until the server wants no more of them."""
-        failures = 0
-        while True:
-            began = asyncio.get_running_loop().time()
-            ended = await self._attempt()
-            # A session that outlived the longest pause was a good one.
-            lasted = asyncio.get_running_loop().time() - began
-            is_good = self._was_open and lasted >= self._pauses[1]
-            failures = 1 if is_good else failures + 1
-            if ended.code >= 4500 or ended.reconnect is False:
-                return Closed(ended.code, ended.reason)
-            delay = pause(failures, self._pauses)
-            self._change_state("waiting")
-            self._events.emit("close", Ending(ended.code, ended.reason, True, delay))
-            await asyncio.sleep(delay)
-
-    async def _attempt(self) -> Ended:
-        """One connection, from the token to the end."""
-        self._was_open = False
-        self._change_state("connecting")
-        try:
-            await within(self._limits.timeout, self._open())
-            session = self._session
-            assert session is not None
-            await session.serve(self._settle())
-        except Ended as ended:
-            return ended
-        except asyncio.CancelledError:
-            await self._part()
-            raise
-        except ProtocolError as error:
-            self._events.report(error)
-            return Ended(PROTOCOL_ERROR, str(error))
-        except Exception as error:  # noqa: BLE001 - a token function's too: it is told, never lost
-            self._events.report(error)
-            return Ended(ABNORMAL, "the session failed" if self._was_open else "could not connect")
-        finally:
-            await self._let_go()
-        return Ended(ABNORMAL)
-
-    async def _open(self) -> None:
-        token = self._token() if callable(self._token) else self._token
-        if inspect.isawaitable(token):
-            token = await token
-        _check_token(token)
-        self._link = await transports.connect(self._url, self._limits.max_size, self._tls)
-        self._session = Session(
-            self._link, self._limits, self._receipts, self._deliver, self._events.report
-        )
-        since = str(self._receipts.since).lstrip("0")
-        about = {"token": token, "since": since, **self._about}
-        body = {name: said for name, said in about.items() if said}
-        most = self._limits.max_body
-        rooms = self._rooms.ask(lambda rooms: _size({**body, "rooms": rooms}) <= most)
-        reply = await self._session.open({**body, "rooms": rooms} if rooms else body)
-        self._arrears = list(self._rooms.arrears())  # before the user can change more
-        self._was_open = True  # the user may close it from now on
-        self._change_state("open")
-        self._events.emit("open", reply)
-
-    async def _part(self) -> None:
-        """The last acknowledgements, before the user's close."""
-        if self._session is not None and self._was_open:
-            # What is not sent is sent by the next session, or the messages come again.
-            with suppress(Ended, ImgoError):
-                await within(PARTING, self._session.flush())
-
-    async def _let_go(self) -> None:
-        link, self._link, self._session = self._link, None, None
-        if link is not None:
-            await link.close()
-
-    def _change_state(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            self._events.emit("state", state)
+                await self._lifetime.close()
+            finally:
+                self._inbox.is_open = False
 
     # Messages
 
-    async def _deliver(self, frame: Frame) -> None:
-        """Take a message in, when there is room."""
-        if frame.id and not self._receipts.is_new(frame.id):
-            return
-        # Whoever waits for an answer may be the one who is to make room: then reading goes on.
-        while len(self._inbox) >= self._buffer and not self._awaits_answer:
-            self._taken.clear()
-            await self._taken.wait()
-        self._receipts.hold(frame.id)
-        self._inbox.append(Message(frame.body, frame.op, frame.id, self._receipts))
-        self._arrived.set()
-
-    @property
-    def _awaits_answer(self) -> bool:
-        return self._session is not None and self._session.awaits_answer
-
-    async def _next(self) -> Message | None:
-        """The next message; None after `close`. Raises `Closed`."""
-        while not self._inbox or self._task is None:
-            if self._over is not None:
-                raise Closed(self._over.code, self._over.reason)
-            if self._task is None or self._task.cancelled():
-                return None
-            if self._task.done():
-                self._task.result()  # raises: only a bug of ours leads here
-            self._arrived.clear()
-            await self._arrived.wait()
-        self._taken.set()
-        return self._inbox.popleft()
-
     def __aiter__(self) -> Messages:
-        return Messages(self._next)
+        return Messages(self._inbox.take)
 
     async def run(self, handler: Handler) -> None:
         """Call a function, plain or async, with each message, one after the other.
@@ -300,14 +194,14 @@ class Client:
         next session. Ends with `close`, or by raising `Closed`. When this is cancelled inside of
         a handler, the message comes again.
         """
-        if self._task is None:
+        if not self._lifetime.is_running:
             async with self:
                 await self._handle(handler)
         else:
             await self._handle(handler)
 
     async def _handle(self, handler: Handler) -> None:
-        while (message := await self._next()) is not None:
+        while (message := await self._inbox.take()) is not None:
             await self._handle_one(handler, message)
 
     async def _handle_one(self, handler: Handler, message: Message) -> None:
@@ -338,6 +232,7 @@ class Client:
         True: the server has confirmed it. False: there is no session, the next one asks for the
         room. Raises `Refused`, and then the room is forgotten; `NoAnswer`; ValueError.
         """
+        self._check_free(room)
         self._rooms.join(room)
         try:
             return await self._ask_for(Op.JOIN, room)
@@ -347,18 +242,57 @@ class Client:
 
     async def leave(self, room: str) -> bool:
         """Leave a room. Returns and raises as `join` does."""
+        self._check_free(room)
         self._rooms.leave(room)
         return await self._ask_for(Op.LEAVE, room)
 
     async def change_room(self, room: str = "") -> bool:
         """Leave the room of the last `change_room`, or else the only one that the session began
         with, and join another, if one is given. Returns and raises as `join` does."""
+        if self._subscriptions:
+            raise ValueError("change_room() does not go with room(): use join() and leave()")
         old = self._rooms.change(room)
         try:
             return await self._ask_for(Op.CHANGE_ROOM, room)
         except Refused:
             self._rooms.unchange(room, old)
             raise
+
+    def room(
+        self, name: str, *, rewind: int = 0, position: Mapping[str, Any] | None = None
+    ) -> Room:
+        """Join a room, in this session and in all that follow, and keep the place in its stream.
+
+        After a reconnect the client asks for what it has missed. Messages of the room go to the
+        `Room`.
+
+        - `position`: begin behind this one, which a `Room` had, or that of a state just loaded.
+        - `rewind`: so many of the newest messages at first, if there is no position; 0 to 100,000.
+
+        Raises ValueError, also while the client has joined the room, and TypeError for a `rewind`
+        that is not a whole number.
+        """
+        check_count("rewind", rewind, 0, REWIND_MAX)
+        self._check_free(check_room(name))
+        if name in self._rooms:
+            raise ValueError(f"the client has joined {name!r} already: leave it first")
+        events = RoomEvents(self._events.report)
+
+        def tell(state: str) -> None:
+            events.emit("state", state)
+            self._inbox.wake()
+
+        stream = Stream(name, rewind, check_position(position), tell)
+        self._subscriptions.add(stream)
+        ask = partial(self._call_in, stream)
+        follow = partial(self._subscriptions.follow, stream, ask)
+        leave = self._subscriptions.leave
+        return Room(stream, events, self._inbox.take_of, leave, ask=ask, follow=follow)
+
+    def _check_free(self, room: str) -> None:
+        """Raise ValueError if the room is another's: that of a `Room`."""
+        if room in self._subscriptions:
+            raise ValueError(f"room() was called for {room!r}")
 
     async def _ask_for(self, op: Op, room: str) -> bool:
         try:
@@ -367,34 +301,16 @@ class Client:
             return False
         return True
 
-    async def _call(self, op: Op, body: Any) -> Any:
-        if (size := _size(body)) > self._limits.max_body:
+    async def _call_in(
+        self, stream: Stream, op: Op, body: Any, taken: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Send a request about a room; it follows the answer to the join that is under way."""
+        if stream.state == "joining" and self.state == "open":
+            with suppress(NoAnswer):  # then the server's answer to the request says why
+                await within(self._limits.timeout, stream.until_answered())
+        return await self._call(op, body, taken)
+
+    async def _call(self, op: Op, body: Any, taken: Callable[[Any], None] | None = None) -> Any:
+        if (size := size_of(body)) > self._limits.max_body:
             raise ValueError(f"a request has at most {self._limits.max_body} bytes, not {size}")
-        if self._session is None:
-            raise NotOpen("no session is open")
-        self._taken.set()  # the answer may be behind messages
-        return await self._session.call(op, body)
-
-    async def _settle(self) -> None:
-        """Make good what the auth frame had no space for, or the user changed meanwhile."""
-        for op, room in self._arrears:
-            if (op == Op.LEAVE) != (room in self._rooms.wanted()):  # so it is still
-                await self._settle_one(op, room)
-        await asyncio.Event().wait()  # `serve` ends with the first that ends
-
-    async def _settle_one(self, op: Op, room: str) -> None:
-        try:
-            await self._ask_for(op, room)
-        except ImgoError as error:
-            if op == Op.JOIN and isinstance(error, Refused):
-                self._rooms.leave(room)
-            self._events.report(error)
-
-
-def _size(body: Any) -> int:
-    return len(to_json(body).encode())
-
-
-def _check_token(token: object) -> None:
-    if token is not None and not isinstance(token, str):
-        raise TypeError("a token is a string")
+        return await self._lifetime.call(op, body, taken)

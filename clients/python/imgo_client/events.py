@@ -30,10 +30,10 @@ class Events:
     the auth reply. `close`: an `Ending`. `error`: an exception; without a callback it is logged.
     """
 
+    names: tuple[str, ...] = ("state", "open", "close", "error")
+
     def __init__(self) -> None:
-        self._callbacks: dict[str, list[Callback]] = {
-            event: [] for event in ("state", "open", "close", "error")
-        }
+        self._callbacks: dict[str, list[Callback]] = {event: [] for event in self.names}
 
     def on(self, event: str, callback: Callback) -> None:
         """Raises ValueError for an unknown event, TypeError for a coroutine function."""
@@ -70,3 +70,62 @@ class Events:
             self.emit("error", error)
         else:
             logger.warning("%s: %s", type(error).__name__, error)
+
+
+async def call(function: Callback, value: Any, report: Callable[[Exception], None]) -> bool:
+    """Call a plain or async function; `report` gets what it raises. Return whether it succeeded."""
+    try:
+        answer = function(value)
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception as error:  # noqa: BLE001 - whatever it raises
+        report(error)
+        return False
+    return True
+
+
+class PresenceEvents(Events):
+    """Callbacks of who is in a room. Errors go to the client's.
+
+    `join`, `leave`: a `Member`. `change`: a `Changed`, a member whose info is another one.
+    `update`: the `Presence`, whose list or count is another one; once after all these events.
+    """
+
+    names = ("join", "leave", "change", "update")
+
+    def __init__(self, report: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._report = report
+
+    def report(self, error: Exception) -> None:
+        """An `error` of the client."""
+        self._report(error)
+
+
+class RoomEvents(Events):
+    """Callbacks of a room. Errors go to the client's.
+
+    `state`: "joining", "joined", "left", "refused". `recovered`: a `Recovered`. `gap`: a `Gap`.
+    """
+
+    names = ("state", "recovered", "gap")
+
+    def __init__(self, report: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._report = report
+
+    def on(self, event: str, callback: Callback) -> None:
+        """Raises ValueError for an unknown event, TypeError for a coroutine function of `state`."""
+        if event == "state":
+            super().on(event, callback)
+        else:
+            self._of(event).append(callback)
+
+    async def tell(self, event: str, value: Any) -> None:
+        """Call the callbacks one after the other, and wait for those that are coroutines."""
+        for callback in tuple(self._of(event)):
+            await call(callback, value, self.report)
+
+    def report(self, error: Exception) -> None:
+        """An `error` of the client."""
+        self._report(error)

@@ -157,13 +157,21 @@ def describe(error: object) -> str:
 
 
 def problem_of(answer: Answer) -> dict[str, Any]:
-    """The problem details of a refusal; only the status when it has none, as with a proxy's."""
+    """The problem details of a refusal. Without them, as with a proxy's, it says so."""
     try:
         problem = parse_json(answer.content)
     except ValueError:
         problem = None
-    found: dict[str, Any] = problem if isinstance(problem, dict) else {}
-    return {**found, "status": answer.status}
+    if not isinstance(problem, dict) or not problem.keys() & {"code", "detail", "title"}:
+        problem = {"title": _title_of(answer)}
+    return {**problem, "status": answer.status}
+
+
+def _title_of(answer: Answer) -> str:
+    target = answer.headers.get("location", "")
+    if 300 <= answer.status < 400 and target:
+        return f"It redirects to {target!r}, which is not followed: is the URL right?"
+    return "This answer is not the API's: is the URL right, and what is in front of the server?"
 
 
 def retry_after(text: str) -> float:

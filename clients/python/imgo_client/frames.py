@@ -29,6 +29,11 @@ class Op(IntEnum):
     JOIN = 18
     LEAVE = 20
     ACK = 22
+    HISTORY = 24
+    PRESENCE = 26
+    PRESENCE_CHANGE = 28
+    GAP = 29
+    PUBLISH = 32
     OWN = 1000  # from here on: messages with an application's own number
 
 
@@ -38,6 +43,11 @@ FRAME_TOO_LARGE = 4502
 # Package length, header length, ver, op, seq: big-endian, no padding; a message id may follow.
 _HEADER = struct.Struct(">ihhii")
 _HEADER_WITH_ID = struct.Struct(">ihhiiq")
+# Behind the id: the offset, and the bytes of the room's name, which follows. Behind the name may be
+# the bytes of the sender's key, and the key. A later server may have more in its header after that.
+_HEADER_WITH_ROOM = struct.Struct(">ihhiiqqH")
+_KEY_SIZE = struct.Struct(">H")
+_HEADER_MAX = 2**15 - 1  # bytes: its length is an int16
 _INT16 = range(-(2**15), 2**15)
 _INT32 = range(-(2**31), 2**31)
 _INT64_MAX = 2**63 - 1
@@ -45,13 +55,20 @@ _ID = re.compile("[0-9]{1,19}")
 
 
 class Frame(NamedTuple):
-    """One frame. `body`: bytes in binary, a JSON value in text. `id`: of a message; 0: none."""
+    """One frame. `body`: bytes in binary, a JSON value in text. `id`: of a message; 0: none.
+
+    `room`, `offset`: where a message was pushed to, and its place in that room's stream; "" and 0:
+    none. `sender`: the key of the client that has published it to the room; "": none has.
+    """
 
     op: int
     seq: int = 0
     body: Any = b""
     ver: int = 1
     id: int = 0
+    room: str = ""
+    offset: int = 0
+    sender: str = ""
 
 
 # Binary
@@ -62,6 +79,13 @@ def encode_binary(frame: Frame) -> bytes:
     body: bytes = frame.body
     numbers = frame.ver, frame.op, frame.seq
     try:
+        if frame.room:
+            name, key = frame.room.encode(), frame.sender.encode()
+            names = name + _KEY_SIZE.pack(len(key)) + key if key else name
+            size = _HEADER_WITH_ROOM.size + len(names)
+            lengths = size + len(body), size
+            place = frame.id, frame.offset, len(name)
+            return _HEADER_WITH_ROOM.pack(*lengths, *numbers, *place) + names + body
         if frame.id:
             size = _HEADER_WITH_ID.size
             return _HEADER_WITH_ID.pack(size + len(body), size, *numbers, frame.id) + body
@@ -115,17 +139,41 @@ class Decoder:
         try:
             while (end := self._end_of(start)) is not None:
                 _, header, ver, op, seq = _HEADER.unpack_from(self._data, start)
-                message_id = 0
-                if header == _HEADER_WITH_ID.size:
-                    *_, message_id = _HEADER_WITH_ID.unpack_from(self._data, start)
-                    if message_id < 0:
-                        raise FrameError(BAD_FRAME, "message id is negative")
+                rest = self._rest_of_header(start, header)
                 body = bytes(self._data[start + header : end])
                 start = end
-                frame = Frame(op, seq, body, ver, message_id)
+                frame = Frame(op, seq, body, ver, *rest)
                 found += self._inside(frame) if op == Op.RAW else [frame]
         finally:
             del self._data[:start]
+
+    def _rest_of_header(self, start: int, header: int) -> tuple[int, str, int, str]:
+        """The id, the room, the offset and the sender of a message; 0 and "" for none."""
+        message_id, room, offset, sender = 0, "", 0, ""
+        if header >= _HEADER_WITH_ROOM.size:
+            *_, message_id, offset, size = _HEADER_WITH_ROOM.unpack_from(self._data, start)
+            name, end = start + _HEADER_WITH_ROOM.size, start + header
+            room = self._text(name, size, end, "the room's name")
+            key = name + size
+            if end - key >= _KEY_SIZE.size:
+                (size,) = _KEY_SIZE.unpack_from(self._data, key)
+                sender = self._text(key + _KEY_SIZE.size, size, end, "the sender's key")
+        elif header == _HEADER_WITH_ID.size:
+            *_, message_id = _HEADER_WITH_ID.unpack_from(self._data, start)
+        if message_id < 0:
+            raise FrameError(BAD_FRAME, "message id is negative")
+        if offset < 0:
+            raise FrameError(BAD_FRAME, "offset is negative")
+        return message_id, room, offset, sender
+
+    def _text(self, start: int, size: int, end: int, what: str) -> str:
+        """A text in the header that ends at `end`."""
+        if start + size > end:
+            raise FrameError(BAD_FRAME, f"{what} is longer than the header")
+        try:
+            return self._data[start : start + size].decode()
+        except UnicodeDecodeError:
+            raise FrameError(BAD_FRAME, f"{what} is not UTF-8") from None
 
     def _end_of(self, start: int) -> int | None:
         """Where the frame ends that begins at `start`; None when it is not all there."""
@@ -134,13 +182,14 @@ class Decoder:
             length = int.from_bytes(self._data[start : start + 4], "big", signed=True)
             if length < _HEADER.size:
                 raise FrameError(BAD_FRAME, "package length is smaller than the header")
-            if length > _HEADER_WITH_ID.size + self._max_body:
+            if length > _HEADER_MAX + self._max_body:
                 raise FrameError(FRAME_TOO_LARGE, "frame too large")
         if have < 6:
             return None
         header = int.from_bytes(self._data[start + 4 : start + 6], "big", signed=True)
-        if header not in (_HEADER.size, _HEADER_WITH_ID.size):
-            raise FrameError(BAD_FRAME, "header length must be 16 or 24")
+        is_known = header in (_HEADER.size, _HEADER_WITH_ID.size)
+        if not is_known and header < _HEADER_WITH_ROOM.size:
+            raise FrameError(BAD_FRAME, "header length must be 16, 24, or 34 and more")
         if length < header:
             raise FrameError(BAD_FRAME, "package length is smaller than the header")
         if length - header > self._max_body:
@@ -196,9 +245,18 @@ def decode_text(text: str | bytes) -> list[Frame]:
     return [_frame(members) for members in frames]
 
 
+def decode_event(text: str) -> Frame:
+    """The frame of an event of Server-Sent Events: a JSON object. Raises `ProtocolError`."""
+    try:
+        members = parse_json(text)
+    except ValueError:
+        members = None
+    return _frame(members)
+
+
 def _frame(members: Any) -> Frame:
     if not isinstance(members, dict):
-        raise ProtocolError("the server sent no list of frames")
+        raise ProtocolError("the server sent what is no frame")
     message_id = members.get("id", "0")
     if not isinstance(message_id, str) or not _ID.fullmatch(message_id):
         raise ProtocolError("a message id must be a string of digits")
@@ -208,7 +266,16 @@ def _frame(members: Any) -> Frame:
         members.get("body"),
         _integer(members.get("ver", 1), _INT16, "ver"),
         _integer(int(message_id), range(_INT64_MAX + 1), "id"),
+        _text(members.get("room", ""), "room"),
+        _integer(members.get("offset", 0), range(_INT64_MAX + 1), "offset"),
+        _text(members.get("from", ""), "sender"),
     )
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ProtocolError(f"the {name} of a frame must be a string")
+    return value
 
 
 def _integer(value: object, allowed: range, name: str) -> int:
@@ -231,6 +298,11 @@ def to_json(value: Any) -> str:
     except RecursionError:
         raise ValueError("the value is nested too deeply") from None
     return text
+
+
+def size_of(value: Any) -> int:
+    """Bytes of the JSON of a value. Raises as `to_json`."""
+    return len(to_json(value).encode())
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -6,21 +6,30 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from imgo_client.receipts import Receipts
-
 
 @dataclass(frozen=True)
 class Message:
-    """What was pushed. `id`: the push's; 0 in sessions without acknowledgement."""
+    """What was pushed. `id`: the push's; 0 if the session gets none.
+
+    `room`: the room that it was pushed to; "" for others, and in sessions without a `Room`.
+    `offset`: its place in the room's stream; 0 if the room does not keep it.
+    `sender`: the key of the client that has published it to the room; "": no client has.
+    """
 
     body: Any
     op: int
     id: int
-    _receipts: Receipts = field(repr=False, compare=False)
+    _done: Callable[[], None] = field(repr=False, compare=False)
+    room: str = ""
+    offset: int = 0
+    sender: str = ""
 
     def ack(self) -> None:
-        """Say that it is done with: it is remembered, and the server told soon. May be repeated."""
-        self._receipts.handled(self.id)
+        """Say that it is done with. May be repeated.
+
+        It is remembered, and the server told soon; of a `Room`, the position moves up to it.
+        """
+        self._done()
 
 
 class Messages:

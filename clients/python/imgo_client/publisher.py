@@ -16,6 +16,8 @@ from imgo_client.exchange import Answer, Retry, Send, Steps, exchange
 from imgo_client.pushes import ARRAY, LINES, ONE, PIECE_PUSHES, Form, Pile, Push, Result, pieces
 from imgo_client.requests import Request, call
 
+ANSWER_SHARE = 3  # times the timeout: when an answer must be complete, from the attempt's begin
+
 T = TypeVar("T")
 
 
@@ -32,6 +34,7 @@ class _Base:
             raise ValueError("an API key is needed, in printable ASCII")
         self._url = url.rstrip("/")
         self._retry = Retry() if retry is None else retry
+        self._answer_limit = ANSWER_SHARE * timeout
         self._options: dict[str, Any] = {
             "base_url": self._url,
             "headers": {"Authorization": f"Api-Key {api_key}"},
@@ -48,7 +51,8 @@ class Publisher(_Base, Calls):
     Retries double no push.
 
     - `url`: where the API is, such as "https://push.example.org".
-    - `timeout`: seconds for each step of an attempt: to connect, to send, to wait for an answer.
+    - `timeout`: seconds for each step of an attempt: to connect, to send, to wait for an answer or
+      its next part. An answer that is not complete after three times as long is given up.
     - `retry`: see `Retry`.
     - `http`: arguments for httpx.Client, such as `verify`, `proxy`, `limits`.
 
@@ -120,11 +124,15 @@ class Publisher(_Base, Calls):
                 time.sleep(step.seconds)
 
     def _transmit(self, request: Send) -> Answer | Exception:
+        content, end = bytearray(), time.monotonic() + self._answer_limit
         try:
-            response = self._http.request(request.method, request.path, **_content(request))
+            with self._http.stream(request.method, request.path, **_content(request)) as response:
+                for part in response.iter_bytes():
+                    _check_time(end)
+                    content += part
         except httpx.RequestError as error:  # nobody knows what the server has accepted
             return error
-        return _answer(response)
+        return _answer(response, content)
 
 
 class AsyncPublisher(_Base, AsyncCalls):
@@ -195,11 +203,17 @@ class AsyncPublisher(_Base, AsyncCalls):
                 await asyncio.sleep(step.seconds)
 
     async def _transmit(self, request: Send) -> Answer | Exception:
+        content, end = bytearray(), time.monotonic() + self._answer_limit
         try:
-            response = await self._http.request(request.method, request.path, **_content(request))
+            async with self._http.stream(
+                request.method, request.path, **_content(request)
+            ) as response:
+                async for part in response.aiter_bytes():
+                    _check_time(end)
+                    content += part
         except httpx.RequestError as error:  # nobody knows what the server has accepted
             return error
-        return _answer(response)
+        return _answer(response, content)
 
 
 def _only(results: list[Result]) -> Result:
@@ -217,9 +231,15 @@ def _content(request: Send) -> dict[str, Any]:
     return {"content": request.content, "headers": {"Content-Type": request.content_type}}
 
 
-def _answer(response: httpx.Response) -> Answer:
+def _check_time(end: float) -> None:
+    """Raise `httpx.ReadTimeout` after `end`: httpx limits only the wait for each part."""
+    if time.monotonic() > end:
+        raise httpx.ReadTimeout("the answer comes too slowly")
+
+
+def _answer(response: httpx.Response, content: bytearray) -> Answer:
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, response.content)
+    return Answer(response.status_code, headers, bytes(content))
 
 
 async def _each(pushes: Iterable[Push] | AsyncIterable[Push]) -> AsyncIterator[Push]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from imgo_client.errors import ApiError, BadAnswer, api_error
@@ -22,6 +23,8 @@ class Push:
     - `ttl`: seconds that it may wait for its keys. `store`: False: only for who is connected now.
     - `op`: 5, or 1,000 and more for clients that tell messages apart by it.
     - `ensure`: to a room or to all, it waits for a busy node instead of being dropped there.
+    - `send_at`: when it is due: a datetime with a zone, its ISO form, or a number of seconds, which
+      count from when the server accepts it. `ttl` counts from then.
     - `dedupe_id`: made up unless given. The server takes a push with the same one, from the same
       API key within a day, for this one again: so it is with this very object.
 
@@ -38,6 +41,7 @@ class Push:
     op: int = 5
     ensure: bool = False
     dedupe_id: str = ""
+    send_at: datetime | float | str | None = None
     encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +64,19 @@ class Push:
             head["op"] = self.op
         if self.ensure:
             head["ensure"] = True
+        if self.send_at is not None:
+            head["send_at"] = _time(self.send_at)
         encoded = b'%b,"body":%b}' % (to_json(head)[:-1].encode(), _encoded_body(self.body))
         object.__setattr__(self, "encoded", encoded)
+
+
+def _time(send_at: datetime | float | str) -> float | str:
+    """A time as the server reads it. Raises ValueError without a zone."""
+    if not isinstance(send_at, datetime):
+        return send_at
+    if send_at.tzinfo is None:
+        raise ValueError(f"send_at needs a zone, which {send_at} has not")
+    return send_at.isoformat()
 
 
 def _encoded_body(body: Any) -> bytes:

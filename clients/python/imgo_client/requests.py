@@ -75,6 +75,12 @@ def _value_of(answer: Answer) -> Any:
         raise BadAnswer(f"the answer ({answer.status}) is not the API's") from None
 
 
+def check_empty(value: Any) -> None:
+    """Check the answer to no pushes. Raises `BadAnswer`: another service may accept any request."""
+    if value != []:
+        raise BadAnswer("the answer to an empty list of pushes is not the API's")
+
+
 def part(name: str) -> str:
     """Return a key or room as a part of a path. Raises ValueError if it is empty."""
     if not name:
@@ -88,14 +94,47 @@ def page(limit: int, offset: int) -> dict[str, Any]:
     return {"limit": limit, "offset": offset}
 
 
+def members_of(room: str, limit: int, offset: int) -> Request:
+    """Ask for the sessions in a room."""
+    query = page(limit, offset)
+    if room.endswith(("/position", "/messages")):  # paths of the API's own end so
+        return Request("GET", "rooms", {"room": room, **query})
+    return Request("GET", f"rooms/{part(room)}", query)
+
+
+def messages_of(
+    room: str, since: int | None, before: int | None, limit: int, order: str
+) -> Request:
+    """Ask for kept messages of a room."""
+    query = {"since": since, "before": before, "limit": limit, "order": order or None}
+    given = {name: value for name, value in query.items() if value is not None}
+    return Request("GET", f"rooms/{part(room)}/messages", given)
+
+
 def push_of(push_id: int | str, limit: int, offset: int) -> Request:
     """Ask what became of a push."""
     return Request("GET", f"pushes/{int(push_id)}", page(limit, offset))
 
 
-def new_token(key: str, token: str, expires_in: int | None, rooms: Sequence[str] | None) -> Request:
+def tokens_of(key: str, limit: int, offset: int) -> Request:
+    """Ask for the tokens; for that of one key, if it is named."""
+    return Request("GET", "tokens", page(limit, offset) | ({"key": key} if key else {}))
+
+
+def new_token(  # noqa: PLR0917 - as in the call
+    key: str,
+    token: str,
+    expires_in: int | None,
+    rooms: Sequence[str] | None,
+    join: Sequence[str] | None,
+    info: Mapping[str, Any] | None,
+) -> Request:
     """Ask for a token. Sent twice, the second answer's text is the one that is valid."""
-    if isinstance(rooms, str):
-        raise TypeError("rooms is a list of strings")
-    body = {"key": key, "token": token, "expires_in": expires_in, "rooms": rooms and list(rooms)}
+    body: dict[str, Any] = {"key": key, "token": token, "expires_in": expires_in}
+    for name, names in (("rooms", rooms), ("join", join)):
+        if isinstance(names, str):
+            raise TypeError(f"{name} is a list of strings")
+        # Without the member, a server that does not know it yet answers as before.
+        body |= {} if names is None else {name: list(names)}
+    body |= {} if info is None else {"info": dict(info)}
     return Request("POST", "tokens", body=body)

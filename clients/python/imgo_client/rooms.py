@@ -13,14 +13,19 @@ class Rooms:
     def __init__(self, rooms: Iterable[str]) -> None:
         self._wanted = dict.fromkeys(map(check_room, rooms))
         self._asked: list[str] = []  # in the auth frame of this session
+        self._others = 0  # rooms in that auth frame that are not of these
         self._single = ""  # the one that `change` leaves
 
     def wanted(self) -> list[str]:
         """Those it is in, or asks for in its next session."""
         return list(self._wanted)
 
-    def ask(self, fits: Callable[[list[str]], bool]) -> list[str]:
-        """Those for an auth frame, as many as it has space for; the others are `arrears`."""
+    def ask(self, fits: Callable[[list[str]], bool], *, others: int = 0) -> list[str]:
+        """Those for an auth frame, as many as it has space for; the rest of them are `arrears`.
+
+        `others`: rooms in that frame that are not of these.
+        """
+        self._others = others
         asked = self.wanted()
         while asked and not fits(asked):
             # Not one of several: the server takes one that comes alone for the one to change.
@@ -62,11 +67,15 @@ class Rooms:
             if (room in self._wanted) != (room in asked):
                 yield (Op.JOIN if room in self._wanted else Op.LEAVE), room
         # The server takes a room that came alone for the one to change, and only then.
-        alone = asked[0] if len(asked) == 1 else ""
+        alone = asked[0] if len(asked) == 1 and not self._others else ""
         if not self._single:
             self._single = alone
         elif self._single != alone:
             yield Op.CHANGE_ROOM, self._single
+
+    def __contains__(self, room: object) -> bool:
+        """Whether it is wanted."""
+        return room in self._wanted
 
 
 def check_room(room: object) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from imgo_client.errors import NoAnswer, NotOpen, ProtocolError, Refused
 from imgo_client.frames import Frame, Op
@@ -16,6 +16,7 @@ from imgo_client.transports import ABNORMAL, Ended, Transport
 
 ACK_PAUSE = 0.02  # seconds that acknowledgements wait for more of them
 GOODBYE = 10.0  # seconds from the server's goodbye to its close
+OF_ROOM = frozenset({Op.GAP, Op.PRESENCE_CHANGE})  # news of a room, which their bodies name
 _NONE = object()  # instead of an answer that will not come
 
 
@@ -29,11 +30,27 @@ class Limits:
     max_size: int
 
 
+class _Call(NamedTuple):
+    """A request without an answer. `answer`: the op of that."""
+
+    answer: int
+    future: asyncio.Future[Any]
+    taken: Callable[[Any], None] | None
+
+    def settle(self, body: Any) -> None:
+        """Take the answer, unless nobody waits for it any more."""
+        if self.future.done():
+            return
+        if self.taken is not None and _refusal(body) is None:
+            self.taken(body)
+        self.future.set_result(body)
+
+
 class Session:
     """Sends requests and acknowledgements, hands messages over, and sees to it that both live.
 
-    `deliver` gets each message's frame; while it waits, nothing more is read. `report` gets what
-    went wrong without ending the session.
+    `deliver` gets each frame with a message or news of a room; nothing is read while it waits.
+    `report` gets what went wrong without ending the session.
     """
 
     def __init__(
@@ -50,7 +67,7 @@ class Session:
         self._deliver = deliver
         self._report = report
         self._seq = 0
-        self._calls: dict[int, tuple[int, asyncio.Future[Any]]] = {}  # seq → answer's op
+        self._calls: dict[int, _Call] = {}  # by seq
         self._behind: list[Frame] = []  # what came with the auth reply
         self._heard = asyncio.Event()  # something since the last heartbeat
         self._is_delivering = False
@@ -77,29 +94,33 @@ class Session:
 
     async def serve(self, *beside: Coroutine[Any, Any, None]) -> None:
         """Live until the end, which is an `Ended` or a `ProtocolError`; `beside` runs with it."""
+        if self._link.needs_heartbeats:
+            beside = (*beside, self._beat())
         try:
-            await until_first(self._read(), self._beat(), self._acknowledge(), *beside)
+            await until_first(self._read(), self._acknowledge(), *beside)
         finally:
             self.is_open = False
-            for _, future in self._calls.values():
-                if not future.done():
-                    future.set_result(_NONE)
+            for call in self._calls.values():
+                if not call.future.done():
+                    call.future.set_result(_NONE)
 
-    async def call(self, op: Op, body: Any) -> Any:
-        """Send a request; returns the answer's body. Raises `NotOpen`, `NoAnswer`, `Refused`."""
+    async def call(self, op: Op, body: Any, taken: Callable[[Any], None] | None = None) -> Any:
+        """Send a request; returns the answer's body. Raises `NotOpen`, `NoAnswer`, `Refused`.
+
+        `taken`: gets that body before anything that comes behind it is handled.
+        """
         if not self.is_open:
             raise NotOpen("no session is open")
         self._seq = self._seq % 0x7FFFFFFF + 1  # a positive int32: 0 is left to pushes
         seq = self._seq
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[seq] = op + 1, future
+        self._calls[seq] = _Call(op + 1, future, taken)
         try:
             answer = await within(self._limits.timeout, self._ask(op, body, seq, future))
         finally:
             del self._calls[seq]
-        error = answer.get("error") if isinstance(answer, dict) else None
-        if isinstance(error, dict) and isinstance(error.get("code"), str):
-            raise Refused(error["code"], str(error.get("message", "")))
+        if (refusal := _refusal(answer)) is not None:
+            raise refusal
         return answer
 
     async def _ask(self, op: Op, body: Any, seq: int, future: asyncio.Future[Any]) -> Any:
@@ -140,13 +161,14 @@ class Session:
             self._heard.set()
 
     async def _handle(self, frame: Frame) -> None:
-        answer, future = self._calls.get(frame.seq, (None, None))
-        if future is not None and answer == frame.op:
-            if not future.done():
-                future.set_result(frame.body)
+        call = self._calls.get(frame.seq)
+        if call is not None and call.answer == frame.op:
+            call.settle(frame.body)
         elif frame.op == Op.DISCONNECT:
             await self._part(frame.body)
-        elif (frame.op == Op.MESSAGE and not frame.seq) or frame.op >= Op.OWN:
+        elif (
+            (frame.op == Op.MESSAGE and not frame.seq) or frame.op >= Op.OWN or frame.op in OF_ROOM
+        ):
             self._is_delivering = True
             await self._deliver(frame)
             self._is_delivering = False
@@ -184,6 +206,14 @@ class Session:
     async def _probe(self) -> None:
         await self._link.send(Op.HEARTBEAT)
         await self._heard.wait()
+
+
+def _refusal(answer: Any) -> Refused | None:
+    """The refusal that an answer is."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("code"), str):
+        return None
+    return Refused(error["code"], str(error.get("message", "")))
 
 
 def _farewell(body: Any) -> Ended:

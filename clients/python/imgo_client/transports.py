@@ -1,4 +1,7 @@
-"""The ways to a server: WebSocket with text messages, and raw TCP, behind one interface."""
+"""Connections to a server: WebSocket with text messages, and raw TCP, behind one interface.
+
+That of Server-Sent Events is in `event_transport.py`.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,12 @@ class Ended(Exception):
 
 
 class Transport(Protocol):
-    """One connection. Bodies are JSON values on both sides of it."""
+    """One connection. Bodies are JSON values on both sides of it.
+
+    `needs_heartbeats`: the server closes it without them, and answers them.
+    """
+
+    needs_heartbeats: bool
 
     async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
         """Send a frame; waits while the peer does not read. Raises `Ended`."""
@@ -61,26 +69,14 @@ class Transport(Protocol):
         """Close at once."""
 
 
-def check_url(url: str) -> None:
-    """Raises ValueError unless a client can connect to this."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss", "tcp", "tcps"):
-        raise ValueError(f"the url begins with ws://, wss://, tcp:// or tcps://, not {url[:40]!r}")
-    if not parts.hostname:
-        raise ValueError(f"there is no host in {url[:40]!r}")
-    _ = parts.port  # looks if it is a number
-
-
 async def connect(url: str, max_size: int, tls: ssl.SSLContext | None) -> Transport:
-    """Open a connection. `max_size`: bytes that one message of the server may have.
+    """Open a connection to a URL of WebSocket or TCP.
+
+    `max_size`: bytes that one message of the server may have. `tls`: None without.
 
     Raises OSError or websockets' own exceptions. When cancelled it leaves nothing open.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("wss", "tcps"):
-        tls = None
-    elif tls is None:
-        tls = ssl.create_default_context()
     if parts.scheme in ("ws", "wss"):
         return await WebSocketTransport.open(url, max_size, tls)
     port = TCP_PORT if parts.port is None else parts.port
@@ -90,6 +86,8 @@ async def connect(url: str, max_size: int, tls: ssl.SSLContext | None) -> Transp
 
 class WebSocketTransport:
     """Text messages: a JSON object there, an array of them back."""
+
+    needs_heartbeats = True
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -151,6 +149,8 @@ def _ended(error: websockets.ConnectionClosed) -> Ended:
 
 class TcpTransport:
     """Binary frames, one after the other."""
+
+    needs_heartbeats = True
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_size: int

@@ -47,6 +47,15 @@ ROOM_RECORD = {
     "room": "lobby",
     "written": {"sessions": 12, "nodes": 2},
 }
+KEPT = {
+    "room": "chat-1",
+    "epoch": "9f3c2a10",
+    "offset": 57,
+    "more": True,
+    "messages": [
+        {"offset": 57, "id": "1043", "op": 5, "at": 1796000000.125, "body": {"text": "hello"}}
+    ],
+}
 SESSION = {
     "id": "5938fe7d-1",
     "node": "5938fe7d",
@@ -58,6 +67,7 @@ SESSION = {
 KEY_STATE = {
     "key": "u1",
     "online": True,
+    "last_seen": "2026-11-26T05:46:10.000000Z",
     "sessions": [SESSION],
     "pending": 2,
     "unacknowledged": 1,
@@ -94,6 +104,7 @@ TOKEN = {
     "key": "u1",
     "rooms": ["a", "team-*"],
     "join": [],
+    "info": {"name": "Ann"},
     "created_at": "2026-11-26T05:46:56.880887Z",
     "expires_at": "2026-11-26T06:46:56.880887Z",
 }

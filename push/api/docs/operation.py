@@ -4,7 +4,7 @@ The components are the types that the views use: msgspec structs of requests
 (`push/api/schemas.py`) and typed dicts of answers (`push/api/answers.py`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,7 +111,18 @@ def resolved(part: Any) -> Any:
         part = {"type": "integer"} | {name: part[name] for name in part if name != "anyOf"}
     names = known_names()
     added = {
-        name: getattr(conf, value) if isinstance(value, str) and value in names else resolved(value)
+        name: resolved(_with_settings(value, names))
         for name, value in part.get("x-imgo", {}).items()
     }
     return {name: resolved(value) for name, value in part.items() if name != "x-imgo"} | added
+
+
+def _with_settings(part: Any, names: Container[str]) -> Any:
+    """Return a value of a keyword, with names of settings replaced by their values."""
+    if isinstance(part, str):
+        return getattr(conf, part) if part in names else part
+    if isinstance(part, list):
+        return [_with_settings(item, names) for item in part]
+    if isinstance(part, dict):
+        return {name: _with_settings(value, names) for name, value in part.items()}
+    return part

@@ -66,9 +66,15 @@ class ImgoSchema(AutoSchema):
         return OPERATIONS.get((type(self.view), self.method))
 
     @property
+    def scopes(self) -> tuple[str, ...]:
+        """Return the scopes of which the operation needs one; () if it needs no API key."""
+        scope = getattr(self.view, "scopes", {}).get(self.method, ())
+        return (scope,) if isinstance(scope, str) else tuple(scope)
+
+    @property
     def scope(self) -> str:
-        """Return the scope that the operation needs; "" if it needs no API key."""
-        return str(getattr(self.view, "scopes", {}).get(self.method, ""))
+        """Return the scopes as text for Markdown, without the outer marks."""
+        return "` or `".join(self.scopes)
 
     def is_excluded(self) -> bool:
         """Return True, and report an error, if the tables have no entry for the operation."""
@@ -117,7 +123,10 @@ class ImgoSchema(AutoSchema):
 
     def get_auth(self) -> list[dict[str, Any]]:
         """Return both ways to send an API key, with the operation's scope; {} if it needs none."""
-        return [{HEADER: [self.scope]}, {QUERY: [self.scope]}] if self.scope else [{}]
+        ways: list[dict[str, Any]] = [
+            {way: [scope]} for way in (HEADER, QUERY) for scope in self.scopes
+        ]
+        return ways or [{}]
 
     def get_request_serializer(self) -> Any:
         """Return the request bodies that the operation reads, by media type."""

@@ -3,9 +3,10 @@
 from typing import Any
 
 from imgo_site.names import INT64_MAX
-from push.api import answers, stream, v1
+from push.api import answers, paging, push_stream, rooms, v1
 from push.api.docs.examples import (
     ANSWERED_LINES,
+    KEPT,
     KEY_STATE,
     LINES,
     METRICS,
@@ -21,6 +22,7 @@ from push.api.docs.operation import NDJSON, Answer, Content, Operation, Paramete
 from push.api.health import HealthView, ReadyView
 from push.api.metrics import MetricsView
 from push.api.schemas import NAME, PushRequest, TokenRequest
+from push.status import room_history
 
 PUSHING, LOOKING, ACTING, TOKENS = "Push", "Look", "Act", "Tokens"
 RUNNING = "Health and metrics"
@@ -42,21 +44,60 @@ ID = Parameter(
 PAGE = (
     Parameter(
         "limit",
-        {"type": "integer", "minimum": 1, "maximum": v1.PAGE_MAX, "default": 100},
+        {"type": "integer", "minimum": 1, "maximum": paging.PAGE_MAX, "default": 100},
         "Rows of the page.",
         100,
     ),
     Parameter(
         "offset",
-        {"type": "integer", "minimum": 0, "maximum": v1.OFFSET_MAX, "default": 0},
+        {"type": "integer", "minimum": 0, "maximum": paging.OFFSET_MAX, "default": 0},
         "Rows before the page.",
         0,
     ),
+)
+PAGE_OR_COUNT = (
+    Parameter(
+        "limit",
+        {"type": "integer", "minimum": 0, "maximum": paging.PAGE_MAX, "default": 100},
+        "Rows of the page; 0: only the counts.",
+        100,
+    ),
+    PAGE[1],
+)
+OFFSET = {"type": "integer", "minimum": 0, "maximum": INT64_MAX}
+HISTORY = (
+    Parameter("since", OFFSET, "Only offsets above this one.", 40),
+    Parameter("before", OFFSET, "Only offsets below this one.", 58),
+    Parameter(
+        "limit",
+        {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": room_history.LIMIT_MAX,
+            "default": room_history.LIMIT,
+        },
+        "Messages at most.",
+        100,
+    ),
+    Parameter(
+        "order",
+        {"type": "string", "enum": list(room_history.ORDERS)},
+        "Which come first. Without it: `oldest` with `since`, else `newest`.",
+        "oldest",
+    ),
+)
+ROOM_FILTER = Parameter(
+    "room",
+    NAME_SCHEMA,
+    "Answer as `/api/v1/rooms/{room}` does, for rooms whose names end in `/position` or "
+    "`/messages`.",
+    "lobby/messages",
 )
 KEY_FILTER = Parameter("key", {**NAME_SCHEMA, "minLength": 0}, "Only the token of this key.", "u1")
 
 MISTAKE = "What was asked makes no sense; `detail` says what to change."
 LINE_END = "There is a line end in the key: no path has one."
+NO_HISTORY = "No policy in ROOMS gives this room history."
 LARGE = "A size or a count is above its limit; `detail` names it."
 
 
@@ -165,8 +206,23 @@ RECORD_OF = Operation(
 
 OPERATIONS: dict[tuple[type, str], Operation] = {
     (v1.PushesView, "POST"): PUSHES,
-    (stream.StreamView, "POST"): STREAM,
+    (push_stream.StreamView, "POST"): STREAM,
     (v1.PushView, "GET"): RECORD_OF,
+    (v1.PushView, "DELETE"): Operation(
+        "cancel_push",
+        PUSHING,
+        "Cancel a push",
+        _ok(
+            "What is still scheduled or pending is settled as `dropped: cancelled`.",
+            answers.Cancelled,
+            partly={"id": "1043", "state": "partly", "cancelled": 1, "too_late": 1},
+        ),
+        "For the API key that has pushed it, or one with the scope `admin`. A push to a room or to "
+        "all, and one that is not stored, can be cancelled until it is sent. Sessions that have "
+        "the message keep it.",
+        (ID,),
+        errors={400: MISTAKE, 404: "There is no record: never accepted, or too long ago."},
+    ),
     (v1.KeyView, "GET"): Operation(
         "key",
         LOOKING,
@@ -189,24 +245,24 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         (KEY,),
         errors={400: MISTAKE, 404: LINE_END},
     ),
-    (v1.RoomsView, "GET"): Operation(
+    (rooms.RoomsView, "GET"): Operation(
         "rooms",
         LOOKING,
         "Rooms and their sizes",
         _ok(
-            "The rooms with somebody in them, fullest first.",
-            answers.RoomPage,
+            "The rooms with somebody in them, fullest first; the sessions in one with `room`.",
+            {"anyOf": [ref(answers.RoomPage), ref(answers.MemberPage)]},
             one={"count": 1, "results": [{"room": "lobby", "sessions": 2}]},
         ),
-        parameters=PAGE,
-        errors={400: MISTAKE},
+        parameters=(ROOM_FILTER, *PAGE),
+        errors={400: MISTAKE, 404: "Nobody is in the `room`."},
     ),
-    (v1.RoomView, "GET"): Operation(
+    (rooms.RoomView, "GET"): Operation(
         "room",
         LOOKING,
         "Who is in a room",
         _ok(
-            "The sessions in it.",
+            "The sessions in it; in a room with presence the keys in it, in order.",
             answers.MemberPage,
             one={
                 "room": "lobby",
@@ -214,9 +270,48 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
                 "count": 1,
                 "results": [{"key": "u1", "session": "5938fe7d-1"}],
             },
+            present={
+                "room": "chat-1",
+                "sessions": 2,
+                "count": 1,
+                "version": "9f3c2a10.57",
+                "results": [{"key": "u1", "info": {"name": "Ann"}}],
+            },
         ),
-        parameters=(ROOM, *PAGE),
+        parameters=(ROOM, *PAGE_OR_COUNT),
         errors={400: MISTAKE, 404: "Nobody is in it."},
+    ),
+    (rooms.PositionView, "GET"): Operation(
+        "room_position",
+        LOOKING,
+        "The position of a room with history",
+        _ok(
+            "Where its messages end at the moment.",
+            answers.PositionState,
+            one={"room": "chat-1", "epoch": "9f3c2a10", "offset": 57},
+        ),
+        "Ask for it before you load your own state: a client that joins the room from this "
+        "position misses nothing.",
+        parameters=(ROOM,),
+        errors={400: MISTAKE, 404: NO_HISTORY},
+    ),
+    (rooms.RoomMessagesView, "GET"): Operation(
+        "room_messages",
+        LOOKING,
+        "Kept messages of a room with history",
+        _ok("A page of them.", answers.KeptPage, one=KEPT),
+        "The page ends early above 4 MiB of bodies.",
+        parameters=(ROOM, *HISTORY),
+        errors={400: MISTAKE, 404: NO_HISTORY},
+    ),
+    (rooms.RoomMessagesView, "DELETE"): Operation(
+        "empty_room",
+        ACTING,
+        "Forget a room's kept messages",
+        _ok("They are gone.", answers.Emptied, one={"room": "chat-1", "deleted": 57}),
+        "Positions keep their meaning: the next message has the next offset.",
+        parameters=(ROOM,),
+        errors={400: MISTAKE, 404: NO_HISTORY},
     ),
     (v1.NodesView, "GET"): Operation(
         "nodes",
@@ -228,7 +323,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "stats",
         LOOKING,
         "Totals",
-        _ok("Now.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31}),
+        _ok("Now.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31, "hooks": []}),
     ),
     (v1.TokensView, "GET"): Operation(
         "tokens",
@@ -326,10 +421,14 @@ TYPES = (
     answers.Refused,
     answers.Problem,
     answers.PushRecord,
+    answers.Cancelled,
     answers.KeyState,
     answers.Closed,
     answers.RoomPage,
     answers.MemberPage,
+    answers.PositionState,
+    answers.KeptPage,
+    answers.Emptied,
     answers.NodePage,
     answers.Stats,
     answers.TokenPage,

@@ -9,6 +9,7 @@ from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import history
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
+from push.management.local_api import hook_rows
 from push.registry.base import Entry
 from push.status import explain
 
@@ -53,12 +54,12 @@ class Command(ImgoCommand):
             number = check_number(options["id"], "A push's id", lowest=1, highest=INT64_MAX)
         last = check_number(options["last"], "--last", lowest=1, highest=1000)
         if options["json"]:
-            self.print_json(explain.as_data(key, number, last, _sessions_of))
+            self.print_json(explain.as_data(key, number, last, _sessions_of, hook_rows))
         elif number is None:
-            self.stdout.write("\n".join(explain.of_key(key, last, _sessions_of)))
+            self.stdout.write("\n".join(explain.of_key(key, last, _sessions_of, hook_rows)))
         else:
-            self.stdout.write("\n".join(explain.of_message(key, number, _sessions_of)))
-        if number is not None and history.find(number) is None:
+            self.stdout.write("\n".join(explain.of_message(key, number, _sessions_of, hook_rows)))
+        if number is not None and not (history.find_scheduled(number) or history.find(number)):
             sys.exit(1)
 
 

@@ -120,8 +120,12 @@ def _to_open(base: str, known: dict[str, Any] | None) -> list[str]:
     if known is not None:
         key = "that of IMGO_API_KEY" if conf.API_KEY else known["api_key"]
         lines.append(f"  API key       {key}")
-        tokens = known["tokens"].items()
-        lines += [f"  token         {token}   (key {key})" for key, token in tokens]
+        if conf.AUTHENTICATE_URL:
+            # The demo's tokens, which the page's two clients use, are not accepted then.
+            lines.append("  token         only what your backend accepts (AUTHENTICATE_URL)")
+        else:
+            tokens = known["tokens"].items()
+            lines += [f"  token         {token}   (key {key})" for key, token in tokens]
     return lines
 
 

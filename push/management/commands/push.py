@@ -5,6 +5,7 @@ import shlex
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from imgo_site.errors import BadRequest, ImgoError
 from imgo_site.names import check_name
 from push.accept.accept import Push, accept_push
 from push.accept.frame_bodies import is_json
+from push.accept.send_times import read_send_at
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json, progress_bar
 from push.wire import Op
@@ -37,6 +39,7 @@ class Command(ImgoCommand):
         """--room lobby '"closing in 5 minutes"'""",
         "--all --ttl 60 - < body.json",
         """--keys-from keys.txt --dedupe-id sale-7 '"sale"'""",
+        """--key alice --send-at 2026-12-24T18:00:00+01:00 '"merry"'""",
     )
     data: ClassVar = (
         '{"id": "1043"}',
@@ -62,6 +65,12 @@ class Command(ImgoCommand):
             type=int,
             metavar="SECONDS",
             help="lifetime of the message (default: TTL; for --room and --all: LIVE_TTL)",
+        )
+        parser.add_argument(
+            "--send-at",
+            metavar="TIME",
+            help="when it is due: a time with a zone, such as 2026-12-24T18:00:00Z, or a number of "
+            "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
         )
         parser.add_argument(
             "--dedupe-id",
@@ -97,6 +106,7 @@ class Command(ImgoCommand):
             op=options["op"],
             ttl=options["ttl"],
             store=not options["no_store"],
+            send_at=_send_at(options["send_at"]),
         )
         dedupe_id = options["dedupe_id"] or ""
         if source:
@@ -108,6 +118,14 @@ class Command(ImgoCommand):
             self.print_json({"ids": ids} if source else {"id": ids[0]})
         else:
             self.stdout.write("\n".join(ids))
+
+
+def _send_at(text: str | None) -> datetime | float | None:
+    """Return the time or the number of seconds that a text is. Raises `BadRequest`."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return read_send_at(text)
 
 
 def _push_all(pushes: list[Push]) -> list[str]:
@@ -190,6 +208,9 @@ def _through_server(push: Push) -> int:
     fields["store"] = "always" if push.store else "never"
     if push.ttl is not None:
         fields["ttl"] = push.ttl
+    if push.send_at is not None:
+        at = push.send_at
+        fields["send_at"] = at.isoformat() if isinstance(at, datetime) else at
     if push.dedupe_id:
         fields["dedupe_id"] = push.dedupe_id
     # The body is sent unchanged, with the caller's numbers, spaces and order of names.

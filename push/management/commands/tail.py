@@ -166,6 +166,8 @@ def _as_json(message: Message, by: str, *, bodies: bool) -> str:
         "by": message.by,
         "by_name": by,
     }
+    if message.sender:
+        data["from"] = message.sender
     if bodies and not message.is_json:
         data["body_base64"] = b64encode(bytes(message.body)).decode()
     line = json.dumps(data, cls=DjangoJSONEncoder, ensure_ascii=False)
@@ -184,6 +186,8 @@ def _as_line(message: Message, by: str, *, bodies: bool) -> str:
     to = "all" if kind == "all" else f"{kind} {value}"
     life = "stored" if message.stored else "live"
     line = f"{message.created_at:%H:%M:%S}  {message.pk}  {to}  {life}  by {by or '?'}"
+    if message.sender:
+        line += f"  from {message.sender}"
     if message.op != Message._meta.get_field("op").default:
         line += f"  op {message.op}"
     if bodies:

@@ -1,5 +1,6 @@
 """`manage.py token KEY`: make the token of a key, or revoke it."""
 
+import json
 from argparse import ArgumentParser
 from typing import Any, ClassVar
 
@@ -25,10 +26,12 @@ class Command(ImgoCommand):
         "alice",
         "alice --expires-in 3600 --room 'team-*'",
         "1 --join 7",
+        """alice --info '{"name": "Alice"}'""",
         "alice --revoke",
     )
     data: ClassVar = (
-        '{"key": "alice", "token": "…", "rooms": ["team-*"], "join": [], "expires_at": null}',
+        '{"key": "alice", "token": "…", "rooms": ["team-*"], "join": [], "info": {}, '
+        '"expires_at": null}',
         '{"key": "alice", "revoked": true}',
     )
 
@@ -51,6 +54,11 @@ class Command(ImgoCommand):
             action="append",
             help="a room that its sessions are in from the start; may be repeated",
         )
+        parser.add_argument(
+            "--info",
+            metavar="JSON",
+            help="an object, which others in a room with presence see",
+        )
         parser.add_argument("--revoke", action="store_true", help="delete the key's token")
         add_json(parser)
 
@@ -58,10 +66,10 @@ class Command(ImgoCommand):
         """Make or revoke the token. Print only the text of a new one, for use in scripts."""
         expires_in, rooms, join = options["expires_in"], options["room"], options["join"]
         if options["revoke"]:
-            if (expires_in, rooms, join) != (None, None, None):
+            if (expires_in, rooms, join, options["info"]) != (None, None, None, None):
                 raise CommandError(
-                    "--revoke deletes the token. It cannot be used with --expires-in, --room or "
-                    "--join.",
+                    "--revoke deletes the token. It cannot be used with --expires-in, --room, "
+                    "--join or --info.",
                     returncode=2,
                 )
             self._revoke(options["key"], as_json=options["json"])
@@ -69,11 +77,15 @@ class Command(ImgoCommand):
         if expires_in is not None:
             check_number(expires_in, "--expires-in", lowest=1, highest=INT64_MAX)
         row, text = Token.objects.issue(
-            options["key"], expires_in=expires_in, rooms=rooms, join=join
+            options["key"],
+            expires_in=expires_in,
+            rooms=rooms,
+            join=join,
+            info=_info(options["info"]),
         )
         if options["json"]:
             data = {"key": row.key, "token": text, "rooms": row.rooms, "join": row.join}
-            self.print_json({**data, "expires_at": row.expires_at})
+            self.print_json({**data, "info": row.info, "expires_at": row.expires_at})
         else:
             self.stdout.write(text)
 
@@ -83,6 +95,14 @@ class Command(ImgoCommand):
             self.print_json({"key": key, "revoked": True})
         else:
             self.stdout.write(f"The token of {key!r} is revoked; {_closing_text()}.")
+
+
+def _info(text: str | None) -> Any:
+    """Return the value of `--info`, None without it. Raises `CommandError`."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        raise CommandError("--info must be a JSON object.", returncode=2) from None
 
 
 def _closing_text() -> str:

@@ -3,18 +3,23 @@
 import asyncio
 import time
 from argparse import ArgumentParser
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.management.base import CommandError
 from django.utils import timezone
 
 from imgo_site.names import INT64_MAX, check_number
-from push.management.console import ImgoCommand, add_json
+from push.checks.webhooks import check_webhooks
+from push.hooks.responses import client_class
+from push.management.console import ImgoCommand, add_json, refuse_wrong_settings
 from push.models import WebhookBatch
 from push.webhooks import outbox
 from push.webhooks.backlogs import backlogs
-from push.webhooks.delivery import deliver, make_client
+from push.webhooks.delivery import deliver
 from push.webhooks.endpoints import Endpoint, endpoints
+
+if TYPE_CHECKING:
+    from push.hooks.http import HttpClient
 
 PING = "ping"  # the type of the event that `ping` sends
 
@@ -23,7 +28,7 @@ class Command(ImgoCommand):
     """Command that lists the endpoints, unparks batches, or sends a test event."""
 
     help = (
-        "List the endpoints of WEBHOOKS, what waits for each and what is parked. 'retry' sends "
+        "List the endpoints of WEBHOOKS, with the events that wait or are parked. 'retry' sends "
         "parked events again, all of them or one batch. 'ping' sends a signed event of the type "
         "'ping' to each endpoint now. Exit status 1 if an endpoint does not accept it."
     )
@@ -44,6 +49,7 @@ class Command(ImgoCommand):
 
     def run(self, **options: Any) -> None:
         """Do the action, or list the endpoints."""
+        refuse_wrong_settings(check_webhooks())
         action, number = options["action"], options["id"]
         if number is not None and action != "retry":
             raise CommandError("Only 'retry' takes the id of a batch.")
@@ -101,12 +107,15 @@ class Command(ImgoCommand):
 
 
 async def _ping_all() -> list[dict[str, Any]]:
-    async with make_client() as http:
+    http = client_class()()
+    try:
         sending = [_ping(http, endpoint) for endpoint in endpoints()]
         return list(await asyncio.gather(*sending))
+    finally:
+        await http.close()
 
 
-async def _ping(http: Any, endpoint: Endpoint) -> dict[str, Any]:
+async def _ping(http: "HttpClient", endpoint: Endpoint) -> dict[str, Any]:
     """Return the row of one endpoint: its answer, and how long it took."""
     body = outbox.batch_body([(PING, timezone.now(), "{}")])
     begin = time.monotonic()

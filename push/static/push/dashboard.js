@@ -35,7 +35,8 @@ class Page {
     this.plots.add(...history);
     this.take(picture, "page");
     if (config.ws) {
-      this.#client = new Imgo(config.ws, { rooms: [config.room], ack: false });
+      // With a class of its own it does not fall back: without a WebSocket this page polls.
+      this.#client = new Imgo(config.ws, { rooms: [config.room], ack: false, WebSocket });
       this.#client
         .on("message", ({ body }) => {
           // Pushes to everyone come here too; the mark is on pictures alone.
@@ -154,7 +155,7 @@ function more(name, text) {
   setText(document.querySelector(`[data-more="${name}"]`), text);
 }
 
-function problemsOf({ problems, deaf, missing, outbox, webhooks }) {
+function problemsOf({ problems, deaf, missing, outbox, hooks, webhooks }) {
   const found = [...problems];
   if (deaf?.length) {
     found.push(`No worker takes tasks for partition ${deaf.join(", ")}. Nodes fan out its messages, some seconds late.`);
@@ -162,6 +163,11 @@ function problemsOf({ problems, deaf, missing, outbox, webhooks }) {
   if (missing) found.push(`${missing} deliveries are unaccounted for: manage.py conserve`);
   if (outbox?.parked) {
     found.push(`${number.format(outbox.parked)} messages could not be fanned out and are parked.`);
+  }
+  for (const { hook, open_on: nodes } of hooks ?? []) {
+    if (nodes.length) {
+      found.push(`Your backend keeps failing the hook ${hook} on ${nodes.join(", ")}: manage.py hooks ping`);
+    }
   }
   const givenUp = (webhooks ?? []).reduce((sum, { parked }) => sum + parked, 0);
   if (givenUp) {
@@ -187,7 +193,7 @@ function showProblems(texts) {
 
 const KINDS = { api: "API", worker: "worker", supervisor: "supervisor of workers" };
 
-function showTables({ nodes, processes, silence, rooms, latest, webhooks }) {
+function showTables({ nodes, processes, silence, rooms, latest, hooks, webhooks }) {
   if (nodes) {
     const rows = nodes.rows.map((node) => {
       const drain = {
@@ -217,6 +223,7 @@ function showTables({ nodes, processes, silence, rooms, latest, webhooks }) {
     showRest("processes", processes.count - rows.length, "more processes");
   }
   showSilence(silence);
+  if (hooks) showHooks(hooks);
   if (webhooks) showWebhooks(webhooks);
   if (rooms) {
     const rows = rooms.top.map(({ room, sessions }) => ({
@@ -232,6 +239,34 @@ function showTables({ nodes, processes, silence, rooms, latest, webhooks }) {
     }));
     fill("pushes", rows, "Nothing has been pushed yet.");
   }
+}
+
+const OUTCOMES = {
+  bad_answer: "unusable answer",
+  circuit_open: "not called",
+  overloaded: "overloaded",
+  timeout: "no answer in time",
+  unreachable: "unreachable",
+};
+
+/** One row for each hook that has a URL; without hooks there is no table. */
+function showHooks(hooks) {
+  element("hooks-card").hidden = !hooks.length;
+  const rows = hooks.map(({ hook, calls, failures, mean_ms: mean, open_on: nodes }) => {
+    const texts = Object.entries(failures).sort()
+      .map(([name, times]) => `${OUTCOMES[name] ?? name}: ${number.format(times)}`);
+    return {
+      id: hook,
+      cells: [
+        { text: hook.replace("_", " ") },
+        count(calls),
+        { text: texts.join(", ") || "–" },
+        { text: mean === null ? "–" : `${number.format(mean < 100 ? mean : Math.round(mean))} ms`, name: "number" },
+        { text: nodes.length ? `circuit open on ${nodes.join(", ")}` : "ok", name: nodes.length ? "bad" : "" },
+      ],
+    };
+  });
+  fill("hooks", rows, "");
 }
 
 /** One row for each endpoint; without endpoints there is no table. */

@@ -9,13 +9,22 @@
  */
 export type State = "connecting" | "open" | "waiting" | "offline" | "closed";
 
+/** How a session reaches the server: `sse` is a stream of Server-Sent Events, and POSTs. */
+export type Transport = "websocket" | "sse";
+
 /** A frame as the server has sent it. */
 export interface Frame<Body = unknown> {
   readonly ver: number;
   readonly op: number;
   readonly seq: number;
-  /** With `ack` alone. A string: it may be more than a number holds exactly. */
+  /** With `ack`, or from a room with a `Room`. It may be more than a number holds exactly. */
   readonly id?: string;
+  /** The room that it was pushed to, in sessions that know rooms: see `Message`. */
+  readonly room?: string;
+  /** Its place in the room's stream, if the room keeps it. */
+  readonly offset?: number;
+  /** The key of the client that has published it: see `Message`. */
+  readonly from?: string;
   readonly body: Body;
 }
 
@@ -26,7 +35,149 @@ export interface Message<Body = unknown> {
   readonly op: number;
   /** The same whenever the message is delivered; undefined without `ack`. */
   readonly id: string | undefined;
+  /** The room that it was pushed to; only in sessions in which `Imgo.room` was called. */
+  readonly room?: string;
+  /** The key of the client that has published it to the room; undefined for other pushes. */
+  readonly from?: string;
   readonly frame: Frame<Body>;
+}
+
+/** A place in a room's stream. Offsets of another epoch mean nothing. */
+export interface Position {
+  readonly epoch: string;
+  readonly offset: number;
+}
+
+/** A message of a `Room`. */
+export interface RoomMessage<Body = unknown> extends Message<Body> {
+  readonly room: string;
+  /** Its place in the stream; undefined if the room does not keep it. */
+  readonly offset?: number;
+}
+
+/**
+ * - `joining`: not in the room yet, or there is no session; the next one asks for it
+ * - `joined`: the server has confirmed it
+ * - `left`: `leave()` was called
+ * - `refused`: the server has refused it, see `Room.error`
+ */
+export type RoomState = "joining" | "joined" | "left" | "refused";
+
+export interface RoomEvents<Body = unknown> {
+  state: RoomState;
+  message: RoomMessage<Body>;
+  /**
+   * The server's answer to a position. true: all that was missed follows. false: it does not, so
+   * load your state another way. `position`: where live messages begin; undefined if the room
+   * keeps no messages, or none any more. A `rewind` gets this answer only from such a room.
+   */
+  recovered: { readonly recovered: boolean; readonly position: Position | undefined };
+  /** Messages up to `position` are missing and will not come: load your state another way. */
+  gap: { readonly position: Position };
+}
+
+export interface RoomOptions {
+  /** So many of the newest messages at first, at most 100,000. Not with a position. Default: 0. */
+  rewind?: number;
+  /** Begin behind this one: that of the state that the page has loaded. */
+  position?: Position | null;
+  /** Keep the position in the client's `storage`, so that it outlives the page. Default: false. */
+  persist?: boolean;
+}
+
+export interface PublishOptions {
+  /** The application's own number, from 1000 on. Default: 5. */
+  op?: number;
+  /** `never`: a room with history does not keep it. It has no offset then. Default: `always`. */
+  store?: "always" | "never";
+  /** false: this session does not get it back; others of the same key do. Default: true. */
+  echo?: boolean;
+  /**
+   * Of a message that may have been published already, because the answer was lost: the server
+   * publishes it once. Default: a new one.
+   */
+  id?: string;
+}
+
+export interface HistoryQuery {
+  /** Only offsets above this one. */
+  since?: number;
+  /** Only offsets below this one. */
+  before?: number;
+  /** Messages at most, up to 1,000. Default: 100. */
+  limit?: number;
+  /** Which come first. Default: `oldest` with `since`, else `newest`. */
+  order?: "newest" | "oldest";
+}
+
+export interface KeptMessage<Body = unknown> {
+  readonly offset: number;
+  readonly id: string;
+  readonly op: number;
+  /** When it was accepted: Unix time, seconds. */
+  readonly at: number;
+  /** The key of the client that has published it; undefined for other pushes. */
+  readonly from?: string;
+  readonly body: Body;
+}
+
+export interface History<Body = unknown> extends Position {
+  readonly room: string;
+  /** Further messages match. */
+  readonly more: boolean;
+  readonly messages: readonly KeptMessage<Body>[];
+}
+
+/** A key that is in a room. `Info`: what the key's login says of it. */
+export interface Member<Info = Record<string, unknown>> {
+  readonly key: string;
+  readonly info: Info;
+}
+
+export interface PresenceEvents<Info = Record<string, unknown>> {
+  /** A key came into the room. */
+  join: Member<Info>;
+  /** A key left it: no session of it is there any more. */
+  leave: Member<Info>;
+  /** The info of a key is another one. `before`: the one that it had. */
+  change: Member<Info> & { readonly before: Info };
+  /** The list or its count is another one: after the events of the members, once for all. */
+  update: Presence<Info>;
+}
+
+/**
+ * Who is in a room: a list that keeps itself right. `Room.presence` makes it.
+ *
+ * After a reconnect the events tell what differs from the list before. A list that was not known
+ * before is no `join` of its members: only an `update`.
+ */
+export interface Presence<Info = Record<string, unknown>> extends Iterable<Member<Info>> {
+  /** Keys in the room. 0: not known yet, or the room was left. */
+  readonly count: number;
+  /** The room has more members than the server lists: the list is empty, and `count` is right. */
+  readonly truncated: boolean;
+  /** The server has lost its list and collects it again: keys may be missing, or too many. */
+  readonly settling: boolean;
+
+  get(key: string): Member<Info> | undefined;
+
+  has(key: string): boolean;
+
+  on<Name extends keyof PresenceEvents>(
+    name: Name,
+    handler: (event: PresenceEvents<Info>[Name]) => unknown,
+  ): this;
+
+  off<Name extends keyof PresenceEvents>(
+    name: Name,
+    handler: (event: PresenceEvents<Info>[Name]) => unknown,
+  ): this;
+
+  /**
+   * Ask the server now, and wait until the list is up to date. Needed only in rooms whose policy
+   * sends no changes (`presence_events`). Rejects as `Imgo.request` does.
+   */
+  refresh(): Promise<void>;
 }
 
 export interface Close {
@@ -40,7 +191,10 @@ export interface Close {
 
 export interface Events<Body = unknown> {
   state: State;
-  /** The session is open; `body` is that of the auth reply. */
+  /**
+   * The session is open; `body` is that of the auth reply. A room that is null in it is joined
+   * afterwards; over SSE these are those with a position, too.
+   */
   open: { readonly body: unknown };
   message: Message<Body>;
   /** A session or an attempt has ended. */
@@ -71,7 +225,11 @@ export interface StorageLike {
 type Token = string | null | undefined;
 
 export interface Options {
-  /** A function is asked for each attempt. Without a token the server tries the Django session. */
+  /**
+   * A function is asked for each attempt, and for another token before the one of the session
+   * expires; if it fails then, it is asked again while there is time. Without a token the server
+   * tries the Django session.
+   */
   token?: Token | (() => Token | Promise<Token>);
   /** Rooms to be in from the beginning. */
   rooms?: readonly string[];
@@ -99,8 +257,23 @@ export interface Options {
    * that lasts for `max` starts it anew. Default: 500 and 30,000.
    */
   backoff?: { min?: number; max?: number };
-  /** Bytes that the server takes in one frame's body, its MAX_CLIENT_BODY. Default: 1,024. */
+  /**
+   * Bytes that the server takes in one frame's body, its MAX_CLIENT_BODY. Default: 1,024. An auth
+   * frame with rooms of `Imgo.room` may have 8,192.
+   */
   maxBody?: number;
+  /**
+   * One or both of them, the preferred one first. After two attempts in a row that nobody
+   * answered comes the next one. That WebSockets are blocked is remembered for a day, in
+   * `localStorage`. Default: both, WebSocket first; with `WebSocket` only that.
+   */
+  transports?: readonly Transport[];
+  /**
+   * Share one connection with the other tabs of this browser whose clients have the same URL and
+   * the same text here, which is not empty. It stands for the user: the key will do. Default: no
+   * sharing.
+   */
+  share?: string;
   /** Default: the global one, or where there is none (Node 20) that of `websocket-node.js`. */
   WebSocket?: new (url: string) => WebSocketLike;
   /** Default: Math.random. */
@@ -109,7 +282,8 @@ export interface Options {
 
 /**
  * `code`: `closed` (no session, or it ended before the answer), `timeout`, `too_large`,
- * `protocol` (the server sent no list of frames), or the server's word for a refusal, such as `room_forbidden`.
+ * `protocol` (the server sent no list of frames), `buffered` (a proxy holds the stream back: turn
+ * off its buffering), or the server's word for a refusal, such as `room_forbidden`.
  */
 export class ImgoError extends Error {
   constructor(code: string, message: string);
@@ -127,6 +301,9 @@ export class Imgo<Body = unknown> {
 
   readonly state: State;
 
+  /** That of the session, or of the newest attempt. */
+  readonly transport: Transport;
+
   /** Those it is in, or asks for in its next session. */
   readonly rooms: string[];
 
@@ -141,8 +318,10 @@ export class Imgo<Body = unknown> {
   /**
    * Start, or skip the pause before the next attempt. After an end that `close()` did not bring,
    * its first `backoff.min` stays.
+   * @param transport use this one from now on, in all tabs that share, and remember that
+   * @throws TypeError for a transport that there is not
    */
-  connect(): this;
+  connect(transport?: Transport): this;
 
   /** End the session and stay away until `connect()`. Rooms are kept for then. */
   close(): void;
@@ -163,4 +342,58 @@ export class Imgo<Body = unknown> {
 
   /** Leave a room. Settles as `join` does. */
   leave(room: string): Promise<boolean>;
+
+  /**
+   * Join a room, in this session and in all that follow, and keep the place in its stream: after
+   * a reconnect the client asks for what it has missed. Messages of the room go to the `Room`.
+   * @throws TypeError for options that can not be, and while the client has joined this room
+   */
+  room<RoomBody = Body>(name: string, options?: RoomOptions): Room<RoomBody>;
+}
+
+/** A room and the place in its stream. `Imgo.room` makes it. */
+export interface Room<Body = unknown> {
+  readonly name: string;
+  readonly state: RoomState;
+  /** Why the server has refused it. */
+  readonly error: ImgoError | undefined;
+  /**
+   * That of the last message whose handlers are done. undefined: none is known, because the room
+   * was not joined yet or keeps no messages.
+   */
+  readonly position: Position | undefined;
+
+  /**
+   * Who is in the room, if its policy has `presence`. Reading it for the first time loads a module,
+   * and begins to keep the list; what the server refuses is an `error` event of the client.
+   */
+  readonly presence: Presence;
+
+  /**
+   * Call `handler` for each event of this name. What it throws, or its promise is rejected with,
+   * becomes an `error` event of the client.
+   */
+  on<Name extends keyof RoomEvents>(
+    name: Name,
+    handler: (event: RoomEvents<Body>[Name]) => unknown,
+  ): this;
+
+  off<Name extends keyof RoomEvents>(
+    name: Name,
+    handler: (event: RoomEvents<Body>[Name]) => unknown,
+  ): this;
+
+  /** Leave the room for good. Settles as `Imgo.leave` does. */
+  leave(): Promise<boolean>;
+
+  /**
+   * Publish `body` to the room, whose policy must let its members publish. The session must be in
+   * the room.
+   * @returns the message's id, when the server has stored the message. Rejects as `Imgo.request`
+   *   does, for instance with the code `publish_forbidden` or `too_many_publishes`.
+   */
+  publish(body: unknown, options?: PublishOptions): Promise<string>;
+
+  /** Read kept messages. The session must be in the room. Rejects as `Imgo.request` does. */
+  history(query?: HistoryQuery): Promise<History<Body>>;
 }

@@ -1,6 +1,6 @@
-/** The imgo client: one session that comes back by itself. imgo.d.ts tells all it can do. */
+/** One session that comes back by itself. See imgo.d.ts. */
 
-/** The operations; the answer to `n` is `n + 1`. */
+/** The answer to `n` is `n + 1`. */
 const Op = {
   HEARTBEAT: 2,
   SEND: 4,
@@ -11,15 +11,22 @@ const Op = {
   JOIN: 18,
   LEAVE: 20,
   ACK: 22,
-  OWN: 1000, // from here on: messages with an application's own number
+  HISTORY: 24,
+  PRESENCE: 28,
+  GAP: 29,
+  PUBLISH: 32,
+  OWN: 1000, // from here on: an application's own
 };
 
 const GRACE = 10_000; // ms of silence beyond a heartbeat
 const HASTE = 3000; // ms for an answer without a network
-const MAX_MS = 1e9; // setTimeout has a limit
+const MAX = 1e9; // setTimeout has a limit
 const ACK_PAUSE = 100; // ms
 const ID_SIZE = 22; // bytes
-const SEEN = 2000; // ids kept; a server sends up to 1,000 again
+const SEEN = 2000; // ids; a server sends 1,000 again
+const AUTH_BODY = 8192;
+const TRANSPORTS = ["websocket", "sse"];
+const REFUSED_FOR_NOW = ["timeout", "unavailable"];
 
 export class ImgoError extends Error {
   constructor(code, message) {
@@ -33,15 +40,18 @@ export class Imgo {
   #url;
   #token;
   #ack;
-  #maxBody; // bytes
-  #times; // ms: heartbeat, timeout, min, max
+  #limits; // ms: heartbeat, timeout, min, max; bytes: maxBody
   #WebSocket;
   #random;
 
+  #choices; // for #ways
+  #ways; // of imgo-ways.js
+  #isPlain; // a WebSocket alone will do
+  #patience; // attempts until #ways
+  #misses = 0; // attempts in a row that nobody answered
+
   #state = "closed";
-  #handlers = new Map(
-    ["state", "open", "message", "close", "error"].map((event) => [event, new Set()]),
-  );
+  #handlers = handlersOf("state", "open", "message", "close", "error");
   #queue = [];
   #telling = false;
 
@@ -58,39 +68,52 @@ export class Imgo {
   #deadline;
 
   #rooms; // wanted, session or not
-  #asked; // in the auth frame
+  #streams = new Map(); // name → Stream, of `room()`
+  #asked; // in the auth frame: [room, stream]
 
   #storage;
   #name; // in the storage
-  #seen = new Set(); // ids of handled messages, the oldest first
-  #handling = new Set(); // ids of those at hand
-  #acks = []; // ids to be sent
+  #seen = new Set(); // ids, the oldest first
+  #handling = new Set();
+  #acks = [];
   #ackTimer;
 
   constructor(url, options = {}) {
-    const { token, rooms = [], heartbeat = 240_000, timeout = 15_000, backoff } = options;
-    const { ack = true, maxBody = 1024, name = "", random = Math.random, storage } = options;
-    const times = { heartbeat, timeout, min: 500, max: 30_000, ...backoff };
-    for (const [time, ms] of Object.entries(times)) {
-      if (!(ms > 0 && ms < MAX_MS)) throw new TypeError(`${time} can not be ${ms} ms`);
+    const {
+      token, rooms = [], heartbeat = 240_000, timeout = 15_000, backoff, ack = true, storage,
+      maxBody = 1024, name = "", random = Math.random, WebSocket, transports, share, ...unknown
+    } = options;
+    checkNone(unknown);
+    const limits = { heartbeat, timeout, min: 500, max: 30_000, ...backoff, maxBody };
+    for (const [what, value] of Object.entries(limits)) {
+      if (!(value > 0 && value < MAX)) throw new TypeError(`${what} can not be ${value}`);
     }
-    this.#times = times;
-    if (typeof token !== "function") checkToken(token);
+    this.#limits = limits;
+    if (!token?.call) checkToken(token);
     this.#token = token;
-    rooms.forEach(checkRoom);
+    if (!Array.isArray(rooms)) throw new TypeError("rooms must be a list");
+    for (const room of rooms) checkText(room);
     this.#rooms = new Set(rooms);
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
-    this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
+    this.#WebSocket = WebSocket ?? globalThis.WebSocket;
+    if (transports != null) checkTransports(transports);
+    if (share != null) checkText(share, "share");
+    this.#choices = { ...options, url: this.#url, client: this };
+    this.#isPlain = this.#WebSocket && !transports && !share;
+    this.#patience = WebSocket ? Infinity : 2;
     this.#random = random;
     this.#ack = ack;
-    this.#maxBody = maxBody;
     this.#name = `imgo ${this.#url} ${name}`;
-    if (ack) this.#remember(storage);
+    this.#remember(storage);
   }
 
   get state() {
     return this.#state;
+  }
+
+  get transport() {
+    return this.#ways?.transport ?? "websocket";
   }
 
   get rooms() {
@@ -98,27 +121,38 @@ export class Imgo {
   }
 
   on(event, fn) {
-    this.#handlersOf(event).add(fn);
+    handlersFor(this.#handlers, event).add(fn);
     return this;
   }
 
   off(event, fn) {
-    this.#handlersOf(event).delete(fn);
+    handlersFor(this.#handlers, event).delete(fn);
     return this;
   }
 
-  connect() {
+  connect(transport) {
+    if (transport) {
+      checkTransports([transport]);
+      this.#choices.wanted = transport;
+      this.#isPlain = false;
+      this.#misses = 0;
+      if (this.#isUp && this.transport !== transport) this.#end(1000, "another transport");
+    }
     // `min` stays: handlers may call this.
-    const pause = this.#endedAt + this.#times.min - performance.now();
+    const pause = this.#endedAt + this.#limits.min - performance.now();
     if (this.#state === "closed") {
-      this.#failures = 0;
+      this.#failures = this.#misses = 0;
       this.#watchPage("addEventListener");
       if (pause > 0) {
         this.#pause();
         this.#emit(["state", this.#state]);
       } else this.#start();
-    } else if (!["connecting", "open"].includes(this.#state)) this.#startIn(pause);
+    } else if (!this.#isUp) this.#startIn(pause);
     return this;
+  }
+
+  get #isUp() {
+    return ["connecting", "open"].includes(this.#state);
   }
 
   close() {
@@ -134,79 +168,134 @@ export class Imgo {
   }
 
   async join(room) {
-    checkRoom(room);
+    this.#checkFree(room);
     this.#rooms.add(room);
     return this.#askFor(Op.JOIN, room);
   }
 
   async leave(room) {
-    checkRoom(room);
+    this.#checkFree(room);
     this.#rooms.delete(room);
     return this.#askFor(Op.LEAVE, room);
   }
 
-  // Coming and going
+  room(name, { persist, ...options } = {}) {
+    this.#checkFree(name);
+    if (this.#rooms.has(name)) throw new TypeError(`join() was called for ${name}`);
+    const client = {
+      storage: persist && this.#storage,
+      key: `${this.#name} ${JSON.stringify(name)}`,
+      leave: this.#leaveStream.bind(this),
+      ask: this.#call.bind(this),
+      emit: this.#emit.bind(this),
+    };
+    const stream = new Stream(name, options, client);
+    this.#streams.set(name, stream);
+    if (this.#state === "open") this.#enter(stream);
+    return new Room(stream);
+  }
 
   async #start() {
     const run = ++this.#run;
     this.#state = "connecting";
-    this.#expect(this.#times.timeout, "no session in time");
-    this.#emit(["state", "connecting"]);
+    this.#expect(this.#limits.timeout, "no session in time");
     try {
-      this.#WebSocket ??= (await import("./websocket-node.js")).NodeWebSocket; // Node 20 has none
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
-      if (run === this.#run) this.#dial(checkToken(token));
+      try {
+        if (this.#misses >= this.#patience || !this.#isPlain) {
+          this.#ways ??= new (await import("./imgo-ways.js")).Ways(this.#choices);
+        }
+      } catch (error) {
+        if (!this.#isPlain) throw error; // else the server is away
+      } finally {
+        if (run === this.#run) {
+          this.#ways?.choose(this.#misses);
+          this.#emit(["state", "connecting"]);
+        }
+      }
+      const token = this.#token?.call ? await this.#token() : this.#token;
+      checkToken(token);
+      if (run !== this.#run) return;
+      this.#misses++;
+      const socket = this.#ways ? await this.#ways.open() : new this.#WebSocket(this.#url.href);
+      if (run === this.#run) this.#dial(token, socket);
+      else socket.close();
     } catch (error) {
       if (run === this.#run) this.#end(1006, "could not connect", toError(error));
     }
   }
 
-  #dial(token) {
-    const socket = (this.#socket = new this.#WebSocket(this.#url.href));
+  #dial(token, socket) {
+    this.#socket = socket;
     socket.onopen = () => {
       const ack = this.#ack;
-      const rooms = (this.#asked = this.rooms);
+      const streams = [...this.#streams.values()].filter(({ state }) => state === "joining");
+      const ofStreams = streams.map((stream) => [stream.name, stream]);
+      const pairs = (this.#asked = [...this.rooms.map((room) => [room]), ...ofStreams]);
       // imgo's own server understands a bare token alone.
-      const body = ack || rooms.length || !token ? { token, rooms, ack } : token;
+      const isBare = !ack && !pairs.length && token;
+      const body = { token, rooms: [], ack, renew: this.#token?.call && true };
+      const { maxBody } = this.#limits;
+      const most = streams.length ? Math.max(AUTH_BODY, maxBody) : maxBody;
+      const fits = () => {
+        const asked = pairs.map(([room, stream]) => [room, stream?.request ?? {}]);
+        body.rooms = streams.length ? Object.fromEntries(asked) : pairs.map(([room]) => room);
+        return sizeOf(body) <= most;
+      };
       // Those that do not fit are joined after it.
-      while (rooms.length && sizeOf(body) > this.#maxBody) rooms.length >>= 1;
-      this.#send(Op.AUTH, body, this.#nextSeq());
+      while (!fits() && pairs.length) pairs.length >>= 1;
+      this.#send(Op.AUTH, isBare ? token : body, ++this.#seq);
     };
     socket.onmessage = ({ data }) => this.#receive(socket, data);
-    socket.onclose = ({ code, reason }) => this.#end(code, reason);
-    socket.onerror = () => {}; // `close` always follows, and says more
+    socket.onclose = ({ code, reason, fault }) => {
+      this.#end(code, reason, fault && new ImgoError(fault, reason));
+    };
+    socket.onerror = () => {}; // `close` follows
+    if (socket.readyState === 1) socket.onopen();
   }
 
   #opened(body) {
     this.#met();
+    this.#misses = 0;
     this.#state = "open";
     this.#openedAt = performance.now();
     this.#beat();
+    this.#renew(body);
     this.#sendAcks();
+    const events = [["state", "open"], ["open", { body }]];
+    // null: is joined later
+    this.#asked = this.#asked.filter(([room]) => body?.rooms?.[room] !== null);
+    for (const [room, stream] of this.#asked) {
+      if (stream) events.push(...stream.accept(body?.rooms?.[room]));
+    }
     this.#settleRooms();
-    this.#emit(["state", "open"], ["open", { body }]);
+    this.#emit(...events);
   }
 
-  /** Make good what the auth frame did not ask for. */
   #settleRooms() {
-    const asked = this.#asked;
-    for (const room of new Set([...asked, ...this.#rooms])) {
-      const isWanted = this.#rooms.has(room);
-      if (isWanted === asked.includes(room)) continue;
-      this[isWanted ? "join" : "leave"](room).catch((error) => this.#emit(["error", error]));
+    const asked = new Map(this.#asked);
+    for (const room of new Set([...asked.keys(), ...this.#rooms])) {
+      const isAsked = asked.has(room);
+      const isWanted = this.#rooms.has(room) || asked.get(room)?.state === "joined";
+      if (isWanted === isAsked) continue;
+      const op = isWanted ? Op.JOIN : Op.LEAVE;
+      this.#askFor(op, room).catch((error) => this.#emit(["error", error]));
+    }
+    for (const stream of this.#streams.values()) {
+      if (stream.state === "joining") this.#enter(stream);
     }
   }
 
-  /** The one end of every attempt and session. */
   #end(code, reason, error) {
     this.#run++;
     this.#letGo();
     const { code: said, reason: why = "", reconnect } = this.#farewell ?? {};
     this.#farewell = undefined;
     if (code < 4000 && Number.isInteger(said)) [code, reason] = [said, String(why)];
-    this.#endedAt = performance.now(); // after the longest pause it was a good one
-    if (this.#endedAt - this.#openedAt >= this.#times.max) this.#failures = 0;
+    this.#endedAt = performance.now();
+    if (this.#endedAt - this.#openedAt >= this.#limits.max) this.#failures = 0; // a good one
     this.#openedAt = Infinity;
+    if (/^(overloaded|buffered)/.test(reason)) this.#failures++; // twice
+    if (code >= 4000) this.#misses = 0;
 
     const willReconnect = reconnect !== false && !(code >= 4500 && code < 5000);
     const delay = willReconnect ? this.#pause() : 0;
@@ -221,7 +310,8 @@ export class Imgo {
     }
     this.#pending.clear();
     if (error) this.#queue.push(["error", error]);
-    this.#emit(["state", this.#state], ["close", { code, reason, willReconnect, delay }]);
+    const lost = [...this.#streams.values()].flatMap((stream) => stream.lose());
+    this.#emit(["state", this.#state], ["close", { code, reason, willReconnect, delay }], ...lost);
   }
 
   #letGo() {
@@ -237,10 +327,10 @@ export class Imgo {
     socket.close();
   }
 
-  /** Wait for the next attempt; returns how long, in ms. */
+  /** Returns the pause, in ms. */
   #pause() {
     const isOffline = globalThis.navigator?.onLine === false;
-    const delay = isOffline ? this.#times.max : this.#nextDelay();
+    const delay = isOffline ? this.#limits.max : this.#nextDelay();
     this.#state = isOffline ? "offline" : "waiting";
     this.#startIn(delay);
     return delay;
@@ -251,9 +341,9 @@ export class Imgo {
     this.#retryTimer = setTimeout(() => this.#start(), ms);
   }
 
-  /** Full jitter above `min`: many clients must not come back in step. */
+  /** Full jitter above `min`. */
   #nextDelay() {
-    const { min, max } = this.#times;
+    const { min, max } = this.#limits;
     const ceiling = Math.min(max, min * 2 ** ++this.#failures);
     return Math.round(min + this.#random() * (ceiling - min));
   }
@@ -264,12 +354,11 @@ export class Imgo {
     }
   }
 
-  /** The page or the network is back: is the session? */
   #wake = ({ type }) => {
     if (type === "visibilitychange" && document.visibilityState !== "visible") return;
     if (this.#state === "open") {
       this.#met();
-      this.#probe(type === "offline" ? HASTE : this.#times.timeout);
+      this.#probe(type === "offline" ? HASTE : this.#limits.timeout);
     } else if (navigator.onLine !== false) {
       this.connect();
     } else if (this.#state === "waiting") {
@@ -278,15 +367,8 @@ export class Imgo {
     }
   };
 
-  // Frames
-
-  /** A positive int32: 0 is left to pushes. */
-  #nextSeq() {
-    return (this.#seq = (this.#seq % 0x7fffffff) + 1);
-  }
-
   #send(op, body = {}, seq = 0) {
-    if (this.#socket.readyState > 1) return; // browsers complain
+    if (this.#socket.readyState > 1) return;
     this.#socket.send(JSON.stringify({ ver: 1, op, seq, body }));
   }
 
@@ -306,38 +388,52 @@ export class Imgo {
   }
 
   #handle(frame) {
-    const { op, seq, body, id } = frame;
+    const { op, seq, body, id, room, from } = frame;
     const call = this.#pending.get(seq);
     if (call?.answer === op) {
       call.settle(body);
-    } else if (op === Op.AUTH_REPLY && this.#state === "connecting") {
-      this.#opened(body);
+    } else if (op === Op.AUTH_REPLY) {
+      if (this.#state === "open") this.#renew(body);
+      else this.#opened(body);
     } else if (op === Op.DISCONNECT) {
       this.#farewell = body;
       this.#met();
-      this.#expect(GRACE, "no close after the goodbye");
+      this.#expect(GRACE, "no close in time");
+    } else if (op === Op.GAP) {
+      this.#emit(...(this.#streams.get(body?.room)?.gap(body) ?? []));
+    } else if (op === Op.PRESENCE) {
+      this.#streams.get(body?.room)?.keeper?.take(body);
     } else if (!seq && (op === Op.MESSAGE || op >= Op.OWN)) {
-      this.#take({ body, op, id, frame });
+      const message = { body, op, id, frame };
+      if (from) message.from = from;
+      if (room !== undefined) message.room = room;
+      const stream = this.#streams.get(room);
+      if (stream) this.#emit(...stream.take(message));
+      else this.#take(message);
     }
   }
 
-  #call(op, body) {
+  /** `taken` gets the answer before anything that comes behind it. */
+  #call(op, body, taken) {
     return new Promise((resolve, reject) => {
       if (this.#state !== "open") throw new ImgoError("closed", "no session is open");
-      const size = sizeOf(body);
-      if (size > this.#maxBody) throw new ImgoError("too_large", `a body of ${size} bytes`);
-      const seq = this.#nextSeq();
+      const size = op !== Op.AUTH && sizeOf(body);
+      if (size > this.#limits.maxBody) throw new ImgoError("too_large", `a body of ${size} bytes`);
+      const seq = ++this.#seq;
       this.#send(op, body, seq);
       const timer = setTimeout(() => {
         this.#pending.delete(seq);
         reject(new ImgoError("timeout", "no answer in time"));
-      }, this.#times.timeout);
+      }, this.#limits.timeout);
       const settle = (answer) => {
         this.#pending.delete(seq);
         clearTimeout(timer);
         const refusal = answer?.error;
         if (typeof refusal?.code === "string") reject(new ImgoError(refusal.code, refusal.message));
-        else resolve(answer);
+        else {
+          taken?.(answer);
+          resolve(answer);
+        }
       };
       this.#pending.set(seq, { answer: op + 1, settle, reject, timer });
     });
@@ -350,19 +446,76 @@ export class Imgo {
       return true;
     } catch (error) {
       if (error.code === "closed") return false;
-      if (error.code !== "timeout") this.#rooms.delete(room); // refused
+      if (error.code !== "timeout") this.#rooms.delete(room);
       throw error;
     }
   }
 
-  // Acknowledgement
+  /** A room has one owner: its `Room`, or `join` and `leave`. */
+  #checkFree(room) {
+    checkText(room);
+    if (this.#streams.has(room) && this.#streams.get(room).state !== "left") {
+      throw new TypeError(`room() was called for ${room}`);
+    }
+  }
+
+  #enter(stream) {
+    const run = this.#run;
+    const { name } = stream;
+    const isNeeded = () => run === this.#run && stream.state === "joining";
+    const accept = (reply) => this.#emit(...stream.accept(reply));
+    this.#call(Op.JOIN, { [name]: stream.request }, accept).catch((error) => {
+      if (!isNeeded()) return;
+      if (!REFUSED_FOR_NOW.includes(error.code)) {
+        this.#streams.delete(name);
+        this.#emit(...stream.end("refused", error), ["error", error]);
+        return;
+      }
+      this.#emit(["error", error]);
+      const { min, max } = this.#limits;
+      stream.timer = setTimeout(() => {
+        if (!isNeeded()) return;
+        this.#askFor(Op.LEAVE, name).catch(() => {}); // it may be in
+        this.#enter(stream);
+      }, min + this.#random() * (max - min));
+    });
+  }
+
+  async #leaveStream(stream) {
+    const { name } = stream;
+    this.#emit(...stream.end("left"));
+    try {
+      return await this.#askFor(Op.LEAVE, name);
+    } finally {
+      // Until now, its messages were nobody else's.
+      if (this.#streams.get(name) === stream) this.#streams.delete(name);
+    }
+  }
+
+  #renew(reply) {
+    const run = this.#run;
+    const ms = reply?.expires_in * 800;
+    if (!(ms < MAX && this.#token?.call)) return;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(async () => {
+      try {
+        this.#renew(await this.#call(Op.AUTH, { token: checkToken(await this.#token()) }));
+      } catch (error) {
+        if (run === this.#run) this.#renew({ expires_in: reply.expires_in / 5 }); // what is left
+        this.#emit(["error", toError(error)]);
+      }
+    }, Math.max(ms, 1000));
+  }
 
   #remember(storage) {
     try {
+      if (localStorage.getItem(`imgo ${this.#url}`) > Date.now()) this.#isPlain = false;
+    } catch {} // it is forbidden
+    try {
       this.#storage = storage === undefined ? globalThis.sessionStorage : storage;
-      const ids = this.#storage?.getItem(this.#name)?.split(" ") ?? [];
-      this.#seen = new Set(ids.slice(-SEEN));
-    } catch {} // forbidden: kept in memory alone
+      if (!this.#ack) return;
+      this.#seen = new Set(this.#storage?.getItem(this.#name)?.split(" ").slice(-SEEN));
+    } catch {} // in memory alone
   }
 
   #take(message) {
@@ -371,7 +524,8 @@ export class Imgo {
       this.#acknowledge(id); // the last one was lost
     } else if (!this.#handling.has(id)) {
       if (this.#ack && typeof id === "string") this.#handling.add(id);
-      this.#emit(["message", message]);
+      const done = (isHandled) => this.#handling.delete(id) && isHandled && this.#handled(id);
+      this.#emit(["message", message, this.#handlers, done]);
     }
   }
 
@@ -380,7 +534,7 @@ export class Imgo {
     if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
     try {
       this.#storage?.setItem(this.#name, [...this.#seen].join(" "));
-    } catch {} // full: likewise
+    } catch {}
     this.#acknowledge(id);
   }
 
@@ -392,17 +546,15 @@ export class Imgo {
 
   #sendAcks() {
     while (this.#state === "open" && this.#acks.length) {
-      this.#send(Op.ACK, this.#acks.splice(0, Math.max(1, this.#maxBody / ID_SIZE)));
+      this.#send(Op.ACK, this.#acks.splice(0, Math.max(1, this.#limits.maxBody / ID_SIZE)));
     }
   }
 
-  // Heartbeats
-
   #beat() {
-    const pause = this.#times.heartbeat * (0.9 + 0.1 * this.#random());
+    const pause = this.#limits.heartbeat * (0.9 + 0.1 * this.#random());
     this.#beatTimer = setTimeout(() => {
       this.#beat();
-      this.#probe(this.#times.heartbeat + GRACE);
+      this.#probe(this.#limits.heartbeat + GRACE);
     }, pause);
   }
 
@@ -411,7 +563,7 @@ export class Imgo {
     this.#expect(patience, "no answer to a heartbeat");
   }
 
-  /** End it all unless `#met` within `ms`. The first call counts. */
+  /** End it all unless `#met` within `ms`. */
   #expect(ms, reason) {
     this.#deadline ??= setTimeout(() => this.#end(1006, reason), ms);
   }
@@ -419,14 +571,6 @@ export class Imgo {
   #met() {
     clearTimeout(this.#deadline);
     this.#deadline = undefined;
-  }
-
-  // Events
-
-  #handlersOf(event) {
-    const handlers = this.#handlers.get(event);
-    if (!handlers) throw new TypeError(`no such event: ${event}`);
-    return handlers;
   }
 
   /** One event after the other, even if one causes another. */
@@ -438,8 +582,9 @@ export class Imgo {
     this.#telling = false;
   }
 
-  #tell(event, data) {
-    const handlers = [...this.#handlers.get(event)];
+  /** `done` gets whether there are handlers, and none has failed. */
+  #tell(event, data, source = this.#handlers, done) {
+    const handlers = [...source.get(event)];
     if (event === "error" && !handlers.length) console.error(data);
     let isHandled = handlers.length > 0;
     const failed = (error) => {
@@ -456,18 +601,223 @@ export class Imgo {
         failed(error);
       }
     }
-    if (event !== "message") return;
-    const settle = () => this.#handling.delete(data.id) && isHandled && this.#handled(data.id);
+    const settle = () => done?.(isHandled);
     if (promises.length) Promise.all(promises).then(settle);
     else settle();
   }
 }
 
+class Room {
+  #stream;
+
+  constructor(stream) {
+    this.#stream = stream;
+  }
+
+  get name() {
+    return this.#stream.name;
+  }
+
+  get state() {
+    return this.#stream.state;
+  }
+
+  get error() {
+    return this.#stream.error;
+  }
+
+  get position() {
+    return positionOf(this.#stream.position);
+  }
+
+  get presence() {
+    return (this.#stream.presence ??= new Presence(this.#stream));
+  }
+
+  on(event, fn) {
+    handlersFor(this.#stream.handlers, event).add(fn);
+    return this;
+  }
+
+  off(event, fn) {
+    handlersFor(this.#stream.handlers, event).delete(fn);
+    return this;
+  }
+
+  async leave() {
+    return this.#stream.isOver || this.#stream.client.leave(this.#stream);
+  }
+
+  async publish(body, options) {
+    const said = { id: `${Math.random()}`, ...options, body, room: this.name };
+    return (await this.#stream.client.ask(Op.PUBLISH, said)).id;
+  }
+
+  history(query) {
+    return this.#stream.client.ask(Op.HISTORY, { ...query, room: this.name });
+  }
+}
+
+/** Who is there, by key: imgo-presence.js. */
+class Presence extends Map {
+  count = 0;
+  truncated = false;
+  settling = false;
+  handlers = handlersOf("join", "leave", "change", "update");
+  [Symbol.iterator] = this.values;
+
+  constructor(stream) {
+    super();
+    this.refresh = async (state) => (await import("./imgo-presence.js")).refresh(stream, state);
+    stream.handlers.get("state").add(this.refresh);
+    this.refresh(stream.state);
+  }
+
+  on(event, fn) {
+    handlersFor(this.handlers, event).add(fn);
+    return this;
+  }
+
+  off(event, fn) {
+    handlersFor(this.handlers, event).delete(fn);
+    return this;
+  }
+}
+
+/** What a client knows of a `Room`. Methods return events. */
+class Stream {
+  state = "joining";
+  error;
+  position; // of the last message whose handlers are done
+  timer; // until the next attempt to join
+  handlers = handlersOf("state", "message", "recovered", "gap");
+  #rewind;
+  #received; // position of the last message that has come
+  #unfinished = []; // positions that are not reached yet, in order
+
+  constructor(name, { rewind = 0, position, ...unknown }, client) {
+    checkNone(unknown);
+    if (!Number.isInteger(rewind) || rewind < 0 || rewind > 1e5) {
+      throw new TypeError(`rewind can not be ${rewind}`);
+    }
+    const given = positionOf(position);
+    if (position && !given) throw new TypeError("position must have epoch and offset");
+    this.name = name;
+    this.client = client;
+    this.#rewind = rewind;
+    this.position = this.#received = given ?? this.#load();
+  }
+
+  get isOver() {
+    return this.state === "left" || this.state === "refused";
+  }
+
+  get request() {
+    return this.#received ?? (this.#rewind ? { rewind: this.#rewind } : {});
+  }
+
+  accept(reply) {
+    if (this.state !== "joining") return [];
+    const { recovered } = reply ?? {};
+    const position = positionOf(reply);
+    const events = [this.#change("joined")];
+    if (recovered !== undefined) {
+      const done = recovered ? undefined : this.#move(position);
+      const data = { recovered, position: positionOf(position) };
+      events.push(["recovered", data, this.handlers, done]);
+    } else if (position) {
+      // If the rewind is cut off, the rest is recovered.
+      position.offset = Math.max(0, position.offset - this.#rewind);
+      this.#move(position)();
+    }
+    if (this.#rewind && !position) {
+      events.push(["error", new ImgoError("no_history", `${this.name} keeps no messages`)]);
+    }
+    return events;
+  }
+
+  take(message) {
+    const { offset } = message.frame;
+    if (this.isOver) return [];
+    if (offset === undefined) return [["message", message, this.handlers]];
+    // Before the answer to a join it is for the room that was left.
+    if (this.state === "joining" || offset <= this.#received?.offset) return [];
+    const done = this.#received && this.#move({ epoch: this.#received.epoch, offset });
+    return [["message", { ...message, offset }, this.handlers, done]];
+  }
+
+  gap(told) {
+    let position = positionOf(told);
+    if (this.state !== "joined" || !position) return [];
+    const { epoch, offset } = this.#received ?? {};
+    if (position.epoch === epoch && position.offset < offset) position = this.#received;
+    return [["gap", { position: positionOf(position) }, this.handlers, this.#move(position)]];
+  }
+
+  lose() {
+    clearTimeout(this.timer);
+    return this.state === "joined" ? [this.#change("joining")] : [];
+  }
+
+  end(state, error) {
+    clearTimeout(this.timer);
+    this.error = error;
+    return [this.#change(state)];
+  }
+
+  #change(state) {
+    this.state = state;
+    return ["state", state, this.handlers];
+  }
+
+  /** Call the result when what comes up to here is handled. */
+  #move(position) {
+    this.#received = position;
+    const step = { position, isDone: false };
+    this.#unfinished.push(step);
+    return () => {
+      step.isDone = true;
+      if (this.#unfinished[0] !== step) return;
+      while (this.#unfinished[0]?.isDone) this.position = this.#unfinished.shift().position;
+      this.#save();
+    };
+  }
+
+  #load() {
+    try {
+      return positionOf(JSON.parse(this.client.storage.getItem(this.client.key)));
+    } catch {}
+  }
+
+  #save() {
+    try {
+      this.client.storage.setItem(this.client.key, JSON.stringify(this.position ?? null));
+    } catch {}
+  }
+}
+
+/** A copy, or undefined. */
+function positionOf(value) {
+  const { epoch, offset } = value ?? {};
+  if (typeof epoch === "string" && Number.isSafeInteger(offset) && offset >= 0) {
+    return { epoch, offset };
+  }
+}
+
+function handlersOf(...events) {
+  return new Map(events.map((event) => [event, new Set()]));
+}
+
+function handlersFor(handlers, event) {
+  if (handlers.has(event)) return handlers.get(event);
+  throw new TypeError(`no such event: ${event}`);
+}
+
 function parse(data) {
   try {
-    const frames = typeof data === "string" && JSON.parse(data);
-    if (Array.isArray(frames) && frames.every((one) => Number.isInteger(one?.op))) return frames;
-  } catch {} // said below
+    const frames = typeof data === "string" ? JSON.parse(data) : data;
+    if (frames.every((one) => Number.isInteger(one?.op))) return frames;
+  } catch {}
   throw new ImgoError("protocol", "the server sent no list of frames");
 }
 
@@ -480,8 +830,17 @@ function checkToken(token) {
   throw new TypeError("a token must be a string");
 }
 
-function checkRoom(room) {
-  if (!room || typeof room !== "string") throw new TypeError("a room must be a non-empty string");
+function checkText(text, what = "a room") {
+  if (!text || typeof text !== "string") throw new TypeError(`${what} must be a non-empty string`);
+}
+
+function checkNone(options) {
+  for (const name in options) throw new TypeError(`no such option: ${name}`);
+}
+
+function checkTransports(all) {
+  if (all.length && all.every?.((one) => TRANSPORTS.includes(one))) return;
+  throw new TypeError(`transports must be a list of ${TRANSPORTS}, not ${all}`);
 }
 
 function toError(error) {

@@ -4,9 +4,8 @@
  */
 import { Imgo } from "./imgo.js";
 
-const { imgoUrl, imgoRooms, imgoToken, imgoName } = document.querySelector(
-  "script[data-imgo-url]",
-).dataset;
+const { imgoUrl, imgoRooms, imgoToken, imgoName, imgoShare, imgoTransports } =
+  document.querySelector("script[data-imgo-url]").dataset;
 
 /** @returns {boolean} false when a listener has called preventDefault() */
 function dispatch(name, detail) {
@@ -17,6 +16,8 @@ const client = new Imgo(imgoUrl, {
   token: imgoToken,
   rooms: JSON.parse(imgoRooms),
   name: imgoName,
+  share: imgoShare,
+  transports: imgoTransports?.split(","),
 });
 for (const name of ["state", "open", "message", "close"]) {
   client.on(name, (detail) => void dispatch(name, detail));

@@ -74,14 +74,20 @@ def databases(request: pytest.FixtureRequest, vendor: str, tmp_path: Path) -> It
         database.drop()
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The place of a migrated SQLite file."""
+    return tmp_path_factory.mktemp("migrated") / "shop.db"
+
+
 @pytest.fixture
-def make_shop(tmp_path: Path, databases: Databases) -> Callable[..., Shop]:
-    """Makes a migrated project with options of its own."""
+def make_shop(tmp_path: Path, databases: Databases, template: Path) -> Callable[..., Shop]:
+    """Makes a project with options of its own."""
     numbers = itertools.count()
 
     def make(**imgo: Any) -> Shop:
         home = tmp_path / f"shop{next(numbers)}"
         home.mkdir()
-        return Shop(home, databases, **imgo)
+        return Shop(home, databases, template, **imgo)
 
     return make

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.harness import INHERITED, Process
+from tests.e2e.harness import HOST, INHERITED, Process
+from tests.services import free_port
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE / "project"
@@ -18,12 +21,20 @@ Databases = dict[str, dict[str, Any]]
 
 
 class Shop:
-    """A project with databases of its own. Nothing of the server is on its path."""
+    """A project with databases of its own. Nothing of the server is on its path.
 
-    def __init__(self, home: Path, databases: Databases, **imgo: Any) -> None:
+    `interpreter`: a Python in which the package is installed; by default the tests' own.
+    `variables`: of the environment, beside those of every shop.
+    `template`: a migrated SQLite file, which is made when it is needed first.
+    """
+
+    def __init__(self, home: Path, databases: Databases, template: Path, **imgo: Any) -> None:
         self.home = home
         self.databases = databases
+        self._template = template
         self.imgo = imgo
+        self.interpreter = sys.executable
+        self.variables: dict[str, str] = {}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -31,7 +42,9 @@ class Shop:
         kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
         # Where packages are that the tests need and the virtual environment has not.
         more = os.environ.get("PYTHONPATH", "").split(":")
-        paths = [PROJECT, CLIENT, *(path for path in more if path and Path(path) != Path.cwd())]
+        paths = [PROJECT]
+        if self.interpreter == sys.executable:
+            paths += [CLIENT, *(Path(one) for one in more if one and Path(one) != Path.cwd())]
         return {
             **kept,
             "PYTHONPATH": ":".join(map(str, paths)),
@@ -39,6 +52,7 @@ class Shop:
             "DJANGO_SETTINGS_MODULE": "shop.settings",
             "SHOP_DATABASES": json.dumps(self.databases),
             "SHOP_IMGO": json.dumps(self.imgo),
+            **self.variables,
         }
 
     def manage(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +68,7 @@ class Shop:
 
     def python(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run Python, whatever its status is."""
-        return self._run([sys.executable, "-W", "error", *words])
+        return self._run([self.interpreter, "-W", "error", *words])
 
     def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -68,15 +82,46 @@ class Shop:
         )
 
     def migrate(self) -> None:
-        """Create the tables."""
-        for alias in self.databases:
-            done = self.manage("migrate", "--verbosity", "0", "--database", alias)
-            assert done.returncode == 0, done.stderr
+        """Create the tables; those of SQLite are copied, because a migration takes a second."""
+        for alias, database in self.databases.items():
+            is_file = "sqlite3" in database["ENGINE"]
+            if not is_file or not self._template.exists():
+                done = self.manage("migrate", "--verbosity", "0", "--database", alias)
+                assert done.returncode == 0, done.stderr
+            if is_file and self._template.exists():
+                shutil.copy(self._template, database["NAME"])
+            elif is_file:
+                shutil.copy(database["NAME"], self._template)
 
     def relay(self, name: str = "relay") -> Process:
         """Return `manage.py imgo_relay`, which is not started yet."""
         words = ["-W", "error", "-m", "django", "imgo_relay"]
         return Relay(self.home, name, words, self.environment)
+
+    def worker(self) -> Process:
+        """Return a Celery worker of the project, which is not started yet."""
+        words = ["-m", "celery", "-A", "shop", "worker", "--loglevel", "INFO", "-c", "2"]
+        return Worker(self.home, "worker", words, self.environment)
+
+
+class Site(Process):
+    """`manage.py runserver`."""
+
+    def __init__(self, shop: Shop, name: str) -> None:
+        self.port = free_port()
+        address = f"{HOST}:{self.port}"
+        words = ["-W", "error", "-m", "django", "runserver", "--noreload", address]
+        super().__init__(shop.home, name, words, shop.environment)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self.port}"
+
+    def is_ready(self) -> bool:
+        """Whether it listens."""
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
 
 
 class Relay(Process):
@@ -85,3 +130,11 @@ class Relay(Process):
     def is_ready(self) -> bool:
         """Whether it has said that it runs."""
         return "The relay runs." in self.log.read_text()
+
+
+class Worker(Process):
+    """A Celery worker."""
+
+    def is_ready(self) -> bool:
+        """Whether it has said that it takes tasks."""
+        return " ready." in self.log.read_text()

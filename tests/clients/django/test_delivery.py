@@ -17,7 +17,6 @@ from .shop import Shop
 SECRET = "a secret that both sides know, of enough bytes"
 # The lease is short, so that a test can wait for its end.
 QUICK = {"HTTP_TIMEOUT": 3.0, "LEASE": 13.0, "BACKOFF": (0.05, 0.5), "POLL": 0.05}
-COUNT = 100  # pushes to each key
 WAIT = 120.0  # seconds until everything must have arrived
 
 Enter = Callable[[System], Awaitable[World]]
@@ -53,21 +52,23 @@ async def received(world: World, key: str, count: int, **auth: object) -> list[o
     return bodies
 
 
-def count_waiting(shop: Shop) -> int:
-    """Return how many rows the outbox has that are not parked."""
-    program = (
-        "from imgo_client.django.models import Outbox; print(Outbox.objects.waiting().count())"
+def count_waiting(shop: Shop, within: float = 0.0) -> int:
+    """Return how many rows the outbox has that are not parked, at the latest after `within` s."""
+    return int(
+        shop.run(f"""
+import time
+from imgo_client.django.models import Outbox
+end = time.monotonic() + {within}
+while (count := Outbox.objects.waiting().count()) and time.monotonic() < end:
+    time.sleep(0.05)
+print(count)
+""")
     )
-    return int(shop.run(program))
 
 
 async def until_empty(shop: Shop) -> None:
     """Wait until the outbox has no row that is not parked."""
-
-    async def is_empty() -> bool:
-        return await asyncio.to_thread(count_waiting, shop) == 0
-
-    await eventually(is_empty, WAIT)
+    assert await asyncio.to_thread(count_waiting, shop, WAIT) == 0
 
 
 def push_numbers(shop: Shop, keys: list[str], count: int) -> None:
@@ -82,6 +83,7 @@ for start in range(0, {count}, 10):
 """)
 
 
+@pytest.mark.long(but=["sqlite"])
 async def test_commit_is_sent_and_rollback_is_not(
     system: Embedded, enter: Enter, shop_of: Callable[..., Shop]
 ) -> None:
@@ -109,19 +111,35 @@ push_to_room({room!r}, "room")
     assert await member.receive_bodies(1) == [b'"room"']
 
 
+# The lease of a killed relay must end before another one sends the rest.
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        pytest.param(20, {"HTTP_TIMEOUT": 1.0, "LEASE": 4.5}, id="some"),
+        pytest.param(100, {}, id="many"),
+    ],
+)
+@pytest.mark.long
 async def test_killed_relays_and_two_at_once_send_everything_once(
-    system: Embedded, enter: Enter, shop_of: Callable[..., Shop]
+    system: Embedded,
+    enter: Enter,
+    shop_of: Callable[..., Shop],
+    count: int,
+    options: dict[str, object],
 ) -> None:
-    """Relays are killed while rows are sent but not deleted; then two others share the rest."""
-    world, shop = await enter(system), shop_of(system, BATCH=5)
+    """Relays are killed while rows are sent but not deleted; then two others share the rest.
+
+    `count`: pushes to each key.
+    """
+    world, shop = await enter(system), shop_of(system, BATCH=5, **options)
     keys = [new_key() for _ in range(4)]
-    await asyncio.to_thread(push_numbers, shop, keys, COUNT)
+    await asyncio.to_thread(push_numbers, shop, keys, count)
     victim = shop.relay("victim")
     for number in range(2):
         await victim.start_beside()
         await eventually(lambda: pending(system, keys) > 20 * (number + 1), WAIT)  # noqa: B023
         victim.kill()
-    assert 0 < pending(system, keys) <= 4 * COUNT
+    assert 0 < pending(system, keys) <= 4 * count
     relays = [shop.relay(f"relay{number}") for number in range(2)]
     for relay in relays:
         relay.launch()
@@ -129,7 +147,7 @@ async def test_killed_relays_and_two_at_once_send_everything_once(
     for relay in relays:
         relay.stop()
     for key in keys:
-        assert await received(world, key, COUNT) == list(range(COUNT))
+        assert await received(world, key, count) == list(range(count))
 
 
 def pending(system: System, keys: list[str]) -> int:
@@ -138,6 +156,7 @@ def pending(system: System, keys: list[str]) -> int:
         return sum(publisher.key(key)["pending"] for key in keys)
 
 
+@pytest.mark.long
 async def test_outage_of_the_server_delays_and_loses_nothing(
     make_embedded: Callable[..., Embedded],
     own_system: Callable[[System], System],
@@ -165,6 +184,7 @@ async def test_outage_of_the_server_delays_and_loses_nothing(
 
 
 @pytest.mark.parametrize("vendor", ["sqlite"], indirect=True)
+@pytest.mark.long
 async def test_wrong_api_key_parks_nothing_and_recovers(
     system: Embedded, enter: Enter, shop_of: Callable[..., Shop]
 ) -> None:
@@ -190,6 +210,7 @@ async def test_wrong_api_key_parks_nothing_and_recovers(
 
 
 @pytest.mark.parametrize("vendor", ["sqlite"], indirect=True)
+@pytest.mark.long
 async def test_refused_push_is_parked_and_sent_again_on_request(
     system: Embedded, enter: Enter, shop_of: Callable[..., Shop]
 ) -> None:
@@ -226,6 +247,7 @@ async def test_status_is_good_or_says_which_secret_is_wrong(
     status = await asyncio.to_thread(shop.manage, "imgo_status")
     assert status.returncode == 1
     assert "token secret: refused" in status.stdout
+    assert status.stderr.endswith("CommandError: 1 problem.\n")
 
 
 @pytest.mark.parametrize("vendor", ["sqlite"], indirect=True)
@@ -258,6 +280,33 @@ print(names())
     )
     assert out.split("\n")[:4] == ["['imgo-relay']", "[]", "['imgo-relay']", "['imgo-relay']"]
     assert sorted(await received(world, key, 2)) == [1, 2]
+
+
+@pytest.mark.parametrize("vendor", ["sqlite"], indirect=True)
+@pytest.mark.long
+async def test_fork_during_work_of_the_relay_copies_no_held_lock(
+    system: Embedded, shop_of: Callable[..., Shop]
+) -> None:
+    """SQLite has locks of the process. A child whose parent's relay held one would wait forever."""
+    shop = shop_of(system, RELAY="thread")
+    out = await asyncio.to_thread(
+        shop.run,
+        """
+import os, signal
+from django.db import connections
+
+for number in range(60):
+    push_to_key("parent", number)
+    connections.close_all()
+    if (child := os.fork()) == 0:
+        signal.alarm(30)
+        push_to_key("child", number)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, number
+print("all")
+""",
+    )
+    assert out == "all\n"
 
 
 @pytest.mark.parametrize("vendor", ["sqlite"], indirect=True)

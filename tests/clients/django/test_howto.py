@@ -13,6 +13,9 @@ from tests.e2e.harness import Embedded
 
 from .mysite import running
 
+# The page as it is written: what its parts do is proven by other tests.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def site(

@@ -1,5 +1,6 @@
 """The project's own tests, with each kind of database. They run in a process without the server."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from .shop import Shop
 
 
+@pytest.mark.long(but=["sqlite"])
 def test_tests_of_a_project_pass(make_shop: Callable[..., Shop]) -> None:
     shop = make_shop()
     done = shop.manage("test", "--noinput", "shop.tests", "--shuffle")
@@ -14,9 +16,38 @@ def test_tests_of_a_project_pass(make_shop: Callable[..., Shop]) -> None:
     assert "Ran 0 tests" not in done.stderr
 
 
+MIDDLEWARE = (
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+)
+
+
+@pytest.mark.long
+def test_tests_of_a_project_pass_with_unusual_settings(make_shop: Callable[..., Shop]) -> None:
+    """Local times without time zones, a transaction for each request, a login for every page."""
+    shop = make_shop()
+    unusual = {"USE_TZ": False, "TIME_ZONE": "America/New_York", "MIDDLEWARE": MIDDLEWARE}
+    shop.variables["SHOP_SETTINGS"] = json.dumps({**unusual, "APPEND_SLASH": False})
+    shop.databases["default"]["ATOMIC_REQUESTS"] = True
+    done = shop.manage("test", "--noinput", "shop.tests", "--shuffle")
+    assert done.returncode == 0, done.stderr[-20_000:]
+    assert "Ran 0 tests" not in done.stderr
+
+
+@pytest.mark.long(but=["sqlite"])
 def test_migrations_are_complete(make_shop: Callable[..., Shop]) -> None:
     done = make_shop().manage("makemigrations", "--check", "--dry-run")
     assert (done.returncode, done.stdout.strip()) == (0, "No changes detected"), done
+
+
+def test_status_without_migrations_names_the_command(make_shop: Callable[..., Shop]) -> None:
+    done = make_shop(URL="http://127.0.0.1:1", API_KEY="key").manage("imgo_status")
+    assert done.returncode == 1
+    assert "outbox (default): its tables are missing or old: run manage.py migrate" in done.stdout
 
 
 PLUGIN_TEST = """

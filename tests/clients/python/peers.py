@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
@@ -28,13 +29,20 @@ class Peer:
         self._frames: list[Frame] = []
         self.auth: Any = None  # the body of the auth frame
 
-    async def accept(self) -> "Peer":
-        """Answer the auth frame."""
+    async def accept(self, **rooms: Any) -> "Peer":
+        """Answer the auth frame, with what is told of these rooms."""
         frame = await self.receive()
         assert frame.op == Op.AUTH
         self.auth = frame.body
-        await self.send(Frame(Op.AUTH_REPLY, frame.seq, {}))
+        await self.send(Frame(Op.AUTH_REPLY, frame.seq, {"rooms": rooms} if rooms else {}))
         return self
+
+    async def expect(self, op: int, body: Any = None) -> Any:
+        """Answer the next request, which has this op, with `body`; return its own."""
+        frame = await self.receive()
+        assert frame.op == op, f"instead of op {op}: {frame}"
+        await self.send(Frame(op + 1, frame.seq, {} if body is None else body))
+        return frame.body
 
     async def receive(self) -> Frame:
         """The next frame. Raises `Gone`."""
@@ -63,6 +71,10 @@ class Peer:
         """Messages whose bodies are their ids, together."""
         await self.send(*(Frame(Op.MESSAGE, 0, number, 2, number) for number in ids))
 
+    async def push_to(self, room: str, *offsets: int) -> None:
+        """Messages of a room whose bodies are their offsets, together."""
+        await self.send(*(of_room(room, offset) for offset in offsets))
+
     # What a transport does
 
     async def read(self) -> list[Frame]:
@@ -89,6 +101,23 @@ class Peer:
         raise NotImplementedError
 
 
+def of_room(room: str, offset: int, body: Any = None) -> Frame:
+    """A message of a room, whose body is its offset unless one is given."""
+    body = offset if body is None else body
+    return Frame(Op.MESSAGE, 0, body, 2, 100 + offset, room, offset)
+
+
+def members_of(frame: Frame) -> dict[str, Any]:
+    """The JSON object of a frame."""
+    return (
+        {"ver": frame.ver, "op": int(frame.op), "seq": frame.seq, "body": frame.body}
+        | ({"id": str(frame.id)} if frame.id else {})
+        | ({"room": frame.room} if frame.room else {})
+        | ({"offset": frame.offset} if frame.offset else {})
+        | ({"from": frame.sender} if frame.sender else {})
+    )
+
+
 class WebSocketPeer(Peer):
     """Text messages."""
 
@@ -104,12 +133,7 @@ class WebSocketPeer(Peer):
         return [Frame(members["op"], members["seq"], members["body"])]
 
     async def send(self, *frames: Frame) -> None:
-        objects = [
-            {"ver": f.ver, "op": int(f.op), "seq": f.seq, "body": f.body}
-            | ({"id": str(f.id)} if f.id else {})
-            for f in frames
-        ]
-        await self.raw(json.dumps(objects))
+        await self.raw(json.dumps(list(map(members_of, frames))))
 
     async def raw(self, data: str | bytes) -> None:
         await self.connection.send(data)
@@ -148,6 +172,112 @@ class TcpPeer(Peer):
         self.writer.close()
 
 
+REFUSALS = {4011: "error", 4013: "unavailable", 4401: "not_authenticated", 4506: "room_forbidden"}
+
+
+class EventsPeer(Peer):
+    """A stream of events, and the requests beside it. `session`: its name in their paths.
+
+    `refused_posts`: statuses for the next requests, instead of 202. `lost`: so many requests are
+    answered and then lost. `last_id`: what the client has sent.
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter, session: str, auth: Any, last_id: str) -> None:
+        super().__init__()
+        self.writer, self.session, self.last_id = writer, session, last_id
+        self.refused_posts: list[int] = []
+        self.lost = 0
+        self.has_begun = self.is_open = False
+        self._posted: asyncio.Queue[Frame | None] = asyncio.Queue()
+        self._posted.put_nowait(Frame(Op.AUTH, 1, auth))
+
+    def posted(self, content: bytes) -> int:
+        """Take a request; return the status of the answer."""
+        if self.refused_posts:
+            return self.refused_posts.pop(0)
+        members = json.loads(content)
+        if self.lost:
+            self.lost -= 1
+        else:
+            self._posted.put_nowait(Frame(members["op"], members["seq"], members["body"]))
+        return 202
+
+    def client_has_gone(self) -> None:
+        """End what reads."""
+        self._posted.put_nowait(None)
+
+    async def read(self) -> list[Frame]:
+        frame = await self._posted.get()
+        if frame is None:
+            self._posted.put_nowait(None)
+            raise Gone
+        return [frame]
+
+    async def send(self, *frames: Frame) -> None:
+        await self.raw("".join(map(self._event, frames)))
+
+    def _event(self, frame: Frame) -> str:
+        if frame.op == Op.AUTH_REPLY and not self.is_open:
+            self.is_open = True
+            data = {"session": self.session, "rooms": {}, **frame.body}
+            return f"retry: 1000\nevent: open\ndata: {json.dumps(data)}\n\n"
+        is_message = frame.op == Op.MESSAGE and not frame.seq
+        name = "" if is_message else "event: imgo\n"
+        return f"{name}data: {json.dumps(members_of(frame))}\n\n"
+
+    async def raw(self, data: str | bytes) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            self.writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            )
+        self.writer.write(data.encode() if isinstance(data, str) else data)
+        await self.writer.drain()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self.has_begun or code not in REFUSALS:
+            await super().close(code, reason)
+            return
+        problem = json.dumps({"code": REFUSALS[code], "detail": reason, "status": 400})
+        self.writer.write(response(400, problem, "application/problem+json"))
+        self.writer.close()
+
+    async def hang_up(self, code: int, reason: str) -> None:
+        self.writer.close()
+
+
+def response(status: int, content: str = "", kind: str = "text/plain") -> bytes:
+    """A whole HTTP response."""
+    head = f"HTTP/1.1 {status} -\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+    return (head + content).encode()
+
+
+async def request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes]:
+    """Method, target, headers and body of the next HTTP request. Raises `Gone`."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        raise Gone from None
+    method, target, _ = first.split(" ")
+    return method, target, headers, body
+
+
+def auth_of(query: str, headers: dict[str, str]) -> dict[str, Any]:
+    """What a request for events says, as an auth body."""
+    fields = parse_qs(query)
+    said: dict[str, Any] = {name: values[0] for name, values in fields.items()}
+    if "authorization" in headers:
+        said["token"] = headers["authorization"].removeprefix("Bearer ")
+    if "ack" in said:
+        said["ack"] = said["ack"] == "1"
+    if "rooms" in fields:
+        said["rooms"] = fields["rooms"]
+    return said
+
+
 class Server:
     """Runs `script` for each connection, and closes those that it has left."""
 
@@ -169,6 +299,53 @@ class Server:
             self._tasks.discard(task)
             writer.transport.abort()
 
+    async def _serve_http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while True:
+                method, target, headers, body = await request(reader)
+                path, _, query = target.partition("?")
+                if method == "GET":
+                    await self._stream(reader, writer, auth_of(query, headers), headers)
+                    return
+                writer.write(response(self._post(path, body)))
+        except Gone:
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _stream(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        auth: Any,
+        headers: dict[str, str],
+    ) -> None:
+        session = f"session-{len(self.peers)}"
+        peer = EventsPeer(writer, session, auth, headers.get("last-event-id", ""))
+        playing = asyncio.ensure_future(self._play(peer))
+        ending = asyncio.ensure_future(reader.read())
+        ending.add_done_callback(lambda _: peer.client_has_gone())
+        try:
+            await playing
+            await writer.drain()
+            writer.close()
+        except ConnectionError:
+            pass
+        finally:
+            for one in (playing, ending):
+                one.cancel()
+            await asyncio.gather(playing, ending, return_exceptions=True)
+
+    def _post(self, path: str, body: bytes) -> int:
+        for peer in self.peers:
+            if isinstance(peer, EventsPeer) and path.endswith(f"/{peer.session}"):
+                return peer.posted(body)
+        return 404
+
     async def _serve_websocket(self, connection: ServerConnection) -> None:
         await self._play(WebSocketPeer(connection))
 
@@ -189,7 +366,8 @@ class Server:
                 self._name(server)
                 yield self
         else:
-            server = await asyncio.start_server(self._serve_tcp, HOST, 0)
+            serve_one = self._serve_http if self._scheme == "http" else self._serve_tcp
+            server = await asyncio.start_server(serve_one, HOST, 0)
             self._name(server)
             try:
                 yield self
@@ -202,8 +380,7 @@ class Server:
 
     def _name(self, server: Any) -> None:
         port = server.sockets[0].getsockname()[1]
-        scheme = "tcp" if self._scheme == "tcp" else "ws"
-        self.url = f"{scheme}://{HOST}:{port}/sub"
+        self.url = f"{self._scheme}://{HOST}:{port}/sub"
 
 
 class Log:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from functools import partial
 
+import httpx
 import pytest
 
 from imgo_client import Client, Closed, FileSeen, ImgoError, NoAnswer, ProtocolError
@@ -116,13 +117,15 @@ async def test_a_goodbye_that_no_close_follows_ends_the_session(serve, make, mon
 
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["in a session", "before it"])
-async def test_a_server_that_closes_at_once(serve, make, is_open):
+async def test_a_server_that_closes_at_once(serve, make, scheme, is_open):
     async def script(peer):
         if is_open:
             await peer.accept()
 
     log = await meet(await serve(script), make)
-    assert log.of("error") == []
+    # An HTTP server that gives no answer is told of.
+    expected = {httpx.RemoteProtocolError} if scheme == "http" and not is_open else set()
+    assert {type(error) for error in log.of("error")} == expected
 
 
 async def test_a_server_that_never_answers(serve, make):
@@ -154,6 +157,15 @@ GARBAGE = {
         bytes.fromhex("0000001000110001000000050000000000"),
         encode_binary(Frame(Op.RAW, body=b"\x00" * 20)),
         encode_binary(Frame(Op.MESSAGE, body=b"x" * 40))[:20] + b"GET / HTTP/1.1\r\n" * 9,
+    ],
+    "http": [
+        "data: hello\n\n",
+        "data: [1]\n\n",
+        'data: {"op":"5"}\n\n',
+        'event: imgo\ndata: {"op":5,"id":7,"body":1}\n\n',
+        "data: " + "[" * 50_000 + "\n\n",
+        "event: open\ndata: {}\n\n",
+        b"data: \x00\xff\n\n",
     ],
 }
 
@@ -211,7 +223,7 @@ async def test_a_message_that_is_too_large_ends_the_session(serve, make):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("kind", ["ws", "tcp"])
+@pytest.mark.parametrize("kind", ["ws", "tcp", "http"])
 async def test_random_bytes_from_the_first_one_on(make, kind, seed):
     dice = random.Random(seed)
 
@@ -237,13 +249,14 @@ async def test_an_http_server_without_websockets(make):
     assert "404" in str(log.of("error")[0])
 
 
-@pytest.mark.parametrize("kind", ["ws", "wss", "tcp", "tcps"])
+@pytest.mark.parametrize("kind", ["ws", "wss", "tcp", "tcps", "http", "https"])
 async def test_nobody_listens(kind, closed_port):
-    client = Client(f"{kind}://{HOST}:{closed_port}", "abc", backoff=(SHORTEST, 0.05))
+    client = Client(f"{kind}://{HOST}:{closed_port}/sub", "abc", backoff=(SHORTEST, 0.05))
     log = Log(client)
     async with client:
         await eventually(lambda: len(log.of("close")) >= ATTEMPTS)
-    assert {isinstance(error, OSError) for error in log.of("error")} == {True}
+    expected = httpx.ConnectError if kind.startswith("http") else OSError
+    assert {isinstance(error, expected) for error in log.of("error")} == {True}
     log.assert_not_hot(SHORTEST)
 
 
@@ -307,7 +320,7 @@ async def test_the_pauses_grow_until_a_session_has_lasted(serve, make, monkeypat
         await peer.until_gone()
 
     clock = Clock()
-    monkeypatch.setattr("imgo_client.client.asyncio", clock)
+    monkeypatch.setattr("imgo_client.lifetime.asyncio", clock)
     monkeypatch.setattr("imgo_client.backoff.random.random", lambda: 1.0)
     server = await serve(script)
     client, log = make(server, backoff=(0.01, 0.1))
@@ -315,6 +328,23 @@ async def test_the_pauses_grow_until_a_session_has_lasted(serve, make, monkeypat
         await eventually(lambda: len(log.of("close")) >= 7)
     delays = [end.delay for end in log.of("close")[:7]]
     assert delays == pytest.approx([0.02, 0.04, 0.08, 0.1, 0.1, 0.02, 0.04])
+
+
+async def test_pause_after_an_overload_is_twice_as_long(serve, make, monkeypatch):
+    async def script(peer):
+        await peer.accept()
+        reasons = ["overloaded: come back later", "a service is unavailable", "overloaded"]
+        await peer.close(4013, reasons[min(len(server.peers), 3) - 1])
+        await peer.until_gone()
+
+    monkeypatch.setattr("imgo_client.lifetime.asyncio", Clock())  # no session lasts
+    monkeypatch.setattr("imgo_client.backoff.random.random", lambda: 1.0)
+    server = await serve(script)
+    client, log = make(server, backoff=(0.01, 0.5))
+    async with client:
+        await eventually(lambda: len(log.of("close")) >= 3)
+    delays = [end.delay for end in log.of("close")[:3]]
+    assert delays == pytest.approx([0.04, 0.08, 0.32])
 
 
 async def test_a_failing_disk_is_told_and_messages_go_on(serve, make, tmp_path):

@@ -11,6 +11,9 @@ from tests import eventually
 
 from .peers import CLOSED
 
+# Not over Server-Sent Events, where there are no heartbeats, and one frame waits for the other.
+BY_FRAMES = pytest.mark.parametrize("scheme", ["ws", "tcp"], indirect=True)
+
 
 async def quiet(peer):
     """Accept, and read until the client goes."""
@@ -28,7 +31,7 @@ async def take(client, count):
     return found
 
 
-async def test_the_auth_frame_says_what_was_asked_for(serve, make):
+async def test_the_auth_frame_says_what_was_asked_for(serve, make, scheme):
     server = await serve(quiet)
     options = {"rooms": ["a", "b"], "since": 2**60, "platform": "p", "device": "d"}
     client, log = make(server, **options)
@@ -45,7 +48,7 @@ async def test_the_auth_frame_says_what_was_asked_for(serve, make):
     assert log.events == [
         ("state", "connecting"),
         ("state", "open"),
-        ("open", {}),
+        ("open", {"session": "session-0", "rooms": {}} if scheme == "http" else {}),
         ("state", "closed"),
         ("close", CLOSED),
     ]
@@ -243,6 +246,8 @@ async def test_a_session_without_acknowledgement_says_nothing(serve, make):
     await eventually(lambda: len(server.peers) == 1 and said == [])
 
 
+@pytest.mark.long(but=["tcp"])
+@BY_FRAMES
 async def test_a_request_gets_its_own_answer_and_a_late_one_is_no_message(serve, make):
     async def script(peer):
         await peer.accept()
@@ -306,6 +311,7 @@ async def test_rooms_that_were_changed_during_the_auth_are_made_good(serve, make
     assert (client.rooms, log.of("error")) == (["b", "c"], [])
 
 
+@BY_FRAMES
 async def test_rooms_that_the_auth_frame_has_no_space_for_are_joined_after_it(serve, make):
     joined = []
 
@@ -398,6 +404,8 @@ async def test_a_handler_may_ask_while_messages_wait(serve, make):
     assert (answers, log.of("error")) == (list(range(1, 51)), [])
 
 
+@pytest.mark.long(but=["ws"])
+@BY_FRAMES
 async def test_a_server_that_does_not_answer_a_heartbeat_is_left(serve, make):
     async def script(peer):
         await peer.accept()
@@ -416,6 +424,8 @@ async def test_a_server_that_does_not_answer_a_heartbeat_is_left(serve, make):
     assert len(server.peers) == 2
 
 
+@pytest.mark.long(but=["ws"])
+@BY_FRAMES
 async def test_heartbeats_go_on_while_messages_wait_and_the_session_too(serve, make):
     beats = 0
 
@@ -540,12 +550,14 @@ async def test_a_close_that_is_cancelled_ends_at_once(serve, make, monkeypatch):
         await asyncio.Event().wait()
 
     flushing = asyncio.Event()
-    monkeypatch.setattr("imgo_client.client.PARTING", 1_000)
+    monkeypatch.setattr("imgo_client.lifetime.PARTING", 1_000)
     client, log = make(await serve(quiet))
     async with client:
         await eventually(lambda: client.state == "open")
         monkeypatch.setattr("imgo_client.session.Session.flush", never)
         closing = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)  # `close` has begun, and has not reached the parting yet
+        flushing.clear()  # the session itself may have flushed before
         await flushing.wait()
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -579,9 +591,7 @@ async def test_it_begins_anew_after_it_was_closed_for_good(serve, make):
         assert await take(client, 1) == [2]
 
 
-async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_are_logged(
-    serve, make, caplog
-):
+async def test_error_of_a_callback_is_reported_and_without_a_callback_logged(serve, make, caplog):
     def told():
         return [record.getMessage() for record in caplog.records if record.name == "imgo_client"]
 
@@ -609,7 +619,9 @@ async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        ({"url": "ftp://example.org/"}, ValueError),
         ({"url": "http://example.org/"}, ValueError),
+        ({"url": "https://user:password@example.org/sub/events"}, ValueError),
         ({"url": "ws:///sub"}, ValueError),
         ({"url": "tcp://host:port"}, ValueError),
         ({"token": 7}, TypeError),
@@ -617,6 +629,20 @@ async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_
         ({"rooms": [7]}, ValueError),
         ({"since": -1}, ValueError),
         ({"since": "7"}, TypeError),
+        ({"rooms": "lobby"}, TypeError),
+        ({"rooms": 5}, TypeError),
+        ({"ack": "yes"}, TypeError),
+        ({"platform": 5}, TypeError),
+        ({"device": None}, TypeError),
+        ({"seen": 5}, TypeError),
+        ({"tls": 5}, TypeError),
+        ({"max_body": "a"}, TypeError),
+        ({"max_body": 0}, ValueError),
+        ({"max_size": -1}, ValueError),
+        ({"heartbeat": "x"}, TypeError),
+        ({"buffer": True}, TypeError),
+        ({"backoff": 5}, TypeError),
+        ({"backoff": ("1", "2")}, TypeError),
         ({"heartbeat": 0}, ValueError),
         ({"timeout": float("inf")}, ValueError),
         ({"buffer": -1}, ValueError),
@@ -625,8 +651,10 @@ async def test_what_a_callback_raises_is_an_error_and_errors_without_a_callback_
     ],
     ids=str,
 )
-def test_wrong_arguments_are_refused_at_once(arguments, error):
-    with pytest.raises(error):
+def test_wrong_argument_is_refused_with_a_text_that_names_it(arguments, error):
+    (name,) = arguments
+    text = "url|host|Port" if name == "url" else name.removesuffix("s")
+    with pytest.raises(error, match=text):
         Client(**{"url": "ws://example.org/sub", **arguments})
 
 

@@ -30,6 +30,9 @@ def frames_of(vector):
             bytes.fromhex(frame["body"]),
             frame["ver"],
             int(frame.get("id", 0)),
+            frame.get("room", ""),
+            int(frame.get("offset", 0)),
+            frame.get("from", ""),
         )
         for frame in vector["frames"]
     ]
@@ -55,6 +58,54 @@ def test_binary_frames_mean_what_the_vectors_say(vector):
     data, frames = bytes.fromhex(vector["hex"]), frames_of(vector)
     assert both_ways(data) == [(frames, None, 0)] * 2
     assert b"".join(map(encode_binary, frames)) == data
+
+
+@each("binary_rooms")
+def test_binary_frames_of_rooms_mean_what_the_vectors_say(vector):
+    data, frames = bytes.fromhex(vector["hex"]), frames_of(vector)
+    assert both_ways(data) == [(frames, None, 0)] * 2
+    assert b"".join(map(encode_binary, frames)) == data
+
+
+@each("binary_rooms")
+def test_a_header_that_is_longer_than_known_is_skipped(vector):
+    data, frames = bytes.fromhex(vector["hex"]), frames_of(vector)
+    length, header = int.from_bytes(data[:4], "big"), int.from_bytes(data[4:6], "big")
+    lengths = (length + 7).to_bytes(4, "big") + (header + 7).to_bytes(2, "big")
+    longer = lengths + data[6:header] + b"unknown" + data[header:]
+    if frames[0].sender:  # else the next bytes would be those of a key
+        assert both_ways(longer + data) == [(frames * 2, None, 0)] * 2
+
+
+def test_a_header_that_is_longer_than_known_may_have_an_empty_key():
+    frame = Frame(Op.MESSAGE, 0, b"body", 2, 7, "r", 41)
+    data = encode_binary(frame)
+    longer = (len(data) + 9).to_bytes(4, "big") + (44).to_bytes(2, "big")
+    longer += data[6:35] + b"\0\0unknown" + b"body"
+    assert both_ways(longer) == [([frame], None, 0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((40, "0003"), "key is longer"),
+        ((42, "ff"), "key is not UTF-8"),
+        ((4, "0019"), "header length"),  # 25
+        ((4, "0021"), "header length"),  # 33
+        ((16, "ff"), "message id is negative"),
+        ((24, "ff"), "offset is negative"),
+        ((32, "000b"), "name is longer"),
+        ((34, "ff"), "name is not UTF-8"),
+        ((0, "0000002b"), "smaller than the header"),
+    ],
+)
+def test_a_bad_header_of_a_room_is_refused(change, reason):
+    frame = Frame(Op.MESSAGE, 0, b"body", 2, 7, "chat-1", 41, "u1")
+    data, (start, text) = bytearray(encode_binary(frame)), change
+    data[start : start + len(text) // 2] = bytes.fromhex(text)
+    got, error, _ = decoded([bytes(data)])
+    assert (got, error and error.code) == ([], 4500)
+    assert reason in str(error)
 
 
 @each("binary_batches")
@@ -102,6 +153,24 @@ def test_the_servers_text_means_what_the_vectors_say(vector):
     assert decode_text(vector["text"].encode()) == expected
 
 
+@each("server_rooms")
+def test_the_servers_text_of_rooms_means_what_the_vectors_say(vector):
+    expected = [
+        Frame(
+            frame["op"],
+            frame["seq"],
+            frame["body"],
+            frame["ver"],
+            int(frame["id"]),
+            frame["room"],
+            frame.get("offset", 0),
+            frame.get("from", ""),
+        )
+        for frame in vector["frames"]
+    ]
+    assert decode_text(vector["text"]) == expected
+
+
 @each("server_text_bad")
 def test_text_that_is_no_list_of_frames_is_a_protocol_error(vector):
     with pytest.raises(ProtocolError):
@@ -116,6 +185,9 @@ def test_text_that_is_no_list_of_frames_is_a_protocol_error(vector):
         '"id":"seven"',
         '"id":"99999999999999999999"',
         '"id":"9223372036854775808"',
+        '"room":7',
+        '"offset":"7"',
+        '"offset":-1',
         '"seq":null',
         '"ver":true',
         '"body":NaN',

@@ -1,7 +1,6 @@
 """The package: it builds, holds what it should, and runs where nothing of the server is."""
 
 import subprocess
-import sys
 import tomllib
 import venv
 import zipfile
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import imgo_client
+from tests.packages import CLIENT as PACKAGE
+from tests.packages import ROOT, build_client
 
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGE = ROOT / "clients" / "python"
 PROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
 
 
@@ -25,19 +24,7 @@ def sources() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: a build leaves its traces beside the source."""
-    home = tmp_path_factory.mktemp("wheel")
-    source = home / "source"
-    files = [*PACKAGE.glob("*.*"), PACKAGE / "LICENSE", *sources()]
-    for file in filter(Path.is_file, files):
-        target = source / file.relative_to(PACKAGE)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "-w", str(home)]
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
-    subprocess.run([*command, *options, str(source)], check=True, timeout=100)
-    (found,) = home.glob("*.whl")
-    return found
+    return build_client(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_the_package_and_says_what_it_needs(wheel: Path) -> None:

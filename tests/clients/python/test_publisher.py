@@ -1,9 +1,11 @@
 """The publishers against an HTTP server that fails as the test says: nothing is doubled or lost."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -151,6 +153,23 @@ def fall_silent(handler: Handler, pushes: Any) -> None:
     handler.hang_up()
 
 
+def trickle(handler: Handler, pushes: Any) -> None:
+    """Accepted, and an answer that comes byte by byte, for longer than anybody waits."""
+    for push in pushes:
+        handler.server.accept(push)
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    handler.connection.settimeout(0.05)
+    with contextlib.suppress(ConnectionError):  # the caller hangs up
+        while True:
+            handler.wfile.write(b" ")
+            with contextlib.suppress(TimeoutError):
+                if not handler.connection.recv(1):
+                    break
+    handler.hang_up()
+
+
 def refuse_some(handler: Handler, pushes: Any) -> None:
     """Each second one cannot be stored now."""
     answers = [
@@ -237,6 +256,18 @@ def test_a_push_is_what_the_api_takes() -> None:
     assert Push(1, key="u1").dedupe_id != Push(1, key="u1").dedupe_id
 
 
+@pytest.mark.parametrize(
+    ("send_at", "sent"),
+    [
+        (datetime(2026, 12, 24, 18, tzinfo=UTC), "2026-12-24T18:00:00+00:00"),
+        ("2026-12-24T18:00:00Z", "2026-12-24T18:00:00Z"),
+        (90, 90),
+    ],
+)
+def test_time_of_a_push_is_sent_as_the_api_takes_it(send_at: Any, sent: Any) -> None:
+    assert json.loads(Push(1, key="u1", send_at=send_at).encoded)["send_at"] == sent
+
+
 def test_bytes_are_json_text_as_it_is() -> None:
     assert b'"body":{"a" : 1.00}' in Push(b'{"a" : 1.00}', key="u1").encoded
     assert b"\n" not in Push(b'{"a":\r\n1}', key="u1").encoded
@@ -254,6 +285,7 @@ def test_bytes_are_json_text_as_it_is() -> None:
         {"keys": "abc"},
         {"key": "a", "body": {1, 2}},
         {"key": "a", "body": float("nan")},
+        {"key": "a", "send_at": datetime(2026, 12, 24)},
     ],
     ids=str,
 )
@@ -325,6 +357,14 @@ def test_a_push_that_is_tried_again_is_accepted_once(
         assert [one.id for one in call(method, some(7))] == list(range(1, 8))
         assert server.accepted == list(range(7))
     assert len(server.requests) == 3
+
+
+def test_answer_that_comes_too_slowly_is_given_up(kind: str, server: Server) -> None:
+    """Each byte is in time. The relay's leases rely on the limit of the whole answer."""
+    call = Both(kind, server, timeout=0.5)
+    server.faults = [trickle]
+    assert call("push", "body", key="u1").id == 1
+    assert (server.accepted, len(server.requests)) == (["body"], 2)
 
 
 @pytest.mark.parametrize("method", ["push_many", "stream"])
@@ -553,3 +593,29 @@ def test_check_pushes_nothing_and_raises_if_the_key_is_refused(server, call):
     with pytest.raises(imgo_client.Forbidden):
         call("check")
     assert server.accepted == []
+
+
+@pytest.mark.parametrize("content", [b"[{}]", b'{"ok":true}', b"<html>Welcome"])
+def test_check_of_another_service_raises_bad_answer(server, call, content):
+    server.faults = [say(content)] * 4
+    with pytest.raises(imgo_client.BadAnswer):
+        call("check")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            refuse(301, {}, Location="https://x.example/"),
+            "301 It redirects to 'https://x.example/'",
+        ),
+        (
+            refuse(404, {"message": "no route"}),
+            "404 This answer is not the API's: is the URL right",
+        ),
+    ],
+)
+def test_refusal_by_another_service_says_what_to_look_at(server, call, fault, words):
+    server.faults = [fault]
+    with pytest.raises(imgo_client.ApiError, match=words):
+        call("push", 1, key="u1")

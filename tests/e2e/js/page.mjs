@@ -25,7 +25,26 @@ const storage = storageFile && {
   },
 };
 
-const client = new Imgo(url, { storage, ...JSON.parse(optionsText) });
+// `tokens`: what the token function returns, one after the other.
+const { joins = {}, tokens, ...options } = JSON.parse(optionsText);
+if (tokens) options.token = async () => tokens.shift();
+const client = new Imgo(url, { storage, ...options });
+
+/** The page's rooms, by name; all that happens in them is told. */
+const rooms = new Map();
+function enter(name, roomOptions) {
+  const room = client.room(name, roomOptions);
+  rooms.set(name, room);
+  room.on("state", (state) => tell("room state", name, state, room.error?.code));
+  room.on("recovered", ({ recovered, position }) => tell("recovered", name, recovered, position));
+  room.on("gap", ({ position }) => tell("gap", name, position));
+  room.on("message", async ({ body, offset }) => {
+    tell("room message", name, body, offset);
+    await null; // a handler that takes its time
+  });
+}
+
+for (const [name, roomOptions] of Object.entries(joins)) enter(name, roomOptions);
 client
   .on("state", (state) => tell("state", state))
   .on("message", async ({ body, id }) => {
@@ -41,8 +60,12 @@ for await (const line of createInterface({ input: process.stdin })) {
   // At once, between two messages, as a browser does it.
   if (method === "reload") process.exit();
   try {
-    tell("answer", (await client[method](...values)) ?? null);
-  } catch ({ name, code }) {
-    tell("refused", name, code);
+    if (method === "room") tell("answer", enter(...values) ?? null);
+    else if (method === "in") {
+      const [name, what, ...rest] = values;
+      tell("answer", (await rooms.get(name)[what](...rest)) ?? null);
+    } else tell("answer", (await client[method](...values)) ?? null);
+  } catch ({ name, code, message }) {
+    tell("refused", name, code, message);
   }
 }

@@ -84,7 +84,7 @@ def test_who_wakes_does_not_wait_for_the_broker(waker, broker):
     assert broker.told == [1, 2]
 
 
-def test_what_comes_while_the_broker_is_busy_is_one_task_for_each_partition(waker, broker):
+def test_pushes_while_the_broker_is_busy_are_one_task_for_each_partition(waker, broker):
     broker.opened.clear()
     waker.wake({1})
     assert broker.asked.wait(PATIENCE)
@@ -166,9 +166,7 @@ def test_a_process_that_ends_has_said_what_it_had_to(tasks):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_where_tasks_run_at_once_the_outbox_is_empty_when_the_push_is_accepted(
-    settings, mode_of, tasks
-):
+def test_outbox_where_tasks_run_at_once_is_empty_after_a_push(settings, mode_of, tasks):
     mode_of("embedded")
     settings.IMGO_BROKER_URL = ""
     for push in (Push(b"1", keys=("a", "b", "c")), Push(b"1", room="r"), Push(b"1", to_all=True)):

@@ -59,7 +59,7 @@ def nodes(settings, redis_client) -> Iterator[Nodes]:
 def registry_down(monkeypatch, closed_port) -> None:
     """Redis cannot be reached."""
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    for module in ("v1", "legacy", "goim"):
+    for module in ("v1", "rooms", "legacy", "goim"):
         monkeypatch.setattr(f"push.api.{module}.get_registry", lambda: registry)
 
 

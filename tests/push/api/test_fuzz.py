@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from imgo_site.conf import conf
+from tests.longer_proofs import examples
 
 pytestmark = pytest.mark.django_db
 
 # The API does not keep anything between two examples that could matter to the second.
 fuzz = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=examples(150),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 text = st.text(st.characters(codec=None), max_size=10) | st.sampled_from(["", "a\0", "\ud800", "é"])

@@ -206,7 +206,7 @@ def test_clients_are_sent_to_the_emptiest_node(api, nodes):
     assert api.get("/goim/nodes/weighted").json()["data"]["nodes"] == ["192.0.2.8"]
 
 
-def test_without_addresses_of_their_own_the_host_that_was_asked_is_the_node(api, nodes):
+def test_node_without_an_address_of_its_own_has_the_host_of_the_request(api, nodes):
     assert api.get("/goim/nodes/weighted").json()["data"]["nodes"] == ["testserver"]
 
 

@@ -70,6 +70,7 @@ EXAMPLES = examples()
 REQUESTS = [param for param in EXAMPLES if not param.values[0].status]
 
 
+@pytest.mark.long
 def test_the_command_finds_nothing_wrong():
     out = StringIO()
     call_command(
@@ -117,9 +118,10 @@ def test_an_operation_names_its_scope(path, method, told):
         assert "No API key is needed." in told["description"]
         assert "403" not in told["responses"]
     else:
-        ((scope,),) = {tuple(scopes) for one in told["security"] for scopes in one.values()}
-        assert scope in SCOPES
-        assert f"Scope: `{scope}`." in told["description"]
+        ways = [scope for one in told["security"] for (scope,) in one.values()]
+        scopes = list(dict.fromkeys(ways))
+        assert set(scopes) <= set(SCOPES)
+        assert f"Scope: `{'` or `'.join(scopes)}`." in told["description"]
         assert set(told["responses"]) >= {"401", "403", "503"}
 
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from imgo_site.wsgi import application
+from tests.longer_proofs import IS_SHORT, examples
 
 KEY = "the bootstrap key of the tests of the schema"
 # For each operation, besides all that is at a limit. Without it the same few in every run; a long
@@ -31,6 +32,8 @@ schemathesis.serializer.alias("application/x-ndjson", "text/plain")
 
 schema = schemathesis.openapi.from_wsgi("/api/schema/", application)
 schema.config.update(headers={"Authorization": f"Api-Key {KEY}"})
+# All that is at a limit, of each value: a hundred requests for most operations.
+schema.config.phases.coverage.enabled = not IS_SHORT
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def _callable(db, nodes, imgo) -> Iterator[None]:
 
 @schema.parametrize()
 @settings(
-    max_examples=int(EXAMPLES or 10),
+    max_examples=int(EXAMPLES or examples(10)),
     derandomize=EXAMPLES is None,
     deadline=None,
     suppress_health_check=list(HealthCheck),

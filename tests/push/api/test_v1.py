@@ -269,7 +269,7 @@ def test_without_the_broker_a_push_is_accepted_and_waits(api, broker_down, to):
 def test_a_key_that_nobody_knows(api, nodes):
     answer = api.get("/api/v1/keys/u1")
     assert answer.status_code == 200
-    nothing = dict.fromkeys(("opened", "refused", "closed"))
+    nothing = dict.fromkeys(("last_seen", "opened", "refused", "closed"))
     counts = {"pending": 0, "unacknowledged": 0}
     assert answer.json() == {"key": "u1", "online": False, "sessions": [], **counts, **nothing}
 
@@ -284,6 +284,7 @@ def test_a_key_with_sessions_and_what_is_pending(api, nodes):
     last.update(expires_at=timezone.now())
     answer = api.get("/api/v1/keys/u1").json()
     assert (answer["online"], answer["pending"]) == (True, 2)
+    assert answer["last_seen"] >= answer["sessions"][1]["since"]
     assert answer["sessions"] == [
         {
             "id": name,
@@ -420,21 +421,34 @@ def test_nodes_are_listed_by_number(api, crowd):
 
 
 def test_stats_are_totals(api, crowd):
-    assert api.get("/api/v1/stats").json() == {"nodes": 2, "sessions": 10, "rooms": 4}
+    answer = api.get("/api/v1/stats").json()
+    assert answer == {"nodes": 2, "sessions": 10, "rooms": 4, "hooks": []}
 
 
-@pytest.mark.parametrize("path", ["/api/v1/rooms", "/api/v1/rooms/lobby", TOKENS])
+SENSELESS = [
+    *("limit=0", "limit=-1", "limit=1001", "limit=", "limit=x", "limit=1.5", "limit=%00"),
+    *("offset=-1", "offset=x", "offset=1000000001", "offset=" + "9" * 5000),
+]
+
+
 @pytest.mark.parametrize(
-    "query",
+    ("path", "query"),
     [
-        *("limit=0", "limit=-1", "limit=1001", "limit=", "limit=x", "limit=1.5", "limit=%00"),
-        *("offset=-1", "offset=x", "offset=1000000001", "offset=" + "9" * 5000),
+        (path, query)
+        for path in ("/api/v1/rooms", "/api/v1/rooms/lobby", TOKENS)
+        for query in SENSELESS
+        if (path, query) != ("/api/v1/rooms/lobby", "limit=0")
     ],
-    ids=lambda query: query[:20],
+    ids=lambda part: part[:20],
 )
 def test_a_page_that_makes_no_sense_is_a_problem(api, crowd, path, query):
     detail = check_problem(api.get(f"{path}?{query}"), 400, "bad_request")
     assert detail.startswith(query.partition("=")[0])
+
+
+def test_a_room_with_limit_0_is_counted_and_lists_nobody(api, crowd):
+    answer = api.get("/api/v1/rooms/lobby?limit=0").json()
+    assert (answer["count"], answer["results"]) == (10, [])
 
 
 @pytest.mark.usefixtures("registry_down")
@@ -453,7 +467,7 @@ def test_a_token_is_made_and_shown_this_once(api):
     answer = send(api, {"key": "u1", "rooms": ["a", "b.*"], "expires_in": 60}, TOKENS)
     assert answer.status_code == 201
     made = answer.json()
-    assert set(made) == {"key", "rooms", "join", "created_at", "expires_at", "token"}
+    assert set(made) == {"key", "rooms", "join", "info", "created_at", "expires_at", "token"}
     assert (made["key"], made["rooms"]) == ("u1", ["a", "b.*"])
     assert Token.objects.get().digest == digest(made["token"])
     for path in (TOKENS, f"{TOKENS}?key=u1", f"{TOKENS}/u1"):

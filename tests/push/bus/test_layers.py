@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from channels.layers import channel_layers
 from redis.asyncio.client import Pipeline
 
-from push.bus import layers as module
+from push.bus import redis_publications
 from push.bus.layers import (
     LAYER_ERRORS,
     InProcessChannelLayer,
@@ -95,6 +96,19 @@ def listening(redis_client) -> list[str]:
     return [row["id"] for row in rows if int(row["sub"])]
 
 
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Listen on a port, and answer nothing."""
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(read, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
 def kill(redis_client) -> None:
     """Redis closes the connections of all who listen."""
     assert redis_client.client_kill_filter(_type="pubsub") >= 1
@@ -113,7 +127,7 @@ async def test_a_first_connection_is_nothing_that_was_lost(pubsub, reader):
 
 
 @pytest.mark.parametrize("count", [1, 300])
-async def test_after_a_gap_it_says_so_before_anything_comes_and_when_everything_does(
+async def test_gap_is_reported_before_anything_comes_and_when_all_has_come(
     pubsub, reader, redis_client, count
 ):
     groups = [f"g{n}" for n in range(count)]
@@ -141,6 +155,34 @@ async def test_it_can_be_made_to_connect_anew(pubsub, reader, redis_client):
     await eventually(lambda: listening(redis_client) and not {*before} & {*listening(redis_client)})
     await send(pubsub, "a", 1)
     await eventually(lambda: 1 in reader.log)
+
+
+async def test_connection_closed_during_a_leave_is_an_error_of_the_layer(
+    pubsub, reader, redis_client
+):
+    """Python 3.11 writes in a task of its own, which finds the connection without its writer."""
+    await reader.join("a", "b")
+    before = listening(redis_client)
+    leaving = asyncio.create_task(groups_discard(pubsub, ["b"], reader.channel))
+    (shard,) = pubsub._get_layer()._shards
+    while not shard.listener._sending.locked():  # noqa: ASYNC110 - of all turns the first
+        await asyncio.sleep(0)
+    await reconnect(pubsub)
+    (found,) = await asyncio.gather(leaving, return_exceptions=True)
+    assert found is None or isinstance(found, LAYER_ERRORS)
+    await eventually(lambda: reader.log == ["lost", "regained"])
+    await eventually(lambda: listening(redis_client) and not {*before} & {*listening(redis_client)})
+    await send(pubsub, "a", 1)
+    await eventually(lambda: 1 in reader.log)
+
+
+async def test_layer_closed_while_it_connects_anew_ends(pubsub, reader):
+    """Python 3.11 may swallow the cancellation of the reader's task while it connects."""
+    for _ in range(20):
+        await reader.join("a")
+        await reconnect(pubsub)
+        async with asyncio.timeout(5):
+            await pubsub.flush()
 
 
 async def test_before_it_has_connected_there_is_nothing_to_connect_anew(pubsub, reader):
@@ -216,7 +258,7 @@ def pipelines(monkeypatch) -> list[int]:
 async def test_many_messages_are_sent_in_pipelines_and_in_order(
     pubsub, reader, pipelines, monkeypatch
 ):
-    monkeypatch.setattr(module, "PIPELINE_MAX", 4)
+    monkeypatch.setattr(redis_publications, "PIPELINE_MAX", 4)
     await reader.join("a", "b")
     messages = [("ab"[n % 2], {"type": "t", "n": n}) for n in range(10)]
     await groups_send(pubsub, messages)
@@ -225,6 +267,39 @@ async def test_many_messages_are_sent_in_pipelines_and_in_order(
     assert pipelines == [4, 4, 2]
     await groups_send(pubsub, [])
     assert pipelines == [4, 4, 2]
+
+
+async def test_concurrent_publications_share_a_pipeline(pubsub, reader, pipelines):
+    await reader.join("a")
+    await asyncio.gather(*(send(pubsub, "a", n) for n in range(60)))
+    await eventually(lambda: len(reader.log) == 60)
+    assert reader.log == list(range(60))
+    assert pipelines == [1, 59]
+
+
+async def test_publication_cancelled_while_it_waits_is_not_sent(pubsub, reader):
+    await reader.join("a")
+    sends = [asyncio.create_task(send(pubsub, "a", n)) for n in range(3)]
+    await asyncio.sleep(0)
+    sends[1].cancel()
+    await asyncio.wait(sends)
+    await send(pubsub, "a", "end")
+    await eventually(lambda: "end" in reader.log)
+    assert reader.log == [0, 2, "end"]
+
+
+async def test_silent_redis_delays_a_publication_until_its_own_timeout_only():
+    async with silent_server() as port:
+        layer = PubSubChannelLayer(hosts=[f"redis://127.0.0.1:{port}"], prefix="t")
+        for _ in range(2):
+            sends = [asyncio.create_task(send(layer, "a", n)) for n in range(5)]
+            _, late = await asyncio.wait(sends, timeout=0.1)
+            assert len(late) == 5
+            for one in late:
+                one.cancel()
+            await asyncio.wait(sends)
+        async with asyncio.timeout(1):  # the abandoned pipelines are not waited for
+            await layer.flush()
 
 
 async def test_a_message_that_cannot_be_written_stops_all_before_any_is_sent(pubsub, reader):

@@ -1,12 +1,15 @@
 """publish: order, one loop for all callers, and the node's loop while there is one."""
 
 import asyncio
+import socket
 import threading
+
+import redis.asyncio as aioredis
 
 from imgo_site.process_parts import process
 from push.bus.envelope import close_envelope
-from push.bus.publish import leave_loop, publish, use_loop
-from tests import in_thread
+from push.bus.publish import Publisher, leave_loop, publish, use_loop
+from tests import PATIENCE, in_thread
 
 
 def orders(*codes: int):
@@ -65,6 +68,21 @@ async def test_a_process_publishes_on_its_nodes_loop_while_there_is_one(listen):
     await in_thread(publish, orders(9))
     assert [message["code"] for message in await heard()] == [9]
     assert len(publishing_threads()) == 1
+
+
+def test_a_loop_that_ends_closes_a_connection_to_a_silent_redis():
+    publisher = Publisher()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = aioredis.Redis(port=server.getsockname()[1])
+        future = asyncio.run_coroutine_threadsafe(client.ping(), publisher.loop())
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(PATIENCE)
+            assert connection.recv(1)  # it has connected, and waits for an answer
+            publisher.close()
+            while connection.recv(1_000):
+                pass
+        assert future.cancelled()
 
 
 def test_a_node_that_is_gone_takes_no_publisher_along():

@@ -11,7 +11,8 @@ from django.db import connection, router
 from django.db.utils import ConnectionRouter
 
 from imgo_site import open_files as files
-from imgo_site.conf import ImgoSettings, shown
+from imgo_site.conf import ImgoSettings
+from imgo_site.setting_values import shown
 from push import checks as module
 from push.checks import capacity, limits
 from push.models import Node
@@ -46,6 +47,13 @@ def test_the_settings_as_they_are_need_no_word():
     call_command("check", "--fail-level", "WARNING")
 
 
+class PlainPublish:
+    """An authorizer whose `may_publish` cannot be awaited."""
+
+    def may_publish(self, identity: object, room: str) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -61,6 +69,7 @@ def test_the_settings_as_they_are_need_no_word():
         ({"RECEIVER": "push.receiver"}, ["imgo.E003"]),  # a module
         ({"AUTHENTICATOR": "imgo_site.names.check_name"}, ["imgo.E003"]),  # not awaitable
         ({"ROOM_AUTHORIZER": "os.getcwd"}, ["imgo.E003"]),
+        ({"ROOM_AUTHORIZER": f"{__name__}.PlainPublish"}, ["imgo.E003"]),
         ({"RECEIVER": "functools.partial"}, []),  # may return what can be awaited
         ({"SESSION_KEY": "imgo_site.names.NAME_MAX"}, ["imgo.E003"]),  # an int
         ({5: 1}, ["imgo.E001"]),
@@ -227,7 +236,7 @@ def test_every_number_that_can_be_set_has_a_range():
     assert set(limits.RANGES) == numbers
 
 
-def test_the_defaults_are_within_their_ranges_and_the_ranges_say_what_they_are():
+def test_defaults_are_within_ranges_that_say_what_they_are():
     for name, allowed in limits.RANGES.items():
         assert allowed.has(getattr(ImgoSettings, name))
     assert str(limits.Range(0, 9)) == "from 0 to 9"

@@ -68,7 +68,7 @@ def test_webhooks_come_from_the_environment_as_json(imgo, monkeypatch):
     imgo()
     (endpoint,) = endpoints()
     assert (endpoint.url, endpoint.secrets, endpoint.keys) == ("http://a/", (SECRET,), ("*",))
-    assert endpoint.wants("message.expired", "anything")
+    assert endpoint.matches("message.expired", "anything")
 
 
 @pytest.mark.parametrize("value", ['[{"secret": "secret"', '{"secret": "secret"}', '["secret"]'])

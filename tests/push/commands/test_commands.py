@@ -18,6 +18,23 @@ def run(*arguments: str) -> str:
     return out.getvalue()
 
 
+def test_rooms_policies_without_any_name_the_variable_of_the_nodes(imgo):
+    imgo(ROOMS={})
+    assert "IMGO_ROOMS" in run("rooms", "--policies")
+    imgo(ROOMS={"chat-*": {"history": 500}})
+    assert run("rooms", "--policies").splitlines()[1].split()[:2] == ["chat-*", "500"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("chat-1",)])
+def test_rooms_policies_with_mistakes_prints_one_line_for_each(imgo, arguments):
+    imgo(ROOMS={"": {}, "a": {"histroy": 1}, "b": {"history": -1}})
+    with pytest.raises(CommandError) as refusal:
+        run("rooms", "--policies", *arguments)
+    lines = str(refusal.value).splitlines()
+    assert ["''" in lines[0], "'histroy'" in lines[1], "history=-1" in lines[2]] == [True] * 3
+    assert (len(lines), refusal.value.returncode) == (3, 1)
+
+
 def test_token_prints_the_token_alone():
     text = run("token", "u1")
     assert text.endswith("\n")
@@ -130,6 +147,14 @@ def test_imgo_says_what_to_open(imgo):
         assert part in text
     assert "WebSocket port" not in text
     assert f"TCP port {conf.TCP_PORT}" in text
+
+
+def test_greeting_with_an_authenticate_url_shows_no_token_of_the_demo(imgo):
+    imgo(AUTHENTICATE_URL="https://shop.example.com/a", HOOK_SECRETS=["whsec_" + 32 * "A"])
+    known = {"admin": "", "api_key": "imgo_x", "tokens": {"alice": "t1"}}
+    text = greeting(known)
+    assert "AUTHENTICATE_URL" in text
+    assert "(key alice)" not in text
 
 
 def test_greeting_ends_with_the_page_of_the_project_around_imgo(settings):

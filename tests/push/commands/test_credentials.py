@@ -15,7 +15,7 @@ def test_a_token_as_data(data):
     assert digest(found.pop("token")) == token.digest
     expires = parse_datetime(found.pop("expires_at"))
     assert abs((expires - token.expires_at).total_seconds()) < 0.001
-    assert found == {"key": "u1", "rooms": ["a"], "join": ["7"]}
+    assert found == {"key": "u1", "rooms": ["a"], "join": ["7"], "info": {}}
     assert token.join == ["7"]
 
 

@@ -1,10 +1,12 @@
 """manage.py push: what is stored, and what is refused. What arrives is in tests/e2e."""
 
+from datetime import UTC, datetime
+
 import pytest
 from django.core.management import CommandError
 
 from imgo_site.errors import Unavailable
-from offline.models import Message, Pending
+from offline.models import Message, Pending, ScheduledPush
 
 pytestmark = pytest.mark.django_db
 
@@ -50,9 +52,18 @@ def test_options_reach_the_message(run):
     assert run("push", "--key", "u", "2", "--dedupe-id", "d") == first
 
 
+@pytest.mark.parametrize("send_at", ["90", "2026-12-24T18:00:00+01:00"])
+def test_push_with_a_time_is_scheduled(run, imgo, send_at):
+    imgo(MAX_DELAY=10**8)
+    row = ScheduledPush.objects.get(pk=int(run("push", "--key", "u", "1", "--send-at", send_at)))
+    found = (row.due_at - row.created_at).total_seconds() if send_at == "90" else row.due_at
+    assert found in (90, datetime(2026, 12, 24, 17, tzinfo=UTC))
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
+        (["--all", "1", "--send-at", "soon"], "send_at must be a time with a zone"),
         (["--all", "hello"], """quotes of its own: '"hello"'"""),
         (["--all", "it's"], "quotes of its own"),
         (["--all", "NaN"], "not JSON"),

@@ -137,7 +137,7 @@ def follow(transactional_db) -> Iterator[type[Follower]]:
     push_to_all("the end")  # lets a follower go that a failed test has left
 
 
-def test_what_is_pushed_later_follows_and_what_is_committed_late_is_not_left_out(follow):
+def test_later_pushes_follow_and_one_that_commits_late_is_included(follow):
     first = push_to_all(1)
     with connection.cursor() as cursor:  # an id that is given, and not committed yet
         cursor.execute("SELECT nextval(pg_get_serial_sequence('offline_message', 'id'))")

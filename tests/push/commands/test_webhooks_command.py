@@ -72,6 +72,14 @@ def test_ping_of_an_absent_endpoint_fails(run, imgo):
     assert "no endpoint" in run("webhooks", "ping")
 
 
+@pytest.mark.parametrize("bad", [{"url": "x"}, {**entry(), "secret": "short"}])
+@pytest.mark.parametrize("action", [[], ["ping"]])
+def test_wrong_endpoint_is_an_error_of_one_line(run, imgo, bad, action):
+    imgo(WEBHOOKS=[bad])
+    with pytest.raises(CommandError, match="Entry 1 of WEBHOOKS"):
+        run("webhooks", *action)
+
+
 def test_metrics_dashboard_and_explain_show_it(parked):
     vitals._read_gauges()
     assert metrics.WEBHOOK_BACKLOG._value.get() == 1

@@ -26,7 +26,7 @@ from push.accept.accept import Push, accept_push
 from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.session.link_manager import LinkManager
-from push.session.session import Kind
+from push.session.outgoing import Kind
 from push.session.socket_link import DIRECT_LINK, Gone, SocketLink, TcpLink
 from push.session.websocket_link import WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
@@ -388,7 +388,6 @@ async def test_who_says_nothing_is_closed(connect, name, imgo):
         ("text", "not json", CloseCode.BAD_FRAME),
         ("text", "[" * 5000, CloseCode.BAD_FRAME),
         ("text", '{"op": "7"}', CloseCode.BAD_FRAME),
-        ("text", "x" * 10_000, CloseCode.FRAME_TOO_LARGE),
     ],
     ids=lambda value: repr(value)[:20],
 )
@@ -400,6 +399,25 @@ async def test_what_is_no_frame_closes(connect, name, data, code, caplog):
         await client.send_raw(data)
         assert await client.until_closed() == code
     assert caplog.text == ""
+
+
+async def test_a_frame_with_another_token_may_be_long(connect, name):
+    client = await connect(name)
+    await client.auth()
+    await client.send(Op.AUTH, {"token": "t", "more": "x" * 8_000}, 5)
+    reply = await client.answer()
+    assert (reply.op, reply.seq, b"error" in reply.body) == (Op.AUTH_REPLY, 5, False)
+
+
+@pytest.mark.parametrize("kind", ["text", "binary", "tcp"])
+async def test_no_other_frame_may_be_long(connect, kind):
+    rooms = [f"room-{n:03}" for n in range(100)]
+    client = await connect(kind)
+    assert (await client.auth(rooms=rooms)).op == Op.AUTH_REPLY
+    text = json.dumps({"op": Op.JOIN, "body": "x" * 11_000})
+    data = encode_binary(Op.JOIN, 1, b"x" * 2_000)
+    await client.send_raw(text if kind == "text" else data)
+    assert await client.until_closed() == CloseCode.FRAME_TOO_LARGE
 
 
 async def test_the_good_frames_before_a_bad_one_count(connect):
@@ -475,11 +493,13 @@ async def test_an_op_is_answered(client, op, body, reply, answer):
         assert frame.body == answer
 
 
-@pytest.mark.parametrize("op", [Op.AUTH, 8, 9, 10, 11, 13, 23, 253, -1, 2**31 - 1])
-async def test_an_unknown_op_closes(client, op):
-    await client.send(op)
-    assert await client.until_closed() == CloseCode.UNKNOWN_OP
-    assert [frame.op for frame in client.frames[1:]] == [Op.DISCONNECT]
+async def test_an_unknown_op_closes(connect, name):
+    for op in (8, 9, 10, 11, 13, 23, 253, -1, 2**31 - 1):
+        client = await connect(name)
+        await client.auth(ack=True)
+        await client.send(op)
+        assert await client.until_closed() == CloseCode.UNKNOWN_OP, op
+        assert [frame.op for frame in client.frames[1:]] == [Op.DISCONNECT], op
 
 
 # Messages
@@ -563,10 +583,12 @@ async def test_the_ids_of_rooms_cost_nothing_when_they_are_acknowledged(
     assert [about[0] for about in asked] == [one + 1]
 
 
-@pytest.mark.parametrize("body", ["x", {}, [0], [-1], [1.5], [True], ["x"], [2**63], [[1]], None])
-async def test_a_bad_acknowledgement_closes(client, body):
-    await client.send(Op.ACK, body)
-    assert await client.until_closed() == CloseCode.BAD_FRAME
+async def test_a_bad_acknowledgement_closes(connect, name):
+    for body in ("x", {}, [0], [-1], [1.5], [True], ["x"], [2**63], [[1]], None):
+        client = await connect(name)
+        await client.auth(ack=True)
+        await client.send(Op.ACK, body)
+        assert await client.until_closed() == CloseCode.BAD_FRAME, body
 
 
 # Rooms
@@ -622,9 +644,9 @@ async def test_frames_are_handled_at_the_allowed_pace(connect, imgo):
     client = await connect("binary")
     await client.auth()
     imgo(MAX_FRAMES_PER_SECOND=5)
+    start = asyncio.get_running_loop().time()
     for _ in range(3):
         await client.send_raw(b"".join(encode_binary(Op.HEARTBEAT, n) for n in range(4)))
-    start = asyncio.get_running_loop().time()
     assert [(await client.answer()).seq for _ in range(12)] == list(range(4)) * 3
     assert asyncio.get_running_loop().time() - start > 0.5
 
@@ -673,13 +695,12 @@ async def test_a_session_may_be_in_many_rooms(client):
 
 
 @pytest.mark.parametrize("op", [Op.JOIN, Op.LEAVE])
-@pytest.mark.parametrize("body", [b"", b"[1]", b'"a\\u0000"', b"1.5", b"x" * 300])
-async def test_a_bad_room_is_an_error_and_no_end(client, op, body):
-    if client.kind is Kind.TEXT and body not in {b"", b"x" * 300}:
-        body = json.loads(body)
-    await client.send(op, body)
-    assert error_of(await client.answer()) == "bad_request"
-    assert await rooms() == {}
+async def test_a_bad_room_is_an_error_and_no_end(client, op):
+    for body in (b"", b"[1]", b'"a\\u0000"', b"1.5", b"x" * 300):
+        is_json = client.kind is Kind.TEXT and body not in {b"", b"x" * 300}
+        await client.send(op, json.loads(body) if is_json else body)
+        assert error_of(await client.answer()) == "bad_request", body
+        assert await rooms() == {}
 
 
 async def test_a_room_that_is_not_allowed(connect, name):

@@ -6,7 +6,9 @@ import re
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -14,24 +16,35 @@ from django.contrib.auth.models import Permission, User
 from django.db import OperationalError, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import Token
 from imgo_site.errors import BadRequest
 from imgo_site.names import DASHBOARD_ROOM
-from offline.models import RECEIVED, Event, Message, Pending
+from offline.models import RECEIVED, Event, Message, Pending, ScheduledPush
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group, node_group
 from push.dashboard import views
-from push.models import Duty
+from push.models import Duty, SessionRecord
 from push.registry.base import Entry, FullestRooms, NodeEntry
 from push.registry.redis_registry import RedisRegistry
+from push.session.session_records import Row, SessionEvent
 from push.status import snapshot
 from push.wire import CloseCode
 from tests import in_thread
 
-PAGES = ["", "key?name=u1", "room?name=r1", "rooms", "keys", "act/push", "act/kick-key?name=u1"]
+PAGES = [
+    "",
+    "key?name=u1",
+    "room?name=r1",
+    "rooms",
+    "streams",
+    "keys",
+    "act/push",
+    "act/kick-key?name=u1",
+]
 ACTIONS = {
     "push.push_message": ("push", {"target": "key", "name": "u1", "body": "1", "dedupe": "d"}),
     "push.kick_session": ("kick-key", {"name": "u1"}),
@@ -271,7 +284,15 @@ def test_a_key_with_many_pushes_takes_as_many_queries_as_one_with_few(browser, r
         with CaptureQueriesContext(connection) as queries:
             browser.get("/dashboard/key", {"name": "u1"})
         counts.append(len(queries))
-    assert counts[0] == counts[1] <= 12
+    assert counts[0] == counts[1] <= 13
+
+
+def test_key_that_is_gone_shows_when_it_was_last_seen(browser, redis_client):
+    closed = SessionEvent(1_796_000_000.0, "n1", "tcp", "192.0.2.1")
+    SessionRecord.objects.write([Row("u1", None, None, closed)])
+    page = text_of(browser.get("/dashboard/key", {"name": "u1"}))
+    assert "Not connected. Last seen <time" in page
+    assert ">2026-11-30 00:53:20</time>." in page
 
 
 @pytest.mark.parametrize("name", ["nobody", "a/b?c&d=<e>'\"", " blanks ", "ключ"])
@@ -358,6 +379,15 @@ def test_an_address_that_is_no_page(browser, client):
     assert client.get("/dashboard/nothing").status_code == 302  # nobody is told what there is
 
 
+def test_path_with_a_final_slash_redirects_to_its_page(browser, client):
+    for name in ("streams", "rooms", "keys", "tail", "act/push"):
+        answer = browser.get(f"/dashboard/{name}/?more=1&q=a%26b")
+        assert (answer.status_code, answer.url) == (302, f"/dashboard/{name}?more=1&q=a%26b")
+    assert browser.get("/dashboard/streams/").url == "/dashboard/streams"
+    assert browser.get("/dashboard/streamz/").status_code == 404
+    assert client.get("/dashboard/streamz/").status_code == 302  # to the login
+
+
 def test_a_picture_counts_what_the_nodes_have_delivered(browser, populate, redis_client):
     populate({"u1": []})
     redis_client.set("imgo:registry:deliveries:n1", 12)
@@ -373,6 +403,16 @@ def test_many_members_are_cut(browser, populate, monkeypatch):
     assert "Sessions (20)" in text
     assert "5 of 20." in text
     assert text.count('scope="row"') == 5
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [({"client_publish": "members"}, "members of the room"), ({"history": 5}, "nobody")],
+)
+def test_page_of_a_room_shows_which_clients_may_publish(browser, imgo, policy, text):
+    imgo(ROOMS={"chat-*": policy})
+    shown = text_of(browser.get("/dashboard/room", {"name": "chat-1"}))
+    assert f"<dt>Clients that may publish</dt><dd>{text}</dd>" in shown
 
 
 # What is done
@@ -399,6 +439,20 @@ def test_a_push(browser, populate, tasks, body, stored):
     entry = LogEntry.objects.get()
     assert entry.object_id == str(message.pk)
     assert f"message {message.pk} to the key 'u1'" in entry.object_repr
+
+
+def test_push_with_a_time_is_scheduled_in_the_site_zone(browser, settings, redis_client):
+    settings.TIME_ZONE = "Europe/Berlin"
+    day = timezone.now() + timedelta(days=1)
+    values = {"target": "key", "name": "u1", "body": "1", "dedupe": "d1"}
+    values["send_at"] = f"{day:%Y-%m-%d}T18:00"
+    assert "A time of the zone Europe/Berlin" in text_of(browser.get("/dashboard/act/push"))
+    asked = text_of(browser.post("/dashboard/act/push", values))
+    assert f"It is sent at {day:%Y-%m-%d}T1" in asked
+    assert f'name="send_at" value="{values["send_at"]}"' in asked
+    assert "is accepted" in text_of(do(browser, "push", values))
+    due = ScheduledPush.objects.get().due_at
+    assert f"{due.astimezone(ZoneInfo('Europe/Berlin')):%Y-%m-%dT%H:%M}" == values["send_at"]
 
 
 def test_push_whose_commit_is_not_confirmed_is_of_unknown_outcome(browser, tasks, monkeypatch):

@@ -7,8 +7,11 @@ import re
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
+from django.utils import timezone
 
 from imgo_site.direct_requests import has_websocket
+from imgo_site.errors import Unavailable
+from offline.models import Stream
 from push.accept.accept import Push, accept_push
 from push.registry.base import Entry, NodeEntry
 from push.registry.memory_registry import MemoryRegistry
@@ -79,6 +82,57 @@ def test_rooms_filtered_page_by_page_find_each_room_once(browser, populate, monk
         page, pages = more and f"/dashboard/rooms{html.unescape(more[1])}", pages + 1
     assert sorted(found) == sorted(f"r{n}" for n in range(300))
     assert pages > 5
+
+
+def store_streams(*rooms: str) -> None:
+    for number, room in enumerate(rooms, 1):
+        Stream.objects.create(room=room, top=number, size=1_000 * number, used_at=timezone.now())
+
+
+def test_rooms_with_history_are_listed_without_sessions_too(browser, populate, imgo):
+    imgo(ROOMS={"chat-*": {"history": 10}})
+    populate([("u1", ["chat-2"]), ("u2", ["chat-2"])])
+    store_streams("chat-1", "chat-2", "a/b")
+    assert "/dashboard/streams" in page_of(browser, "rooms")
+    page = page_of(browser, "streams")
+    assert names_in(page) == ["a%2Fb", "chat-1", "chat-2"]
+    cells = re.findall(r'class="number" data-label="[\w ]+">([\d,]+)<', page)
+    assert cells == ["0", "3", "3,000", "0", "1", "1,000", "2", "2", "2,000"]
+    assert "Rooms (3)" in page
+    imgo(ROOMS={})
+    assert "/dashboard/streams" not in page_of(browser, "rooms")
+
+
+@pytest.mark.parametrize("part", ["", "0", "zz"])
+def test_rooms_with_history_page_by_page_come_each_once(browser, redis_client, monkeypatch, part):
+    monkeypatch.setattr("push.dashboard.views.ROOMS_SHOWN", 4)
+    monkeypatch.setattr("offline.stream_lists.EXAMINED_MAX", 6)
+    rooms = [f"chat-{n:02}" for n in range(20)]
+    store_streams(*rooms)
+    found: list[str] = []
+    page, pages = f"/dashboard/streams?part={part}", 0
+    while page:
+        text = browser.get(page).content.decode()
+        found += names_in(text)
+        more = re.search(r'id="more-streams" href="([^"]+)"', text)
+        page, pages = more and f"/dashboard/streams{html.unescape(more[1])}", pages + 1
+    assert found == [room for room in rooms if part in room]
+    assert pages >= 4
+
+
+def test_rooms_with_history_are_listed_while_the_registry_is_away(browser, monkeypatch):
+    store_streams("chat-1")
+
+    def fail(*_: object) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr("push.dashboard.views.get_registry", fail)
+    assert ">unknown<" in page_of(browser, "streams")
+
+
+@pytest.mark.parametrize("query", [{"part": "a\x01"}, {"after": "x" * 256}], ids=["part", "after"])
+def test_rooms_with_history_by_bad_query_are_refused(browser, query):
+    assert browser.get("/dashboard/streams", query).status_code == 400
 
 
 @pytest.mark.parametrize(

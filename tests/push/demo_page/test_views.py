@@ -156,7 +156,7 @@ def test_a_demo_whose_api_key_was_revoked_gets_another(settings, tmp_path):
     assert second["tokens"] == first["tokens"]
 
 
-def test_demo_in_another_database_makes_no_admin_and_a_key_that_only_pushes(on, django_user_model):
+def test_demo_in_another_database_has_no_admin_and_a_key_that_only_pushes(on, django_user_model):
     assert demo.prepare()["admin"] == ""
     assert not django_user_model.objects.exists()
     assert ApiKey.objects.get().scopes == ["push"]
@@ -362,6 +362,19 @@ def test_an_unknown_page_is_not_found(client):
     answer = client.get("/nothing<script>")
     assert answer.status_code == 404
     assert b"<script>" not in answer.content
+
+
+@pytest.mark.parametrize("path", ["/sub", "/sub/"])
+def test_websocket_path_without_upgrade_names_the_headers(client, path):
+    for answer in (client.get(path), client.post(path)):
+        assert (answer.status_code, answer["Content-Type"][:10]) == (404, "text/plain")
+        assert "must pass on Upgrade and Connection" in answer.text
+        assert " /sub/events" in answer.text
+
+
+def test_websocket_path_at_a_process_without_sessions_names_the_nodes(client):
+    answer = client.get("/sub", headers={"Upgrade": "websocket"})
+    assert (answer.status_code, "to the nodes" in answer.text) == (404, True)
 
 
 # Metrics

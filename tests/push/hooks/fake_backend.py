@@ -45,6 +45,7 @@ class Backend:
     most_at_once: int = 0
     gate: asyncio.Event | None = None  # answers wait for it
     closes_after_answer: bool = False
+    hangs_up: bool = False  # instead of an answer
 
     @property
     def url(self) -> str:
@@ -66,6 +67,8 @@ class Backend:
                 self.requests.append(request)
                 if self.gate is not None:
                     await self.gate.wait()
+                if self.hangs_up:
+                    return
                 answer = self.answer(request)
                 if answer is None:
                     await reader.read()  # until the caller gives up
@@ -92,3 +95,24 @@ async def backend(answer: Callable[[Request], bytes | None]) -> AsyncIterator[Ba
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def dripping(head: bytes, rest: bytes) -> AsyncIterator[Backend]:
+    """Run a backend that writes `head`, then `rest` again and again, slowly and without end."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(head)
+            while True:
+                writer.write(rest)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        yield Backend(lambda _: None, server.sockets[0].getsockname()[1])

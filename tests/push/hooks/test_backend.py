@@ -8,8 +8,15 @@ import pytest
 
 from accounts.auth_body import AuthBody, parse_auth_body
 from accounts.identity import Facts, Identity
-from imgo_site.errors import BadRequest, Forbidden, NotAuthenticated, Unavailable
+from imgo_site.errors import (
+    BackendUnavailable,
+    BadRequest,
+    Forbidden,
+    NotAuthenticated,
+    Unavailable,
+)
 from push.hooks import backend as questions
+from push.hooks.circuit_breaker import FAILURES
 from push.hooks.client import Hook, HookClient
 from tests.accounts.test_identity import CLOCK
 
@@ -110,6 +117,32 @@ async def test_answer_without_a_valid_identity_lets_nobody_in(imgo, answer):
         await authenticate(imgo, response(200, answer))
 
 
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda client: questions.authenticate(client, AuthBody(), FACTS, here), "A key must be"),
+        (
+            lambda client: questions.authorize_room(client, Identity("u1"), "a", here),
+            "'allowed', true or false",
+        ),
+    ],
+    ids=["authenticate", "authorize_room"],
+)
+async def test_answer_with_wrong_types_is_a_failure_and_opens_the_circuit(imgo, caplog, ask, said):
+    async with backend(lambda _: response(200, {"key": 7, "allowed": "yes"})) as found:
+        imgo(AUTHENTICATE_URL=found.url, AUTHORIZE_ROOM_URL=found.url, HOOK_SECRETS=[SECRET])
+        client = HookClient()
+        for _ in range(FAILURES + 1):
+            with pytest.raises(BackendUnavailable):
+                await ask(client)
+        opened = client.open_circuits()
+        await client.close()
+    assert len(opened) == 1
+    assert len(found.requests) == FAILURES
+    assert f"the hook {opened[0]} failed (bad_answer): its answer cannot be used" in caplog.text
+    assert said in caplog.text
+
+
 async def test_auth_body_with_a_mistake_is_refused_without_asking(imgo):
     async with backend(lambda _: response(200, {"key": "u1"})) as found:
         imgo(AUTHENTICATE_URL=found.url, HOOK_SECRETS=[SECRET])
@@ -143,7 +176,7 @@ async def test_backend_decides_who_may_join_a_room(imgo, answer, allowed):
                 assert await questions.authorize_room(client, Identity("u1"), "a", here) is allowed
         finally:
             await client.close()
-    assert found.requests[0].body == {"key": "u1", "room": "a", "source": "token"}
+    assert found.requests[0].body == {"key": "u1", "room": "a", "source": "token", "action": "join"}
 
 
 @pytest.mark.parametrize(
@@ -174,6 +207,30 @@ async def test_upstream_message_may_be_refused(imgo, status, kind):
         with pytest.raises(kind):
             await questions.receive(client, Identity("u1"), 4, {})
         await client.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"error": {"code": "sold_out", "message": "None left."}}, "sold_out", "None left."),
+        ({"error": {"code": "sold_out"}}, "sold_out", "The message was refused."),
+        ({"error": {"message": "m" * 2000}}, "bad_request", "m" * 1000),
+        ({"error": {"code": "c" * 101, "message": 7}}, "bad_request", "The message was refused."),
+        ({"error": "text"}, "bad_request", "The message was refused."),
+        ([], "bad_request", "The message was refused."),
+        (b"<html>", "bad_request", "The message was refused."),
+        (b"x" * 70_000, "bad_request", "The message was refused."),
+    ],
+)
+async def test_refusal_of_a_message_carries_the_backends_reason(imgo, body, code, message):
+    async with backend(lambda _: response(400, body)) as found:
+        imgo(RECEIVE_URL=found.url, HOOK_SECRETS=[SECRET])
+        client = HookClient()
+        with pytest.raises(BadRequest) as caught:
+            await questions.receive(client, Identity("u1"), 4, {})
+        await client.close()
+    assert (caught.value.code, caught.value.message) == (code, message)
+    assert BadRequest.code == "bad_request"
 
 
 def test_each_hook_has_its_setting(imgo):

@@ -15,7 +15,7 @@ from push.metrics import definitions as metrics
 from push.metrics import exposition
 from push.node.coalescer import write_to_all
 from push.node.hub import Hub
-from push.session.session import Kind, OutgoingMessage
+from push.session.outgoing import Kind, OutgoingMessage
 from push.session.session_metrics import SessionFigures
 from push.status import metrics_page
 from push.wire import CloseCode
@@ -177,7 +177,11 @@ class Counted:
     @property
     def frames(self) -> dict[str, int]:
         found = self.keeper.written.frames
-        return {"tcp": sum(found[0::3]), "websocket": sum(found[1::3]) + sum(found[2::3])}
+        return {
+            "tcp": sum(found[0:30:3]),
+            "websocket": sum(found[1:30:3]) + sum(found[2:30:3]),
+            "sse": sum(found[30:]),
+        }
 
 
 @pytest.fixture
@@ -198,7 +202,7 @@ def test_frames_are_counted_by_transport(counted, times):
     one = message(1, "")
     for _ in range(times):  # the second time, everything is encoded already
         counted.write(sessions, one)
-    assert counted.frames == {"tcp": 2 * times, "websocket": 4 * times}
+    assert counted.frames == {"tcp": 2 * times, "websocket": 4 * times, "sse": 0}
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -10,13 +10,13 @@ from django.utils import timezone
 
 from imgo_site.names import DASHBOARD_ROOM
 from offline import outbox_queue
-from offline.models import Event, Message, Outbox, Pending
+from offline.models import Event, Message, Outbox, Pending, Stream
 from push import fanout
 from push.accept.accept import Push, accept_push, accept_pushes
 from push.bus.groups import partition_of
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty
-from push.status import snapshot
+from push.status import snapshot, vitals
 from tests import eventually, in_thread
 from tests.push.sessions import admit, frames, ids
 
@@ -140,6 +140,15 @@ async def test_what_one_node_prunes_another_does_not_look_at(node, thread_querie
     queries = await thread_queries()
     await node.cluster_jobs.prune()
     assert {sql.split()[0] for sql in queries} <= {"INSERT", "UPDATE"}
+
+
+async def test_bytes_of_streams_are_measured_by_pruning_and_not_by_a_scrape(node):
+    row = {"room": "chat-1", "size": 70, "used_at": timezone.now()}
+    await in_thread(lambda: Stream.objects.create(**row))
+    await node.cluster_jobs.prune()
+    await in_thread(Stream.objects.update, size=99)
+    await in_thread(vitals._read_gauges)
+    assert value_of(metrics.STREAM_BYTES) == 70
 
 
 async def test_the_balance_is_struck_for_all(node, caplog):

@@ -3,12 +3,15 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from push.bus.layers import InProcessChannelLayer
 from push.node import coalescer as module
-from push.node.coalescer import Coalescer, write_spread, write_to_all
+from push.node.coalescer import Coalescer, split_by_filter, write_spread, write_to_all
 from push.node.hub import Hub
-from push.session.session import Kind, Session, Written
+from push.session.outgoing import Kind
+from push.session.session import Session, Written
 from tests import eventually
 from tests.push.sessions import frames, make_session, message
 
@@ -112,6 +115,30 @@ async def test_what_comes_while_a_large_group_is_written_to_comes_behind(coalesc
             await asyncio.sleep(0)
     await eventually(lambda: all(len(ids(session)) == 11 for session in crowd))
     assert all(ids(session) == list(range(1, 12)) for session in crowd)
+
+
+async def test_what_waits_is_written_although_the_batch_before_it_was_cut_off(
+    hub, coalescer, crowd, imgo, monkeypatch
+):
+    imgo(BATCH_WINDOW=0.005)
+    is_over = asyncio.Event()
+
+    class Turns:
+        """asyncio, but for a turn that ends with an error."""
+
+        def __getattr__(self, name: str):
+            return getattr(asyncio, name)
+
+        async def sleep(self, seconds: float) -> None:
+            await is_over.wait()
+            monkeypatch.setattr(module, "asyncio", asyncio)
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(module, "asyncio", Turns())
+    coalescer.write_or_queue(message(1))
+    coalescer.write_or_queue(message(2))
+    asyncio.get_running_loop().call_later(0.02, is_over.set)  # behind the end of the window
+    await eventually(lambda: all(ids(session)[-1:] == [2] for session in crowd))
 
 
 async def test_a_group_that_cannot_follow_drops_the_oldest_and_counts_them(
@@ -278,3 +305,22 @@ async def test_a_spread_message_leaves_out_who_has_gone_and_who_does_not_take_it
 
 async def test_spreading_to_nobody_is_over_at_once():
     await asyncio.wait_for(write_spread([], message(1), 60.0, Written()), 5)
+
+
+@given(st.data())
+def test_split_leaves_out_each_session_that_a_message_excludes(data):
+    names = ["a", "b", "c", "d"]
+    accepts = {name: data.draw(st.sampled_from([None, [1000]])) for name in names}
+    sessions = [make_session(name, accepts=accepts[name]) for name in names]
+    messages = []
+    for number in range(data.draw(st.integers(1, 6))):
+        one = message(number + 1, "", op=data.draw(st.sampled_from([5, 1000, 1001])))
+        one.exclude = data.draw(st.sampled_from(["", *names]))
+        messages.append(one)
+    got = {name: [] for name in names}
+    for shared, taken in split_by_filter(sessions, messages):
+        for session in shared:
+            got[session.id] += [one.id for one in taken]
+    for session in sessions:
+        due = [m.id for m in messages if m.exclude != session.id and session.accepts_op(m.op)]
+        assert got[session.id] == due

@@ -263,7 +263,7 @@ async def test_a_stopped_node_sends_its_sessions_elsewhere(transactional_db, mod
     assert await in_thread(registry.sessions, "u1") == []
 
 
-async def test_who_comes_to_a_stopped_node_is_refused_and_the_registry_stays_as_it_is(
+async def test_stopped_node_refuses_sessions_and_keeps_the_registry_as_it_is(
     transactional_db, mode, redis_client
 ):
     node = await get_node()

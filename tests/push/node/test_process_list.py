@@ -11,6 +11,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
 from imgo_site.celery import app
+from push.hooks.figures import HookFigures
 from push.metrics import definitions as metrics
 from push.node import process_list
 from push.node.process_list import Announcer, tally
@@ -25,7 +26,8 @@ from push.wire import CloseCode
 
 API = ProcessEntry("h:1", "api", "h, pid 1", 1_700_000_000.0, (), Tally(drops=1, refusals=2))
 WORKER = ProcessEntry("h:2", "worker", "celery@h", 1_700_000_000.0, (0, 2), Tally(drops=3))
-NODE = ProcessEntry("n1", "node", "h:8000", 1_700_000_000.0, (), Tally(client_closes=5))
+HOOKS = {"receive": HookFigures({"answered": 2, "timeout": 1}, 0.25, is_open=True)}
+NODE = ProcessEntry("n1", "node", "h:8000", 1_700_000_000.0, (), Tally(client_closes=5), HOOKS)
 PATIENCE = 10.0  # seconds
 
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
-from offline import replay
+from offline import key_messages
 from offline.models import RECEIVED, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
@@ -101,7 +101,7 @@ async def test_what_is_young_is_left_to_the_way_that_it_is_on(node, imgo):
 async def test_what_comes_while_it_is_read_follows(node, monkeypatch):
     session = await admit(node)
     found = await missed(3)
-    read = replay.read_missed
+    read = key_messages.read_missed
 
     def slowly(*args):
         pages = read(*args)
@@ -112,7 +112,7 @@ async def test_what_comes_while_it_is_read_follows(node, monkeypatch):
     (later,) = await missed(1)
     await had(later, age=100.0)  # the database holds it for nobody
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(replay, "read_missed", slowly)
+    monkeypatch.setattr(key_messages, "read_missed", slowly)
     await run(node)
     assert ids(session) == [*found, later]
 

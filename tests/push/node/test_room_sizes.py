@@ -37,9 +37,7 @@ def audience(rooms) -> RoomSizes:
     return RoomSizes(rooms, rooms, "n1")
 
 
-async def test_sessions_of_this_node_count_at_once_and_those_of_others_after_a_look(
-    rooms, audience
-):
+async def test_own_sessions_count_at_once_and_other_nodes_after_a_query(rooms, audience):
     rooms.put("a", "s1", "s2")
     rooms.elsewhere = {"a": 40}
     assert (audience.of("a"), audience.of("nobody's"), audience.of("")) == (2, 0, 0)

@@ -146,7 +146,9 @@ async def test_stop_of_one_node_leaves_the_other_serving(instances, nodes):
     assert await in_thread(get_registry().rooms) == {"a": 2}
 
 
-async def test_both_ends_leave_no_task_thread_or_connection(transactional_db, redis_client):
+async def test_both_ends_leave_no_task_thread_or_connection(
+    transactional_db, redis_client, new_database_threads
+):
     """Only what the process has for readers and publishers is left, and closes with it."""
     tasks, connections = asyncio.all_tasks(), len(redis_client.client_list())
     threads = set(threading.enumerate())

@@ -11,7 +11,8 @@ import pytest
 from imgo_site.errors import TooManySessions, Unavailable
 from push.registry.base import Entry, FullestRooms, KeyMatches, NodeEntry, Registry
 from push.registry.memory_registry import MemoryRegistry, MemoryTables
-from push.registry.redis_registry import CLIENT_NAME, RedisRegistry
+from push.registry.redis_keys import CLIENT_NAME
+from push.registry.redis_registry import RedisRegistry
 from tests import eventually
 
 NODE = NodeEntry("n1", "one:8000", 1, 100.0)
@@ -479,7 +480,7 @@ async def test_more_than_one_pipeline_is_written_again(make, redis_client):
 
 
 async def test_the_keys_of_long_sessions_are_renewed_in_turns(make, redis_client, monkeypatch):
-    monkeypatch.setattr("push.registry.redis_registry.KEY_RENEWAL", 2)
+    monkeypatch.setattr("push.registry.redis_writer.KEY_RENEWAL", 2)
     registry = await make(NODE)
     there = [(entry(f"s{n}", f"u{n}"), set()) for n in range(6)]
     await add(registry, *(one for one, _ in there))

@@ -1,9 +1,9 @@
 """The API's gunicorn worker: probes are answered while every thread is busy."""
 
 import http.client
+import os
+import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import PATIENCE, wait_until
+from tests import PATIENCE, fork_server, wait_until
 from tests.services import free_port
 
 pytestmark = pytest.mark.services
@@ -49,12 +49,13 @@ def port(tmp_path) -> Iterator[int]:
         "--pythonpath",
         f"{ROOT},{tmp_path}",
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", *worker, *options, "blocking:app"], cwd=tmp_path
-    )
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        command = ["-m", "gunicorn", *worker, *options, "blocking:app"]
+        process = fork_server.start(command, tmp_path, os.environ, stdout=out, stderr=out)
 
     def listens() -> bool:
-        assert process.poll() is None
+        assert process.poll() is None, log.read_text()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", number)) == 0
 
@@ -62,7 +63,7 @@ def port(tmp_path) -> Iterator[int]:
         wait_until(listens)
         yield number
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
 
 

@@ -99,7 +99,7 @@ def adopt(
 ) -> Session:
     """An open session that has the link for its own."""
     from accounts.identity import Identity
-    from push.session.session import Kind
+    from push.session.outgoing import Kind
 
     kind = Kind.BINARY if link.wraps else Kind.TCP
     keeper = KeptKeeper([] if acknowledged is None else acknowledged)

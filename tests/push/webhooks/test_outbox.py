@@ -4,9 +4,10 @@ import json
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from imgo_site.postgres.limits import IDLE_MAX
 from offline.event_feed import newest_id
 from offline.models import Event
 from push.metrics import definitions as metrics
@@ -80,6 +81,16 @@ def test_collect_without_the_lease_changes_nothing(webhooks):
     with pytest.raises(LeaseLost):
         collect()
     assert not WebhookEvent.objects.exists()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process")
+def test_sender_that_hangs_in_a_transaction_loses_it(webhooks):
+    webhooks(entry())
+    with transaction.atomic():
+        WebhookCursor.objects.require(OWNER)
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW idle_in_transaction_session_timeout")
+            assert cursor.fetchone() == (f"{IDLE_MAX}s",)
 
 
 def test_full_outbox_drops_new_events_and_counts_them(webhooks, caplog):

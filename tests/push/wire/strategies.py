@@ -8,11 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from push.wire import Frame, FrameError, encode_binary
+from tests.longer_proofs import examples
 
 MAX_BODY = 64  # bytes: small, so that random lengths fall on both sides of it
 
 # No deadline: a busy CI machine is no bug.
-proves = settings(deadline=None, max_examples=200)
+proves = settings(deadline=None, max_examples=examples(200))
 
 int16 = st.integers(-(2**15), 2**15 - 1)
 int32 = st.integers(-(2**31), 2**31 - 1)

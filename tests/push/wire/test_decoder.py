@@ -79,12 +79,13 @@ def test_any_bytes_decode_or_raise_frame_error_in_bounded_memory(parts, places):
 
 
 @proves
-@given(any_bytes, st.lists(st.integers(0), max_size=12))
-def test_the_cut_changes_neither_the_frames_nor_the_refusal(parts, places):
+@given(any_bytes, st.lists(st.integers(0), max_size=12), st.sampled_from([0, MAX_BODY + 20]))
+def test_the_cut_changes_neither_the_frames_nor_the_refusal(parts, places, auth_max):
     data = b"".join(parts)
 
     def outcome(pieces):
         decoder, got = Decoder(MAX_BODY), []
+        decoder.limit(MAX_BODY, auth_max)
         for piece in pieces:
             frames, error = attempt(decoder.feed, piece)
             if error is not None:
@@ -93,6 +94,21 @@ def test_the_cut_changes_neither_the_frames_nor_the_refusal(parts, places):
         return got, decoder.pending
 
     assert outcome(cut(data, places)) == outcome([data])
+
+
+@pytest.mark.parametrize("op", [Op.AUTH, Op.JOIN])
+def test_a_token_may_be_longer_and_other_bodies_are_refused_by_their_header(op):
+    decoder = Decoder(MAX_BODY)
+    decoder.limit(MAX_BODY, 2 * MAX_BODY)
+    data = encode_binary(op, 1, b"x" * 2 * MAX_BODY)
+    if op == Op.AUTH:
+        assert [frame for byte in data for frame in decoder.feed(bytes([byte]))] == [
+            Frame(1, op, 1, b"x" * 2 * MAX_BODY)
+        ]
+        data = encode_binary(op, 1, b"x" * (2 * MAX_BODY + 1))
+    count, error = bytes_until_refused(decoder.feed, data)
+    assert (count, error.code) == (6 if op == Op.AUTH else 16, CloseCode.FRAME_TOO_LARGE)
+    assert decoder.pending == 0
 
 
 BAD, LARGE = CloseCode.BAD_FRAME, CloseCode.FRAME_TOO_LARGE

@@ -9,10 +9,13 @@ from push.wire import (
     Frame,
     FrameError,
     Op,
+    compact_json,
     decode_binary,
     decode_text,
     encode_binary,
     encode_raw,
+    encode_room_binary,
+    encode_room_text,
     encode_text,
     encode_text_batch,
 )
@@ -49,7 +52,7 @@ def bytewise(data, max_body=MAX):
 
 def test_every_part_has_vectors_and_no_name_stands_twice():
     parts = [part for part in VECTORS.values() if isinstance(part, list)]
-    assert len(parts) == 8
+    assert len(parts) == 10
     for part in parts:
         names = [vector["name"] for vector in part]
         assert names
@@ -78,6 +81,28 @@ def test_a_batch_is_one_frame_around_the_frames(vector):
     (outer,) = decode_binary(data, MAX)
     assert outer.op == Op.RAW
     assert decode_binary(outer.body, MAX) == frames
+
+
+@each("binary_rooms")
+def test_a_message_with_its_room_is_what_the_vectors_say(vector):
+    texts = []
+    for frame in vector["frames"]:
+        body, place = bytes.fromhex(frame["body"]), (frame["room"], int(frame["offset"]))
+        sender = frame.get("from", "")
+        data = encode_room_binary(frame["op"], body, int(frame["id"]), *place, sender=sender)
+        texts.append(data.hex())
+    assert "".join(texts) == vector["hex"]
+
+
+@each("server_rooms")
+def test_a_text_message_with_its_room_is_what_the_vectors_say(vector):
+    assert json.loads(vector["text"]) == vector["frames"]
+    texts = []
+    for frame in vector["frames"]:
+        body, place = compact_json(frame["body"]), (frame["room"], frame.get("offset", 0))
+        sender = frame.get("from", "")
+        texts.append(encode_room_text(frame["op"], body, int(frame["id"]), *place, sender=sender))
+    assert encode_text_batch(texts).decode() == vector["text"]
 
 
 @each("binary_incomplete")

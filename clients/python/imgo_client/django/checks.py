@@ -1,6 +1,6 @@
-"""System checks: what can be wrong with the set-up, as far as that can be told without a network.
+"""System checks: mistakes in the set-up that can be found without a request to the server.
 
-`manage.py imgo_status` tells the rest.
+`manage.py imgo_status` finds the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from django.db import connections, router
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
-from imgo_client.django.conf import NAME, PATHS, TIMEOUTS_PER_LEASE, Options, options, problems
+from imgo_client.django.conf import (
+    NAME,
+    PATHS,
+    TIMEOUTS_PER_LEASE,
+    Options,
+    options,
+    problems,
+    title_of,
+)
 from imgo_client.django.pushing import outbox_databases
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -29,8 +37,8 @@ def check_options(app_configs: AppConfigs = None, **_: Any) -> list[CheckMessage
     """Check the dictionary `IMGO_CLIENT`."""
     found = list(problems(getattr(settings, NAME, {})))
     if found:
-        return [_error(f"{NAME}[{name!r}] {text}", "E001") for name, text in found]
-    return [*_check_values(options()), *_check_paths(options())]
+        return [_error(f"{title_of(name)} {text}", "E001") for name, text in found]
+    return [*_check_values(options()), *_check_paths(options()), *_check_http(options())]
 
 
 def _check_values(found: Options) -> Iterator[CheckMessage]:
@@ -70,6 +78,20 @@ def _check_paths(found: Options) -> Iterator[CheckMessage]:
         else:
             if not is_callable:
                 yield _error(f"{NAME}[{name!r}] is not a function: {path}.", "E004")
+
+
+def _check_http(found: Options) -> Iterator[CheckMessage]:
+    """Make what the relay will make: only httpx knows its arguments."""
+    from imgo_client.django.relay import make_publisher
+
+    if not (found.HTTP and found.URL and found.API_KEY):
+        return
+    try:
+        make_publisher(found).close()
+    except ImproperlyConfigured as error:
+        hint = "Base URL, headers and timeout are the app's own."
+        text = f"{NAME}['HTTP'] cannot be used by httpx.Client: {error.__cause__}"
+        yield _error(text, "E007", hint)
 
 
 def check_databases(app_configs: AppConfigs = None, **_: Any) -> list[CheckMessage]:  # noqa: ARG001

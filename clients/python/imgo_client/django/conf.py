@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from django.core.signals import setting_changed
 NAME = "IMGO_CLIENT"
 SECRET_MIN = 32  # bytes of an HS256 secret: RFC 7518, section 3.2
 BATCH_MAX = 500  # pushes of one request; SQLite allows 999 values in a statement
-TIMEOUTS_PER_LEASE = 4  # httpx applies its timeout to connect, write, read and pool separately
+TIMEOUTS_PER_LEASE = 4  # a publisher gives an answer up after three, and waits one for each part
 WEBHOOK_PREFIX = "whsec_"  # of secrets, by the Standard Webhooks specification
 
 
@@ -66,8 +66,8 @@ class Options:
     BATCH: int = _option(200, "Pushes of one request.")
     LEASE: float = _option(60.0, "How long a lane stays with a relay that has ended abruptly.")
     BACKOFF: tuple[float, float] = _option((0.5, 60.0), "Shortest and longest pause of a lane.")
-    POLL: float = _option(1.0, "How often `imgo_relay` looks into an empty outbox.")
-    IDLE_POLL: float = _option(60.0, "How often the relay's thread looks into an empty outbox.")
+    POLL: float = _option(1.0, "How often `imgo_relay` queries an empty outbox.")
+    IDLE_POLL: float = _option(60.0, "How often the relay's thread queries an empty outbox.")
     EXIT_WAIT: float = _option(5.0, "How long the end of a process waits for its relay.")
     PARKED_KEEP: int = _option(604_800, "How long parked pushes are kept. 0: for ever.")
 
@@ -93,7 +93,7 @@ def options() -> Options:
     """Return the options. Raises ImproperlyConfigured if one is unknown or malformed."""
     values = getattr(settings, NAME, {})
     for name, text in problems(values):
-        raise ImproperlyConfigured(f"{NAME}[{name!r}] {text}")
+        raise ImproperlyConfigured(f"{title_of(name)} {text}")
     lists = {name: tuple(values[name]) for name in (*_LISTS, "BACKOFF") if name in values}
     return Options(**{**values, **lists})
 
@@ -104,6 +104,11 @@ def _reset(setting: str, **_: object) -> None:
 
 
 setting_changed.connect(_reset, dispatch_uid="imgo_client.conf")
+
+
+def title_of(name: str) -> str:
+    """Return how messages name an option; "": the whole dictionary."""
+    return f"{NAME}[{name!r}]" if name else NAME
 
 
 def problems(values: Any) -> Iterator[tuple[str, str]]:
@@ -141,12 +146,32 @@ def _problem_of_text(name: str, value: Any) -> str:
         return f"must be one of {', '.join(_RELAYS)}, not {value!r}."
     if name == "TOKEN_SECRET" and value and len(value.encode()) < SECRET_MIN:
         return f"is too short: an HS256 secret has at least {SECRET_MIN} bytes."
+    if name == "API_KEY" and not _is_header_text(value):
+        return "has a space, a line end, or another character that no API key has."  # not the value
+    if name == "TOKEN_KEY" and not value:
+        return "must name a function. Leave it out for the primary key."
+    return _problem_of_url(name, value) if value else ""
+
+
+def _is_header_text(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _problem_of_url(name: str, value: str) -> str:
     schemes = {"URL": ("http", "https"), "SOCKET_URL": ("ws", "wss")}.get(name)
-    if schemes and value:
-        parts = urlsplit(value)
-        if parts.scheme not in schemes or not parts.hostname or parts.query or parts.username:
-            return f"must begin with {' or '.join(schemes)}:// and name a host, not {value!r}."
+    if schemes and not _is_address(value, schemes):
+        return f"must begin with {' or '.join(schemes)}:// and name a host, not {value!r}."
     return ""
+
+
+def _is_address(url: str, schemes: Sequence[str]) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError if it is no port
+    except ValueError:
+        return False
+    is_plain = not (parts.query or parts.username)
+    return parts.scheme in schemes and bool(parts.hostname) and is_plain
 
 
 def _problem_of_number(name: str, value: Any, default: Any) -> str:

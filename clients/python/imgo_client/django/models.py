@@ -22,6 +22,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_client import Push
+from imgo_client.frames import to_json
 
 LANES = 16  # part of the rows' meaning: a change would reorder pushes that wait
 NAME_MAX = 255  # characters of a key or room
@@ -121,6 +122,7 @@ class Outbox(models.Model):
             "store": None if push.store else False,
             "op": None if push.op == Push.op else push.op,
             "ensure": push.ensure or None,
+            "send_at": push.send_at,
             "dedupe_id": None if push.dedupe_id == push_id else push.dedupe_id,
         }
         keys = None if push.keys is None else list(push.keys)
@@ -211,7 +213,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
 
 class Delivery(models.Model):
-    """Id of a webhook that was handled.
+    """Id of a webhook or of the hook `receive` that was handled, with the answer of the latter.
 
     It is a row and not a cache entry: it commits together with what the webhook's receivers wrote,
     so a webhook whose handling failed can come again, and one that was handled is never repeated.
@@ -219,6 +221,7 @@ class Delivery(models.Model):
 
     webhook_id = models.CharField(max_length=NAME_MAX, primary_key=True)
     received_at = models.DateTimeField(default=timezone.now, db_index=True)
+    answer = models.BinaryField(null=True)  # JSON text; None: without a body
 
     objects = DeliveryQuerySet.as_manager()
 
@@ -227,3 +230,12 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return self.webhook_id
+
+    def keep_answer(self, value: Any) -> None:
+        """Store the answer, for a repetition; None needs no store.
+
+        Raises TypeError or ValueError if JSON cannot express it.
+        """
+        if value is not None:
+            self.answer = to_json(value).encode()
+            self.save(update_fields=["answer"])

@@ -8,8 +8,10 @@ themselves. Nothing else is promised, because relays send different lanes at the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,14 +20,17 @@ from django.db import connections, router, transaction
 from django.db.transaction import TransactionManagementError
 
 from imgo_client.django.conf import options
-from imgo_client.frames import to_json
+from imgo_client.frames import parse_json, to_json
 from imgo_client.pushes import Push
 
 NAME_MAX = 255  # characters of a key, a room or a dedupe id, as the server has it
 OWN_OPS = range(1000, 2**31)  # ops for applications' own use; the others are 5 and the protocol's
 MESSAGE_OP = 5
+SECONDS_MAX = 10**9  # above any server's MAX_DELAY, and below what a datetime can express
+OTHER_OUTBOX = "give {!r} an outbox: see DATABASES in imgo_client/django/conf.py."
 # As on the server: control characters and lone surrogates.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape of half of a pair, or of a whole one
 
 
 def push_to_key(
@@ -36,6 +41,7 @@ def push_to_key(
     store: bool = True,
     op: int = MESSAGE_OP,
     dedupe_id: str = "",
+    send_at: datetime | float | None = None,
     using: str = "",
 ) -> UUID:
     """Push to every session of `key` after the caller's commit. Return the push's id.
@@ -46,6 +52,8 @@ def push_to_key(
     `op`: 5, or from 1000 on for clients that tell messages apart by it.
     `dedupe_id`: the server takes a second push with the same one for the first; "": the id that
     is returned.
+    `send_at`: when it is due, a datetime with a zone or seconds from this call; None: now. `ttl`
+    counts from then. A time that is past when the push reaches the server is now.
     `using`: the database whose transaction decides; "": the router's.
 
     The call makes one query and no request. A rollback discards the push. After the commit it is
@@ -58,7 +66,7 @@ def push_to_key(
     """
     _check_options(ttl, op)
     to = {"key": _checked(key, "key")}
-    return _save(body, dedupe_id, using, ttl=ttl, store=store, op=op, **to)
+    return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, **to)
 
 
 def push_to_keys(
@@ -69,6 +77,7 @@ def push_to_keys(
     store: bool = True,
     op: int = MESSAGE_OP,
     dedupe_id: str = "",
+    send_at: datetime | float | None = None,
     using: str = "",
 ) -> UUID:
     """Push one message to many keys. Like `push_to_key`."""
@@ -79,7 +88,7 @@ def push_to_keys(
         raise ValueError("keys is empty: name at least one.")
     _check_options(ttl, op)
     to: dict[str, Any] = {"key": names[0]} if len(names) == 1 else {"keys": names}
-    return _save(body, dedupe_id, using, ttl=ttl, store=store, op=op, **to)
+    return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, **to)
 
 
 def push_to_room(
@@ -87,18 +96,23 @@ def push_to_room(
     body: Any,
     *,
     ttl: int | None = None,
+    store: bool = True,
     op: int = MESSAGE_OP,
     ensure: bool = False,
     dedupe_id: str = "",
+    send_at: datetime | float | None = None,
     using: str = "",
 ) -> UUID:
-    """Push to all sessions in `room`. Like `push_to_key`, but never stored.
+    """Push to all sessions in `room`. Like `push_to_key`, but it is not stored for keys.
 
+    A room with history keeps the message. `store`: False: that room does not keep it either.
     `ensure`: the message waits for a busy node instead of being dropped there.
     """
     _check_options(ttl, op)
     to = {"room": _checked(room, "room")}
-    return _save(body, dedupe_id, using, ttl=ttl, op=op, ensure=ensure, **to)
+    return _save(
+        body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, ensure=ensure, **to
+    )
 
 
 def push_to_all(
@@ -108,11 +122,12 @@ def push_to_all(
     op: int = MESSAGE_OP,
     ensure: bool = False,
     dedupe_id: str = "",
+    send_at: datetime | float | None = None,
     using: str = "",
 ) -> UUID:
-    """Push to all connected sessions. Like `push_to_room`."""
+    """Push to all connected sessions. Like `push_to_room`, but no room keeps it."""
     _check_options(ttl, op)
-    return _save(body, dedupe_id, using, ttl=ttl, op=op, ensure=ensure, all=True)
+    return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, op=op, ensure=ensure, all=True)
 
 
 def outbox_databases() -> tuple[str, ...]:
@@ -122,7 +137,9 @@ def outbox_databases() -> tuple[str, ...]:
     return options().DATABASES or (router.db_for_write(Outbox),)
 
 
-def _save(body: Any, dedupe_id: str, using: str, **push: Any) -> UUID:
+def _save(
+    body: Any, dedupe_id: str, using: str, send_at: datetime | float | None, **push: Any
+) -> UUID:
     """Write the outbox row of a push; `push`: arguments of `imgo_client.Push`."""
     from imgo_client.django.models import Outbox
     from imgo_client.django.waking import wake
@@ -137,9 +154,12 @@ def _save(body: Any, dedupe_id: str, using: str, **push: Any) -> UUID:
     _check_transaction(alias)
     push_id = uuid4()
     dedupe_id = _checked(dedupe_id, "dedupe_id") if dedupe_id else push_id.hex
+    push["send_at"] = _absolute(send_at)
     row = Outbox.of(Push(_encoded(body), dedupe_id=dedupe_id, **push), push_id.hex)
     row.save(using=alias, force_insert=True)
-    transaction.on_commit(wake, using=alias, robust=True)
+    # One call a transaction. A savepoint that is rolled back takes its own out of the list.
+    if all(function is not wake for _, function, *_ in connections[alias].run_on_commit):
+        transaction.on_commit(wake, using=alias, robust=True)
     return push_id
 
 
@@ -148,12 +168,16 @@ def _check_transaction(alias: str) -> None:
     if connections[alias].in_atomic_block:
         return
     for other in connections.all(initialized_only=True):
-        if other.in_atomic_block:
-            raise TransactionManagementError(
-                f"This push would be written to the database {alias!r}, but the open transaction "
-                f"is of {other.alias!r}, whose rollback would not discard it. Name the database "
-                f"with using={other.alias!r}, or open a transaction of {alias!r}."
-            )
+        if not other.in_atomic_block:
+            continue
+        has_outbox = other.alias in outbox_databases()
+        raise TransactionManagementError(
+            f"This push would be written to the database {alias!r}, but the open transaction is of "
+            f"{other.alias!r}, whose rollback would not discard it. Open a transaction of "
+            f"{alias!r} around the push if it may be sent nevertheless. For a push that the "
+            f"rollback discards, "
+            + (f"name using={other.alias!r}." if has_outbox else OTHER_OUTBOX.format(other.alias))
+        )
 
 
 def _check_options(ttl: int | None, op: int) -> None:
@@ -166,9 +190,40 @@ def _check_options(ttl: int | None, op: int) -> None:
         )
 
 
+def _absolute(send_at: datetime | float | None) -> str | None:
+    """Return the time at which a push is due, in ISO form.
+
+    The row may wait for the relay, so seconds count from the call and not from the server's
+    acceptance. Raises ValueError or TypeError for what is no time.
+    """
+    if send_at is None:
+        return None
+    if isinstance(send_at, datetime):
+        if send_at.tzinfo is None:
+            raise ValueError(f"send_at must have a time zone, which {send_at} has not.")
+        return send_at.isoformat()
+    if isinstance(send_at, bool) or not isinstance(send_at, (int, float)):
+        raise TypeError(f"send_at is a datetime or a number, not {type(send_at).__name__}.")
+    if not 0 <= send_at < SECONDS_MAX:
+        raise ValueError(f"send_at must be at least 0 seconds from now, not {send_at}.")
+    return (datetime.now(tz=timezone.utc) + timedelta(seconds=send_at)).isoformat()
+
+
 def _encoded(body: Any) -> bytes:
-    """Return the body as JSON text. Raises ValueError or TypeError if JSON cannot express it."""
-    return bytes(body) if isinstance(body, (bytes, bytearray)) else to_json(body).encode()
+    """Return the body as JSON text.
+
+    Raises ValueError or TypeError if JSON cannot express it, or if the server cannot read it.
+    """
+    text = bytes(body) if isinstance(body, (bytes, bytearray)) else to_json(body).encode()
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(parse_json(text), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                "The body has half of a surrogate pair, which is no character: remove it, such as "
+                "by text.encode(errors='ignore').decode()."
+            ) from None
+    return text
 
 
 def _checked(name: Any, what: str) -> str:

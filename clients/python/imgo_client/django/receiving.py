@@ -9,13 +9,16 @@ from datetime import datetime, timezone
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.dateparse import parse_datetime
 from django.utils.module_loading import import_string
+from django.utils.timezone import make_naive
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from imgo_client import Refused
 from imgo_client.django.conf import options
 from imgo_client.django.models import Delivery
 from imgo_client.django.pushing import outbox_databases
@@ -24,6 +27,7 @@ from imgo_client.django.signatures import BadSignature, verify
 
 logger = logging.getLogger("imgo_client.webhooks")
 
+PING = "ping"  # type of the event that the server's `manage.py webhooks ping` sends
 IDENTITY = ("key", "rooms", "join", "expires_in")  # members of an answer of `authenticate`
 
 Data = dict[str, Any]
@@ -42,7 +46,8 @@ def signed(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
         except BadSignature as error:
             reason = str(error) if found.WEBHOOK_SECRETS else "WEBHOOK_SECRETS is empty."
             logger.warning("A request to %s was refused: %s", request.path, reason)
-            return JsonResponse({"error": str(error)}, status=401)
+            # The code keeps imgo from taking this for a refusal of its client.
+            return JsonResponse({"code": "bad_signature", "error": str(error)}, status=401)
         try:
             data = json.loads(request.body)
         except (ValueError, RecursionError):
@@ -63,7 +68,8 @@ def webhook(webhook_id: str, data: Data) -> HttpResponse:
     if not isinstance(events, list) or not all(map(_is_event, events)):
         error = "The body has neither an event's type and data nor a list of events."
         return JsonResponse({"error": error}, status=400)
-    return once(webhook_id, lambda: _dispatch(webhook_id, events))
+    once(webhook_id, lambda: _dispatch(webhook_id, events))
+    return HttpResponse(status=204)
 
 
 @signed
@@ -78,7 +84,7 @@ def hook(webhook_id: str, data: Data, name: str) -> HttpResponse:
         raise Http404(f"There is no function for the hook {name!r}.")
     function = import_string(path)
     if name == "receive":
-        return once(webhook_id, lambda: function(data))
+        return _receive(webhook_id, lambda: function(data))
     if name == "authorize":
         return JsonResponse({"allowed": bool(function(data))})
     return _identity(function(data))
@@ -94,21 +100,40 @@ def _identity(found: Mapping[str, Any] | None) -> HttpResponse:
     return JsonResponse({name: found[name] for name in IDENTITY if found.get(name) is not None})
 
 
-def once(webhook_id: str, handle: Callable[[], object]) -> HttpResponse:
-    """Handle a request unless one with this id was handled; the row of the id commits with it.
+def _receive(webhook_id: str, handle: Callable[[], Any]) -> HttpResponse:
+    """Answer `receive`: what the project's function returned is the reply to the client."""
+    try:
+        reply = once(webhook_id, handle)
+    except Refused as error:
+        reason = {"code": error.code, "message": error.message}
+        return JsonResponse({"error": reason}, status=400)
+    if reply is None:
+        return HttpResponse(status=204)
+    return HttpResponse(reply, content_type="application/json")
 
-    A concurrent repetition waits in the database for the first one's end.
+
+def once(webhook_id: str, handle: Callable[[], Any]) -> bytes | None:
+    """Return the JSON text of what `handle` returns; None for None.
+
+    `handle` is not called for an id that was handled, whose answer is returned again. The row with
+    the id and the answer commits together with what `handle` has written. A concurrent repetition
+    waits in the database for the first one's end.
+
+    Raises what `handle` raises; then nothing is written. Raises TypeError or ValueError if JSON
+    cannot express what it returned.
     """
     alias = outbox_databases()[0]
     with transaction.atomic(using=alias):
+        delivery = Delivery(webhook_id=webhook_id)
         try:
             with transaction.atomic(using=alias):
-                Delivery(webhook_id=webhook_id).save(using=alias, force_insert=True)
+                delivery.save(using=alias, force_insert=True)
         except IntegrityError:
             logger.info("The webhook %s came again, and is ignored.", webhook_id)
+            delivery.refresh_from_db(using=alias)
         else:
-            handle()
-    return HttpResponse(status=204)
+            delivery.keep_answer(handle())
+    return None if delivery.answer is None else bytes(delivery.answer)
 
 
 def _is_event(event: object) -> bool:
@@ -121,6 +146,9 @@ def _is_event(event: object) -> bool:
 
 def _dispatch(webhook_id: str, events: list[Data]) -> None:
     for event in events:
+        if event["type"] == PING:
+            logger.info("Webhook %s: a test of this endpoint has arrived.", webhook_id)
+            continue
         signal = EVENTS.get(event["type"])
         if signal is None:
             logger.warning("Webhook %s: the event %r is unknown.", webhook_id, event["type"])
@@ -134,11 +162,17 @@ def _dispatch(webhook_id: str, events: list[Data]) -> None:
 
 
 def _moment(text: object) -> datetime | None:
-    """Return an event's time, None if it is missing or malformed."""
+    """Return an event's time, None if it is missing or malformed.
+
+    As in Django, it is aware if USE_TZ is set, and else a local time.
+    """
     try:
         moment = parse_datetime(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    if moment is not None and moment.tzinfo is None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
-    return moment
+    # Databases refuse an aware time in a project without time zones.
+    return moment if settings.USE_TZ else make_naive(moment)

@@ -12,7 +12,8 @@ with the same dedupe ids, so the server does not accept them twice. The same hol
 comes late, after its lease has passed to another one.
 
 If a request fails as a whole (no connection, 401, 403, 5xx), its lanes pause and keep their rows.
-A lane that has failed is sent alone until it succeeds, so that it cannot hold others up.
+A lane that has failed is sent alone until it succeeds, so that it cannot hold others up. A request
+that the server cannot read, or that is too large, is divided until the push at fault is parked.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils import timezone
 
-from imgo_client import ApiError, Publisher, PublishError, Push, Retry, TooLarge
+from imgo_client import ApiError, BadRequest, Publisher, PublishError, Push, Retry, TooLarge
 from imgo_client.backoff import pause
 from imgo_client.django import signals
 from imgo_client.django.conf import TIMEOUTS_PER_LEASE, Options, options
@@ -52,9 +54,15 @@ class Failing:
 
 
 def make_publisher(found: Options) -> Publisher:
-    """Return a publisher for the server that the options name, without retries of its own."""
+    """Return a publisher for the server that the options name, without retries of its own.
+
+    Raises ImproperlyConfigured.
+    """
     http = dict(found.HTTP)
-    return Publisher(found.URL, found.API_KEY, timeout=found.HTTP_TIMEOUT, retry=ONCE, **http)
+    try:
+        return Publisher(found.URL, found.API_KEY, timeout=found.HTTP_TIMEOUT, retry=ONCE, **http)
+    except (OSError, TypeError, ValueError) as error:  # of our own, httpx, or files of certificates
+        raise ImproperlyConfigured(f"IMGO_CLIENT: {error}. Run manage.py check.") from error
 
 
 class Relay:
@@ -63,18 +71,25 @@ class Relay:
     def __init__(self, using: str, publisher: Publisher | None = None) -> None:
         self.using = using
         self._options = options()
-        self._publisher = publisher or make_publisher(self._options)
+        self._publisher = publisher
         self._owner = uuid4().hex
         self._failing: dict[int, Failing] = {}
         self._leased_at = 0.0
         self._has_tried = False  # this turn has settled a row or sent a request
-        self._retries = (
-            False  # the last turn was a failing lane's: healthy ones take turns with them
-        )
+        # Whether the last turn was that of a failing lane. They take turns with healthy lanes.
+        self._retries = False
 
     def close(self) -> None:
         """Close the connections to the server."""
-        self._publisher.close()
+        if self._publisher is not None:
+            self._publisher.close()
+
+    @property
+    def publisher(self) -> Publisher:
+        """The publisher. It is made at its first use, because an empty outbox needs none."""
+        if self._publisher is None:
+            self._publisher = make_publisher(self._options)
+        return self._publisher
 
     @property
     def rows(self) -> OutboxQuerySet:
@@ -113,7 +128,7 @@ class Relay:
         if not self.rows.waiting().exists():
             self._failing.clear()
             return None
-        # Lanes of other relays, and those whose relay has died, are looked at that often.
+        # Lanes that other relays have leased, also dead ones, are checked every POLL seconds.
         pauses = [lane.retry_at - time.monotonic() for lane in self._failing.values()]
         return min([self._options.POLL, *(seconds for seconds in pauses if seconds > 0)])
 
@@ -159,10 +174,10 @@ class Relay:
             return 0  # this process was slow, and the lanes may soon be another relay's
         self._has_tried = True
         try:
-            results = self._publisher.push_many([push for _, push in pairs])
-        except TooLarge as error:
-            return self._deliver_halves(pairs, error)
+            results = self.publisher.push_many([push for _, push in pairs])
         except PublishError as error:
+            if isinstance(error, TooLarge) or self._is_refused_by_content(error):
+                return self._deliver_halves(pairs, error)
             self._fail([row for row, _ in pairs], error)
             return 0
         accepted = [
@@ -179,8 +194,22 @@ class Relay:
                 self._fail([row], result.error)
         return settled
 
-    def _deliver_halves(self, pairs: Sequence[tuple[Outbox, Push]], error: TooLarge) -> int:
-        """Send a request that was too large in two, or park its only push."""
+    def _is_refused_by_content(self, error: PublishError) -> bool:
+        """Return whether the server refused a request because of a push in it.
+
+        The server cannot read a request if one body is JSON only for Python. The same status can
+        mean that it refuses all requests, such as those to an unknown host.
+        """
+        if not isinstance(error, BadRequest):
+            return False
+        try:
+            self.publisher.check()
+        except PublishError:
+            return False
+        return True
+
+    def _deliver_halves(self, pairs: Sequence[tuple[Outbox, Push]], error: PublishError) -> int:
+        """Send a refused request in two, or park its only push."""
         if len(pairs) == 1:
             return self._park(pairs[0][0], str(error))
         middle = len(pairs) // 2
@@ -220,7 +249,7 @@ class Relay:
         self._report(signals.relay_failed, lanes=lanes, error=error)
 
     def _recover(self, lanes: set[int]) -> None:
-        """Note that these lanes work again, and try the other failing ones at once."""
+        """Record that these lanes work again, and let the other failing ones be tried at once."""
         for lane in lanes:
             self._failing.pop(lane, None)
         for state in self._failing.values():

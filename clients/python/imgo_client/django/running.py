@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connections
 
@@ -25,15 +28,22 @@ _process = {"prune_at": time.monotonic() + PRUNE_FIRST}
 
 
 class Runner:
-    """Runs relays. It is made by callers who must not wait: connections open at their first use.
+    """Runs relays. Making one opens no connection, because callers must not wait.
 
-    `idle_poll`: seconds between two looks into empty outboxes.
+    `idle_poll`: seconds between two queries of empty outboxes.
     `linger`: seconds that a database connection stays open without work.
+    `step`: entered around each piece of work, such as `ForkGate.step`.
     """
 
-    def __init__(self, idle_poll: float, linger: float = LINGER) -> None:
+    def __init__(
+        self,
+        idle_poll: float,
+        linger: float = LINGER,
+        step: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._idle_poll = idle_poll
         self._linger = linger
+        self._step = step
         self._relays: list[Relay] = []
         self._wakeup = threading.Event()
         self._has_work = True
@@ -41,12 +51,12 @@ class Runner:
         self._stop_at: float | None = None  # monotonic time
 
     def wake(self) -> None:
-        """Let the runner look into the outboxes now. Any thread may call this."""
+        """Let the runner query the outboxes now. Any thread may call this."""
         self._has_work = True
         self._wakeup.set()
 
     def stop(self, seconds: float) -> None:
-        """End `run` after what is due was tried once more, for at most so many seconds."""
+        """End `run` after one more attempt to send due rows, within this time."""
         self._stop_at = time.monotonic() + seconds
         self._wakeup.set()
 
@@ -66,36 +76,59 @@ class Runner:
             seconds = self.drain()
         except DatabaseError as error:
             logger.error("The relay cannot use the database: %s", error)
+        except ImproperlyConfigured as error:
+            logger.error("The relay cannot work with these settings: %s", error)
         except Exception:
             logger.exception("The relay failed.")
         else:
             self._failures = 0
             return seconds
         self._failures += 1
-        connections.close_all()
+        self._close_connections()
         return pause(self._failures, DATABASE_BACKOFF)
 
     def drain(self, seconds: float = float("inf")) -> float:
         """Send what is due, for at most so many seconds; return how long to wait until more is.
 
-        Raises `django.db.Error`.
+        Raises `django.db.Error`, after all databases had their turn.
         """
         end = time.monotonic() + seconds
         if not self._relays:
             self._relays = [Relay(alias) for alias in outbox_databases()]
-        waits = [self._idle_poll]
+        waits: list[float] = []
+        errors: list[DatabaseError] = []
         for relay in self._relays:
-            while not self._is_over(end) and relay.turn():
-                pass
-            wait = relay.seconds_until_due()
+            self._drain_one(relay, end, waits, errors)
+        if errors:
+            raise errors[0]
+        with self._step():
+            self._prune()
+        return min([self._idle_poll, *waits])
+
+    def _drain_one(
+        self, relay: Relay, end: float, waits: list[float], errors: list[DatabaseError]
+    ) -> None:
+        """Send what is due in one database; its error must not hold the others up."""
+        try:
+            has_more = True
+            while has_more and not self._is_over(end):
+                with self._step():
+                    has_more = relay.turn()
+            with self._step():
+                wait = relay.seconds_until_due()
+        except DatabaseError as error:
+            errors.append(error)
+        else:
             waits += [] if wait is None else [wait]
-        self._prune()
-        return min(waits)
 
     def close(self) -> None:
         """Close the connections to the server, and the calling thread's to databases."""
         self.close_http()
-        connections.close_all()
+        self._close_connections()
+
+    def _close_connections(self) -> None:
+        with self._step():
+            connections.close_all()
 
     def close_http(self) -> None:
         """Close the connections to the server."""
@@ -109,7 +142,7 @@ class Runner:
         """Wait for `wake`; without work the database connection is closed."""
         # Short waits follow failures and leases of others, where the connection is needed again.
         if not self._wakeup.wait(min(seconds, self._linger)) and seconds > self._linger:
-            connections.close_all()
+            self._close_connections()
             self._wakeup.wait(seconds - self._linger)
 
     def _prune(self) -> None:

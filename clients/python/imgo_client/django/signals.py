@@ -1,8 +1,8 @@
 """Signals of the app: events that the server reports, and what the relay does.
 
-Events of webhooks are sent with `data` (the event's dictionary), `timestamp` (an aware datetime)
-and `webhook_id`. A receiver that raises makes the server send the webhook again; what receivers
-wrote into the app's database is then rolled back. `EVENTS` maps the server's names to signals.
+Events of webhooks are sent with `data` (the event's dictionary), `timestamp` (a datetime, aware if
+USE_TZ is set) and `webhook_id`. If a receiver raises, the server sends the webhook again, and what
+receivers wrote into the app's database is rolled back. `EVENTS` maps the server's names to signals.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ message_delivered = Signal()
 message_acknowledged = Signal()
 message_expired = Signal()
 message_dropped = Signal()
+key_online = Signal()
+key_offline = Signal()
 
 EVENTS: dict[str, Signal] = {
     "message.received": message_received,
@@ -21,6 +23,8 @@ EVENTS: dict[str, Signal] = {
     "message.acknowledged": message_acknowledged,
     "message.expired": message_expired,
     "message.dropped": message_dropped,
+    "key.online": key_online,
+    "key.offline": key_offline,
 }
 
 # For metrics. Errors of receivers are logged and do not stop the relay.

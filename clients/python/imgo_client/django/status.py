@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import Error as DatabaseError
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from imgo_client import Client, Ending, Forbidden, NotAuthenticated, PublishError
@@ -67,7 +69,10 @@ def _check_token(found: Options) -> Line:
     if code == 0:
         return Line("token secret", f"accepted by {found.socket_url}")
     if code == UNAUTHORIZED:
-        text = "refused: it is not the server's JWT_SECRET, or issuer or audience differ"
+        text = (
+            "refused: it is not the server's JWT_SECRET, or issuer, audience or clock differ, "
+            "or the server's AUTHENTICATE_URL is set and refuses these tokens"
+        )
         return Line("token secret", text, False)
     return Line("token secret", f"unknown: {found.socket_url} closed with {code} {reason}", False)
 
@@ -95,9 +100,18 @@ async def _session_ends_with(found: Options) -> tuple[int, str]:
 
 def _check_outbox(alias: str, max_age: float) -> Iterator[Line]:
     try:
-        yield from _describe_outbox(alias, max_age)
+        if _lacks_migrations(alias):
+            text = f"its tables are missing or old: run manage.py migrate --database={alias}"
+            yield Line(f"outbox ({alias})", text, False)
+        else:
+            yield from _describe_outbox(alias, max_age)
     except DatabaseError as error:
         yield Line(f"outbox ({alias})", f"cannot be read: {error}", False)
+
+
+def _lacks_migrations(alias: str) -> bool:
+    executor = MigrationExecutor(connections[alias])
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes(Outbox._meta.app_label)))
 
 
 def _describe_outbox(alias: str, max_age: float) -> Iterator[Line]:

@@ -1,7 +1,7 @@
 """Celery task that runs the relay, for projects with `IMGO_CLIENT["RELAY"] = "celery"`.
 
-A commit then requests it. A schedule of Celery beat beside that, such as every minute, delivers
-what was committed while the broker was unavailable, and what waits for a server that was.
+A thread then requests it after commits. Also let Celery beat run it, such as every minute: for
+pushes that were committed while the broker was unavailable, or that wait since an outage of imgo.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ savepoint is not in it. That is why these helpers read the outbox instead of rep
     from imgo_client.django.testing import PushAssertions
 
     class OrderTests(PushAssertions, TestCase):
-        def test_order_tells_its_customer(self) -> None:
+        def test_order_is_pushed_to_its_customer(self) -> None:
             place_order("alice")
             self.assertPushed({"status": "new"}, key="alice")
 
@@ -43,6 +43,7 @@ class Pushed:
     op: int = MESSAGE_OP
     ensure: bool = False
     dedupe_id: str = ""
+    send_at: str | None = None  # ISO form
 
     @classmethod
     def of(cls, row: Outbox) -> Pushed:

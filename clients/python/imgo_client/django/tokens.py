@@ -29,9 +29,14 @@ def key_of(user: Any) -> str:
 
 
 def rooms_of(user: Any) -> list[str] | None:
-    """Return the rooms that a user may join; None: the server's `ROOMS_OPEN` decides."""
+    """Return the rooms that a user may join; None: the server's `ROOMS_OPEN` decides.
+
+    Raises TypeError for one string, whose letters would become the rooms.
+    """
     path = options().TOKEN_ROOMS
     rooms: Iterable[str] | None = import_string(path)(user) if path else None
+    if isinstance(rooms, str):
+        raise TypeError(f"TOKEN_ROOMS: {path} must return a list of rooms, not {rooms!r}.")
     return None if rooms is None else list(rooms)
 
 

@@ -12,4 +12,7 @@ urlpatterns = [
     path("token/", views.token, name="token"),
     path("webhook/", receiving.webhook, name="webhook"),
     path("hook/<name>/", receiving.hook, name="hook"),
+    # imgo's settings may name them without the slash, and a POST is not redirected to the other.
+    path("webhook", receiving.webhook),
+    path("hook/<name>", receiving.hook),
 ]

@@ -1,5 +1,8 @@
 """Functions that the options of the tests name."""
 
+from imgo_client import Refused
+from shop.models import Order
+
 received = []
 
 
@@ -25,6 +28,15 @@ def receive(data):
     received.append(data)
     if data.get("fail"):
         raise ValueError("the shop has a bug")
+    if data.get("refuse"):
+        Order.objects.create(number=1)
+        raise Refused("sold_out", "No seat is left.")
+    return data.get("reply")
+
+
+def receive_message(data):
+    """As `receive`, for messages that a client has really sent."""
+    return receive(data["body"])
 
 
 not_a_function = 7

@@ -1,9 +1,13 @@
 """A user model that has nothing of Django's but what it must."""
 
+import os
+
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
+
+from imgo_client.django.signals import message_acknowledged
 
 
 class Customers(BaseUserManager):
@@ -40,3 +44,11 @@ class Order(models.Model):
 def do_not_wait_for_the_disk(connection, **_):
     if connection.vendor == "sqlite":
         connection.cursor().execute("PRAGMA synchronous = OFF")
+
+
+def note_acknowledged(data, **_):
+    Order.objects.create(number=data["id"])
+
+
+if "SHOP_NOTES_EVENTS" in os.environ:
+    message_acknowledged.connect(note_acknowledged)

@@ -59,3 +59,4 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
 }
+globals().update(json.loads(os.environ.get("SHOP_SETTINGS", "{}")))

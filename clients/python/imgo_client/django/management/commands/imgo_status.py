@@ -32,7 +32,8 @@ class Command(BaseCommand):
             problems += line.is_good is False
             self.stdout.write(self._style_of(line)(f"{line.name}: {line.text}"))
         if problems:
-            raise CommandError(f"{problems} problems.", returncode=1)
+            plural = "" if problems == 1 else "s"
+            raise CommandError(f"{problems} problem{plural}.", returncode=1)
 
     def _style_of(self, line: Line) -> Any:
         if line.is_good is None:

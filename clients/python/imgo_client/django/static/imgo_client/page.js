@@ -2,9 +2,8 @@
  * The client on a page, as {% imgo %} of imgo_client.django asks for it: connected, as
  * `globalThis.imgo`, and for other scripts as events of the document: `imgo:message` and so on.
  */
-const { imgoScript, imgoSocket, imgoTokenUrl, imgoName, imgoRooms } = document.querySelector(
-  "script[data-imgo-token-url]",
-).dataset;
+const { imgoScript, imgoSocket, imgoTokenUrl, imgoName, imgoRooms, imgoShare, imgoTransports } =
+  document.querySelector("script[data-imgo-token-url]").dataset;
 
 /** @returns {boolean} false when a listener has called preventDefault() */
 function dispatch(name, detail) {
@@ -24,6 +23,8 @@ const client = new Imgo(imgoSocket, {
   token: fetchToken,
   rooms: JSON.parse(imgoRooms),
   name: imgoName,
+  share: imgoShare,
+  transports: imgoTransports?.split(","),
 });
 for (const name of ["state", "open", "message", "close"]) {
   client.on(name, (detail) => void dispatch(name, detail));

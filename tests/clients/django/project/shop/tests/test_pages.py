@@ -56,6 +56,25 @@ class TagTests(TestCase):
         self.assertEqual(data["data-imgo-rooms"], "[&quot;a&quot;, &quot;b\\&quot;&lt;&quot;]")
         self.assertEqual(data["nonce"], "n1")
 
+    def test_tabs_share_a_connection_over_the_chosen_transports(self):
+        user = Customer.objects.create(code="alice")
+        html = self.render(user, "{% imgo share=True transports='sse,websocket' %}")
+        self.assertIn(f' data-imgo-share="{user.pk}"', html)
+        self.assertIn(' data-imgo-transports="sse,websocket"', html)
+        with self.assertRaisesMessage(ValueError, "websocket and sse, not 'tcp'"):
+            self.render(user, "{% imgo transports='tcp' %}")
+
+    def test_argument_that_cannot_be_is_a_mistake_with_an_example(self):
+        user = Customer.objects.create(code="alice")
+        for arguments, text in (
+            ("transports=','", "not ',': write transports=\"websocket,sse\""),
+            ("transports=5", 'such as transports="websocket,sse", not 5'),
+            ("rooms=5", 'such as rooms="lobby,news", not 5'),
+            ("share=''", "not '': write share=True"),
+        ):
+            with self.subTest(arguments), self.assertRaisesMessage(ValueError, text):
+                self.render(user, f"{{% imgo {arguments} %}}")
+
     def test_addresses_can_be_others(self):
         user = Customer.objects.create(code="alice")
         with imgo(SOCKET_URL="wss://ws.example.org/x", SCRIPT_URL="/static/imgo.js"):
@@ -89,6 +108,13 @@ class TokenTests(TestCase):
         self.assertEqual(claims["sub"], "customer-alice")
         self.assertEqual(claims["rooms"], ["lobby", "private-alice-*"])
         self.assertEqual((claims["iss"], claims["aud"]), ("shop", "imgo"))
+
+    def test_one_string_instead_of_rooms_is_refused(self):
+        with (
+            imgo(TOKEN_SECRET=SECRET, TOKEN_ROOMS="shop.hooks.code_of"),
+            self.assertRaisesMessage(TypeError, "must return a list of rooms, not 'customer-"),
+        ):
+            self.post(**SAME)
 
     def test_only_pages_of_this_site_get_one(self):
         for headers in (

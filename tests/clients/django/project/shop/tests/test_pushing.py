@@ -1,6 +1,7 @@
 """The calls: what they write, and when."""
 
 import json
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
@@ -34,7 +35,7 @@ class PushTests(TestCase):
     def test_each_target_is_sent_as_the_api_has_it(self):
         push_to_keys(["b", "a", "b"], "both", store=False, op=1000)
         push_to_keys(["only"], None)
-        push_to_room("lobby", [1, "é", "\U0001f600", "\ud800"], ensure=True)
+        push_to_room("lobby", [1, "é", "\U0001f600"], ensure=True)
         push_to_all(b' {"raw": 1} ', dedupe_id="mine")
         sent = [json.loads(row.as_push().encoded) for row in Outbox.objects.all()]
         self.assertEqual([one["to"] for one in sent[:1]], [{"keys": ["b", "a"]}])
@@ -44,8 +45,23 @@ class PushTests(TestCase):
         self.assertEqual(
             (sent[0]["store"], sent[0]["op"], sent[2]["ensure"]), ("never", 1000, True)
         )
-        self.assertEqual(sent[2]["body"], [1, "é", "\U0001f600", "\ud800"])
+        self.assertEqual(sent[2]["body"], [1, "é", "\U0001f600"])
         self.assertEqual((sent[3]["body"], sent[3]["dedupe_id"]), ({"raw": 1}, "mine"))
+
+    def test_push_to_a_room_may_be_kept_out_of_its_history(self):
+        push_to_room("chat-1", {"typing": "bob"}, store=False)
+        push_to_room("chat-1", "hello")
+        sent = [json.loads(row.as_push().encoded) for row in Outbox.objects.all()]
+        self.assertEqual([one.get("store") for one in sent], ["never", None])
+
+    def test_seconds_until_a_push_count_from_the_call(self):
+        before = datetime.now(tz=UTC)
+        push_to_key("alice", 1, send_at=90)
+        push_to_room("r", 2, send_at=before)
+        one, two = [json.loads(row.as_push().encoded) for row in Outbox.objects.all()]
+        seconds = (datetime.fromisoformat(one["send_at"]) - before).total_seconds()
+        self.assertTrue(90 <= seconds < 150, seconds)
+        self.assertEqual(two["send_at"], before.isoformat())
 
     def test_lane_of_a_list_is_that_of_its_first_key(self):
         push_to_keys(["alice", "bob"], 1)
@@ -62,8 +78,12 @@ class PushTests(TestCase):
             lambda: push_to_keys([], 1),
             lambda: push_to_room("r", 1, ttl=0),
             lambda: push_to_all(1, op=7),
+            lambda: push_to_all(1, send_at=-1),
+            lambda: push_to_all(1, send_at=datetime(2026, 12, 24)),
             lambda: push_to_all(float("nan")),
             lambda: push_to_all(b"no JSON"),
+            lambda: push_to_all(["half of a pair: \ud83d"]),
+            lambda: push_to_all(b'"\\uD83D"'),
             lambda: push_to_all(1, dedupe_id="\n"),
         ):
             with self.assertRaises(ValueError):
@@ -77,6 +97,11 @@ class PushTests(TestCase):
             with self.assertRaises(TypeError):
                 call()
         self.assertFalse(Outbox.objects.exists())
+
+    def test_escapes_of_whole_pairs_are_accepted(self):
+        push_to_all(b'"\\ud83d\\ude00"')
+        push_to_all("\\ud83d")  # a backslash, and letters
+        self.assertEqual([json.loads(row.body) for row in Outbox.objects.all()], ["😀", "\\ud83d"])
 
 
 class TransactionTests(TransactionTestCase):

@@ -3,8 +3,11 @@
 import base64
 import json
 import time
+from datetime import datetime, timezone
 
-from django.test import TestCase
+from django.conf import settings
+from django.test import Client, TestCase
+from django.utils.timezone import make_naive
 
 from imgo_client.django import signals
 from imgo_client.django.models import Delivery
@@ -71,7 +74,10 @@ class SignatureTests(TestCase):
 
 @imgo(WEBHOOK_SECRETS=[OLD, NEW], **PATHS)
 class ReceivingTests(TestCase):
-    def post(self, path, value, webhook_id="id1", secret=NEW, age=0):
+    def setUp(self):
+        self.client = Client(enforce_csrf_checks=True)
+
+    def post(self, path, value, webhook_id="id1", secret=NEW, age=0, *, slash="/"):
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         now = int(time.time()) - age
         headers = {
@@ -80,7 +86,7 @@ class ReceivingTests(TestCase):
             "webhook-signature": sign(secret, webhook_id, now, body),
         }
         return self.client.post(
-            f"/imgo/{path}/", body, content_type="application/json", headers=headers
+            f"/imgo/{path}{slash}", body, content_type="application/json", headers=headers
         )
 
     def connect(self, signal, receiver):
@@ -115,7 +121,9 @@ class ReceivingTests(TestCase):
             self.assertEqual((answer.status_code, answer.content), (204, b""))
         (values,) = told
         self.assertEqual((values["data"], values["webhook_id"]), ({"key": "alice"}, "id1"))
-        self.assertEqual(values["timestamp"].isoformat(), "2026-11-29T12:00:00+00:00")
+        moment = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)  # noqa: UP017 - Python 3.10
+        wanted = moment if settings.USE_TZ else make_naive(moment)
+        self.assertEqual(values["timestamp"], wanted)
         self.post("webhook", DELIVERED, "id2")
         self.assertEqual(len(told), 2)
 
@@ -145,6 +153,12 @@ class ReceivingTests(TestCase):
             answer = self.post("webhook", {"type": "of.tomorrow", "data": {}, "timestamp": "bad"})
         self.assertEqual(answer.status_code, 204)
 
+    def test_ping_is_confirmed_without_a_warning(self):
+        with self.assertLogs("imgo_client.webhooks", "INFO") as logs:
+            answer = self.post("webhook", {"events": [{"type": "ping", "data": {}}]})
+        self.assertEqual(answer.status_code, 204)
+        self.assertEqual([record.levelname for record in logs.records], ["INFO"])
+
     def test_unsigned_old_and_other_requests_are_refused(self):
         for answer in (
             self.post("webhook", DELIVERED, secret="whsec_AAAA"),
@@ -153,6 +167,7 @@ class ReceivingTests(TestCase):
             self.client.post("/imgo/webhook/", DELIVERED, content_type="application/json"),
         ):
             self.assertEqual(answer.status_code, 401)
+            self.assertEqual(answer.json()["code"], "bad_signature")
         self.assertEqual(self.client.get("/imgo/webhook/").status_code, 405)
         self.assertFalse(Delivery.objects.exists())
 
@@ -178,3 +193,25 @@ class ReceivingTests(TestCase):
             answer = self.post("hook/receive", {"fail": True}, "id2")
             self.assertEqual(answer.status_code, 500)
         self.assertEqual(hooks.received, [{"body": 1}, {"fail": True}, {"fail": True}])
+
+    def test_receive_hooks_reply_is_the_functions_and_repeated(self):
+        del hooks.received[:]
+        for reply in ({"seat": 7, "n": "é\0"}, 0, [], "text"):
+            for _ in range(2):
+                answer = self.post("hook/receive", {"reply": reply}, f"id {reply}")
+                self.assertEqual((answer.status_code, answer.json()), (200, reply))
+                self.assertEqual(answer["Content-Type"], "application/json")
+        self.assertEqual(len(hooks.received), 4)
+
+    def test_receive_hook_that_refuses_carries_its_reason_and_is_rolled_back(self):
+        reason = {"error": {"code": "sold_out", "message": "No seat is left."}}
+        for _ in range(2):
+            answer = self.post("hook/receive", {"refuse": True})
+            self.assertEqual((answer.status_code, answer.json()), (400, reason))
+        self.assertFalse(Order.objects.exists())
+        self.assertFalse(Delivery.objects.exists())
+
+    def test_addresses_without_a_slash_are_those_with_it(self):
+        self.assertEqual(self.post("webhook", DELIVERED, slash="").status_code, 204)
+        answer = self.post("hook/authorize", {"room": "lobby"}, slash="")
+        self.assertEqual(answer.json(), {"allowed": True})

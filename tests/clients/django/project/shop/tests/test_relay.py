@@ -119,6 +119,19 @@ class DeliveryTests(ServerTestCase):
         self.assert_all_arrived(2)
         self.assertEqual(self.server.bodies(key="huge"), ["later"])
 
+    def test_push_that_makes_a_request_unreadable_is_parked(self):
+        """Half of a surrogate pair is JSON for Python; the server refuses the whole request."""
+        self.push_all(2)
+        push_to_key("unreadable", "x" * 50)
+        push_to_key("unreadable", "later")
+        self.server.fault = lambda pushes: 400 if "x" * 50 in str(pushes) else None
+        with self.assertLogs("imgo_client.relay", "ERROR"):
+            self.drain()
+        self.assertEqual(Outbox.objects.get().name, "unreadable")
+        Outbox.objects.all().delete()
+        self.assert_all_arrived(2)
+        self.assertEqual(self.server.bodies(key="unreadable"), ["later"])
+
     def test_damaged_row_is_parked(self):
         push_to_key("alice", 1)
         Outbox.objects.update(body=b"{")

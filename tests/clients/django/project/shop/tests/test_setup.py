@@ -1,11 +1,14 @@
 """Options, system checks, the admin, and the helpers for tests."""
 
+import sqlite3
+import tempfile
 import unittest
 
 from django.conf import settings
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
+from django.db.utils import ConnectionHandler
 from django.test import SimpleTestCase, TestCase, override_settings
 from django.utils import timezone
 
@@ -44,6 +47,12 @@ class CheckTests(SimpleTestCase):
             {"URL": "localhost:8000"},
             {"URL": "ftp://localhost"},
             {"URL": 7},
+            {"URL": "http://localhost:port"},
+            {"URL": "http://localhost:99999"},
+            {"URL": "http://["},
+            {"API_KEY": "from-a-file\n"},
+            {"API_KEY": "schlüssel"},
+            {"TOKEN_KEY": ""},
             {"SOCKET_URL": "http://localhost"},
             {"TOKEN_SECRET": "short"},
             {"TOKEN_TTL": 0},
@@ -67,6 +76,8 @@ class CheckTests(SimpleTestCase):
                     options()
         with override_settings(IMGO_CLIENT=[]):
             self.assertEqual(ids(), ["imgo_client.E001"])
+            with self.assertRaisesMessage(ImproperlyConfigured, "IMGO_CLIENT must be a dict"):
+                options()
 
     def test_each_other_mistake_has_its_message(self):
         for number, change in (
@@ -76,6 +87,8 @@ class CheckTests(SimpleTestCase):
             ("E004", {"TOKEN_KEY": "shop.hooks.nothing"}),
             ("E004", {"AUTHORIZE": "shop.hooks.not_a_function"}),
             ("E005", {"DATABASES": ["default", "nowhere"]}),
+            ("E007", {"HTTP": {"verifi": False}}),
+            ("E007", {"HTTP": {"timeout": 3}}),
             ("W001", {"URL": "http://push.example.org"}),
         ):
             with imgo(**change):
@@ -154,6 +167,21 @@ class PushAssertionTests(PushAssertions, TestCase):
             self.assertPushed(room_name="lobby")
         self.pushes.clear()
         self.assertEqual(len(self.pushes), 0)
+
+
+class SqliteBackendTests(unittest.TestCase):
+    def test_transaction_keeps_other_writers_out_from_its_beginning(self):
+        with tempfile.TemporaryDirectory() as home:
+            database = {"ENGINE": "imgo_client.django.sqlite3", "NAME": f"{home}/db.sqlite3"}
+            own = ConnectionHandler({"default": database})["default"]
+            own.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+            other = sqlite3.connect(database["NAME"], timeout=0, isolation_level=None)
+            with self.assertRaisesRegex(sqlite3.OperationalError, "locked"):
+                other.execute("BEGIN IMMEDIATE")
+            own.rollback()
+            other.execute("BEGIN IMMEDIATE")
+            other.close()
+            own.close()
 
 
 class MigrationTests(TestCase):

@@ -1,8 +1,10 @@
 """The relay's thread: when it starts, what it holds, and how it ends."""
 
 import threading
+from unittest import mock
 
 from django.db import connection, connections, transaction
+from django.test import TransactionTestCase
 
 from imgo_client.django import push_to_key, waking
 from imgo_client.django.models import Outbox
@@ -91,3 +93,89 @@ class ThreadTests(ServerTestCase):
         wait_until(lambda: self.server.bodies() == [1])
         runner.stop(5)
         thread.join(10)
+
+    def test_wrong_settings_are_logged_without_a_traceback(self):
+        """Servers such as gunicorn run no system checks."""
+        push_to_key("alice", 1)
+        for wrong in ({"URL": ""}, {"API_KEY": ""}, {"HTTP": {"verifi": 1}}):
+            runner = Runner(60)
+            runner.stop(5)
+            with imgo(**wrong), self.assertLogs("imgo_client.relay", "ERROR") as found:
+                runner.run()
+            (record,) = found.records
+            self.assertIsNone(record.exc_info)
+            self.assertIn("Run manage.py check.", record.getMessage())
+        self.assertTrue(Outbox.objects.exists())
+
+
+class Requests:
+    """Instead of the Celery task: notes when it is requested."""
+
+    def __init__(self):
+        self.count = 0
+        self.gate = threading.Event()
+        self.error = None
+
+    def apply_async(self, retry):
+        self.count += 1
+        self.gate.wait(20)
+        if self.error:
+            raise self.error
+
+
+class TaskRequestTests(ServerTestCase):
+    def setUp(self):
+        super().setUp()
+        options = imgo(RELAY="celery", RELAY_IN_TESTS=True)
+        options.enable()
+        self.addCleanup(options.disable)
+        self.requests = Requests()
+        patch = mock.patch("imgo_client.django.tasks.relay", self.requests)
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.addCleanup(lambda: waking.relay_thread.stop(5))
+        self.addCleanup(self.requests.gate.set)
+
+    def test_commit_does_not_wait_for_the_broker_and_later_ones_share_a_request(self):
+        with transaction.atomic():
+            push_to_key("alice", 1)
+            push_to_key("alice", 2)
+        wait_until(lambda: self.requests.count == 1)
+        for number in range(20):
+            push_to_key("alice", number)
+        self.assertEqual(self.requests.count, 1)
+        self.requests.gate.set()
+        wait_until(lambda: self.requests.count == 2)
+        waking.relay_thread.stop(5)
+        self.assertEqual((self.requests.count, threads()), (2, []))
+
+    def test_request_that_fails_is_logged_and_the_next_commit_makes_another(self):
+        self.requests.error = ConnectionError("no broker")
+        self.requests.gate.set()
+        for count in (1, 2):
+            with self.assertLogs("imgo_client.relay", "ERROR") as logs:
+                push_to_key("alice", 1)
+                wait_until(lambda: logs.output)
+            self.assertEqual(self.requests.count, count)
+        self.assertIn("no broker", str(logs.output))
+
+
+class WakeTests(TransactionTestCase):
+    def test_transaction_wakes_the_relay_once(self):
+        with transaction.atomic():
+            push_to_key("alice", 1)
+            with self.assertRaises(ZeroDivisionError), transaction.atomic():
+                push_to_key("alice", 2)
+                raise ZeroDivisionError
+            self.assertEqual(len(connection.run_on_commit), 1)
+
+    def test_savepoint_that_is_rolled_back_takes_no_wake_of_others(self):
+        with transaction.atomic():
+            with self.assertRaises(ZeroDivisionError), transaction.atomic():
+                push_to_key("alice", 1)
+                raise ZeroDivisionError
+            self.assertEqual(connection.run_on_commit, [])
+            with transaction.atomic():
+                push_to_key("alice", 2)
+            push_to_key("alice", 3)
+            self.assertEqual(len(connection.run_on_commit), 1)

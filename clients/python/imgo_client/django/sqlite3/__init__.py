@@ -1,0 +1,1 @@
+"""Database backend for SQLite with Django before 5.1."""

@@ -1,0 +1,202 @@
+"""What a client knows of a room with history: its state, its position, what waits. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from imgo_client.frames import Frame
+from imgo_client.members import MemberList
+
+
+class Position(TypedDict):
+    """A place in a room's stream. Offsets of another epoch mean nothing."""
+
+    epoch: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The server's answer to a position.
+
+    `recovered`: True: all that was missed follows. False: it does not, so load your state another
+    way. `position`: where live messages begin; None if the room keeps no messages, or none any
+    more. A `rewind` gets this answer only from such a room.
+    """
+
+    recovered: bool
+    position: Position | None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Messages up to `position` are missing and will not come: load your state another way."""
+
+    position: Position
+
+
+@dataclass(frozen=True)
+class Step:
+    """A message, or an event that has its place among them.
+
+    `position`: what the room's is when this is done with. `number`: 1, 2, 3 … in a stream.
+    """
+
+    value: Frame | Recovered | Gap
+    position: Position | None
+    number: int
+
+
+class Stream:
+    """One room. It decides what comes of the server's frames.
+
+    `state`: "joining", "joined", "left", "refused"; `tell` gets each change of it. `error`: why it
+    was refused. `position`: that of the last message that is done with. `items`: what waits to be
+    taken. `members`: who is in the room; None: nobody has asked for that. `lacks_history`: a rewind
+    was asked for, and the room keeps no messages.
+    """
+
+    def __init__(
+        self, name: str, rewind: int, position: Position | None, tell: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self.state = "joining"
+        self.error: Exception | None = None
+        self.position = position
+        self.items: deque[Step] = deque()
+        self.members: MemberList | None = None
+        self.lacks_history = False
+        self._rewind = rewind
+        self._tell = tell
+        self._received = position  # of the last message that has come
+        self._last = 0  # number of the last step
+        self._done = 0  # number of the last step that is done with
+        self._answered = asyncio.Event()  # the server has answered whether it lets the client in
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was left or refused."""
+        return self.state in ("left", "refused")
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What to ask the server for."""
+        if self._received is not None:
+            return {**self._received}
+        return {"rewind": self._rewind} if self._rewind else {}
+
+    def accept(self, reply: Any) -> None:
+        """Take the server's answer to that."""
+        if self.state != "joining":
+            return
+        position = _position_of(reply)
+        self.lacks_history = bool(self._rewind) and position is None
+        recovered = reply.get("recovered") if isinstance(reply, dict) else None
+        if isinstance(recovered, bool):
+            if not recovered:
+                self._received = position
+            self._add(Recovered(recovered, _copy(position)))
+        elif position is not None:
+            # Below what is rewound: should that be cut off, the rest is recovered.
+            position["offset"] = max(0, position["offset"] - self._rewind)
+            self._received = self.position = position
+        self._change("joined")
+
+    def take(self, frame: Frame) -> bool:
+        """Take a message; return whether it is new."""
+        if self.is_over:
+            return False
+        if frame.offset:
+            # Before the answer to a join it is for the room that was left.
+            if self.state == "joining" or frame.offset <= self._offset:
+                return False
+            if self._received is not None:
+                self._received = Position(epoch=self._received["epoch"], offset=frame.offset)
+        self._add(frame)
+        return True
+
+    def gap(self, body: Any) -> None:
+        """Take what op 29 says."""
+        position = _position_of(body)
+        if self.state != "joined" or position is None:
+            return
+        known = self._received
+        if (
+            known is None
+            or known["epoch"] != position["epoch"]
+            or position["offset"] > self._offset
+        ):
+            self._received = known = position
+        self._add(Gap(known.copy()))
+
+    async def until_answered(self) -> None:
+        """Wait until the room is joined, refused or left."""
+        await self._answered.wait()
+
+    def settle(self, step: Step) -> None:
+        """It is done with, and so are all before it."""
+        if step.number > self._done:
+            self._done = step.number
+            self.position = step.position
+
+    def lose(self) -> None:
+        """The session has ended."""
+        if self.members is not None:
+            self.members.lose()
+        if self.state == "joined":
+            self._change("joining")
+
+    def begin(self) -> None:
+        """The client begins anew: what was not done with comes again."""
+        self.items.clear()
+        self._received = self.position
+
+    def end(self, state: str, error: Exception | None = None) -> None:
+        """It was left or refused."""
+        self.items.clear()
+        self.error = error
+        self._change(state)
+        if self.members is not None:
+            self.members.end()
+
+    @property
+    def _offset(self) -> int:
+        return 0 if self._received is None else self._received["offset"]
+
+    def _add(self, value: Frame | Recovered | Gap) -> None:
+        self._last += 1
+        self.items.append(Step(value, self._received, self._last))
+
+    def _change(self, state: str) -> None:
+        self.state = state
+        if state == "joining":
+            self._answered.clear()
+        else:
+            self._answered.set()
+        self._tell(state)
+
+
+def check_position(value: Mapping[str, Any] | None) -> Position | None:
+    """The position that this is. Raises ValueError if it is none."""
+    if value is None:
+        return None
+    position = _position_of(value)
+    if position is None:
+        raise ValueError(f"a position has an epoch and an offset, not {value!r}")
+    return position
+
+
+def _copy(position: Position | None) -> Position | None:
+    return None if position is None else position.copy()
+
+
+def _position_of(value: Any) -> Position | None:
+    members = value if isinstance(value, Mapping) else {}
+    epoch, offset = members.get("epoch"), members.get("offset")
+    if not isinstance(epoch, str) or type(offset) is not int or offset < 0:
+        return None
+    return Position(epoch=epoch, offset=offset)

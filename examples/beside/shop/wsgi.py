@@ -1,0 +1,9 @@
+"""The shop under a WSGI server. It needs no ASGI: imgo holds the connections."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+
+application = get_wsgi_application()

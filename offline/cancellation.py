@@ -1,0 +1,139 @@
+"""Cancellation: ends what is still scheduled or pending of a push, as `dropped: cancelled`.
+
+A scheduled push becomes a message that was never fanned out, with the id that was answered. Its
+record says what was cancelled, and the balance of accepted and settled deliveries holds.
+
+A message first leaves the outbox, so that no later fan-out sends it. Then its pending rows are
+settled, in batches. A call that is cut off in between is completed by the next one. A copy that a
+fan-out has sent already may still reach a session: the record then has `sent` beside `dropped`.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from imgo_site.conf import conf
+from imgo_site.errors import Forbidden, Unavailable
+from offline import history, outbox_queue
+from offline.models import Event, Message, Outbox, Pending, ScheduledPush, StreamMessage
+from offline.outbox_queue import Busy
+from offline.settlement import record_ends
+
+BATCH = 1000  # pending rows of one transaction
+REASON = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Outcome of a cancellation.
+
+    `message`: the push as a message. `keys`: keys for which it is cancelled, by this call or an
+    earlier one. `new_keys`: those of this call. `stopped`: whether this call kept it from being
+    sent at all, or, if it is not stored for keys, from some of its partitions.
+    """
+
+    message: Message
+    keys: int
+    new_keys: int
+    stopped: bool
+
+
+def cancel(push_id: int, by: str | None = None) -> Cancelled | None:
+    """Cancel a push; return None if there is no record of it.
+
+    `by`: the caller, who must have pushed it; None: any.
+
+    Raises:
+        Forbidden: another caller has pushed it.
+        Unavailable: another process has been fanning the message out for too long.
+    """
+    if (found := _cancel_scheduled(push_id, by)) is not None:
+        return found
+    message = history.find(push_id)
+    if message is None:
+        return None
+    _check_caller(message, by)
+    stopped = _leave_outbox(message)
+    count = _settle(message)
+    if stopped or count:
+        Message.objects.filter(pk=message.pk, cancelled_at=None).update(cancelled_at=Now())
+        message.refresh_from_db(fields=["cancelled_at"])
+    return Cancelled(message, _cancelled_keys(message), count, stopped)
+
+
+def _check_caller(push: Message | ScheduledPush, by: str | None) -> None:
+    if by is not None and push.by != by:
+        raise Forbidden(
+            f"Push {push.pk} is another caller's. To cancel it, the API key needs the scope "
+            "'admin'."
+        )
+
+
+def _cancel_scheduled(push_id: int, by: str | None) -> Cancelled | None:
+    """Turn a scheduled push into a cancelled message; return None if it is not scheduled."""
+    rows: Any = ScheduledPush.objects.annotate(now=Now()).filter(pk=push_id)
+    with transaction.atomic():
+        row = rows.select_for_update().first()
+        if row is None:
+            return None
+        _check_caller(row, by)
+        keys: list[str] = row.keys if row.stored and row.keys else []
+        message = Message.objects.create(
+            **{name: getattr(row, name) for name in _SAME},
+            recipients=len(keys),
+            expires_at=row.due_at + timedelta(seconds=row.ttl),
+            keep_until=row.now + timedelta(seconds=conf.RECORD_KEEP),
+            cancelled_at=row.now,
+        )
+        record_ends([(row.pk, key) for key in keys], Event.Kind.DROPPED, REASON)
+        row.delete()
+    return Cancelled(message, len(keys), len(keys), stopped=True)
+
+
+_SAME = (
+    "id", "audience", "room", "keys", "stored", "op", "body", "is_json", "by", "ensure", "speed",
+    "created_at",
+)  # fmt: skip
+
+
+def _leave_outbox(message: Message) -> bool:
+    """Delete the outbox rows of a message; return whether there were any.
+
+    The lock of the partition makes sure that no fan-out has read the row and not sent it yet. A
+    message that has its offset in a room's history stays: offsets have no gaps.
+    """
+    has_left = False
+    rows = Outbox.objects.filter(message=message)
+    for partition in sorted(rows.values_list("partition", flat=True)):
+        try:
+            with outbox_queue.draining(partition, wait=True):
+                if StreamMessage.objects.filter(message_id=message.pk).exists():
+                    break
+                has_left |= bool(rows.filter(partition=partition).delete()[0])
+        except Busy:
+            raise Unavailable("The message is being sent at this moment: try again.") from None
+    return has_left
+
+
+def _settle(message: Message) -> int:
+    """Settle the pending rows of a message that have not expired; return how many."""
+    due = Pending.objects.filter(message=message, expires_at__gt=Now()).order_by("pk")
+    # All at once, because the order of locking is that of other statements.
+    pks = list(due.values_list("pk", flat=True))
+    count = 0
+    for start in range(0, len(pks), BATCH):
+        part = Pending.objects.filter(pk__in=pks[start : start + BATCH]).order_by("pk")
+        with transaction.atomic():
+            ended = list(part.select_for_update().values_list("pk", "key"))
+            Pending.objects.filter(pk__in=[pk for pk, _ in ended]).delete()
+            record_ends([(message.pk, key) for _, key in ended], Event.Kind.DROPPED, REASON)
+        count += len(ended)
+    return count
+
+
+def _cancelled_keys(message: Message) -> int:
+    ends = Event.objects.filter(message=message, kind=Event.Kind.DROPPED, reason=REASON)
+    return ends.count()

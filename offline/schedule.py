@@ -1,0 +1,108 @@
+"""Scheduled pushes: accepted, and due later. When one is due, it is stored like a new push.
+
+One transaction inserts the message with its pending and outbox rows, deletes the scheduled row, and
+inserts a `DuePush`, by which the id that was answered names the message. So each scheduled push
+becomes exactly one message, whatever dies meanwhile.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from offline.models import DuePush, Message, ScheduledPush
+from offline.outbox_queue import Busy
+from offline.sql import CHUNK, chunks, dialect
+from offline.values import NewMessage
+
+BATCH = 200  # pushes of one transaction, each with a body
+LOCK = -1  # names the lock of the schedule, beside those of the partitions
+
+# Returns the partitions that fan out a message, given its keys, or (room,), or ("",) for everyone.
+PartitionsOf = Callable[[Sequence[str]], tuple[int, ...]]
+
+
+class Due(NamedTuple):
+    """One scheduled push that was stored as a message."""
+
+    id: int
+    message_id: int
+    origin: str
+    partitions: tuple[int, ...]
+    late: float  # seconds from when it was due
+
+
+def is_due() -> bool:
+    """Return whether a push is due. It reads one row of an index."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IS_DUE.format(now=dialect().now()))
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def store_due(partitions_of: PartitionsOf, partitions: int) -> list[Due]:
+    """Store the first `BATCH` pushes that are due, in order of (due, id); return them.
+
+    `partitions`: number of partitions.
+
+    Raises:
+        Busy: another process stores due pushes. Two at once could store them out of order.
+    """
+    with dialect().partition_lock(LOCK, wait=False) as is_held, transaction.atomic():
+        if not is_held:
+            raise Busy
+        rows = lock_due()
+        if not rows:
+            return []
+        messages = [_message(row, partitions_of) for row in rows]
+        stored = dialect().insert(messages, partitions, None, "")
+        pairs = list(zip(rows, stored.ids, strict=True))
+        DuePush.objects.bulk_create(
+            (
+                DuePush(pk=row.pk, message_id=i, due_at=row.due_at, created_at=row.created_at)
+                for row, i in pairs
+            ),
+            batch_size=CHUNK,
+        )
+        for chunk in chunks(rows):
+            ScheduledPush.objects.filter(pk__in=[row.pk for row in chunk]).delete()
+    return [
+        Due(row.pk, i, row.origin, new.partitions, _lateness(row))
+        for (row, i), new in zip(pairs, messages, strict=True)
+    ]
+
+
+def lock_due() -> list[Any]:
+    """Return the first `BATCH` pushes that are due, locked. Call it in a transaction."""
+    due = ScheduledPush.objects.filter(due_at__lte=Now()).order_by("due_at", "pk")
+    return list(due.annotate(now=Now()).select_for_update()[:BATCH])
+
+
+def _message(row: Any, partitions_of: PartitionsOf) -> NewMessage:
+    keys = tuple(row.keys or ())
+    return NewMessage(
+        body=bytes(row.body),
+        # From when it was due. A push that expired before a node could store it has none left.
+        ttl=row.ttl - _lateness(row),
+        audience=row.audience,
+        keys=keys,
+        room=row.room,
+        stored=row.stored,
+        op=row.op,
+        is_json=row.is_json,
+        by=row.by,
+        ensure=row.ensure,
+        speed=row.speed,
+        origin=row.origin,
+        partitions=partitions_of(keys if row.audience == Message.Audience.KEYS else (row.room,)),
+        exclude=row.exclude,
+    )
+
+
+def _lateness(row: Any) -> float:
+    seconds: float = (row.now - row.due_at).total_seconds()
+    return max(0.0, seconds)
+
+
+_IS_DUE = "SELECT due_at <= {now} FROM offline_scheduledpush ORDER BY due_at, id LIMIT 1"

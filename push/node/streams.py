@@ -1,0 +1,398 @@
+"""Streams of a node: the last delivered offset of each room with history that has sessions here.
+
+A message of a stream carries its offset, and the node delivers the offsets in order. It drops a
+message that it has delivered before. After a gap it reads the missing messages from the database.
+Meanwhile it drops new messages of this room, because the database has them too. So only this room
+waits, and the reader of the node's channel goes on.
+
+The node keeps the latest messages of each stream, encoded for its sessions, in a *tail* of bounded
+size. Sessions that reconnect with a position get their messages from the tail. A room costs one
+query, for any number of such sessions.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+from django.db import Error as DatabaseError
+
+from imgo_site.batching import BatchLoader
+from imgo_site.conf import conf
+from imgo_site.errors import Unavailable
+from offline import streams
+from offline.streams import KeptMessage, StreamPage, StreamState
+from push.bus.background_tasks import Background
+from push.bus.groups import room_group
+from push.metrics import definitions as metrics
+from push.node.coalescer import Coalescer, EventIdWriter, write_to_all
+from push.session.outgoing import Notice, OutgoingMessage
+from push.session.session import Session, Written, gap_body
+from push.wire import Op
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500  # messages of one query and room
+RETRY_INTERVAL = 1.0  # seconds until a failed query is repeated
+FULL_INTERVAL = 0.05  # seconds until a group that was busy is written to again
+WRITTEN_INTERVAL = 0.005  # seconds between two looks whether a group's messages are written
+MADE_MAX = 100  # streams that one key may make by joining their rooms, within MADE_WINDOW
+MADE_WINDOW = 60.0  # seconds
+TAIL_MAX = 1_000_000  # bytes of one stream's tail
+MESSAGE_COST = 400  # bytes of a message in a tail besides its body, roughly
+BODY_COPIES = 3  # of a message in a tail: the body, and frames of the usual kinds
+
+# get(room) → the stream's state; None if the room has no stream yet.
+stream_states: BatchLoader[str, StreamState] = BatchLoader(streams.find_states)
+# get(room) → the same, of a stream that is made if there is none.
+new_streams: BatchLoader[str, StreamState] = BatchLoader(streams.read_states)
+# get(page) → its messages.
+stream_pages: BatchLoader[StreamPage, list[KeptMessage]] = BatchLoader(streams.read_pages)
+
+
+class Hub(Protocol):
+    """The parts of a hub that its streams use."""
+
+    groups: dict[str, set[Session]]
+    coalescers: dict[str, Coalescer]
+    background: Background
+    joiners: Counter[str]
+    now: Callable[[], float]
+    written: Written
+
+    @property
+    def event_ids(self) -> EventIdWriter:
+        """Return the writer of the ids of events."""
+
+    def write(self, group: str, message: OutgoingMessage) -> None:
+        """Write a message to all sessions of a group, unless the group is too busy."""
+
+    def count_drop(self, reason: str) -> None:
+        """Count a message that was not delivered."""
+
+
+class RoomStream:
+    """The stream of one room on this node.
+
+    `last`: the highest offset that was handed to the room's sessions. `seen`: the highest that has
+    arrived. `tail`: the latest messages up to `last`, without gaps; `size` counts their bytes.
+    """
+
+    __slots__ = (
+        "epoch",
+        "group",
+        "last",
+        "must_read_again",
+        "reading",
+        "room",
+        "seen",
+        "size",
+        "tail",
+    )
+
+    def __init__(self, room: str, epoch: str, last: int) -> None:
+        self.room = room
+        self.group = room_group(room)
+        self.epoch = epoch
+        self.last = self.seen = last
+        # The task that reads missing messages from the database; None while none is missing.
+        self.reading: asyncio.Task[None] | None = None
+        # Something is missing that the query under way may not have seen.
+        self.must_read_again = False
+        self.tail: deque[OutgoingMessage] = deque()
+        self.size = 0
+
+    @property
+    def tail_start(self) -> int:
+        """Return the offset of the first message in the tail; `last` + 1 if it is empty."""
+        return self.tail[0].offset if self.tail else self.last + 1
+
+    def after(self, offset: int) -> Iterator[OutgoingMessage]:
+        """Yield the messages of the tail above an offset that the tail covers."""
+        return islice(self.tail, max(0, offset + 1 - self.tail_start), None)
+
+
+class Streams:
+    """All streams of one node."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._by_group: dict[str, RoomStream] = {}
+        self._filling: dict[str, asyncio.Future[None]] = {}
+        self._size = 0  # bytes of all tails
+        self._made: Counter[str] = Counter()  # streams made by each key since `_made_since`
+        self._made_since = 0.0  # monotonic seconds
+
+    def __len__(self) -> int:
+        """Return the number of streams."""
+        return len(self._by_group)
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all tails."""
+        return self._size
+
+    # Messages from the layer
+
+    def arrived(self, message: OutgoingMessage, group: str, epoch: str) -> None:
+        """Deliver a message, unless it was delivered or others are missing before it."""
+        stream = self._by_group.get(group)
+        if stream is None:
+            if group not in self._hub.groups and group not in self._hub.joiners:
+                return
+            stream = self._add(RoomStream(message.room, epoch, message.offset - 1))
+        if epoch != stream.epoch:
+            self._begin_reading(stream)  # finds out which of the two is the present one
+            return
+        stream.seen = max(stream.seen, message.offset)
+        if stream.reading is not None or message.offset <= stream.last:
+            return
+        if message.offset > stream.last + 1 or self._is_full(stream):
+            self._begin_reading(stream)
+        else:
+            self._deliver(stream, message)
+
+    def _add(self, stream: RoomStream) -> RoomStream:
+        self._by_group[stream.group] = stream
+        return stream
+
+    def _is_full(self, stream: RoomStream) -> bool:
+        coalescer = self._hub.coalescers.get(stream.group)
+        return coalescer is not None and coalescer.is_full
+
+    def _deliver(self, stream: RoomStream, message: OutgoingMessage) -> None:
+        stream.last = message.offset
+        self._keep(stream, message)
+        self._hub.write(stream.group, message)
+
+    def _keep(self, stream: RoomStream, message: OutgoingMessage) -> None:
+        """Append a message to the tail."""
+        stream.tail.append(message)
+        self._resize(stream, cost_of(message))
+        while stream.size > TAIL_MAX:
+            self._resize(stream, -cost_of(stream.tail.popleft()))
+        while self._size > conf.STREAM_TAILS:
+            self._drop_a_tail(stream)
+
+    def _resize(self, stream: RoomStream, by: int) -> None:
+        stream.size += by
+        self._size += by
+
+    def _drop_a_tail(self, besides: RoomStream) -> None:
+        """Drop the tail of another stream, by turns; if no other has one, that of `besides`."""
+        others = (one for one in self._by_group.values() if one.size and one is not besides)
+        stream = next(others, besides)
+        self._clear(stream)
+        self._by_group[stream.group] = self._by_group.pop(stream.group)
+
+    def _clear(self, stream: RoomStream) -> None:
+        stream.tail.clear()
+        self._resize(stream, -stream.size)
+
+    # Missing messages
+
+    def _begin_reading(self, stream: RoomStream) -> None:
+        stream.must_read_again = True
+        if stream.reading is None:
+            stream.reading = self._hub.background.run(self._read_on(stream))
+
+    async def _read_on(self, stream: RoomStream) -> None:
+        """Read missing messages until the stream has all that are stored and all that arrived."""
+        try:
+            while self._by_group.get(stream.group) is stream:
+                try:
+                    if await self._read_once(stream):
+                        return
+                except DatabaseError as error:
+                    logger.warning("could not read messages of a room, retrying: %s", error)
+                    await asyncio.sleep(RETRY_INTERVAL)
+        finally:
+            stream.reading = None
+
+    async def _read_once(self, stream: RoomStream) -> bool:
+        """Read and deliver the next messages; return whether nothing is missing any more."""
+        stream.must_read_again = False
+        state = await new_streams.get(stream.room)
+        assert state is not None
+        if state.epoch != stream.epoch:
+            await self._report_gap(stream, state.top, state.epoch)
+        while stream.last < state.top and self._by_group.get(stream.group) is stream:
+            page = await stream_pages.get(StreamPage(stream.room, stream.last, PAGE))
+            for kept in page or ():
+                await self._until_writable(stream)
+                if kept.offset > stream.last + 1:
+                    await self._report_gap(stream, kept.offset - 1)
+                if self._by_group.get(stream.group) is not stream:
+                    return True
+                if kept.offset > stream.last:
+                    found = outgoing(stream.room, stream.epoch, kept, self._hub.now())
+                    self._deliver(stream, found)
+            if not page:
+                await self._report_gap(stream, state.top)  # what was missing is not kept any more
+        return stream.seen <= stream.last and not stream.must_read_again
+
+    async def _report_gap(self, stream: RoomStream, offset: int, epoch: str = "") -> None:
+        """Send the room's sessions op 29: no message up to `offset` follows. Continue above it.
+
+        Earlier messages are written first. `epoch`: the new one; "" if the stream keeps its own.
+        """
+        await self._until_written(stream)
+        if self._by_group.get(stream.group) is not stream:
+            return
+        metrics.STREAM_GAPS.inc()
+        stream.last = offset
+        stream.seen = offset if epoch else max(stream.seen, offset)
+        stream.epoch = epoch or stream.epoch
+        self._clear(stream)
+        notice = Notice(Op.STREAM_GAP, gap_body(stream.room, stream.epoch, offset), stream.room)
+        sessions = [one for one in self._hub.groups.get(stream.group, ()) if one.names]
+        write_to_all(sessions, notice, self._hub.written)
+        for session in sessions:
+            self._hub.event_ids.moved(session)
+
+    async def _until_written(self, stream: RoomStream) -> None:
+        """Wait until the coalescer has written the stream's messages; no more come meanwhile."""
+        while (  # noqa: ASYNC110 - the coalescer has no event for this
+            self._by_group.get(stream.group) is stream
+            and (coalescer := self._hub.coalescers.get(stream.group)) is not None
+            and coalescer.holds_offsets
+        ):
+            await asyncio.sleep(WRITTEN_INTERVAL)
+
+    async def _until_writable(self, stream: RoomStream) -> None:
+        while self._is_full(stream):  # noqa: ASYNC110 - the coalescer has no event for this
+            await asyncio.sleep(FULL_INTERVAL)
+
+    async def catch_up(self, room: str, key: str) -> tuple[RoomStream, StreamState]:
+        """Bring the node's stream of a room up to what is stored; return both.
+
+        The node must be in the room's group of the layer, and a caller counts as a joiner of the
+        hub until it has entered the group. `key`: the subscriber key that joins.
+
+        Raises `Unavailable` if the key has made too many streams; what the database raises.
+        """
+        group = room_group(room)
+        while True:
+            state = await stream_states.get(room) or await self._make(room, key)
+            stream = self._by_group.get(group)
+            if stream is None:
+                stream = self._add(RoomStream(room, state.epoch, state.top))
+            elif stream.epoch != state.epoch or stream.last < state.top:
+                self._begin_reading(stream)
+            if stream.reading is not None:
+                await asyncio.wait([stream.reading])
+            if self._by_group.get(group) is stream and stream.epoch == state.epoch:
+                return stream, state
+
+    async def _make(self, room: str, key: str) -> StreamState:
+        now = time.monotonic()
+        if now - self._made_since > MADE_WINDOW:
+            self._made.clear()
+            self._made_since = now
+        self._made[key] += 1
+        if self._made[key] > MADE_MAX:
+            raise Unavailable("This key has joined too many new rooms with history; wait a minute.")
+        state = await new_streams.get(room)
+        assert state is not None
+        return state
+
+    async def check(self) -> None:
+        """Deliver stored messages that have not arrived, in all streams.
+
+        Raises what the database raises.
+        """
+        by_room = {stream.room: stream for stream in self._by_group.values()}
+        for room, state in (await self._states(list(by_room))).items():
+            stream = by_room[room]
+            if state.epoch != stream.epoch or state.top > stream.last:
+                self._begin_reading(stream)
+
+    @staticmethod
+    async def _states(rooms: list[str]) -> dict[str, StreamState]:
+        found = await asyncio.gather(*map(stream_states.get, rooms))
+        return {state.room: state for state in found if state is not None}
+
+    def layer_regained(self) -> None:
+        """Read the messages that were published while the layer's connection was lost."""
+        for stream in self._by_group.values():
+            self._begin_reading(stream)
+
+    # The tails, for sessions that join
+
+    async def fill(self, stream: RoomStream) -> None:
+        """Read the latest messages into a stream's tail, once for all concurrent callers."""
+        filling = self._filling.get(stream.group)
+        if filling is None:
+            filling = asyncio.ensure_future(self._fill(stream))
+            self._filling[stream.group] = filling
+            filling.add_done_callback(lambda _: self._filling.pop(stream.group, None))
+        await asyncio.shield(filling)
+
+    async def _fill(self, stream: RoomStream) -> None:
+        epoch, last = stream.epoch, stream.last
+        page = await stream_pages.get(StreamPage(stream.room, max(0, last - PAGE), PAGE))
+        if stream.epoch != epoch or self._by_group.get(stream.group) is not stream:
+            return
+        start = stream.tail_start
+        older = [kept for kept in page or () if kept.offset < start]
+        for kept in reversed(older):
+            if kept.offset != stream.tail_start - 1 or stream.size > TAIL_MAX:
+                break
+            message = outgoing(stream.room, epoch, kept, self._hub.now())
+            stream.tail.appendleft(message)
+            self._resize(stream, cost_of(message))
+
+    # The end
+
+    def forget(self, group: str) -> None:
+        """Forget a stream whose room has no session here."""
+        stream = self._by_group.pop(group, None)
+        if stream is not None:
+            self._clear(stream)
+
+    def of(self, group: str) -> RoomStream | None:
+        """Return the stream of a room's group; None if the room has none here."""
+        return self._by_group.get(group)
+
+
+def outgoing(room: str, epoch: str, kept: KeptMessage, now: float) -> OutgoingMessage:
+    """Return a kept message for delivery; the time since its acceptance is not measured."""
+    return OutgoingMessage(
+        kept.id,
+        kept.op,
+        kept.body,
+        kept.is_json,
+        room=room,
+        offset=kept.offset,
+        epoch=epoch,
+        seen=now,
+        sender=kept.sender,
+    )
+
+
+def cost_of(message: OutgoingMessage) -> int:
+    """Return the bytes that a message takes in a tail, roughly."""
+    return MESSAGE_COST + BODY_COPIES * len(message)
+
+
+def written_up_to(hub: Any, stream: RoomStream) -> int:
+    """Return the highest offset that was written to the room's sessions, or is being written.
+
+    Higher ones wait in the coalescer. A session that enters the group now gets them from there.
+    """
+    coalescer = hub.coalescers.get(stream.group)
+    waiting = 0 if coalescer is None else coalescer.first_waiting_offset()
+    return waiting - 1 if waiting else stream.last
+
+
+def written_for_sure(hub: Any, stream: RoomStream) -> int:
+    """Return the highest offset that all sessions in the room's group were written.
+
+    It is lower than `written_up_to` while a batch is being written in slices.
+    """
+    coalescer = hub.coalescers.get(stream.group)
+    under_way = 0 if coalescer is None else coalescer.first_offset_under_way
+    return under_way - 1 if under_way else written_up_to(hub, stream)

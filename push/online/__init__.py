@@ -1,0 +1,1 @@
+"""Online and offline events of keys. See docs/howto/online.md."""

@@ -1,0 +1,192 @@
+"""The publishers call every path of the API, with every parameter that its schema has."""
+
+import asyncio
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from imgo_client import AsyncPublisher, Publisher, Push
+from tests import NO_TLS, eventually
+
+from .harness import System
+from .world import World, new_key, new_room
+
+PREFIX = "/api/v1/"
+
+Operation = tuple[str, str]  # method and path of the schema
+
+
+class Recorder:
+    """Requests that a publisher has sent, by the schema's operations, and the answers."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.schema = schema
+        self.operations = {
+            (method.upper(), path): told
+            for path, item in schema["paths"].items()
+            if path.startswith(PREFIX)
+            for method, told in item.items()
+        }
+        self.sent: dict[Operation, set[str]] = {}  # names of parameters and of body members
+
+    def record(self, response: httpx.Response, content: bytes) -> None:
+        """Note a request; its answer must be one of the schema's."""
+        request = response.request
+        operation = self._operation_of(request)
+        names = self.sent.setdefault(operation, set())
+        names.update(request.url.params.keys())
+        for line in request.content.splitlines():
+            value = json.loads(line)
+            for item in value if isinstance(value, list) else [value]:
+                names.update(item, item.get("to", ()))
+        self._check(self.operations[operation], response.status_code, content)
+
+    def _operation_of(self, request: httpx.Request) -> Operation:
+        path = request.url.raw_path.decode().partition("?")[0]
+        found = [
+            (method, template)
+            for method, template in self.operations
+            if method == request.method
+            and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
+        ]
+        # "pushes/stream" is a path of its own, and not the push of that id.
+        return min(found, key=lambda one: one[1].count("{"))
+
+    def _check(self, told: dict[str, Any], status: int, content: bytes) -> None:
+        whole = told["responses"][str(status)].get("content", {})
+        if "application/json" in whole:
+            form = {**whole["application/json"]["schema"], "components": self.schema["components"]}
+            Draft202012Validator(form).validate(json.loads(content))
+
+    def wanted(self, operation: Operation) -> set[str]:
+        """Return the names of an operation's parameters, and of its body's members."""
+        told = self.operations[operation]
+        names = {one["name"] for one in told.get("parameters", ()) if one["in"] == "query"}
+        types = self.schema["components"]["schemas"]
+        if "requestBody" in told:
+            request = "TokenRequest" if operation[1] == f"{PREFIX}tokens" else "PushRequest"
+            names |= set(types[request]["properties"])
+            names |= set(types["Target"]["properties"]) if request == "PushRequest" else set()
+        return names
+
+
+def calls(key: str, room: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
+    """Yield a call of each method, in an order in which each has something to find."""
+    pushes = [
+        Push(1, key=key, ttl=60, store=False, op=1000, dedupe_id=new_key()),
+        Push(2, keys=[key, new_key()], send_at=60),
+        Push(3, room=room, ensure=True),
+        Push(4, all=True),
+    ]
+    page = {"limit": 10, "offset": 0}
+    # Of a key without a session, which a new token would end.
+    other = new_key()
+    token = {"token": "", "expires_in": 60, "rooms": [room], "join": [room], "info": {"name": "Al"}}
+    yield "create_token", [other], token
+    yield "token", [other], {}
+    yield "tokens", [], {**page, "key": other}
+    yield "check", [], {}
+    yield "push", [1], {"key": key}
+    yield "push_many", [pushes], {}
+    yield "stream", [pushes], {}
+    yield "result", [], page
+    yield "cancel", [], {}
+    yield "key", [key], {}
+    yield "rooms", [], page
+    yield "room", [room], page
+    yield "room", [f"{room}/messages"], page
+    yield "room_position", [f"kept-{room}"], {}
+    yield "room_messages", [f"kept-{room}", 0, 9, 10, "oldest"], {}
+    yield "empty_room", [f"kept-{room}"], {}
+    yield "nodes", [], {}
+    yield "stats", [], {}
+    yield "kick", [key], {}
+    yield "revoke_token", [other], {}
+
+
+@pytest.fixture
+async def recorder(world: World) -> Recorder:
+    """A recorder with the schema of the running server."""
+    return Recorder(await world.api.get("/api/schema/"))
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def system(request: pytest.FixtureRequest) -> System:
+    """The API of a node, and that of a process of its own."""
+    found: System = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def place(world: World) -> tuple[str, str]:
+    """A key with a session in a room."""
+    key, room = new_key(), new_room()
+    await world.session(key, "text", rooms=[room, f"{room}/messages"])
+    await world.wait_for_sessions(key, 1)  # nodes tell the registry of their sessions in batches
+    for name in (room, f"{room}/messages"):
+        await eventually(lambda name=name: is_in_a_room(world, name))
+    return key, room
+
+
+async def is_in_a_room(world: World, room: str) -> bool:
+    """Whether the registry knows of a session in this room."""
+    answer = await world.api.http.get("/api/v1/rooms", params={"room": room})
+    return answer.status_code == 200
+
+
+async def run_async(system: System, recorder: Recorder, key: str, room: str) -> dict[str, Any]:
+    """Make all calls with an `AsyncPublisher`; return what each has returned."""
+
+    async def hook(response: httpx.Response) -> None:
+        recorder.record(response, await response.aread())
+
+    found: dict[str, Any] = {}
+    options = {"trust_env": False, "verify": NO_TLS, "event_hooks": {"response": [hook]}}
+    async with AsyncPublisher(system.api_url, system.api_key, **options) as publisher:
+        for name, args, kwargs in calls(key, room):
+            ids = [found["push"].id] if name in ("result", "cancel") else []
+            answer = getattr(publisher, name)(*ids, *args, **kwargs)
+            is_stream = name == "stream"
+            found[name] = [one async for one in answer] if is_stream else await answer
+    return found
+
+
+def run_plain(system: System, recorder: Recorder, key: str, room: str) -> dict[str, Any]:
+    """Make all calls with a `Publisher`; return what each has returned."""
+
+    def hook(response: httpx.Response) -> None:
+        recorder.record(response, response.read())
+
+    found: dict[str, Any] = {}
+    options = {"trust_env": False, "verify": NO_TLS, "event_hooks": {"response": [hook]}}
+    with Publisher(system.api_url, system.api_key, **options) as publisher:
+        for name, args, kwargs in calls(key, room):
+            ids = [found["push"].id] if name in ("result", "cancel") else []
+            answer = getattr(publisher, name)(*ids, *args, **kwargs)
+            found[name] = list(answer) if name == "stream" else answer
+    return found
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_publisher_calls_every_path_with_every_parameter(
+    world: World, recorder: Recorder, place: tuple[str, str], kind: str
+) -> None:
+    if kind == "async":
+        found = await run_async(world.system, recorder, *place)
+    else:
+        found = await asyncio.to_thread(run_plain, world.system, recorder, *place)
+    public = inspect.getmembers(Publisher, inspect.isfunction)
+    assert found.keys() == {name for name, _ in public if not name.startswith("_")} - {"close"}
+    assert recorder.sent.keys() == recorder.operations.keys()
+    for operation in recorder.operations:
+        missing = recorder.wanted(operation) - recorder.sent[operation]
+        assert not missing, operation
+    assert all(one.id for one in [*found["push_many"], *found["stream"]])
+    assert (found["kick"], found["tokens"]["count"]) == (1, 1)
+    assert found["token"]["join"] == [place[1]]
