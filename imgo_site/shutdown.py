@@ -38,6 +38,9 @@ class Shutdown:
 
     def __init__(self, what: str) -> None:
         self._what = what
+        # Taken once and never released. A lock, because acquiring it is one step: a signal may
+        # arrive between any two steps of the handler of another signal.
+        self._begun = threading.Lock()
         self._began = 0.0
         self.deadline = 0.0
 
@@ -46,16 +49,16 @@ class Shutdown:
         """Return whether the shutdown has begun."""
         return self.deadline > 0
 
-    def begin(self, why: str, margin: float | None = None) -> None:
+    def begin(self, why: str, margin: float | None = None) -> bool:
         """Begin the shutdown: at its deadline the process ends, even with busy threads.
 
-        Further calls do nothing.
+        Return whether this call began it. Further calls do nothing.
 
         `why`: the reason for the log.
         `margin`: seconds of `GRACE` that remain after the deadline; None means `MARGIN`.
         """
-        if self.has_begun:
-            return
+        if not self._begun.acquire(blocking=False):
+            return False
         seconds = conf.DRAIN_SECONDS + GRACE - (MARGIN if margin is None else margin)
         self._began = time.monotonic()
         self.deadline = self._began + seconds
@@ -64,6 +67,7 @@ class Shutdown:
         timer.daemon = True
         timer.name = "imgo-shutdown"
         timer.start()
+        return True
 
     def left(self) -> float:
         """Return the seconds until the hard end, at least 0.0."""
@@ -86,12 +90,10 @@ class Shutdown:
 
         def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
             name = signal.Signals(number).name
-            if self.has_begun and is_supervised and number == signal.SIGTERM:
-                return
-            if self.has_begun:
+            if self.begin(name):
+                stop()
+            elif not (is_supervised and number == signal.SIGTERM):
                 self.end_now(f"a second signal ({name})", 128 + number)
-            self.begin(name)
-            stop()
 
         for number in SIGNALS:
             signal.signal(number, handle)

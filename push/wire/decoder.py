@@ -156,7 +156,7 @@ def _scan(data: bytes, max_body: int, auth_max: int) -> tuple[list[Frame], int, 
             length, header_length, ver, op, seq = HEADER.unpack_from(data, start)
             # Nearly every frame passes this check, so it costs no function call.
             if header_length != HEADER_SIZE or not HEADER_SIZE <= length <= longest:
-                _check_lengths(length, header_length, _body_max(op, max_body, auth_max))
+                _check_header(length, header_length, op, max_body, auth_max)
             end = start + length
             if end > size:
                 return frames, start, length
@@ -188,6 +188,17 @@ def _bytes_needed(data: bytes, start: int, max_body: int, auth_max: int) -> int:
     length, header_length = BOTH_LENGTHS.unpack_from(data, start)
     _check_lengths(length, header_length, longest)
     return HEADER_SIZE if length - header_length > max_body else int(length)
+
+
+def _check_header(length: int, header_length: int, op: int, max_body: int, auth_max: int) -> None:
+    """Raise FrameError unless the lengths are valid for this op.
+
+    The lengths alone come first, as when the header arrives in parts: the reason of a refusal
+    does not depend on how the bytes were cut.
+    """
+    _check_lengths(length, header_length, max(max_body, auth_max))
+    if length - header_length > _body_max(op, max_body, auth_max):
+        raise FrameError(CloseCode.FRAME_TOO_LARGE)
 
 
 def _check_package_length(length: int, max_body: int) -> None:

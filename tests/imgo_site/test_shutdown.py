@@ -4,19 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from unittest.mock import Mock
 
 import pytest
 
-from imgo_site.shutdown import NOT_IN_ORDER, SUPERVISED
+from imgo_site.shutdown import NOT_IN_ORDER, SIGNALS, SUPERVISED, Shutdown
 from tests import wait_until
 
 pytestmark = pytest.mark.services
 
 # A process whose database thread, executor and main thread all wait for something silent.
 STUCK = """
-import logging, signal, sys, threading
+import logging, os, signal, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 
 from django.conf import settings
@@ -26,9 +28,10 @@ from imgo_site import shutdown
 
 logging.basicConfig(level="INFO", format="%(message)s")
 shutdown.GRACE, shutdown.MARGIN = float(sys.argv[1]), 0.0
-shutdown.Shutdown("the server").on_signals(lambda: None)
+# Handlers write without a lock: each may be called in the midst of another.
+shutdown.Shutdown("the server").on_signals(lambda: os.write(1, b"stops\\n"))
 # Python calls the handlers of signals that are pending together in the order of their numbers.
-signal.signal(signal.SIGURG, lambda *_: print("lives", flush=True))
+signal.signal(signal.SIGURG, lambda *_: os.write(1, b"lives\\n"))
 silent = threading.Event()
 ThreadPoolExecutor().submit(silent.wait)
 print("up", flush=True)
@@ -88,7 +91,9 @@ def test_second_signal_ends_the_process_at_once(start, second):
 def test_second_sigterm_in_a_supervised_process_does_nothing(start):
     process = start(3600.0, **{SUPERVISED: "1"})
     assert process.stdout is not None
-    for _ in range(3):
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "stops\n"
+    for _ in range(2):
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGURG)
         assert process.stdout.readline() == "lives\n"
@@ -99,6 +104,29 @@ def test_second_sigterm_in_a_supervised_process_does_nothing(start):
         "the server stops: SIGTERM",
         "the server ends without waiting any longer: a second signal (SIGINT)",
     ]
+
+
+def test_signal_in_the_midst_of_the_first_ones_handler_is_the_second(monkeypatch):
+    shutdown, stops, ends = Shutdown("the server"), [], []
+    monkeypatch.setattr(shutdown, "end_now", lambda why, status: ends.append((why, status)))
+    monkeypatch.setattr("imgo_site.shutdown.threading", Mock(wraps=threading, Timer=Mock()))
+
+    class Interrupted:
+        @property
+        def DRAIN_SECONDS(self) -> float:  # noqa: N802 - the setting's name
+            signal.raise_signal(signal.SIGTERM)
+            return 0.0
+
+    monkeypatch.setattr("imgo_site.shutdown.conf", Interrupted())
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
+    try:
+        shutdown.on_signals(lambda: stops.append("stop"))
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert stops == ["stop"]
+    assert ends == [("a second signal (SIGTERM)", 128 + signal.SIGTERM)]
 
 
 # A process that has done everything, while a thread of an executor still waits for something.

@@ -55,10 +55,16 @@ async def opened(node: Node, key: str) -> Session:
 
 
 async def have_happened(*expected: tuple[str, str]) -> None:
-    async def are_there() -> bool:
-        return await in_thread(stored) == list(expected)
+    happened: list[tuple[str, str]] = []
 
-    await eventually(are_there)
+    async def are_there() -> bool:
+        happened[:] = await in_thread(stored)
+        return happened == list(expected)
+
+    try:
+        await eventually(are_there)
+    finally:
+        assert happened == list(expected)
 
 
 async def is_online(key: str, where: int = 1) -> bool:
@@ -99,6 +105,8 @@ async def test_session_that_was_never_opened_is_no_event(nodes):
 async def test_keys_of_a_dead_node_go_offline_unless_another_node_has_them(nodes):
     for key in ("u1", "u2"):
         await opened(nodes[0], key)
+    # Events of different nodes have no order: the second node's may be written first.
+    await have_happened(("key.online", "u1"), ("key.online", "u2"))
     await opened(nodes[1], "u2")
     await eventually(lambda: is_online("u2", 2))
     await nodes[0].runtime.stop(0.0)  # it beats no more
