@@ -1,9 +1,8 @@
 """Hub: a node's map from group to sessions, and the reader of the node's channel.
 
-Each node has one channel of the channel layer. The hub adds the channel to a group of the layer
-when the first local session joins that group. It removes the channel a while after the last one
-has left. A message is encoded once for each kind of frame, and the same bytes are written to every
-session of its group.
+Each node has one channel of the channel layer, which is in the groups of the layer that have a
+local session (`push/node/layer_groups.py`). A message is encoded once for each kind of frame, and
+the same bytes are written to every session of its group.
 
 A message from the channel passes these steps:
 
@@ -28,7 +27,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from imgo_site import tracing
-from imgo_site.batching import settle
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
 from push.bus.envelope import (
@@ -43,12 +41,12 @@ from push.bus.envelope import (
     fault_of,
 )
 from push.bus.groups import ALL, is_key_group, node_group
-from push.bus.layers import groups_add, groups_discard, leave
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
 from push.node.event_ids import EventIdWriter
 from push.node.held_messages import HoldRegistry
+from push.node.layer_groups import LayerGroups
 from push.node.reach_counts import ReachCounts
 from push.node.recent_ids import RecentIds
 from push.node.streams import Streams
@@ -66,16 +64,6 @@ RETRY_INTERVAL = 1.0  # seconds until a failed layer is read again
 SPREADS_MAX = 100  # messages that are being spread over time at once
 
 
-class _Batch:
-    """Groups that are joined with one command, and the futures of the callers that wait for it."""
-
-    __slots__ = ("groups", "waiting")
-
-    def __init__(self) -> None:
-        self.groups: list[str] = []
-        self.waiting: list[asyncio.Future[None]] = []
-
-
 class Hub:
     """The sessions of this node by group, and the one reader of the node's channel."""
 
@@ -86,13 +74,7 @@ class Hub:
         self.groups: dict[str, set[Session]] = {}
         self.coalescers: dict[str, Coalescer] = {}
         self.drops: Counter[str] = Counter()
-        self._channel = ""
-        self._joined: set[str] = set()
-        self._joining: dict[str, _Batch] = {}
-        self._next_batch: _Batch | None = None
-        self._joiner: asyncio.Task[None] | None = None
-        self._leaving: dict[str, asyncio.Future[None]] = {}
-        self._empty_since: dict[str, float] = {}
+        self.layer_groups = LayerGroups(layer)
         self._reader: asyncio.Task[None] | None = None
         self.background = Background("a delivery failed")
         self.reach_counts = ReachCounts()
@@ -127,8 +109,8 @@ class Hub:
 
     async def start(self) -> None:
         """Get a channel, join the groups that every node joins, and start reading."""
-        self._channel = await self.layer.new_channel("imgo")
-        await self._join_layer(ALL, node_group(self.node_id))
+        await self.layer_groups.start()
+        await self.layer_groups.join(ALL, node_group(self.node_id))
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def stop(self) -> None:
@@ -137,20 +119,12 @@ class Hub:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
-        if self._joiner is not None:
-            self._joiner.cancel()
+        self.layer_groups.stop()
         for task in self.background.tasks:
             task.cancel()
         for coalescer in self.coalescers.values():
             coalescer.close()
         self.coalescers.clear()
-
-    async def leave_layer(self) -> None:
-        """Leave the layer, after `stop`. Raises what the layer raises."""
-        groups = [*self._joined, *self._joining]
-        self._joined.clear()
-        if self._channel:
-            await leave(self.layer, groups, self._channel)
 
     # Membership
 
@@ -164,7 +138,7 @@ class Hub:
         self.groups.setdefault(ALL, set()).add(session)
         for group in groups:
             self._enter(session, group)
-        await self._join_layer(*groups)
+        await self.layer_groups.join(*groups)
 
     async def join(self, session: Session, group: str) -> None:
         """Add a session to a group, and this node to the layer's group if it is not in it yet.
@@ -174,11 +148,11 @@ class Hub:
         if self.sessions.get(session.id) is not session:
             return
         self._enter(session, group)
-        await self._join_layer(group)
+        await self.layer_groups.join(group)
 
     def _enter(self, session: Session, group: str) -> None:
         self.groups.setdefault(group, set()).add(session)
-        self._empty_since.pop(group, None)
+        self.layer_groups.occupied(group)
 
     @asynccontextmanager
     async def expecting(self, groups: Sequence[str]) -> AsyncIterator[None]:
@@ -189,8 +163,8 @@ class Hub:
         try:
             for group in groups:
                 self.joiners[group] += 1
-                self._empty_since.pop(group, None)
-            await self._join_layer(*groups)
+                self.layer_groups.occupied(group)
+            await self.layer_groups.join(*groups)
             yield
         finally:
             for group in groups:
@@ -205,47 +179,8 @@ class Hub:
         if self.sessions.get(session.id) is session:
             self._enter(session, group)
 
-    async def _join_layer(self, *groups: str) -> None:
-        for group in groups:
-            if leaving := self._leaving.get(group):
-                await asyncio.wait([leaving])
-        missing = [group for group in groups if group not in self._joined]
-        batches = [self._joining.get(group) or self._join_soon(group) for group in missing]
-        # Wait in all batches before awaiting any: a later one may end before an earlier one.
-        waiting: list[asyncio.Future[None]] = []
-        for batch in dict.fromkeys(batches):
-            waiting.append(asyncio.get_running_loop().create_future())
-            batch.waiting.append(waiting[-1])
-        await asyncio.gather(*waiting)
-
-    def _join_soon(self, group: str) -> "_Batch":
-        """Add a group to the next batch, which collects groups while the last one is under way."""
-        if self._next_batch is None:
-            self._next_batch = _Batch()
-            if self._joiner is None:
-                self._joiner = asyncio.get_running_loop().create_task(self._join_batches())
-        self._next_batch.groups.append(group)
-        self._joining[group] = self._next_batch
-        return self._next_batch
-
-    async def _join_batches(self) -> None:
-        try:
-            while self._next_batch is not None:
-                batch, self._next_batch = self._next_batch, None
-                error: Exception | None = None
-                try:
-                    await groups_add(self.layer, batch.groups, self._channel)
-                    self._joined.update(batch.groups)
-                except Exception as caught:  # noqa: BLE001 - raised by each waiter
-                    error = caught
-                for group in batch.groups:
-                    del self._joining[group]
-                settle(batch.waiting, error=error)
-        finally:
-            self._joiner = None
-
     def leave(self, session: Session, group: str) -> None:
-        """Remove a session from a group. `leave_empty` leaves the layer's group later."""
+        """Remove a session from a group. `LayerGroups.leave_empty` leaves the layer's later."""
         members = self.groups.get(group)
         if members is not None:
             members.discard(session)
@@ -259,7 +194,7 @@ class Hub:
 
     def _emptied(self, group: str) -> None:
         self.streams.forget(group)
-        self._empty_since[group] = asyncio.get_running_loop().time()
+        self.layer_groups.emptied(group)
 
     def remove(self, session: Session, groups: list[str]) -> None:
         """Remove a session from the hub and from these groups."""
@@ -270,30 +205,6 @@ class Hub:
         for group in (ALL, *groups):
             self.leave(session, group)
 
-    async def leave_empty(self, linger: float) -> None:
-        """Leave the layer's groups that have had no session for `linger` seconds."""
-        limit = asyncio.get_running_loop().time() - linger
-        # The dict keeps the order in which groups became empty.
-        due = []
-        for group, since in self._empty_since.items():
-            if since > limit:
-                break
-            if group not in self._joining:
-                due.append(group)
-        for group in due:
-            del self._empty_since[group]
-        due = [group for group in due if group in self._joined]
-        if not due:
-            return
-        self._joined.difference_update(due)
-        leaving = asyncio.ensure_future(groups_discard(self.layer, due, self._channel))
-        self._leaving.update(dict.fromkeys(due, leaving))
-        try:
-            await leaving
-        finally:
-            for group in due:
-                del self._leaving[group]
-
     # Messages
 
     async def _read(self) -> None:
@@ -301,7 +212,7 @@ class Hub:
         while True:
             try:
                 for _ in range(YIELD_AFTER):
-                    message = await self.layer.receive(self._channel)
+                    message = await self.layer.receive(self.layer_groups.channel)
                     self.last_heard = asyncio.get_running_loop().time()
                     self.handle(message)
                 failures = 0

@@ -34,10 +34,9 @@ from push.models import WebhookCursor
 from push.node import reach_counts, stream_joins
 from push.node.cluster_jobs import ClusterJobs
 from push.node.coalescer import write_to_all
-from push.node.held_messages import HoldToken
+from push.node.gap_recovery import GapRecovery
 from push.node.hub import Hub
 from push.node.publish_limits import PublishLimits
-from push.node.recovery import recover
 from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
@@ -66,10 +65,8 @@ ROUNDS_TIMEOUT = 1.0  # seconds of them for the rounds and the cluster's jobs to
 DRAINED_TIMEOUT = 2.5  # seconds of them that the last writes of closed sessions may take
 THREADS_TIMEOUT = 0.5  # seconds of them for database calls that nobody awaits any more
 DISMISSED_TIMEOUT = 1.0  # seconds of them for removing sessions from the registry
-RECOVERED_TOGETHER = 250  # keys that are held until all of them are recovered
 STOPPING = "The server is stopping; come back in a moment."
 DRAINED = "This server takes no sessions for now; come back, or to another."
-GAP_MARGIN = 2.0  # seconds added to a gap, for messages under way when it began
 
 
 def own_name() -> str:
@@ -109,6 +106,7 @@ class Node:
             partial(cluster_threads.run, NodeRow.objects.live_numbers),
         )
         self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
+        self.gap_recovery = GapRecovery(self.hub, self.acknowledger)
         self.runtime = Runtime()
         self.clock = DatabaseClock()
         self.hub.now = self.clock.now
@@ -121,8 +119,6 @@ class Node:
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.webhooks = WebhookThread()
         self.entries: dict[str, Entry] = {}
-        self._holds: list[HoldToken] = []  # of a gap in the layer's connection
-        self._gap_began = 0.0  # monotonic seconds
         self._counter = 0
         # No key has more pending messages: `push.fanout.trim` drops the oldest.
         self.unacknowledged_max = ONLINE_FACTOR * conf.OFFLINE_MAX
@@ -235,7 +231,7 @@ class Node:
             finish(self.hooks.close(), deadline, "closing connections to the backend"),
             finish(self._leave_registry(), deadline, "leaving the registry"),
             finish(self.presence.stop(), deadline, "leaving the rooms with presence"),
-            finish(self.hub.leave_layer(), deadline, "leaving the channel layer"),
+            finish(self.hub.layer_groups.leave_all(), deadline, "leaving the channel layer"),
             finish(webhooks_end, deadline, "the sender of webhooks"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
@@ -248,38 +244,14 @@ class Node:
 
     def layer_lost(self) -> None:
         """Hold the messages of all keys: with the layer's connection lost, some may be missed."""
-        metrics.LAYER_RECONNECTS.labels("lost").inc()
-        self.hub.gaps += 1
-        if not self._holds:
-            self._gap_began = self.hub.last_echo - GAP_MARGIN
-        self._hold_keys()
+        self.gap_recovery.begin()
 
     def layer_regained(self) -> None:
         """Recover missed messages: the layer has joined all groups again."""
         self.rounds.layer_regained()
         self.hub.streams.layer_regained()
-        self._hold_keys()  # includes keys of sessions that were opened during the gap
-        keys = list({session.key for session in self.hub.sessions.values()})
-        holds, self._holds = self._holds, []
-        self.hub.background.run(self._recover(keys, self._gap_began, holds))
+        self.gap_recovery.end()
         self.hub.background.run(self._return_to_registry())
-
-    def _hold_keys(self) -> None:
-        groups = {key_group(session.key) for session in self.hub.sessions.values()}
-        groups.difference_update(*(hold.groups for hold in self._holds))
-        self._holds.append(self.hub.holds.hold(groups))
-
-    async def _recover(self, keys: list[str], since: float, holds: list[HoldToken]) -> None:
-        try:
-            for start in range(0, len(keys), RECOVERED_TOGETHER):
-                part = keys[start : start + RECOVERED_TOGETHER]
-                await recover(self.hub, self.acknowledger, part, since)
-                groups = {key_group(key) for key in part}
-                for hold in holds:
-                    self.hub.holds.release(hold, groups)
-        finally:
-            for hold in holds:
-                self.hub.holds.release(hold)
 
     async def _return_to_registry(self) -> None:
         """Connect to the registry again, and renew this node's entries.

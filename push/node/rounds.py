@@ -168,7 +168,7 @@ class Rounds:
 
     async def leave_groups(self) -> None:
         """Leave the layer's groups that have been empty for a while."""
-        await self._hub.leave_empty(conf.GROUP_LINGER)
+        await self._hub.layer_groups.leave_empty(conf.GROUP_LINGER)
 
     async def renew(self) -> None:
         """Renew the lease.

@@ -154,21 +154,21 @@ async def test_the_layer_is_left_a_while_after_the_last_has_gone(hub, layer, roo
     other = make_session("s2")
     await hub.add(other, [ROOM])
     hub.leave(room, ROOM)
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     assert layer.members(ROOM) == 1
     hub.remove(other, [ROOM])
-    await hub.leave_empty(3600)
+    await hub.layer_groups.leave_empty(3600)
     assert layer.members(ROOM) == 1
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     assert layer.members(ROOM) == 0
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     assert [call for call, _ in layer.calls] == ["add", "discard"]
 
 
 async def test_who_comes_back_in_time_finds_the_layer_joined(hub, layer, room):
     hub.leave(room, ROOM)
     await hub.join(room, ROOM)
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     assert layer.members(ROOM) == 1
     assert layer.calls == [("add", ROOM)]
 
@@ -176,7 +176,7 @@ async def test_who_comes_back_in_time_finds_the_layer_joined(hub, layer, room):
 async def test_who_comes_back_while_the_layer_is_being_left_joins_it_again(hub, layer, room):
     hub.leave(room, ROOM)
     layer.gate.clear()
-    leaving = asyncio.create_task(hub.leave_empty(0))
+    leaving = asyncio.create_task(hub.layer_groups.leave_empty(0))
     await eventually(lambda: ("discard", ROOM) in layer.calls)
     joining = asyncio.create_task(hub.join(room, ROOM))
     await asyncio.wait([joining], timeout=0.02)
@@ -192,7 +192,7 @@ async def test_a_leave_that_failed_does_not_keep_others_from_joining(hub, layer,
     hub.leave(room, ROOM)
     layer.fails.append(OSError("discard"))
     with pytest.raises(OSError, match="discard"):
-        await hub.leave_empty(0)
+        await hub.layer_groups.leave_empty(0)
     await hub.join(room, ROOM)
     assert layer.calls[-1] == ("add", ROOM)
     assert layer.members(ROOM) == 1
@@ -214,7 +214,7 @@ async def test_in_a_storm_of_joins_and_leaves_the_layer_follows_at_last(hub, lay
 
     async def sweep() -> None:
         while True:
-            await hub.leave_empty(0)
+            await hub.layer_groups.leave_empty(0)
             await asyncio.sleep(0)
 
     for stays in (True, False):
@@ -222,14 +222,14 @@ async def test_in_a_storm_of_joins_and_leaves_the_layer_follows_at_last(hub, lay
         await asyncio.gather(*(come_and_go(session, stays) for session in sessions))
         sweeper.cancel()
         await asyncio.gather(sweeper, return_exceptions=True)
-        await hub.leave_empty(0)
+        await hub.layer_groups.leave_empty(0)
         assert layer.members(ROOM) == stays
         assert len(hub.groups.get(ROOM, ())) == 5 * stays
 
 
 async def test_groups_that_every_node_is_in_are_never_left(hub, layer, room):
     hub.remove(room, [ROOM])
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     assert layer.members(ALL) == 1
     session = make_session("s2", acks=True)
     await hub.add(session, [])
@@ -379,8 +379,10 @@ async def test_a_message_for_nobody_here_leaves_nothing(hub):
 
 async def test_others_get_a_turn_while_many_messages_are_handled(hub, layer, room):
     for n in range(1, 3 * hub_module.YIELD_AFTER):
-        layer.channels[hub._channel].put_nowait((float("inf"), envelope(key_group("u2"), n)))
-    layer.channels[hub._channel].put_nowait((float("inf"), envelope(ROOM, 7)))
+        layer.channels[hub.layer_groups.channel].put_nowait(
+            (float("inf"), envelope(key_group("u2"), n))
+        )
+    layer.channels[hub.layer_groups.channel].put_nowait((float("inf"), envelope(ROOM, 7)))
     turns = 0
     while not room.link.written:
         turns += 1
@@ -480,7 +482,7 @@ async def test_the_groups_of_a_storm_are_a_few_commands(pubsub, redis_client):
     before = commands(redis_client, "unsubscribe")
     for one in storm:
         hub.remove(one, [key_group(one.id), ROOM])
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     await eventually(lambda: subscribed(redis_client) == {ALL, node_group("n1")})
     assert commands(redis_client, "unsubscribe") - before == 1
     await hub.stop()
@@ -519,10 +521,10 @@ async def test_a_group_that_is_being_joined_is_not_left(hub, layer):
     joining = asyncio.create_task(hub.add(session, [ROOM]))
     await eventually(lambda: layer.calls)
     hub.remove(session, [ROOM])
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     layer.gate.set()
     await joining
-    await hub.leave_empty(0)
+    await hub.layer_groups.leave_empty(0)
     assert layer.calls == [("add", ROOM), ("discard", ROOM)]
 
 

@@ -252,8 +252,8 @@ async def test_an_empty_group_is_left_after_its_linger(node, imgo):
     session = await admit(node, "u1", "a")
     await node.dismiss(session)
     await node.rounds.leave_groups()
-    assert room_group("a") not in node.hub._joined
-    assert key_group("u1") not in node.hub._joined
+    assert room_group("a") not in node.hub.layer_groups
+    assert key_group("u1") not in node.hub.layer_groups
 
 
 async def test_a_node_hears_itself(node):
@@ -311,7 +311,7 @@ async def test_connection_made_anew_is_not_silent(production_node, redis_client)
     await asyncio.gather(node.rounds.stop(), node.cluster_jobs.stop())
     gaps = node.hub.gaps
     redis_client.client_kill_filter(_type="pubsub")
-    await eventually(lambda: node.hub.gaps > gaps and not node._holds)
+    await eventually(lambda: node.hub.gaps > gaps and not node.gap_recovery.is_open)
     node.hub.last_echo = node.hub.last_heard = 0.0
     before = value_of(metrics.LAYER_RECONNECTS.labels("silent"))
     await node.rounds.echo()
