@@ -355,7 +355,7 @@ async def test_a_recovery_that_raises_lets_everything_go(node, monkeypatch, capl
     async def fail(*_):
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr("push.node.node.recover", fail)
+    monkeypatch.setattr("push.node.gap_recovery.recover", fail)
     node.layer_lost()
     await arrives(node, one)
     assert ids(session) == []
