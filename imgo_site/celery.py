@@ -14,7 +14,8 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_init, import_modules, worker_ready
 from kombu import Queue
 
-from imgo_site import garbage_collection
+from imgo_site import garbage_collection, redis_sentinel
+from imgo_site.redis_sentinel import Broker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "imgo_site.settings")
 
@@ -45,14 +46,15 @@ def options() -> dict[str, Any]:
     from imgo_site.conf import conf
     from imgo_site.deployment import broker_url
 
-    broker = broker_url()
+    broker, own, tls = _broker(broker_url())
     given = dict(getattr(settings, "IMGO_CELERY", {}))
-    transport = _transport_options(broker) | given.pop("broker_transport_options", {})
+    transport = _transport_options(broker) | own | given.pop("broker_transport_options", {})
     return {
         # Read and write URLs: Celery prefers the environment's CELERY_BROKER_URL to broker_url.
         "broker_read_url": broker or "memory://",
         "broker_write_url": broker or "memory://",
         "broker_transport_options": transport,
+        **({"broker_use_ssl": tls} if tls is not None else {}),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # no limit; by default a worker stops after 100
         # Retry while Redis is full or read-only, as while it is unavailable.
@@ -84,6 +86,10 @@ def options() -> dict[str, Any]:
         "control_exchange": "imgo.pidbox",
         "event_exchange": "imgo.events",
     } | given
+
+
+def _broker(url: str) -> Broker:
+    return redis_sentinel.broker(url) if redis_sentinel.is_sentinel(url) else Broker(url, {}, None)
 
 
 def _transport_options(broker: str) -> dict[str, Any]:

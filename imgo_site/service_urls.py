@@ -6,10 +6,16 @@ from urllib.parse import urlsplit
 import redis
 from kombu import Connection
 
+from imgo_site import redis_sentinel
+from imgo_site.redis_sentinel import NodePool, is_sentinel
+
 
 def check_redis_url(url: str) -> None:
     """Raise `ValueError` with the reason if redis-py cannot use the URL."""
     try:
+        if is_sentinel(url):
+            NodePool(url).make_connection()  # type: ignore[no-untyped-call]
+            return
         redis.ConnectionPool.from_url(url).make_connection()
     except (TypeError, redis.RedisError) as error:
         raise ValueError(_reason(error)) from None
@@ -27,6 +33,8 @@ def check_broker_url(url: str) -> None:
     """
     if "://" not in url:
         raise ValueError("it has no scheme, such as redis://")
+    if is_sentinel(url):
+        url = redis_sentinel.broker(url).url
     for alternative in url.split(";"):
         if "://" in alternative:
             _check_one(alternative)

@@ -176,8 +176,9 @@ def _check_redis_url() -> None:
     except ValueError:
         # Without the error's own text, which may contain the password.
         raise ImproperlyConfigured(
-            "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://, with no "
-            "other options than redis-py has."
+            "REDIS_URL cannot be read: say redis://host:6379/0, or rediss:// or unix://, or "
+            "redis+sentinel://host:26379,host:26379/service/0, with no other options than "
+            "redis-py has."
         ) from None
 
 

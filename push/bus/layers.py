@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
-from channels_redis.utils import create_pool, decode_hosts
+from channels_redis.utils import decode_hosts
 from redis import RedisError
 from redis import asyncio as aioredis
 
+from push.bus.redis_clients import layer_pool
 from push.bus.redis_listener import Listener
 from push.bus.redis_publications import Publications
 
@@ -175,7 +176,7 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
     """The layer of one event loop."""
 
     def __init__(self, hosts: Any = None, **options: Any) -> None:
-        super().__init__(hosts, **options)
+        super().__init__(**options)  # its shards are replaced at once, and know no Sentinels
         self._shards: list[_Shard] = [_Shard(host, self) for host in decode_hosts(hosts)]
         self._in_gap: set[_Shard] = set()
         self.watchers: list[GapWatcher] = []
@@ -264,7 +265,7 @@ class _Shard:
     """
 
     def __init__(self, host: Any, layer: _LoopLayer) -> None:
-        self._pool = create_pool(host)
+        self._pool = layer_pool(host)
         self._redis = aioredis.Redis(connection_pool=self._pool)
         self._publications = Publications(self._redis)
         self.listener = Listener(

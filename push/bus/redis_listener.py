@@ -140,6 +140,12 @@ class Listener:
             if known:
                 await self._send(_Command(UNSUBSCRIBE, known))
 
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Return host and port of the connection; None without one, or at a socket's path."""
+        host = getattr(self._connection, "host", None)
+        return None if host is None else (host, self._connection.port)
+
     async def reconnect(self) -> None:
         """Break the connection; the reader connects again."""
         if self._connection is not None:

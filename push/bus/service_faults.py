@@ -3,13 +3,19 @@
 They do not contain the service's own text.
 """
 
+from ssl import SSLError
+
 from django.db import Error as DatabaseError
 from redis import exceptions as redis
+from redis.asyncio.sentinel import MasterNotFoundError as NodeMasterNotFound
+from redis.sentinel import MasterNotFoundError
 
 READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction
 MISSING_TABLE = "42P01"  # undefined_table
 RESOURCES = {"53100": "its disk is full", "53200": "it is out of memory"}  # SQLSTATE class 53
 TIMEOUTS = frozenset({"57014", "55P03"})  # query_canceled, lock_not_available
+
+NO_MASTER = "cannot be reached: no Sentinel answers and names a master"
 
 # (error class, text): the first class that matches counts.
 _REDIS: list[tuple[type[redis.RedisError], str]] = [
@@ -20,6 +26,8 @@ _REDIS: list[tuple[type[redis.RedisError], str]] = [
     (redis.AuthenticationError, "refuses the login"),
     (redis.NoPermissionError, "refuses the login: it lacks a permission"),
     (redis.TimeoutError, "does not answer"),
+    (MasterNotFoundError, NO_MASTER),
+    (NodeMasterNotFound, NO_MASTER),
     (redis.ConnectionError, "cannot be reached"),
 ]
 
@@ -29,6 +37,8 @@ def of_redis(error: BaseException) -> str:
     texts = (text for kind, text in _REDIS if isinstance(error, kind))
     if isinstance(error, redis.ResponseError) and str(error).startswith("MISCONF"):
         return "takes no writes: it cannot save to its disk"
+    if isinstance(error.__context__, SSLError):
+        return "cannot be reached: TLS failed, its certificate may not be trusted"
     return next(texts, "refuses what it was asked")
 
 

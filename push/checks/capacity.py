@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from imgo_site import open_files
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
+from push.bus.redis_clients import reader_client
 from push.checks.reading import with_settings
 from push.models import Node
 
@@ -24,7 +25,6 @@ API_PROCESSES = 2  # of gunicorn, as in docs/deploying.md; WEB_CONCURRENCY overr
 REDIS_CONNECTIONS = 15  # of one process; measured: 11 of a worker, 8 of a node, 3 of the API
 THREAD_GROUPS = 3  # of a node: see imgo_site/database_threads.py
 MEMORY_USED_MAX = 0.8  # of Redis's maxmemory
-REDIS_TIMEOUT = 2.0  # seconds
 
 
 @register(deploy=True)
@@ -118,11 +118,7 @@ def _check_redis(processes: Processes) -> Iterator[CheckMessage]:
     if not redis_url():
         return
     try:
-        with redis.Redis.from_url(
-            redis_url(),
-            socket_connect_timeout=REDIS_TIMEOUT,
-            socket_timeout=REDIS_TIMEOUT,
-        ) as client:
+        with reader_client(redis_url(), "imgo-checks") as client:
             most = client.info("clients").get("maxclients")
             memory = client.info("memory")
     except redis.RedisError as error:

@@ -6,7 +6,7 @@ from typing import Any
 from channels import DEFAULT_CHANNEL_LAYER
 from channels.exceptions import InvalidChannelLayerError
 from channels.layers import ChannelLayerManager
-from channels_redis.utils import create_pool, decode_hosts
+from channels_redis.utils import decode_hosts
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
@@ -21,6 +21,7 @@ from imgo_site.deployment import (
 )
 from imgo_site.service_urls import check_broker_url, check_redis_url
 from push.bus.layers import PubSubChannelLayer
+from push.bus.redis_clients import layer_pool
 from push.checks.reading import with_settings
 
 IN_PROCESS = "push.layers.InProcessChannelLayer"
@@ -101,7 +102,7 @@ def _unusable_hosts() -> str:
         return "CHANNEL_LAYERS: its CONFIG has no hosts; it would use a Redis on this machine."
     try:
         for host in decode_hosts(hosts):
-            create_pool(host).make_connection()
+            layer_pool(host).make_connection()  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - the hosts may be anything
         return f"CHANNEL_LAYERS: the hosts of its CONFIG cannot be used: {error}."
     return ""
@@ -117,7 +118,8 @@ def check_redis(**_: Any) -> list[CheckMessage]:
         return [
             Error(
                 f"REDIS_URL cannot be used: {error}.",
-                hint="Use redis://host:6379/0, or a URL with rediss:// or unix://.",
+                hint="Use redis://host:6379/0, a URL with rediss:// or unix://, or with Sentinels "
+                "redis+sentinel://host:26379,host:26379/service/0.",
                 id="imgo.E042",
             )
         ]

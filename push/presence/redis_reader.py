@@ -4,11 +4,11 @@ from typing import Any
 
 import redis
 
+from push.bus.redis_clients import reader_client
 from push.presence import redis_names as names
 from push.presence.base import PresencePage
 from push.presence.redis_scripts import PAGE
 from push.presence.redis_store import CLIENT_NAME, members_of, room_keys
-from push.registry.redis_clients import reader_client
 from push.registry.redis_errors import reading
 
 

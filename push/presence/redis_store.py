@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError
 
 from imgo_site.conf import conf
-from imgo_site.errors import Unavailable
+from push.bus.redis_clients import node_client, node_pool
 from push.bus.redis_listener import Listener
 from push.presence import redis_names as names
 from push.presence import redis_scripts as scripts
@@ -32,7 +32,6 @@ from push.presence.base import (
     Renewal,
     Snapshot,
 )
-from push.registry.redis_clients import node_client
 from push.registry.redis_errors import unavailable
 
 logger = logging.getLogger(__name__)
@@ -72,6 +71,7 @@ class RedisPresence:
         self._id = node_id
         self._number = 0
         self._redis: aioredis.Redis | None = None
+        self._pool: aioredis.ConnectionPool | None = None  # of the listener
         self._listener: Listener | None = None
 
     @property
@@ -83,7 +83,7 @@ class RedisPresence:
     async def start(self, number: int, receiver: Receiver) -> None:
         """Begin to receive changes."""
         self._number = number
-        pool = aioredis.ConnectionPool.from_url(self._url, client_name=CLIENT_NAME)
+        self._pool = node_pool(self._url, client_name=CLIENT_NAME)
 
         def received(name: bytes, data: bytes) -> None:
             if name.decode() == names.ALL_CHANNEL:
@@ -91,13 +91,13 @@ class RedisPresence:
             elif (change := decode_change(data)) is not None:
                 receiver.changed(change)
 
-        self._listener = Listener(pool.make_connection, received)
+        self._listener = Listener(self._pool.make_connection, received)
         self._listener.regained = receiver.regained
         channels = (names.node_channel(self._id), names.ALL_CHANNEL)
         try:
             await self._listener.subscribe([channel.encode() for channel in channels])
         except (redis.RedisError, OSError, TimeoutError) as error:
-            raise Unavailable("Redis cannot be reached.") from error
+            raise unavailable(error) from error
 
     async def stop(self) -> None:
         """Let the node's keys leave after the grace, and close the connections."""
@@ -106,8 +106,11 @@ class RedisPresence:
         finally:
             client, self._redis = self._redis, None
             listener, self._listener = self._listener, None
+            pool, self._pool = self._pool, None
             if listener is not None:
                 await listener.close()
+            if pool is not None:
+                await pool.disconnect()
             if client is not None:
                 await client.aclose()
 
@@ -157,7 +160,16 @@ class RedisPresence:
         keys = [names.BEATS, names.GENERATION, names.SETTLING, names.RENEWED]
         arguments = [self._id, secrets.token_hex(4), new_epoch(), names.ALL_CHANNEL]
         ((held, generation, settling),) = await self._run((scripts.RENEW, keys, arguments))
+        await self._follow_master()
         return Renewal(bool(held), generation.decode(), bool(settling))
+
+    async def _follow_master(self) -> None:
+        """Subscribe at the present master, if the listener is still at a former one."""
+        # Of a pool for Sentinels, which the command before has kept up to date.
+        master = getattr(self._client.connection_pool, "master_address", None)
+        listener = self._listener
+        if master is not None and listener is not None and listener.address not in (None, master):
+            await listener.reconnect()
 
     async def confirm(self, generation: str) -> None:
         """Record that the node has written all its keys in this generation."""

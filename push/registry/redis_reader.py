@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import redis
 
+from push.bus.redis_clients import reader_client
 from push.registry import redis_processes, redis_queries
 from push.registry.base import (
     Entry,
@@ -17,7 +18,6 @@ from push.registry.base import (
     ProcessEntry,
     RoomMatches,
 )
-from push.registry.redis_clients import reader_client
 from push.registry.redis_errors import reading
 from push.registry.redis_keys import (
     CLIENT_NAME,

@@ -15,9 +15,9 @@ import redis.asyncio as aioredis
 
 from imgo_site.conf import conf
 from imgo_site.errors import TooManySessions
+from push.bus.redis_clients import node_client
 from push.registry import redis_processes
 from push.registry.base import REFUSED, Entry, NodeEntry
-from push.registry.redis_clients import node_client
 from push.registry.redis_errors import unavailable
 from push.registry.redis_keys import (
     CLIENT_NAME,

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import psycopg
-import redis
 from psycopg import sql
 
+from push.bus.redis_clients import reader_client
 from tests import NO_TLS, fork_server, wait_until
 from tests.services import Redis, free_port, process_state, redis_programs, start_first
 
@@ -280,7 +280,7 @@ class Worker(Process):
 
     def is_ready(self) -> bool:
         """Return whether a client of Redis waits for tasks."""
-        with redis.Redis.from_url(self.environment["REDIS_URL"], socket_timeout=5) as client:
+        with reader_client(self.environment["REDIS_URL"], "imgo-tests") as client:
             return any(row["cmd"] == "brpop" for row in client.client_list())
 
 
