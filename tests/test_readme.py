@@ -8,6 +8,7 @@ from django.core.management import find_commands, get_commands
 
 from benchmarks import markdown
 from imgo_site.conf import markdown_table
+from push.wire import Op
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = ROOT / "clients" / "python" / "imgo_client" / "django"  # an app of other projects
@@ -66,3 +67,10 @@ def test_steps_of_the_first_change_name_one_line_each():
         for file, text in steps
     }
     assert [step for step, lines in found.items() if lines != 1] == []
+
+
+def test_ops_of_the_first_change_have_numbers_that_are_free():
+    page = (ROOT / "docs" / "contributing" / "first-change.md").read_text()
+    numbers = {int(number) for number in re.findall(r"^    [A-Z_]+ = (\d+)$", page, re.MULTILINE)}
+    assert len(numbers) == 2
+    assert numbers.isdisjoint(Op)

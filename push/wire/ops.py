@@ -6,7 +6,7 @@ FIRST_OWN_OP = 1000  # lowest op of an application; the protocol owns the ops be
 
 
 class Op(IntEnum):
-    """Operation of a frame. The numbers are goim's, for its clients; 18 to 33 are imgo's own.
+    """Operation of a frame. The numbers are goim's, for its clients; 18 to 253 are imgo's own.
 
     A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no
     reply, and PRESENCE_DIFF and STREAM_GAP come from the server without a request.
