@@ -20,7 +20,7 @@ from push.connect.consumers import Gone, SessionConsumer, request_facts
 from push.connect.events_request import read_events_request
 from push.connect.handshake import AuthRequest, Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
-from push.connect.upstream import accept_frames
+from push.connect.posted_frames import accept_frames
 from push.events.cors import cors_headers, refusal_of
 from push.events.paths import is_for_events
 from push.events.responses import STREAM_HEADERS, error_of, refusing_response, stream_head

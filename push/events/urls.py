@@ -2,9 +2,9 @@
 
 from django.urls import path
 
-from push.events.views import StreamView, UpstreamView
+from push.events.views import PostedFrameView, StreamView
 
 urlpatterns = [
     path("sub/events", StreamView.as_view()),
-    path("sub/events/<str:session>", UpstreamView.as_view()),
+    path("sub/events/<str:session>", PostedFrameView.as_view()),
 ]

@@ -1,6 +1,7 @@
-"""What clients of Server-Sent Events ask of any process: upstream frames, and CORS preflights.
+"""Views for clients of Server-Sent Events: their frames by POST, and CORS preflights.
 
-The stream itself is no view, because a session owns its socket: `push/events/consumer.py`.
+Any process serves them. The stream itself is no view, because a session owns its socket: see
+`push/events/consumer.py`.
 """
 
 from typing import Any
@@ -106,7 +107,7 @@ class StreamView(ClientView):
         )
 
 
-class UpstreamView(ClientView):
+class PostedFrameView(ClientView):
     """Frames that a client sends to its session, which any node may hold."""
 
     body_setting = "MAX_FORM"

@@ -1,4 +1,8 @@
-"""Frames of clients whose frames come through the bus, because their connection is for reading."""
+"""Handling of frames that clients of Server-Sent Events send by POST.
+
+Any process takes the request (`push/events/views.py`) and publishes its frame to the node of the
+session. Here this node passes the frame to its handler.
+"""
 
 import logging
 from collections import deque
@@ -15,7 +19,7 @@ logger = logging.getLogger(__name__)
 WAITING_MAX = 100  # frames of one session that wait for their handlers
 
 
-class UpstreamFrames:
+class PostedFrames:
     """Handler of the frames of one node's sessions: in order, one at a time for each session."""
 
     def __init__(self, node: Node) -> None:
@@ -23,9 +27,9 @@ class UpstreamFrames:
         self._waiting: dict[str, deque[Frame]] = {}  # by session, while a task handles them
 
     def receive(self, session: Session, frame: Frame) -> None:
-        """Handle a frame soon. Drop it if too many wait: its client sends it again.
+        """Handle a frame soon. Drop it if `WAITING_MAX` frames of its session wait.
 
-        Clients repeat a frame that gets no reply, and handling one twice changes nothing more.
+        A client repeats a frame that gets no reply. Handling a frame twice has no further effect.
         """
         waiting = self._waiting.get(session.id)
         if waiting is None:
@@ -56,4 +60,4 @@ class UpstreamFrames:
 def accept_frames(node: Node) -> None:
     """Let a node's sessions receive frames through the bus."""
     if node.hub.on_frame is None:
-        node.hub.on_frame = UpstreamFrames(node).receive
+        node.hub.on_frame = PostedFrames(node).receive

@@ -13,8 +13,8 @@ from django.test import Client, RequestFactory
 from imgo_site.asgi import application
 from imgo_site.errors import Unavailable
 from push.accept.accept import Push
-from push.connect.upstream import WAITING_MAX, UpstreamFrames
-from push.events.views import UpstreamView
+from push.connect.posted_frames import WAITING_MAX, PostedFrames
+from push.events.views import PostedFrameView
 from push.metrics import definitions as metrics
 from push.status.instance import INSTANCE
 from push.wire import Frame, Op
@@ -148,7 +148,7 @@ async def test_frame_at_its_own_node_needs_neither_registry_nor_layer(stream, mo
         data, header = json.dumps(frame), {"HTTP_AUTHORIZATION": "Bearer t"}
         request = RequestFactory().post(PATH, data, "application/json", **header)
         request.scope = {INSTANCE: application.instance}
-        return (await in_thread(UpstreamView.as_view(), request, session=session)).status_code
+        return (await in_thread(PostedFrameView.as_view(), request, session=session)).status_code
 
     assert await post_here(one.session, {"op": Op.HEARTBEAT, "seq": 3}) == 202
     assert (await one.event())["seq"] == 3
@@ -227,7 +227,7 @@ async def test_frames_are_handled_in_order_and_too_many_are_dropped(stream, imgo
     imgo(MAX_FRAMES_PER_SECOND=10_000, PARTITIONS=1)
     node = await get_node()
     (session,) = node.hub.sessions.values()
-    frames = UpstreamFrames(node)
+    frames = PostedFrames(node)
     before = metrics.UPSTREAM_DROPPED._value.get()
     for number in range(WAITING_MAX + 5):
         frames.receive(session, Frame(1, Op.HEARTBEAT, number))
