@@ -1,4 +1,4 @@
-"""Webhook outbox: from events to batches, in order per key.
+"""Webhook outbox: from events to batches, in order per key, with retries and parked batches.
 
 A batch is composed once. Its events are deleted in the same transaction, so each event is in
 exactly one batch. A batch holds no key of another open batch of its endpoint. So the events of a
