@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""Pauses between attempts: exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from imgo_client.arguments import check_seconds
 
 
 def check_pauses(pauses: object) -> tuple[float, float]:
-    """Return `pauses` if they are a shortest and a longest one, in seconds.
+    """Return `pauses` if it is a pair of the shortest and the longest pause, in seconds.
 
-    Raises TypeError unless they are two numbers, ValueError for numbers that are no such pauses.
+    Raises TypeError unless it has two numbers, ValueError unless both are positive and in this
+    order.
     """
     if not isinstance(pauses, (tuple, list)) or len(pauses) != 2:
         raise TypeError(f"backoff must be a shortest and a longest pause, not {pauses!r}")
@@ -23,9 +24,10 @@ def check_pauses(pauses: object) -> tuple[float, float]:
 
 
 def pause(failures: int, pauses: tuple[float, float]) -> float:
-    """Seconds to wait after so many failures in a row: 1 and more.
+    """Return the seconds to wait after `failures` failures in a row, 1 or more.
 
-    Full jitter above the shortest: many clients must not come back in step.
+    Full jitter above the shortest pause, because many clients must not reconnect at the same
+    moment.
     """
     shortest, longest = pauses
     ceiling = min(longest, shortest * 2.0 ** min(failures, 50))

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions: of sessions here, of pushes below them."""
+"""Exceptions of the package: those of sessions first, those of pushes below."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class ImgoError(Exception):
-    """All that this package raises by itself, except for wrong arguments."""
+    """Base of all exceptions of this package, except those for wrong arguments."""
 
 
 # Sessions
 
 
 class Closed(ImgoError):
-    """The session has ended and the client must not come back, or it was closed by its user."""
+    """The session has ended, and the client must not reconnect or was closed by its user."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(code, reason)
@@ -29,15 +29,15 @@ class Closed(ImgoError):
 
 
 class NotOpen(ImgoError, ConnectionError):
-    """There is no session to ask in, or it ended before the answer came."""
+    """There is no open session for the request, or it ended before the reply arrived."""
 
 
 class NoAnswer(ImgoError, TimeoutError):
-    """No answer came in time, or no session."""
+    """No reply arrived within the timeout, or no session was opened."""
 
 
 class Refused(ImgoError):
-    """The server refused a request; `code` is its word for why, such as "room_forbidden"."""
+    """The server refused a request. `code`: the reason for programs, such as "room_forbidden"."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)
@@ -49,11 +49,11 @@ class Refused(ImgoError):
 
 
 class ProtocolError(ImgoError):
-    """The server sent what is not the protocol."""
+    """The server sent data that does not follow the protocol."""
 
 
 class FrameError(ProtocolError):
-    """Bytes that are no frame. `code`: the close code that a server has for them."""
+    """Bytes that are not a valid frame. `code`: the server's close code for them."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -66,8 +66,8 @@ class FrameError(ProtocolError):
 class PublishError(ImgoError):
     """A call of the HTTP API failed.
 
-    `pushes` are those that it was for. They keep their `dedupe_id`: to push them once more, later
-    or from another process, doubles none of those that were accepted after all.
+    `pushes`: the pushes of the call. They keep their `dedupe_id`. So they can be pushed again,
+    later or from another process, and none is accepted twice.
     """
 
     def __init__(self, message: str, pushes: tuple[Push, ...] = ()) -> None:
@@ -76,18 +76,19 @@ class PublishError(ImgoError):
 
 
 class Unreachable(PublishError):
-    """No answer came, in as many attempts and as much time as there was for them."""
+    """No answer arrived within the attempts and the time that `Retry` allows."""
 
 
 class BadAnswer(PublishError):
-    """What came back is not an answer of the API: is it the right address?"""
+    """The answer is not one of the API. The URL may be wrong."""
 
 
 class ApiError(PublishError):
-    """The API refused, and `problem` says why: the members of RFC 9457, and imgo's own.
+    """The API refused the request. `problem`: the members of RFC 9457, and imgo's own.
 
-    `status`: HTTP's. `code`: for programs. `detail`: for people. `retry`: whether the same may
-    succeed later. The subclasses are the statuses that a caller may want to tell apart.
+    `status`: the HTTP status. `code`: the reason for programs. `detail`: the reason for people.
+    `retry`: whether the same request may succeed later. The subclasses are the statuses that a
+    caller may want to distinguish.
     """
 
     def __init__(self, problem: Mapping[str, Any], pushes: tuple[Push, ...] = ()) -> None:
@@ -102,7 +103,7 @@ class ApiError(PublishError):
 
 
 class BadRequest(ApiError):
-    """400: what was asked makes no sense as it is."""
+    """400: the request is invalid."""
 
 
 class NotAuthenticated(ApiError):
@@ -110,27 +111,27 @@ class NotAuthenticated(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: the API key has not the scope."""
+    """403: the API key lacks the scope."""
 
 
 class NotFound(ApiError):
-    """404: there is no such thing."""
+    """404: the requested object does not exist."""
 
 
 class TooLarge(ApiError):
-    """413: a size or count above its limit."""
+    """413: a size or a count exceeds its limit."""
 
 
 class TooManyRequests(ApiError):
-    """429: slower."""
+    """429: too many requests; retry later."""
 
 
 class Unavailable(ApiError):
-    """502, 503, 504: nothing was accepted, or a proxy answered; later attempts failed as well."""
+    """502, 503, 504: nothing was accepted, or a proxy answered. All retries failed too."""
 
 
 class OutcomeUnknown(Unavailable):
-    """503: the server does not know whether it accepted the push; later attempts failed as well."""
+    """503: the server does not know whether it accepted the push. All retries failed too."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

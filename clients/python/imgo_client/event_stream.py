@@ -1,4 +1,4 @@
-"""The format of Server-Sent Events: blocks out of a stream of bytes, without I/O."""
+"""Parser of Server-Sent Events: bytes to blocks, without I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imgo_client.errors import ProtocolError
 
 
 class Block(NamedTuple):
-    """An event, or an id alone. `id`: None if the block has none."""
+    """One event, or an id without an event. `id`: None if the block has none."""
 
     event: str = "message"
     data: str = ""
@@ -16,9 +16,9 @@ class Block(NamedTuple):
 
 
 class BlockParser:
-    """Blocks out of bytes, however the network cut them. Blocks with comments only are left out.
+    """Parser of a stream of bytes that may be cut anywhere. Blocks with only comments are left out.
 
-    `max_size`: bytes of one block; a larger one is refused before it is complete.
+    `max_size`: limit of one block, in bytes. A larger block is refused before it is complete.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -48,7 +48,7 @@ class BlockParser:
             raise ProtocolError(f"an event has more than {self._max_size} bytes")
 
     def _lines(self) -> list[bytes]:
-        """Take the complete lines out of the rest. A LF may follow a CR at its end."""
+        """Remove the complete lines from the buffer. An LF may follow a CR at its end."""
         held = b"\r" if self._rest.endswith(b"\r") else b""
         data = bytes(self._rest.removesuffix(held))
         *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")

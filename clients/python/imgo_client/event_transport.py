@@ -1,7 +1,7 @@
-"""A connection by Server-Sent Events: one endless response, and a request for each frame.
+"""A connection by Server-Sent Events: one endless response, and a POST for each frame.
 
-Frames may reach the session through any process of the server, and one can be lost on its way. So
-the client sends one at a time, and repeats one that has no reply.
+Any process of the server may receive a frame, and the frame may be lost on its way to the session.
+So the client sends one frame at a time, and repeats a frame that has no reply.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ CLOSE_CODES = {
 
 
 class EventTransport:
-    """A stream of events, and the requests beside it. `resumption` is of all its client's."""
+    """Transport of one stream of events, with a request for each frame.
+
+    `resumption`: shared by all transports of a client.
+    """
 
     needs_heartbeats = False  # comments are the server's
 
@@ -69,12 +72,12 @@ class EventTransport:
     # Frames from the client
 
     async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
-        """Send a frame, and wait until its reply has come if there will be one.
+        """Send a frame. If the frame has a reply, wait until the reply has arrived.
 
-        The first auth frame is the request for the stream; a later one renews the token.
+        The first auth frame is the request for the stream. A later one renews the token.
 
-        Raises `Ended`; `Refused` for a frame that the server does not take; `ImgoError` for an
-        answer that is none of the server's.
+        Raises `Ended`; `Refused` if the server refuses the frame; `ImgoError` for an answer that is
+        not the server's.
         """
         if op == Op.AUTH and self._response is None:
             await self._open(body, seq)
@@ -104,7 +107,7 @@ class EventTransport:
                 await self._until_replied(REPEAT_AFTER)
 
     async def _until_replied(self, seconds: float) -> None:
-        """Wait for the reply, or the end, so long."""
+        """Wait for the reply or the end of the stream, with a timeout."""
         waiting = asyncio.ensure_future(self._replied.wait())
         try:
             await asyncio.wait([waiting], timeout=seconds)
@@ -112,7 +115,8 @@ class EventTransport:
             waiting.cancel()
 
     async def _post(self, frame: bytes) -> float | None:
-        """Send a frame once; return None if it is on its way, else seconds until the next attempt.
+        """Send a frame once. Return None if the server took it, else the seconds until the next
+        attempt.
 
         Raises `Ended` and `Refused`.
         """
@@ -137,7 +141,7 @@ class EventTransport:
     # The stream
 
     async def _open(self, body: Mapping[str, Any], seq: int) -> None:
-        """Ask for the stream. Raises `Ended` if the server refuses it."""
+        """Request the stream. Raises `Ended` if the server refuses it."""
         self._seq = seq
         if token := body.get("token"):
             self._use(token)
@@ -161,9 +165,10 @@ class EventTransport:
         return f"{url}?{query}" if query else url
 
     async def receive(self) -> list[Frame]:
-        """The frames that come next. Raises `Ended` or `ProtocolError`.
+        """Return the next frames. Raises `Ended` or `ProtocolError`.
 
-        What the call before returned counts as handled. May be cancelled and called again.
+        The frames that the previous call returned count as handled. May be cancelled and called
+        again.
         """
         if self._id is not None:
             self._resumption.handled(self._id)
@@ -183,7 +188,7 @@ class EventTransport:
                 return self._frames(blocks)
 
     async def _next_bytes(self) -> bytes:
-        """Raises `Ended`."""
+        """Return the next bytes of the response. Raises `Ended`."""
         assert self._chunks is not None
         try:
             async for data in self._chunks:
@@ -213,7 +218,7 @@ class EventTransport:
         return frame
 
     def _opened(self, data: str) -> Frame:
-        """The first event, as the reply to the auth frame that the others have."""
+        """Return the first event as the auth reply that other transports get."""
         try:
             value = parse_json(data)
         except ValueError:
@@ -227,7 +232,7 @@ class EventTransport:
     # The end
 
     def _end(self, ended: Ended) -> Ended:
-        """Let `receive` raise this; return it."""
+        """Make `receive` raise this exception; return it."""
         self._ended = ended
         self._replied.set()  # nobody waits for a reply any more
         if self._reading is not None:
@@ -235,7 +240,7 @@ class EventTransport:
         return ended
 
     async def close(self) -> None:
-        """End the response; when cancelled, at once."""
+        """End the response; at once if the call is cancelled."""
         reading, self._reading = self._reading, None
         self._end(Ended(ABNORMAL, "closed"))
         try:
@@ -250,12 +255,12 @@ class EventTransport:
             await self._http.aclose()
 
     def abort(self) -> None:
-        """Read no more; `close` does the rest."""
+        """Stop reading; `close` releases the connection."""
         self._end(Ended(ABNORMAL, "closed"))
 
 
 def query_of(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What an auth body says, as the fields of a query; without the token."""
+    """Return the members of an auth body as fields of a query, without the token."""
     about = [(name, str(body[name])) for name in ("since", "platform", "device") if body.get(name)]
     ack = [("ack", "1")] if body.get("ack") else []
     return [*about, *ack, *(("rooms", room) for room in body.get("rooms", ()))]
@@ -273,7 +278,7 @@ def _answer(response: httpx.Response, content: bytes) -> Answer:
 
 
 async def _refusal(response: httpx.Response) -> Exception:
-    """What the server says instead of a stream: as a close of a WebSocket, if it is the server."""
+    """Return the server's refusal of a stream as the close of a WebSocket; see `Ended`."""
     content = b""
     async for data in response.aiter_bytes():
         content += data

@@ -1,4 +1,4 @@
-"""What a client tells its user besides messages."""
+"""Callbacks for the events of a client and of its rooms."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Ending:
 class Events:
     """Callbacks by event, called in the order in which they were added.
 
-    `state`: "connecting", "open", "waiting" for the next attempt, "closed". `open`: the body of
-    the auth reply. `close`: an `Ending`. `error`: an exception; without a callback it is logged.
+    `state`: "connecting", "open", "waiting" for the next attempt, "closed". `open`: the body of the
+    auth reply. `close`: an `Ending`. `error`: an exception; without a callback it is logged.
     """
 
     names: tuple[str, ...] = ("state", "open", "close", "error")
@@ -36,13 +36,16 @@ class Events:
         self._callbacks: dict[str, list[Callback]] = {event: [] for event in self.names}
 
     def on(self, event: str, callback: Callback) -> None:
-        """Raises ValueError for an unknown event, TypeError for a coroutine function."""
+        """Add a callback.
+
+        Raises ValueError for an unknown event, TypeError for a coroutine function.
+        """
         if inspect.iscoroutinefunction(callback):
             raise TypeError("a callback is a plain function: let it create a task")
         self._of(event).append(callback)
 
     def off(self, event: str, callback: Callback) -> None:
-        """Raises ValueError unless it was added before."""
+        """Remove a callback. Raises ValueError unless it was added before."""
         self._of(event).remove(callback)
 
     def _of(self, event: str) -> list[Callback]:
@@ -51,7 +54,7 @@ class Events:
         return self._callbacks[event]
 
     def emit(self, event: str, value: Any) -> None:
-        """Tell them. What one of them raises is an `error`."""
+        """Call the callbacks of an event. An exception of a callback becomes an `error`."""
         for callback in tuple(self._of(event)):
             self._call(event, callback, value)
 
@@ -65,7 +68,7 @@ class Events:
                 self.report(error)
 
     def report(self, error: Exception) -> None:
-        """An `error`, which somebody must see."""
+        """Emit an `error`; log it if it has no callback."""
         if self._callbacks["error"]:
             self.emit("error", error)
         else:
@@ -73,7 +76,10 @@ class Events:
 
 
 async def call(function: Callback, value: Any, report: Callable[[Exception], None]) -> bool:
-    """Call a plain or async function; `report` gets what it raises. Return whether it succeeded."""
+    """Call a plain or async function; pass its exception to `report`.
+
+    Return whether it succeeded.
+    """
     try:
         answer = function(value)
         if inspect.isawaitable(answer):
@@ -85,10 +91,10 @@ async def call(function: Callback, value: Any, report: Callable[[Exception], Non
 
 
 class PresenceEvents(Events):
-    """Callbacks of who is in a room. Errors go to the client's.
+    """Callbacks for the members of a room. Errors go to the client's callbacks.
 
-    `join`, `leave`: a `Member`. `change`: a `Changed`, a member whose info is another one.
-    `update`: the `Presence`, whose list or count is another one; once after all these events.
+    `join`, `leave`: a `Member`. `change`: a `Changed`, a member with new info. `update`: the
+    `Presence`, after its list or count has changed; once after all these events.
     """
 
     names = ("join", "leave", "change", "update")
@@ -98,12 +104,12 @@ class PresenceEvents(Events):
         self._report = report
 
     def report(self, error: Exception) -> None:
-        """An `error` of the client."""
+        """Report an `error` of the client."""
         self._report(error)
 
 
 class RoomEvents(Events):
-    """Callbacks of a room. Errors go to the client's.
+    """Callbacks of a room. Errors go to the client's callbacks.
 
     `state`: "joining", "joined", "left", "refused". `recovered`: a `Recovered`. `gap`: a `Gap`.
     """
@@ -115,17 +121,20 @@ class RoomEvents(Events):
         self._report = report
 
     def on(self, event: str, callback: Callback) -> None:
-        """Raises ValueError for an unknown event, TypeError for a coroutine function of `state`."""
+        """Add a callback.
+
+        Raises ValueError for an unknown event, TypeError for a coroutine function of `state`.
+        """
         if event == "state":
             super().on(event, callback)
         else:
             self._of(event).append(callback)
 
     async def tell(self, event: str, value: Any) -> None:
-        """Call the callbacks one after the other, and wait for those that are coroutines."""
+        """Call the callbacks one after the other, and await the coroutine functions."""
         for callback in tuple(self._of(event)):
             await call(callback, value, self.report)
 
     def report(self, error: Exception) -> None:
-        """An `error` of the client."""
+        """Report an `error` of the client."""
         self._report(error)

@@ -1,4 +1,4 @@
-"""How often, when and with what a call is tried: the publishers' common part, without I/O."""
+"""Retries of a call of the API: which request comes next, and when. Without I/O."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ AGAIN = frozenset({429, 502, 503, 504})  # statuses after which the same may suc
 
 @dataclass(frozen=True)
 class Retry:
-    """When to try again: at most so many `attempts`, none later than `total` seconds after the
-    first, with a pause of `backoff` (the shortest, the longest) in between, or as long as the
-    server asks for."""
+    """Limits of the retries of one call.
+
+    `attempts`: the highest number of attempts. `total`: seconds after the first attempt in which
+    others may begin. `backoff`: the shortest and the longest pause between two attempts, in
+    seconds, unless the server names a longer one.
+    """
 
     attempts: int = 6
     total: float = 60.0
@@ -43,7 +46,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class Send:
-    """An HTTP request for the driver to send. Its outcome is sent back into the generator."""
+    """An HTTP request for the driver to send. The driver sends its outcome into the generator."""
 
     path: str  # with the query
     content_type: str = ""
@@ -53,14 +56,14 @@ class Send:
 
 @dataclass(frozen=True)
 class Wait:
-    """Do this: wait so many seconds."""
+    """A pause for the driver to make, in seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. Names of headers are in lower case."""
+    """An HTTP answer. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -74,11 +77,11 @@ Steps = Generator[Send | Wait, Answer | Exception | None, T]
 
 
 def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Result]]:
-    """Push these in one request, and those that failed for a time again.
+    """Push all pushes in one request, and repeat those that failed for a time.
 
-    Whoever drives it does what it yields, and sends in an `Answer`, or the exception of a
-    connection that failed; after a `Wait`, nothing. It returns a result for each push. Raises
-    `PublishError`.
+    A generator. Its driver performs each `Send` or `Wait` that it yields. After a `Send` the driver
+    sends in an `Answer`, or the exception of a failed connection; after a `Wait` nothing. Returns a
+    result for each push. Raises `PublishError`.
     """
     attempts = Attempts(retry)
     found: dict[int, Result] = {}
@@ -110,14 +113,14 @@ def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Res
 
 
 def _is_doubtful(error: PublishError | None) -> bool:
-    """Whether the server may have accepted what it answered with this error, or not at all."""
+    """Return whether the server may have accepted the request in spite of this error."""
     if isinstance(error, ApiError):
         return isinstance(error, OutcomeUnknown) or error.status in (502, 504)
     return isinstance(error, Unreachable)
 
 
 def _in_doubt(error: E) -> E | OutcomeUnknown:
-    """Return the error of the last attempt, as unknown if it speaks only for that attempt."""
+    """Return an `Unavailable` as an `OutcomeUnknown`, because it is about only one attempt."""
     if not isinstance(error, Unavailable) or isinstance(error, OutcomeUnknown):
         return error
     return OutcomeUnknown({**error.problem, "code": "outcome_unknown"}, error.pushes)
@@ -130,9 +133,9 @@ def _may_retry(result: Result) -> bool:
 def _judge(
     form: Form, pushes: list[Push], outcome: Answer | Exception | None
 ) -> tuple[list[Result], PublishError | None, float]:
-    """(results, the error instead of them if it may pass, the pause that the server asks for).
+    """Return the results, the error instead of them if a retry may help, and the server's pause.
 
-    Raises an error that will not pass.
+    Raises an error that no retry can change.
     """
     whole = tuple(pushes)
     if not isinstance(outcome, Answer):
@@ -157,7 +160,7 @@ def describe(error: object) -> str:
 
 
 def problem_of(answer: Answer) -> dict[str, Any]:
-    """The problem details of a refusal. Without them, as with a proxy's, it says so."""
+    """Return the problem details of a refusal, or a substitute for an answer without them."""
     try:
         problem = parse_json(answer.content)
     except ValueError:
@@ -175,7 +178,7 @@ def _title_of(answer: Answer) -> str:
 
 
 def retry_after(text: str) -> float:
-    """Seconds, of a number or a date; 0 for nothing and for nonsense."""
+    """Return the seconds of a Retry-After, a number or a date; 0 if it is missing or invalid."""
     if text.isdecimal() and len(text) < 10:
         return float(text)
     try:
@@ -185,7 +188,7 @@ def retry_after(text: str) -> float:
 
 
 class Attempts:
-    """The attempts and the time that one call has used."""
+    """Counter of the attempts and the time of one call."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
@@ -193,7 +196,7 @@ class Attempts:
         self._end = time.monotonic() + retry.total
 
     def next_pause(self, after: float) -> float | None:
-        """Seconds until the next attempt, at least `after`; None when there is none."""
+        """Return the seconds until the next attempt, at least `after`; None if none is left."""
         self._failed += 1
         jitter = random.random() * after / 4  # noqa: S311 - not all in the same second
         seconds = max(pause(self._failed, self._retry.backoff), after + jitter)

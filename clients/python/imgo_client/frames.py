@@ -1,6 +1,6 @@
-"""Bytes and text ↔ frames, in both directions and without I/O.
+"""Codec of frames: bytes and text to frames and back, without I/O.
 
-The protocol is on the server's page "The wire protocol".
+The server's page "The wire protocol" describes the formats.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from imgo_client.errors import FrameError, ProtocolError
 
 
 class Op(IntEnum):
-    """The operations that a client says or hears; the answer to `n` is `n + 1`."""
+    """Operations that a client sends or receives. The reply to `n` is `n + 1`."""
 
     HEARTBEAT = 2
     SEND = 4
@@ -57,8 +57,8 @@ _ID = re.compile("[0-9]{1,19}")
 class Frame(NamedTuple):
     """One frame. `body`: bytes in binary, a JSON value in text. `id`: of a message; 0: none.
 
-    `room`, `offset`: where a message was pushed to, and its place in that room's stream; "" and 0:
-    none. `sender`: the key of the client that has published it to the room; "": none has.
+    `room`, `offset`: the room that a message was pushed to, and its offset in that room's stream;
+    "" and 0: none. `sender`: the key of the client that has published the message; "": none.
     """
 
     op: int
@@ -75,7 +75,7 @@ class Frame(NamedTuple):
 
 
 def encode_binary(frame: Frame) -> bytes:
-    """A frame of raw TCP. Raises ValueError for numbers out of range."""
+    """Return the bytes of a frame for raw TCP. Raises ValueError for numbers out of range."""
     body: bytes = frame.body
     numbers = frame.ver, frame.op, frame.seq
     try:
@@ -95,14 +95,14 @@ def encode_binary(frame: Frame) -> bytes:
 
 
 def encode_batch(frames: Iterable[Frame]) -> bytes:
-    """Frames inside of one frame."""
+    """Return one frame that contains several frames."""
     return encode_binary(Frame(Op.RAW, body=b"".join(map(encode_binary, frames))))
 
 
 class Decoder:
-    """Frames out of a stream of bytes, however the network cut it.
+    """Decoder of a stream of bytes that may be cut anywhere.
 
-    `max_body`: bytes; a larger body is refused as soon as its length is there.
+    `max_body`: bytes. A larger body is refused as soon as its length has arrived.
     """
 
     def __init__(self, max_body: int, *, is_batch: bool = False) -> None:
@@ -113,14 +113,14 @@ class Decoder:
 
     @property
     def pending(self) -> int:
-        """Bytes of an unfinished frame."""
+        """Number of bytes of an unfinished frame."""
         return len(self._data)
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes; those of a batch instead of the batch.
+        """Return the frames that `data` completes, and the frames of a batch instead of the batch.
 
-        Raises `FrameError` for bytes that are no frame when there is no good frame before them,
-        else at the next call, so that no good frame is lost.
+        Raises `FrameError` for bytes that are not a frame. If good frames precede them, the next
+        call raises it, so that no good frame is lost.
         """
         found: list[Frame] = []
         if self.error is None:
@@ -148,7 +148,7 @@ class Decoder:
             del self._data[:start]
 
     def _rest_of_header(self, start: int, header: int) -> tuple[int, str, int, str]:
-        """The id, the room, the offset and the sender of a message; 0 and "" for none."""
+        """Return the id, the room, the offset and the sender of a message; 0 and "" for none."""
         message_id, room, offset, sender = 0, "", 0, ""
         if header >= _HEADER_WITH_ROOM.size:
             *_, message_id, offset, size = _HEADER_WITH_ROOM.unpack_from(self._data, start)
@@ -167,7 +167,7 @@ class Decoder:
         return message_id, room, offset, sender
 
     def _text(self, start: int, size: int, end: int, what: str) -> str:
-        """A text in the header that ends at `end`."""
+        """Return the text in the header that ends at `end`."""
         if start + size > end:
             raise FrameError(BAD_FRAME, f"{what} is longer than the header")
         try:
@@ -176,7 +176,7 @@ class Decoder:
             raise FrameError(BAD_FRAME, f"{what} is not UTF-8") from None
 
     def _end_of(self, start: int) -> int | None:
-        """Where the frame ends that begins at `start`; None when it is not all there."""
+        """Return the end of the frame that begins at `start`; None if it is incomplete."""
         have = len(self._data) - start
         if have >= 4:
             length = int.from_bytes(self._data[start : start + 4], "big", signed=True)
@@ -209,9 +209,9 @@ class Decoder:
 
 
 def value_of(body: bytes) -> Any:
-    """What a binary body means: the JSON value where it is JSON, else text, else the bytes.
+    """Return the value of a binary body: the JSON value if it is JSON, else text, else the bytes.
 
-    An empty one is `{}`, as in text frames.
+    An empty body is `{}`, as in text frames.
     """
     if not body:
         return {}
@@ -229,13 +229,17 @@ def value_of(body: bytes) -> Any:
 
 
 def encode_text(frame: Frame) -> str:
-    """A client's text frame: a JSON object, its body a JSON value. Raises as `to_json`."""
+    """Return a client's text frame: a JSON object with a JSON value as its body. Raises like
+    `to_json`.
+    """
     members = {"ver": frame.ver, "op": int(frame.op), "seq": frame.seq, "body": frame.body}
     return to_json(members)
 
 
 def decode_text(text: str | bytes) -> list[Frame]:
-    """The frames of a server's text message: a JSON array of objects. Raises `ProtocolError`."""
+    """Return the frames of a server's text message, a JSON array of objects. Raises
+    `ProtocolError`.
+    """
     try:
         frames = parse_json(text if isinstance(text, str) else text.decode())
     except ValueError:
@@ -246,7 +250,7 @@ def decode_text(text: str | bytes) -> list[Frame]:
 
 
 def decode_event(text: str) -> Frame:
-    """The frame of an event of Server-Sent Events: a JSON object. Raises `ProtocolError`."""
+    """Return the frame of a Server-Sent Event, a JSON object. Raises `ProtocolError`."""
     try:
         members = parse_json(text)
     except ValueError:
@@ -289,7 +293,7 @@ def _integer(value: object, allowed: range, name: str) -> int:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON. Raises TypeError or ValueError for what JSON cannot express."""
+    """Return compact JSON. Raises TypeError or ValueError for a value that JSON cannot express."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
@@ -301,12 +305,14 @@ def to_json(value: Any) -> str:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the JSON of a value. Raises as `to_json`."""
+    """Return the bytes of the JSON of a value. Raises like `to_json`."""
     return len(to_json(value).encode())
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, also for what is nested too deeply."""
+    """Return the value of a JSON text. Raises ValueError, also for a text that is nested too
+    deeply.
+    """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
@@ -323,5 +329,5 @@ def _any_integer(text: str) -> int | float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """Python's parser takes NaN and Infinity, which are not JSON."""
+    """Raise for NaN and Infinity, which Python's parser accepts although they are not JSON."""
     raise ValueError(f"{name} is not JSON")

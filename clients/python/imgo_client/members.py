@@ -1,4 +1,4 @@
-"""What a client knows of who is in a room: the list, its version, what has changed. No I/O."""
+"""A client's copy of the members of a room, by versions. Without I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTLING = 10.0  # seconds until a list that the server is collecting is asked f
 
 @dataclass(frozen=True)
 class Member:
-    """A key that is in a room. `info`: what the key's login says of it."""
+    """A key that is in a room. `info`: the JSON object from the key's login."""
 
     key: str
     info: dict[str, Any] = field(hash=False)
@@ -23,20 +23,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Changed(Member):
-    """A member whose info is another one. `before`: the one that it had."""
+    """A member whose info has changed. `before`: its earlier info."""
 
     before: dict[str, Any] = field(hash=False)
 
 
 class MemberList:
-    """The list of one room. It decides what comes of the server's frames.
+    """Members of one room, updated by the server's frames.
 
-    A change continues one version of the list. If the list has another version, the list is due:
-    it must be asked for again.
+    A change continues one version of the list. If it does not continue the version of this list,
+    the list must be requested again.
 
-    `tell`: gets each event, as its name and its value. `count`: keys in the room; 0: not known.
-    `truncated`: there are more than the server lists. `settling`: the server is collecting them.
-    `is_due`, `pause`: the list must be asked for, after so many seconds. `is_awaited`: it is.
+    `tell`: gets the name and the value of each event. `count`: number of keys in the room; 0: not
+    known. `truncated`: there are more members than the server lists. `settling`: the server is
+    collecting the members. `is_due`, `pause`: the list must be requested, after `pause` seconds.
+    `is_awaited`: it was requested.
     """
 
     def __init__(self, tell: Callable[[str, Any], None]) -> None:
@@ -55,24 +56,27 @@ class MemberList:
     # When to ask
 
     def begin(self) -> None:
-        """The room was joined: ask at once."""
+        """Request the list at once, because the room was joined."""
         if not self._version:
             self._ask_in(0.0)
 
     def lose(self) -> None:
-        """The session has ended. What comes in another one does not continue this version."""
+        """Forget the version, because the session has ended.
+
+        The next session starts with a snapshot.
+        """
         self._version = ""
         self._failures = 0
         self.is_due.clear()
 
     def end(self) -> None:
-        """The room was left or refused."""
+        """Empty the list, because the room was left or refused."""
         self.lose()
         self._become(None, 0)
         self.is_due.set()  # whoever waits for that looks at the room's state
 
     def ask_later(self) -> None:
-        """Ask, but not in the same moment as others, and less often if it does not help."""
+        """Request the list after a random pause, which grows while requests do not help."""
         if not self.is_due.is_set() and not self.is_awaited:
             ceiling = min(RARELY, SOON * 2.0 ** min(self._failures, 10))
             self._failures += 1
@@ -85,7 +89,7 @@ class MemberList:
     # What the server sends
 
     def adopt(self, body: Any) -> None:
-        """Take a snapshot, or a change that replaces the list."""
+        """Apply a snapshot, or a change that replaces the list."""
         self.is_awaited = False  # what comes in the same moment is behind it
         members = _members_of(body, "members")
         settling = bool(body.get("settling"))
@@ -96,7 +100,7 @@ class MemberList:
         self._become(members, _count_of(body), settling=settling)
 
     def take(self, body: Mapping[str, Any]) -> None:
-        """Take a change."""
+        """Apply a change."""
         version = str(body.get("version"))
         if body.get("reset"):
             self.adopt(body)
@@ -122,9 +126,9 @@ class MemberList:
     def _become(
         self, members: dict[str, Member] | None, count: int, *, settling: bool = False
     ) -> None:
-        """Become this list, or only a number; tell what is different.
+        """Replace the list, or only the count, and emit the differences as events.
 
-        While the server collects its data, members may be missing: nobody leaves.
+        While the server collects its members, some may be missing, so none is removed.
         """
         was_listed, before = self._is_listed, self._state()
         events = self._replace(members or {}, keep=settling and members is not None)
@@ -139,7 +143,7 @@ class MemberList:
             self._tell("update", None)
 
     def _replace(self, members: dict[str, Member], *, keep: bool) -> list[tuple[str, Member]]:
-        """Returns the events of members. `keep`: those that are not in the new list stay."""
+        """Return the events of members. `keep`: keep members that are not in the new list."""
         gone = [] if keep else [key for key in self.members if key not in members]
         events = [("leave", self.members.pop(key)) for key in gone]
         for key, member in members.items():
@@ -156,7 +160,7 @@ class MemberList:
 
 
 def _members_of(body: Mapping[str, Any], name: str) -> dict[str, Member] | None:
-    """The members under a name, by key; None if there is no list."""
+    """Return the members under a name, by key; None if there is no list."""
     rows = body.get(name)
     if not isinstance(rows, list):
         return None
@@ -174,7 +178,7 @@ def _count_of(body: Mapping[str, Any]) -> int:
 
 
 def _is_covered(version: str, other: str) -> bool:
-    """Whether what has this version is in what has the other one, too."""
+    """Return whether a state of the first version is contained in one of the other version."""
     (epoch, _, number), (ours, _, reached) = version.partition("."), other.partition(".")
     is_number = number.isdecimal() and reached.isdecimal()
     return epoch == ours and is_number and int(number) <= int(reached)

@@ -1,4 +1,4 @@
-"""What was pushed, as the user gets it."""
+"""Messages as the user of a client gets them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Message:
-    """What was pushed. `id`: the push's; 0 if the session gets none.
+    """One received message. `id`: the id of the push; 0 if the session gets none.
 
     `room`: the room that it was pushed to; "" for others, and in sessions without a `Room`.
-    `offset`: its place in the room's stream; 0 if the room does not keep it.
-    `sender`: the key of the client that has published it to the room; "": no client has.
+    `offset`: its offset in the room's stream; 0 if the room does not keep it. `sender`: the key of
+    the client that has published it to the room; "": none.
     """
 
     body: Any
@@ -25,15 +25,16 @@ class Message:
     sender: str = ""
 
     def ack(self) -> None:
-        """Say that it is done with. May be repeated.
+        """Mark the message as handled. May be repeated.
 
-        It is remembered, and the server told soon; of a `Room`, the position moves up to it.
+        The client records it, and the acknowledgement is sent soon. In a `Room` the position moves
+        to this message.
         """
         self._done()
 
 
 class Messages:
-    """The messages of a client for one loop."""
+    """Asynchronous iterator over the messages of a client, for one loop."""
 
     def __init__(self, following: Callable[[], Awaitable[Message | None]]) -> None:
         self._following = following
@@ -43,7 +44,7 @@ class Messages:
         return self
 
     async def __anext__(self) -> Message:
-        """The next one, which says that the one before is done with. Raises `Closed`."""
+        """Mark the previous message as handled, and return the next one. Raises `Closed`."""
         if self._message is not None:
             self._message.ack()
         self._message = await self._following()

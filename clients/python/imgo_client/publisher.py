@@ -1,4 +1,4 @@
-"""Publishers, for plain code and for asyncio: they differ in how they send and wait alone."""
+"""Publishers, for plain code and for asyncio. They differ only in how they send and wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Base:
-    """Where to, and with which key: that is in the headers of the HTTP client alone."""
+    """URL and options of a publisher. The API key is only in the headers of the HTTP client."""
 
     def __init__(self, url: str, api_key: str, timeout: float, retry: Retry | None) -> None:
         parts = urlsplit(url)
@@ -46,17 +46,17 @@ class _Base:
 
 
 class Publisher(_Base, Calls):
-    """Pushes, and calls of the rest of the API, over HTTP. Threads may share one.
+    """Publisher for plain code: pushes, and calls of the rest of the API, over HTTP.
 
-    Retries double no push.
+    Threads may share one. Retries push nothing twice.
 
-    - `url`: where the API is, such as "https://push.example.org".
+    - `url`: URL of the server, such as "https://push.example.org".
     - `timeout`: seconds for each step of an attempt: to connect, to send, to wait for an answer or
-      its next part. An answer that is not complete after three times as long is given up.
+      its next part. An answer that is incomplete after three times as long counts as failed.
     - `retry`: see `Retry`.
     - `http`: arguments for httpx.Client, such as `verify`, `proxy`, `limits`.
 
-    Connections are kept for the next call, until `close`; it is a context manager too.
+    Connections are kept open for later calls until `close`. A publisher is a context manager.
     """
 
     def __init__(
@@ -87,19 +87,19 @@ class Publisher(_Base, Calls):
         return _only(self._drive(exchange(ONE, [Push(body, **push)], self._retry)))
 
     def push_many(self, pushes: Iterable[Push]) -> list[Result]:
-        """Push these, in as few requests as it takes; a result for each, in order.
+        """Push all, in as few requests as possible. Return a result for each, in order.
 
-        What the server refuses has its `error` in its result and does not keep the others back.
-        Raises `PublishError` when a request failed as a whole: to call it again with the same
-        objects doubles nothing.
+        A push that the server refuses has an `error` in its result, and does not affect the others.
+        Raises `PublishError` if a request failed as a whole. A second call with the same objects
+        pushes nothing twice.
         """
         return [result for piece in pieces(pushes) for result in self._send(ARRAY, piece)]
 
     def stream(self, pushes: Iterable[Push], piece: int = PIECE_PUSHES) -> Iterator[Result]:
-        """Push any number of them, a piece at a time, over one connection; results in order.
+        """Push any number, in pieces, over one connection. Yield the results in order.
 
-        As many as `piece` are gathered before they are sent: it is also what a retry repeats.
-        Raises as `push_many` does.
+        `piece`: number of pushes in one request, which is also the unit of a retry. Raises like
+        `push_many`.
         """
         for one in pieces(pushes, piece):
             yield from self._send(LINES, one)
@@ -136,7 +136,7 @@ class Publisher(_Base, Calls):
 
 
 class AsyncPublisher(_Base, AsyncCalls):
-    """The same for asyncio. Tasks may share one."""
+    """Publisher for asyncio, with the methods of `Publisher`. Tasks may share one."""
 
     def __init__(
         self,
@@ -164,18 +164,21 @@ class AsyncPublisher(_Base, AsyncCalls):
     async def push(self, body: Any, **push: Any) -> Result:
         """Push one message: see `Push` for the arguments. Raises `PublishError`.
 
-        When this is cancelled nobody knows whether it was accepted.
+        After a cancelled call it is unknown whether the push was accepted.
         """
         return _only(await self._drive(exchange(ONE, [Push(body, **push)], self._retry)))
 
     async def push_many(self, pushes: Iterable[Push]) -> list[Result]:
-        """As `Publisher.push_many`."""
+        """Push all, and return a result for each, in order. See `Publisher.push_many`."""
         return [result for piece in pieces(pushes) for result in await self._send(ARRAY, piece)]
 
     async def stream(
         self, pushes: Iterable[Push] | AsyncIterable[Push], piece: int = PIECE_PUSHES
     ) -> AsyncIterator[Result]:
-        """As `Publisher.stream`, for plain and for asynchronous iterables."""
+        """Push any number from a plain or an asynchronous iterable. Yield the results in order.
+
+        See `Publisher.stream`.
+        """
         pile = Pile(piece)
         async for push in _each(pushes):
             for result in await self._send(LINES, pile.add(push)):
@@ -225,7 +228,7 @@ def _only(results: list[Result]) -> Result:
 
 
 def _content(request: Send) -> dict[str, Any]:
-    """The arguments of httpx for a request's content; none without content."""
+    """Return httpx's arguments for a request with content; none without content."""
     if not request.content:
         return {}
     return {"content": request.content, "headers": {"Content-Type": request.content_type}}

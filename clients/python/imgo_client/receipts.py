@@ -1,7 +1,7 @@
-"""Which messages have been received, which of them are handled, and what the server knows of it.
+"""Records of received and handled messages, and their acknowledgements.
 
-A message that the server sends again is dropped when it was handled, and acknowledged once more:
-the acknowledgement before was lost on its way.
+A message that was handled and arrives again is dropped and acknowledged once more, because the
+earlier acknowledgement was lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEEN_MAX = 4_096
 
 
 class Seen:
-    """Ids of the messages that were handled last: as many as `limit`."""
+    """Record of the ids of the last `limit` handled messages."""
 
     def __init__(self, limit: int = SEEN_MAX) -> None:
         if limit < 1:
@@ -36,28 +36,28 @@ class Seen:
 
     @property
     def is_full(self) -> bool:
-        """Whether ids have been forgotten, or will be with the next."""
+        """Whether ids have been dropped, or the next id will drop one."""
         return len(self._ids) >= self._limit
 
     def add(self, message_id: int) -> None:
-        """Remember an id, and forget the oldest if there are too many."""
+        """Record an id, and drop the oldest if there are too many."""
         self._ids[message_id] = None
         if len(self._ids) > self._limit:
             del self._ids[next(iter(self._ids))]
 
     def forget(self, message_id: int) -> None:
-        """Not to remember an id."""
+        """Remove an id from the record."""
         self._ids.pop(message_id, None)
 
     def save(self) -> None:
-        """Write down what is not written yet. Called before the server is told."""
+        """Store ids that are not stored yet. Called before acknowledgements are sent."""
 
 
 class FileSeen(Seen):
-    """The same in a file, so that nothing is handled twice after a restart either.
+    """Record in a file, so that messages are not handled twice after a restart either.
 
-    One file for each client. It is replaced as a whole, so that it is never half written. Raises
-    OSError when it cannot be read, ValueError when it holds something else.
+    Each client needs a file of its own. The file is replaced as a whole, so it is never incomplete.
+    Raises OSError if the file cannot be read, ValueError if it has other content.
     """
 
     def __init__(self, path: str | os.PathLike[str], limit: int = SEEN_MAX) -> None:
@@ -75,12 +75,12 @@ class FileSeen(Seen):
             raise ValueError(f"{self._path} holds something else than ids of messages") from None
 
     def add(self, message_id: int) -> None:
-        """Remember an id, and forget the oldest if there are too many."""
+        """Record an id, and drop the oldest if there are too many."""
         super().add(message_id)
         self._is_saved = False
 
     def save(self) -> None:
-        """Write the file, if there is something new. Raises OSError."""
+        """Write the file if it has changed. Raises OSError."""
         if self._is_saved:
             return
         temporary = self._path.with_name(self._path.name + ".new")
@@ -91,7 +91,7 @@ class FileSeen(Seen):
 
 
 class Receipts:
-    """From a message's arrival to its acknowledgement, across sessions."""
+    """States of messages from their arrival to their acknowledgement, across sessions."""
 
     def __init__(self, seen: Seen, since: int) -> None:
         self._seen = seen
@@ -102,19 +102,19 @@ class Receipts:
         self.is_due = asyncio.Event()
 
     def is_new(self, message_id: int) -> bool:
-        """Whether a message is to be handled; one that was is acknowledged again."""
+        """Return whether a message must be handled. A handled one is acknowledged again."""
         if message_id in self._seen:
             self._acknowledge(message_id)
             return False
         return message_id not in self._held
 
     def hold(self, message_id: int) -> None:
-        """It has arrived."""
+        """Record that a message has arrived."""
         if message_id:
             self._held.add(message_id)
 
     def handled(self, message_id: int) -> None:
-        """It is done with: remembered, and the server is told. Nothing to do for id 0."""
+        """Record that a message was handled, and acknowledge it. The id 0 is ignored."""
         if message_id and message_id not in self._seen:
             self._held.discard(message_id)
             self._failed.forget(message_id)
@@ -122,13 +122,13 @@ class Receipts:
             self._acknowledge(message_id)
 
     def failed(self, message_id: int) -> None:
-        """It could not be handled, and shall come again."""
+        """Record that a message could not be handled and must be sent again."""
         if message_id in self._held:
             self._held.discard(message_id)
             self._failed.add(message_id)
 
     def forget_held(self) -> None:
-        """Those that were not handled shall come again."""
+        """Forget messages that arrived and were not handled, so that they are accepted again."""
         self._held.clear()
 
     def _acknowledge(self, message_id: int) -> None:
@@ -136,7 +136,7 @@ class Receipts:
         self.is_due.set()
 
     def due(self, max_body: int) -> list[list[str]]:
-        """What is to be acknowledged, in lists whose JSON has at most `max_body` bytes."""
+        """Return the ids to acknowledge, in lists whose JSON has at most `max_body` bytes."""
         self.is_due.clear()
         lists: list[list[str]] = []
         room = 0
@@ -149,20 +149,20 @@ class Receipts:
         return lists
 
     def sent(self, ids: list[str]) -> None:
-        """These acknowledgements are on their way."""
+        """Remove ids whose acknowledgements were sent."""
         for text in ids:
             self._due.pop(int(text), None)
 
     def save(self) -> None:
-        """Write down what was handled. Raises OSError."""
+        """Store the ids of handled messages. Raises OSError."""
         self._seen.save()
 
     @property
     def since(self) -> int:
-        """The id that a new session asks for those above; 0: for what is pending alone.
+        """The `since` of a new session; 0: only pending messages.
 
-        Ids may become visible a little out of order, so it is not the last one that was handled:
-        it follows at the distance of what is remembered, which drops all that comes twice.
+        Ids may become visible slightly out of order. So this is not the last handled id but the
+        lowest one in the record, which drops all messages that arrive twice.
         """
         if not self._since or not self._seen.is_full:
             return self._since

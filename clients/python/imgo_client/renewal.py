@@ -1,4 +1,4 @@
-"""Another token for a session that is open, before the one that it has expires."""
+"""Renewal of a session's token before it expires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAUSE_MIN, PAUSE_MAX = 1.0, 86_400.0  # seconds from one attempt to the next
 
 
 def expiry_of(reply: object) -> float | None:
-    """Seconds until the session's token expires, by the reply to it; None: never."""
+    """Return the seconds until the session's token expires, from the reply to it; None: never."""
     seconds = reply.get("expires_in") if isinstance(reply, dict) else None
     return seconds if isinstance(seconds, int | float) and seconds >= 0 else None
 
@@ -20,11 +20,12 @@ async def keep(
     send: Callable[[], Awaitable[float | None]],
     report: Callable[[Exception], None],
 ) -> None:
-    """Send token after token, until this is cancelled.
+    """Renew the token again and again, until the call is cancelled.
 
-    `left`: seconds until the first one expires; None: never. `send`: sends another one, and returns
-    the same of that. What it raises goes to `report`; it is tried again in half of the time that is
-    left. If no token can be had in time the session ends, and the next one begins with a new token.
+    `left`: seconds until the first token expires; None: never. `send`: sends another token, and
+    returns the seconds until that one expires. `report`: gets exceptions of `send`, which is then
+    tried again after half of the remaining time. If no token can be sent in time, the server ends
+    the session, and the next session begins with a new token.
     """
     loop = asyncio.get_running_loop()
     end, pause = 0.0, 0.0

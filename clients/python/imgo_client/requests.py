@@ -1,4 +1,4 @@
-"""Requests to the API other than pushes, and how often each is tried: without I/O."""
+"""Requests to the API other than pushes, and their retries. Without I/O."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMIT = 100  # rows of a page
 
 @dataclass(frozen=True)
 class Request:
-    """One request. It has the same effect when it is sent twice."""
+    """One request. Sending it twice has the same effect as sending it once."""
 
     method: str
     path: str
@@ -36,14 +36,14 @@ class Request:
     body: Any = None  # any JSON value; None: no content
 
     def as_send(self) -> Send:
-        """Return it as the driver sends it."""
+        """Return the request in the form that the driver sends."""
         query = f"?{urlencode(self.query)}" if self.query else ""
         content = b"" if self.body is None else to_json(self.body).encode()
         return Send(f"/api/v1/{self.path}{query}", "application/json", content, self.method)
 
 
 def call(request: Request, retry: Retry) -> Steps[Any]:
-    """Send a request, repeat it while that may help, and return the answer's JSON value.
+    """Send a request, retry it while that may help, and return the answer's JSON value.
 
     Returns None for an answer without content. Raises `ApiError`, `Unreachable`, `BadAnswer`.
     """
@@ -76,7 +76,10 @@ def _value_of(answer: Answer) -> Any:
 
 
 def check_empty(value: Any) -> None:
-    """Check the answer to no pushes. Raises `BadAnswer`: another service may accept any request."""
+    """Check the answer to an empty list of pushes.
+
+    Raises `BadAnswer`, such as for another service.
+    """
     if value != []:
         raise BadAnswer("the answer to an empty list of pushes is not the API's")
 
@@ -95,7 +98,7 @@ def page(limit: int, offset: int) -> dict[str, Any]:
 
 
 def members_of(room: str, limit: int, offset: int) -> Request:
-    """Ask for the sessions in a room."""
+    """Return the request for the sessions in a room."""
     query = page(limit, offset)
     if room.endswith(("/position", "/messages")):  # paths of the API's own end so
         return Request("GET", "rooms", {"room": room, **query})
@@ -105,19 +108,19 @@ def members_of(room: str, limit: int, offset: int) -> Request:
 def messages_of(
     room: str, since: int | None, before: int | None, limit: int, order: str
 ) -> Request:
-    """Ask for kept messages of a room."""
+    """Return the request for kept messages of a room."""
     query = {"since": since, "before": before, "limit": limit, "order": order or None}
     given = {name: value for name, value in query.items() if value is not None}
     return Request("GET", f"rooms/{part(room)}/messages", given)
 
 
 def push_of(push_id: int | str, limit: int, offset: int) -> Request:
-    """Ask what became of a push."""
+    """Return the request for the record of a push."""
     return Request("GET", f"pushes/{int(push_id)}", page(limit, offset))
 
 
 def tokens_of(key: str, limit: int, offset: int) -> Request:
-    """Ask for the tokens; for that of one key, if it is named."""
+    """Return the request for the tokens, or for the token of one key."""
     return Request("GET", "tokens", page(limit, offset) | ({"key": key} if key else {}))
 
 
@@ -129,7 +132,7 @@ def new_token(  # noqa: PLR0917 - as in the call
     join: Sequence[str] | None,
     info: Mapping[str, Any] | None,
 ) -> Request:
-    """Ask for a token. Sent twice, the second answer's text is the one that is valid."""
+    """Return the request for a new token. If it is sent twice, only the second token is valid."""
     body: dict[str, Any] = {"key": key, "token": token, "expires_in": expires_in}
     for name, names in (("rooms", rooms), ("join", join)):
         if isinstance(names, str):

@@ -1,4 +1,4 @@
-"""A room whose place in the stream survives reconnects."""
+"""A room with a position in its stream that survives reconnects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _From = TypedDict("_From", {"from": str}, total=False)
 
 
 class KeptMessage(_From):
-    """A message that a room keeps. `at`: when it got its offset, Unix time in seconds.
+    """A message that a room keeps. `at`: the time of its offset, Unix time in seconds.
 
     `from`: the key of the client that has published it; missing if no client has.
     """
@@ -32,7 +32,10 @@ class KeptMessage(_From):
 
 
 class History(TypedDict):
-    """A page of a room's history. `offset`: of its newest message. `more`: further ones match."""
+    """A page of a room's history.
+
+    `offset`: of the newest message. `more`: further messages match.
+    """
 
     room: str
     epoch: str
@@ -48,13 +51,13 @@ class Room:
         async for message in room:
             print(message.offset, message.body)
 
-    The loop gets each message once, in order. A message is done with when the loop asks for the
-    next one, or by `message.ack()`: then `position` moves up to it. The loop ends when the room is
-    left and when the client is closed. It raises `Refused` if the server refuses the room, and
-    `Closed` as a loop over the client does.
+    The loop gets each message once, in order. A message counts as handled when the loop requests
+    the next one, or by `message.ack()`. Then `position` moves to it. The loop ends when the room is
+    left or the client is closed. It raises `Refused` if the server refuses the room, and `Closed`
+    like a loop over the client.
 
-    Messages and events wait here until they are taken. When `buffer` messages wait, the client
-    reads no more: take them, or leave the room.
+    Messages and events wait in the room until the loop takes them. When `buffer` messages wait, the
+    client stops reading: take them, or leave the room.
     """
 
     def __init__(
@@ -91,21 +94,24 @@ class Room:
 
     @property
     def error(self) -> Exception | None:
-        """Why the room was refused."""
+        """The reason why the room was refused; None if it was not."""
         return self._stream.error
 
     @property
     def position(self) -> Position | None:
-        """That of the last message that is done with; to be saved, and given to `Client.room`.
+        """The position of the last handled message; save it, and pass it to `Client.room`.
 
-        None: none is known, because the room was not joined yet or keeps no messages.
+        None: unknown, because the room was not joined yet or keeps no messages.
         """
         position = self._stream.position
         return None if position is None else position.copy()
 
     @property
     def presence(self) -> Presence:
-        """Who is in the room. The client keeps this list from the first time that it is read."""
+        """Members of the room.
+
+        The client keeps the list from the first read of this property on.
+        """
         if self._presence is None:
             self._presence = self._follow()
         return self._presence
@@ -113,15 +119,15 @@ class Room:
     def on(self, event: str, callback: Callback) -> Room:
         """Call a function at each `state`, `recovered` or `gap`: see `RoomEvents`.
 
-        `recovered` and `gap` have their places among the messages: the loop calls them when it gets
-        there, and waits for those that are coroutine functions. What a callback raises becomes an
+        `recovered` and `gap` have places among the messages. The loop calls their callbacks when it
+        reaches these places, and awaits coroutine functions. An exception of a callback becomes an
         `error` of the client.
         """
         self._events.on(event, callback)
         return self
 
     def off(self, event: str, callback: Callback) -> Room:
-        """Call it no more."""
+        """Remove a callback that `on` has added."""
         self._events.off(event, callback)
         return self
 
@@ -137,11 +143,11 @@ class Room:
         limit: int | None = None,
         order: Literal["newest", "oldest"] | None = None,
     ) -> History:
-        """Read kept messages: those with offsets above `since` and below `before`.
+        """Read kept messages with offsets above `since` and below `before`.
 
-        `limit`: at most so many, up to 1,000; None: 100. `order`: which come first; None: "oldest"
-        with `since`, else "newest". It waits for a join that is under way; the session must be in
-        the room. Raises as `Client.request`.
+        `limit`: highest number of messages, up to 1,000; None: 100. `order`: which messages come
+        first, "oldest" or "newest"; None: "oldest" with `since`, else "newest". Waits for a join
+        that is in progress. The session must be in the room. Raises like `Client.request`.
         """
         query = {"since": since, "before": before, "limit": limit, "order": order}
         asked = {name: value for name, value in query.items() if value is not None}
@@ -159,16 +165,16 @@ class Room:
     ) -> int:
         """Publish `body`, any JSON value, to the room; return the id of the message.
 
-        It waits for a join that is under way. The session must be in the room, whose policy must
-        let its members publish.
+        Waits for a join that is in progress. The session must be in the room, and the room's policy
+        must let members publish.
 
         - `op`: the application's own number of the message, from 1000; None: 5.
-        - `store`: False: a room with history does not keep it. It has no offset then.
-        - `echo`: False: this session does not get it. Others of the same key do.
-        - `id`: of a message that may have been published already, because the answer to an earlier
-          call was lost: what was published is not published again. None: a new one.
+        - `store`: False: a room with history does not keep the message. It has no offset then.
+        - `echo`: False: this session does not get the message. Other sessions of the key do.
+        - `id`: id of a message whose earlier publication had no answer. If the server has accepted
+          it, it is not published again. None: a new message.
 
-        Raises as `Client.request`: `Refused` with the server's reason, such as the code
+        Raises like `Client.request`: `Refused` with the server's reason, such as the code
         `publish_forbidden` or `too_many_publishes`.
         """
         asked = {"op": op, "store": None if store else "never", "echo": echo}
@@ -187,15 +193,15 @@ class Room:
     async def run(self, handler: Callable[[Message], object]) -> None:
         """Call a function, plain or async, with each message, one after the other.
 
-        A message is done with when the handler has returned. What the handler raises becomes an
-        `error` of the client, and the next message follows. Ends as a loop does.
+        A message counts as handled when the function has returned. An exception of the function
+        becomes an `error` of the client, and the next message follows. Ends like a loop.
         """
         while (message := await self._next()) is not None:
             if await call(handler, message, self._events.report):
                 message.ack()
 
     async def _next(self) -> Message | None:
-        """The next message, after the events before it; None if there will be none."""
+        """Return the next message, after the events before it; None if there will be none."""
         while (step := await self._take(self._stream)) is not None:
             done = partial(self._stream.settle, step)
             if isinstance(step.value, Frame):

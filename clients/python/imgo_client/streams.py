@@ -1,4 +1,7 @@
-"""What a client knows of a room with history: its state, its position, what waits. No I/O."""
+"""A client's state of a room with history: its position, and the messages that wait.
+
+Without I/O.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from imgo_client.members import MemberList
 
 
 class Position(TypedDict):
-    """A place in a room's stream. Offsets of another epoch mean nothing."""
+    """A place in a room's stream. Offsets of different epochs cannot be compared."""
 
     epoch: str
     offset: int
@@ -21,11 +24,11 @@ class Position(TypedDict):
 
 @dataclass(frozen=True)
 class Recovered:
-    """The server's answer to a position.
+    """The server's reply to a position.
 
-    `recovered`: True: all that was missed follows. False: it does not, so load your state another
+    `recovered`: True: all missed messages follow. False: they do not, so load your state another
     way. `position`: where live messages begin; None if the room keeps no messages, or none any
-    more. A `rewind` gets this answer only from such a room.
+    more. The reply to a `rewind` is one only if the room keeps no messages.
     """
 
     recovered: bool
@@ -41,9 +44,9 @@ class Gap:
 
 @dataclass(frozen=True)
 class Step:
-    """A message, or an event that has its place among them.
+    """A message, or an event with a place among the messages.
 
-    `position`: what the room's is when this is done with. `number`: 1, 2, 3 … in a stream.
+    `position`: position of the room after this step was handled. `number`: 1, 2, 3 … in a stream.
     """
 
     value: Frame | Recovered | Gap
@@ -52,12 +55,12 @@ class Step:
 
 
 class Stream:
-    """One room. It decides what comes of the server's frames.
+    """State of one room, updated by the server's frames.
 
-    `state`: "joining", "joined", "left", "refused"; `tell` gets each change of it. `error`: why it
-    was refused. `position`: that of the last message that is done with. `items`: what waits to be
-    taken. `members`: who is in the room; None: nobody has asked for that. `lacks_history`: a rewind
-    was asked for, and the room keeps no messages.
+    `state`: "joining", "joined", "left", "refused"; `tell` gets each change. `error`: the reason of
+    a refusal. `position`: that of the last handled message. `items`: messages and events that wait.
+    `members`: members of the room; None: nobody has requested them. `lacks_history`: a rewind was
+    requested, and the room keeps no messages.
     """
 
     def __init__(
@@ -79,18 +82,18 @@ class Stream:
 
     @property
     def is_over(self) -> bool:
-        """Whether it was left or refused."""
+        """Whether the room was left or refused."""
         return self.state in ("left", "refused")
 
     @property
     def request(self) -> dict[str, Any]:
-        """What to ask the server for."""
+        """The members of the request to join the room: a position, a rewind, or nothing."""
         if self._received is not None:
             return {**self._received}
         return {"rewind": self._rewind} if self._rewind else {}
 
     def accept(self, reply: Any) -> None:
-        """Take the server's answer to that."""
+        """Apply the server's reply to the request."""
         if self.state != "joining":
             return
         position = _position_of(reply)
@@ -107,7 +110,7 @@ class Stream:
         self._change("joined")
 
     def take(self, frame: Frame) -> bool:
-        """Take a message; return whether it is new."""
+        """Add a message; return whether it is new."""
         if self.is_over:
             return False
         if frame.offset:
@@ -120,7 +123,7 @@ class Stream:
         return True
 
     def gap(self, body: Any) -> None:
-        """Take what op 29 says."""
+        """Apply the body of op 29."""
         position = _position_of(body)
         if self.state != "joined" or position is None:
             return
@@ -138,25 +141,25 @@ class Stream:
         await self._answered.wait()
 
     def settle(self, step: Step) -> None:
-        """It is done with, and so are all before it."""
+        """Mark a step and all earlier ones as handled."""
         if step.number > self._done:
             self._done = step.number
             self.position = step.position
 
     def lose(self) -> None:
-        """The session has ended."""
+        """Wait for the next session, because this one has ended."""
         if self.members is not None:
             self.members.lose()
         if self.state == "joined":
             self._change("joining")
 
     def begin(self) -> None:
-        """The client begins anew: what was not done with comes again."""
+        """Start again at the last handled message. Later messages will be sent again."""
         self.items.clear()
         self._received = self.position
 
     def end(self, state: str, error: Exception | None = None) -> None:
-        """It was left or refused."""
+        """End the stream: "left" or "refused"."""
         self.items.clear()
         self.error = error
         self._change(state)
@@ -181,7 +184,7 @@ class Stream:
 
 
 def check_position(value: Mapping[str, Any] | None) -> Position | None:
-    """The position that this is. Raises ValueError if it is none."""
+    """Return the position; None for None. Raises ValueError for any other value."""
     if value is None:
         return None
     position = _position_of(value)

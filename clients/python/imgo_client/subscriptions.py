@@ -1,4 +1,4 @@
-"""The rooms that `Client.room` was called for: who asks for them, and who gets what comes."""
+"""Rooms of `Client.room`: they are joined in each session, and get the frames of their rooms."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Subscriptions:
         return any(not stream.is_over for stream in self._streams.values())
 
     def find(self, room: object) -> Stream | None:
-        """The stream of a room; one that was just left too, whose last messages are under way."""
+        """Return the stream of a room, also one that was just left and still gets messages."""
         return self._streams.get(room) if isinstance(room, str) else None
 
     def add(self, stream: Stream) -> None:
-        """Join it, in this session and in all that follow."""
+        """Join a stream's room, in this session and in all later ones."""
         self._streams[stream.name] = stream
         self._begin(partial(self._join, stream))
 
     def follow(self, stream: Stream, ask: Ask) -> Presence:
-        """Keep a list of who is in its room from now on. `ask`: sends a request about the room."""
+        """Keep a list of a room's members from now on. `ask`: sends a request about the room."""
         presence = Presence(stream, ask, PresenceEvents(self._report))
         if not stream.is_over:
             self._presences[stream] = presence
@@ -64,7 +64,7 @@ class Subscriptions:
         self._is_new.set()
 
     async def leave(self, stream: Stream) -> bool:
-        """Leave it; returns whether the server has confirmed that."""
+        """Leave a room; return whether the server has confirmed it."""
         stream.end("left")
         try:
             await self._ask(Op.LEAVE, stream.name)
@@ -80,24 +80,27 @@ class Subscriptions:
         self._presences.pop(stream, None)
 
     def begin(self) -> None:
-        """The client begins anew."""
+        """Start again, because the client starts without its earlier state."""
         for stream in self._streams.values():
             stream.begin()
 
     # In each session
 
     def requests(self) -> dict[str, Any]:
-        """What to ask for of each room, by name."""
+        """Return the members of the requests to join, by room."""
         return {name: stream.request for name, stream in self.ask().items()}
 
     def ask(self, may: Callable[[Stream], bool] = lambda _: True) -> dict[str, Stream]:
-        """Those to ask for with the first frame, by name; `may`: whether it can ask for one."""
+        """Return the streams for the first frame, by room.
+
+        `may`: whether it can name a stream's room.
+        """
         streams = self._streams.values()
         self._asked = [stream for stream in streams if not stream.is_over and may(stream)]
         return {stream.name: stream for stream in self._asked}
 
     def opened(self, asked: Iterable[str], body: Any) -> None:
-        """The auth frame, which has asked for these, was answered with this body."""
+        """Apply the reply to the auth frame that has named these rooms."""
         replies = body.get("rooms") if isinstance(body, dict) else None
         names = set(asked)
         self._asked = [stream for stream in self._asked if stream.name in names]
@@ -112,7 +115,7 @@ class Subscriptions:
             self._report(Refused("no_history", f"the room {stream.name!r} keeps no messages"))
 
     async def serve(self) -> None:
-        """Join, at once, those that the auth frame did not ask for, and later ones as they come."""
+        """Join the rooms that the auth frame did not name, and later ones when they are added."""
         tasks: set[asyncio.Task[None]] = set()
         streams = self._streams.values()
         joins = [partial(self._join, stream) for stream in streams if stream.state == "joining"]
@@ -144,7 +147,7 @@ class Subscriptions:
             await self._leave_again(stream.name)  # the answer may have been lost
 
     async def _is_refused_for_now(self, stream: Stream) -> bool:
-        """Ask for it; return whether to ask again in this session."""
+        """Request a join; return whether to request it again in this session."""
         try:
             request = {stream.name: stream.request}
             await self._ask(Op.JOIN, request, lambda reply: self._accept(stream, reply))
@@ -165,6 +168,6 @@ class Subscriptions:
             await self._ask(Op.LEAVE, room)
 
     def lose(self) -> None:
-        """The session has ended."""
+        """Wait for the next session, because this one has ended."""
         for stream in self._streams.values():
             stream.lose()

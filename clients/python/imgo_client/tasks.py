@@ -1,7 +1,7 @@
-"""Coroutines with a limit, and side by side: none of them is left behind, however it ends.
+"""Coroutines with a timeout, and coroutines side by side. No task remains after an end.
 
-What `asyncio.timeout` and `TaskGroup` are for, which Python 3.10 does not have; `wait_for` may
-swallow a cancel there.
+They replace `asyncio.timeout` and `TaskGroup`, which Python 3.10 lacks. Its `wait_for` may swallow
+a cancel.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 
 async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Its result; raises what it raises, `NoAnswer` when it takes longer, or `ImgoError` when it
-    is cancelled from inside.
+    """Return the result of a coroutine within `seconds`.
 
-    If this is cancelled the result may be lost: a coroutine that opens something keeps it where
-    it can be closed.
+    Raises what the coroutine raises, `NoAnswer` after the timeout, and `ImgoError` if the coroutine
+    was cancelled from inside. If this call is cancelled, the result may be lost. So a coroutine
+    that opens something must store it where it can be closed.
     """
     task = asyncio.ensure_future(coroutine)
     try:
@@ -35,7 +35,7 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run them side by side until one ends, and end the others; raises what that one raised."""
+    """Run coroutines side by side until one ends; end the others. Raises what that one raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -46,7 +46,7 @@ async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def _end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel those that run, and wait for them; all that they raise counts as seen."""
+    """Cancel tasks and wait for them. Their exceptions are ignored."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,6 @@
-"""Connections to a server: WebSocket with text messages, and raw TCP, behind one interface.
+"""Transports: WebSocket with text messages, and raw TCP, behind one interface.
 
-That of Server-Sent Events is in `event_transport.py`.
+The transport of Server-Sent Events is in `event_transport.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _logger.setLevel(logging.INFO)
 
 
 class Ended(Exception):
-    """The connection is over. `reconnect`: what the server said of that, None if nothing."""
+    """The connection has ended. `reconnect`: the server's rule for reconnecting; None: unknown."""
 
     def __init__(self, code: int, reason: str = "", reconnect: bool | None = None) -> None:
         super().__init__(code, reason)
@@ -49,32 +49,33 @@ class Ended(Exception):
 
 
 class Transport(Protocol):
-    """One connection. Bodies are JSON values on both sides of it.
+    """One connection. Bodies of frames are JSON values.
 
-    `needs_heartbeats`: the server closes it without them, and answers them.
+    `needs_heartbeats`: the server closes the connection if it gets no heartbeats, and replies to
+    them.
     """
 
     needs_heartbeats: bool
 
     async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
-        """Send a frame; waits while the peer does not read. Raises `Ended`."""
+        """Send a frame; wait while the peer does not read. Raises `Ended`."""
 
     async def receive(self) -> list[Frame]:
-        """The frames that come next. Raises `Ended`, or `ProtocolError` for what is none."""
+        """Return the next frames. Raises `Ended`, or `ProtocolError` for other data."""
 
     async def close(self) -> None:
-        """Close in order; when cancelled, at once."""
+        """Close in order; at once if the call is cancelled."""
 
     def abort(self) -> None:
         """Close at once."""
 
 
 async def connect(url: str, max_size: int, tls: ssl.SSLContext | None) -> Transport:
-    """Open a connection to a URL of WebSocket or TCP.
+    """Open a connection to a WebSocket or TCP URL.
 
-    `max_size`: bytes that one message of the server may have. `tls`: None without.
+    `max_size`: limit of one message of the server, in bytes. `tls`: None: without TLS.
 
-    Raises OSError or websockets' own exceptions. When cancelled it leaves nothing open.
+    Raises OSError or websockets' own exceptions. A cancelled call leaves nothing open.
     """
     parts = urlsplit(url)
     if parts.scheme in ("ws", "wss"):
@@ -85,7 +86,7 @@ async def connect(url: str, max_size: int, tls: ssl.SSLContext | None) -> Transp
 
 
 class WebSocketTransport:
-    """Text messages: a JSON object there, an array of them back."""
+    """WebSocket with text messages: one JSON object from the client, an array from the server."""
 
     needs_heartbeats = True
 
@@ -110,7 +111,7 @@ class WebSocketTransport:
         return cls(connection)
 
     async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
-        """One text message."""
+        """Send one text message."""
         text = encode_text(Frame(op, seq, {} if body is None else body))
         try:
             await self._connection.send(text)
@@ -118,7 +119,7 @@ class WebSocketTransport:
             raise _ended(error) from None
 
     async def receive(self) -> list[Frame]:
-        """The frames of one message."""
+        """Return the frames of one message."""
         try:
             message = await self._connection.recv()
         except websockets.ConnectionClosed as error:
@@ -128,7 +129,7 @@ class WebSocketTransport:
         return decode_text(message)
 
     async def close(self) -> None:
-        """With the code 1000."""
+        """Close with the code 1000."""
         try:
             await self._connection.close()
         finally:
@@ -148,7 +149,7 @@ def _ended(error: websockets.ConnectionClosed) -> Ended:
 
 
 class TcpTransport:
-    """Binary frames, one after the other."""
+    """Raw TCP with binary frames."""
 
     needs_heartbeats = True
 
@@ -161,7 +162,7 @@ class TcpTransport:
         self._lock = asyncio.Lock()  # Python 3.10 lets one task wait for a stream to drain
 
     async def send(self, op: Op, body: Any = None, seq: int = 0) -> None:
-        """One frame."""
+        """Send one frame."""
         data = b"" if body is None else to_json(body).encode()
         try:
             self._writer.write(encode_binary(Frame(op, seq, data)))
@@ -171,7 +172,7 @@ class TcpTransport:
             raise Ended(ABNORMAL, str(error) or "the connection was lost") from None
 
     async def receive(self) -> list[Frame]:
-        """The frames that the next bytes complete."""
+        """Return the frames that the next bytes complete."""
         while True:
             if self._decoder.error is not None:
                 raise self._decoder.error
@@ -185,7 +186,7 @@ class TcpTransport:
                 return [frame._replace(body=value_of(frame.body)) for frame in frames]
 
     async def close(self) -> None:
-        """After what was written has left, if it does so in time."""
+        """Close after the buffered bytes were sent, if that succeeds in time."""
         self._writer.close()
         try:
             await within(CLOSE_TIMEOUT, self._writer.wait_closed())
