@@ -1,4 +1,4 @@
-"""What a client says of itself in its first frame, or in its request for events."""
+"""The body of a client's auth frame, and the query of its request for events."""
 
 from __future__ import annotations
 
@@ -19,53 +19,55 @@ QUERY_MAX = 4_000  # bytes; proxies take a request line of 8,192 with all that i
 def auth_body(
     about: Mapping[str, Any], rooms: Rooms, subscriptions: Subscriptions, max_body: int
 ) -> dict[str, Any]:
-    """The body of the auth frame, with as many rooms as fit. Members without a value are left out.
+    """Return the body of the auth frame, with as many rooms as fit, without empty members.
 
-    `max_body`: bytes; a body that asks for rooms of `Client.room` may have `BODY_MAX`.
+    `about`: members besides the rooms, such as `token` and `since`. `max_body`: bytes. A body that
+    names rooms of `Client.room` may have `BODY_MAX` bytes.
     """
-    body = {name: said for name, said in about.items() if said}
-    asked = subscriptions.requests()
-    is_object = bool(asked)
+    body = {name: value for name, value in about.items() if value}
+    requested = subscriptions.requests()
+    is_object = bool(requested)
     most = max(BODY_MAX, max_body) if is_object else max_body
 
     def with_rooms(names: list[str]) -> dict[str, Any]:
         if is_object:
-            return {**body, "rooms": {**{room: {} for room in names}, **asked}}
+            return {**body, "rooms": {**{room: {} for room in names}, **requested}}
         return {**body, "rooms": names} if names else body
 
     def fits(names: list[str]) -> bool:
         return size_of(with_rooms(names)) <= most
 
-    names = rooms.ask(fits, others=len(asked))
-    while asked and not fits(names):
-        asked = dict(list(asked.items())[: len(asked) // 2])
+    names = rooms.ask(fits, others=len(requested))
+    while requested and not fits(names):
+        requested = dict(list(requested.items())[: len(requested) // 2])
     return with_rooms(names)
 
 
 def events_body(
     about: Mapping[str, Any], rooms: Rooms, subscriptions: Subscriptions, resumption: Resumption
 ) -> dict[str, Any]:
-    """What the request for events says, as an auth body: with as many rooms as fit.
+    """Return the members of the request for events, with as many rooms as fit.
 
-    `resumption`: decides which rooms of `Client.room` are among them, and is told.
+    `about`: members besides the rooms. `resumption`: decides which rooms of `Client.room` the
+    request may name, and records them.
     """
-    body = {name: said for name, said in about.items() if said}
-    asked = subscriptions.ask(lambda stream: resumption.may_ask(stream, body))
+    body = {name: value for name, value in about.items() if value}
+    requested = subscriptions.ask(lambda stream: resumption.may_ask(stream, body))
 
     def with_rooms(names: list[str]) -> dict[str, Any]:
-        return {**body, "rooms": [*names, *asked]} if names or asked else body
+        return {**body, "rooms": [*names, *requested]} if names or requested else body
 
     def fits(names: list[str]) -> bool:
         return len(urlencode(query_of(with_rooms(names)))) <= QUERY_MAX
 
-    names = rooms.ask(fits, others=len(asked))
-    while asked and not fits(names):
-        asked = dict(list(asked.items())[: len(asked) // 2])
-    resumption.asks(asked.values())
+    names = rooms.ask(fits, others=len(requested))
+    while requested and not fits(names):
+        requested = dict(list(requested.items())[: len(requested) // 2])
+    resumption.asks(requested.values())
     return with_rooms(names)
 
 
 def check_token(token: object) -> None:
-    """Raise TypeError unless this may be a token."""
+    """Raise TypeError unless `token` is a string or None."""
     if token is not None and not isinstance(token, str):
         raise TypeError("a token is a string")

@@ -1,4 +1,4 @@
-"""The publishers' methods besides pushing: results, keys, rooms, nodes and tokens."""
+"""Calls of the API besides pushing: records of pushes, keys, rooms, nodes and tokens."""
 
 from __future__ import annotations
 
@@ -36,52 +36,55 @@ from imgo_client.requests import (
 class Calls:
     """The methods of `Publisher` besides pushing.
 
-    Each may raise `ApiError` (with a subclass for each status), `Unreachable` and `BadAnswer`, all
-    of them `PublishError`, and ValueError for a key or room that is empty. Each is repeated as
-    `retry` says. Answers are dictionaries, whose types are in `imgo_client.answers`.
+    Each may raise `ApiError` (with a subclass for each status), `Unreachable` and `BadAnswer`,
+    which are all `PublishError`, and ValueError for an empty key or room. Each call is retried
+    within the limits of `retry`. Answers are dictionaries, with the types in `imgo_client.answers`.
     """
 
     def _call(self, request: Request) -> Any:
         raise NotImplementedError
 
     def check(self) -> None:
-        """Push nothing: raises `PublishError` unless the server accepts pushes with the API key."""
+        """Check the URL and the API key.
+
+        Raises `PublishError` unless pushes are accepted with it.
+        """
         check_empty(self._call(Request("POST", "pushes", body=[])))
 
     def result(self, push_id: int | str, limit: int = LIMIT, offset: int = 0) -> PushRecord:
-        """Return what became of a push: totals, and a page of its keys. Raises `NotFound`."""
-        found: PushRecord = self._call(push_of(push_id, limit, offset))
-        return found
+        """Return the record of a push: totals, and a page of its keys. Raises `NotFound`."""
+        answer: PushRecord = self._call(push_of(push_id, limit, offset))
+        return answer
 
     def cancel(self, push_id: int | str) -> Cancelled:
-        """Cancel what is still scheduled or pending of a push. Raises `NotFound`, `Forbidden`."""
-        found: Cancelled = self._call(Request("DELETE", f"pushes/{int(push_id)}"))
-        return found
+        """Cancel the scheduled or pending deliveries of a push. Raises `NotFound`, `Forbidden`."""
+        answer: Cancelled = self._call(Request("DELETE", f"pushes/{int(push_id)}"))
+        return answer
 
     def key(self, key: str) -> KeyState:
         """Return the sessions of a key and how many messages are pending for it."""
-        found: KeyState = self._call(Request("GET", f"keys/{part(key)}"))
-        return found
+        answer: KeyState = self._call(Request("GET", f"keys/{part(key)}"))
+        return answer
 
     def kick(self, key: str) -> int:
-        """Close all sessions of a key, which must not come back; return how many there were."""
+        """Close all sessions of a key, whose clients must not reconnect; return their number."""
         answer = self._call(Request("DELETE", f"keys/{part(key)}/sessions"))
         return int(answer["closed"])
 
     def rooms(self, limit: int = LIMIT, offset: int = 0) -> RoomPage:
-        """Return a page of the rooms with sessions in them, fullest first: `count`, `results`."""
-        found: RoomPage = self._call(Request("GET", "rooms", page(limit, offset)))
-        return found
+        """Return a page of the rooms that have sessions, fullest first: `count`, `results`."""
+        answer: RoomPage = self._call(Request("GET", "rooms", page(limit, offset)))
+        return answer
 
     def room(self, room: str, limit: int = LIMIT, offset: int = 0) -> MemberPage:
         """Return a page of the sessions in a room. Raises `NotFound` if it is empty."""
-        found: MemberPage = self._call(members_of(room, limit, offset))
-        return found
+        answer: MemberPage = self._call(members_of(room, limit, offset))
+        return answer
 
     def room_position(self, room: str) -> PositionState:
         """Return the position of a room with history: `epoch`, `offset`. Raises `NotFound`."""
-        found: PositionState = self._call(Request("GET", f"rooms/{part(room)}/position"))
-        return found
+        answer: PositionState = self._call(Request("GET", f"rooms/{part(room)}/position"))
+        return answer
 
     def room_messages(
         self,
@@ -93,36 +96,36 @@ class Calls:
     ) -> KeptPage:
         """Return kept messages of a room with history: those with `since` < offset < `before`.
 
-        `order`: "newest" or "oldest" first; "": oldest with `since`, else newest.
-        Raises `NotFound` if the room keeps no messages.
+        `order`: "newest" or "oldest" first; "": oldest with `since`, else newest. Raises `NotFound`
+        if the room keeps no messages.
         """
-        found: KeptPage = self._call(messages_of(room, since, before, limit, order))
-        return found
+        answer: KeptPage = self._call(messages_of(room, since, before, limit, order))
+        return answer
 
     def empty_room(self, room: str) -> int:
-        """Forget the kept messages of a room; return how many there were. Raises `NotFound`."""
+        """Delete the kept messages of a room; return their number. Raises `NotFound`."""
         answer = self._call(Request("DELETE", f"rooms/{part(room)}/messages"))
         return int(answer["deleted"])
 
     def nodes(self) -> NodePage:
         """Return the live nodes: `count`, `results`."""
-        found: NodePage = self._call(Request("GET", "nodes"))
-        return found
+        answer: NodePage = self._call(Request("GET", "nodes"))
+        return answer
 
     def stats(self) -> Stats:
         """Return the numbers of nodes, sessions and rooms."""
-        found: Stats = self._call(Request("GET", "stats"))
-        return found
+        answer: Stats = self._call(Request("GET", "stats"))
+        return answer
 
     def tokens(self, limit: int = LIMIT, offset: int = 0, key: str = "") -> TokenPage:
-        """Return a page of the tokens, without their texts; of one key, if it is named."""
-        found: TokenPage = self._call(tokens_of(key, limit, offset))
-        return found
+        """Return a page of the tokens, without their texts; with `key`, only those of this key."""
+        answer: TokenPage = self._call(tokens_of(key, limit, offset))
+        return answer
 
     def token(self, key: str) -> TokenRow:
-        """Return what is known of a key's token, without its text. Raises `NotFound`."""
-        found: TokenRow = self._call(Request("GET", f"tokens/{part(key)}"))
-        return found
+        """Return the properties of a key's token, without its text. Raises `NotFound`."""
+        answer: TokenRow = self._call(Request("GET", f"tokens/{part(key)}"))
+        return answer
 
     def create_token(
         self,
@@ -134,64 +137,69 @@ class Calls:
         join: Sequence[str] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> NewToken:
-        """Give a key a token, which replaces the one it had; its text is the answer's `token`.
+        """Create the token of a key, which replaces an earlier one. Its text is the answer's
+        `token`.
 
-        `token`: a text of your own. `expires_in`: seconds, None: never. `rooms`: names or `*`
-        patterns that it may join, None: the server's default. `join`: rooms that its sessions are
-        in from the start. `info`: what others in a room with presence see of the key.
+        `token`: a text of your own. `expires_in`: seconds; None: never. `rooms`: names or `*`
+        patterns that the token may join; None: the server's default. `join`: rooms that its
+        sessions join at once. `info`: JSON object that others in a room with presence see of the
+        key.
         """
-        found: NewToken = self._call(new_token(key, token, expires_in, rooms, join, info))
-        return found
+        answer: NewToken = self._call(new_token(key, token, expires_in, rooms, join, info))
+        return answer
 
     def revoke_token(self, key: str) -> None:
-        """Revoke the token of a key, and close the sessions that it opened."""
+        """Revoke the token of a key, and close the sessions that it has opened."""
         self._call(Request("DELETE", f"tokens/{part(key)}"))
 
 
 class AsyncCalls:
-    """The methods of `AsyncPublisher` besides pushing: those of `Calls`, to be awaited."""
+    """The methods of `AsyncPublisher` besides pushing: those of `Calls`, as coroutines."""
 
     async def _call(self, request: Request) -> Any:
         raise NotImplementedError
 
     async def check(self) -> None:
-        """As `Publisher.check`."""
+        """Check the URL and the API key.
+
+        See `Publisher.check` for the arguments.
+        """
         check_empty(await self._call(Request("POST", "pushes", body=[])))
 
     async def result(self, push_id: int | str, limit: int = LIMIT, offset: int = 0) -> PushRecord:
-        """As `Publisher.result`."""
-        found: PushRecord = await self._call(push_of(push_id, limit, offset))
-        return found
+        """Return the record of a push: totals, and a page of its keys. Raises `NotFound`."""
+        answer: PushRecord = await self._call(push_of(push_id, limit, offset))
+        return answer
 
     async def cancel(self, push_id: int | str) -> Cancelled:
-        """As `Publisher.cancel`."""
-        found: Cancelled = await self._call(Request("DELETE", f"pushes/{int(push_id)}"))
-        return found
+        """Cancel the scheduled or pending deliveries of a push. Raises `NotFound`, `Forbidden`."""
+        answer: Cancelled = await self._call(Request("DELETE", f"pushes/{int(push_id)}"))
+        return answer
 
     async def key(self, key: str) -> KeyState:
-        """As `Publisher.key`."""
-        found: KeyState = await self._call(Request("GET", f"keys/{part(key)}"))
-        return found
+        """Return the sessions of a key and how many messages are pending for it."""
+        answer: KeyState = await self._call(Request("GET", f"keys/{part(key)}"))
+        return answer
 
     async def kick(self, key: str) -> int:
-        """As `Publisher.kick`."""
+        """Close all sessions of a key, whose clients must not reconnect; return their number."""
         answer = await self._call(Request("DELETE", f"keys/{part(key)}/sessions"))
         return int(answer["closed"])
 
     async def rooms(self, limit: int = LIMIT, offset: int = 0) -> RoomPage:
-        """As `Publisher.rooms`."""
-        found: RoomPage = await self._call(Request("GET", "rooms", page(limit, offset)))
-        return found
+        """Return a page of the rooms that have sessions, fullest first: `count`, `results`."""
+        answer: RoomPage = await self._call(Request("GET", "rooms", page(limit, offset)))
+        return answer
 
     async def room(self, room: str, limit: int = LIMIT, offset: int = 0) -> MemberPage:
-        """As `Publisher.room`."""
-        found: MemberPage = await self._call(members_of(room, limit, offset))
-        return found
+        """Return a page of the sessions in a room. Raises `NotFound` if it is empty."""
+        answer: MemberPage = await self._call(members_of(room, limit, offset))
+        return answer
 
     async def room_position(self, room: str) -> PositionState:
-        """As `Publisher.room_position`."""
-        found: PositionState = await self._call(Request("GET", f"rooms/{part(room)}/position"))
-        return found
+        """Return the position of a room with history: `epoch`, `offset`. Raises `NotFound`."""
+        answer: PositionState = await self._call(Request("GET", f"rooms/{part(room)}/position"))
+        return answer
 
     async def room_messages(
         self,
@@ -201,34 +209,37 @@ class AsyncCalls:
         limit: int = LIMIT,
         order: str = "",
     ) -> KeptPage:
-        """As `Publisher.room_messages`."""
-        found: KeptPage = await self._call(messages_of(room, since, before, limit, order))
-        return found
+        """Return kept messages of a room with history: those with `since` < offset < `before`.
+
+        See `Publisher.room_messages` for the arguments.
+        """
+        answer: KeptPage = await self._call(messages_of(room, since, before, limit, order))
+        return answer
 
     async def empty_room(self, room: str) -> int:
-        """As `Publisher.empty_room`."""
+        """Delete the kept messages of a room; return their number. Raises `NotFound`."""
         answer = await self._call(Request("DELETE", f"rooms/{part(room)}/messages"))
         return int(answer["deleted"])
 
     async def nodes(self) -> NodePage:
-        """As `Publisher.nodes`."""
-        found: NodePage = await self._call(Request("GET", "nodes"))
-        return found
+        """Return the live nodes: `count`, `results`."""
+        answer: NodePage = await self._call(Request("GET", "nodes"))
+        return answer
 
     async def stats(self) -> Stats:
-        """As `Publisher.stats`."""
-        found: Stats = await self._call(Request("GET", "stats"))
-        return found
+        """Return the numbers of nodes, sessions and rooms."""
+        answer: Stats = await self._call(Request("GET", "stats"))
+        return answer
 
     async def tokens(self, limit: int = LIMIT, offset: int = 0, key: str = "") -> TokenPage:
-        """As `Publisher.tokens`."""
-        found: TokenPage = await self._call(tokens_of(key, limit, offset))
-        return found
+        """Return a page of the tokens, without their texts; with `key`, only those of this key."""
+        answer: TokenPage = await self._call(tokens_of(key, limit, offset))
+        return answer
 
     async def token(self, key: str) -> TokenRow:
-        """As `Publisher.token`."""
-        found: TokenRow = await self._call(Request("GET", f"tokens/{part(key)}"))
-        return found
+        """Return the properties of a key's token, without its text. Raises `NotFound`."""
+        answer: TokenRow = await self._call(Request("GET", f"tokens/{part(key)}"))
+        return answer
 
     async def create_token(
         self,
@@ -240,10 +251,14 @@ class AsyncCalls:
         join: Sequence[str] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> NewToken:
-        """As `Publisher.create_token`."""
-        found: NewToken = await self._call(new_token(key, token, expires_in, rooms, join, info))
-        return found
+        """Create the token of a key, which replaces an earlier one. Its text is the answer's
+        `token`.
+
+        See `Publisher.create_token` for the arguments.
+        """
+        answer: NewToken = await self._call(new_token(key, token, expires_in, rooms, join, info))
+        return answer
 
     async def revoke_token(self, key: str) -> None:
-        """As `Publisher.revoke_token`."""
+        """Revoke the token of a key, and close the sessions that it has opened."""
         await self._call(Request("DELETE", f"tokens/{part(key)}"))

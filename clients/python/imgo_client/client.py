@@ -1,4 +1,4 @@
-"""The client: one session that comes back by itself."""
+"""The client: one session that reconnects by itself."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from imgo_client.arguments import (
 )
 from imgo_client.auth import check_token
 from imgo_client.backoff import check_pauses
+from imgo_client.connectors import connector_for
 from imgo_client.errors import NoAnswer, NotOpen, Refused
 from imgo_client.events import Callback, Events, RoomEvents
 from imgo_client.frames import Op, size_of
@@ -33,40 +34,44 @@ from imgo_client.session import Limits
 from imgo_client.streams import Stream, check_position
 from imgo_client.subscriptions import Subscriptions
 from imgo_client.tasks import within
-from imgo_client.ways import way_to
 
 Handler = Callable[[Message], object]
 
 
 class Client:
-    """Receives messages; each at least once, and with acknowledgement none twice.
+    """Client that receives messages, each at least once, and with acknowledgements none twice.
 
         async with Client("wss://example.org/sub", token) as client:
             async for message in client:
                 print(message.body)
 
-    A message is acknowledged when the loop asks for the next one, or by `message.ack()`. Those
-    that are not come again with the next session, or to the next client of the same key.
+    A message is acknowledged when the loop requests the next one, or by `message.ack()`. Messages
+    that are not acknowledged are sent again to the next session, or to the next client of the same
+    key.
 
     - `url`: ws://, wss://, tcp:// or tcps://; http:// or https:// for Server-Sent Events. `tls` is
-      for the ones with an s.
-    - `token`: a function, plain or async, is asked for every attempt, and for another token before
-      the one of the session expires.
-    - `rooms`: to be in from the start.
-    - `ack`: acknowledge messages; without, the server takes them for received once they are sent.
-    - `since`: the last id that was handled here, to be told as well what other sessions of the
-      key have had since. With it goes a `seen` that outlives the process.
-    - `platform`, `device`: what the server shows of this session.
-    - `heartbeat`: seconds between two, each up to 10% early. `timeout`: seconds for an attempt,
-      token included, and for an answer. `backoff`: the shortest and the longest pause between two
-      attempts.
-    - `seen`: what remembers handled messages: `Seen()`, or `FileSeen(path)` across restarts.
-    - `buffer`: messages that may wait here; then nothing is read until one is taken.
-    - `max_size`: bytes that one message of the server may have. `max_body`: bytes that the server
-      takes in one request, its `MAX_CLIENT_BODY`.
+      for the schemes that end in s.
+    - `token`: a string, or a function, plain or async. A function is called for each attempt, and
+      again before the token of the session expires.
+    - `rooms`: rooms to join with the first session.
+    - `ack`: acknowledge messages. Without it, the server counts messages as received once they are
+      sent.
+    - `since`: the last id that this client has handled. The server then also sends messages with
+      higher ids that other sessions of the key have received. Use it with a `seen` that outlives
+      the process.
+    - `platform`, `device`: shown by the server for this session.
+    - `heartbeat`: seconds between two heartbeats, each up to 10% early. `timeout`: seconds for an
+      attempt, including the token, and for a reply. `backoff`: the shortest and the longest pause
+      between two attempts, in seconds.
+    - `seen`: the record of handled messages: `Seen()`, or `FileSeen(path)` across restarts.
+    - `buffer`: number of messages that may wait for the loop. At this number the client stops
+      reading.
+    - `max_size`: limit of one message of the server, in bytes. `max_body`: limit of one request to
+      the server, in bytes; its `MAX_CLIENT_BODY`.
 
-    Entered again after its end it begins anew. Raises TypeError for an argument of the wrong type,
-    one string as `rooms` included, and ValueError for a wrong value.
+    A client that has ended may be entered again, and starts without the earlier state. Raises
+    TypeError for an argument of the wrong type, including one string as `rooms`, and ValueError for
+    a wrong value.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Client:
     ) -> None:
         check_texts(url=url, platform=platform, device=device)
         check_tls(tls)
-        way = way_to(url, tls)
+        connector = connector_for(url, tls)
         check_list("rooms", rooms)
         check_type("ack", ack, bool, "True or False")
         check_count("since", since, 0)
@@ -118,7 +123,7 @@ class Client:
             check=lambda: self._lifetime.check_alive(),  # noqa: PLW0108 - made below
         )
         self._lifetime = Lifetime(
-            way,
+            connector,
             token,
             {"ack": bool(ack), "platform": platform, "device": device, "renew": callable(token)},
             self._limits,
@@ -136,24 +141,25 @@ class Client:
 
     @property
     def state(self) -> str:
-        """What the event `state` told last: "connecting", "open", "waiting" or "closed"."""
+        """The value of the last event `state`: "connecting", "open", "waiting" or "closed"."""
         return self._lifetime.state
 
     @property
     def rooms(self) -> list[str]:
-        """Those it is in, or asks for in its next session."""
-        return self._rooms.wanted()
+        """Rooms that the session is in, or that the next session will request."""
+        return self._rooms.names()
 
     def on(self, event: str, callback: Callback) -> Client:
         """Call a plain function at each `state`, `open`, `close` or `error`: see `Events`.
 
-        What it raises becomes an `error`. Errors that nobody asks for are logged as "imgo_client".
+        An exception of the function becomes an `error`. Errors without a callback are logged by the
+        logger "imgo_client".
         """
         self._events.on(event, callback)
         return self
 
     def off(self, event: str, callback: Callback) -> Client:
-        """Call it no more."""
+        """Remove a callback that `on` has added."""
         self._events.off(event, callback)
         return self
 
@@ -170,10 +176,10 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """End the session, with the acknowledgements that are due, and stay away.
+        """Send the acknowledgements that are due, end the session, and do not reconnect.
 
-        Messages that nobody has taken yet come again with the next session. Rooms are kept. When
-        this is cancelled it ends at once. May be called again.
+        Messages that were not handled are sent again to the next session. Rooms are kept. A
+        cancelled call ends the session at once. May be called again.
         """
         if self._lifetime.is_running:
             try:
@@ -227,10 +233,10 @@ class Client:
         return await self._call(Op.SEND, body)
 
     async def join(self, room: str) -> bool:
-        """Join a room, in this session and in all that follow.
+        """Join a room, in this session and in all later ones.
 
-        True: the server has confirmed it. False: there is no session, the next one asks for the
-        room. Raises `Refused`, and then the room is forgotten; `NoAnswer`; ValueError.
+        Returns True if the server has confirmed it, False if there is no session; the next session
+        then requests the room. Raises `Refused`, and then forgets the room; `NoAnswer`; ValueError.
         """
         self._check_free(room)
         self._rooms.join(room)
@@ -261,13 +267,14 @@ class Client:
     def room(
         self, name: str, *, rewind: int = 0, position: Mapping[str, Any] | None = None
     ) -> Room:
-        """Join a room, in this session and in all that follow, and keep the place in its stream.
+        """Join a room, in this session and in all later ones, and keep the position in its stream.
 
-        After a reconnect the client asks for what it has missed. Messages of the room go to the
-        `Room`.
+        After a reconnect the client requests the messages that it has missed. Messages of the room
+        go to the `Room`.
 
-        - `position`: begin behind this one, which a `Room` had, or that of a state just loaded.
-        - `rewind`: so many of the newest messages at first, if there is no position; 0 to 100,000.
+        - `position`: start behind this position, which was read from a `Room` or loaded with a
+          state.
+        - `rewind`: without a position, start with this number of the newest messages; 0 to 100,000.
 
         Raises ValueError, also while the client has joined the room, and TypeError for a `rewind`
         that is not a whole number.
@@ -290,7 +297,7 @@ class Client:
         return Room(stream, events, self._inbox.take_of, leave, ask=ask, follow=follow)
 
     def _check_free(self, room: str) -> None:
-        """Raise ValueError if the room is another's: that of a `Room`."""
+        """Raise ValueError if a `Room` of this client has the name."""
         if room in self._subscriptions:
             raise ValueError(f"room() was called for {room!r}")
 
@@ -302,15 +309,15 @@ class Client:
         return True
 
     async def _call_in(
-        self, stream: Stream, op: Op, body: Any, taken: Callable[[Any], None] | None = None
+        self, stream: Stream, op: Op, body: Any, on_reply: Callable[[Any], None] | None = None
     ) -> Any:
-        """Send a request about a room; it follows the answer to the join that is under way."""
+        """Send a request about a room, after the reply to a join that is in progress."""
         if stream.state == "joining" and self.state == "open":
             with suppress(NoAnswer):  # then the server's answer to the request says why
                 await within(self._limits.timeout, stream.until_answered())
-        return await self._call(op, body, taken)
+        return await self._call(op, body, on_reply)
 
-    async def _call(self, op: Op, body: Any, taken: Callable[[Any], None] | None = None) -> Any:
+    async def _call(self, op: Op, body: Any, on_reply: Callable[[Any], None] | None = None) -> Any:
         if (size := size_of(body)) > self._limits.max_body:
             raise ValueError(f"a request has at most {self._limits.max_body} bytes, not {size}")
-        return await self._lifetime.call(op, body, taken)
+        return await self._lifetime.call(op, body, on_reply)

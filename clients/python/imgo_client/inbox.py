@@ -1,4 +1,4 @@
-"""What has arrived and waits to be taken: the messages of the client, and those of its rooms."""
+"""Queue of received messages: those of the client, and those of its rooms."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Inbox:
-    """Takes messages in while there is space, and hands them out.
+    """Queue of messages with a limit.
 
-    `acks`: messages of the client are acknowledged. `buffer`: messages that may wait.
-    `awaits_answer`: whether somebody waits for an answer, which may be behind messages. `check`:
-    returns whether messages can still come; raises why there will be none.
+    `acks`: whether the client acknowledges messages. `buffer`: number of messages that may wait.
+    `awaits_answer`: returns whether a request waits for a reply, which may be behind messages.
+    `check`: returns whether messages can still arrive; raises the reason if none can.
     """
 
     def __init__(
@@ -44,25 +44,25 @@ class Inbox:
         self._check = check
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
-        self._had = Seen()  # ids, without acknowledgement: a resumed session repeats some
+        self._has_space = asyncio.Event()
+        self._delivered = Seen()  # ids without acknowledgement, which a resumed session may repeat
         self.is_open = False  # while the client runs
 
     def begin(self) -> None:
-        """The client begins anew: what nobody has taken comes again."""
+        """Start without the earlier state. Messages that were not taken will be sent again."""
         self._messages.clear()
-        self._had = Seen()
+        self._delivered = Seen()
         self._receipts.forget_held()
         self._subscriptions.begin()
         self.is_open = True
 
     def wake(self) -> None:
-        """Have those look again who wait for a message, and the one who waits for space."""
+        """Wake the waiters for messages, and the waiter for space."""
         self._arrived.set()
-        self._taken.set()
+        self._has_space.set()
 
     async def deliver(self, frame: Frame) -> None:
-        """Take a message in, when there is space, or news of a room."""
+        """Add a message as soon as there is space, or an event of a room."""
         if frame.op in OF_ROOM:
             self._take_news(frame.op, frame.body)
             return
@@ -90,9 +90,9 @@ class Inbox:
         if message_id and not self._receipts.is_new(message_id):
             return
         if not self._acks and frame.id:
-            if frame.id in self._had:
+            if frame.id in self._delivered:
                 return
-            self._had.add(frame.id)
+            self._delivered.add(frame.id)
         await self._until_space(self._messages)
         self._receipts.hold(message_id)
         done = partial(self._receipts.handled, message_id)
@@ -105,15 +105,18 @@ class Inbox:
     ) -> None:
         # Whoever waits for an answer may be the one who is to make room: then reading goes on.
         while len(items) >= self._buffer and not self._awaits_answer() and not is_over():
-            self._taken.clear()
-            await self._taken.wait()
+            self._has_space.clear()
+            await self._has_space.wait()
 
     async def take(self) -> Message | None:
-        """The next message of the client; None after `close`. Raises `Closed`."""
+        """Return the next message of the client; None after `close`. Raises `Closed`."""
         return await self._take(self._messages, self._check)
 
     async def take_of(self, stream: Stream) -> Step | None:
-        """The next step of a room; None after `close` and `leave`. Raises `Closed`, `Refused`."""
+        """Return the next step of a room; None after `close` and `leave`.
+
+        Raises `Closed`, `Refused`.
+        """
 
         def check() -> bool:
             if stream.error is not None:
@@ -128,5 +131,5 @@ class Inbox:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-        self._taken.set()
+        self._has_space.set()
         return items.popleft()

@@ -1,4 +1,4 @@
-"""Session after session: the attempts, the pauses between them, and the end."""
+"""Reconnects of a client: its sessions one after the other, the attempts, the pauses, the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from imgo_client import renewal
 from imgo_client.auth import check_token
 from imgo_client.backoff import pause
+from imgo_client.connectors import Connector
 from imgo_client.errors import Closed, ImgoError, NotOpen, ProtocolError, Refused
 from imgo_client.events import Ending, Events
 from imgo_client.frames import Frame, Op
@@ -20,7 +21,6 @@ from imgo_client.session import Limits, Session
 from imgo_client.subscriptions import Subscriptions
 from imgo_client.tasks import within
 from imgo_client.transports import ABNORMAL, Ended, Transport
-from imgo_client.ways import Way
 
 Token = str | Callable[[], str | Awaitable[str | None] | None] | None
 
@@ -30,15 +30,15 @@ OVERLOADED = "overloaded"  # how the reason begins if too many clients come at o
 
 
 class Lifetime:
-    """The time from a client's start to its end.
+    """The sessions of a client, from its start to its end.
 
-    `about`: what the first frame says besides token, rooms and `since`. `deliver`: gets each frame
+    `about`: members of the first frame besides token, rooms and `since`. `deliver`: gets each frame
     with a message or a gap. `wake`: called before a request, and at the end.
     """
 
     def __init__(
         self,
-        way: Way,
+        connector: Connector,
         token: Token,
         about: Mapping[str, Any],
         limits: Limits,
@@ -51,7 +51,7 @@ class Lifetime:
         deliver: Callable[[Frame], Awaitable[None]],
         wake: Callable[[], None],
     ) -> None:
-        self._way = way
+        self._connector = connector
         self._token = token
         self._about = about
         self._limits = limits
@@ -75,23 +75,23 @@ class Lifetime:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and not closed."""
+        """Whether the client was started and not closed."""
         return self._task is not None
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether somebody waits for an answer, which may be behind many messages."""
+        """Whether a request waits for a reply, which may be behind many messages."""
         return self.session is not None and self.session.awaits_answer
 
     def start(self) -> None:
-        """Begin."""
+        """Start the first attempt."""
         self._over = None
         self._ends_at_once = False
-        self._way.begin()
+        self._connector.begin()
         self._task = asyncio.ensure_future(self._live())
 
     async def close(self) -> None:
-        """End the session, with the acknowledgements that are due. When cancelled, at once."""
+        """Send the due acknowledgements and end the session; at once if the call is cancelled."""
         task = self._task
         if task is None:
             return
@@ -106,7 +106,7 @@ class Lifetime:
             self._task = None
 
     def check_alive(self) -> bool:
-        """Whether messages can still come. Raises `Closed`."""
+        """Return whether messages can still arrive. Raises `Closed`."""
         if self._over is not None:
             raise Closed(self._over.code, self._over.reason)
         if self._task is None or self._task.cancelled():
@@ -116,7 +116,7 @@ class Lifetime:
         return True
 
     async def _live(self) -> None:
-        """Session after session."""
+        """Run sessions until the end, and report it."""
         ending = Ending(NORMAL, "closed by the client", False, 0.0)
         try:
             self._over = await self._come_back()
@@ -131,7 +131,10 @@ class Lifetime:
             self._wake()
 
     async def _come_back(self) -> Closed:
-        """Attempts and pauses until the server wants no more of them."""
+        """Connect again after each end, with pauses, until a close code forbids it.
+
+        Return that end.
+        """
         failures = 0
         while True:
             began = asyncio.get_running_loop().time()
@@ -150,7 +153,7 @@ class Lifetime:
             await asyncio.sleep(delay)
 
     async def _attempt(self) -> Ended:
-        """One connection, from the token to the end."""
+        """Open a session and serve it. Return how it ended."""
         self._was_open = False
         self._change_state("connecting")
         try:
@@ -183,7 +186,7 @@ class Lifetime:
         return token
 
     async def _send_token(self) -> float | None:
-        """Renew the session's token; returns the seconds until it expires, None: never."""
+        """Renew the session's token. Return the seconds until it expires; None: never."""
         token = await within(self._limits.timeout, self._ask_token())
         if token is None:  # by a cookie, which no frame can renew
             return None
@@ -191,13 +194,15 @@ class Lifetime:
 
     async def _open(self) -> None:
         token = await self._ask_token()
-        self._link = await self._way.connect(self._limits.max_size)
+        self._link = await self._connector.connect(self._limits.max_size)
         self.session = Session(
             self._link, self._limits, self._receipts, self._deliver, self._events.report
         )
         since = str(self._receipts.since).lstrip("0")
         about = {"token": token, "since": since, **self._about}
-        body = self._way.first_body(about, self._rooms, self._subscriptions, self._limits.max_body)
+        body = self._connector.first_body(
+            about, self._rooms, self._subscriptions, self._limits.max_body
+        )
         reply = await self.session.open(body)
         self._expires_in = renewal.expiry_of(reply)
         self._arrears = list(self._rooms.arrears())  # before the user can change more
@@ -207,7 +212,7 @@ class Lifetime:
         self._subscriptions.opened(body.get("rooms", ()), reply)
 
     async def _part(self) -> None:
-        """The last acknowledgements, before the user's close."""
+        """Send the last acknowledgements before the user's close."""
         if self.session is not None and self._was_open and not self._ends_at_once:
             # What is not sent is sent by the next session, or the messages come again.
             with suppress(Ended, ImgoError):
@@ -227,9 +232,9 @@ class Lifetime:
     # Rooms
 
     async def _settle(self) -> None:
-        """Make good what the first frame had no space for, or the user changed meanwhile."""
+        """Join and leave rooms for which the first frame was too small or too early."""
         for op, room in self._arrears:
-            if (op == Op.LEAVE) != (room in self._rooms.wanted()):  # so it is still
+            if (op == Op.LEAVE) != (room in self._rooms.names()):  # not changed since
                 await self._settle_one(op, room)
         await asyncio.Event().wait()  # `serve` ends with the first that ends
 
@@ -243,9 +248,9 @@ class Lifetime:
                 self._rooms.leave(room)
             self._events.report(error)
 
-    async def call(self, op: Op, body: Any, taken: Callable[[Any], None] | None = None) -> Any:
+    async def call(self, op: Op, body: Any, on_reply: Callable[[Any], None] | None = None) -> Any:
         """Send a request in the session; see `Session.call`. Raises `NotOpen` without one."""
         if self.session is None:
             raise NotOpen("no session is open")
         self._wake()  # the answer may be behind messages
-        return await self.session.call(op, body, taken)
+        return await self.session.call(op, body, on_reply)

@@ -1,4 +1,4 @@
-"""Who is in a room, as the user gets it."""
+"""Members of a room as the user of a client gets them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from imgo_client.streams import Stream
 
 
 class Ask(Protocol):
-    """Sends a request in the session; `taken` gets the answer before what comes behind it."""
+    """Function that sends a request. `on_reply`: gets the reply before later frames are handled."""
 
-    async def __call__(self, op: Op, body: Any, taken: Callable[[Any], None] | None = None) -> Any:
-        """Return the answer's body. Raises as `Client.request`."""
+    async def __call__(
+        self, op: Op, body: Any, on_reply: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Return the reply's body. Raises like `Client.request`."""
 
 
 class Presence:
-    """Who is in a room: a list that keeps itself right, made by `Room.presence`.
+    """Members of a room, kept up to date. Made by `Room.presence`.
 
         room = client.room("chat-1")
         room.presence.on("join", lambda member: print(member.key, "came"))
         for member in room.presence:
             print(member.key, member.info)
 
-    The room's policy must have `presence`; what the server refuses is an `error` of the client.
-    After a reconnect, events tell what differs from the list before. The first list is no `join`
-    of its members: only an `update`. So is one that was not known before, of a room that had too
-    many members.
+    The room's policy must have `presence`. If the server refuses a request, that is an `error` of
+    the client. After a reconnect, events report the differences from the earlier list. The first
+    list causes only an `update`, and no `join` for each member. The same holds for the first list
+    after a room had too many members.
     """
 
     def __init__(self, stream: Stream, ask: Ask, events: PresenceEvents) -> None:
@@ -46,58 +48,58 @@ class Presence:
 
     @property
     def count(self) -> int:
-        """Keys in the room; 0: not known yet, or the room was left."""
+        """Number of keys in the room; 0: not known yet, or the room was left."""
         return self._list.count
 
     @property
     def truncated(self) -> bool:
-        """Whether the room has more members than the server lists: then the list is empty."""
+        """Whether the room has more members than the server lists. The list is empty then."""
         return self._list.truncated
 
     @property
     def settling(self) -> bool:
-        """Whether the server has lost its list: keys may be missing, or too many."""
+        """Whether the server is rebuilding its list. Members may be missing or outdated."""
         return self._list.settling
 
     def get(self, key: str) -> Member | None:
-        """The member with this key; None if it is not in the list."""
+        """Return the member with this key; None if it is not in the list."""
         return self._list.members.get(key)
 
     def __iter__(self) -> Iterator[Member]:
-        """The members as they are now; changes do not disturb the loop."""
+        """Iterate over a copy of the members, so changes do not disturb the loop."""
         return iter(tuple(self._list.members.values()))
 
     def __len__(self) -> int:
-        """Members in the list; `count` is right in large rooms, too."""
+        """Return the number of members in the list. In large rooms only `count` has all."""
         return len(self._list.members)
 
     def __bool__(self) -> bool:
-        """True, however many there are."""
+        """Return True, also for an empty list."""
         return True
 
     def __contains__(self, key: object) -> bool:
-        """Whether a key is in the list."""
+        """Return whether a key is in the list."""
         return key in self._list.members
 
     def on(self, event: str, callback: Callback) -> Presence:
         """Call a plain function at each `join`, `leave`, `change` or `update`.
 
-        See `PresenceEvents`. It is called at once, and not when a loop gets to some message. What
-        it raises becomes an `error` of the client.
+        See `PresenceEvents`. The function is called when the frame arrives, not when a loop reaches
+        a message. An exception of the function becomes an `error` of the client.
         """
         self._events.on(event, callback)
         return self
 
     def off(self, event: str, callback: Callback) -> Presence:
-        """Call it no more."""
+        """Remove a callback that `on` has added."""
         self._events.off(event, callback)
         return self
 
     async def refresh(self) -> None:
-        """Ask the server now; returns when the list is up to date.
+        """Request the list, and return when it is up to date.
 
-        It waits for a join that is under way. Needed to wait for the first list, and in rooms whose
-        policy sends no changes (`presence_events`). Raises as `Client.request`.
+        Waits for a join that is in progress. Use it to wait for the first list, and in rooms whose
+        policy sends no changes (`presence_events`). Raises like `Client.request`.
         """
         self._list.is_awaited = True
         try:
@@ -113,7 +115,7 @@ class Presence:
         self._events.emit(event, self if event == "update" else value)
 
     async def keep(self) -> None:
-        """In one session: ask when the room is joined, and whenever the list is due again."""
+        """Request the list when the room is joined, and whenever it is due, during one session."""
         await self._stream.until_answered()
         self._list.begin()
         while True:

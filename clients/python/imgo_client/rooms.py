@@ -1,4 +1,4 @@
-"""The rooms that a client wants to be in, session or not."""
+"""Rooms of a client that have no `Room`: those to be in, and those of the current session."""
 
 from __future__ import annotations
 
@@ -8,78 +8,79 @@ from imgo_client.frames import Op
 
 
 class Rooms:
-    """What is wanted, what the session has asked for, and how to get from the one to the other."""
+    """The rooms that the user has chosen, and the requests that bring a session into them."""
 
     def __init__(self, rooms: Iterable[str]) -> None:
-        self._wanted = dict.fromkeys(map(check_room, rooms))
-        self._asked: list[str] = []  # in the auth frame of this session
-        self._others = 0  # rooms in that auth frame that are not of these
-        self._single = ""  # the one that `change` leaves
+        self._names = dict.fromkeys(map(check_room, rooms))
+        self._requested: list[str] = []  # in the auth frame of this session
+        self._others = 0  # number of other rooms in that auth frame
+        self._single = ""  # the room that the next `change` leaves; "" for none
 
-    def wanted(self) -> list[str]:
-        """Those it is in, or asks for in its next session."""
-        return list(self._wanted)
+    def names(self) -> list[str]:
+        """Return the rooms that the session is in, or that the next session will request."""
+        return list(self._names)
 
     def ask(self, fits: Callable[[list[str]], bool], *, others: int = 0) -> list[str]:
-        """Those for an auth frame, as many as it has space for; the rest of them are `arrears`.
+        """Return the rooms for an auth frame, as many as fit. The others follow as `arrears`.
 
-        `others`: rooms in that frame that are not of these.
+        `fits`: returns whether the frame has space for these rooms. `others`: number of other rooms
+        in the frame.
         """
         self._others = others
-        asked = self.wanted()
-        while asked and not fits(asked):
-            # Not one of several: the server takes one that comes alone for the one to change.
-            asked = asked[: len(asked) // 2] if len(asked) > 3 else []
-        self._asked = asked
-        return asked
+        requested = self.names()
+        while requested and not fits(requested):
+            # Never one of several: the server takes a single room for that of `change`.
+            requested = requested[: len(requested) // 2] if len(requested) > 3 else []
+        self._requested = requested
+        return requested
 
     def join(self, room: str) -> None:
-        """Want to be in it."""
-        self._wanted[check_room(room)] = None
+        """Add a room."""
+        self._names[check_room(room)] = None
 
     def leave(self, room: str) -> None:
-        """Want to be out of it."""
-        self._wanted.pop(check_room(room), None)
+        """Remove a room."""
+        self._names.pop(check_room(room), None)
         if self._single == room:
             self._single = ""
 
     def change(self, room: str) -> str:
-        """Want to be in this one instead of the single one, which is returned."""
+        """Replace the room of the last `change` by this one, and return the replaced room."""
         old = self._single
         self._move(old, check_room(room) if room else "")
         return old
 
     def unchange(self, room: str, old: str) -> None:
-        """The server has refused `change`: all as before, unless it has been changed again."""
+        """Undo a `change` that the server has refused, unless there was another one since."""
         if self._single == room:
             self._move(room, old)
 
     def _move(self, old: str, new: str) -> None:
-        self._wanted.pop(old, None)
+        self._names.pop(old, None)
         if new:
-            self._wanted[new] = None
+            self._names[new] = None
         self._single = new
 
     def arrears(self) -> Iterator[tuple[Op, str]]:
-        """What the auth frame did not ask for, or was changed since, as requests for it."""
-        asked = self._asked
-        for room in dict.fromkeys((*asked, *self._wanted)):
-            if (room in self._wanted) != (room in asked):
-                yield (Op.JOIN if room in self._wanted else Op.LEAVE), room
-        # The server takes a room that came alone for the one to change, and only then.
-        alone = asked[0] if len(asked) == 1 and not self._others else ""
+        """Yield requests for changes since the auth frame, and rooms that did not fit into it."""
+        requested = self._requested
+        for room in dict.fromkeys((*requested, *self._names)):
+            if (room in self._names) != (room in requested):
+                yield (Op.JOIN if room in self._names else Op.LEAVE), room
+        # The server takes the only room of an auth frame for that of `change`.
+        alone = requested[0] if len(requested) == 1 and not self._others else ""
         if not self._single:
             self._single = alone
         elif self._single != alone:
             yield Op.CHANGE_ROOM, self._single
 
     def __contains__(self, room: object) -> bool:
-        """Whether it is wanted."""
-        return room in self._wanted
+        """Return whether the room was chosen."""
+        return room in self._names
 
 
 def check_room(room: object) -> str:
-    """`room` if it may be one; raises ValueError."""
+    """Return `room`. Raises ValueError unless it is a non-empty string."""
     if not isinstance(room, str) or not room:
         raise ValueError("a room is a non-empty string")
     return room

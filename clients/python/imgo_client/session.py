@@ -22,7 +22,7 @@ _NONE = object()  # instead of an answer that will not come
 
 @dataclass(frozen=True)
 class Limits:
-    """Of sessions. Times in seconds, sizes in bytes."""
+    """Limits of sessions. Times in seconds, sizes in bytes."""
 
     heartbeat: float
     timeout: float
@@ -31,26 +31,26 @@ class Limits:
 
 
 class _Call(NamedTuple):
-    """A request without an answer. `answer`: the op of that."""
+    """A request that waits for its reply. `answer`: the op of the reply."""
 
     answer: int
     future: asyncio.Future[Any]
-    taken: Callable[[Any], None] | None
+    on_reply: Callable[[Any], None] | None
 
     def settle(self, body: Any) -> None:
-        """Take the answer, unless nobody waits for it any more."""
+        """Pass the reply on, unless its waiter has gone."""
         if self.future.done():
             return
-        if self.taken is not None and _refusal(body) is None:
-            self.taken(body)
+        if self.on_reply is not None and _refusal(body) is None:
+            self.on_reply(body)
         self.future.set_result(body)
 
 
 class Session:
-    """Sends requests and acknowledgements, hands messages over, and sees to it that both live.
+    """One session: sends requests, acknowledgements and heartbeats, and passes messages on.
 
-    `deliver` gets each frame with a message or news of a room; nothing is read while it waits.
-    `report` gets what went wrong without ending the session.
+    `deliver`: gets each frame with a message or an event of a room. The session reads nothing while
+    it waits for `deliver`. `report`: gets errors that do not end the session.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Session:
 
     @property
     def awaits_answer(self) -> bool:
-        """Whether somebody waits for an answer, which may be behind many messages."""
+        """Whether a request waits for a reply, which may be behind many messages."""
         return bool(self._calls)
 
     async def open(self, body: dict[str, Any]) -> Any:
-        """Authenticate; returns the reply's body. Raises `Ended`, `ProtocolError`."""
+        """Authenticate, and return the reply's body. Raises `Ended`, `ProtocolError`."""
         self._seq += 1
         await self._link.send(Op.AUTH, body, self._seq)
         while True:
@@ -93,7 +93,7 @@ class Session:
                     await self._part(frame.body)
 
     async def serve(self, *beside: Coroutine[Any, Any, None]) -> None:
-        """Live until the end, which is an `Ended` or a `ProtocolError`; `beside` runs with it."""
+        """Serve the session, with `beside`, until it raises `Ended` or `ProtocolError`."""
         if self._link.needs_heartbeats:
             beside = (*beside, self._beat())
         try:
@@ -104,17 +104,17 @@ class Session:
                 if not call.future.done():
                     call.future.set_result(_NONE)
 
-    async def call(self, op: Op, body: Any, taken: Callable[[Any], None] | None = None) -> Any:
-        """Send a request; returns the answer's body. Raises `NotOpen`, `NoAnswer`, `Refused`.
+    async def call(self, op: Op, body: Any, on_reply: Callable[[Any], None] | None = None) -> Any:
+        """Send a request, and return the reply's body. Raises `NotOpen`, `NoAnswer`, `Refused`.
 
-        `taken`: gets that body before anything that comes behind it is handled.
+        `on_reply`: gets the body before any later frame is handled.
         """
         if not self.is_open:
             raise NotOpen("no session is open")
         self._seq = self._seq % 0x7FFFFFFF + 1  # a positive int32: 0 is left to pushes
         seq = self._seq
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[seq] = _Call(op + 1, future, taken)
+        self._calls[seq] = _Call(op + 1, future, on_reply)
         try:
             answer = await within(self._limits.timeout, self._ask(op, body, seq, future))
         finally:
@@ -133,7 +133,7 @@ class Session:
         return answer
 
     async def flush(self) -> None:
-        """Send the acknowledgements that are due. Raises `Ended`; what was not sent stays due."""
+        """Send the acknowledgements that are due. Raises `Ended`; unsent ones stay due."""
         if not (lists := self._receipts.due(self._limits.max_body)):
             return
         try:
@@ -175,16 +175,16 @@ class Session:
             self._heard.set()  # whatever it has sent meanwhile waits to be read
 
     async def _part(self, body: Any) -> None:
-        """The server has said why it closes: wait for that. Raises `Ended`."""
-        said = _farewell(body)
+        """Wait for the close that the server has announced by op 6. Raises `Ended`."""
+        announced = _farewell(body)
         try:
             await within(GOODBYE, self._until_closed())
         except Ended as closed:
             if closed.code >= 4000:
-                raise Ended(closed.code, closed.reason, said.reconnect) from None
+                raise Ended(closed.code, closed.reason, announced.reconnect) from None
         except (NoAnswer, ProtocolError):
             pass
-        raise said
+        raise announced
 
     async def _until_closed(self) -> None:
         while True:
@@ -209,7 +209,7 @@ class Session:
 
 
 def _refusal(answer: Any) -> Refused | None:
-    """The refusal that an answer is."""
+    """Return the `Refused` of an error reply; None for another reply."""
     error = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str):
         return None
@@ -217,9 +217,9 @@ def _refusal(answer: Any) -> Refused | None:
 
 
 def _farewell(body: Any) -> Ended:
-    """What the body of op 6 says."""
-    said = body if isinstance(body, dict) else {}
-    code, reason, reconnect = said.get("code"), said.get("reason"), said.get("reconnect")
+    """Return the body of op 6 as an `Ended`."""
+    members = body if isinstance(body, dict) else {}
+    code, reason, reconnect = members.get("code"), members.get("reason"), members.get("reconnect")
     return Ended(
         code if type(code) is int else ABNORMAL,
         reason if isinstance(reason, str) else "",

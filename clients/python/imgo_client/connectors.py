@@ -1,4 +1,4 @@
-"""How a client connects, and what it says of itself then: by frames, or by Server-Sent Events."""
+"""Connectors: the choice of the transport by the URL, and the first frame for it."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ SCHEMES = ("ws", "wss", "tcp", "tcps", "http", "https")
 SECURE = ("wss", "tcps", "https")
 
 
-class Way(Protocol):
-    """A way to one server, for all sessions of a client."""
+class Connector(Protocol):
+    """Opener of connections to one server, for all sessions of a client."""
 
     async def connect(self, max_size: int) -> Transport:
-        """Open a connection. `max_size`: bytes that one message of the server may have.
+        """Open a connection. `max_size`: limit of one message of the server, in bytes.
 
-        When cancelled it leaves nothing open.
+        A cancelled call leaves nothing open.
         """
 
     def first_body(
         self, about: Mapping[str, Any], rooms: Rooms, subscriptions: Subscriptions, max_body: int
     ) -> dict[str, Any]:
-        """What the first frame of a session says."""
+        """Return the body of a session's first frame."""
 
     def begin(self) -> None:
-        """The client begins anew."""
+        """Forget the earlier sessions, because the client starts without its earlier state."""
 
 
-class Frames:
-    """By WebSocket or TCP."""
+class FrameConnector:
+    """Connector for WebSocket and raw TCP."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
         self._url = url
         self._tls = tls
 
     async def connect(self, max_size: int) -> Transport:
-        """See `Way`; raises OSError or websockets' own exceptions."""
+        """Open a connection. Raises OSError or websockets' own exceptions."""
         return await transports.connect(self._url, max_size, self._tls)
 
     def first_body(
         self, about: Mapping[str, Any], rooms: Rooms, subscriptions: Subscriptions, max_body: int
     ) -> dict[str, Any]:
-        """The body of the auth frame."""
+        """Return the body of the auth frame."""
         return auth_body(about, rooms, subscriptions, max_body)
 
     def begin(self) -> None:
-        """Nothing is kept from one session to the next."""
+        """Do nothing: no state is kept between sessions."""
 
 
-class Events:
-    """By Server-Sent Events."""
+class EventConnector:
+    """Connector for Server-Sent Events."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
         self._url = url
@@ -67,7 +67,7 @@ class Events:
         self._resumption = Resumption()
 
     async def connect(self, max_size: int) -> Transport:
-        """See `Way`. The connection is made with the first frame."""
+        """Return a transport, which connects when the first frame is sent."""
         return EventTransport(self._url, max_size, self._tls, self._resumption)
 
     def first_body(
@@ -77,18 +77,18 @@ class Events:
         subscriptions: Subscriptions,
         max_body: int,  # noqa: ARG002 - a query has another limit
     ) -> dict[str, Any]:
-        """What the request says."""
+        """Return the members of the request for events."""
         return events_body(about, rooms, subscriptions, self._resumption)
 
     def begin(self) -> None:
-        """What was received and not handled comes again."""
+        """Forget the last id, so that messages that were not handled are sent again."""
         self._resumption.begin()
 
 
-def way_to(url: str, tls: ssl.SSLContext | None) -> Way:
-    """Return the way that the scheme of a URL names. Raises ValueError for a wrong URL.
+def connector_for(url: str, tls: ssl.SSLContext | None) -> Connector:
+    """Return the connector for the scheme of a URL. Raises ValueError for a wrong URL.
 
-    `tls`: for the ones with an s; None: the system's certificates.
+    `tls`: for the schemes that end in s; None: the system's certificates.
     """
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
@@ -102,11 +102,11 @@ def way_to(url: str, tls: ssl.SSLContext | None) -> Way:
     elif tls is None:
         tls = ssl.create_default_context()
     if not parts.scheme.startswith("http"):
-        return Frames(url, tls)
+        return FrameConnector(url, tls)
     if parts.username is not None:
         raise ValueError("the url carries no user: the token says who it is")
     if parts.path in ("", "/"):
         raise ValueError(
             "the url has the path of the events, such as https://example.org/sub/events"
         )
-    return Events(url, tls)
+    return EventConnector(url, tls)
