@@ -29,14 +29,12 @@ RUNNING = "Health and metrics"
 TAGS = (PUSHING, LOOKING, ACTING, TOKENS, RUNNING)
 
 NAME_SCHEMA = {"type": "string", **NAME}
-KEY = Parameter(
-    "key", NAME_SCHEMA, "A subscriber key. It may have slashes in it.", "u1", "path", True
-)
-ROOM = Parameter("room", NAME_SCHEMA, "A room. It may have slashes in it.", "lobby", "path", True)
+KEY = Parameter("key", NAME_SCHEMA, "A subscriber key. It may contain slashes.", "u1", "path", True)
+ROOM = Parameter("room", NAME_SCHEMA, "A room. It may contain slashes.", "lobby", "path", True)
 ID = Parameter(
     "message_id",
     {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
-    "The id that the push was answered with.",
+    "The id from the answer to the push.",
     1043,
     "path",
     True,
@@ -45,13 +43,13 @@ PAGE = (
     Parameter(
         "limit",
         {"type": "integer", "minimum": 1, "maximum": paging.PAGE_MAX, "default": 100},
-        "Rows of the page.",
+        "Number of rows in the page.",
         100,
     ),
     Parameter(
         "offset",
         {"type": "integer", "minimum": 0, "maximum": paging.OFFSET_MAX, "default": 0},
-        "Rows before the page.",
+        "Number of rows before the page.",
         0,
     ),
 )
@@ -59,7 +57,7 @@ PAGE_OR_COUNT = (
     Parameter(
         "limit",
         {"type": "integer", "minimum": 0, "maximum": paging.PAGE_MAX, "default": 100},
-        "Rows of the page; 0: only the counts.",
+        "Number of rows in the page; 0: only the counts.",
         100,
     ),
     PAGE[1],
@@ -76,13 +74,13 @@ HISTORY = (
             "maximum": room_history.LIMIT_MAX,
             "default": room_history.LIMIT,
         },
-        "Messages at most.",
+        "Highest number of messages.",
         100,
     ),
     Parameter(
         "order",
         {"type": "string", "enum": list(room_history.ORDERS)},
-        "Which come first. Without it: `oldest` with `since`, else `newest`.",
+        "The messages that come first. Default: `oldest` with `since`, else `newest`.",
         "oldest",
     ),
 )
@@ -95,10 +93,10 @@ ROOM_FILTER = Parameter(
 )
 KEY_FILTER = Parameter("key", {**NAME_SCHEMA, "minLength": 0}, "Only the token of this key.", "u1")
 
-MISTAKE = "What was asked makes no sense; `detail` says what to change."
-LINE_END = "There is a line end in the key: no path has one."
+MISTAKE = "The request is invalid; `detail` says what to change."
+LINE_END = "The key contains a line end, which no path can have."
 NO_HISTORY = "No policy in ROOMS gives this room history."
-LARGE = "A size or a count is above its limit; `detail` names it."
+LARGE = "A size or a count exceeds its limit; `detail` names it."
 
 
 def _ok(description: str, kind: Any, status: int = 200, **examples: Any) -> dict[int, Answer]:
@@ -201,7 +199,10 @@ RECORD_OF = Operation(
     "when it was not to be stored. Members that have nothing to say are left out. A record is "
     "kept for {RECORD_KEEP} seconds, and at least for the message's lifetime.",
     (ID, *PAGE),
-    errors={400: MISTAKE, 404: "There is no record: never accepted, or too long ago."},
+    errors={
+        400: MISTAKE,
+        404: "There is no record: the push was never accepted, or its record has expired.",
+    },
 )
 
 OPERATIONS: dict[tuple[type, str], Operation] = {
@@ -213,7 +214,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         PUSHING,
         "Cancel a push",
         _ok(
-            "What is still scheduled or pending is settled as `dropped: cancelled`.",
+            "Scheduled and pending deliveries are settled as `dropped: cancelled`.",
             answers.Cancelled,
             partly={"id": "1043", "state": "partly", "cancelled": 1, "too_late": 1},
         ),
@@ -221,18 +222,21 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "all, and one that is not stored, can be cancelled until it is sent. Sessions that have "
         "the message keep it.",
         (ID,),
-        errors={400: MISTAKE, 404: "There is no record: never accepted, or too long ago."},
+        errors={
+            400: MISTAKE,
+            404: "There is no record: the push was never accepted, or its record has expired.",
+        },
     ),
     (v1.KeyView, "GET"): Operation(
         "key",
         LOOKING,
         "The sessions of a key, and what is pending for it",
         _ok(
-            "The key; one that nobody has heard of has no sessions and nothing pending.",
+            "The key. An unknown key has no sessions and no pending messages.",
             answers.KeyState,
             online=KEY_STATE,
         ),
-        "A key that ends in /sessions cannot be asked for.",
+        "A key that ends in /sessions cannot be requested.",
         parameters=(KEY,),
         errors={400: MISTAKE, 404: LINE_END},
     ),
@@ -240,8 +244,8 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "close_sessions",
         ACTING,
         "Close the sessions of a key",
-        _ok("They are being closed.", answers.Closed, 202, two={"closed": 2}),
-        "With a code after which clients do not come back by themselves.",
+        _ok("The sessions are being closed.", answers.Closed, 202, two={"closed": 2}),
+        "Their close code tells clients not to reconnect.",
         (KEY,),
         errors={400: MISTAKE, 404: LINE_END},
     ),
@@ -250,19 +254,19 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         LOOKING,
         "Rooms and their sizes",
         _ok(
-            "The rooms with somebody in them, fullest first; the sessions in one with `room`.",
+            "The rooms that have sessions, fullest first; with `room`, the sessions in that room.",
             {"anyOf": [ref(answers.RoomPage), ref(answers.MemberPage)]},
             one={"count": 1, "results": [{"room": "lobby", "sessions": 2}]},
         ),
         parameters=(ROOM_FILTER, *PAGE),
-        errors={400: MISTAKE, 404: "Nobody is in the `room`."},
+        errors={400: MISTAKE, 404: "The `room` has no sessions."},
     ),
     (rooms.RoomView, "GET"): Operation(
         "room",
         LOOKING,
         "Who is in a room",
         _ok(
-            "The sessions in it; in a room with presence the keys in it, in order.",
+            "The sessions in the room; in a room with presence its keys, sorted.",
             answers.MemberPage,
             one={
                 "room": "lobby",
@@ -279,14 +283,14 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
             },
         ),
         parameters=(ROOM, *PAGE_OR_COUNT),
-        errors={400: MISTAKE, 404: "Nobody is in it."},
+        errors={400: MISTAKE, 404: "The room has no sessions."},
     ),
     (rooms.PositionView, "GET"): Operation(
         "room_position",
         LOOKING,
         "The position of a room with history",
         _ok(
-            "Where its messages end at the moment.",
+            "The position of the room's latest message.",
             answers.PositionState,
             one={"room": "chat-1", "epoch": "9f3c2a10", "offset": 57},
         ),
@@ -299,7 +303,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "room_messages",
         LOOKING,
         "Kept messages of a room with history",
-        _ok("A page of them.", answers.KeptPage, one=KEPT),
+        _ok("A page of the kept messages.", answers.KeptPage, one=KEPT),
         "The page ends early above 4 MiB of bodies.",
         parameters=(ROOM, *HISTORY),
         errors={400: MISTAKE, 404: NO_HISTORY},
@@ -308,8 +312,8 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "empty_room",
         ACTING,
         "Forget a room's kept messages",
-        _ok("They are gone.", answers.Emptied, one={"room": "chat-1", "deleted": 57}),
-        "Positions keep their meaning: the next message has the next offset.",
+        _ok("The messages are deleted.", answers.Emptied, one={"room": "chat-1", "deleted": 57}),
+        "Positions stay valid: the next message has the next offset.",
         parameters=(ROOM,),
         errors={400: MISTAKE, 404: NO_HISTORY},
     ),
@@ -317,19 +321,19 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "nodes",
         LOOKING,
         "The live nodes",
-        _ok("All of them.", answers.NodePage, one={"count": 1, "results": [NODE]}),
+        _ok("All live nodes.", answers.NodePage, one={"count": 1, "results": [NODE]}),
     ),
     (v1.StatsView, "GET"): Operation(
         "stats",
         LOOKING,
         "Totals",
-        _ok("Now.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31, "hooks": []}),
+        _ok("Totals.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31, "hooks": []}),
     ),
     (v1.TokensView, "GET"): Operation(
         "tokens",
         TOKENS,
         "List tokens",
-        _ok("In order of key.", answers.TokenPage, one={"count": 1, "results": [TOKEN]}),
+        _ok("The tokens, sorted by key.", answers.TokenPage, one={"count": 1, "results": [TOKEN]}),
         parameters=(KEY_FILTER, *PAGE),
         errors={400: MISTAKE},
     ),
@@ -337,8 +341,8 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "make_token",
         TOKENS,
         "Give a key a token",
-        _ok("Made.", answers.NewToken, 201, made=NEW_TOKEN),
-        "It replaces the one that the key had. The request has at most {MAX_REQUEST} bytes.",
+        _ok("The token is created.", answers.NewToken, 201, made=NEW_TOKEN),
+        "It replaces the key's earlier token. The request has at most {MAX_REQUEST} bytes.",
         request=(
             Content(
                 TokenRequest,
@@ -354,7 +358,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "token",
         TOKENS,
         "The token of a key",
-        _ok("What is known of it.", answers.TokenRow, one=TOKEN),
+        _ok("The token without its text.", answers.TokenRow, one=TOKEN),
         parameters=(KEY,),
         errors={400: MISTAKE, 404: "The key has no token."},
     ),
@@ -381,15 +385,20 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "healthz",
         RUNNING,
         "Whether this process serves",
-        _ok("Everything listens.", answers.Health, serves={"status": "ok"})
-        | _ok("It starts or stops.", answers.Health, 503, starts={"status": "starting"}),
+        _ok("All listeners are ready.", answers.Health, serves={"status": "ok"})
+        | _ok(
+            "The process is starting or stopping.",
+            answers.Health,
+            503,
+            starts={"status": "starting"},
+        ),
     ),
     (ReadyView, "GET"): Operation(
         "readyz",
         RUNNING,
         "Whether this process can do its job",
         _ok(
-            "It can; `degraded` tells what is slower than it should be.",
+            "The process can serve. `degraded` names the parts that are slow.",
             answers.Readiness,
             fine={
                 "status": "ok",
@@ -405,7 +414,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
             },
         )
         | _ok(
-            "It cannot: the database or Redis is away.",
+            "The process cannot serve: the database or Redis is unavailable.",
             answers.Readiness,
             503,
             redis_away={
