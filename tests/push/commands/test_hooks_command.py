@@ -110,16 +110,21 @@ async def test_ping_takes_a_refusal_for_a_good_answer(imgo, answer, text):
             response(401, {"code": "bad_signature", "error": "too old"}),
             "it refused imgo's signature: too old",
         ),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "no answer within 0.3 s"),
     ],
 )
 async def test_ping_shows_why_an_answer_is_not_usable(imgo, answer, text):
     assert await ping(imgo, answer) == [("authenticate", False, text)]
 
 
-async def ping(imgo, answer: bytes) -> list[tuple[str, bool, str]]:
-    """Run `hooks ping` against a backend with this answer."""
-    async with backend(lambda _: answer) as found:
-        imgo(AUTHENTICATE_URL=found.url, HOOK_SECRETS=[SECRET], HOOK_TIMEOUT=0.3)
+async def test_ping_shows_that_an_answer_does_not_end(imgo):
+    unfinished = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"
+    reason = "no answer within 0.3 s"
+    assert await ping(imgo, unfinished, timeout=0.3) == [("authenticate", False, reason)]
+
+
+async def ping(imgo, answer: bytes, timeout: float = 30.0) -> list[tuple[str, bool, str]]:
+    """Run `hooks ping` against a backend with this answer. `timeout`: seconds."""
+    async with backend(lambda _: answer) as served:
+        imgo(AUTHENTICATE_URL=served.url, HOOK_SECRETS=[SECRET], HOOK_TIMEOUT=timeout)
         rows = await _ping_all([Hook.AUTHENTICATE])
     return [(row["hook"], row["ok"], row["answer"]) for row in rows]
