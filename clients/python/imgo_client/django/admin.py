@@ -1,4 +1,4 @@
-"""Admin list of the outbox: what waits, and what is parked."""
+"""Admin list of the outbox: waiting and parked pushes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""System checks: mistakes in the set-up that can be found without a request to the server.
+"""System checks of the app's options and URLs, without a request to the server.
 
-`manage.py imgo_status` finds the others.
+`manage.py imgo_status` checks the rest.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ def check_options(app_configs: AppConfigs = None, **_: Any) -> list[CheckMessage
     return [*_check_values(options()), *_check_paths(options()), *_check_http(options())]
 
 
-def _check_values(found: Options) -> Iterator[CheckMessage]:
+def _check_values(opts: Options) -> Iterator[CheckMessage]:
     for name in ("URL", "API_KEY"):
-        if not getattr(found, name):
+        if not getattr(opts, name):
             hint = {
                 "URL": "Name the server, such as https://push.example.org.",
                 "API_KEY": "On the server, `manage.py apikey NAME --scope push` makes one.",
             }[name]
             yield _error(f"{NAME}[{name!r}] is missing.", "E002", hint)
-    if found.LEASE <= TIMEOUTS_PER_LEASE * found.HTTP_TIMEOUT:
-        least = TIMEOUTS_PER_LEASE * found.HTTP_TIMEOUT
+    if opts.LEASE <= TIMEOUTS_PER_LEASE * opts.HTTP_TIMEOUT:
+        least = TIMEOUTS_PER_LEASE * opts.HTTP_TIMEOUT
         yield _error(
-            f"{NAME}['LEASE'] is {found.LEASE:g} s: a lane could pass to another relay during "
+            f"{NAME}['LEASE'] is {opts.LEASE:g} s: a lane could pass to another relay during "
             "a request.",
             "E003",
             f"Set it above {least:g}, which is {TIMEOUTS_PER_LEASE} times HTTP_TIMEOUT.",
         )
-    parts = urlsplit(found.URL)
+    parts = urlsplit(opts.URL)
     if parts.scheme == "http" and parts.hostname not in LOCAL and not settings.DEBUG:
         yield Warning(
             f"{NAME}['URL'] begins with http://: the API key and the messages are sent in clear.",
@@ -66,9 +66,9 @@ def _check_values(found: Options) -> Iterator[CheckMessage]:
         )
 
 
-def _check_paths(found: Options) -> Iterator[CheckMessage]:
+def _check_paths(opts: Options) -> Iterator[CheckMessage]:
     for name in PATHS:
-        path = getattr(found, name)
+        path = getattr(opts, name)
         if not path:
             continue
         try:
@@ -80,14 +80,14 @@ def _check_paths(found: Options) -> Iterator[CheckMessage]:
                 yield _error(f"{NAME}[{name!r}] is not a function: {path}.", "E004")
 
 
-def _check_http(found: Options) -> Iterator[CheckMessage]:
+def _check_http(opts: Options) -> Iterator[CheckMessage]:
     """Make what the relay will make: only httpx knows its arguments."""
     from imgo_client.django.relay import make_publisher
 
-    if not (found.HTTP and found.URL and found.API_KEY):
+    if not (opts.HTTP and opts.URL and opts.API_KEY):
         return
     try:
-        make_publisher(found).close()
+        make_publisher(opts).close()
     except ImproperlyConfigured as error:
         hint = "Base URL, headers and timeout are the app's own."
         text = f"{NAME}['HTTP'] cannot be used by httpx.Client: {error.__cause__}"
@@ -124,11 +124,11 @@ def check_databases(app_configs: AppConfigs = None, **_: Any) -> list[CheckMessa
 def check_urls(app_configs: AppConfigs = None, **_: Any) -> list[CheckMessage]:  # noqa: ARG001
     """Check that the app's views have addresses if the options need them."""
     try:
-        found = options()
+        opts = options()
     except ImproperlyConfigured:
         return []  # reported by check_options
     needed = ("TOKEN_SECRET", "WEBHOOK_SECRETS", "AUTHENTICATE", "AUTHORIZE", "RECEIVE")
-    names = [name for name in needed if getattr(found, name)]
+    names = [name for name in needed if getattr(opts, name)]
     if not names or not getattr(settings, "ROOT_URLCONF", None):
         return []
     try:

@@ -39,12 +39,12 @@ def signed(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
 
     @wraps(view)
     def checked(request: HttpRequest, **arguments: str) -> HttpResponse:
-        found = options()
+        opts = options()
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
-            webhook_id = verify(headers, request.body, found.WEBHOOK_SECRETS, found.WEBHOOK_AGE)
+            webhook_id = verify(headers, request.body, opts.WEBHOOK_SECRETS, opts.WEBHOOK_AGE)
         except BadSignature as error:
-            reason = str(error) if found.WEBHOOK_SECRETS else "WEBHOOK_SECRETS is empty."
+            reason = str(error) if opts.WEBHOOK_SECRETS else "WEBHOOK_SECRETS is empty."
             logger.warning("A request to %s was refused: %s", request.path, reason)
             # The code keeps imgo from taking this for a refusal of its client.
             return JsonResponse({"code": "bad_signature", "error": str(error)}, status=401)
@@ -90,14 +90,16 @@ def hook(webhook_id: str, data: Data, name: str) -> HttpResponse:
     return _identity(function(data))
 
 
-def _identity(found: Mapping[str, Any] | None) -> HttpResponse:
+def _identity(identity: Mapping[str, Any] | None) -> HttpResponse:
     """Answer `authenticate`. Raises ValueError if the project's function returned no key."""
-    if found is None:
+    if identity is None:
         return JsonResponse({"error": "The login is refused."}, status=403)
-    unknown = set(found) - set(IDENTITY)
-    if unknown or not isinstance(found.get("key"), str):
+    unknown = set(identity) - set(IDENTITY)
+    if unknown or not isinstance(identity.get("key"), str):
         raise ValueError(f"AUTHENTICATE must return a key, and may return {IDENTITY[1:]}.")
-    return JsonResponse({name: found[name] for name in IDENTITY if found.get(name) is not None})
+    return JsonResponse(
+        {name: identity[name] for name in IDENTITY if identity.get(name) is not None}
+    )
 
 
 def _receive(webhook_id: str, handle: Callable[[], Any]) -> HttpResponse:

@@ -53,14 +53,14 @@ class Failing:
     retry_at: float = 0.0
 
 
-def make_publisher(found: Options) -> Publisher:
+def make_publisher(opts: Options) -> Publisher:
     """Return a publisher for the server that the options name, without retries of its own.
 
     Raises ImproperlyConfigured.
     """
-    http = dict(found.HTTP)
+    http = dict(opts.HTTP)
     try:
-        return Publisher(found.URL, found.API_KEY, timeout=found.HTTP_TIMEOUT, retry=ONCE, **http)
+        return Publisher(opts.URL, opts.API_KEY, timeout=opts.HTTP_TIMEOUT, retry=ONCE, **http)
     except (OSError, TypeError, ValueError) as error:  # of our own, httpx, or files of certificates
         raise ImproperlyConfigured(f"IMGO_CLIENT: {error}. Run manage.py check.") from error
 

@@ -1,4 +1,4 @@
-"""Runner: lets the relays of all databases work until there is nothing to do, or until a stop."""
+"""Runner of relays: runs the relays of all databases until a stop."""
 
 from __future__ import annotations
 
@@ -155,10 +155,10 @@ class Runner:
 
 def prune() -> int:
     """Delete parked rows and ids of webhooks that are older than the options say."""
-    found = options()
+    opts = options()
     count = 0
     for alias in outbox_databases():
-        if found.PARKED_KEEP:
-            count += Outbox.objects.using(alias).prune(found.PARKED_KEEP)
-        count += Delivery.objects.using(alias).prune(found.WEBHOOK_KEEP)
+        if opts.PARKED_KEEP:
+            count += Outbox.objects.using(alias).prune(opts.PARKED_KEEP)
+        count += Delivery.objects.using(alias).prune(opts.WEBHOOK_KEEP)
     return count

@@ -1,4 +1,4 @@
-"""Signals of the app: events that the server reports, and what the relay does.
+"""Signals of the app: events that the server reports, and outcomes of the relay.
 
 Events of webhooks are sent with `data` (the event's dictionary), `timestamp` (a datetime, aware if
 USE_TZ is set) and `webhook_id`. If a receiver raises, the server sends the webhook again, and what

@@ -1,4 +1,4 @@
-"""What `manage.py imgo_status` reports: each fact is a line, and says whether it is in order."""
+"""Checks of `manage.py imgo_status`: server, API key, token secret and outbox."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ UNAUTHORIZED = 4401  # close code: the token is not valid
 
 @dataclass(frozen=True)
 class Line:
-    """One fact. `is_good`: None if it could not be found out."""
+    """Result of one check. `is_good`: None if it is unknown."""
 
     name: str
     text: str
     is_good: bool | None = True
 
 
-def report(found: Options, max_backlog_age: float) -> Iterator[Line]:
-    """Yield all facts. `max_backlog_age`: seconds above which the oldest push is a problem."""
-    yield from _check_api(found)
-    yield _check_token(found)
+def report(opts: Options, max_backlog_age: float) -> Iterator[Line]:
+    """Yield all results. `max_backlog_age`: seconds above which the oldest push is a problem."""
+    yield from _check_api(opts)
+    yield _check_token(opts)
     for alias in outbox_databases():
         yield from _check_outbox(alias, max_backlog_age)
 
 
-def _check_api(found: Options) -> Iterator[Line]:
-    publisher = make_publisher(found)
+def _check_api(opts: Options) -> Iterator[Line]:
+    publisher = make_publisher(opts)
     try:
         publisher.check()
     except (NotAuthenticated, Forbidden) as error:
-        yield Line("server", f"{found.URL} answers")
+        yield Line("server", f"{opts.URL} answers")
         lacks = "has not the scope push" if error.status == 403 else "is not known to the server"
         yield Line("API key", f"refused: it {lacks}", False)
     except PublishError as error:
-        yield Line("server", f"{found.URL}: {error}", False)
+        yield Line("server", f"{opts.URL}: {error}", False)
         yield Line("API key", "unknown, because the server did not answer", None)
     else:
-        yield Line("server", f"{found.URL} answers")
+        yield Line("server", f"{opts.URL} answers")
         yield Line("API key", "accepted")
     finally:
         publisher.close()
 
 
-def _check_token(found: Options) -> Line:
+def _check_token(opts: Options) -> Line:
     """Open a session with a token of our own: no other request of the server verifies tokens."""
-    if not found.TOKEN_SECRET:
+    if not opts.TOKEN_SECRET:
         return Line("token secret", "not set: {% imgo %} does not work", None)
     try:
-        code, reason = asyncio.run(_session_ends_with(found))
+        code, reason = asyncio.run(_session_ends_with(opts))
     except asyncio.TimeoutError:
-        return Line("token secret", f"unknown: {found.socket_url} does not answer", False)
+        return Line("token secret", f"unknown: {opts.socket_url} does not answer", False)
     if code == 0:
-        return Line("token secret", f"accepted by {found.socket_url}")
+        return Line("token secret", f"accepted by {opts.socket_url}")
     if code == UNAUTHORIZED:
         text = (
             "refused: it is not the server's JWT_SECRET, or issuer, audience or clock differ, "
             "or the server's AUTHENTICATE_URL is set and refuses these tokens"
         )
         return Line("token secret", text, False)
-    return Line("token secret", f"unknown: {found.socket_url} closed with {code} {reason}", False)
+    return Line("token secret", f"unknown: {opts.socket_url} closed with {code} {reason}", False)
 
 
-async def _session_ends_with(found: Options) -> tuple[int, str]:
+async def _session_ends_with(opts: Options) -> tuple[int, str]:
     """Return the close code and the reason of a session, code 0 if it opens.
 
     Raises asyncio.TimeoutError.
@@ -92,10 +92,10 @@ async def _session_ends_with(found: Options) -> tuple[int, str]:
         end(ending.code, ending.reason)
 
     token = sign(PROBE_KEY, [], PROBE_TTL)
-    client = Client(found.socket_url, token, timeout=found.HTTP_TIMEOUT, ack=False)
+    client = Client(opts.socket_url, token, timeout=opts.HTTP_TIMEOUT, ack=False)
     client.on("open", lambda _: end(0)).on("close", closed).on("error", lambda _: None)
     async with client:
-        return await asyncio.wait_for(ended, 2 * found.HTTP_TIMEOUT)
+        return await asyncio.wait_for(ended, 2 * opts.HTTP_TIMEOUT)
 
 
 def _check_outbox(alias: str, max_age: float) -> Iterator[Line]:

@@ -50,21 +50,21 @@ def token_for(user: Any) -> str:
 
 def sign(key: str, rooms: list[str] | None = None, seconds: float | None = None) -> str:
     """Return a token for a key. `rooms`: names or `*` patterns. `seconds`: None: `TOKEN_TTL`."""
-    found = options()
-    if not found.TOKEN_SECRET:
+    opts = options()
+    if not opts.TOKEN_SECRET:
         raise ImproperlyConfigured("IMGO_CLIENT['TOKEN_SECRET'] is missing: it signs tokens.")
     now = int(time.time())
     claims = {
         "sub": key,
         "rooms": rooms,
         "iat": now,
-        "exp": now + (found.TOKEN_TTL if seconds is None else seconds),
-        "iss": found.TOKEN_ISSUER or None,
-        "aud": found.TOKEN_AUDIENCE or None,
+        "exp": now + (opts.TOKEN_TTL if seconds is None else seconds),
+        "iss": opts.TOKEN_ISSUER or None,
+        "aud": opts.TOKEN_AUDIENCE or None,
     }
     given = {name: value for name, value in claims.items() if value is not None}
     signed = f"{_part(to_json(HEADER).encode())}.{_part(to_json(given).encode())}"
-    digest = hmac.digest(found.TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256)
+    digest = hmac.digest(opts.TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256)
     return f"{signed}.{_part(digest)}"
 
 

@@ -1,4 +1,4 @@
-"""View that gives the page's client of a signed-in user a token."""
+"""View that gives the client on a page the token of the signed-in user."""
 
 from __future__ import annotations
 

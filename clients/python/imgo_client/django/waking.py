@@ -1,8 +1,8 @@
-"""What a commit wakes: a thread of this process, which relays or requests the Celery task.
+"""Start of the relay after a commit: a thread of this process relays, or requests the Celery task.
 
-The thread is a daemon thread. The first commit of a process starts it, so a process that only
-forks others has none, and a forked child starts its own. The task is requested by a thread too,
-because a broker that does not answer would hold up the request that has committed.
+The thread is a daemon thread. The first commit of a process starts it. So a process that only forks
+others has none, and a forked child starts its own. The task is requested by a thread too, because a
+broker that does not answer would delay the request that has committed.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class TaskRequests:
 
 
 class RelayThread:
-    """The thread of this process for `RELAY`; it is started by the first `wake`."""
+    """The relay's thread of this process, by the option `RELAY`. The first `wake` starts it."""
 
     def __init__(self) -> None:
         self.fork_gate = ForkGate()
@@ -129,10 +129,10 @@ class RelayThread:
         """Let the thread query the outbox now; start it unless it runs."""
         with self._lock:
             if self._runner is None or not self.is_running:
-                found = options()
+                opts = options()
                 step = self.fork_gate.step
-                is_task = found.RELAY == "celery"
-                self._runner = TaskRequests(step) if is_task else Runner(found.IDLE_POLL, step=step)
+                is_task = opts.RELAY == "celery"
+                self._runner = TaskRequests(step) if is_task else Runner(opts.IDLE_POLL, step=step)
                 self._thread = threading.Thread(
                     target=self._runner.run, name="imgo-relay", daemon=True
                 )
@@ -157,11 +157,11 @@ def wake() -> None:
 
     Tests see no relay unless they set `RELAY_IN_TESTS`.
     """
-    found = options()
+    opts = options()
     # Django's test environment gives the mail module this list.
-    if hasattr(mail, "outbox") and not found.RELAY_IN_TESTS:
+    if hasattr(mail, "outbox") and not opts.RELAY_IN_TESTS:
         return
-    if found.RELAY != "none":
+    if opts.RELAY != "none":
         relay_thread.wake()
 
 

@@ -46,10 +46,10 @@ def imgo(
     user = getattr(context.get("request"), "user", None) or context.get("user")
     if user is None or not user.is_authenticated:
         return mark_safe("")
-    found, key = options(), key_of(user)
+    opts, key = options(), key_of(user)
     data = {
-        "script": found.script_url,
-        "socket": found.socket_url,
+        "script": opts.script_url,
+        "socket": opts.socket_url,
         "token-url": reverse("imgo_client:token"),
         # In one tab users take turns: what one has seen must not be hidden from the next.
         "name": key,

@@ -26,8 +26,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_: Any, once: bool, **__: Any) -> None:  # noqa: D102
-        found = options()
-        runner = Runner(found.POLL)
+        opts = options()
+        runner = Runner(opts.POLL)
         if once:
             runner.drain()
             runner.close()
@@ -39,6 +39,6 @@ class Command(BaseCommand):
         thread.start()
         self.stderr.write("The relay runs.")
         signal.sigwait(SIGNALS)
-        runner.stop(found.EXIT_WAIT)
-        thread.join(found.EXIT_WAIT + found.HTTP_TIMEOUT)
+        runner.stop(opts.EXIT_WAIT)
+        thread.join(opts.EXIT_WAIT + opts.HTTP_TIMEOUT)
         self.stderr.write("The relay has ended.")
