@@ -1,4 +1,4 @@
-"""The program `imgo` of the installed package, and what `manage.py` shares with it."""
+"""The program `imgo` of the installed package, and the start of commands for `manage.py`."""
 
 import os
 import sys

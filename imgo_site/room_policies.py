@@ -1,7 +1,7 @@
-"""Policies of rooms: what `ROOMS` says of a room by its name.
+"""Policies of rooms, from the setting `ROOMS`.
 
-`ROOMS` maps patterns to policies, and the first pattern that matches a name decides. A room that
-none matches has the default policy: it is live only.
+`ROOMS` maps patterns to policies, and the first pattern that matches a name decides. A room that no
+pattern matches has the default policy: it is live only.
 """
 
 from collections.abc import Iterator, Mapping

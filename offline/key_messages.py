@@ -1,4 +1,4 @@
-"""Replay: pages of a key's messages, pending ones and those that its sessions have had."""
+"""Replay: pages of a key's messages, pending ones and ones that its sessions have received."""
 
 from collections.abc import Collection, Iterable
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Values that callers give to offline and get from it: messages, receipts, pages, outcomes."""
+"""Value types of this app's interface: messages, receipts, pages, outcomes."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -1,1 +1,1 @@
-"""How the admin writes numbers and times, where Django's way does not do: see its setting."""
+"""Formats of numbers and times in the admin, named by `FORMAT_MODULE_PATH` of the settings."""

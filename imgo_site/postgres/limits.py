@@ -1,4 +1,4 @@
-"""How long a process waits for one statement."""
+"""Limits of the time that a process waits for one statement."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

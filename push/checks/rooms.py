@@ -1,4 +1,4 @@
-"""Checks of the policies of rooms."""
+"""Checks of `ROOMS`: the policies of rooms."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""Handler of a token for a session that is open (op 7), which then lasts as long as the token.
+"""Handler of a new token in an open session (op 7). The session then lasts as long as the token.
 
-The token must be for the same key. A token that is refused leaves the session as it was.
+The token must be for the same key. A refused token leaves the session unchanged.
 """
 
 import logging

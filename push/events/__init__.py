@@ -1,1 +1,1 @@
-"""Server-Sent Events: the stream of a session, and the requests of its client beside it."""
+"""Server-Sent Events: the stream of a session, and the frames that its client posts."""

@@ -1,4 +1,4 @@
-"""HTTP client of the user's backend: what hooks and webhooks have in common."""
+"""HTTP client for the user's backend, shared by hooks and webhooks."""
 
 import os
 import ssl

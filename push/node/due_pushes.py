@@ -1,4 +1,4 @@
-"""Due pushes: stores those of the schedule whose time has come."""
+"""Due pushes: stores scheduled pushes as messages when they are due."""
 
 from imgo_site.conf import conf
 from imgo_site.logs import note_push

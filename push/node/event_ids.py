@@ -1,11 +1,12 @@
 """Ids of events for sessions with several streams, each in a block of its own.
 
-The events of a room are the same bytes for all its sessions, so they cannot carry the position of
-one session in several streams. Such a session gets a block with its id alone: it dispatches no
-event, and the client remembers it. The block comes behind what it covers, at most once in
-`INTERVAL`. A client that comes back in between gets the messages of that time again.
+All sessions of a room get the same bytes for an event. So the event cannot carry the position of
+one session in several streams. Such a session gets a separate block that has only an id. The block
+dispatches no event, and the client stores its id. The node writes it after the events that it
+covers, at most once in `INTERVAL`. A client that reconnects in between gets the messages of that
+time again.
 
-Messages to the key are covered by such blocks, too.
+Such blocks also cover messages to the key.
 """
 
 import asyncio

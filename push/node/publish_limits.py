@@ -1,6 +1,7 @@
-"""Limits of what clients publish through a node: the rate of each key, and remembered permissions.
+"""Limits of what clients publish through a node: the rate of each key, and stored permissions.
 
-A permission is an answer of the user's backend, which is not asked for each message.
+A permission is an answer of the user's backend. It is stored for a while, so that not every message
+needs a request.
 """
 
 from collections.abc import Callable

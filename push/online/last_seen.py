@@ -1,4 +1,4 @@
-"""When a key was last connected, as far as it is known."""
+"""Query of the time when a key was last connected."""
 
 from collections.abc import Mapping
 from datetime import datetime

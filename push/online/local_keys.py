@@ -1,4 +1,4 @@
-"""Keys of one node: how many sessions each has, and what the database does not know yet.
+"""Keys of one node: the number of sessions of each, and the changes that are not stored yet.
 
 Only for keys that match `EVENT_KEYS`. A key is in the database from its first session on, until it
 has been without a session for `PRESENCE_GRACE`. No I/O: `push/online/online_keys.py` writes.

@@ -1,8 +1,9 @@
-"""Diffs of presence (op 28), written to the sessions of a room that asked for them.
+"""Diffs of presence (op 28), written to the sessions of a room that have requested them.
 
-The first change is told soon. Then a room gets one frame in `INTERVAL` at most, with all changes
-since the last one. A frame is encoded once for each kind of session. The count of a large room is
-told less often, so that a storm of its members costs no more frames than they are.
+The first change is sent after `SOON`. After that, a room gets at most one frame in `INTERVAL`, with
+all changes since the last frame. A frame is encoded once for each kind of session. In a large room
+the interval grows with the number of sessions, so that a storm of members stays within `COUNTS`
+frames a second.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class DiffWriter:
         self._background = background
 
     def schedule(self, local: LocalRoom) -> None:
-        """Tell a room's sessions what has changed, at the next time when that is due."""
+        """Send the changes of a room to its sessions at the next time when a frame is due."""
         if not local.watchers:
             local.roster.mark_told()
             local.wake()

@@ -1,7 +1,8 @@
-"""Roster: a node's copy of who is in one room, and the frames that sessions get of it. No I/O.
+"""Roster: a node's copy of the members of one room, and the frames about it. No I/O.
 
-Two versions matter. `version` is that of the copy. `told` is the one that sessions were told last.
-Snapshots are given only when the two are the same. So the next diff continues each snapshot.
+Two versions matter. `version` is the version of the copy. `told` is the version that sessions have
+received last. Snapshots are given only when both are the same. So the next diff continues each
+snapshot.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""State of webhooks for people: what waits for each endpoint, and what is parked."""
+"""Backlogs of webhooks, for commands and the dashboard: waiting and parked events."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -1,9 +1,9 @@
 """Sender of webhooks: collects events, composes batches and sends them.
 
-Each node with `WEBHOOKS` has one. A lease in the database lets one of them work at a time. A
-statement of the others every second shows them when the lease has ended.
+Each node with `WEBHOOKS` has one. A lease in the database lets only one of them work at a time. The
+others query every second whether the lease has ended.
 
-All state that matters is in the database. A kill at any moment repeats a request; it loses none.
+All state that matters is in the database. A kill at any moment repeats a request, and loses none.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""For the one language of the site."""
+"""Formats for English, the only language of the site."""

@@ -1,3 +1,3 @@
-"""Times to the second, as everywhere else: within a minute much happens here."""
+"""Formats of times with seconds, because one minute has many events."""
 
 DATETIME_FORMAT = "Y-m-d H:i:s"
