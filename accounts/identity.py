@@ -176,10 +176,10 @@ _stored_tokens: BatchLoader[str, tuple[Token, Reading]] = BatchLoader(_with_time
 
 
 async def _from_stored_token(text: str, clock: DatabaseClock) -> Identity:
-    found = await _stored_tokens.get(digest(text))
-    if found is None:
+    row_and_reading = await _stored_tokens.get(digest(text))
+    if row_and_reading is None:
         raise NotAuthenticated(REFUSED)
-    token, reading = found
+    token, reading = row_and_reading
     clock.take(reading)
     if token.is_expired(token.now):  # type: ignore[attr-defined]  # annotated
         raise NotAuthenticated(REFUSED)

@@ -268,15 +268,15 @@ class ApiKeyManager(models.Manager["ApiKey"]):
 
         Raises `NotFound` if there is none, `BadRequest` if several have the name.
         """
-        found = list(self.filter(name=which, revoked_at=None)[:2]) if which.isprintable() else []
-        if not found and which.isdecimal() and len(which) < ID_DIGITS:
-            found = list(self.filter(pk=int(which), revoked_at=None))
-        if not found:
+        matches = list(self.filter(name=which, revoked_at=None)[:2]) if which.isprintable() else []
+        if not matches and which.isdecimal() and len(which) < ID_DIGITS:
+            matches = list(self.filter(pk=int(which), revoked_at=None))
+        if not matches:
             raise NotFound(f"There is no API key {which!r} that could be revoked.")
-        if len(found) > 1:
+        if len(matches) > 1:
             raise BadRequest(f"Several API keys have the name {which!r}: say which, by its id.")
-        self.filter(pk=found[0].pk).update(revoked_at=Now())
-        return self.get(pk=found[0].pk)
+        self.filter(pk=matches[0].pk).update(revoked_at=Now())
+        return self.get(pk=matches[0].pk)
 
     def active(self, text: str) -> "ApiKey | None":
         """Return the API key with this text, None if there is none or it was revoked."""

@@ -93,7 +93,7 @@ class RequestContext:
         if self._recording is not None:
             match = request.resolver_match
             route = match.route if match is not None else ""
-            tracing.note(
+            tracing.describe_span(
                 self._recording,
                 f"{request.method} /{route}" if route else "",
                 **{

@@ -43,10 +43,10 @@ def check_packages() -> None:
 def _owners() -> dict[str, list[str]]:
     """Return who has installed files of each package where imgo is; nobody has in a checkout."""
     owners: dict[str, list[str]] = {name: [] for name in PACKAGES}
-    for found in distributions(path=[str(HERE)]):
-        lines = (found.read_text("RECORD") or "").splitlines()
+    for distribution in distributions(path=[str(HERE)]):
+        lines = (distribution.read_text("RECORD") or "").splitlines()
         for name in {line.partition("/")[0] for line in lines} & owners.keys():
-            owners[name].append(found.metadata["Name"])
+            owners[name].append(distribution.metadata["Name"])
     return owners
 
 

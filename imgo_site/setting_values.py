@@ -83,20 +83,20 @@ def _read_dictionaries(name: str, value: Any) -> list[dict[str, Any]]:
 
     Raises `ImproperlyConfigured` without the value, which may contain secrets.
     """
-    found = _read_json(name, value)
-    if isinstance(found, tuple):
-        found = list(found)
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    entries = _read_json(name, value)
+    if isinstance(entries, tuple):
+        entries = list(entries)
+    if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
         raise ImproperlyConfigured(f"IMGO setting {name} must be a list of dictionaries.")
-    return found
+    return entries
 
 
 def _read_dictionary(name: str, value: Any) -> Mapping[str, Any]:
     """Return a dictionary, which may be given as JSON. Raises `ImproperlyConfigured`."""
-    found = _read_json(name, value)
-    if not isinstance(found, Mapping):
+    dictionary = _read_json(name, value)
+    if not isinstance(dictionary, Mapping):
         raise ImproperlyConfigured(f"IMGO setting {name} must be a dictionary.")
-    return found
+    return dictionary
 
 
 def _read_json(name: str, value: Any) -> Any:
@@ -126,14 +126,14 @@ def _read_object(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
     `json` would keep the last value of a name without a word.
     """
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             raise ImproperlyConfigured(
                 f"IMGO setting {name} has {shown(key)} twice in one object: leave one of them out."
             )
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
 def _check_text(name: str, text: str) -> None:

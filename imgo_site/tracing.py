@@ -72,7 +72,7 @@ def begin(name: str, parent: str, **attributes: Any) -> Any:
     return current_tracer.start_span(name, _context(parent), _kind("consumer"), attributes)
 
 
-def note(recording: Any, name: str, **attributes: Any) -> None:
+def describe_span(recording: Any, name: str, **attributes: Any) -> None:
     """Set the attributes of a span, and its name if `name` is not empty."""
     if name:
         recording.update_name(name)

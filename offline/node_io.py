@@ -55,12 +55,12 @@ def _fetch_resumed(pages: list[ResumedPage]) -> dict[ResumedPage, list[PendingMe
     by_size: dict[int, list[ResumedPage]] = {}
     for page in pages:
         by_size.setdefault(math.ceil(math.log2(max(page.age, 1.0))), []).append(page)
-    found: dict[ResumedPage, list[PendingMessage]] = {}
+    messages: dict[ResumedPage, list[PendingMessage]] = {}
     for size, alike in by_size.items():
         places = {(page.key, page.after) for page in alike}
         read = key_messages.read_missed(places, conf.REPLAY_PAGE, 2.0**size)
-        found.update({page: read[page.key, page.after] for page in alike})
-    return found
+        messages.update({page: read[page.key, page.after] for page in alike})
+    return messages
 
 
 # get(page) → pending messages of the key, and those that its sessions have had for at most that

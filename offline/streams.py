@@ -88,8 +88,8 @@ def places_of(rows: Sequence[Outbox]) -> dict[int, Place]:
     """Return message id → place, for those of these messages that have an offset."""
     places: dict[int, Place] = {}
     for chunk in chunks([row.message_id for row in rows if is_kept(row.message)]):
-        found = StreamMessage.objects.filter(message_id__in=chunk)
-        for message_id, epoch, offset in found.values_list("message_id", "stream__epoch", "offset"):
+        query = StreamMessage.objects.filter(message_id__in=chunk)
+        for message_id, epoch, offset in query.values_list("message_id", "stream__epoch", "offset"):
             places[message_id] = Place(epoch, offset)
     return places
 
@@ -260,7 +260,7 @@ def read_pages(pages: Iterable[StreamPage]) -> dict[StreamPage, list[KeptMessage
         with connection.cursor() as cursor:
             cursor.execute(f"{' UNION ALL '.join(parts)} ORDER BY 1, 2", params)
             for place, *columns in cursor.fetchall():
-                found[chunk[place]].append(_kept(columns))
+                found[chunk[place]].append(_kept_message(columns))
     return found
 
 
@@ -275,7 +275,7 @@ _PAGE = """
 """
 
 
-def _kept(columns: Sequence[Any]) -> KeptMessage:
+def _kept_message(columns: Sequence[Any]) -> KeptMessage:
     offset, message_id, op, body, is_json, at, sender = columns
     time = dialect().read_time(at).timestamp()
     return KeptMessage(offset, message_id, op, bytes(body), bool(is_json), time, sender)

@@ -1,4 +1,4 @@
-"""Nodes in the admin, and tokens, whose sessions end with them."""
+"""Admin of nodes, batches of webhooks and tokens. A revoked token's sessions are closed."""
 
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -64,9 +64,9 @@ class TokenAdmin(BaseTokenAdmin):
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Not Django's own deletion, which would leave the sessions open for a while."""
-        found: dict[str, Any] = super().get_actions(request)
-        found.pop("delete_selected", None)
-        return found
+        actions: dict[str, Any] = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
 
     def delete_model(self, request: HttpRequest, obj: Token) -> None:  # noqa: ARG002
         """Revoke it."""

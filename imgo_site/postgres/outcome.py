@@ -1,4 +1,4 @@
-"""What became of a transaction whose COMMIT was sent and whose answer was lost."""
+"""Query of a transaction's outcome, after the answer to its COMMIT was lost."""
 
 import time
 from dataclasses import dataclass
@@ -43,32 +43,33 @@ class Trace:
 
 
 def find_out(trace: Trace, proof: str, parameters: list[Any]) -> Outcome:
-    """Ask a new connection what became of a transaction; takes a few seconds at most.
+    """Query the outcome of a transaction on a new connection. Takes a few seconds at most.
 
-    `proof`: a query that returns a row if the transaction's rows are there. It is decisive where
-    the id is not: after a crash, an id whose transaction left nothing on the disk is given again.
+    `proof`: a query that returns a row if the transaction's rows exist. The id of the transaction
+    alone does not decide: after a crash, Postgres may use the id of a transaction that left nothing
+    on the disk again.
     """
     deadline = time.monotonic() + FIND_TIMEOUT
     while True:
         try:
-            found = _ask(trace, proof, parameters, deadline)
+            outcome = _ask(trace, proof, parameters, deadline)
         except psycopg.Error:
-            found = Outcome.UNKNOWN
-        if found is not Outcome.UNKNOWN or time.monotonic() + PAUSE >= deadline:
-            return found
+            outcome = Outcome.UNKNOWN
+        if outcome is not Outcome.UNKNOWN or time.monotonic() + PAUSE >= deadline:
+            return outcome
         time.sleep(PAUSE)
 
 
 def _ask(trace: Trace, proof: str, parameters: list[Any], deadline: float) -> Outcome:
-    """Ask until the transaction is over or time is."""
+    """Query until the transaction has ended, or until the deadline."""
     # Not one of the pool's: all of them may be waiting like the one that was lost.
-    known = {**connection.get_connection_params(), "connect_timeout": CONNECT_TIMEOUT}
-    with Connection.connect(**known, autocommit=True) as own:
+    options = {**connection.get_connection_params(), "connect_timeout": CONNECT_TIMEOUT}
+    with Connection.connect(**options, autocommit=True) as own:
         while True:
             own.limit = max(PAUSE, deadline - time.monotonic())
-            found = _read(own, trace, proof, parameters)
-            if found is not None or time.monotonic() + PAUSE >= deadline:
-                return found or Outcome.UNKNOWN
+            outcome = _read(own, trace, proof, parameters)
+            if outcome is not None or time.monotonic() + PAUSE >= deadline:
+                return outcome or Outcome.UNKNOWN
             time.sleep(PAUSE)
 
 

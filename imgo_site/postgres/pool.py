@@ -1,6 +1,6 @@
-"""A connection pool that is quick to find a server that is back.
+"""Connection pool that notices soon when the server is available again.
 
-Its callers do not all wait for one that is gone.
+While the server is unavailable, only one caller at a time waits for long.
 """
 
 import threading
@@ -25,10 +25,10 @@ class Attempt(AttemptWithBackoff):
 
 
 class Pool(ConnectionPool[Any]):
-    """A pool in which, after one wait in vain, only one caller at a time waits for long.
+    """Pool in which only one caller at a time waits for long after a wait that failed.
 
-    Otherwise each request holds one of the server's threads for the whole `timeout`, and those
-    that come behind them are answered as late as the outage ends.
+    Otherwise each request would occupy one of the server's threads for the whole `timeout`, and all
+    later requests would be answered only at the end of the outage.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -52,9 +52,9 @@ class Pool(ConnectionPool[Any]):
 
     def _get(self, timeout: float | None) -> Any:
         try:
-            found = super().getconn(timeout)
+            connection = super().getconn(timeout)
         except PoolTimeout:
             self._is_failing = True
             raise
         self._is_failing = False
-        return found
+        return connection

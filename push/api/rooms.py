@@ -64,9 +64,9 @@ def members(request: Request, room: str) -> MemberPage:
         (count,) = get_registry().sizes([room])
         _check_somebody(room, count)
         return {"room": room, "sessions": count, "count": count, "results": []}
-    found = get_registry().members(room)
-    _check_somebody(room, len(found))
-    rows: list[MemberRow] = [{"key": key, "session": session} for key, session in found]
+    sessions = get_registry().members(room)
+    _check_somebody(room, len(sessions))
+    rows: list[MemberRow] = [{"key": key, "session": session} for key, session in sessions]
     return {
         "room": room,
         "sessions": len(rows),

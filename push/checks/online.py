@@ -1,4 +1,4 @@
-"""Checks of the keys whose coming and going are events."""
+"""Checks of `EVENT_KEYS`: the keys whose online and offline events are reported."""
 
 from collections.abc import Iterator
 
@@ -30,10 +30,10 @@ def check_event_keys() -> Iterator[CheckMessage]:
         return
     for number, entry in enumerate(conf.WEBHOOKS, 1):
         events = entry.get("events")
-        wanted = [name for name in OF_KEYS if isinstance(events, list) and name in events]
-        if wanted:
+        types = [name for name in OF_KEYS if isinstance(events, list) and name in events]
+        if types:
             yield Warning(
-                f"Entry {number} of WEBHOOKS asks for {' and '.join(wanted)}, and EVENT_KEYS is "
+                f"Entry {number} of WEBHOOKS asks for {' and '.join(types)}, and EVENT_KEYS is "
                 "empty: there are no such events.",
                 hint='Set EVENT_KEYS to the keys that matter, such as ["user-*"].',
                 id="imgo.W045",

@@ -1,4 +1,4 @@
-"""Checks of the endpoints that get events."""
+"""Checks of `WEBHOOKS`: the endpoints that get events."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,10 @@ from push.webhooks.endpoints import problems
 def check_webhooks() -> Iterator[CheckMessage]:
     """E048: an entry of WEBHOOKS that cannot work; W039: a webhook over plain HTTP."""
     for number, entry in enumerate(conf.WEBHOOKS, 1):
-        found = list(problems(entry))
-        for problem, hint in found:
+        mistakes = list(problems(entry))
+        for problem, hint in mistakes:
             yield _error(f"Entry {number} of WEBHOOKS {problem}.", hint)
-        if not found and sends_in_the_clear(entry["url"]):
+        if not mistakes and sends_in_the_clear(entry["url"]):
             yield checks.Warning(
                 f"Entry {number} of WEBHOOKS has a URL with http://: keys and messages of your "
                 "clients travel without encryption.",

@@ -1,4 +1,4 @@
-"""What a client of Server-Sent Events asks for, in the query and the headers of its request."""
+"""Parser of a request for Server-Sent Events: its query and its headers."""
 
 import secrets
 from collections.abc import Mapping
@@ -103,7 +103,7 @@ def read_events_request(query: bytes, headers: Mapping[str, str]) -> tuple[AuthB
         positions,
         is_lost=bool(last_id) and positions is None,
         rewind=_number(fields, "rewind", REWIND_MAX),
-        presence=_one(fields, "presence") == "" or _is_on(fields, "presence"),
+        presence=_first_value(fields, "presence") == "" or _is_on(fields, "presence"),
     )
     since = _number(fields, "since", INT64_MAX)
     body = AuthBody(
@@ -113,8 +113,8 @@ def read_events_request(query: bytes, headers: Mapping[str, str]) -> tuple[AuthB
         renews=True,
         ack=_is_on(fields, "ack"),
         since=since,
-        platform=printable(_one(fields, "platform")[:50]),
-        device=printable(_one(fields, "device")[:100]),
+        platform=printable(_first_value(fields, "platform")[:50]),
+        device=printable(_first_value(fields, "device")[:100]),
         raw=token.encode("utf-8", "surrogateescape"),
     )
     return body, request
@@ -127,7 +127,7 @@ def token_of_query(query: bytes, headers: Mapping[str, str]) -> str:
 
 def token_of(headers: Mapping[str, str], fields: Mapping[str, list[str]]) -> str:
     """Return the token in the Authorization header, or else in the query; "" for none."""
-    token = _one(fields, "token")
+    token = _first_value(fields, "token")
     if authorization := headers.get("authorization", ""):
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
@@ -158,16 +158,16 @@ def _fields_of(query: bytes) -> dict[str, list[str]]:
     return fields
 
 
-def _one(fields: Mapping[str, list[str]], name: str) -> str:
+def _first_value(fields: Mapping[str, list[str]], name: str) -> str:
     return fields.get(name, [""])[0]
 
 
 def _number(fields: Mapping[str, list[str]], name: str, highest: int) -> int:
-    return check_number(_one(fields, name) or 0, f"{name!r}", lowest=0, highest=highest)
+    return check_number(_first_value(fields, name) or 0, f"{name!r}", lowest=0, highest=highest)
 
 
 def _is_on(fields: Mapping[str, list[str]], name: str) -> bool:
-    text = _one(fields, name)
+    text = _first_value(fields, name)
     if text not in ("", "0", "1"):
         raise BadRequest(f"{name!r} is 1 or 0.")
     return text == "1"

@@ -65,7 +65,9 @@ async def on_join(node: Node, session: Session, frame: Frame) -> None:
             await _join(node, session, room)
             reply(b"")
         else:
-            await _join_with(node, session, room, request, lambda told: reply(compact_json(told)))
+            await _join_with(
+                node, session, room, request, lambda members: reply(compact_json(members))
+            )
     except ImgoError as error:
         reply(error_body(error))
     except DatabaseError as error:
@@ -138,9 +140,12 @@ async def _join_with(
     session: Session,
     room: str,
     request: RoomRequest,
-    told: Callable[[dict[str, Any]], None],
+    on_reply: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Join a room as a client does that knows positions; `told` gets the members of its reply."""
+    """Join a room by the object form of a request.
+
+    `on_reply`: gets the members of the reply.
+    """
     if room in session.rooms:
         raise BadRequest("The session is in the room already: leave it first.")
     session.set_names(True)
@@ -148,14 +153,14 @@ async def _join_with(
         await _join(node, session, room)
         if request.presence:
             node.presence.watch(session, room)
-        told(stream_joins.reply_without_history(request))
+        on_reply(stream_joins.reply_without_history(request))
         return
     await _check_may_join(node, session, room)
 
     def joined(join: StreamJoin) -> None:
         if request.presence:
             node.presence.watch(session, room)
-        told(join.reply())
+        on_reply(join.reply())
 
     if not session.is_closed:
         await node.join_stream(session, room, request, joined)

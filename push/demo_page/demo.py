@@ -41,15 +41,15 @@ def secrets_of_demo() -> dict[str, Any]:
     They are generated if there are none.
     """
     try:
-        known: dict[str, Any] = json.loads(_path().read_text())
+        stored: dict[str, Any] = json.loads(_path().read_text())
     except (FileNotFoundError, ValueError):
-        known = {
+        stored = {
             "api_key": _new_api_key(),
             "admin_password": secrets.token_urlsafe(9),
             "tokens": {key: _new_token() for key in NAMES[:SUBSCRIBERS]},
         }
-        _write(known)
-    return known
+        _write(stored)
+    return stored
 
 
 def _new_api_key() -> str:
@@ -60,11 +60,11 @@ def _new_token() -> str:
     return secrets.token_urlsafe(12)
 
 
-def _write(known: dict[str, Any]) -> None:
+def _write(stored: dict[str, Any]) -> None:
     _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = _path().with_suffix(f".{os.getpid()}")
     draft.touch(mode=0o600)
-    draft.write_text(json.dumps(known, indent=1))
+    draft.write_text(json.dumps(stored, indent=1))
     draft.replace(_path())
 
 
@@ -74,17 +74,17 @@ def prepare() -> dict[str, Any]:
 
     Returns them as `secrets_of_demo` does, with `admin`: the superuser's name, "" without one.
     """
-    known = secrets_of_demo()
-    before = json.dumps(known)
-    known["tokens"] = _prepare_tokens(known["tokens"])
-    known["api_key"] = _prepare_api_key(known["api_key"])
-    if json.dumps(known) != before:
-        _write(known)  # the secrets that are printed must be valid
-    admin = _prepare_admin(known["admin_password"]) if is_embedded() else ""
-    return {**known, "admin": admin}
+    stored = secrets_of_demo()
+    before = json.dumps(stored)
+    stored["tokens"] = _prepare_tokens(stored["tokens"])
+    stored["api_key"] = _prepare_api_key(stored["api_key"])
+    if json.dumps(stored) != before:
+        _write(stored)  # the secrets that are printed must be valid
+    admin = _prepare_admin(stored["admin_password"]) if is_embedded() else ""
+    return {**stored, "admin": admin}
 
 
-def _prepare_tokens(known: dict[str, str]) -> dict[str, str]:
+def _prepare_tokens(stored: dict[str, str]) -> dict[str, str]:
     """Return a token for each of the page's subscribers.
 
     A key has one token. If someone has given a key another token, that token stays valid, and the
@@ -92,8 +92,8 @@ def _prepare_tokens(known: dict[str, str]) -> dict[str, str]:
     """
     tokens: dict[str, str] = {}
     others = [f"demo-{secrets.token_hex(4)}" for _ in range(SUBSCRIBERS)]
-    for key in dict.fromkeys([*known, *NAMES, *others]):
-        text = known.get(key) or _new_token()
+    for key in dict.fromkeys([*stored, *NAMES, *others]):
+        text = stored.get(key) or _new_token()
         row = Token.objects.filter(key=key).first()
         if row is None:
             Token.objects.issue(key, token=text)

@@ -80,13 +80,13 @@ class EventsConsumer(SessionConsumer):
             raise Forbidden(why)
         if not is_allowed_host(facts.headers):
             raise BadRequest(OTHER_HOST)
-        body, asked = read_events_request(self.scope["query_string"], facts.headers)
+        body, events_request = read_events_request(self.scope["query_string"], facts.headers)
         self.node = await ready_node(self.scope[INSTANCE])  # type: ignore[literal-required]
         if isinstance(self.link, EventLink):
             self.link.head = stream_head(self.headers)
         accept_frames(self.node)
         facts = self.facts(self.node.clock)
-        request = AuthRequest(AUTH, body, Kind.EVENTS, self.link, facts, asked)
+        request = AuthRequest(AUTH, body, Kind.EVENTS, self.link, facts, events_request)
         return await establish(self.node, request, deadline)
 
     def _close_refused(self, code: CloseCode, reason: str = "", key: str = "") -> None:
@@ -121,8 +121,8 @@ class EventsConsumer(SessionConsumer):
     async def _send_close(self, code: int, reason: str) -> None:
         body = b""
         if self.has_begun and code == CloseCode.SLOW_READER:  # a session tells its client itself
-            told = disconnect_body(code, reason)
-            body = encode_reply(self.link, Kind.EVENTS, Op.DISCONNECT, 0, body=told)
+            farewell = disconnect_body(code, reason)
+            body = encode_reply(self.link, Kind.EVENTS, Op.DISCONNECT, 0, body=farewell)
         if not self.has_begun:
             self.has_begun = True
             response = refusing_response(self.refusal or Unavailable("Try again."), self.headers)

@@ -30,14 +30,14 @@ def is_allowed(headers: Mapping[str, str], scheme: str) -> bool:
 
 def cors_headers(headers: Mapping[str, str], scheme: str) -> dict[str, str]:
     """Return the headers of an answer that let the page of a request read it."""
-    found = {"Vary": "Origin"}
+    answer_headers = {"Vary": "Origin"}
     origin = headers.get("origin", "")
     if origin and is_allowed(headers, scheme):
-        found["Access-Control-Allow-Origin"] = origin
-        found["Access-Control-Expose-Headers"] = "Retry-After"
+        answer_headers["Access-Control-Allow-Origin"] = origin
+        answer_headers["Access-Control-Expose-Headers"] = "Retry-After"
         if is_own_origin(headers, scheme):  # of CSRF_TRUSTED_ORIGINS: its cookie is accepted
-            found["Access-Control-Allow-Credentials"] = "true"
-    return found
+            answer_headers["Access-Control-Allow-Credentials"] = "true"
+    return answer_headers
 
 
 def refusal_of(headers: Mapping[str, str], scheme: str) -> str:

@@ -63,10 +63,10 @@ class ClientView(View):
                 raise Forbidden(why)
             response = super().dispatch(request, *args, **kwargs)
         except Exception as error:
-            known = as_imgo_error(error)
-            if known is None:
+            imgo_error = as_imgo_error(error)
+            if imgo_error is None:
                 raise
-            return refusing_response(known, headers)
+            return refusing_response(imgo_error, headers)
         for name, value in headers.items():
             response[name] = value
         return response  # type: ignore[return-value]
@@ -140,10 +140,10 @@ def pass_on_here(instance: Instance, session: str, key: str, frame: Frame) -> bo
     if running is None:
         return False
     node, loop = running
-    found = node.hub.sessions.get(session)
-    if found is None:
+    local_session = node.hub.sessions.get(session)
+    if local_session is None:
         return False
-    if found.key != key or found.kind.transport != TRANSPORT:
+    if local_session.key != key or local_session.kind.transport != TRANSPORT:
         raise NotFound(NO_SESSION)
     try:
         loop.call_soon_threadsafe(node.hub.receive_frame, session, key, frame)

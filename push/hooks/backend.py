@@ -41,13 +41,16 @@ async def authenticate(
         "headers": dict(facts.headers),
         **_bytes_member("auth", body.raw),
     }
-    found: list[Identity] = []
+    accepted: list[Identity] = []
     await client.call(
-        Hook.AUTHENTICATE, question, is_gone, lambda value: found.append(_identity(value, facts))
+        Hook.AUTHENTICATE,
+        question,
+        is_gone,
+        lambda value: accepted.append(_identity(value, facts)),
     )
-    if not found:
+    if not accepted:
         raise NotAuthenticated("The token is not valid or has expired.")
-    return found[0]
+    return accepted[0]
 
 
 def _identity(value: Any, facts: Facts) -> Identity:

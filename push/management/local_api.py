@@ -90,8 +90,8 @@ def _api_key(method: str, path: str) -> str:
     if conf.API_KEY:
         return conf.API_KEY
     try:
-        known = json.loads((data_dir() / "demo.json").read_text())
-        return str(known["api_key"])
+        secrets_of_demo = json.loads((data_dir() / "demo.json").read_text())
+        return str(secrets_of_demo["api_key"])
     except (OSError, ValueError, KeyError, TypeError):
         raise Unavailable(
             "Without REDIS_URL this command calls the server's API, and it has no API key for "

@@ -21,7 +21,7 @@ _last: dict[str, float] = {}  # the pool's own counters when they were last read
 _updated_at = 0.0  # monotonic seconds
 
 
-def note() -> None:
+def update() -> None:
     """Update this process's metrics of its pool; without a pool there are none."""
     if connection.vendor != "postgresql":
         return
@@ -54,7 +54,7 @@ def update_if_due(**_: Any) -> None:
     now = time.monotonic()
     if exposition.is_shared() and now - _updated_at >= UPDATE_EVERY:
         _updated_at = now
-        note()
+        update()
 
 
 request_finished.connect(update_if_due)

@@ -150,9 +150,9 @@ class ClusterJobs:
         """Store a sample for the dashboard's plots of the last minutes."""
         every = snapshot.SAMPLE_EVERY
         if await cluster_threads.run(Duty.objects.claim, snapshot.SAMPLES, every * 0.95):
-            found = await asyncio.to_thread(snapshot.totals)
+            totals = await asyncio.to_thread(snapshot.totals)
             # Not retried: the sample might be stored twice.
-            await cluster_threads.run_once(snapshot.add_sample, found)
+            await cluster_threads.run_once(snapshot.add_sample, totals)
 
     async def inform(self) -> None:
         """Send a snapshot to the dashboards if this node has one of them and claims the job."""
@@ -195,7 +195,7 @@ def _send_canaries(partitions: list[int]) -> None:
 
 
 def _strike_balance() -> None:
-    found = conservation.balance_of_latest(BALANCE_LATEST)
-    Duty.objects.filter(name="balance").update(result=found.as_dict())
-    if found.missing:
-        logger.error("%d deliveries are missing: run manage.py conserve", found.missing)
+    balance = conservation.balance_of_latest(BALANCE_LATEST)
+    Duty.objects.filter(name="balance").update(result=balance.as_dict())
+    if balance.missing:
+        logger.error("%d deliveries are missing: run manage.py conserve", balance.missing)

@@ -72,10 +72,10 @@ class StreamJoin:
 
     def reply(self) -> dict[str, object]:
         """Return the members of the reply about this room."""
-        found: dict[str, object] = {"epoch": self.epoch, "offset": self.offset}
+        members: dict[str, object] = {"epoch": self.epoch, "offset": self.offset}
         if self.recovered is not None:
-            found["recovered"] = self.recovered
-        return found
+            members["recovered"] = self.recovered
+        return members
 
     def enter(self) -> None:
         """Enter the room's group, in the turn of the event loop in which `is_current` was true."""

@@ -159,19 +159,19 @@ def _last_events(keys: list[str], node: str, *, has_recorded_ends: bool) -> dict
     """
     states = OnlineState.objects.filter(key__in=keys).annotate(now=Now())
     records = SessionRecord.objects.filter(pk__in=keys).values_list("key", "opened", "closed")
-    known = {key: (opened, closed) for key, opened, closed in records}
-    found = {}
+    times = {key: (opened, closed) for key, opened, closed in records}
+    last = {}
     for state in states:
         opened, closed = (
             msgspec.convert(one, SessionEvent) if one else None
-            for one in known.get(state.key, (None, None))
+            for one in times.get(state.key, (None, None))
         )
         is_last = closed and closed.time >= state.at and (not opened or closed.at >= opened.at)
         if closed and is_last and has_recorded_ends:
-            found[state.key] = closed
+            last[state.key] = closed
         else:
-            found[state.key] = _loss(node, opened, closed, state.now.timestamp())
-    return found
+            last[state.key] = _loss(node, opened, closed, state.now.timestamp())
+    return last
 
 
 def _loss(

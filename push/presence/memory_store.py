@@ -245,9 +245,9 @@ class MemoryPresenceReader:
 
     def page(self, room: str, window: slice) -> PresencePage:
         """Return the members of a room in this window of all, sorted by key."""
-        found = self._tables.rooms.get(room)
-        if found is None:
+        presence = self._tables.rooms.get(room)
+        if presence is None:
             return PresencePage("", 0, False, [])
-        infos = {key: member.info for key, member in found.members.copy().items()}
+        infos = {key: member.info for key, member in presence.members.copy().items()}
         rows = sorted(infos.items())[window]
-        return PresencePage(f"{found.epoch}.{found.number}", len(infos), False, rows)
+        return PresencePage(f"{presence.epoch}.{presence.number}", len(infos), False, rows)

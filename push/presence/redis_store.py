@@ -126,14 +126,14 @@ class RedisPresence:
         replies: list[Any] = []
         for start in range(0, len(calls), TOGETHER):
             part = calls[start : start + TOGETHER]
-            found = await self._send(part)
-            missing = [i for i, reply in enumerate(found) if isinstance(reply, NoScriptError)]
+            answers = await self._send(part)
+            missing = [i for i, reply in enumerate(answers) if isinstance(reply, NoScriptError)]
             if missing:  # Redis was started again, or has dropped its scripts
                 await self._load({part[i][0] for i in missing})
                 again = await self._send([part[i] for i in missing])
                 for i, reply in zip(missing, again, strict=True):
-                    found[i] = reply
-            replies += found
+                    answers[i] = reply
+            replies += answers
         return replies
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
@@ -209,11 +209,11 @@ class RedisPresence:
         calls: list[Call] = [
             (scripts.SNAPSHOT, room_keys(room), [conf.PRESENCE_MAX]) for room in rooms
         ]
-        found = []
+        snapshots = []
         for epoch, number, count, rows in await self._run(*calls):
             members = None if rows is None else dict(members_of(rows))
-            found.append(Snapshot((epoch or b"").decode(), int(number or 0), count, members))
-        return found
+            snapshots.append(Snapshot((epoch or b"").decode(), int(number or 0), count, members))
+        return snapshots
 
     async def check(self, rooms: Sequence[str]) -> list[Check]:
         """Return what Redis has of these rooms."""
@@ -235,20 +235,20 @@ class RedisPresence:
         return await self._set(names.rooms_name(self._id))
 
     async def _set(self, name: str) -> set[str]:
-        (found,) = await self._execute(("SMEMBERS", name))
-        if isinstance(found, Exception):
-            raise unavailable(found)
-        return {value.decode() for value in found}
+        (members,) = await self._execute(("SMEMBERS", name))
+        if isinstance(members, Exception):
+            raise unavailable(members)
+        return {value.decode() for value in members}
 
     # Other nodes
 
     async def beats(self) -> Beats:
         """Return the beats of all nodes."""
-        found, settling = await self._execute(("HGETALL", names.BEATS), ("EXISTS", names.SETTLING))
-        for reply in (found, settling):
+        beats, settling = await self._execute(("HGETALL", names.BEATS), ("EXISTS", names.SETTLING))
+        for reply in (beats, settling):
             if isinstance(reply, Exception):
                 raise unavailable(reply)
-        return Beats({node.decode(): beat.decode() for node, beat in found.items()}, bool(settling))
+        return Beats({node.decode(): beat.decode() for node, beat in beats.items()}, bool(settling))
 
     async def condemn(self, node_id: str, beat: str) -> bool:
         """Declare a node dead, if `beat` is still its latest."""

@@ -308,5 +308,5 @@ class ImgoServer(Server):  # type: ignore[misc]
 
 def _addresses() -> str:
     """Return the addresses that this node listens on, for the log."""
-    found = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
-    return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in found.items() if port)
+    ports = {"HTTP": conf.HTTP_PORT, "WebSocket": conf.WS_PORT, "TCP": conf.TCP_PORT}
+    return ", ".join(f"{name} {conf.HOST}:{port}" for name, port in ports.items() if port)

@@ -53,12 +53,12 @@ class SessionFigures:
             metrics.LAYER_RECONNECTS.labels(why)
 
     def end(self, hub: SessionTable) -> None:
-        """Include a hub no more, after its last update."""
-        self.note()
+        """Remove a hub, after its last update."""
+        self.update()
         with self._lock:
             self._hubs.pop(hub, None)
 
-    def note(self) -> None:
+    def update(self) -> None:
         """Update the metrics from all sessions. Does nothing while no node runs."""
         with self._lock:
             self._updated_at = time.monotonic()
@@ -78,7 +78,7 @@ class SessionFigures:
         Does nothing unless processes share their metrics.
         """
         if exposition.is_shared() and time.monotonic() - self._updated_at >= UPDATE_EVERY:
-            self.note()
+            self.update()
 
 
 def _count_sessions(hub: SessionTable, sessions: Counter[str], waiting: Counter[str]) -> None:

@@ -9,5 +9,5 @@ CONTENT_TYPE = exposition.CONTENT_TYPE
 
 def text() -> bytes:
     """Return all metrics in Prometheus's text format."""
-    process.get(SessionFigures).note()
+    process.get(SessionFigures).update()
     return exposition.text()

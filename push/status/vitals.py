@@ -127,7 +127,7 @@ class Vitals:
             metrics.DATABASE_UP.set(1)
         except (DatabaseError, TimeoutError):
             metrics.DATABASE_UP.set(0)
-        database_pool.note()
+        database_pool.update()
 
 
 def _database_checks() -> dict[str, str]:

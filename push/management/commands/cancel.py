@@ -30,26 +30,26 @@ class Command(ImgoCommand):
         """Cancel, and print the outcome."""
         number = check_number(options["id"], "A push's id", lowest=1, highest=INT64_MAX)
         if local_api.is_embedded():
-            found = local_api.call("DELETE", local_api.path_of("pushes", str(number)))
+            outcome = local_api.call("DELETE", local_api.path_of("pushes", str(number)))
         else:
             done = cancel_push(number)
-            found = {
+            outcome = {
                 "id": str(done.message_id),
                 "state": done.state,
                 "cancelled": done.cancelled,
                 "too_late": done.too_late,
             }
         if options["json"]:
-            self.print_json(found)
+            self.print_json(outcome)
         else:
-            self.stdout.write(_sentence(found))
-        if found["state"] == "too_late":
+            self.stdout.write(_sentence(outcome))
+        if outcome["state"] == "too_late":
             sys.exit(1)
 
 
-def _sentence(found: dict[str, Any]) -> str:
-    name, cancelled, late = f"Push {found['id']}", found["cancelled"], found["too_late"]
+def _sentence(result: dict[str, Any]) -> str:
+    name, cancelled, late = f"Push {result['id']}", result["cancelled"], result["too_late"]
     if not cancelled + late:
-        outcome = "is cancelled" if found["state"] == "cancelled" else "was sent already"
+        outcome = "is cancelled" if result["state"] == "cancelled" else "was sent already"
         return f"{name} {outcome}."
     return f"{name}: cancelled for {counted(cancelled, 'key')}, too late for {late}."

@@ -72,13 +72,13 @@ class Command(ImgoCommand):
 def _add_figures(rows: list[dict[str, Any]]) -> str:
     """Add the nodes' figures, None if they are not known; return why not, "" if they are."""
     try:
-        known = {row["hook"]: row for row in local_api.hook_rows()}
+        rows_by_hook = {row["hook"]: row for row in local_api.hook_rows()}
     except ImgoError as error:
         for row in rows:
             row.update(calls=None, failures=None, mean_ms=None, open_on=None)
         return error.message
     for row in rows:
-        row.update(known.get(row["hook"]) or empty_row(row["hook"]))
+        row.update(rows_by_hook.get(row["hook"]) or empty_row(row["hook"]))
     return ""
 
 
@@ -130,8 +130,8 @@ async def _ask(client: HookClient, hook: Hook) -> str:
     match hook:
         case Hook.AUTHENTICATE:
             body = AuthBody(token=KEY, raw=KEY.encode(), is_bare=True)
-            found = await backend.authenticate(client, body, Facts("tcp"), lambda: False)
-            return f"the key {found.key!r}"
+            client_identity = await backend.authenticate(client, body, Facts("tcp"), lambda: False)
+            return f"the key {client_identity.key!r}"
         case Hook.AUTHORIZE_ROOM:
             allowed = await backend.authorize_room(client, identity, ROOM, lambda: False)
             return "allowed" if allowed else "forbidden"

@@ -79,8 +79,8 @@ class Command(ImgoCommand):
         mistakes = [message for message in check_rooms() if message.is_serious()]
         if mistakes:
             raise CommandError("\n".join(f"{error.msg} {error.hint}" for error in mistakes))
-        found = policies() if room is None else [policy_of(room)]
-        rows = [as_row(policy) for policy in found]
+        listed = policies() if room is None else [policy_of(room)]
+        rows = [as_row(policy) for policy in listed]
         if options["json"]:
             self.print_json(rows)
         elif not rows:

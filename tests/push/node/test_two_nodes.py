@@ -89,7 +89,7 @@ async def test_push_to_a_room_reaches_and_counts_the_sessions_of_both_nodes(node
         ("one", 1, 1),
         ("two", 1, 1),
     ]
-    process.get(SessionFigures).note()
+    process.get(SessionFigures).update()
     assert metrics.SESSIONS.labels("tcp")._value.get() == 2
 
 

@@ -185,10 +185,10 @@ def test_waits_for_the_pool_in_vain_are_counted_once(database_down):
     before = metrics.POOL_TIMEOUTS._value.get()
     with pytest.raises(OperationalError, match="get a connection after"):
         connection.ensure_connection()
-    database_pool.note()
+    database_pool.update()
     counted = metrics.POOL_TIMEOUTS._value.get() - before
     assert counted >= 1
-    database_pool.note()
+    database_pool.update()
     assert metrics.POOL_TIMEOUTS._value.get() - before == counted
 
 
