@@ -27,13 +27,15 @@ class Events:
     """Callbacks by event, called in the order in which they were added.
 
     `state`: "connecting", "open", "waiting" for the next attempt, "closed". `open`: the body of the
-    auth reply. `close`: an `Ending`. `error`: an exception; without a callback it is logged.
+    auth reply. `close`: an `Ending`; without a callback, a refusal is logged. `error`: an
+    exception; without a callback it is logged.
     """
 
     names: tuple[str, ...] = ("state", "open", "close", "error")
 
     def __init__(self) -> None:
         self._callbacks: dict[str, list[Callback]] = {event: [] for event in self.names}
+        self._logged: tuple[int, str] | None = None  # code and reason of the last refusal
 
     def on(self, event: str, callback: Callback) -> None:
         """Add a callback.
@@ -52,6 +54,17 @@ class Events:
         if event not in self._callbacks:
             raise ValueError(f"there is no event {event!r}, only {', '.join(self._callbacks)}")
         return self._callbacks[event]
+
+    def log_refusal(self, ending: Ending) -> None:
+        """Log that the server has refused a session, unless the last refusal was the same.
+
+        A client whose token is wrong tries again for ever, because the next one may be right.
+        """
+        refusal = (ending.code, ending.reason)
+        if not self._callbacks["close"] and refusal != self._logged:
+            self._logged = refusal
+            text = "the server refuses the session, the client goes on trying: %s (%d)"
+            logger.warning(text, ending.reason, ending.code)
 
     def emit(self, event: str, value: Any) -> None:
         """Call the callbacks of an event. An exception of a callback becomes an `error`."""

@@ -149,7 +149,10 @@ class Lifetime:
                 failures += 1  # doubles the pause
             delay = pause(failures, self._pauses)
             self._change_state("waiting")
-            self._events.emit("close", Ending(ended.code, ended.reason, True, delay))
+            ending = Ending(ended.code, ended.reason, True, delay)
+            self._events.emit("close", ending)
+            if ended.code >= 4000 and not self._was_open:
+                self._events.log_refusal(ending)
             await asyncio.sleep(delay)
 
     async def _attempt(self) -> Ended:

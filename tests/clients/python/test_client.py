@@ -616,6 +616,25 @@ async def test_error_of_a_callback_is_reported_and_without_a_callback_logged(ser
         client.on("error", quiet)
 
 
+async def test_refusal_that_repeats_is_logged_once_without_a_callback(serve, caplog):
+    async def refuse(peer):
+        await peer.close(4401, "The token is not valid.")
+
+    server = await serve(refuse)
+    client = Client(server.url, "abc", backoff=(0.01, 0.05))
+    async with client:
+        await eventually(lambda: len(server.peers) > 2)
+    texts = [record.getMessage() for record in caplog.records if record.name == "imgo_client"]
+    assert texts == [
+        "the server refuses the session, the client goes on trying: The token is not valid. (4401)"
+    ]
+    caplog.clear()
+    client.on("close", lambda ending: None)
+    async with client:
+        await eventually(lambda: len(server.peers) > 5)
+    assert [record for record in caplog.records if record.name == "imgo_client"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
