@@ -291,7 +291,6 @@ describe("nothing twice", () => {
     ["is full", { getItem: () => null, setItem: broken }],
     ["has garbage in it", { getItem: () => "][ \n{}", setItem() {} }],
     ["answers with what is no string", { getItem: () => 7, setItem() {} }],
-    ["is none", {}],
     ["is turned off", null],
   ]) {
     test(`a storage that ${what} is as good as none`, () => {

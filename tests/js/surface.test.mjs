@@ -37,6 +37,12 @@ describe("options", () => {
     ["a share that is a number", { share: 5 }],
     ["a share without a text", { share: "" }],
     ["an option that there is not", { maxbody: 1 }],
+    ["an ack that is a number", { ack: 1 }],
+    ["an ack that is a text", { ack: "false" }],
+    ["a name that is a number", { name: 5 }],
+    ["a name that is null", { name: null }],
+    ["a storage that is a text", { storage: "sessionStorage" }],
+    ["a storage without setItem", { storage: { getItem: () => null } }],
   ]) {
     test(`${what} is refused at once`, () => assert.throws(() => make(options), TypeError));
   }
@@ -49,7 +55,7 @@ describe("options", () => {
   }
 
   test("one string instead of rooms is refused with what is right", () => {
-    const refusal = { name: "TypeError", message: "rooms must be a list" };
+    const refusal = { name: "TypeError", message: "rooms must be a list, not lobby" };
     assert.throws(() => make({ rooms: "lobby" }), refusal);
   });
 

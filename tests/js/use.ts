@@ -107,6 +107,10 @@ console.log(fits);
 client.on("mesage", () => {});
 // @ts-expect-error a token is a string
 new Imgo("/sub", { token: 42 });
+// @ts-expect-error true or false
+new Imgo("/sub", { ack: 1 });
+// @ts-expect-error an object with getItem and setItem
+new Imgo("/sub", { storage: {} });
 // @ts-expect-error no such option
 new Imgo("/sub", { tokne: "x" });
 // @ts-expect-error only the client says so

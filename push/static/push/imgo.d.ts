@@ -295,7 +295,7 @@ export class ImgoError extends Error {
 export class Imgo<Body = unknown> {
   /**
    * @param url may be relative to the page; `https:` means `wss:`
-   * @throws TypeError for options that can not be
+   * @throws TypeError for an option with a wrong value, and for one that is not in `Options`
    */
   constructor(url: string | URL, options?: Options);
 

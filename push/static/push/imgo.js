@@ -37,17 +37,10 @@ export class ImgoError extends Error {
 }
 
 export class Imgo {
-  #url;
-  #token;
-  #ack;
-  #limits; // ms: heartbeat, timeout, min, max; bytes: maxBody
+  #options; // ms: heartbeat, timeout, min, max; bytes: maxBody
   #WebSocket;
-  #random;
-
-  #choices; // for #ways
   #ways; // of imgo-ways.js
   #isPlain; // a WebSocket alone will do
-  #patience; // attempts until #ways
   #misses = 0; // attempts in a row that nobody answered
 
   #state = "closed";
@@ -71,7 +64,6 @@ export class Imgo {
   #streams = new Map(); // name → Stream, of `room()`
   #asked; // in the auth frame: [room, stream]
 
-  #storage;
   #name; // in the storage
   #seen = new Set(); // ids, the oldest first
   #handling = new Set();
@@ -85,27 +77,26 @@ export class Imgo {
     } = options;
     checkNone(unknown);
     const limits = { heartbeat, timeout, min: 500, max: 30_000, ...backoff, maxBody };
-    for (const [what, value] of Object.entries(limits)) {
-      if (!(value > 0 && value < MAX)) throw new TypeError(`${what} can not be ${value}`);
+    for (const what in limits) {
+      check(limits[what] > 0 && limits[what] < MAX, what, "between 0 and 1e9", limits[what]);
     }
-    this.#limits = limits;
     if (!token?.call) checkToken(token);
-    this.#token = token;
-    if (!Array.isArray(rooms)) throw new TypeError("rooms must be a list");
+    check(Array.isArray(rooms), "rooms", "a list", rooms);
     for (const room of rooms) checkText(room);
     this.#rooms = new Set(rooms);
-    this.#url = new URL(url, globalThis.location?.href);
-    this.#url.protocol = this.#url.protocol.replace("http", "ws");
+    url = new URL(url, globalThis.location?.href);
+    url.protocol = url.protocol.replace("http", "ws");
     this.#WebSocket = WebSocket ?? globalThis.WebSocket;
     if (transports != null) checkTransports(transports);
     if (share != null) checkText(share, "share");
-    this.#choices = { ...options, url: this.#url, client: this };
+    check(typeof ack === "boolean", "ack", "true or false", ack);
+    check(typeof name === "string", "name", "a string", name);
+    const isStorage = storage == null || (storage.getItem?.call && storage.setItem?.call);
+    check(isStorage, "storage", "an object with getItem and setItem", storage);
+    this.#options = { ...options, ...limits, ack, random, url, client: this };
     this.#isPlain = this.#WebSocket && !transports && !share;
-    this.#patience = WebSocket ? Infinity : 2;
-    this.#random = random;
-    this.#ack = ack;
-    this.#name = `imgo ${this.#url} ${name}`;
-    this.#remember(storage);
+    this.#name = `imgo ${url} ${name}`;
+    this.#remember();
   }
 
   get state() {
@@ -133,13 +124,13 @@ export class Imgo {
   connect(transport) {
     if (transport) {
       checkTransports([transport]);
-      this.#choices.wanted = transport;
+      this.#options.wanted = transport;
       this.#isPlain = false;
       this.#misses = 0;
       if (this.#isUp && this.transport !== transport) this.#end(1000, "another transport");
     }
     // `min` stays: handlers may call this.
-    const pause = this.#endedAt + this.#limits.min - performance.now();
+    const pause = this.#endedAt + this.#options.min - performance.now();
     if (this.#state === "closed") {
       this.#failures = this.#misses = 0;
       this.#watchPage("addEventListener");
@@ -183,7 +174,7 @@ export class Imgo {
     this.#checkFree(name);
     if (this.#rooms.has(name)) throw new TypeError(`join() was called for ${name}`);
     const client = {
-      storage: persist && this.#storage,
+      storage: persist && this.#options.storage,
       key: `${this.#name} ${JSON.stringify(name)}`,
       leave: this.#leaveStream.bind(this),
       ask: this.#call.bind(this),
@@ -198,11 +189,11 @@ export class Imgo {
   async #start() {
     const run = ++this.#run;
     this.#state = "connecting";
-    this.#expect(this.#limits.timeout, "no session in time");
+    this.#expect(this.#options.timeout, "no session in time");
     try {
       try {
-        if (this.#misses >= this.#patience || !this.#isPlain) {
-          this.#ways ??= new (await import("./imgo-ways.js")).Ways(this.#choices);
+        if (!this.#isPlain || (this.#misses > 1 && !this.#options.WebSocket)) {
+          this.#ways ??= new (await import("./imgo-ways.js")).Ways(this.#options);
         }
       } catch (error) {
         if (!this.#isPlain) throw error; // else the server is away
@@ -212,11 +203,11 @@ export class Imgo {
           this.#emit(["state", "connecting"]);
         }
       }
-      const token = this.#token?.call ? await this.#token() : this.#token;
+      const token = this.#options.token?.call ? await this.#options.token() : this.#options.token;
       checkToken(token);
       if (run !== this.#run) return;
       this.#misses++;
-      const socket = this.#ways ? await this.#ways.open() : new this.#WebSocket(this.#url.href);
+      const socket = this.#ways ? await this.#ways.open() : new this.#WebSocket(this.#options.url.href);
       if (run === this.#run) this.#dial(token, socket);
       else socket.close();
     } catch (error) {
@@ -227,14 +218,12 @@ export class Imgo {
   #dial(token, socket) {
     this.#socket = socket;
     socket.onopen = () => {
-      const ack = this.#ack;
-      const streams = [...this.#streams.values()].filter(({ state }) => state === "joining");
-      const ofStreams = streams.map((stream) => [stream.name, stream]);
-      const pairs = (this.#asked = [...this.rooms.map((room) => [room]), ...ofStreams]);
+      const { ack, maxBody } = this.#options;
+      const streams = [...this.#streams].filter(([, { state }]) => state === "joining");
+      const pairs = (this.#asked = [...this.rooms.map((room) => [room]), ...streams]);
       // imgo's own server understands a bare token alone.
       const isBare = !ack && !pairs.length && token;
-      const body = { token, rooms: [], ack, renew: this.#token?.call && true };
-      const { maxBody } = this.#limits;
+      const body = { token, rooms: [], ack, renew: this.#options.token?.call && true };
       const most = streams.length ? Math.max(AUTH_BODY, maxBody) : maxBody;
       const fits = () => {
         const asked = pairs.map(([room, stream]) => [room, stream?.request ?? {}]);
@@ -274,11 +263,10 @@ export class Imgo {
   #settleRooms() {
     const asked = new Map(this.#asked);
     for (const room of new Set([...asked.keys(), ...this.#rooms])) {
-      const isAsked = asked.has(room);
       const isWanted = this.#rooms.has(room) || asked.get(room)?.state === "joined";
-      if (isWanted === isAsked) continue;
-      const op = isWanted ? Op.JOIN : Op.LEAVE;
-      this.#askFor(op, room).catch((error) => this.#emit(["error", error]));
+      if (isWanted === asked.has(room)) continue;
+      this.#askFor(isWanted ? Op.JOIN : Op.LEAVE, room)
+        .catch((error) => this.#emit(["error", error]));
     }
     for (const stream of this.#streams.values()) {
       if (stream.state === "joining") this.#enter(stream);
@@ -292,7 +280,7 @@ export class Imgo {
     this.#farewell = undefined;
     if (code < 4000 && Number.isInteger(said)) [code, reason] = [said, String(why)];
     this.#endedAt = performance.now();
-    if (this.#endedAt - this.#openedAt >= this.#limits.max) this.#failures = 0; // a good one
+    if (this.#endedAt - this.#openedAt >= this.#options.max) this.#failures = 0;
     this.#openedAt = Infinity;
     if (/^(overloaded|buffered)/.test(reason)) this.#failures++; // twice
     if (code >= 4000) this.#misses = 0;
@@ -327,11 +315,15 @@ export class Imgo {
     socket.close();
   }
 
-  /** Returns the pause, in ms. */
+  /** Return the pause, ms. */
   #pause() {
+    const { min, max, random } = this.#options;
     const isOffline = globalThis.navigator?.onLine === false;
-    const delay = isOffline ? this.#limits.max : this.#nextDelay();
     this.#state = isOffline ? "offline" : "waiting";
+    if (!isOffline) this.#failures++;
+    // Full jitter above `min`.
+    const most = Math.min(max, min * 2 ** this.#failures);
+    const delay = isOffline ? max : Math.round(min + random() * (most - min));
     this.#startIn(delay);
     return delay;
   }
@@ -339,13 +331,6 @@ export class Imgo {
   #startIn(ms) {
     clearTimeout(this.#retryTimer);
     this.#retryTimer = setTimeout(() => this.#start(), ms);
-  }
-
-  /** Full jitter above `min`. */
-  #nextDelay() {
-    const { min, max } = this.#limits;
-    const ceiling = Math.min(max, min * 2 ** ++this.#failures);
-    return Math.round(min + this.#random() * (ceiling - min));
   }
 
   #watchPage(method) {
@@ -358,7 +343,7 @@ export class Imgo {
     if (type === "visibilitychange" && document.visibilityState !== "visible") return;
     if (this.#state === "open") {
       this.#met();
-      this.#probe(type === "offline" ? HASTE : this.#limits.timeout);
+      this.#probe(type === "offline" ? HASTE : this.#options.timeout);
     } else if (navigator.onLine !== false) {
       this.connect();
     } else if (this.#state === "waiting") {
@@ -418,13 +403,13 @@ export class Imgo {
     return new Promise((resolve, reject) => {
       if (this.#state !== "open") throw new ImgoError("closed", "no session is open");
       const size = op !== Op.AUTH && sizeOf(body);
-      if (size > this.#limits.maxBody) throw new ImgoError("too_large", `a body of ${size} bytes`);
+      if (size > this.#options.maxBody) throw new ImgoError("too_large", `a body of ${size} bytes`);
       const seq = ++this.#seq;
       this.#send(op, body, seq);
       const timer = setTimeout(() => {
         this.#pending.delete(seq);
         reject(new ImgoError("timeout", "no answer in time"));
-      }, this.#limits.timeout);
+      }, this.#options.timeout);
       const settle = (answer) => {
         this.#pending.delete(seq);
         clearTimeout(timer);
@@ -472,12 +457,12 @@ export class Imgo {
         return;
       }
       this.#emit(["error", error]);
-      const { min, max } = this.#limits;
+      const { min, max, random } = this.#options;
       stream.timer = setTimeout(() => {
         if (!isNeeded()) return;
         this.#askFor(Op.LEAVE, name).catch(() => {}); // it may be in
         this.#enter(stream);
-      }, min + this.#random() * (max - min));
+      }, min + random() * (max - min));
     });
   }
 
@@ -495,11 +480,11 @@ export class Imgo {
   #renew(reply) {
     const run = this.#run;
     const ms = reply?.expires_in * 800;
-    if (!(ms < MAX && this.#token?.call)) return;
+    if (!(ms < MAX && this.#options.token?.call)) return;
     clearTimeout(this.#retryTimer);
     this.#retryTimer = setTimeout(async () => {
       try {
-        this.#renew(await this.#call(Op.AUTH, { token: checkToken(await this.#token()) }));
+        this.#renew(await this.#call(Op.AUTH, { token: checkToken(await this.#options.token()) }));
       } catch (error) {
         if (run === this.#run) this.#renew({ expires_in: reply.expires_in / 5 }); // what is left
         this.#emit(["error", toError(error)]);
@@ -507,15 +492,15 @@ export class Imgo {
     }, Math.max(ms, 1000));
   }
 
-  #remember(storage) {
+  #remember() {
     try {
-      if (localStorage.getItem(`imgo ${this.#url}`) > Date.now()) this.#isPlain = false;
+      if (localStorage.getItem(`imgo ${this.#options.url}`) > Date.now()) this.#isPlain = false;
     } catch {} // it is forbidden
     try {
-      this.#storage = storage === undefined ? globalThis.sessionStorage : storage;
-      if (!this.#ack) return;
-      this.#seen = new Set(this.#storage?.getItem(this.#name)?.split(" ").slice(-SEEN));
-    } catch {} // in memory alone
+      if (this.#options.storage === undefined) this.#options.storage = sessionStorage;
+      if (!this.#options.ack) return;
+      this.#seen = new Set(this.#options.storage?.getItem(this.#name)?.split(" ").slice(-SEEN));
+    } catch {}
   }
 
   #take(message) {
@@ -523,7 +508,7 @@ export class Imgo {
     if (this.#seen.has(id)) {
       this.#acknowledge(id); // the last one was lost
     } else if (!this.#handling.has(id)) {
-      if (this.#ack && typeof id === "string") this.#handling.add(id);
+      if (this.#options.ack && typeof id === "string") this.#handling.add(id);
       const done = (isHandled) => this.#handling.delete(id) && isHandled && this.#handled(id);
       this.#emit(["message", message, this.#handlers, done]);
     }
@@ -533,7 +518,7 @@ export class Imgo {
     this.#seen.add(id);
     if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
     try {
-      this.#storage?.setItem(this.#name, [...this.#seen].join(" "));
+      this.#options.storage?.setItem(this.#name, [...this.#seen].join(" "));
     } catch {}
     this.#acknowledge(id);
   }
@@ -546,16 +531,16 @@ export class Imgo {
 
   #sendAcks() {
     while (this.#state === "open" && this.#acks.length) {
-      this.#send(Op.ACK, this.#acks.splice(0, Math.max(1, this.#limits.maxBody / ID_SIZE)));
+      this.#send(Op.ACK, this.#acks.splice(0, Math.max(1, this.#options.maxBody / ID_SIZE)));
     }
   }
 
   #beat() {
-    const pause = this.#limits.heartbeat * (0.9 + 0.1 * this.#random());
+    const { heartbeat, random } = this.#options;
     this.#beatTimer = setTimeout(() => {
       this.#beat();
-      this.#probe(this.#limits.heartbeat + GRACE);
-    }, pause);
+      this.#probe(heartbeat + GRACE);
+    }, heartbeat * (0.9 + 0.1 * random()));
   }
 
   #probe(patience) {
@@ -692,16 +677,15 @@ class Stream {
   timer; // until the next attempt to join
   handlers = handlersOf("state", "message", "recovered", "gap");
   #rewind;
-  #received; // position of the last message that has come
-  #unfinished = []; // positions that are not reached yet, in order
+  #received; // position of the last message that came
+  #unfinished = []; // positions not reached yet, in order
 
   constructor(name, { rewind = 0, position, ...unknown }, client) {
     checkNone(unknown);
-    if (!Number.isInteger(rewind) || rewind < 0 || rewind > 1e5) {
-      throw new TypeError(`rewind can not be ${rewind}`);
-    }
+    const isRewind = Number.isInteger(rewind) && rewind >= 0 && rewind <= 1e5;
+    check(isRewind, "rewind", "0 to 100,000", rewind);
     const given = positionOf(position);
-    if (position && !given) throw new TypeError("position must have epoch and offset");
+    check(!position || given, "position", "{epoch, offset}", position);
     this.name = name;
     this.client = client;
     this.#rewind = rewind;
@@ -809,8 +793,8 @@ function handlersOf(...events) {
 }
 
 function handlersFor(handlers, event) {
-  if (handlers.has(event)) return handlers.get(event);
-  throw new TypeError(`no such event: ${event}`);
+  check(handlers.has(event), "an event", [...handlers.keys()], event);
+  return handlers.get(event);
 }
 
 function parse(data) {
@@ -826,12 +810,12 @@ function sizeOf(body) {
 }
 
 function checkToken(token) {
-  if (token == null || typeof token === "string") return token;
-  throw new TypeError("a token must be a string");
+  check(token == null || typeof token === "string", "a token", "a string", typeof token);
+  return token;
 }
 
 function checkText(text, what = "a room") {
-  if (!text || typeof text !== "string") throw new TypeError(`${what} must be a non-empty string`);
+  check(text && typeof text === "string", what, "a non-empty string", text);
 }
 
 function checkNone(options) {
@@ -839,8 +823,12 @@ function checkNone(options) {
 }
 
 function checkTransports(all) {
-  if (all.length && all.every?.((one) => TRANSPORTS.includes(one))) return;
-  throw new TypeError(`transports must be a list of ${TRANSPORTS}, not ${all}`);
+  const isRight = all.length && all.every?.((one) => TRANSPORTS.includes(one));
+  check(isRight, "transports", `a list of ${TRANSPORTS}`, all);
+}
+
+function check(isRight, what, right, value) {
+  if (!isRight) throw new TypeError(`${what} must be ${right}, not ${value}`);
 }
 
 function toError(error) {
