@@ -13,6 +13,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import NotAuthenticated
 
 SCHEME = "Api-Key"
+QUERY_PARAMETER = "apikey"  # for tools that cannot set a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         """
         header = request.headers.get("Authorization", "")
         scheme, _, text = header.partition(" ")
-        in_query = request.query_params.get("apikey", "")
+        in_query = request.query_params.get(QUERY_PARAMETER, "")
         if scheme.lower() == SCHEME.lower():
             return caller_of(text.strip()), SCHEME
         if text := in_query:

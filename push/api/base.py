@@ -4,8 +4,8 @@ DRF reads each setting that a view does not name from `REST_FRAMEWORK`. A projec
 sets that for its own views. Applied to ours, it could open the API to everyone, or close it.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
 
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest
@@ -15,8 +15,9 @@ from rest_framework.request import Request
 from rest_framework.settings import DEFAULTS, IMPORT_STRINGS, APISettings
 from rest_framework.views import APIView
 
-from accounts.authentication import ApiKeyAuthentication
+from accounts.authentication import QUERY_PARAMETER, ApiKeyAuthentication
 from accounts.permissions import HasScope
+from imgo_site.errors import BadRequest
 from push.api.negotiation import JsonAlways, MethodsAlone
 from push.api.problems import exception_handler
 
@@ -78,3 +79,25 @@ class ApiView(APIView):
     def default_response_headers(self) -> dict[str, str]:
         """Return DRF's headers, and one against caching: answers hold keys, tokens and counts."""
         return {**super().default_response_headers, "Cache-Control": "no-store"}
+
+
+class V1View(ApiView):
+    """Base view of /api/v1: an unknown query parameter is an error, as an unknown JSON member is.
+
+    The paths of imgo (Go) and goim ignore such parameters, as those servers did. `/metrics` and
+    the probes ignore them too, because tools add their own.
+    """
+
+    query_names: ClassVar[Mapping[str, Collection[str]]] = {}  # by method; HEAD's are GET's
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check the caller, then the names in the query. Raises `BadRequest`."""
+        super().initial(request, *args, **kwargs)
+        method = "GET" if request.method == "HEAD" else request.method or ""
+        if method == "OPTIONS" or not hasattr(self, method.lower()):
+            return  # answered with the names of the methods, or with 405
+        known = self.query_names.get(method, ())
+        for name in request.query_params:
+            if name not in known and name != QUERY_PARAMETER:
+                names = ", ".join(known) or "none"
+                raise BadRequest(f"The query has no parameter {name!r}; it has: {names}.")

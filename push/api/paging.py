@@ -4,6 +4,7 @@ from rest_framework.request import Request
 
 from imgo_site.names import check_number
 
+NAMES = ("limit", "offset")  # of a page's query parameters
 PAGE_MAX = 1000  # rows of one page
 OFFSET_MAX = 10**9  # rows before the page
 

@@ -26,7 +26,7 @@ from accounts.authentication import caller
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, OutcomeUnknown, TooLarge, TooSlow, Unavailable
 from push.accept.accept import Push, accept_pushes
-from push.api.base import ApiView
+from push.api.base import V1View
 from push.api.problems import problem
 from push.api.schemas import PushRequest, read, utf8
 
@@ -38,7 +38,7 @@ LOOK_EVERY = 1.0  # seconds between two checks of the deadlines
 LINE_EXTRA = 16_384  # bytes that a line may have besides MAX_BODY
 
 
-class StreamView(ApiView):
+class StreamView(V1View):
     """Pushes as a stream of objects, one a line."""
 
     scopes: ClassVar = {"POST": "push"}

@@ -10,8 +10,9 @@ from imgo_site.errors import NotFound
 from imgo_site.names import check_name
 from imgo_site.room_policies import policy_of
 from offline import streams
+from push.api import paging
 from push.api.answers import Emptied, MemberPage, MemberRow, PositionState, RoomPage, RoomRow
-from push.api.base import ApiView
+from push.api.base import V1View
 from push.api.paging import window_of
 from push.presence.select import get_presence
 from push.registry.select import get_registry
@@ -20,10 +21,11 @@ from push.status import room_history
 HISTORY_BYTES = 4_194_304  # of the bodies in one answer
 
 
-class RoomsView(ApiView):
+class RoomsView(V1View):
     """Rooms that have sessions."""
 
     scopes: ClassVar = {"GET": "read"}
+    query_names: ClassVar = {"GET": ("room", *paging.NAMES)}
 
     def get(self, request: Request) -> Response:
         """Return one page of rooms and their numbers of sessions, fullest first.
@@ -39,10 +41,11 @@ class RoomsView(ApiView):
         return Response(page)
 
 
-class RoomView(ApiView):
+class RoomView(V1View):
     """Members of one room."""
 
     scopes: ClassVar = {"GET": "read"}
+    query_names: ClassVar = {"GET": paging.NAMES}
 
     def get(self, request: Request, room: str) -> Response:
         """Return one page of the room's sessions, or its keys; 404 if it has none."""
@@ -96,7 +99,7 @@ def _check_somebody(room: str, count: int) -> None:
         raise NotFound(f"Nobody is in the room {room!r}.")
 
 
-class PositionView(ApiView):
+class PositionView(V1View):
     """Position of a room with history."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -112,10 +115,11 @@ class PositionView(ApiView):
         return Response(answer)
 
 
-class RoomMessagesView(ApiView):
+class RoomMessagesView(V1View):
     """Kept messages of a room with history."""
 
     scopes: ClassVar = {"GET": "read", "DELETE": "admin"}
+    query_names: ClassVar = {"GET": room_history.OPTIONS}
 
     def get(self, request: Request, room: str) -> HttpResponse:
         """Return kept messages, by offset; 404 if the room has no history."""

@@ -16,6 +16,7 @@ from offline import history
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
 from push.accept.group_commit import accept_in_group
+from push.api import paging
 from push.api.answers import (
     Accepted,
     Cancelled,
@@ -31,7 +32,7 @@ from push.api.answers import (
     TokenPage,
     TokenRow,
 )
-from push.api.base import ApiView
+from push.api.base import V1View
 from push.api.paging import window_of
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
@@ -57,7 +58,7 @@ def body_of(request: Request) -> bytes:
     return data
 
 
-class PushesView(ApiView):
+class PushesView(V1View):
     """Pushes: one object a request, or an array of objects."""
 
     scopes: ClassVar = {"POST": "push"}
@@ -92,10 +93,11 @@ class PushesView(ApiView):
         ]
 
 
-class PushView(ApiView):
+class PushView(V1View):
     """Record of one push."""
 
     scopes: ClassVar = {"GET": "read", "DELETE": ("push", "admin")}
+    query_names: ClassVar = {"GET": paging.NAMES}
 
     def delete(self, request: Request, message_id: str) -> Response:
         """Cancel what is still scheduled or pending of it."""
@@ -164,7 +166,7 @@ def _event(event: SessionEvent | None) -> SessionEventRow | None:
     return row
 
 
-class KeyView(ApiView):
+class KeyView(V1View):
     """State of one key."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -189,7 +191,7 @@ class KeyView(ApiView):
         return Response(state)
 
 
-class KeySessionsView(ApiView):
+class KeySessionsView(V1View):
     """Sessions of one key."""
 
     scopes: ClassVar = {"DELETE": "admin"}
@@ -212,7 +214,7 @@ def node_json(node: NodeEntry) -> NodeRow:
     }
 
 
-class NodesView(ApiView):
+class NodesView(V1View):
     """List of the live nodes, those that are draining included."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -224,7 +226,7 @@ class NodesView(ApiView):
         return Response(page)
 
 
-class StatsView(ApiView):
+class StatsView(V1View):
     """Totals of the installation."""
 
     scopes: ClassVar = {"GET": "read"}
@@ -252,10 +254,11 @@ def token_json(token: Token) -> TokenRow:
     }
 
 
-class TokensView(ApiView):
+class TokensView(V1View):
     """List of stored tokens, and the place to issue one."""
 
     scopes: ClassVar = {"GET": "tokens", "POST": "tokens"}
+    query_names: ClassVar = {"GET": ("key", *paging.NAMES)}
 
     def get(self, request: Request) -> Response:
         """Return one page of tokens, ordered by key; `?key=` selects the token of one key."""
@@ -281,7 +284,7 @@ class TokensView(ApiView):
         return Response(answer, status=201)
 
 
-class TokenView(ApiView):
+class TokenView(V1View):
     """Token of one key."""
 
     scopes: ClassVar = {"GET": "tokens", "DELETE": "tokens"}

@@ -13,7 +13,8 @@ from push.wire import compact_json, json_body
 LIMIT = 100  # messages of a page, unless asked for otherwise
 LIMIT_MAX = 1_000
 ORDERS = ("newest", "oldest")
-MEMBERS = ("room", "since", "before", "limit", "order")  # of a query
+OPTIONS = ("since", "before", "limit", "order")
+MEMBERS = ("room", *OPTIONS)  # of a query
 
 
 class HistoryQuery(NamedTuple):

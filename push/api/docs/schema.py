@@ -15,10 +15,11 @@ from drf_spectacular.utils import (
     OpenApiResponse,
 )
 
-from accounts.authentication import SCHEME
+from accounts.authentication import QUERY_PARAMETER, SCHEME
 from accounts.models import SCOPES
 from imgo_site.conf import ImgoSettings, conf
 from push.api import answers
+from push.api.base import V1View
 from push.api.docs import goim, imgo, v1
 from push.api.docs.operation import (
     PROBLEM,
@@ -156,6 +157,8 @@ class ImgoSchema(AutoSchema):
     def _errors(self, operation: Operation) -> dict[int, Answer]:
         """Return the error answers by status, in the form of the API that the view belongs to."""
         texts = dict(operation.errors)
+        if isinstance(self.view, V1View):
+            texts.setdefault(400, "An unknown parameter in the query.")
         if self.scope:
             texts |= {
                 401: "No API key, or one that is not valid.",
@@ -239,7 +242,7 @@ SECURITY = {
     QUERY: {
         "type": "apiKey",
         "in": "query",
-        "name": "apikey",
+        "name": QUERY_PARAMETER,
         "description": "For tools that cannot set a header.",
     },
 }

@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 from accounts.models import SCOPES
 from push.accept.accept import push_to_key
 from push.api import urls
+from push.api.base import V1View
 from push.api.docs.generator import Generator
 from push.api.docs.schema import OPERATIONS
 
@@ -49,6 +50,13 @@ class Example(NamedTuple):
         """Raises `ValidationError` unless the schema allows this value in the example's place."""
         whole = {**self.schema, "components": SCHEMA["components"]}
         Draft202012Validator(whole).validate(value)
+
+
+def test_query_parameters_in_the_schema_are_those_that_views_accept():
+    for (view, method), operation in OPERATIONS.items():
+        if issubclass(view, V1View):
+            told = {one.name for one in operation.parameters if one.place == "query"}
+            assert told == set(view.query_names.get(method, ())), (view, method)
 
 
 def examples() -> list:

@@ -90,6 +90,16 @@ def test_a_trusted_network_opens_imgos_and_goims_paths_alone(nodes, imgo, path, 
         assert status(client, method, path) == 401
 
 
+def test_v1_endpoint_with_unknown_query_parameter_is_a_problem(api):
+    for param in ENDPOINTS:
+        path, method, _ = param.values
+        if not path.startswith("/api/v1/"):
+            continue
+        answer = getattr(api, method)(f"{path}?sinse=5")
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), param.id
+        assert "'sinse'" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("forwarded", "is_trusted"),
     [
