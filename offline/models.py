@@ -267,6 +267,22 @@ class Stream(models.Model):
         return f"stream of {self.room}"
 
 
+class NextEpoch(models.Model):
+    """The epoch of streams that are created next: see `offline/stream_epochs.py`."""
+
+    cluster = models.CharField(
+        max_length=40, unique=True, help_text="Identity of the database that has chosen it."
+    )
+    epoch = models.CharField(max_length=16)
+    made_at = models.DateTimeField()
+
+    class Meta:
+        app_label = "offline"
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch} of streams that are created next"
+
+
 class StreamMessage(models.Model):
     """One kept message of a stream, with a copy of its body: the message itself goes earlier."""
 

@@ -14,7 +14,6 @@ when the database is another one than that which assigned them (a restored backu
 was promoted and may lack the latest messages).
 """
 
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -28,8 +27,8 @@ from imgo_site.conf import conf
 from imgo_site.room_policies import policy_of
 from offline.models import Message, Outbox, Stream, StreamMessage
 from offline.sql import chunks, dialect
+from offline.stream_epochs import random_epoch, valid_epoch
 
-EPOCH_BYTES = 4  # random bytes of an epoch
 KEEP_UNUSED = 7 * 86_400  # seconds that a stream without message and session is kept, at least
 PRUNED_TOGETHER = 500  # streams, or messages, of one transaction
 TRIM_EVERY = 100  # messages from one trimming of a stream to the next, at most
@@ -151,15 +150,16 @@ def _raise_tops(sums: Mapping[str, tuple[int, int]]) -> dict[str, Stream]:
     `used_at` becomes the present, but never an earlier time than before. The rows stay locked until
     the transaction ends; all callers lock them in the same order.
     """
-    epoch = "CASE WHEN s.cluster = excluded.cluster THEN s.epoch ELSE excluded.epoch END"
+    epoch = f"CASE WHEN s.cluster = excluded.cluster THEN s.epoch ELSE '{random_epoch()}' END"
     if conf.STREAMS_TRUST_FAILOVER:
         epoch = "s.epoch"
-    row = f"(%s, %s, %s, %s, {dialect().cluster_identity()}, {dialect().now()})"
+    row = f"(%s, COALESCE((SELECT * FROM chosen), %s), %s, %s, {dialect().cluster_identity()}, {dialect().now()})"
     params: list[Any] = []
     for room in sorted(sums):
-        params += [room, secrets.token_hex(EPOCH_BYTES), *sums[room]]
+        params += [room, random_epoch(), *sums[room]]
     with connection.cursor() as cursor:
-        cursor.execute(_RAISE.format(rows=", ".join([row] * len(sums)), epoch=epoch), params)
+        rows = ", ".join([row] * len(sums))
+        cursor.execute(_RAISE.format(chosen=valid_epoch(), rows=rows, epoch=epoch), params)
         return {
             room: Stream(pk=pk, room=room, top=top, used_at=dialect().read_time(used_at))
             for pk, room, top, used_at in cursor.fetchall()
@@ -167,6 +167,7 @@ def _raise_tops(sums: Mapping[str, tuple[int, int]]) -> dict[str, Stream]:
 
 
 _RAISE = """
+    WITH chosen AS {chosen}
     INSERT INTO offline_stream AS s (room, epoch, top, size, cluster, used_at) VALUES {rows}
     ON CONFLICT (room) DO UPDATE SET
         epoch = {epoch}, top = s.top + excluded.top, size = s.size + excluded.size,

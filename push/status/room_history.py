@@ -6,7 +6,7 @@ from typing import NamedTuple
 from imgo_site.errors import BadRequest, NotFound
 from imgo_site.names import INT64_MAX, check_name, check_number
 from imgo_site.room_policies import policy_of
-from offline import streams
+from offline import stream_epochs, streams
 from offline.streams import KeptMessage, Place
 from push.wire import compact_json, json_body
 
@@ -55,10 +55,13 @@ def _offset(value: Mapping[str, object], name: str) -> int | None:
 
 
 def position(room: str) -> Place:
-    """Return the present position of a room. Raises `NotFound`."""
+    """Return the present position of a room; it creates no stream. Raises `NotFound`.
+
+    A room that was never used has the position in which its stream will begin.
+    """
     _check_kept(room)
-    state = streams.read_states([room])[room]
-    return Place(state.epoch, state.top)
+    state = streams.find_states([room]).get(room)
+    return Place(stream_epochs.next_epoch(), 0) if state is None else Place(state.epoch, state.top)
 
 
 def page(query: HistoryQuery, bytes_max: int) -> bytes:

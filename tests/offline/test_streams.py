@@ -6,8 +6,8 @@ import pytest
 from django.db.models import F
 from django.utils import timezone
 
-from offline import streams
-from offline.models import Message, Outbox, Stream, StreamMessage
+from offline import stream_epochs, streams
+from offline.models import Message, NextEpoch, Outbox, Stream, StreamMessage
 from offline.streams import StreamPage
 
 any_database = pytest.mark.any_database
@@ -167,6 +167,36 @@ def test_another_database_gives_another_epoch():
     assign("chat-1")
     assert state("chat-1").epoch not in {first, second}
     assert offsets("chat-1") == [1, 2]
+
+
+def test_epoch_chosen_for_later_streams_is_the_one_they_get():
+    chosen = stream_epochs.next_epoch()
+    assert not Stream.objects.exists()
+    assert [state("chat-1").epoch, state("chat-2").epoch] == [chosen] * 2
+    assert stream_epochs.next_epoch() == chosen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cluster": "another"},
+        {"made_at": timezone.now() - timedelta(seconds=stream_epochs.EPOCH_LIFE + 1)},
+    ],
+)
+def test_chosen_epoch_that_is_old_or_of_another_database_is_not_used(change):
+    chosen = stream_epochs.next_epoch()
+    NextEpoch.objects.update(**change)
+    assert state("chat-1").epoch != chosen
+    assert stream_epochs.next_epoch() != chosen
+    assert stream_epochs.EPOCH_LIFE < streams.KEEP_UNUSED
+
+
+def test_stream_of_another_database_does_not_get_the_chosen_epoch():
+    """It might be the one that its offsets had before."""
+    assign("chat-1")
+    Stream.objects.update(cluster="another")
+    chosen = stream_epochs.next_epoch()
+    assert state("chat-1").epoch != chosen
 
 
 def test_a_trusted_standby_keeps_the_epoch(imgo, settings):

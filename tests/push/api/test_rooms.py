@@ -2,6 +2,7 @@
 
 import pytest
 
+from offline.models import Stream
 from push.accept.accept import Push, push_to_room
 from push.fanout import drain
 from push.status import explain
@@ -29,6 +30,8 @@ def read(api, room: str = "chat-1", **query) -> dict:
 
 def test_position_of_a_room_is_that_of_its_newest_message(api):
     before = api.get("/api/v1/rooms/chat-1/position").json()
+    assert read(api)["epoch"] == before["epoch"]
+    assert not Stream.objects.exists()
     publish("chat-1", 1, 2)
     after = api.get("/api/v1/rooms/chat-1/position").json()
     assert before == {"room": "chat-1", "epoch": after["epoch"], "offset": 0}
