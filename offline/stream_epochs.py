@@ -28,7 +28,7 @@ def valid_epoch() -> str:
     """Return SQL for the epoch of streams that are created now; NULL if none was chosen."""
     own = "" if conf.STREAMS_TRUST_FAILOVER else f"AND cluster = {dialect().cluster_identity()}"
     valid = f"made_at > {dialect().time_before(EPOCH_LIFE)} {own}"
-    return f"(SELECT epoch FROM offline_nextepoch WHERE {valid} ORDER BY made_at DESC LIMIT 1)"
+    return _VALID.format(valid=valid)
 
 
 def next_epoch() -> str:
@@ -48,6 +48,7 @@ def next_epoch() -> str:
         return found
 
 
+_VALID = "(SELECT epoch FROM offline_nextepoch WHERE {valid} ORDER BY made_at DESC LIMIT 1)"
 # Another caller may have chosen one in the meantime.
 _CHOOSE = """
     INSERT INTO offline_nextepoch AS n (cluster, epoch, made_at) VALUES ({row})

@@ -153,7 +153,7 @@ def _raise_tops(sums: Mapping[str, tuple[int, int]]) -> dict[str, Stream]:
     epoch = f"CASE WHEN s.cluster = excluded.cluster THEN s.epoch ELSE '{random_epoch()}' END"
     if conf.STREAMS_TRUST_FAILOVER:
         epoch = "s.epoch"
-    row = f"(%s, COALESCE((SELECT * FROM chosen), %s), %s, %s, {dialect().cluster_identity()}, {dialect().now()})"
+    row = f"(%s, {_EPOCH}, %s, %s, {dialect().cluster_identity()}, {dialect().now()})"
     params: list[Any] = []
     for room in sorted(sums):
         params += [room, random_epoch(), *sums[room]]
@@ -166,8 +166,8 @@ def _raise_tops(sums: Mapping[str, tuple[int, int]]) -> dict[str, Stream]:
         }
 
 
-_RAISE = """
-    WITH chosen AS {chosen}
+_EPOCH = "COALESCE((SELECT * FROM chosen), %s)"
+_RAISE = """ WITH chosen AS {chosen}
     INSERT INTO offline_stream AS s (room, epoch, top, size, cluster, used_at) VALUES {rows}
     ON CONFLICT (room) DO UPDATE SET
         epoch = {epoch}, top = s.top + excluded.top, size = s.size + excluded.size,

@@ -119,13 +119,18 @@ async def reconnect(layer: Any) -> None:
         await renew()
 
 
-async def groups_send(layer: Any, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Send (group, message) pairs in order, in pipelines if the layer supports that."""
+async def groups_send(layer: Any, messages: Sequence[tuple[str, dict[str, Any]]]) -> int | None:
+    """Send (group, message) pairs in order, in pipelines if the layer supports that.
+
+    Return how many processes receive them, summed over the messages; None if the layer does not
+    report it.
+    """
     if send_all := getattr(layer, "groups_send", None):
-        await send_all(messages)
-        return
+        receivers: int | None = await send_all(messages)
+        return receivers
     for group, message in messages:
         await layer.group_send(group, message)
+    return None
 
 
 class PubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # it has no types
@@ -159,9 +164,9 @@ class PubSubChannelLayer(RedisPubSubChannelLayer):  # type: ignore[misc]  # it h
         """Break the connections of the running loop and connect again."""
         await self._get_layer().reconnect()
 
-    async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Send (group, message) pairs in order. Raises `RedisError`."""
-        await self._get_layer().groups_send(messages)
+    async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> int:
+        """Send (group, message) pairs in order; return their receivers. Raises `RedisError`."""
+        return await self._get_layer().groups_send(messages)
 
     def _get_layer(self) -> "_LoopLayer":
         loop = asyncio.get_running_loop()
@@ -199,15 +204,20 @@ class _LoopLayer(RedisPubSubLoopLayer):  # type: ignore[misc]
         for shard in self._shards:
             await shard.listener.reconnect()
 
-    async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Send (group, message) pairs, in order for each group. Raises `RedisError`."""
+    async def groups_send(self, messages: Sequence[tuple[str, dict[str, Any]]]) -> int:
+        """Send (group, message) pairs, in order for each group; return their receivers.
+
+        Raises `RedisError`.
+        """
         serialize = self.channel_layer.serialize
         by_shard: dict[_Shard, list[tuple[str, bytes]]] = {}
         for group, message in messages:
             name = self._get_group_channel_name(group)
             by_shard.setdefault(self._get_shard(name), []).append((name, serialize(message)))
+        receivers = 0
         for shard, pairs in by_shard.items():
-            await shard.publish_all(pairs)
+            receivers += await shard.publish_all(pairs)
+        return receivers
 
     async def groups_add(self, groups: Sequence[str], channel: str) -> None:
         """Add a channel to many groups. Raises `RedisError`, `OSError` or `TimeoutError`."""
@@ -278,9 +288,9 @@ class _Shard:
         """Publish one message. Raises `RedisError`."""
         await self.publish_all([(channel, message)])
 
-    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish messages in order. Raises `RedisError`."""
-        await self._publications.send(messages)
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Publish messages in order; return their receivers. Raises `RedisError`."""
+        return await self._publications.send(messages)
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe to one channel. Raises `RedisError`, `OSError` or `TimeoutError`."""

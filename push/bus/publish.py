@@ -93,27 +93,31 @@ def leave_loop(loop: asyncio.AbstractEventLoop) -> None:
     process.get(Publisher).leave_loop(loop)
 
 
-async def send(envelopes: Iterable[Envelope]) -> None:
-    """Send each envelope to its group, in order. Raises one of `LAYER_ERRORS`."""
+async def send(envelopes: Iterable[Envelope]) -> int | None:
+    """Send each envelope to its group, in order; return what `groups_send` returns.
+
+    Raises one of `LAYER_ERRORS`.
+    """
     layer = get_channel_layer()
     assert layer is not None, "CHANNEL_LAYERS has no default layer"
     pairs = [(envelope["group"], as_layer_message(envelope)) for envelope in envelopes]
-    await groups_send(layer, pairs)
+    return await groups_send(layer, pairs)
 
 
-def publish(envelopes: list[Envelope], timeout: float = TIMEOUT) -> None:
+def publish(envelopes: list[Envelope], timeout: float = TIMEOUT) -> int | None:
     """Send each envelope to its group, in order, and wait until the layer has them.
 
-    `timeout`: seconds. Do not call this from the event loop's own thread.
+    Return how many processes receive them, summed over the envelopes; None if the layer does not
+    report it. `timeout`: seconds. Do not call this from the event loop's own thread.
 
     Raises `Unavailable` if the layer cannot be reached or does not reply in time. Some envelopes
     may have been sent then.
     """
     if not envelopes:
-        return
+        return 0
     future = asyncio.run_coroutine_threadsafe(send(envelopes), process.get(Publisher).loop())
     try:
-        future.result(timeout)
+        return future.result(timeout)
     except LAYER_ERRORS as error:
         future.cancel()
         reason = service_faults.of_layer(error)

@@ -8,11 +8,13 @@ their timeouts.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 PIPELINE_MAX = 500  # messages in one pipeline
 
 Messages = Sequence[tuple[str, bytes]]  # (channel, data) pairs
+Waiter: TypeAlias = "asyncio.Future[int]"  # its result: receivers of its messages
 
 
 class Publications:
@@ -20,25 +22,27 @@ class Publications:
 
     def __init__(self, redis: Any) -> None:
         self._redis = redis
-        self._waiting: deque[tuple[Messages, asyncio.Future[None]]] = deque()
-        self._under_way: list[asyncio.Future[None]] = []  # the waiters of `_sending`
-        self._sending: asyncio.Task[None] | None = None
+        self._waiting: deque[tuple[Messages, Waiter]] = deque()
+        self._under_way: list[tuple[int, Waiter]] = []  # those of `_sending`: (messages, waiter)
+        self._sending: asyncio.Task[list[int]] | None = None
 
-    async def send(self, messages: Messages) -> None:
-        """Publish messages, and wait until Redis has them.
+    async def send(self, messages: Messages) -> int:
+        """Publish messages, and wait until Redis has them. Return their number of receivers.
+
+        A receiver is a connection that is subscribed; it counts once for each message.
 
         A cancel while they wait removes them from the queue. A cancel while they are sent leaves
         open whether Redis has them. Raises `RedisError`; others' messages in the same pipeline
         fail with it.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: Waiter = asyncio.get_running_loop().create_future()
         self._waiting.append((messages, done))
         self._start()
         try:
-            await done
+            return await done
         finally:
             # Without a waiter left, the pipeline breaks its connection: Redis may be silent.
-            if self._sending is not None and all(one.cancelled() for one in self._under_way):
+            if self._sending is not None and all(one.cancelled() for _, one in self._under_way):
                 self._sending.cancel()
 
     async def finish(self) -> None:
@@ -57,23 +61,27 @@ class Publications:
             self._waiting.popleft()
             if not done.cancelled():
                 messages += more
-                self._under_way.append(done)
+                self._under_way.append((len(more), done))
         if messages:
             self._sending = asyncio.get_running_loop().create_task(self._send(messages))
             self._sending.add_done_callback(self._ended)
 
-    async def _send(self, messages: Messages) -> None:
+    async def _send(self, messages: Messages) -> list[int]:
+        receivers: list[int] = []
         for start in range(0, len(messages), PIPELINE_MAX):
             pipe = self._redis.pipeline(transaction=False)
             for channel, data in messages[start : start + PIPELINE_MAX]:
                 pipe.publish(channel, data)
-            await pipe.execute()
+            receivers += await pipe.execute()
+        return receivers
 
-    def _ended(self, sending: asyncio.Task[None]) -> None:
+    def _ended(self, sending: asyncio.Task[list[int]]) -> None:
         """Wake the waiters of a pipeline, and start the next one."""
         under_way, self._under_way, self._sending = self._under_way, [], None
         error = None if sending.cancelled() else sending.exception()
-        for done in under_way:
+        receivers = iter([] if sending.cancelled() or error is not None else sending.result())
+        for count, done in under_way:
+            reached = sum(islice(receivers, count))
             if done.done():
                 continue
             if sending.cancelled():
@@ -82,5 +90,5 @@ class Publications:
                 done.set_exception(error)
                 done.exception()  # marks it as retrieved: the waiter may be gone
             else:
-                done.set_result(None)
+                done.set_result(reached)
         self._start()

@@ -38,6 +38,7 @@ from push.status.instance import Instance, instance_of
 from push.wire import CloseCode, Frame, FrameError, decode_text
 
 LAYER_TIMEOUT = 1.5  # seconds that a client waits for the channel layer
+NO_NODE = "The node of this session receives nothing now: send the frame again."
 NO_SESSION = "There is no such session of this client: open a stream again."
 
 
@@ -124,8 +125,7 @@ class PostedFrameView(ClientView):
         except DatabaseError:
             raise Unavailable("The token cannot be verified now.") from None
         if not pass_on_here(instance, session, key, frame):
-            entry = entry_of(key, session)
-            publish([frame_envelope(node_group(entry.node), session, key, frame)], LAYER_TIMEOUT)
+            pass_on(session, key, frame)
         return HttpResponse(status=202)
 
 
@@ -150,6 +150,18 @@ def pass_on_here(instance: Instance, session: str, key: str, frame: Frame) -> bo
     except RuntimeError:  # the loop is closed
         raise Unavailable(STOPPING) from None
     return True
+
+
+def pass_on(session: str, key: str, frame: Frame) -> None:
+    """Pass a frame to the node that the registry has for its session.
+
+    A node that was killed stays in the registry until its lease ends, but is subscribed to nothing.
+
+    Raises `NotFound`, or `Unavailable` if the node receives nothing now.
+    """
+    envelope = frame_envelope(node_group(entry_of(key, session).node), session, key, frame)
+    if publish([envelope], LAYER_TIMEOUT) == 0:
+        raise Unavailable(NO_NODE)
 
 
 def entry_of(key: str, session: str) -> Entry:

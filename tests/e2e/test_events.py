@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -204,6 +205,14 @@ async def test_frames_may_go_to_any_process(world: World) -> None:
             assert wrong.status_code == 401
 
 
+async def refuses_frames(url: str, token: str) -> bool:
+    """Whether a frame for this session is answered with 503."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        frame, headers = {"op": 2, "seq": 1}, {"Authorization": f"Bearer {token}"}
+        answer = await http.post(url, json=frame, headers=headers)
+        return answer.status_code == 503 and "receives nothing now" in answer.text
+
+
 async def test_the_python_client_comes_back_to_all_that_it_missed(world: World) -> None:
     key, name = new_key(), new_chat()
     token = await world.token(key)
@@ -221,6 +230,9 @@ async def test_the_python_client_comes_back_to_all_that_it_missed(world: World) 
         await eventually(lambda: got == [1])
         (session,) = (await world.api.key(key))["sessions"]
         world.node(0).kill()
+        await eventually(
+            partial(refuses_frames, f"{world.node(1).url}{PATH}/{session['id']}", token)
+        )
         for number in (2, 3):
             await world.api.push({"room": name}, number)
         await world.node(0).start_beside()

@@ -261,7 +261,7 @@ async def test_many_messages_are_sent_in_pipelines_and_in_order(
     monkeypatch.setattr(redis_publications, "PIPELINE_MAX", 4)
     await reader.join("a", "b")
     messages = [("ab"[n % 2], {"type": "t", "n": n}) for n in range(10)]
-    await groups_send(pubsub, messages)
+    assert await groups_send(pubsub, messages) == 10
     await eventually(lambda: len(reader.log) == 10)
     assert reader.log == list(range(10))
     assert pipelines == [4, 4, 2]
@@ -275,6 +275,12 @@ async def test_concurrent_publications_share_a_pipeline(pubsub, reader, pipeline
     await eventually(lambda: len(reader.log) == 60)
     assert reader.log == list(range(60))
     assert pipelines == [1, 59]
+
+
+async def test_sender_is_told_how_many_receive_its_own_messages(pubsub, reader):
+    await reader.join("a")
+    sends = [groups_send(pubsub, [(name, {"type": "t", "n": 1})] * 2) for name in "aba"]
+    assert await asyncio.gather(*sends) == [2, 0, 2]
 
 
 async def test_publication_cancelled_while_it_waits_is_not_sent(pubsub, reader):

@@ -207,6 +207,13 @@ async def test_a_frame_is_refused_while_a_service_is_away(stream, monkeypatch):
     assert (await post(one.session, {"op": Op.HEARTBEAT})).status_code == 503
 
 
+async def test_frame_for_a_node_that_receives_nothing_is_refused(stream, monkeypatch):
+    one = await stream()
+    monkeypatch.setattr("push.events.views.publish", lambda *_: 0)  # no receiver
+    answer = await post(one.session, {"op": Op.HEARTBEAT})
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+
+
 async def test_many_frames_at_once_are_all_accepted(stream):
     one = await stream()
     frames = [{"op": Op.HEARTBEAT, "seq": number} for number in range(60)]
