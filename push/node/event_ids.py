@@ -17,7 +17,8 @@ from imgo_site.room_policies import policy_of
 from push.bus.background_tasks import Background
 from push.bus.groups import room_group
 from push.node.coalescer import Coalescer
-from push.node.streams import Streams, written_for_sure
+from push.node.room_stream import written_for_sure
+from push.node.streams import Streams
 from push.session.event_ids import EventIds, Position
 from push.session.session import Session
 

@@ -376,7 +376,9 @@ class Node:
         except BaseException:
             session.rooms.discard(room)
             self.hub.leave(session, room_group(room))
+            session.drop_held(room)
             self.presence.leave(session, [room])
+            self.hub.event_ids.left(session, room)
             raise
         if session.id not in self.entries:
             # The registry may have handled `dismiss` before `join`.

@@ -21,7 +21,8 @@ from offline.streams import StreamPage, StreamState
 from push.bus.groups import room_group
 from push.metrics import definitions as metrics
 from push.node.hub import Hub
-from push.node.streams import PAGE, RoomStream, outgoing, stream_pages, written_up_to
+from push.node.room_stream import RoomStream, written_up_to
+from push.node.streams import PAGE, outgoing, stream_pages
 from push.session.event_ids import Position
 from push.session.outgoing import OutgoingMessage
 from push.session.session import Session, gap_body

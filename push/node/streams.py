@@ -13,10 +13,9 @@ query, for any number of such sessions.
 import asyncio
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
 
 from django.db import Error as DatabaseError
 
@@ -29,6 +28,7 @@ from push.bus.background_tasks import Background
 from push.bus.groups import room_group
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, EventIdWriter, write_to_all
+from push.node.room_stream import RoomStream
 from push.session.outgoing import Notice, OutgoingMessage
 from push.session.session import Session, Written, gap_body
 from push.wire import Op
@@ -39,6 +39,7 @@ PAGE = 500  # messages of one query and room
 RETRY_INTERVAL = 1.0  # seconds until a failed query is repeated
 FULL_INTERVAL = 0.05  # seconds until a group that was busy is written to again
 WRITTEN_INTERVAL = 0.005  # seconds between two looks whether a group's messages are written
+LEFT_MAX = 10_000  # rooms that all sessions have left, of which the last offset is remembered
 MADE_MAX = 100  # streams that one key may make by joining their rooms, within MADE_WINDOW
 MADE_WINDOW = 60.0  # seconds
 TAIL_MAX = 1_000_000  # bytes of one stream's tail
@@ -74,47 +75,6 @@ class Hub(Protocol):
         """Count a message that was not delivered."""
 
 
-class RoomStream:
-    """The stream of one room on this node.
-
-    `last`: the highest offset that was handed to the room's sessions. `seen`: the highest that has
-    arrived. `tail`: the latest messages up to `last`, without gaps; `size` counts their bytes.
-    """
-
-    __slots__ = (
-        "epoch",
-        "group",
-        "last",
-        "must_read_again",
-        "reading",
-        "room",
-        "seen",
-        "size",
-        "tail",
-    )
-
-    def __init__(self, room: str, epoch: str, last: int) -> None:
-        self.room = room
-        self.group = room_group(room)
-        self.epoch = epoch
-        self.last = self.seen = last
-        # The task that reads missing messages from the database; None while none is missing.
-        self.reading: asyncio.Task[None] | None = None
-        # Something is missing that the query under way may not have seen.
-        self.must_read_again = False
-        self.tail: deque[OutgoingMessage] = deque()
-        self.size = 0
-
-    @property
-    def tail_start(self) -> int:
-        """Return the offset of the first message in the tail; `last` + 1 if it is empty."""
-        return self.tail[0].offset if self.tail else self.last + 1
-
-    def after(self, offset: int) -> Iterator[OutgoingMessage]:
-        """Yield the messages of the tail above an offset that the tail covers."""
-        return islice(self.tail, max(0, offset + 1 - self.tail_start), None)
-
-
 class Streams:
     """All streams of one node."""
 
@@ -122,6 +82,8 @@ class Streams:
         self._hub = hub
         self._by_group: dict[str, RoomStream] = {}
         self._filling: dict[str, asyncio.Future[None]] = {}
+        # By group: epoch and last offset of streams that were forgotten, the latest at the end.
+        self._left: dict[str, tuple[str, int]] = {}
         self._size = 0  # bytes of all tails
         self._made: Counter[str] = Counter()  # streams made by each key since `_made_since`
         self._made_since = 0.0  # monotonic seconds
@@ -143,6 +105,9 @@ class Streams:
         if stream is None:
             if group not in self._hub.groups and group not in self._hub.joiners:
                 return
+            left_epoch, left_at = self._left.get(group, ("", 0))
+            if left_epoch == epoch and message.offset <= left_at:
+                return  # a session that has left and come back may have had it
             stream = self._add(RoomStream(message.room, epoch, message.offset - 1))
         if epoch != stream.epoch:
             self._begin_reading(stream)  # finds out which of the two is the present one
@@ -157,6 +122,7 @@ class Streams:
 
     def _add(self, stream: RoomStream) -> RoomStream:
         self._by_group[stream.group] = stream
+        self._left.pop(stream.group, None)
         return stream
 
     def _is_full(self, stream: RoomStream) -> bool:
@@ -348,10 +314,13 @@ class Streams:
     # The end
 
     def forget(self, group: str) -> None:
-        """Forget a stream whose room has no session here."""
+        """Forget a stream whose room has no session here, but for its last offset."""
         stream = self._by_group.pop(group, None)
         if stream is not None:
             self._clear(stream)
+            self._left[group] = (stream.epoch, stream.last)
+            if len(self._left) > LEFT_MAX:
+                del self._left[next(iter(self._left))]
 
     def of(self, group: str) -> RoomStream | None:
         """Return the stream of a room's group; None if the room has none here."""
@@ -376,23 +345,3 @@ def outgoing(room: str, epoch: str, kept: KeptMessage, now: float) -> OutgoingMe
 def cost_of(message: OutgoingMessage) -> int:
     """Return the bytes that a message takes in a tail, roughly."""
     return MESSAGE_COST + BODY_COPIES * len(message)
-
-
-def written_up_to(hub: Any, stream: RoomStream) -> int:
-    """Return the highest offset that was written to the room's sessions, or is being written.
-
-    Higher ones wait in the coalescer. A session that enters the group now gets them from there.
-    """
-    coalescer = hub.coalescers.get(stream.group)
-    waiting = 0 if coalescer is None else coalescer.first_waiting_offset()
-    return waiting - 1 if waiting else stream.last
-
-
-def written_for_sure(hub: Any, stream: RoomStream) -> int:
-    """Return the highest offset that all sessions in the room's group were written.
-
-    It is lower than `written_up_to` while a batch is being written in slices.
-    """
-    coalescer = hub.coalescers.get(stream.group)
-    under_way = 0 if coalescer is None else coalescer.first_offset_under_way
-    return under_way - 1 if under_way else written_up_to(hub, stream)

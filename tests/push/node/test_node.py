@@ -15,6 +15,7 @@ from push.node import node as module
 from push.node.hub import Hub
 from push.node.node_instance import NodeInstance
 from push.operations import drain_node, undrain_node
+from push.session.outgoing import OutgoingMessage
 from push.status.health import State
 from push.wire import CloseCode
 from tests import PATIENCE, eventually, in_thread
@@ -134,6 +135,23 @@ async def test_join_that_fails_can_be_tried_again(node, monkeypatch):
     await node.join_room(session, "a")
     one = await in_thread(push_now, Push(b"1", room="a"))
     await eventually(lambda: ids(session) == [one])
+
+
+async def test_join_that_fails_drops_the_messages_held_for_it(node, monkeypatch):
+    session = await admit(node, "u1")
+    session.hold(1_000)
+
+    async def fail(*_: Any) -> None:
+        node.hub.deliver(room_group("a"), OutgoingMessage(1, 5, b"1", True, room="a"))
+        assert session._hold_left == 999
+        raise Unavailable("Redis is away.")
+
+    monkeypatch.setattr(node.registry, "join", fail)
+    with pytest.raises(Unavailable):
+        await node.join_room(session, "a")
+    assert session._hold_left == 1_000
+    session.release()
+    assert ids(session) == []
 
 
 async def confirmed(node, order) -> None:

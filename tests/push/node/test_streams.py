@@ -412,6 +412,28 @@ async def test_who_leaves_and_joins_during_a_batch_has_each_offset_once(
         assert offsets(session) == ([1, 2] if is_all_asked_for else [2])
 
 
+async def test_who_leaves_and_joins_an_empty_room_has_each_offset_once(node):
+    """A drain was cut off after it had published, so the next one publishes the same again."""
+    session, told = await join(node)
+    await store(3)
+    for offset in (1, 2):
+        node.hub.handle(envelope(offset, told.epoch))
+    await node.leave_room(session, ROOM)
+    await node.join_room(session, ROOM)
+    for offset in (1, 2, 3):
+        node.hub.handle(envelope(offset, told.epoch))
+    await eventually(lambda: offsets(session)[-1:] == [3])
+    assert offsets(session) == [1, 2, 3]
+
+
+async def test_no_more_left_streams_are_remembered_than_allowed(node, monkeypatch):
+    monkeypatch.setattr(streams_of_node, "LEFT_MAX", 2)
+    for number in range(4):
+        session, _ = await join(node, room=f"chat-{number}")
+        await node.leave_room(session, f"chat-{number}")
+    assert list(node.hub.streams._left) == [room_group("chat-2"), room_group("chat-3")]
+
+
 async def test_a_gap_is_told_behind_the_batch_that_is_being_written(node, monkeypatch):
     found = [await join(node, key=f"u{n}") for n in range(4)]
     epoch = found[0][1].epoch
