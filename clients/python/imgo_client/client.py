@@ -175,6 +175,17 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def connected(self) -> None:
+        """Wait until a session is open; return at once if one is.
+
+        The client tries for ever, so limit the time: `asyncio.wait_for(client.connected(), 10)`. A
+        session may end right after it was opened. A cancel changes nothing.
+
+        Raises `Closed` if the server wants the client no more, and `NotOpen` if the client is not
+        running: it was not entered, or is closed.
+        """
+        await self._lifetime.until_open()
+
     async def close(self) -> None:
         """Send the acknowledgements that are due, end the session, and do not reconnect.
 

@@ -66,6 +66,7 @@ class Lifetime:
         self.state = "closed"
         self.session: Session | None = None
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Event()  # set, and replaced, when the state changes
         self._over: Closed | None = None  # why there will be no more messages
         self._link: Transport | None = None
         self._was_open = False  # this attempt has become a session
@@ -114,6 +115,17 @@ class Lifetime:
         if self._task.done():
             self._task.result()  # raises: only a bug of ours leads here
         return True
+
+    async def until_open(self) -> None:
+        """Wait until a session is open. Raises `Closed`, or `NotOpen` if it is not running."""
+        while self.state != "open":
+            if not self.check_alive() or self._task is None:
+                raise NotOpen("the client is not running")
+            turn = asyncio.ensure_future(self._turn.wait())
+            try:
+                await asyncio.wait([turn, self._task], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                turn.cancel()
 
     async def _live(self) -> None:
         """Run sessions until the end, and report it."""
@@ -230,6 +242,8 @@ class Lifetime:
     def _change_state(self, state: str) -> None:
         if state != self.state:
             self.state = state
+            self._turn.set()
+            self._turn = asyncio.Event()
             self._events.emit("state", state)
 
     # Rooms

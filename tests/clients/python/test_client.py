@@ -573,6 +573,45 @@ async def test_a_client_runs_once_at_a_time(serve, make):
             await client.__aenter__()
 
 
+@BY_FRAMES
+async def test_connected_waits_for_a_session_over_failed_attempts(serve, make):
+    async def script(peer):
+        if len(server.peers) > 1:
+            await quiet(peer)
+
+    server = await serve(script)
+    client, log = make(server)
+    with pytest.raises(NotOpen, match="not running"):
+        await client.connected()
+    async with client:
+        await client.connected()
+        assert (client.state, len(server.peers)) == ("open", 2)
+        await client.connected()
+    with pytest.raises(NotOpen, match="not running"):
+        await client.connected()
+    assert log.of("error") == []
+
+
+@BY_FRAMES
+async def test_connected_ends_with_the_client(serve, make):
+    async def refuse(peer):
+        await peer.close(4503, "replaced")
+
+    async def say_nothing(peer):
+        await peer.until_gone()
+
+    client, _ = make(await serve(refuse))
+    async with client:
+        with pytest.raises(Closed, match="4503 replaced"):
+            await client.connected()
+    client, _ = make(await serve(say_nothing))
+    async with client:
+        waiting = asyncio.create_task(client.connected())
+        await asyncio.sleep(0)
+    with pytest.raises(NotOpen):
+        await waiting
+
+
 async def test_it_begins_anew_after_it_was_closed_for_good(serve, make):
     async def script(peer):
         await peer.accept()
