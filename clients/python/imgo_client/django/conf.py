@@ -50,6 +50,9 @@ class Options:
     TOKEN_ROOMS: str = _option(
         "", "Function of a user that returns rooms or `*` patterns. Empty: ROOMS_OPEN decides."
     )
+    TOKEN_INFO: str = _option(
+        "", "Function of a user that returns what others see of the user in rooms with presence."
+    )
     SOCKET_URL: str = _option("", "Where browsers connect. Empty: `/sub` below URL.")
     SCRIPT_URL: str = _option("", "Address of imgo.js. Empty: the server's own, below URL.")
 
@@ -83,7 +86,8 @@ class Options:
 
 
 NAMES = tuple(option.name for option in fields(Options))
-PATHS = ("TOKEN_KEY", "TOKEN_ROOMS", "AUTHENTICATE", "AUTHORIZE", "RECEIVE")  # dotted paths
+# Dotted paths.
+PATHS = ("TOKEN_KEY", "TOKEN_ROOMS", "TOKEN_INFO", "AUTHENTICATE", "AUTHORIZE", "RECEIVE")
 _RELAYS = ("thread", "celery", "none")
 _LISTS = ("WEBHOOK_SECRETS", "DATABASES")
 

@@ -28,7 +28,7 @@ from imgo_client.django.signatures import BadSignature, verify
 logger = logging.getLogger("imgo_client.webhooks")
 
 PING = "ping"  # type of the event that the server's `manage.py webhooks ping` sends
-IDENTITY = ("key", "rooms", "join", "expires_in")  # members of an answer of `authenticate`
+IDENTITY = ("key", "rooms", "join", "info", "expires_in")  # members of an answer of `authenticate`
 
 Data = dict[str, Any]
 SignedView = Callable[[str, Data], HttpResponse]

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -40,16 +40,39 @@ def rooms_of(user: Any) -> list[str] | None:
     return None if rooms is None else list(rooms)
 
 
+def info_of(user: Any) -> dict[str, Any] | None:
+    """Return what others see of a user in rooms with presence; None: nothing but the key.
+
+    Raises TypeError for anything else than a dictionary or None: the server takes only objects.
+    """
+    path = options().TOKEN_INFO
+    info = import_string(path)(user) if path else None
+    if info is not None and not isinstance(info, Mapping):
+        raise TypeError(f"TOKEN_INFO: {path} must return a dictionary or None, not {info!r}.")
+    return None if info is None else dict(info)
+
+
 def token_for(user: Any) -> str:
     """Return a token with which a browser connects as this user, for `TOKEN_TTL` seconds.
 
     Raises ImproperlyConfigured without a `TOKEN_SECRET`.
     """
-    return sign(key_of(user), rooms_of(user))
+    return sign(key_of(user), rooms_of(user), info=info_of(user))
 
 
-def sign(key: str, rooms: list[str] | None = None, seconds: float | None = None) -> str:
-    """Return a token for a key. `rooms`: names or `*` patterns. `seconds`: None: `TOKEN_TTL`."""
+def sign(
+    key: str,
+    rooms: list[str] | None = None,
+    seconds: float | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a token for a key.
+
+    `rooms`: names or `*` patterns. `seconds`: None: `TOKEN_TTL`. `info`: what others see of the key
+    in rooms with presence, in the claim `info`, which the server's `JWT_INFO_CLAIM` must name.
+
+    Raises ImproperlyConfigured without a `TOKEN_SECRET`.
+    """
     opts = options()
     if not opts.TOKEN_SECRET:
         raise ImproperlyConfigured("IMGO_CLIENT['TOKEN_SECRET'] is missing: it signs tokens.")
@@ -57,6 +80,7 @@ def sign(key: str, rooms: list[str] | None = None, seconds: float | None = None)
     claims = {
         "sub": key,
         "rooms": rooms,
+        "info": None if info is None else dict(info),
         "iat": now,
         "exp": now + (opts.TOKEN_TTL if seconds is None else seconds),
         "iss": opts.TOKEN_ISSUER or None,

@@ -14,9 +14,14 @@ def rooms_of(user):
     return ["lobby", f"private-{user.code}-*"]
 
 
+def info_of(user):
+    return {"name": user.code.title()}
+
+
 def authenticate(data):
     if data.get("token") == "good":
-        return {"key": "alice", "rooms": ["lobby"], "expires_in": 60, "join": None}
+        info = {"name": "Alice"}
+        return {"key": "alice", "rooms": ["lobby"], "expires_in": 60, "join": None, "info": info}
     return {"rooms": []} if data.get("token") == "buggy" else None
 
 

@@ -101,18 +101,27 @@ class TokenTests(TestCase):
         wanted = {"sub": str(self.user.pk), "iat": claims["iat"], "exp": claims["iat"] + 300}
         self.assertEqual(claims, wanted)
 
-    def test_options_decide_key_rooms_issuer_and_audience(self):
+    def test_options_decide_key_rooms_info_issuer_and_audience(self):
         paths = {"TOKEN_KEY": "shop.hooks.code_of", "TOKEN_ROOMS": "shop.hooks.rooms_of"}
+        paths["TOKEN_INFO"] = "shop.hooks.info_of"
         with imgo(TOKEN_SECRET=SECRET, TOKEN_ISSUER="shop", TOKEN_AUDIENCE="imgo", **paths):
             claims = claims_of(self.post(**SAME).json()["token"])
         self.assertEqual(claims["sub"], "customer-alice")
         self.assertEqual(claims["rooms"], ["lobby", "private-alice-*"])
+        self.assertEqual(claims["info"], {"name": "Alice"})
         self.assertEqual((claims["iss"], claims["aud"]), ("shop", "imgo"))
 
     def test_one_string_instead_of_rooms_is_refused(self):
         with (
             imgo(TOKEN_SECRET=SECRET, TOKEN_ROOMS="shop.hooks.code_of"),
             self.assertRaisesMessage(TypeError, "must return a list of rooms, not 'customer-"),
+        ):
+            self.post(**SAME)
+
+    def test_text_instead_of_an_info_is_refused(self):
+        with (
+            imgo(TOKEN_SECRET=SECRET, TOKEN_INFO="shop.hooks.code_of"),
+            self.assertRaisesMessage(TypeError, "must return a dictionary or None, not 'customer-"),
         ):
             self.post(**SAME)
 

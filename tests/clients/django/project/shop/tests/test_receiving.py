@@ -173,7 +173,8 @@ class ReceivingTests(TestCase):
 
     def test_hooks_are_answered_by_the_named_functions(self):
         answer = self.post("hook/authenticate", {"token": "good"})
-        self.assertEqual(answer.json(), {"key": "alice", "rooms": ["lobby"], "expires_in": 60})
+        wanted = {"key": "alice", "rooms": ["lobby"], "info": {"name": "Alice"}, "expires_in": 60}
+        self.assertEqual(answer.json(), wanted)
         self.assertEqual(self.post("hook/authenticate", {"token": "bad"}).status_code, 403)
         self.client.raise_request_exception = False
         self.assertEqual(self.post("hook/authenticate", {"token": "buggy"}).status_code, 500)
