@@ -122,6 +122,11 @@ class ImgoSettings:
         "Patterns of the keys whose coming and going are events, such as `user-*`. See "
         "[online and offline](../howto/online.md).",
     )
+    EVENT_ROOMS: list[str] = _setting(
+        [],
+        "Patterns of the rooms whose first and last session are events (`room.occupied`, "
+        "`room.vacated`), such as `chat-*`. See [webhooks](../howto/webhooks.md).",
+    )
     GOIM_TRUSTED: bool = _setting(
         False,
         "Accept goim's clients without a token, under the key they name. Only for a closed "

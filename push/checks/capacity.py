@@ -102,7 +102,8 @@ def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:
             " current_setting('superuser_reserved_connections')::int"
         )
         most, reserved = cursor.fetchone()
-    own = THREAD_GROUPS * conf.DATABASE_THREADS + bool(conf.WEBHOOKS) + bool(conf.EVENT_KEYS)
+    own = THREAD_GROUPS * conf.DATABASE_THREADS + bool(conf.WEBHOOKS)
+    own += bool(conf.EVENT_KEYS or conf.EVENT_ROOMS)
     needed = processes.total * size + processes.nodes * own
     if needed > most - reserved:
         yield checks.Warning(

@@ -1,4 +1,4 @@
-"""Checks of `EVENT_KEYS`: the keys whose online and offline events are reported."""
+"""Checks of `EVENT_KEYS` and `EVENT_ROOMS`: names whose coming and going are events."""
 
 from collections.abc import Iterator
 
@@ -10,31 +10,46 @@ from imgo_site.names import check_name
 from push.checks.reading import with_settings
 from push.webhooks.endpoints import EventType
 
-OF_KEYS = (EventType.KEY_ONLINE, EventType.KEY_OFFLINE)
+# Setting → a pattern for it, and the events of the keys or rooms that it matches.
+SETTINGS = {
+    "EVENT_KEYS": ("user-*", (EventType.KEY_ONLINE, EventType.KEY_OFFLINE)),
+    "EVENT_ROOMS": ("chat-*", (EventType.ROOM_OCCUPIED, EventType.ROOM_VACATED)),
+}
 
 
 @register
 @with_settings
 def check_event_keys() -> Iterator[CheckMessage]:
-    """E053: a pattern of EVENT_KEYS that matches no key; W045: a webhook for events of no key."""
-    for pattern in conf.EVENT_KEYS:
+    """E053: a pattern that matches no key or room; W045: a webhook for events that never come."""
+    for setting, (example, types) in SETTINGS.items():
+        patterns = getattr(conf, setting)
+        yield from _bad_patterns(setting, patterns, example)
+        if not patterns:
+            yield from _vain_webhooks(setting, types, example)
+
+
+def _bad_patterns(setting: str, patterns: list[str], example: str) -> Iterator[CheckMessage]:
+    for pattern in patterns:
         try:
             check_name(pattern, "pattern")
         except BadRequest as error:
             yield Error(
-                f"EVENT_KEYS has a pattern that matches no key: {error.message}",
-                hint='Name keys, or patterns such as "user-*".',
+                f"{setting} has a pattern that matches no name: {error.message}",
+                hint=f'Use names, or patterns such as "{example}".',
                 id="imgo.E053",
             )
-    if conf.EVENT_KEYS:
-        return
+
+
+def _vain_webhooks(
+    setting: str, types: tuple[EventType, ...], example: str
+) -> Iterator[CheckMessage]:
     for number, entry in enumerate(conf.WEBHOOKS, 1):
         events = entry.get("events")
-        types = [name for name in OF_KEYS if isinstance(events, list) and name in events]
-        if types:
+        wanted = [name for name in types if isinstance(events, list) and name in events]
+        if wanted:
             yield Warning(
-                f"Entry {number} of WEBHOOKS asks for {' and '.join(types)}, and EVENT_KEYS is "
+                f"Entry {number} of WEBHOOKS asks for {' and '.join(wanted)}, and {setting} is "
                 "empty: there are no such events.",
-                hint='Set EVENT_KEYS to the keys that matter, such as ["user-*"].',
+                hint=f'Set {setting} to those that matter, such as ["{example}"].',
                 id="imgo.W045",
             )

@@ -158,10 +158,11 @@ WEBHOOK_EVENTS_DROPPED = Counter(
 )
 KEY_EVENTS = Counter(
     "imgo_key_events",
-    "Changes of keys in `EVENT_KEYS` that this process stored: online or offline.",
+    "Changes that this process stored: keys in `EVENT_KEYS` online or offline, rooms in "
+    "`EVENT_ROOMS` occupied or vacated.",
     ["event"],
 )
-for _event in ("online", "offline"):
+for _event in ("online", "offline", "occupied", "vacated"):
     KEY_EVENTS.labels(_event)
 KEY_LEASES_LOST = Counter(
     "imgo_key_leases_lost",

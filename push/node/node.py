@@ -44,6 +44,7 @@ from push.node.stream_joins import StreamJoin
 from push.node.webhook_thread import WebhookThread
 from push.online.lease_watch import READ_EVERY
 from push.online.online_keys import RESEND_EVERY, WRITE_EVERY, OnlineKeys
+from push.online.room_visits import RoomVisits
 from push.presence.node_presence import NodePresence
 from push.presence.select import open_presence
 from push.registry.base import Entry, NodeEntry
@@ -114,7 +115,11 @@ class Node:
         self.publish_limits = PublishLimits(time.monotonic)
         self.hooks = HookClient()
         self.session_log = SessionLog(self.name, self.clock.now)
-        self.online = OnlineKeys(self.name, self._openings) if conf.EVENT_KEYS else None
+        has_events = conf.EVENT_KEYS or conf.EVENT_ROOMS
+        self.online = OnlineKeys(self.name, self._openings) if has_events else None
+        self.room_visits: RoomVisits | None = None
+        if self.online is not None and conf.EVENT_ROOMS:
+            self.room_visits = RoomVisits(self.online, self.name, self.clock.now)
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.webhooks = WebhookThread()
@@ -281,6 +286,8 @@ class Node:
         for name, session in self.hub.sessions.items():
             if session.was_opened and (entry := self.entries.get(name)) is not None:
                 yield entry.key, self.session_log.event_of(entry)
+        if self.room_visits is not None:
+            yield from self.room_visits.openings()
 
     def new_session_id(self) -> str:
         """Return an id that no other session of any node has."""
@@ -318,6 +325,11 @@ class Node:
         if session.id not in self.entries:
             await self.registry.remove(entry, rooms)
             raise Unavailable(STOPPING)
+        self._visit(session, rooms)
+
+    def _visit(self, session: Session, rooms: Collection[str]) -> None:
+        if self.room_visits is not None and session.id in self.entries:
+            self.room_visits.entered(session.id, rooms)
 
     def _check_not_draining(self) -> None:
         """Raise `Unavailable` if this node accepts no more sessions."""
@@ -345,6 +357,8 @@ class Node:
         self.hub.remove(session, groups_of(session))
         self.presence.leave(session, session.rooms)
         entry = self.entries.pop(session.id, None)
+        if self.room_visits is not None:
+            self.room_visits.ended(session.id)
         if entry is not None:
             if session.was_opened:
                 event = self.session_log.closed(entry, session.close_code)
@@ -383,6 +397,7 @@ class Node:
         if session.id not in self.entries:
             # The registry may have handled `dismiss` before `join`.
             await self.registry.leave(entry, room)
+        self._visit(session, [room])
 
     async def join_stream(
         self, session: Session, room: str, request: RoomRequest, told: Callable[[StreamJoin], None]
@@ -410,6 +425,7 @@ class Node:
             raise
         if session.id not in self.entries:
             await self.registry.leave(entry, room)
+        self._visit(session, [room])
 
     async def leave_room(self, session: Session, room: str) -> None:
         """Remove a session from a room."""
@@ -418,6 +434,8 @@ class Node:
         session.drop_held(room)
         self.presence.leave(session, [room])
         self.hub.event_ids.left(session, room)
+        if self.room_visits is not None:
+            self.room_visits.left(session.id, room)
         entry = self.entries.get(session.id)
         if entry is not None:
             await self.registry.leave(entry, room)

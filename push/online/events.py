@@ -14,12 +14,16 @@ from push.online.tables import OnlineState
 from push.session.session_records import SessionEvent
 from push.signals import key_offline, key_online
 from push.webhooks import outbox
-from push.webhooks.endpoints import EventType, endpoints
+from push.webhooks.endpoints import EventType, endpoints, room_of
 from push.webhooks.outbox import KeyData
 
 logger = logging.getLogger(__name__)
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
+OF_ROOMS = {
+    EventType.KEY_ONLINE: EventType.ROOM_OCCUPIED,
+    EventType.KEY_OFFLINE: EventType.ROOM_VACATED,
+}
 NODE_LOST = "the node of its last session was lost"
 
 Members = dict[str, Any]
@@ -77,23 +81,34 @@ def publish(
     store_for_webhooks(kind, events)
     if signal.has_listeners():
         for event in events:
-            _send(signal, event)
+            if room_of(event.key) is None:
+                _send(signal, event)
 
 
 def _is_wanted(kind: EventType) -> bool:
-    return any(kind in endpoint.events for endpoint in endpoints())
+    kinds = {kind, OF_ROOMS[kind]}
+    return any(not kinds.isdisjoint(endpoint.events) for endpoint in endpoints())
 
 
 def store_for_webhooks(kind: EventType, events: list[KeyEvent]) -> None:
-    """Store events for webhooks, and mark the keys of those that the outbox has no room for."""
-    rows = [KeyData(event.key, _data(event), f"{event.at:{TIME_FORMAT}}") for event in events]
-    dropped = outbox.insert_alike(kind, rows)
+    """Store events for webhooks, and mark the keys of those that the outbox has no room for.
+
+    Those of marked rooms are stored as the events of rooms.
+    """
+    of_keys: list[KeyData] = []
+    of_rooms: list[KeyData] = []
+    for event in events:
+        rows = of_keys if room_of(event.key) is None else of_rooms
+        rows.append(KeyData(event.key, _data(event), f"{event.at:{TIME_FORMAT}}"))
+    dropped = outbox.insert_alike(kind, of_keys) + outbox.insert_alike(OF_ROOMS[kind], of_rooms)
     if dropped:
         OnlineState.objects.filter(key__in=dropped).update(is_unreported=True)
 
 
 def _data(event: KeyEvent) -> str:
-    members = {"key": event.key, "number": event.number, **event.facts}
+    members: Members = {"key": event.key, "number": event.number, **event.facts}
+    if (room := room_of(event.key)) is not None:
+        members = {"room": room, "number": event.number}
     return msgspec.json.encode(members).decode()
 
 

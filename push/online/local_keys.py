@@ -1,7 +1,8 @@
 """Keys of one node: the number of sessions of each, and the changes that are not stored yet.
 
-Only for keys that match `EVENT_KEYS`. A key is in the database from its first session on, until it
-has been without a session for `PRESENCE_GRACE`. No I/O: `push/online/online_keys.py` writes.
+Only for keys that match `EVENT_KEYS`, and for rooms that match `EVENT_ROOMS`, as marked names. A
+key is in the database from its first session on, until it has been without a session for
+`PRESENCE_GRACE`. No I/O: `push/online/online_keys.py` writes.
 """
 
 from collections.abc import Mapping
@@ -9,12 +10,21 @@ from typing import NamedTuple
 
 from accounts.staff import is_dashboard_key
 from imgo_site.conf import conf
-from imgo_site.names import matches_pattern
+from imgo_site.names import DASHBOARD_ROOM, matches_pattern
 from push.session.session_records import SessionEvent
+from push.webhooks.endpoints import room_of
 
 # Seconds after the grace until a key is removed. A key that has come back in time, at another node,
 # is in the database by then: that node writes it within `WRITE_EVERY`.
 MARGIN = 1.0
+
+
+def _is_counted(name: str) -> bool:
+    """Return whether a key, or a marked room, has events."""
+    room = room_of(name)
+    if room is not None:
+        return room != DASHBOARD_ROOM and any(matches_pattern(p, room) for p in conf.EVENT_ROOMS)
+    return not is_dashboard_key(name) and any(matches_pattern(p, name) for p in conf.EVENT_KEYS)
 
 
 class Gone(NamedTuple):
@@ -38,7 +48,7 @@ class LocalKeys:
         count = self._sessions.get(key)
         if count is not None:
             self._sessions[key] = count + 1
-        elif not is_dashboard_key(key) and any(matches_pattern(p, key) for p in conf.EVENT_KEYS):
+        elif _is_counted(key):
             self._sessions[key] = 1
             self._gone.pop(key, None)
             if key not in self._written:

@@ -30,7 +30,7 @@ from push.online.events import (
 from push.online.tables import OnlineKey, OnlineNode, OnlineState
 from push.session.session_records import SessionEvent, SessionRecord
 from push.webhooks import outbox
-from push.webhooks.endpoints import EventType, endpoints
+from push.webhooks.endpoints import EventType, endpoints, room_of
 
 BATCH = 1_000  # keys of one transaction
 RESEND_BATCH = 500  # events of one transaction
@@ -105,7 +105,7 @@ def add(lease_id: str, events: Mapping[str, SessionEvent]) -> None:
         changed: Changed = _execute(_statements().go_online, [_rows(events)])
         _execute(_statements().insert, [lease_id, _names(events)])
         publish(EventType.KEY_ONLINE, changed, events)
-    metrics.KEY_EVENTS.labels("online").inc(len(changed))
+    _count(changed, "online", "occupied")
 
 
 def remove(lease_id: str, events: Mapping[str, SessionEvent]) -> None:
@@ -117,7 +117,7 @@ def remove(lease_id: str, events: Mapping[str, SessionEvent]) -> None:
         _find_lease(lease_id)
         changed = _remove(lease_id, events)
         publish(EventType.KEY_OFFLINE, changed, events)
-    metrics.KEY_EVENTS.labels("offline").inc(len(changed))
+    _count(changed, "offline", "vacated")
 
 
 def reap(lease_id: str) -> int:
@@ -138,8 +138,14 @@ def reap(lease_id: str) -> int:
         events = _last_events(keys, name, has_recorded_ends=bool(is_stopped))
         changed = _remove(lease_id, events)
         publish(EventType.KEY_OFFLINE, changed, events)
-    metrics.KEY_EVENTS.labels("offline").inc(len(changed))
+    _count(changed, "offline", "vacated")
     return len(keys)
+
+
+def _count(changed: Changed, of_keys: str, of_rooms: str) -> None:
+    rooms = sum(room_of(name) is not None for name, _, _ in changed)
+    metrics.KEY_EVENTS.labels(of_keys).inc(len(changed) - rooms)
+    metrics.KEY_EVENTS.labels(of_rooms).inc(rooms)
 
 
 def _remove(lease_id: str, events: Mapping[str, SessionEvent]) -> Changed:

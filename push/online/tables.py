@@ -1,7 +1,8 @@
 """Tables of online events: leases of nodes, keys that nodes hold, and each key's state.
 
 A key in `EVENT_KEYS` has a row of `OnlineKey` for each node that holds sessions of it. Its row of
-`OnlineState` says whether there is such a row, and has the number of the key's last event.
+`OnlineState` says whether there is such a row, and has the number of the key's last event. Rooms in
+`EVENT_ROOMS` have such rows too, with a mark before their names (`push/webhooks/endpoints.py`).
 """
 
 from datetime import timedelta
@@ -10,6 +11,8 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+
+from imgo_site.names import NAME_MAX
 
 KEEP = 366 * 86_400.0  # seconds that the state of a key that is offline is kept
 PRUNE_PAGE = 5_000  # states that one statement examines
@@ -46,7 +49,7 @@ class OnlineKey(models.Model):
 
     pk = models.CompositePrimaryKey("node", "key")
     node = models.CharField(max_length=32)
-    key = models.CharField(max_length=255)
+    key = models.CharField(max_length=NAME_MAX + 1)
 
     class Meta:
         app_label = "push"
@@ -82,7 +85,7 @@ class OnlineState(models.Model):
     `is_unreported`: the webhook outbox was full when the last event was stored.
     """
 
-    key = models.CharField(max_length=255, primary_key=True)
+    key = models.CharField(max_length=NAME_MAX + 1, primary_key=True)
     number = models.BigIntegerField()
     is_online = models.BooleanField()
     at = models.DateTimeField()

@@ -14,7 +14,8 @@ from push.hooks.signature import HOW_TO_MAKE, secret_bytes
 from push.hooks.urls import can_be_called
 
 URL_MAX = 500  # characters: fits the column
-MEMBERS = ("url", "secret", "events", "keys")
+MEMBERS = ("url", "secret", "events", "keys", "rooms")
+ROOM_MARK = "\x02"  # begins a room's name where keys stand: no key has control characters
 ANY = "*"
 
 
@@ -28,6 +29,8 @@ class EventType(StrEnum):
     DROPPED = "message.dropped"
     KEY_ONLINE = "key.online"
     KEY_OFFLINE = "key.offline"
+    ROOM_OCCUPIED = "room.occupied"
+    ROOM_VACATED = "room.vacated"
 
 
 # Types by the kind of the event in the table of events that settles a (message, key).
@@ -41,16 +44,27 @@ TYPES_OF_KINDS = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One entry of `WEBHOOKS`. `keys`: patterns, in which `*` stands for any text."""
+    """One entry of `WEBHOOKS`.
+
+    `keys`, `rooms`: patterns, in which `*` stands for any text; `rooms` is for events of rooms.
+    """
 
     url: str
     secrets: tuple[str, ...]
     events: frozenset[str]
     keys: tuple[str, ...]
+    rooms: tuple[str, ...]
 
     def matches(self, event_type: str, key: str) -> bool:
-        """Return whether events of this type and key are sent to the endpoint."""
-        return event_type in self.events and any(matches_pattern(p, key) for p in self.keys)
+        """Return whether events of this type and key, or marked room, are sent to the endpoint."""
+        room = room_of(key)
+        patterns, name = (self.keys, key) if room is None else (self.rooms, room)
+        return event_type in self.events and any(matches_pattern(p, name) for p in patterns)
+
+
+def room_of(name: str) -> str | None:
+    """Return the room of a marked name; None for a key."""
+    return name[len(ROOM_MARK) :] if name.startswith(ROOM_MARK) else None
 
 
 _read: tuple[Any, tuple[Endpoint, ...]] = (None, ())  # a value of the setting, and its endpoints
@@ -76,6 +90,7 @@ def _endpoint(entry: dict[str, Any]) -> Endpoint:
         secrets=tuple(_texts(entry["secret"])),
         events=frozenset(EventType) if ANY in events else events,
         keys=tuple(_texts(entry.get("keys", [ANY]))),
+        rooms=tuple(_texts(entry.get("rooms", [ANY]))),
     )
 
 
@@ -96,8 +111,9 @@ def problems(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     yield from _problems_of_secrets(entry.get("secret"))
     yield from _problems_of_events(entry.get("events"))
-    if not _is_list_of_texts(entry.get("keys", [ANY])):
-        yield "has 'keys' that are no list of patterns", 'Say which keys: ["user-*"].'
+    for name, example in (("keys", "user-*"), ("rooms", "chat-*")):
+        if not _is_list_of_texts(entry.get(name, [ANY])):
+            yield f"has '{name}' that are no list of patterns", f'Say which {name}: ["{example}"].'
 
 
 def _is_url(url: Any) -> bool:

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
+from imgo_site.names import NAME_MAX
 from imgo_site.postgres.limits import limit_idle
 from offline import event_feed
 from push.webhooks.endpoints import URL_MAX
@@ -88,7 +89,7 @@ class WebhookEvent(models.Model):
 
     endpoint = models.CharField(max_length=URL_MAX)
     type = models.CharField(max_length=40)
-    key = models.CharField(max_length=255)
+    key = models.CharField(max_length=NAME_MAX + 1)
     # Text, because clients may send what Postgres's JSON refuses, such as NUL.
     data = models.TextField()
     at = models.DateTimeField()

@@ -48,7 +48,8 @@ def settings(receiver: Receiver) -> dict[str, str]:
         "IMGO_NODE_LEASE": str(LEASE),
         "IMGO_DRAIN_SECONDS": "1",
         "IMGO_WEBHOOK_TIMEOUT": "2",
-        "IMGO_WEBHOOKS": receiver.settings(events=["key.online", "key.offline"]),
+        "IMGO_EVENT_ROOMS": "room-*",
+        "IMGO_WEBHOOKS": receiver.settings(events=["*"]),
     }
 
 
@@ -57,8 +58,15 @@ def seen(receiver: Receiver) -> Seen:
     found: dict[str, dict[int, str]] = defaultdict(dict)
     for event in receiver.events:
         data = event["data"]
+        if "key" not in data:
+            continue
         assert found[data["key"]].setdefault(data["number"], event["type"]) == event["type"]
     return {key: list(numbers.items()) for key, numbers in found.items()}
+
+
+def of_rooms(receiver: Receiver) -> list[tuple[str, dict[str, Any]]]:
+    """Type and data of each event of a room, in order."""
+    return [(e["type"], e["data"]) for e in receiver.events if "room" in e["data"]]
 
 
 def assert_ordered(found: Seen) -> None:
@@ -100,7 +108,7 @@ async def test_embedded_server_reports_comings_goings_and_those_of_its_dead_pred
         world = await enter(system)
         client = await world.session("user-1", "text")
         for key in ("user-2", "user-3", "other"):
-            await world.session(key)
+            await world.session(key, rooms=["room-1", "lobby"])
         await last_words(receiver, {"user-1": True, "user-2": True, "user-3": True})
         await client.close()
         await last_words(receiver, {"user-1": False})
@@ -122,6 +130,10 @@ async def test_embedded_server_reports_comings_goings_and_those_of_its_dead_pred
         assert {key: len(events) for key, events in found.items()} == {
             "user-1": 2, "user-2": 1, "user-3": 2,
         }  # fmt: skip
+        await eventually(lambda: len(of_rooms(receiver)) == 2, ARRIVAL_MAX)
+        (occupied, first), (vacated, last) = of_rooms(receiver)
+        assert (occupied, vacated) == ("room.occupied", "room.vacated")
+        assert (first["room"], last["number"] - first["number"]) == ("room-1", 1)
     finally:
         await asyncio.to_thread(system.stop)
 
@@ -377,7 +389,7 @@ async def test_keys_that_move_in_time_are_no_events(
 
 def data_of(receiver: Receiver, key: str) -> list[dict[str, Any]]:
     """The data of each event of a key, without repetitions."""
-    of_key = [event["data"] for event in receiver.events if event["data"]["key"] == key]
+    of_key = [event["data"] for event in receiver.events if event["data"].get("key") == key]
     return list({data["number"]: data for data in of_key}.values())
 
 

@@ -35,7 +35,7 @@ def test_entries_that_can_work_are_silent(imgo):
         ({"secret": [SECRET, "whsec_hunter22"]}, "(number 2)", "secrets.token_bytes"),
         ({"secret": []}, "no 'secret'", "secrets.token_bytes"),
         ({"events": ["message.acknowleged"]}, "'message.acknowleged'", "message.acknowledged"),
-        ({"events": ["room.occupied"]}, "'room.occupied'", "message.received"),
+        ({"events": ["cart.filled"]}, "'cart.filled'", "message.received"),
         ({"events": "*"}, "no 'events'", "message.received"),
         ({"keys": "user-*"}, "'keys'", "user-*"),
         ({"event": ["*"]}, "'event', which is no member", "events"),

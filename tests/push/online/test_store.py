@@ -12,7 +12,9 @@ from push.online.store import LeaseLost
 from push.online.tables import KEEP
 from push.session.session_records import Row
 from push.signals import key_offline, key_online
+from push.webhooks.endpoints import ROOM_MARK
 from push.webhooks.tables import WebhookEvent
+from tests.push.webhooks.conftest import entry
 
 from .conftest import data, event, events, stored
 
@@ -54,6 +56,39 @@ def test_first_insert_and_last_delete_are_events_with_following_numbers(one, two
     assert abs(first - 1_000 * time.time()) < 5_000
     assert OnlineState.objects.get(pk="a").is_online
     assert not OnlineState.objects.get(pk="b").is_online
+
+
+def test_rooms_have_events_of_their_own_numbered_as_those_of_keys(one, two, imgo):
+    imgo(WEBHOOKS=[entry(events=["*"], keys=["a"])], EVENT_KEYS=["*"])
+    room = ROOM_MARK + "r" * 255
+    heard: list[str] = []
+
+    def note(key: str, **_: object) -> None:
+        heard.append(key)
+
+    key_online.connect(note)
+    try:
+        store.add(one, events("a", room))
+    finally:
+        key_online.disconnect(note)
+    store.add(two, events(room))
+    store.remove(one, events(room))
+    store.remove(two, events(room))
+    assert stored() == [("key.online", "a"), ("room.occupied", room), ("room.vacated", room)]
+    (_, first, last) = data()
+    assert first == {"room": "r" * 255, "number": first["number"]}
+    assert last == {"room": "r" * 255, "number": first["number"] + 1}
+    assert heard == ["a"]
+
+
+def test_room_of_a_lost_node_is_vacated_once(one, imgo):
+    rooms = entry(events=["room.occupied", "room.vacated"], rooms=["r*"])
+    imgo(WEBHOOKS=[rooms], EVENT_ROOMS=["*"])
+    store.add(one, events(ROOM_MARK + "other"))
+    store.add(one, events(ROOM_MARK + "r"))
+    store.end([one])
+    finish(one)
+    assert [kind for kind, _ in stored()] == ["room.occupied", "room.vacated"]
 
 
 def test_repeated_changes_cause_no_event(one):

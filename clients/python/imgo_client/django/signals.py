@@ -16,6 +16,8 @@ message_expired = Signal()
 message_dropped = Signal()
 key_online = Signal()
 key_offline = Signal()
+room_occupied = Signal()
+room_vacated = Signal()
 
 EVENTS: dict[str, Signal] = {
     "message.received": message_received,
@@ -25,6 +27,8 @@ EVENTS: dict[str, Signal] = {
     "message.dropped": message_dropped,
     "key.online": key_online,
     "key.offline": key_offline,
+    "room.occupied": room_occupied,
+    "room.vacated": room_vacated,
 }
 
 # For metrics. Errors of receivers are logged and do not stop the relay.
