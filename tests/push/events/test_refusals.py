@@ -63,7 +63,7 @@ async def test_without_the_layer_nobody_gets_a_stream(client, monkeypatch):
     async def fail(*_: object) -> None:
         raise LAYER_ERRORS[0]("away")
 
-    monkeypatch.setattr("push.node.hub.groups_add", fail)
+    monkeypatch.setattr("push.node.layer_groups.groups_add", fail)
     status, code, found = await refused(client, **BEARER)
     assert (status, code, found["retry-after"]) == (503, "unavailable", "5")
     assert node.hub.sessions == {}
@@ -76,7 +76,7 @@ async def test_a_handshake_that_takes_too_long_is_answered(client, imgo, monkeyp
     async def wait(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("push.node.hub.groups_add", wait)
+    monkeypatch.setattr("push.node.layer_groups.groups_add", wait)
     status, code, _ = await refused(client, **BEARER)
     assert (status, code) == (503, "unavailable")
 
