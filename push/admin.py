@@ -14,6 +14,7 @@ from imgo_site.admin_tables import ReadOnlyAdmin
 from imgo_site.errors import NotFound
 from push.models import Node, WebhookBatch
 from push.operations import revoke_token
+from push.webhooks.endpoints import room_of
 
 
 @admin.register(Node)
@@ -33,7 +34,14 @@ class WebhookBatchAdmin(ReadOnlyAdmin):
     list_display = ("id", "endpoint", "size", "attempts", "error", "created_at", "parked_at")
     search_exact: ClassVar = {"id": ()}
     search_help_text = "A batch's number."
-    exclude = ("body",)
+    exclude = ("body", "keys")
+    readonly_fields = ("keys_and_rooms",)
+
+    @admin.display(description="keys and rooms")
+    def keys_and_rooms(self, batch: WebhookBatch) -> str:
+        """Return whose events these are: the keys, and the rooms as such."""
+        rooms = {name: room_of(name) for name in batch.keys}
+        return ", ".join(name if room is None else f"room {room}" for name, room in rooms.items())
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[WebhookBatch]":
         """Return rows without bodies and keys, which may be large and are in no list."""

@@ -20,6 +20,7 @@ from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes, push_to_keys
 from push.bus.groups import key_group
 from push.models import Node, WebhookBatch
+from push.webhooks.endpoints import ROOM_MARK
 from push.wire import CloseCode
 from tests import in_thread
 
@@ -340,3 +341,17 @@ def test_every_row_has_a_page(browser, name):
     model = {"message": Message, "pending": Pending, "event": Event, "outbox": Outbox}[name]
     pk = model.objects.first().pk
     assert browser.get(f"/admin/offline/{name}/{pk}/change/").status_code == 200
+
+
+def test_page_of_a_batch_names_keys_and_rooms_without_the_mark(browser):
+    batch = WebhookBatch.objects.create(
+        endpoint="u",
+        body="[]",
+        keys=["u1", f"{ROOM_MARK}chat-1"],
+        size=2,
+        give_up_at=timezone.now(),
+    )
+    page = browser.get(f"/admin/push/webhookbatch/{batch.pk}/change/").text
+    assert "u1, room chat-1" in page
+    assert ROOM_MARK not in page
+    assert "u0002" not in page
