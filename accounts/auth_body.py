@@ -47,6 +47,7 @@ class AuthBody:
     that know rooms with history send the other form.
     `names`: messages of rooms are to carry the room's name.
     `renews`: the client can send a new token, so the reply is to say when the session expires.
+    `session`: the reply is to have the id of the session.
     """
 
     token: str = ""
@@ -66,6 +67,7 @@ class AuthBody:
     requests: dict[str, RoomRequest] | None = None
     names: bool = False
     renews: bool = False
+    session: bool = False
 
 
 def parse_auth_body(body: bytes, *, token_only: bool = False) -> AuthBody:
@@ -120,6 +122,7 @@ def _of_object(value: dict[str, Any], raw: bytes) -> AuthBody:
         requests=requests,
         names=requests is not None or read.get("names", False),
         renews=read.get("renew", False),
+        session=read.get("session", False),
         change_room=rooms[0] if len(rooms) == 1 else "",
         ack=read.get("ack", False),
         since=read.get("since", 0),
@@ -181,6 +184,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "ack": _flag,
     "names": _flag,
     "renew": _flag,
+    "session": _flag,
     "key": _key,
     "since": _number,
     "accepts": _accepts,

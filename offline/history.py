@@ -186,6 +186,8 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
     }
     if due := schedule_of(message):
         record |= {"scheduled_id": str(due.pk), "send_at": due.due_at}
+    if message.exclude:
+        record["exclude"] = message.exclude.split(",")
     if message.cancelled_at:
         record["cancelled_at"] = message.cancelled_at
     if message.audience == Message.Audience.ROOM:
@@ -216,6 +218,8 @@ def scheduled_as_dict(push: ScheduledPush, window: slice) -> dict[str, Any]:
         "fan_out": {"state": "scheduled"},
         "send_at": push.due_at,
     }
+    if push.exclude:
+        record["exclude"] = push.exclude.split(",")
     if push.audience == Message.Audience.ROOM:
         record["room"] = push.room
     if push.audience == Message.Audience.KEYS:

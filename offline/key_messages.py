@@ -83,9 +83,9 @@ def _read(
         cursor.execute(dialect().pages_query(kind, len(distinct), size, age), values)
         rows = cursor.fetchall()
     snapshot = Snapshot.parse(rows[0][-1]) if rows and rows[0][-1] else WholeDatabase()
-    for place, message_id, op, body, is_json, had, had_xmin, _ in rows:
+    for place, message_id, op, body, is_json, had, had_xmin, exclude, _ in rows:
         message = PendingMessage(
-            message_id, op, bytes(body), bool(is_json), had, had_xmin, snapshot
+            message_id, op, bytes(body), bool(is_json), had, had_xmin, snapshot, exclude
         )
         by_page[distinct[place]].append(message)
     return by_page

@@ -17,6 +17,9 @@ from django.utils import timezone
 from imgo_site.push_origin import ORIGIN_MAX
 
 ERROR_MAX = 500  # characters kept of an error
+EXCLUDE_MAX = 10  # sessions that a push may exclude
+# Characters of their ids, joined by commas. An id has at most 40.
+EXCLUDE_LENGTH = EXCLUDE_MAX * 41 - 1
 
 
 class Message(models.Model):
@@ -54,6 +57,13 @@ class Message(models.Model):
     expires_at = models.DateTimeField()
     keep_until = models.DateTimeField(help_text="When the message and its record are forgotten.")
     cancelled_at = models.DateTimeField(null=True, blank=True)
+    exclude = models.CharField(
+        max_length=EXCLUDE_LENGTH,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Sessions that do not get it, separated by commas.",
+    )
 
     class Meta:
         app_label = "offline"
@@ -142,11 +152,11 @@ class Outbox(models.Model):
         help_text="The request that it came with, and its span.",
     )
     exclude = models.CharField(
-        max_length=40,
+        max_length=EXCLUDE_LENGTH,
         blank=True,
         default="",
         db_default="",
-        help_text="Session that does not get the live copy.",
+        help_text="Sessions that do not get it, separated by commas.",
     )
 
     span: Any = None  # trace span of the fan-out in progress; None if it is not traced
@@ -201,7 +211,7 @@ class ScheduledPush(models.Model):
     speed = models.IntegerField()
     ttl = models.FloatField(help_text="Lifetime of the message from when it is due, seconds.")
     origin = models.CharField(max_length=ORIGIN_MAX, blank=True)
-    exclude = models.CharField(max_length=40, blank=True)
+    exclude = models.CharField(max_length=EXCLUDE_LENGTH, blank=True)
 
     class Meta:
         app_label = "offline"

@@ -14,7 +14,8 @@ class NewMessage:
 
     `keys`: all keys of the message, each once; with `stored` it becomes pending for them. `ttl`:
     seconds. `partitions`: the partitions that fan it out. `dedupe_id`: "" for none. `sender`: the
-    key of the client that publishes it. `exclude`: id of the session that gets no live copy.
+    key of the client that publishes it. `exclude`: ids of the sessions
+    that do not get it, separated by commas.
 
     `send_at` or `send_in` (seconds): when it is due, by the database's clock; None for now. A
     message that is due later becomes a row of `ScheduledPush` instead.
@@ -103,7 +104,8 @@ class PendingMessage:
     """One message for a session of its key.
 
     `had`: seconds since a session of the key has had it; None while it is pending. `had_xmin`: of
-    the event that records that; None where it is not known. `snapshot`: of the query.
+    the event that records that; None where it is not known. `snapshot`: of the query. `exclude`:
+    ids of the sessions that do not get it, separated by commas.
     """
 
     id: int
@@ -113,6 +115,7 @@ class PendingMessage:
     had: float | None = None
     had_xmin: int | None = None
     snapshot: Snapshot | WholeDatabase | None = field(default=None, compare=False)
+    exclude: str = ""
 
 
 Page = tuple[str, int]  # a key, and the id that its messages must be above

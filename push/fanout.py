@@ -161,9 +161,11 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
 def envelopes_of(row: Outbox) -> list[Envelope]:
     """Return the envelopes of a row, marked with its drain; see `superseded_drains`."""
     envelopes = _envelopes_of(row)
-    if row.generation:
-        for envelope in envelopes:
+    for envelope in envelopes:
+        if row.generation:
             envelope["drain"] = [row.partition, row.generation]
+        if row.exclude:
+            envelope["exclude"] = row.exclude
     return envelopes
 
 
@@ -179,8 +181,6 @@ def _envelopes_of(row: Outbox) -> list[Envelope]:
         envelope = message_envelope(room_group(message.room), message, trace=trace)
         if row.place is not None:
             envelope["epoch"], envelope["offset"] = row.place
-        if row.exclude:
-            envelope["exclude"] = row.exclude
         return [envelope]
     if message.audience == Message.Audience.ALL:
         envelope = message_envelope(ALL, message, trace=trace)

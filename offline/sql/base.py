@@ -117,6 +117,6 @@ class Dialect(ABC):
         """Return the query for `count` pages, each of at most `size` messages.
 
         Its parameters are (place, key, after, since) of each page. Its rows are (place, message
-        id, op, body, is_json, had, had_xmin, snapshot), in order of place and id. `age`: seconds,
-        for the kinds "long pending" and "lately".
+        id, op, body, is_json, had, had_xmin, exclude, snapshot), in order of place and id.
+        `age`: seconds, for the kinds "long pending" and "lately".
         """

@@ -50,7 +50,7 @@ def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
     sql = _MESSAGE
     values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
     values += [new.is_json, new.by, new.sender, new.ensure, new.speed, new.recipients]
-    values += [new.ttl, max(new.ttl, conf.RECORD_KEEP)]
+    values += [new.ttl, max(new.ttl, conf.RECORD_KEEP), new.exclude]
     for key in new.keys if new.stored else ():
         sql += _PENDING
         values += [key, new.ttl]
@@ -85,10 +85,11 @@ def _execute(sql: str, values: list[Any]) -> tuple[list[Any], Trace]:
 # All statements of one round trip have the same statement_timestamp().
 _MESSAGE = """
     INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by, sender,
-                                 ensure, speed, recipients, created_at, expires_at, keep_until)
+                                 ensure, speed, recipients, created_at, expires_at, keep_until,
+                                 exclude)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp(),
             statement_timestamp() + %s * interval '1 second',
-            statement_timestamp() + %s * interval '1 second')
+            statement_timestamp() + %s * interval '1 second', %s)
     RETURNING id, created_at, pg_current_xact_id()::text;
 """
 _PENDING = """
@@ -124,11 +125,11 @@ _INSERT = """
     stored AS (
         INSERT INTO offline_message (id, audience, room, keys, stored, op, body, is_json, by,
                                      sender, ensure, speed, recipients, created_at, expires_at,
-                                     keep_until)
+                                     keep_until, exclude)
         SELECT id, audience, room, CASE WHEN audience = 'keys' THEN keys END, stored, op,
                decode(body, 'base64'), is_json, by, sender, ensure, speed,
                CASE WHEN stored THEN jsonb_array_length(keys) ELSE 0 END,
-               created_at, expires_at, keep_until
+               created_at, expires_at, keep_until, exclude
         FROM {new}
     ),
     owed AS (

@@ -74,10 +74,11 @@ _QUERY = """
                row_number() OVER (PARTITION BY w.place ORDER BY page.message_id) AS number
         FROM wanted w CROSS JOIN LATERAL ({source}) page
     )
-    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin,
+    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin, m.exclude,
            pg_current_snapshot()::text
     FROM found f CROSS JOIN LATERAL (
-        SELECT id, op, body, is_json FROM offline_message WHERE id = f.message_id OFFSET 0
+        SELECT id, op, body, is_json, exclude FROM offline_message
+        WHERE id = f.message_id OFFSET 0
     ) m
     WHERE f.number <= {size} ORDER BY f.place, m.id
 """

@@ -223,6 +223,7 @@ def _message(new: NewMessage, now: datetime) -> Message:
         created_at=now,
         expires_at=now + timedelta(seconds=new.ttl),
         keep_until=now + timedelta(seconds=max(new.ttl, conf.RECORD_KEEP)),
+        exclude=new.exclude,
     )
 
 

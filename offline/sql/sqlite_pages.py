@@ -44,7 +44,7 @@ _QUERY = """
                row_number() OVER (PARTITION BY place ORDER BY message_id) AS number
         FROM found
     )
-    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had, NULL, NULL
+    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had, NULL, m.exclude, NULL
     FROM ranked r JOIN offline_message m ON m.id = r.message_id
     WHERE r.number <= {size} ORDER BY r.place, m.id
 """

@@ -8,6 +8,7 @@ rolled back was never sent.
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from imgo_site.logs import note_push
 from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
 from imgo_site.push_origin import current_origin, request_of
 from imgo_site.room_policies import policy_of
+from offline.models import EXCLUDE_MAX
 from offline.values import NewMessage
 from push.accept.frame_bodies import is_json
 from push.accept.send_times import check_send_at
@@ -35,6 +37,7 @@ from push.wire import FIRST_OWN_OP, Op
 
 logger = logging.getLogger(__name__)
 
+SESSION_ID = re.compile("[0-9A-Za-z-]{1,40}")
 CALLER_MAX = 100  # characters of a caller's name: the width of its column
 
 
@@ -52,7 +55,8 @@ class Push:
     `dedupe_id`: "" for none.
     `ensure`: queue the message instead of dropping it if a group is busy.
     `sender`: the key of the client that publishes it to a room; "" for other pushes.
-    `exclude`: id of the session that gets no live copy; "" for none.
+    `exclude`: ids of sessions that do not get it, at most 10; not for a push to everyone. A stored
+    message stays pending for the other sessions of its keys.
     `send_at`: when it is due, as a time with a zone, or as seconds from now; None for now. A time
     in the past is now. The lifetime counts from when the push is due.
     """
@@ -69,7 +73,7 @@ class Push:
     ensure: bool = False
     speed: int = 0  # sessions that a push to everyone reaches in a second; 0: all at once
     sender: str = ""
-    exclude: str = ""
+    exclude: Sequence[str] = ()
     send_at: datetime | float | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +90,7 @@ class Push:
         if len(self.body) > conf.MAX_BODY:
             raise TooLarge(f"A body has at most {conf.MAX_BODY} bytes; this one {len(self.body)}.")
         self._check_numbers()
+        check_exclude(self.exclude, to_all=self.to_all)
         if self.dedupe_id:
             check_name(self.dedupe_id, "dedupe_id")
 
@@ -111,6 +116,19 @@ def check_op(op: int, name: str = "op") -> None:
     if op != Op.MESSAGE and not FIRST_OWN_OP <= op <= INT32_MAX:
         rule = f"{int(Op.MESSAGE)}, or from {FIRST_OWN_OP} to {INT32_MAX}"
         raise BadRequest(f"{name} must be {rule}, not {op}.")
+
+
+def check_exclude(sessions: object, *, to_all: bool) -> None:
+    """Raise `BadRequest` unless these are ids of sessions that a push may exclude."""
+    if not isinstance(sessions, list | tuple):
+        raise BadRequest("exclude is a list of session ids.")
+    if sessions and to_all:
+        raise BadRequest("exclude is for a push to a key, to keys or to a room.")
+    if len(sessions) > EXCLUDE_MAX:
+        raise BadRequest(f"A push excludes at most {EXCLUDE_MAX} sessions, not {len(sessions)}.")
+    for name in sessions:
+        if not isinstance(name, str) or not SESSION_ID.fullmatch(name):
+            raise BadRequest(f"exclude has no session id: {str(name)[:60]!r}; 5938fe7d-12 is one.")
 
 
 def _check_room(room: str) -> None:
@@ -196,7 +214,7 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         partitions=partitions_of(names, count),
         dedupe_id=push.dedupe_id,
         sender=push.sender,
-        exclude=push.exclude,
+        exclude=",".join(push.exclude),
         send_at=push.send_at if isinstance(push.send_at, datetime) else None,
         send_in=None if isinstance(push.send_at, datetime) else push.send_at,
     )
@@ -241,7 +259,8 @@ def push_to_key(key: str, body: Any, **options: Any) -> int:
     `body`: bytes are sent as they are, other values as JSON.
     Options: `ttl` (seconds), `store` (False: only for sessions connected now), `op`, `dedupe_id`,
     `by` (the name that dedupe ids belong to), `send_at` (a datetime with a zone, or seconds from
-    now: the push waits until then, and its lifetime counts from then).
+    now: the push waits until then, and its lifetime counts from then), `exclude` (ids of sessions
+    that do not get it).
 
     Inside a transaction, nothing is sent before it commits.
 

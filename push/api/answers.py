@@ -116,6 +116,7 @@ class PushRecord(_From):
     ]
     send_at: NotRequired[Annotated[datetime, Meta(description="When it is due, or was.")]]
     cancelled_at: NotRequired[datetime]
+    exclude: NotRequired[Annotated[list[str], Meta(description="Sessions that do not get it.")]]
     room: NotRequired[str]
     written: NotRequired[Written]
     totals: NotRequired[Totals]

@@ -11,7 +11,8 @@ from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
 from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
 from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX, check_number
-from push.accept.accept import Push
+from offline.models import EXCLUDE_MAX
+from push.accept.accept import SESSION_ID, Push
 from push.accept.send_times import read_send_at
 from push.wire import FIRST_OWN_OP, Op
 
@@ -117,6 +118,13 @@ class PushRequest(Struct, forbid_unknown_fields=True):
         ]
         | None
     ) = None
+    exclude: Annotated[
+        list[Annotated[str, schema_hints(pattern=f"^{SESSION_ID.pattern}$")]],
+        schema_hints(
+            "Ids of sessions that do not get it, such as the sender's own; not for all.",
+            maxItems=EXCLUDE_MAX,
+        ),
+    ] = []
 
     def as_push(self) -> Push:
         """Return the push that this requests. Raises `BadRequest` or `TooLarge`."""
@@ -141,6 +149,7 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             dedupe_id=self.dedupe_id or "",
             ensure=self.ensure,
             send_at=read_send_at(self.send_at),
+            exclude=tuple(self.exclude),
         )
 
 

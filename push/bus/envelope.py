@@ -36,7 +36,8 @@ class Envelope(TypedDict, total=False):
     epoch: str  # of a message that is kept in its room's stream: its place there
     offset: int
     sender: str  # key of the client that has published it; absent for other pushes
-    exclude: str  # id of the session that does not get it; absent for none
+    # Ids of the sessions that do not get it, separated by commas; absent for none.
+    exclude: str
     drain: list[int]  # the partition it was sent from, and the generation of that drain
     # ECHO
     sent: float  # time of sending by the clock of the node's event loop: seconds

@@ -361,7 +361,9 @@ def _reply(
         block = node.hub.event_ids.begin(session, places, request.events.resumed_at)
         session.link.write(opening_event(session.id, rooms, request.events, lasts) + block)
         return
-    told = lasts if asked is None else {"rooms": rooms, **lasts}
+    told: dict[str, object] = dict(lasts) if asked is None else {"rooms": rooms, **lasts}
+    if request.body.session:
+        told["session"] = session.id
     body = compact_json(told) if told else b""
     session.reply(Op.AUTH_REPLY, request.frame.seq, body, request.frame.ver)
 

@@ -94,7 +94,7 @@ def _push_of(session: Session, value: Any) -> Push:
         store=store == "always",
         dedupe_id=_dedupe_id(session.key, room, value.get("id")),
         sender=session.key,
-        exclude="" if echo else session.id,
+        exclude=() if echo else (session.id,),
     )
 
 

@@ -112,11 +112,14 @@ class Replay:
             await self._wait_for_reader(deadline)
 
     def _is_due(self, pending: PendingMessage) -> bool:
-        """Return False if a session of this node had received it before this session joined.
+        """Return whether a message that was read is for this session.
 
-        That may not be stored yet. With `since`, and after a gap, every message read is due. A
-        client that comes back is due what was received since it had all.
+        It is not if it excludes the session, or if a session of this node had received it before
+        this session joined. The latter may not be stored yet. With `since`, and after a gap, every
+        message read is due. A client that comes back is due what was received since it had all.
         """
+        if self._session.id in pending.exclude.split(","):
+            return False
         if self._reads_again:
             return True
         if self._resumed is not None:  # others may have been read with it

@@ -241,13 +241,13 @@ def split_by_filter(sessions: Sequence[Session], messages: list[OutgoingMessage]
     Every session receives every message, except those with an op from `FIRST_OWN_OP` up that the
     session's filter excludes, and those that exclude the session.
     """
-    excluded = {message.exclude for message in messages if message.exclude}
+    excluded = {name for message in messages for name in message.exclude}
     if not excluded:
         return _split(sessions, messages)
     shares = _split([one for one in sessions if one.id not in excluded], messages)
     for session in sessions:
         if session.id in excluded:
-            shares += _split([session], [m for m in messages if m.exclude != session.id])
+            shares += _split([session], [m for m in messages if session.id not in m.exclude])
     return [(alike, taken) for alike, taken in shares if taken]
 
 

@@ -291,10 +291,12 @@ class Hub:
         elif not self.holds.keep(group, outgoing) and not self.ensured.keep(group, outgoing):
             self.deliver(group, outgoing)
 
-    def _exclude_of(self, message: dict[str, Any]) -> str:
-        """Return the id of the session that does not get a message, if the session is here."""
-        name: str = message.get("exclude", "")
-        return name if name in self.sessions else ""
+    def _exclude_of(self, message: dict[str, Any]) -> frozenset[str]:
+        """Return the ids of the sessions here that do not get a message."""
+        names: str = message.get("exclude", "")
+        if not names:
+            return frozenset()
+        return frozenset(name for name in names.split(",") if name in self.sessions)
 
     def _frame(self, message: dict[str, Any]) -> None:
         frame = Frame(message["ver"], message["op"], message["seq"], message["body"])

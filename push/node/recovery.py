@@ -159,11 +159,13 @@ def _due(
     group = key_group(key)
     if hub.delivered.has(pending.id, group):
         return []
+    excluded = pending.exclude.split(",")
     due = [
         session
         for session in hub.groups.get(group, ())
         if not session.is_connecting
         and session.accepts_op(pending.op)
+        and session.id not in excluded
         and not hub.replayed.has(pending.id, session.id)
         and not session.awaits_ack_of(pending.id)
         and (pending.had is None or session.joined_before(asked - pending.had, pending.had_xmin))

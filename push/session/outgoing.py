@@ -151,7 +151,7 @@ class OutgoingMessage:
         epoch: str = "",
         seen: float = 0.0,
         sender: str = "",
-        exclude: str = "",
+        exclude: frozenset[str] = frozenset(),
     ) -> None:
         self.id = id
         self.op = op
@@ -163,7 +163,7 @@ class OutgoingMessage:
         # When a message with an offset reached this process, by the database's clock: Unix time.
         self.seen = seen
         self.sender = sender  # key of the client that has published it; "" for other pushes
-        self.exclude = exclude  # id of the session that gets no live copy; "" for none
+        self.exclude = exclude  # ids of the sessions here that do not get it
         self.ensure = ensure  # a full buffer delays the message instead of dropping it
         self._body = body
         self._is_json = is_json

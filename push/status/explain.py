@@ -67,6 +67,7 @@ def of_message(
     return [
         _acceptance(message),
         *_was_scheduled(message),
+        *_exclusion(message),
         *_body(key, message, sessions_of, hooks_of),
     ]
 
@@ -86,6 +87,7 @@ def _schedule(key: str, push: ScheduledPush) -> Iterator[str]:
     if push.audience == Message.Audience.KEYS and key not in (push.keys or []):
         yield f"It was not pushed to {key!r}."
     yield f"It is scheduled for {_time(push.due_at)}. No session gets it before."
+    yield from _exclusion(push)
 
 
 def _was_scheduled(message: Message) -> Iterator[str]:
@@ -94,6 +96,11 @@ def _was_scheduled(message: Message) -> Iterator[str]:
             f"It was scheduled for {_time(due.due_at)}, as push {due.pk}, at "
             f"{_time(due.created_at)}."
         )
+
+
+def _exclusion(push: Message | ScheduledPush) -> Iterator[str]:
+    if names := push.exclude.replace(",", ", "):
+        yield f"It excludes these sessions: {names}. Only other sessions get it."
 
 
 def _acceptance(message: Message) -> str:

@@ -82,6 +82,7 @@ class PushRecord(_PushRecord, _From, total=False):
     scheduled_id: str
     send_at: str
     cancelled_at: str
+    exclude: list[str]
     room: str
     written: Written
     totals: Totals

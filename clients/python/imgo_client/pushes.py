@@ -25,6 +25,7 @@ class Push:
     - `ensure`: to a room or to all, it waits for a busy node instead of being dropped there.
     - `send_at`: when it is due: a datetime with a zone, its ISO form, or a number of seconds, which
       count from when the server accepts it. `ttl` counts from then.
+    - `exclude`: ids of sessions that do not get it, at most 10; not with `all`.
     - `dedupe_id`: made up unless given. The server takes a push with the same one, from the same
       API key within a day, for this one again: so it is with this very object.
 
@@ -42,6 +43,7 @@ class Push:
     ensure: bool = False
     dedupe_id: str = ""
     send_at: datetime | float | str | None = None
+    exclude: Sequence[str] = ()
     encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,14 @@ class Push:
             to["keys"] = list(self.keys)
         if not self.dedupe_id:
             object.__setattr__(self, "dedupe_id", uuid.uuid4().hex)
+        if isinstance(self.exclude, str):
+            raise TypeError("exclude is a list of session ids")
+        head = to_json(self._head(to))[:-1].encode()
+        encoded = b'%b,"body":%b}' % (head, _encoded_body(self.body))
+        object.__setattr__(self, "encoded", encoded)
+
+    def _head(self, to: dict[str, Any]) -> dict[str, Any]:
+        """Return the members of the push, without its body and without defaults of the server."""
         head: dict[str, Any] = {"to": to, "dedupe_id": self.dedupe_id}
         if self.ttl is not None:
             head["ttl"] = self.ttl
@@ -66,8 +76,9 @@ class Push:
             head["ensure"] = True
         if self.send_at is not None:
             head["send_at"] = _time(self.send_at)
-        encoded = b'%b,"body":%b}' % (to_json(head)[:-1].encode(), _encoded_body(self.body))
-        object.__setattr__(self, "encoded", encoded)
+        if self.exclude:
+            head["exclude"] = list(self.exclude)
+        return head
 
 
 def _time(send_at: datetime | float | str) -> float | str:

@@ -73,6 +73,12 @@ class Command(ImgoCommand):
             "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
         )
         parser.add_argument(
+            "--exclude",
+            action="append",
+            metavar="SESSION",
+            help="id of a session that does not get it; may be repeated. Not with --all",
+        )
+        parser.add_argument(
             "--dedupe-id",
             help="push only if no push had this id within DEDUPE_WINDOW; else print the id of the "
             "message that had it",
@@ -107,6 +113,7 @@ class Command(ImgoCommand):
             ttl=options["ttl"],
             store=not options["no_store"],
             send_at=_send_at(options["send_at"]),
+            exclude=tuple(options["exclude"] or ()),
         )
         dedupe_id = options["dedupe_id"] or ""
         if source:
@@ -211,6 +218,8 @@ def _through_server(push: Push) -> int:
     if push.send_at is not None:
         at = push.send_at
         fields["send_at"] = at.isoformat() if isinstance(at, datetime) else at
+    if push.exclude:
+        fields["exclude"] = push.exclude
     if push.dedupe_id:
         fields["dedupe_id"] = push.dedupe_id
     # The body is sent unchanged, with the caller's numbers, spaces and order of names.

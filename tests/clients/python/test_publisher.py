@@ -286,6 +286,7 @@ def test_bytes_are_json_text_as_it_is() -> None:
         {"key": "a", "body": {1, 2}},
         {"key": "a", "body": float("nan")},
         {"key": "a", "send_at": datetime(2026, 12, 24)},
+        {"key": "a", "exclude": "s-1"},
     ],
     ids=str,
 )

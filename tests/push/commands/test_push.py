@@ -63,6 +63,7 @@ def test_push_with_a_time_is_scheduled(run, imgo, send_at):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
+        (["--all", "1", "--exclude", "s-1"], "exclude is for"),
         (["--all", "1", "--send-at", "soon"], "send_at must be a time with a zone"),
         (["--all", "hello"], """quotes of its own: '"hello"'"""),
         (["--all", "it's"], "quotes of its own"),

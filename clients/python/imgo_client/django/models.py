@@ -123,6 +123,7 @@ class Outbox(models.Model):
             "op": None if push.op == Push.op else push.op,
             "ensure": push.ensure or None,
             "send_at": push.send_at,
+            "exclude": list(push.exclude) or None,
             "dedupe_id": None if push.dedupe_id == push_id else push.dedupe_id,
         }
         keys = None if push.keys is None else list(push.keys)

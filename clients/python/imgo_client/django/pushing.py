@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,10 +26,12 @@ from imgo_client.pushes import Push
 NAME_MAX = 255  # characters of a key, a room or a dedupe id, as the server has it
 OWN_OPS = range(1000, 2**31)  # ops for applications' own use; the others are 5 and the protocol's
 MESSAGE_OP = 5
+EXCLUDE_MAX = 10  # sessions, as the server has it
 SECONDS_MAX = 10**9  # above any server's MAX_DELAY, and below what a datetime can express
 OTHER_OUTBOX = "give {!r} an outbox: see DATABASES in imgo_client/django/conf.py."
 # As on the server: control characters and lone surrogates.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_SESSION_ID = re.compile("[0-9A-Za-z-]{1,40}")  # as on the server
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape of half of a pair, or of a whole one
 
 
@@ -42,6 +44,7 @@ def push_to_key(
     op: int = MESSAGE_OP,
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
+    exclude: Sequence[str] = (),
     using: str = "",
 ) -> UUID:
     """Push to every session of `key` after the caller's commit. Return the push's id.
@@ -54,6 +57,7 @@ def push_to_key(
     is returned.
     `send_at`: when it is due, a datetime with a zone or seconds from this call; None: now. `ttl`
     counts from then. A time that is past when the push reaches the server is now.
+    `exclude`: ids of sessions that do not get it, at most 10.
     `using`: the database whose transaction decides; "": the router's.
 
     The call makes one query and no request. A rollback discards the push. After the commit it is
@@ -66,7 +70,8 @@ def push_to_key(
     """
     _check_options(ttl, op)
     to = {"key": _checked(key, "key")}
-    return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, **to)
+    options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
+    return _save(body, dedupe_id, using, send_at=send_at, **options, **to)
 
 
 def push_to_keys(
@@ -78,6 +83,7 @@ def push_to_keys(
     op: int = MESSAGE_OP,
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
+    exclude: Sequence[str] = (),
     using: str = "",
 ) -> UUID:
     """Push one message to many keys. Like `push_to_key`."""
@@ -88,7 +94,8 @@ def push_to_keys(
         raise ValueError("keys is empty: name at least one.")
     _check_options(ttl, op)
     to: dict[str, Any] = {"key": names[0]} if len(names) == 1 else {"keys": names}
-    return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, **to)
+    options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
+    return _save(body, dedupe_id, using, send_at=send_at, **options, **to)
 
 
 def push_to_room(
@@ -101,6 +108,7 @@ def push_to_room(
     ensure: bool = False,
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
+    exclude: Sequence[str] = (),
     using: str = "",
 ) -> UUID:
     """Push to all sessions in `room`. Like `push_to_key`, but it is not stored for keys.
@@ -110,9 +118,8 @@ def push_to_room(
     """
     _check_options(ttl, op)
     to = {"room": _checked(room, "room")}
-    return _save(
-        body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, ensure=ensure, **to
-    )
+    options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
+    return _save(body, dedupe_id, using, send_at=send_at, ensure=ensure, **options, **to)
 
 
 def push_to_all(
@@ -188,6 +195,18 @@ def _check_options(ttl: int | None, op: int) -> None:
         raise ValueError(
             f"op must be {MESSAGE_OP}, or from {OWN_OPS[0]} to {OWN_OPS[-1]}, not {op}."
         )
+
+
+def _sessions(exclude: Sequence[Any]) -> list[str]:
+    """Return ids of sessions. Raises ValueError or TypeError if the server would refuse them."""
+    if isinstance(exclude, str):
+        raise TypeError("exclude is a list of session ids.")
+    if len(exclude) > EXCLUDE_MAX:
+        raise ValueError(f"A push excludes at most {EXCLUDE_MAX} sessions, not {len(exclude)}.")
+    for name in exclude:
+        if not isinstance(name, str) or not _SESSION_ID.fullmatch(name):
+            raise ValueError(f"exclude has no session id: {name!r}; 5938fe7d-12 is one.")
+    return list(exclude)
 
 
 def _absolute(send_at: datetime | float | None) -> str | None:

@@ -44,6 +44,7 @@ class Pushed:
     ensure: bool = False
     dedupe_id: str = ""
     send_at: str | None = None  # ISO form
+    exclude: Sequence[str] = ()
 
     @classmethod
     def of(cls, row: Outbox) -> Pushed:

@@ -63,6 +63,11 @@ class PushTests(TestCase):
         self.assertTrue(90 <= seconds < 150, seconds)
         self.assertEqual(two["send_at"], before.isoformat())
 
+    def test_excluded_sessions_are_sent_to_the_server(self):
+        push_to_room("r", 1, exclude=["5938fe7d-12"])
+        row = Outbox.objects.get()
+        self.assertEqual(json.loads(row.as_push().encoded)["exclude"], ["5938fe7d-12"])
+
     def test_lane_of_a_list_is_that_of_its_first_key(self):
         push_to_keys(["alice", "bob"], 1)
         push_to_key("alice", 2)
@@ -79,6 +84,8 @@ class PushTests(TestCase):
             lambda: push_to_room("r", 1, ttl=0),
             lambda: push_to_all(1, op=7),
             lambda: push_to_all(1, send_at=-1),
+            lambda: push_to_key("a", 1, exclude=["a,b"]),
+            lambda: push_to_key("a", 1, exclude=["s-1"] * 11),
             lambda: push_to_all(1, send_at=datetime(2026, 12, 24)),
             lambda: push_to_all(float("nan")),
             lambda: push_to_all(b"no JSON"),
@@ -90,6 +97,7 @@ class PushTests(TestCase):
                 call()
         for call in (
             lambda: push_to_key(7, 1),
+            lambda: push_to_key("a", 1, exclude="s-1"),
             lambda: push_to_keys("alice", 1),
             lambda: push_to_all(object()),
             lambda: push_to_key("a", 1, by="me"),
