@@ -9,21 +9,20 @@ fan-out has sent already may still reach a session: the record then has `sent` b
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 from django.db.models.functions import Now
 
-from imgo_site.conf import conf
 from imgo_site.errors import Forbidden, Unavailable
 from offline import history, outbox_queue
-from offline.models import Event, Message, Outbox, Pending, ScheduledPush, StreamMessage
+from offline.models import CANCELLED, Event, Message, Outbox, Pending, ScheduledPush, StreamMessage
 from offline.outbox_queue import Busy
+from offline.scheduled_ends import end_scheduled
 from offline.settlement import record_ends
 
 BATCH = 1000  # pending rows of one transaction
-REASON = "cancelled"
+REASON = CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +79,8 @@ def _cancel_scheduled(push_id: int, by: str | None) -> Cancelled | None:
         if row is None:
             return None
         _check_caller(row, by)
-        keys: list[str] = row.keys if row.stored and row.keys else []
-        message = Message.objects.create(
-            **{name: getattr(row, name) for name in _SAME},
-            recipients=len(keys),
-            expires_at=row.due_at + timedelta(seconds=row.ttl),
-            keep_until=row.now + timedelta(seconds=conf.RECORD_KEEP),
-            cancelled_at=row.now,
-        )
-        record_ends([(row.pk, key) for key in keys], Event.Kind.DROPPED, REASON)
-        row.delete()
-    return Cancelled(message, len(keys), len(keys), stopped=True)
-
-
-_SAME = (
-    "id", "audience", "room", "keys", "stored", "op", "body", "is_json", "by", "ensure", "speed",
-    "created_at",
-)  # fmt: skip
+        message = end_scheduled(row, REASON)
+    return Cancelled(message, message.recipients, message.recipients, stopped=True)
 
 
 def _leave_outbox(message: Message) -> bool:

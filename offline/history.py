@@ -188,6 +188,9 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
         record |= {"scheduled_id": str(due.pk), "send_at": due.due_at}
     if message.exclude:
         record["exclude"] = message.exclude.split(",")
+    record |= _collapse(message)
+    if message.drop_reason:
+        record["dropped"] = message.drop_reason
     if message.cancelled_at:
         record["cancelled_at"] = message.cancelled_at
     if message.audience == Message.Audience.ROOM:
@@ -204,6 +207,12 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
     return record
 
 
+def _collapse(push: Message | ScheduledPush) -> dict[str, Any]:
+    """Return the collapse key and the version for JSON, without those that are missing."""
+    found: dict[str, Any] = {"collapse_key": push.collapse_key} if push.collapse_key else {}
+    return found if push.version is None else {**found, "version": push.version}
+
+
 def scheduled_as_dict(push: ScheduledPush, window: slice) -> dict[str, Any]:
     """Return the state of a push that is not due yet, in the form of `as_dict`."""
     record: dict[str, Any] = {
@@ -218,6 +227,7 @@ def scheduled_as_dict(push: ScheduledPush, window: slice) -> dict[str, Any]:
         "fan_out": {"state": "scheduled"},
         "send_at": push.due_at,
     }
+    record |= _collapse(push)
     if push.exclude:
         record["exclude"] = push.exclude.split(",")
     if push.audience == Message.Audience.ROOM:

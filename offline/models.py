@@ -17,6 +17,9 @@ from django.utils import timezone
 from imgo_site.push_origin import ORIGIN_MAX
 
 ERROR_MAX = 500  # characters kept of an error
+COLLAPSE_KEY_MAX = 64  # characters of a collapse key
+# Reasons for which a push is dropped before its time.
+CANCELLED, REPLACED, STALE = "cancelled", "replaced", "stale"
 EXCLUDE_MAX = 10  # sessions that a push may exclude
 # Characters of their ids, joined by commas. An id has at most 40.
 EXCLUDE_LENGTH = EXCLUDE_MAX * 41 - 1
@@ -63,6 +66,21 @@ class Message(models.Model):
         default="",
         db_default="",
         help_text="Sessions that do not get it, separated by commas.",
+    )
+    collapse_key = models.CharField(
+        max_length=COLLAPSE_KEY_MAX,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="A newer push with the same one replaces it.",
+    )
+    version = models.BigIntegerField(null=True, blank=True)
+    drop_reason = models.CharField(
+        max_length=12,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why a push to a room was dropped: replaced or stale.",
     )
 
     class Meta:
@@ -170,6 +188,8 @@ class Outbox(models.Model):
     # The message's place in its room's stream: epoch and offset; None without a stream, or before
     # it has one. Set by `push.fanout`.
     place: tuple[str, int] | None = None
+    # The keys, or the room, for which the message was replaced. Set by `replacement.mark_replaced`.
+    replaced_for: frozenset[str] = frozenset()
 
     class Meta:
         app_label = "offline"
@@ -212,6 +232,10 @@ class ScheduledPush(models.Model):
     ttl = models.FloatField(help_text="Lifetime of the message from when it is due, seconds.")
     origin = models.CharField(max_length=ORIGIN_MAX, blank=True)
     exclude = models.CharField(max_length=EXCLUDE_LENGTH, blank=True)
+    collapse_key = models.CharField(
+        max_length=COLLAPSE_KEY_MAX, blank=True, default="", db_default=""
+    )
+    version = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
         app_label = "offline"
@@ -220,6 +244,29 @@ class ScheduledPush(models.Model):
 
     def __str__(self) -> str:
         return f"push {self.pk}, due at {self.due_at}"
+
+
+class CollapseKey(models.Model):
+    """The last push with a collapse key to a key or a room.
+
+    `target`: "k" and the key, or "r" and the room. `push_id`: that of the message, or of the
+    scheduled push until it is due; 0 while the first one is being accepted. `version`: the highest.
+    """
+
+    target = models.CharField(max_length=256)
+    name = models.CharField(max_length=COLLAPSE_KEY_MAX)
+    push_id = models.BigIntegerField()
+    version = models.BigIntegerField(null=True)
+    keep_until = models.DateTimeField(db_index=True)
+
+    class Meta:
+        app_label = "offline"
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["target", "name"], name="collapse_key_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.target[1:]}"
 
 
 class DuePush(models.Model):
@@ -294,7 +341,10 @@ class NextEpoch(models.Model):
 
 
 class StreamMessage(models.Model):
-    """One kept message of a stream, with a copy of its body: the message itself goes earlier."""
+    """One kept message of a stream, with a copy of its body: the message itself goes earlier.
+
+    An empty body is a tombstone: see `offline/tombstones.py`.
+    """
 
     stream = models.ForeignKey(Stream, on_delete=models.CASCADE, db_index=False)
     offset = models.BigIntegerField()
@@ -303,6 +353,9 @@ class StreamMessage(models.Model):
     body = models.BinaryField()
     is_json = models.BooleanField()
     sender = models.CharField(max_length=255, blank=True, default="", db_default="")
+    collapse_key = models.CharField(
+        max_length=COLLAPSE_KEY_MAX, blank=True, default="", db_default=""
+    )
     at = models.DateTimeField(help_text="When it got its offset.")
 
     class Meta:

@@ -97,7 +97,7 @@ _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
            {age}, o.origin, o.exclude, {generation},
            m.id, m.audience, m.room, m.keys, m.stored, m.op, m.body, m.is_json, m.ensure,
-           m.speed, m.sender, m.created_at
+           m.speed, m.sender, m.collapse_key, m.created_at
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
     WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
     ORDER BY o.message_id LIMIT %s
@@ -107,7 +107,7 @@ _PAGE = """
 def _from_row(columns: tuple[Any, ...]) -> Outbox:
     pk, partition, partitions, attempts, is_late, age, *columns_left = columns
     origin, exclude, generation, message_id, audience, room, keys, *columns_left = columns_left
-    stored, op, body, is_json, ensure, speed, sender, created = columns_left
+    stored, op, body, is_json, ensure, speed, sender, collapse_key, created = columns_left
     row = Outbox(
         pk=pk,
         partition=partition,
@@ -131,6 +131,7 @@ def _from_row(columns: tuple[Any, ...]) -> Outbox:
         ensure=bool(ensure),
         speed=speed,
         sender=sender,
+        collapse_key=collapse_key,
         created_at=dialect().read_time(created),
     )
     return row

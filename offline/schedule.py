@@ -5,12 +5,13 @@ inserts a `DuePush`, by which the id that was answered names the message. So eac
 becomes exactly one message, whatever dies meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from offline import replacement
 from offline.models import DuePush, Message, ScheduledPush
 from offline.outbox_queue import Busy
 from offline.sql import CHUNK, chunks, dialect
@@ -33,6 +34,13 @@ class Due(NamedTuple):
     late: float  # seconds from when it was due
 
 
+class StoredPushes(NamedTuple):
+    """Due pushes that were stored, and how many deliveries had been replaced, by reason."""
+
+    due: list[Due]
+    ended: Mapping[str, int]
+
+
 def is_due() -> bool:
     """Return whether a push is due. It reads one row of an index."""
     with connection.cursor() as cursor:
@@ -41,7 +49,7 @@ def is_due() -> bool:
     return bool(row and row[0])
 
 
-def store_due(partitions_of: PartitionsOf, partitions: int) -> list[Due]:
+def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
     """Store the first `BATCH` pushes that are due, in order of (due, id); return them.
 
     `partitions`: number of partitions.
@@ -54,7 +62,7 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> list[Due]:
             raise Busy
         rows = lock_due()
         if not rows:
-            return []
+            return StoredPushes([], {})
         messages = [_message(row, partitions_of) for row in rows]
         stored = dialect().insert(messages, partitions, None, "")
         pairs = list(zip(rows, stored.ids, strict=True))
@@ -65,12 +73,13 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> list[Due]:
             ),
             batch_size=CHUNK,
         )
+        due = [(row, new, i) for (row, i), new in zip(pairs, messages, strict=True)]
+        ended = replacement.apply_due(due)
         for chunk in chunks(rows):
             ScheduledPush.objects.filter(pk__in=[row.pk for row in chunk]).delete()
-    return [
-        Due(row.pk, i, row.origin, new.partitions, _lateness(row))
-        for (row, i), new in zip(pairs, messages, strict=True)
-    ]
+    return StoredPushes(
+        [Due(row.pk, i, row.origin, new.partitions, _lateness(row)) for row, new, i in due], ended
+    )
 
 
 def lock_due() -> list[Any]:
@@ -97,6 +106,8 @@ def _message(row: Any, partitions_of: PartitionsOf) -> NewMessage:
         origin=row.origin,
         partitions=partitions_of(keys if row.audience == Message.Audience.KEYS else (row.room,)),
         exclude=row.exclude,
+        collapse_key=row.collapse_key,
+        version=row.version,
     )
 
 

@@ -51,7 +51,8 @@ class KeptMessage(NamedTuple):
     """One message of a stream.
 
     `at`: when it got its offset, Unix time in seconds. `sender`: the key of the client that has
-    published it; "" for none.
+    published it; "" for none. An empty body is a tombstone, of a message that was replaced or
+    cancelled.
     """
 
     offset: int
@@ -61,6 +62,7 @@ class KeptMessage(NamedTuple):
     is_json: bool
     at: float
     sender: str = ""
+    collapse_key: str = ""
 
 
 class StreamPage(NamedTuple):
@@ -119,6 +121,7 @@ def assign(messages: Sequence[Message]) -> None:
                     body=message.body,
                     is_json=message.is_json,
                     sender=message.sender,
+                    collapse_key=message.collapse_key,
                     at=stream.used_at,
                 )
                 for offset, message in enumerate(added, stream.top - len(added) + 1)
@@ -178,10 +181,7 @@ _RAISE = """ WITH chosen AS {chosen}
 
 
 def cluster_identity() -> str:
-    """Return SQL for a text that names the database and its timeline.
-
-    After a restore from a backup, or the promotion of a standby, it is another one.
-    """
+    """Return SQL for a text that names the database and its timeline; see `Dialect`."""
     return dialect().cluster_identity()
 
 
@@ -268,7 +268,7 @@ def read_pages(pages: Iterable[StreamPage]) -> dict[StreamPage, list[KeptMessage
 _PAGE = """
     SELECT * FROM (
         SELECT {place} AS place, m."offset" AS offset_, m.message_id, m.op, m.body, m.is_json, m.at,
-               m.sender
+               m.sender, m.collapse_key
         FROM offline_stream s JOIN offline_streammessage m ON m.stream_id = s.id
         WHERE s.room = %s AND m."offset" > %s AND m."offset" > s.top - %s AND m.at > {since}
         ORDER BY m."offset" {order} LIMIT %s
@@ -277,15 +277,15 @@ _PAGE = """
 
 
 def _kept_message(columns: Sequence[Any]) -> KeptMessage:
-    offset, message_id, op, body, is_json, at, sender = columns
+    offset, message_id, op, body, is_json, at, *names = columns
     time = dialect().read_time(at).timestamp()
-    return KeptMessage(offset, message_id, op, bytes(body), bool(is_json), time, sender)
+    return KeptMessage(offset, message_id, op, bytes(body), bool(is_json), time, *names)
 
 
 def read_history(
     room: str, *, since: int | None = None, before: int | None = None, limit: int, newest: bool
 ) -> list[KeptMessage]:
-    """Return kept messages with `since` < offset < `before`, at most `limit`.
+    """Return kept messages with `since` < offset < `before`, at most `limit`, without tombstones.
 
     `newest`: the newest first, else the oldest.
     """
@@ -294,7 +294,7 @@ def read_history(
         stream__room=room,
         offset__gt=F("stream__top") - policy.history,
         at__gt=Now() - timedelta(seconds=policy.history_ttl),
-    )
+    ).exclude(body=b"")
     if since is not None:
         rows = rows.filter(offset__gt=since)
     if before is not None:

@@ -1,5 +1,6 @@
 """Value types of this app's interface: messages, receipts, pages, outcomes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -16,6 +17,9 @@ class NewMessage:
     seconds. `partitions`: the partitions that fan it out. `dedupe_id`: "" for none. `sender`: the
     key of the client that publishes it. `exclude`: ids of the sessions
     that do not get it, separated by commas.
+
+    `collapse_key`: "" for none. `version`: compared with the last one of the collapse key; None for
+    none.
 
     `send_at` or `send_in` (seconds): when it is due, by the database's clock; None for now. A
     message that is due later becomes a row of `ScheduledPush` instead.
@@ -37,6 +41,8 @@ class NewMessage:
     dedupe_id: str = ""
     sender: str = ""
     exclude: str = ""
+    collapse_key: str = ""
+    version: int | None = None
     send_at: datetime | None = None
     send_in: float | None = None
 
@@ -65,13 +71,15 @@ class Stored:
 
     `ids`: of a message whose dedupe id was used before, the first one's id. `is_new`: whether
     this transaction stored the message. `at`: the time that its rows carry. `trace` and `at` are
-    None on SQLite, where no answer to a COMMIT is lost.
+    None on SQLite, where no answer to a COMMIT is lost. `ended`: by reason, numbers of
+    deliveries and of pushes to rooms that these messages replaced, or that are stale.
     """
 
     ids: list[int]
     is_new: list[bool]
     trace: Trace | None = None
     at: datetime | None = None
+    ended: Mapping[str, int] = field(default_factory=dict)
 
 
 class Receipt(NamedTuple):

@@ -13,7 +13,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from imgo_site.logs import note_push
 from imgo_site.push_origin import parent_of, request_of
-from offline import outbox_queue, settlement, streams
+from offline import outbox_queue, replacement, settlement, streams
 from offline.models import Message, Outbox
 from push.bus.envelope import Envelope, message_envelope
 from push.bus.groups import ALL, key_group, partition_of, room_group
@@ -44,15 +44,19 @@ def drain(partition: int, *, wait: bool = True) -> int:
     while True:
         with outbox_queue.draining(partition, wait=wait):
             rows = outbox_queue.read_page(partition, after, PAGE)
-            ready, unplaced = _placed([row for row in rows if row.pk not in tried])
+            new = [row for row in rows if row.pk not in tried]
+            replacement.mark_replaced(new)
+            ready, unplaced = _placed(new)
             count += _send(ready)
             # Sent in the next turn: what is published has its offset for good.
-            streams.assign(unplaced)
-        tried.update(row.pk for row in ready)
+            current, deferred = replacement.lock_current(unplaced)
+            streams.assign(current)
+        waiting = {message.pk for message in deferred}
+        tried.update(row.pk for row in new if row in ready or row.message_id in waiting)
         for row in ready:
             if row.message.stored:
                 keys.update(_keys_of(row))
-        if unplaced:
+        if len(unplaced) > len(deferred):
             continue
         if len(rows) < PAGE:
             break
@@ -78,11 +82,12 @@ def _placed(rows: Sequence[Outbox]) -> tuple[list[Outbox], list[Message]]:
         room = row.message.room
         if streams.is_kept(row.message):
             row.place = places.get(row.message_id)
-            if row.place is None:
+            if row.place is None and not row.replaced_for:
                 unplaced.append(row.message)
                 held.add(room)
                 continue
-            by_room.setdefault(room, []).append(row)
+            if row.place is not None:
+                by_room.setdefault(room, []).append(row)
         elif room in held:
             continue
         ready.append(row)
@@ -103,7 +108,8 @@ def _send(rows: Sequence[Outbox]) -> int:
     batch: list[Envelope] = []
     for row in rows:
         if not _is_due(row):
-            metrics.DROPS.labels("too_late").inc()
+            if row.is_late:
+                metrics.DROPS.labels("too_late").inc()
             done.append(row)
             continue
         row.span = tracing.begin("imgo.fan_out", parent_of(row.origin), push_id=row.message_id)
@@ -116,8 +122,14 @@ def _send(rows: Sequence[Outbox]) -> int:
 
 
 def _is_due(row: Outbox) -> bool:
-    """Return whether a row must be sent: it has not expired, or a stream keeps its message."""
-    return not row.is_late or row.place is not None
+    """Return whether a row must be sent: it has an offset, or has not expired or been replaced.
+
+    A message to keys may have been replaced for some of them.
+    """
+    if row.place is not None:
+        return True
+    is_replaced = bool(row.replaced_for) and row.message.audience == Message.Audience.ROOM
+    return not row.is_late and not is_replaced
 
 
 def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: float) -> int:
@@ -208,6 +220,8 @@ def _spread(speed: int) -> float:
 
 def _keys_of(row: Outbox) -> list[str]:
     keys: list[str] = row.message.keys or []
+    if row.replaced_for:
+        keys = [key for key in keys if key not in row.replaced_for]
     if row.partitions == 1:
         return keys
     return [key for key in keys if partition_of(key, row.partitions) == row.partition]

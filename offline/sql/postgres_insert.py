@@ -51,6 +51,7 @@ def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
     values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
     values += [new.is_json, new.by, new.sender, new.ensure, new.speed, new.recipients]
     values += [new.ttl, max(new.ttl, conf.RECORD_KEEP), new.exclude]
+    values += [new.collapse_key, new.version]
     for key in new.keys if new.stored else ():
         sql += _PENDING
         values += [key, new.ttl]
@@ -86,10 +87,10 @@ def _execute(sql: str, values: list[Any]) -> tuple[list[Any], Trace]:
 _MESSAGE = """
     INSERT INTO offline_message (audience, room, keys, stored, op, body, is_json, by, sender,
                                  ensure, speed, recipients, created_at, expires_at, keep_until,
-                                 exclude)
+                                 exclude, collapse_key, version)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp(),
             statement_timestamp() + %s * interval '1 second',
-            statement_timestamp() + %s * interval '1 second', %s)
+            statement_timestamp() + %s * interval '1 second', %s, %s, %s)
     RETURNING id, created_at, pg_current_xact_id()::text;
 """
 _PENDING = """
@@ -115,21 +116,22 @@ _INSERT = """
             json_to_recordset(%s) AS (
                 audience text, room text, keys jsonb, stored boolean, op integer, body text,
                 is_json boolean, by text, ensure boolean, speed integer, ttl float8,
-                partitions integer[], origin text, dedupe_id text, sender text, exclude text
+                partitions integer[], origin text, dedupe_id text, sender text, exclude text,
+                collapse_key text, version bigint
                 {types})
         ) WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by, ensure,
                                     speed, ttl, partitions, origin, dedupe_id, sender, exclude,
-                                    {names} place)
+                                    collapse_key, version, {names} place)
     ),
     {claims}
     stored AS (
         INSERT INTO offline_message (id, audience, room, keys, stored, op, body, is_json, by,
                                      sender, ensure, speed, recipients, created_at, expires_at,
-                                     keep_until, exclude)
+                                     keep_until, exclude, collapse_key, version)
         SELECT id, audience, room, CASE WHEN audience = 'keys' THEN keys END, stored, op,
                decode(body, 'base64'), is_json, by, sender, ensure, speed,
                CASE WHEN stored THEN jsonb_array_length(keys) ELSE 0 END,
-               created_at, expires_at, keep_until, exclude
+               created_at, expires_at, keep_until, exclude, collapse_key, version
         FROM {new}
     ),
     owed AS (
@@ -154,9 +156,11 @@ _TIMED = {
 _LATER = """
     later AS (
         INSERT INTO offline_scheduledpush (id, due_at, created_at, audience, room, keys, stored, op,
-                                           body, is_json, by, ensure, speed, ttl, origin, exclude)
+                                           body, is_json, by, ensure, speed, ttl, origin, exclude,
+                                           collapse_key, version)
         SELECT id, due_at, created_at, audience, room, CASE WHEN audience = 'keys' THEN keys END,
-               stored, op, decode(body, 'base64'), is_json, by, ensure, speed, ttl, origin, exclude
+               stored, op, decode(body, 'base64'), is_json, by, ensure, speed, ttl, origin, exclude,
+               collapse_key, version
         FROM {new} WHERE due_at > created_at
     ),
     at_once AS (SELECT * FROM {new} WHERE due_at IS NULL OR due_at <= created_at),

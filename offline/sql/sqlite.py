@@ -187,6 +187,8 @@ def _schedule(pairs: Sequence[tuple[NewMessage, datetime]], now: datetime) -> li
             ttl=new.ttl,
             origin=new.origin,
             exclude=new.exclude,
+            collapse_key=new.collapse_key,
+            version=new.version,
         )
         for pk, (new, due) in zip(ids, pairs, strict=True)
     ]
@@ -224,6 +226,8 @@ def _message(new: NewMessage, now: datetime) -> Message:
         expires_at=now + timedelta(seconds=new.ttl),
         keep_until=now + timedelta(seconds=max(new.ttl, conf.RECORD_KEEP)),
         exclude=new.exclude,
+        collapse_key=new.collapse_key,
+        version=new.version,
     )
 
 

@@ -9,7 +9,7 @@ rolled back was never sent.
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,10 +22,10 @@ from imgo_site import tracing
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, OutcomeUnknown, TooLarge, Unavailable
 from imgo_site.logs import note_push
-from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, check_name
+from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, INT64_MAX, check_name, check_number
 from imgo_site.push_origin import current_origin, request_of
 from imgo_site.room_policies import policy_of
-from offline.models import EXCLUDE_MAX
+from offline.models import COLLAPSE_KEY_MAX, EXCLUDE_MAX
 from offline.values import NewMessage
 from push.accept.frame_bodies import is_json
 from push.accept.send_times import check_send_at
@@ -57,6 +57,9 @@ class Push:
     `sender`: the key of the client that publishes it to a room; "" for other pushes.
     `exclude`: ids of sessions that do not get it, at most 10; not for a push to everyone. A stored
     message stays pending for the other sessions of its keys.
+    `collapse_key`: it replaces older pushes with the same one to the same key or room that are
+    pending, scheduled, or kept by the room; "" for none. Not for a push to everyone.
+    `version`: a number for its collapse key. A push with a lower one than the last is dropped.
     `send_at`: when it is due, as a time with a zone, or as seconds from now; None for now. A time
     in the past is now. The lifetime counts from when the push is due.
     """
@@ -74,6 +77,8 @@ class Push:
     speed: int = 0  # sessions that a push to everyone reaches in a second; 0: all at once
     sender: str = ""
     exclude: Sequence[str] = ()
+    collapse_key: str = ""
+    version: int | None = None
     send_at: datetime | float | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +96,7 @@ class Push:
             raise TooLarge(f"A body has at most {conf.MAX_BODY} bytes; this one {len(self.body)}.")
         self._check_numbers()
         check_exclude(self.exclude, to_all=self.to_all)
+        self._check_collapse_key()
         if self.dedupe_id:
             check_name(self.dedupe_id, "dedupe_id")
 
@@ -101,6 +107,21 @@ class Push:
             raise BadRequest(f"ttl must be from 1 to {conf.MAX_TTL} seconds, not {self.ttl}.")
         if not 0 <= self.speed <= INT32_MAX or (self.speed and not self.to_all):
             raise BadRequest("speed is a number of sessions a second, for a push to everyone.")
+
+    def _check_collapse_key(self) -> None:
+        if self.collapse_key and self.to_all:
+            raise BadRequest("collapse_key is for a push to a key, to keys or to a room.")
+        if self.collapse_key and len(self.collapse_key) > COLLAPSE_KEY_MAX:
+            raise BadRequest(
+                f"collapse_key has at most {COLLAPSE_KEY_MAX} characters, not "
+                f"{len(self.collapse_key)}."
+            )
+        if self.collapse_key:
+            check_name(self.collapse_key, "collapse_key")
+        if self.version is not None:
+            check_number(self.version, "version", lowest=0, highest=INT64_MAX)
+            if not self.collapse_key:
+                raise BadRequest("version is for a push with a collapse_key.")
 
     @property
     def is_stored(self) -> bool:
@@ -191,6 +212,8 @@ def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int
         due = {partition for message, _ in new for partition in message.partitions}
         transaction.on_commit(partial(wake, due))
         transaction.on_commit(partial(_record_accepted, new))
+    if stored.ended:
+        transaction.on_commit(partial(_count_drops, stored.ended))
     return [stored.ids[place] for place in places]
 
 
@@ -215,6 +238,8 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         dedupe_id=push.dedupe_id,
         sender=push.sender,
         exclude=",".join(push.exclude),
+        collapse_key=push.collapse_key,
+        version=push.version,
         send_at=push.send_at if isinstance(push.send_at, datetime) else None,
         send_in=None if isinstance(push.send_at, datetime) else push.send_at,
     )
@@ -232,6 +257,11 @@ def _record_accepted(messages: Sequence[tuple[NewMessage, int]]) -> None:
     for message, message_id in messages:
         metrics.PUSHES.labels("key" if message.audience == "keys" else message.audience).inc()
         note_push(message_id, "accepted", request_of(message.origin))
+
+
+def _count_drops(ended: Mapping[str, int]) -> None:
+    for reason, count in ended.items():
+        metrics.DROPS.labels(reason).inc(count)
 
 
 # The Python calls
@@ -260,7 +290,8 @@ def push_to_key(key: str, body: Any, **options: Any) -> int:
     Options: `ttl` (seconds), `store` (False: only for sessions connected now), `op`, `dedupe_id`,
     `by` (the name that dedupe ids belong to), `send_at` (a datetime with a zone, or seconds from
     now: the push waits until then, and its lifetime counts from then), `exclude` (ids of sessions
-    that do not get it).
+    that do not get it), `collapse_key` (it replaces older pushes with the same one), `version` (of
+    the collapse key: a push with a lower one than the last is dropped).
 
     Inside a transaction, nothing is sent before it commits.
 

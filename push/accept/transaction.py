@@ -7,7 +7,9 @@ transaction is queried on a new connection.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
@@ -17,6 +19,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import OutcomeUnknown
 from imgo_site.postgres.connection import Connection, is_cut
 from imgo_site.postgres.outcome import Outcome
+from offline import replacement
 from offline.store import find_outcome, insert
 from offline.values import DedupeTable, NewMessage, Stored
 from push.metrics import definitions as metrics
@@ -49,7 +52,7 @@ def store(messages: Sequence[NewMessage]) -> Stored:
     if connection.in_atomic_block or not connection.get_autocommit():
         # After a failed statement Postgres rolls back, even if the caller handles the error.
         with transaction.mark_for_rollback_on_error(using=connection.alias):
-            return insert(messages, conf.PARTITIONS, dedupe)
+            return _insert(messages, dedupe)
     try:
         stored = _begin(messages, dedupe)
         _commit(stored)
@@ -64,7 +67,7 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
         by = messages[0].by
         known = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
         new = [one for one in messages if one.dedupe_id not in known]
-        ids = iter(insert(new, conf.PARTITIONS).ids)
+        ids = iter(insert(new, conf.PARTITIONS).ids)  # in the order of `new`
         is_new = [one.dedupe_id not in known for one in messages]
         stored = [
             next(ids) if is_new[n] else known[one.dedupe_id] for n, one in enumerate(messages)
@@ -74,7 +77,35 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
             for n, one in enumerate(messages)
             if is_new[n] and one.dedupe_id
         )
-    return Stored(stored, is_new)
+        ended = replacement.apply(messages, Stored(stored, is_new))
+    return Stored(stored, is_new, ended=ended)
+
+
+def _insert(messages: Sequence[NewMessage], dedupe: DedupeTable, begin: str = "") -> Stored:
+    """Insert messages, and end the pushes that they replace."""
+    stored = insert(messages, conf.PARTITIONS, dedupe, begin)
+    if not any(message.collapse_key for message in messages):
+        return stored
+    with _atomic_block():
+        return replace(stored, ended=replacement.apply(messages, stored))
+
+
+@contextmanager
+def _atomic_block() -> Iterator[None]:
+    """Let the ORM use the transaction that `BEGIN` has begun as its own atomic block.
+
+    It would otherwise begin another one, which the connection refuses. `_commit` and `_roll_back`
+    end the transaction, not the ORM.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    connection.in_atomic_block, connection.autocommit = True, False
+    try:
+        yield
+    finally:
+        connection.in_atomic_block, connection.autocommit = False, True
+        connection.needs_rollback = False
 
 
 def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
@@ -86,7 +117,7 @@ def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
             left = max(SHORTEST, deadline - time.monotonic())
             _limit(left)
             begin = BEGIN.format(timeout=int(left * SERVER_SHARE * 1000))
-            return insert(messages, conf.PARTITIONS, dedupe, begin)
+            return _insert(messages, dedupe, begin)
         except BaseException as error:
             _roll_back()
             # COMMIT was not sent, so a retry cannot store the messages twice.

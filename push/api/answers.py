@@ -116,6 +116,14 @@ class PushRecord(_From):
     ]
     send_at: NotRequired[Annotated[datetime, Meta(description="When it is due, or was.")]]
     cancelled_at: NotRequired[datetime]
+    dropped: NotRequired[
+        Annotated[
+            Literal["replaced", "stale"],
+            Meta(description="Why a push to a room, or a scheduled one, was dropped."),
+        ]
+    ]
+    collapse_key: NotRequired[str]
+    version: NotRequired[int]
     exclude: NotRequired[Annotated[list[str], Meta(description="Sessions that do not get it.")]]
     room: NotRequired[str]
     written: NotRequired[Written]

@@ -11,7 +11,7 @@ from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
 from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
 from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX, check_number
-from offline.models import EXCLUDE_MAX
+from offline.models import COLLAPSE_KEY_MAX, EXCLUDE_MAX
 from push.accept.accept import SESSION_ID, Push
 from push.accept.send_times import read_send_at
 from push.wire import FIRST_OWN_OP, Op
@@ -126,6 +126,28 @@ class PushRequest(Struct, forbid_unknown_fields=True):
         ),
     ] = []
 
+    collapse_key: (
+        Annotated[
+            str,
+            schema_hints(
+                "It replaces older pushes with the same one to the same key or room.",
+                **{**NAME, "maxLength": COLLAPSE_KEY_MAX},
+            ),
+        ]
+        | None
+    ) = None
+    version: (
+        Annotated[
+            Integer,
+            schema_hints(
+                "Of the collapse key: a push with a lower one than the last is dropped as stale.",
+                minimum=0,
+                maximum=INT64_MAX,
+            ),
+        ]
+        | None
+    ) = None
+
     def as_push(self) -> Push:
         """Return the push that this requests. Raises `BadRequest` or `TooLarge`."""
         targets = [
@@ -138,6 +160,8 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             raise BadRequest(f"'to.{targets[0]}' is empty.")
         if self.dedupe_id == "":
             raise BadRequest("'dedupe_id' is empty.")
+        if self.collapse_key == "":
+            raise BadRequest("'collapse_key' is empty.")
         return Push(
             body=utf8(bytes(self.body)),
             keys=tuple(keys or ()),
@@ -150,6 +174,8 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             ensure=self.ensure,
             send_at=read_send_at(self.send_at),
             exclude=tuple(self.exclude),
+            collapse_key=self.collapse_key or "",
+            version=None if self.version is None else whole(self.version, "version"),
         )
 
 

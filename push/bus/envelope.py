@@ -36,6 +36,7 @@ class Envelope(TypedDict, total=False):
     epoch: str  # of a message that is kept in its room's stream: its place there
     offset: int
     sender: str  # key of the client that has published it; absent for other pushes
+    collapse: str  # its collapse key; absent for none
     # Ids of the sessions that do not get it, separated by commas; absent for none.
     exclude: str
     drain: list[int]  # the partition it was sent from, and the generation of that drain
@@ -72,6 +73,8 @@ def message_envelope(group: str, message: Message, key: str = "", trace: str = "
         envelope["room"] = message.room
     if message.sender:
         envelope["sender"] = message.sender
+    if message.collapse_key:
+        envelope["collapse"] = message.collapse_key
     if trace:
         envelope["trace"] = trace
     return envelope
@@ -132,6 +135,7 @@ _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "offset": int,
     "sender": str,
     "exclude": str,
+    "collapse": str,
 }
 INT32_MAX = 2**31 - 1
 CLOSE_CODES = frozenset(map(int, CloseCode))

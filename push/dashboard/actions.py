@@ -23,7 +23,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import BadRequest, ImgoError, NotFound
 from imgo_site.names import check_name
 from imgo_site.times import utc_text
-from offline.models import Message
+from offline.models import COLLAPSE_KEY_MAX, Message
 from push import operations
 from push.accept.accept import CALLER_MAX, Push, accept_push, encode_body
 from push.accept.frame_bodies import is_json
@@ -266,6 +266,10 @@ class PushMessage(Action):
         label="Send at", required=False,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M:%S"),
     )  # fmt: skip
+    collapse_key = forms.CharField(
+        label="Collapse key", required=False, strip=False, max_length=COLLAPSE_KEY_MAX,
+        help_text="It replaces pushes with the same one that wait. Empty: none.",
+    )  # fmt: skip
     store = forms.BooleanField(
         label="Keep it for a key that is not connected", required=False, initial=True
     )
@@ -307,6 +311,7 @@ class PushMessage(Action):
             to_all=data["target"] == "all",
             ttl=data["ttl"],
             store=data["store"],
+            collapse_key=data["collapse_key"],
             send_at=at if at is None or at.tzinfo else timezone.make_aware(at),
             dedupe_id=digest(repr(sorted(data.items()))),
         )

@@ -16,7 +16,7 @@ from imgo_site.database_threads import cluster_threads
 from imgo_site.deployment import has_workers
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import conservation, outbox_queue, retention, settlement, streams
+from offline import conservation, outbox_queue, replacement, retention, settlement, streams
 from offline.outbox_queue import Busy
 from push.bus import publish
 from push.bus.groups import room_group
@@ -124,6 +124,8 @@ class ClusterJobs:
             last = await cluster_threads.run(streams.prune)
             while last:
                 last = await cluster_threads.run(streams.prune, last)
+            while await cluster_threads.run(replacement.prune_batch):
+                pass
             while await cluster_threads.run(streams.prune_to_size, conf.STREAMS_MAX):
                 pass
             await cluster_threads.run(_measure_streams)

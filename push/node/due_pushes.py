@@ -21,7 +21,9 @@ def store() -> frozenset[int]:
         stored = schedule.store_due(lambda names: partitions_of(names, count), count)
     except Busy:
         return frozenset()
-    for due in stored:
+    for reason, ended in stored.ended.items():
+        metrics.DROPS.labels(reason).inc(ended)
+    for due in stored.due:
         metrics.SCHEDULE_SECONDS.observe(due.late)
         note_push(due.message_id, "due", request_of(due.origin))
-    return frozenset(partition for due in stored for partition in due.partitions)
+    return frozenset(partition for due in stored.due for partition in due.partitions)

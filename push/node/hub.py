@@ -277,6 +277,7 @@ class Hub:
             seen=self.now() if "offset" in message else 0.0,
             sender=message.get("sender", ""),
             exclude=self._exclude_of(message),
+            collapse_key=message.get("collapse", ""),
         )
         if not outgoing.key:
             self.live.add(outgoing.id, ALL)

@@ -21,8 +21,9 @@ from offline.streams import StreamPage, StreamState
 from push.bus.groups import room_group
 from push.metrics import definitions as metrics
 from push.node.hub import Hub
+from push.node.kept_messages import outgoing
 from push.node.room_stream import RoomStream, written_up_to
-from push.node.streams import PAGE, outgoing, stream_pages
+from push.node.streams import PAGE, stream_pages
 from push.session.event_ids import Position
 from push.session.outgoing import OutgoingMessage
 from push.session.session import Session, gap_body
@@ -112,7 +113,8 @@ class StreamJoin:
         for message in messages:
             if message.offset != self._cursor + 1:
                 return False
-            self._session.write_kept(message)
+            if not message.is_tombstone:
+                self._session.write_kept(message)
             self._cursor = message.offset
             size += len(message)
             if size > WRITTEN_TOGETHER or self._session.is_closed:

@@ -28,6 +28,7 @@ from push.bus.background_tasks import Background
 from push.bus.groups import room_group
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, EventIdWriter, write_to_all
+from push.node.kept_messages import cost_of, outgoing, tombstone_of
 from push.node.room_stream import RoomStream
 from push.session.outgoing import Notice, OutgoingMessage
 from push.session.session import Session, Written, gap_body
@@ -43,8 +44,6 @@ LEFT_MAX = 10_000  # rooms that all sessions have left, of which the last offset
 MADE_MAX = 100  # streams that one key may make by joining their rooms, within MADE_WINDOW
 MADE_WINDOW = 60.0  # seconds
 TAIL_MAX = 1_000_000  # bytes of one stream's tail
-MESSAGE_COST = 400  # bytes of a message in a tail besides its body, roughly
-BODY_COPIES = 3  # of a message in a tail: the body, and frames of the usual kinds
 
 # get(room) → the stream's state; None if the room has no stream yet.
 stream_states: BatchLoader[str, StreamState] = BatchLoader(streams.find_states)
@@ -131,8 +130,18 @@ class Streams:
 
     def _deliver(self, stream: RoomStream, message: OutgoingMessage) -> None:
         stream.last = message.offset
+        if message.collapse_key:
+            self._erase(stream, lambda kept: kept.collapse_key == message.collapse_key)
         self._keep(stream, message)
-        self._hub.write(stream.group, message)
+        if not message.is_tombstone:
+            self._hub.write(stream.group, message)
+
+    def _erase(self, stream: RoomStream, is_gone: Callable[[OutgoingMessage], bool]) -> None:
+        """Turn messages of the tail into tombstones: they were replaced or cancelled."""
+        for place, kept in enumerate(stream.tail):
+            if is_gone(kept) and not kept.is_tombstone:
+                stream.tail[place] = tombstone = tombstone_of(kept)
+                self._resize(stream, cost_of(tombstone) - cost_of(kept))
 
     def _keep(self, stream: RoomStream, message: OutgoingMessage) -> None:
         """Append a message to the tail."""
@@ -325,23 +334,3 @@ class Streams:
     def of(self, group: str) -> RoomStream | None:
         """Return the stream of a room's group; None if the room has none here."""
         return self._by_group.get(group)
-
-
-def outgoing(room: str, epoch: str, kept: KeptMessage, now: float) -> OutgoingMessage:
-    """Return a kept message for delivery; the time since its acceptance is not measured."""
-    return OutgoingMessage(
-        kept.id,
-        kept.op,
-        kept.body,
-        kept.is_json,
-        room=room,
-        offset=kept.offset,
-        epoch=epoch,
-        seen=now,
-        sender=kept.sender,
-    )
-
-
-def cost_of(message: OutgoingMessage) -> int:
-    """Return the bytes that a message takes in a tail, roughly."""
-    return MESSAGE_COST + BODY_COPIES * len(message)

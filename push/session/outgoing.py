@@ -122,6 +122,7 @@ class OutgoingMessage:
         "_body",
         "_is_json",
         "at",
+        "collapse_key",
         "ensure",
         "epoch",
         "exclude",
@@ -152,6 +153,7 @@ class OutgoingMessage:
         seen: float = 0.0,
         sender: str = "",
         exclude: frozenset[str] = frozenset(),
+        collapse_key: str = "",
     ) -> None:
         self.id = id
         self.op = op
@@ -164,6 +166,7 @@ class OutgoingMessage:
         self.seen = seen
         self.sender = sender  # key of the client that has published it; "" for other pushes
         self.exclude = exclude  # ids of the sessions here that do not get it
+        self.collapse_key = collapse_key  # "" for none
         self.ensure = ensure  # a full buffer delays the message instead of dropping it
         self._body = body
         self._is_json = is_json
@@ -215,6 +218,11 @@ class OutgoingMessage:
         if session.packet_kind == EVENT_WITH_ID and self.offset:
             return encode_event(frame, id=event_id(self.room, self.epoch, self.offset, self.seen))
         return encode_event(frame)
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Return whether it only keeps its offset: the message was replaced or cancelled."""
+        return bool(self.offset) and not self._body
 
     def __len__(self) -> int:
         """Return the number of bytes of the body."""

@@ -15,7 +15,7 @@ from imgo_site.errors import ImgoError, Unavailable
 from imgo_site.times import utc_text
 from offline import history, streams
 from offline.history import Delivery
-from offline.models import Message, Pending, ScheduledPush, StreamMessage
+from offline.models import STALE, Message, Pending, ScheduledPush, StreamMessage
 from push.hooks.figures import HookRow
 from push.models import OnlineState, SessionRecord
 from push.registry.base import Entry
@@ -124,7 +124,10 @@ def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf
         if message.cancelled_at:
             yield f"It was cancelled at {_time(message.cancelled_at)}, before it was sent."
             return
-        yield from _kept_by_room(message)
+        if message.drop_reason:
+            yield _dropped(message)
+        else:
+            yield from _kept_by_room(message)
         reach = history.reach_of(message)
         sessions, nodes = counted(reach["sessions"], "session"), counted(reach["nodes"], "node")
         yield f"It was written to {sessions} of {nodes}."
@@ -141,6 +144,16 @@ def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf
     if delivery.state in {"pending", "live"}:
         yield from _hindrances(message)
         yield from _presence(key, delivery, sessions_of, hooks_of)
+
+
+def _dropped(message: Message) -> str:
+    name = message.collapse_key
+    if message.drop_reason == STALE:
+        return (
+            f"It was dropped: its version, {message.version}, is lower than that of an earlier "
+            f"push with the collapse key {name!r}."
+        )
+    return f"It was replaced by a newer push with the collapse key {name!r}."
 
 
 def _kept_by_room(message: Message) -> Iterator[str]:
@@ -186,6 +199,14 @@ def _end(delivery: Delivery, message: Message) -> str:
         ),
         "dropped cancelled": (
             f"It was cancelled at {at}, before a session of the key had acknowledged it."
+        ),
+        "dropped replaced": (
+            f"It was replaced at {at}: a newer push with the collapse key "
+            f"{message.collapse_key!r} was accepted."
+        ),
+        "dropped stale": (
+            f"It was dropped at {at}: its version, {message.version}, is lower than that of an "
+            f"earlier push with the collapse key {message.collapse_key!r}."
         ),
         "live": "It was not stored: only sessions that were open at that moment could get it.",
         "pending": _pending(delivery, message),

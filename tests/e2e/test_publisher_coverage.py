@@ -82,6 +82,7 @@ def calls(key: str, room: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]
         Push(1, key=key, ttl=60, store=False, op=1000, dedupe_id=new_key()),
         Push(2, keys=[key, new_key()], send_at=60),
         Push(3, room=room, ensure=True, exclude=["5938fe7d-12"]),
+        Push(5, room=room, collapse_key="score", version=1),
         Push(4, all=True),
     ]
     page = {"limit": 10, "offset": 0}

@@ -31,7 +31,7 @@ def make_due(*ids: int, seconds: float = 0.0) -> None:
 
 
 def store() -> list[schedule.Due]:
-    return store_due(lambda names: tuple(range(len(names))), 4)
+    return store_due(lambda names: tuple(range(len(names))), 4).due
 
 
 def test_scheduled_push_has_no_message_pending_or_outbox_row():

@@ -83,6 +83,9 @@ class PushRecord(_PushRecord, _From, total=False):
     send_at: str
     cancelled_at: str
     exclude: list[str]
+    collapse_key: str
+    version: int
+    dropped: Literal["replaced", "stale"]
     room: str
     written: Written
     totals: Totals

@@ -26,6 +26,9 @@ class Push:
     - `send_at`: when it is due: a datetime with a zone, its ISO form, or a number of seconds, which
       count from when the server accepts it. `ttl` counts from then.
     - `exclude`: ids of sessions that do not get it, at most 10; not with `all`.
+    - `collapse_key`: it replaces older pushes with the same one to the same key or room, as far as
+      they wait or are kept; not with `all`.
+    - `version`: a number for the collapse key. A push with a lower one than the last is dropped.
     - `dedupe_id`: made up unless given. The server takes a push with the same one, from the same
       API key within a day, for this one again: so it is with this very object.
 
@@ -44,6 +47,8 @@ class Push:
     dedupe_id: str = ""
     send_at: datetime | float | str | None = None
     exclude: Sequence[str] = ()
+    collapse_key: str = ""
+    version: int | None = None
     encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +81,10 @@ class Push:
             head["ensure"] = True
         if self.send_at is not None:
             head["send_at"] = _time(self.send_at)
+        if self.collapse_key:
+            head["collapse_key"] = self.collapse_key
+        if self.version is not None:
+            head["version"] = self.version
         if self.exclude:
             head["exclude"] = list(self.exclude)
         return head

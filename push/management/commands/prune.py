@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.db.models.functions import Now
 
-from offline import retention, settlement
+from offline import replacement, retention, settlement
 from offline.models import Message, Pending
 from push.management.console import ImgoCommand, add_json, progress_bar
 from push.models import Dedupe, WebhookCursor
@@ -35,6 +35,8 @@ class Command(ImgoCommand):
         limit = WebhookCursor.objects.limit_of_pruning()
         overdue = _all("messages", overdue, lambda: retention.prune_batch(limit))
         forgotten = _all("dedupe ids", Dedupe.objects.overdue().count(), Dedupe.objects.forget)
+        while replacement.prune_batch():
+            pass
         if options["json"]:
             self.print_json({"expired": expired, "messages": overdue, "dedupe_ids": forgotten})
         else:

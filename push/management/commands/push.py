@@ -79,6 +79,19 @@ class Command(ImgoCommand):
             help="id of a session that does not get it; may be repeated. Not with --all",
         )
         parser.add_argument(
+            "--collapse-key",
+            metavar="NAME",
+            help="replace older pushes with this collapse key to the same key or room that are "
+            "pending, scheduled or kept by the room",
+        )
+        parser.add_argument(
+            "--push-version",
+            type=int,
+            dest="push_version",
+            metavar="NUMBER",
+            help="with --collapse-key: drop this push if an earlier one had a higher version",
+        )
+        parser.add_argument(
             "--dedupe-id",
             help="push only if no push had this id within DEDUPE_WINDOW; else print the id of the "
             "message that had it",
@@ -98,7 +111,7 @@ class Command(ImgoCommand):
 
     def run(self, **options: Any) -> None:
         """Push, and print only the id, or one id a line, for use in scripts."""
-        for name in ("room", "dedupe_id"):
+        for name in ("room", "dedupe_id", "collapse_key"):
             if options[name] is not None:
                 check_name(options[name], name)  # "" is a mistake of a script, not a missing option
         source = options["keys_from"]
@@ -114,6 +127,8 @@ class Command(ImgoCommand):
             store=not options["no_store"],
             send_at=_send_at(options["send_at"]),
             exclude=tuple(options["exclude"] or ()),
+            collapse_key=options["collapse_key"] or "",
+            version=options["push_version"],
         )
         dedupe_id = options["dedupe_id"] or ""
         if source:
@@ -218,6 +233,10 @@ def _through_server(push: Push) -> int:
     if push.send_at is not None:
         at = push.send_at
         fields["send_at"] = at.isoformat() if isinstance(at, datetime) else at
+    if push.collapse_key:
+        fields["collapse_key"] = push.collapse_key
+    if push.version is not None:
+        fields["version"] = push.version
     if push.exclude:
         fields["exclude"] = push.exclude
     if push.dedupe_id:

@@ -124,6 +124,8 @@ class Outbox(models.Model):
             "ensure": push.ensure or None,
             "send_at": push.send_at,
             "exclude": list(push.exclude) or None,
+            "collapse_key": push.collapse_key or None,
+            "version": push.version,
             "dedupe_id": None if push.dedupe_id == push_id else push.dedupe_id,
         }
         keys = None if push.keys is None else list(push.keys)

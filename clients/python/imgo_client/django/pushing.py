@@ -26,6 +26,8 @@ from imgo_client.pushes import Push
 NAME_MAX = 255  # characters of a key, a room or a dedupe id, as the server has it
 OWN_OPS = range(1000, 2**31)  # ops for applications' own use; the others are 5 and the protocol's
 MESSAGE_OP = 5
+COLLAPSE_KEY_MAX = 64  # characters, as the server has it
+VERSION_END = 2**63
 EXCLUDE_MAX = 10  # sessions, as the server has it
 SECONDS_MAX = 10**9  # above any server's MAX_DELAY, and below what a datetime can express
 OTHER_OUTBOX = "give {!r} an outbox: see DATABASES in imgo_client/django/conf.py."
@@ -45,6 +47,8 @@ def push_to_key(
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
     exclude: Sequence[str] = (),
+    collapse_key: str = "",
+    version: int | None = None,
     using: str = "",
 ) -> UUID:
     """Push to every session of `key` after the caller's commit. Return the push's id.
@@ -58,6 +62,9 @@ def push_to_key(
     `send_at`: when it is due, a datetime with a zone or seconds from this call; None: now. `ttl`
     counts from then. A time that is past when the push reaches the server is now.
     `exclude`: ids of sessions that do not get it, at most 10.
+    `collapse_key`: it replaces older pushes with the same one to the same key or room, as far as
+    they wait or are kept. `version`: a number for it; a push with a lower one than the last is
+    dropped.
     `using`: the database whose transaction decides; "": the router's.
 
     The call makes one query and no request. A rollback discards the push. After the commit it is
@@ -71,6 +78,7 @@ def push_to_key(
     _check_options(ttl, op)
     to = {"key": _checked(key, "key")}
     options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
+    options |= _collapse(collapse_key, version)
     return _save(body, dedupe_id, using, send_at=send_at, **options, **to)
 
 
@@ -84,6 +92,8 @@ def push_to_keys(
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
     exclude: Sequence[str] = (),
+    collapse_key: str = "",
+    version: int | None = None,
     using: str = "",
 ) -> UUID:
     """Push one message to many keys. Like `push_to_key`."""
@@ -95,6 +105,7 @@ def push_to_keys(
     _check_options(ttl, op)
     to: dict[str, Any] = {"key": names[0]} if len(names) == 1 else {"keys": names}
     options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
+    options |= _collapse(collapse_key, version)
     return _save(body, dedupe_id, using, send_at=send_at, **options, **to)
 
 
@@ -109,6 +120,8 @@ def push_to_room(
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
     exclude: Sequence[str] = (),
+    collapse_key: str = "",
+    version: int | None = None,
     using: str = "",
 ) -> UUID:
     """Push to all sessions in `room`. Like `push_to_key`, but it is not stored for keys.
@@ -119,6 +132,7 @@ def push_to_room(
     _check_options(ttl, op)
     to = {"room": _checked(room, "room")}
     options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
+    options |= _collapse(collapse_key, version)
     return _save(body, dedupe_id, using, send_at=send_at, ensure=ensure, **options, **to)
 
 
@@ -195,6 +209,19 @@ def _check_options(ttl: int | None, op: int) -> None:
         raise ValueError(
             f"op must be {MESSAGE_OP}, or from {OWN_OPS[0]} to {OWN_OPS[-1]}, not {op}."
         )
+
+
+def _collapse(collapse_key: str, version: int | None) -> dict[str, Any]:
+    """Return both as arguments. Raises ValueError or TypeError if the server would refuse them."""
+    if collapse_key and len(_checked(collapse_key, "collapse_key")) > COLLAPSE_KEY_MAX:
+        raise ValueError(
+            f"A collapse_key has at most {COLLAPSE_KEY_MAX} characters, not {len(collapse_key)}."
+        )
+    if version is not None and not collapse_key:
+        raise ValueError("version is for a push with a collapse_key.")
+    if version is not None and not 0 <= version < VERSION_END:
+        raise ValueError(f"version must be at least 0 and below 2**63, not {version}.")
+    return {"collapse_key": collapse_key, "version": version}
 
 
 def _sessions(exclude: Sequence[Any]) -> list[str]:

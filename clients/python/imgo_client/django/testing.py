@@ -45,6 +45,8 @@ class Pushed:
     dedupe_id: str = ""
     send_at: str | None = None  # ISO form
     exclude: Sequence[str] = ()
+    collapse_key: str = ""
+    version: int | None = None
 
     @classmethod
     def of(cls, row: Outbox) -> Pushed:

@@ -63,6 +63,11 @@ class PushTests(TestCase):
         self.assertTrue(90 <= seconds < 150, seconds)
         self.assertEqual(two["send_at"], before.isoformat())
 
+    def test_collapse_key_and_version_are_sent_to_the_server(self):
+        push_to_key("alice", 1, collapse_key="unread", version=0)
+        found = json.loads(Outbox.objects.get().as_push().encoded)
+        self.assertEqual((found["collapse_key"], found["version"]), ("unread", 0))
+
     def test_excluded_sessions_are_sent_to_the_server(self):
         push_to_room("r", 1, exclude=["5938fe7d-12"])
         row = Outbox.objects.get()
@@ -85,6 +90,9 @@ class PushTests(TestCase):
             lambda: push_to_all(1, op=7),
             lambda: push_to_all(1, send_at=-1),
             lambda: push_to_key("a", 1, exclude=["a,b"]),
+            lambda: push_to_key("a", 1, version=1),
+            lambda: push_to_key("a", 1, collapse_key="c", version=-1),
+            lambda: push_to_key("a", 1, collapse_key="c" * 65),
             lambda: push_to_key("a", 1, exclude=["s-1"] * 11),
             lambda: push_to_all(1, send_at=datetime(2026, 12, 24)),
             lambda: push_to_all(float("nan")),

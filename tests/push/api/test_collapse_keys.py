@@ -1,0 +1,58 @@
+"""Pushes with `collapse_key` and `version` over the API, and their records."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from push.status import explain
+
+from .test_v1 import PUSHES, check_problem, send
+
+pytestmark = pytest.mark.django_db
+
+PUSH = {"to": {"key": "u1"}, "body": 1, "collapse_key": "score"}
+
+
+def dropped(reason: str) -> float:
+    return REGISTRY.get_sample_value("imgo_drops_total", {"reason": reason}) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({}, 202),
+        ({"version": 0, "to": {"room": "r"}}, 202),
+        ({"version": 2**63 - 1, "collapse_key": "x" * 64}, 202),
+        ({"collapse_key": "x" * 65}, 400),
+        ({"collapse_key": ""}, 400),
+        ({"collapse_key": "a\nb"}, 400),
+        ({"collapse_key": None, "version": 1}, 400),
+        ({"version": -1}, 400),
+        ({"version": 1.5}, 400),
+        ({"version": 2**63}, 400),
+        ({"to": {"all": True}}, 400),
+    ],
+)
+def test_members_are_accepted_or_refused(api, queued, members, code):
+    answer = send(api, {**PUSH, **members})
+    assert answer.status_code == code, answer.content
+    if code == 400:
+        check_problem(answer, 400, "bad_request")
+
+
+@pytest.mark.parametrize("to", [{"key": "u1"}, {"room": "r"}])
+def test_records_name_what_was_replaced_and_what_is_stale(
+    api, queued, to, django_capture_on_commit_callbacks
+):
+    before = dropped("replaced"), dropped("stale")
+    pushes = [{**PUSH, "to": to, "version": number} for number in (1, 3, 2)]
+    with django_capture_on_commit_callbacks(execute=True):
+        first, last, stale = [one["id"] for one in send(api, pushes).json()]
+    assert (dropped("replaced"), dropped("stale")) == (before[0] + 1, before[1] + 1)
+    for push_id, reason in ((first, "replaced"), (last, None), (stale, "stale")):
+        record = api.get(f"{PUSHES}/{push_id}").json()
+        assert record["collapse_key"] == "score"
+        found = record["results"][0].get("reason") if "key" in to else record.get("dropped")
+        assert found == reason
+    words = [explain.of_message("u1", int(i), lambda _: [], list) for i in (first, stale)]
+    assert any("a newer push with the collapse key 'score'" in one for one in words[0])
+    assert any("its version, 2, is lower" in one for one in words[1])
