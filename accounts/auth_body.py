@@ -48,6 +48,7 @@ class AuthBody:
     `names`: messages of rooms are to carry the room's name.
     `renews`: the client can send a new token, so the reply is to say when the session expires.
     `session`: the reply is to have the id of the session.
+    `retractions`: messages that are cancelled are to be retracted (op 30).
     """
 
     token: str = ""
@@ -68,6 +69,7 @@ class AuthBody:
     names: bool = False
     renews: bool = False
     session: bool = False
+    retractions: bool = False
 
 
 def parse_auth_body(body: bytes, *, token_only: bool = False) -> AuthBody:
@@ -123,6 +125,7 @@ def _of_object(value: dict[str, Any], raw: bytes) -> AuthBody:
         names=requests is not None or read.get("names", False),
         renews=read.get("renew", False),
         session=read.get("session", False),
+        retractions=read.get("retractions", False),
         change_room=rooms[0] if len(rooms) == 1 else "",
         ack=read.get("ack", False),
         since=read.get("since", 0),
@@ -185,6 +188,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "names": _flag,
     "renew": _flag,
     "session": _flag,
+    "retractions": _flag,
     "key": _key,
     "since": _number,
     "accepts": _accepts,

@@ -3,26 +3,38 @@
 A scheduled push becomes a message that was never fanned out, with the id that was answered. Its
 record says what was cancelled, and the balance of accepted and settled deliveries holds.
 
-A message first leaves the outbox, so that no later fan-out sends it. Then its pending rows are
-settled, in batches. A call that is cut off in between is completed by the next one. A copy that a
-fan-out has sent already may still reach a session: the record then has `sent` beside `dropped`.
+A message first leaves the outbox, so that no later fan-out sends it, and its room's history, where
+its offset stays as a tombstone. Then its pending rows are settled, in batches. At last a retraction
+is stored: a message that tells sessions to take this one back. A call that is cut off in between is
+completed by the next one. A copy that a fan-out has sent already may still reach a session: the
+record then has `sent` beside `dropped`.
 """
 
+import json
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
 from django.db.models.functions import Now
 
+from imgo_site.conf import conf
 from imgo_site.errors import Forbidden, Unavailable
-from offline import history, outbox_queue
+from offline import history, outbox_queue, tombstones
 from offline.models import CANCELLED, Event, Message, Outbox, Pending, ScheduledPush, StreamMessage
 from offline.outbox_queue import Busy
 from offline.scheduled_ends import end_scheduled
 from offline.settlement import record_ends
+from offline.sql import dialect
+from offline.values import NewMessage
 
 BATCH = 1000  # pending rows of one transaction
 REASON = CANCELLED
+RETRACTION_OP = 30  # of the frame, in the protocol
+
+
+# Returns the partitions that fan out a message, given its keys, or (room,), or ("",) for everyone.
+PartitionsOf = Callable[[Sequence[str]], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +43,25 @@ class Cancelled:
 
     `message`: the push as a message. `keys`: keys for which it is cancelled, by this call or an
     earlier one. `new_keys`: those of this call. `stopped`: whether this call kept it from being
-    sent at all, or, if it is not stored for keys, from some of its partitions.
+    sent at all, or, if it is not stored for keys, from some of its partitions. `erased`: whether it
+    was taken out of its room's history, by this call or an earlier one. `retracted`: the partitions
+    that fan out the retraction; empty if there is none, or if an earlier call has stored it.
     """
 
     message: Message
     keys: int
     new_keys: int
     stopped: bool
+    erased: bool = False
+    retracted: tuple[int, ...] = ()
 
 
-def cancel(push_id: int, by: str | None = None) -> Cancelled | None:
+def cancel(
+    push_id: int, partitions_of: PartitionsOf, partitions: int, by: str | None = None
+) -> Cancelled | None:
     """Cancel a push; return None if there is no record of it.
 
-    `by`: the caller, who must have pushed it; None: any.
+    `partitions`: number of partitions. `by`: the caller, who must have pushed it; None: any.
 
     Raises:
         Forbidden: another caller has pushed it.
@@ -56,11 +74,57 @@ def cancel(push_id: int, by: str | None = None) -> Cancelled | None:
         return None
     _check_caller(message, by)
     stopped = _leave_outbox(message)
+    _erase(message)
     count = _settle(message)
-    if stopped or count:
-        Message.objects.filter(pk=message.pk, cancelled_at=None).update(cancelled_at=Now())
-        message.refresh_from_db(fields=["cancelled_at"])
-    return Cancelled(message, _cancelled_keys(message), count, stopped)
+    retracted = _retract(message, stopped, partitions_of, partitions)
+    message.refresh_from_db(fields=["cancelled_at"])
+    is_kept = StreamMessage.objects.filter(message_id=message.pk, body=b"").exists()
+    erased = is_kept and message.cancelled_at is not None
+    return Cancelled(message, _cancelled_keys(message), count, bool(stopped), erased, retracted)
+
+
+def _mark(message: Message) -> None:
+    """Record that the message is cancelled, in the transaction that cancels a part of it."""
+    Message.objects.filter(pk=message.pk, cancelled_at=None).update(cancelled_at=Now())
+
+
+def _erase(message: Message) -> None:
+    """Take the message out of its room's history."""
+    with transaction.atomic():
+        if tombstones.erase([message.pk]):
+            _mark(message)
+
+
+def _retract(
+    message: Message, stopped: Collection[int], partitions_of: PartitionsOf, partitions: int
+) -> tuple[int, ...]:
+    """Store the retraction of a message, once; return the partitions that fan it out.
+
+    It goes to all who may have been sent the message, also those who have acknowledged it. It has
+    a higher id, so it comes behind the message. `stopped`: the partitions that have not sent the
+    message, and never will. If these are all, no retraction is needed.
+    """
+    names = message.keys if message.audience == Message.Audience.KEYS else [message.room]
+    new = NewMessage(
+        json.dumps({"ids": [str(message.pk)]}, separators=(",", ":")).encode(),
+        conf.LIVE_TTL,
+        audience=message.audience,
+        keys=tuple(message.keys or ()),
+        room=message.room,
+        stored=False,
+        op=RETRACTION_OP,
+        by=message.by,
+        ensure=True,
+        partitions=partitions_of(names or [""]),
+    )
+    with transaction.atomic():
+        mine = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
+        if not mine.update(retracted_at=Now()):
+            return ()
+        if stopped and set(new.partitions) <= set(stopped):
+            return ()
+        dialect().insert([new], partitions, None, "")
+    return new.partitions
 
 
 def _check_caller(push: Message | ScheduledPush, by: str | None) -> None:
@@ -83,23 +147,25 @@ def _cancel_scheduled(push_id: int, by: str | None) -> Cancelled | None:
     return Cancelled(message, message.recipients, message.recipients, stopped=True)
 
 
-def _leave_outbox(message: Message) -> bool:
-    """Delete the outbox rows of a message; return whether there were any.
+def _leave_outbox(message: Message) -> set[int]:
+    """Delete the outbox rows of a message; return their partitions.
 
     The lock of the partition makes sure that no fan-out has read the row and not sent it yet. A
     message that has its offset in a room's history stays: offsets have no gaps.
     """
-    has_left = False
+    left: set[int] = set()
     rows = Outbox.objects.filter(message=message)
     for partition in sorted(rows.values_list("partition", flat=True)):
         try:
-            with outbox_queue.draining(partition, wait=True):
+            with outbox_queue.draining(partition, wait=True), transaction.atomic():
                 if StreamMessage.objects.filter(message_id=message.pk).exists():
                     break
-                has_left |= bool(rows.filter(partition=partition).delete()[0])
+                if rows.filter(partition=partition).delete()[0]:
+                    left.add(partition)
+                    _mark(message)
         except Busy:
             raise Unavailable("The message is being sent at this moment: try again.") from None
-    return has_left
+    return left
 
 
 def _settle(message: Message) -> int:
@@ -114,6 +180,8 @@ def _settle(message: Message) -> int:
             ended = list(part.select_for_update().values_list("pk", "key"))
             Pending.objects.filter(pk__in=[pk for pk, _ in ended]).delete()
             record_ends([(message.pk, key) for _, key in ended], Event.Kind.DROPPED, REASON)
+            if ended:
+                _mark(message)
         count += len(ended)
     return count
 

@@ -60,6 +60,11 @@ class Message(models.Model):
     expires_at = models.DateTimeField()
     keep_until = models.DateTimeField(help_text="When the message and its record are forgotten.")
     cancelled_at = models.DateTimeField(null=True, blank=True)
+    retracted_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When its cancellation stored a retraction, or needed none.",
+    )
     exclude = models.CharField(
         max_length=EXCLUDE_LENGTH,
         blank=True,

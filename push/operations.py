@@ -1,24 +1,20 @@
-"""Actions for commands, dashboard and API: on sessions, nodes, tokens and pushes.
+"""Actions for commands, dashboard and API: on sessions, nodes and tokens.
 
 Orders are sent through the channel layer to the nodes that hold the sessions. Each action raises
-`Unavailable` if the layer is unavailable, except `revoke_token` and `cancel_push`.
+`Unavailable` if the layer is unavailable, except `revoke_token`.
 """
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
 
 from django.db import transaction
 
 from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import check_name
-from offline import cancellation
 from push.bus.envelope import close_envelope, drain_envelope, undrain_envelope
 from push.bus.groups import key_group, node_group
 from push.bus.publish import publish
-from push.metrics import definitions as metrics
 from push.registry.base import NodeEntry
 from push.registry.select import get_registry
 from push.wire import CloseCode
@@ -118,41 +114,3 @@ def revoke_token(key: str) -> None:
             publish([close_envelope(key_group(key), [], CloseCode.REVOKED)], LAYER_TIMEOUT)
 
     transaction.on_commit(close)  # before the commit, the client could reconnect with the token
-
-
-State = Literal["cancelled", "partly", "too_late"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """Outcome of the cancellation of a push.
-
-    `cancelled`, `too_late`: numbers of keys; both 0 for a push that is not stored for keys.
-    `state`: "cancelled", "partly" or "too_late".
-    """
-
-    message_id: int
-    state: State
-    cancelled: int
-    too_late: int
-
-
-def cancel_push(push_id: int, by: str | None = None) -> Cancellation:
-    """Cancel what is still scheduled or pending of a push.
-
-    `by`: the caller, who must have pushed it; None: any.
-
-    Raises `NotFound` without a record, `Forbidden` for another caller's push, `Unavailable`.
-    """
-    cancelled = cancellation.cancel(push_id, by)
-    if cancelled is None:
-        raise NotFound(f"There is no record of push {push_id}.")
-    if cancelled.new_keys or cancelled.stopped:
-        metrics.DROPS.labels("cancelled").inc(cancelled.new_keys or 1)
-    late = cancelled.message.recipients - cancelled.keys
-    state: State
-    if cancelled.message.recipients:
-        state = "cancelled" if not late else "partly" if cancelled.keys else "too_late"
-    else:
-        state = "cancelled" if cancelled.message.cancelled_at else "too_late"
-    return Cancellation(cancelled.message.pk, state, cancelled.keys, late)

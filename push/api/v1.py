@@ -15,6 +15,7 @@ from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import history
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
+from push.accept.cancellation import cancel_push
 from push.accept.group_commit import accept_in_group
 from push.api import paging
 from push.api.answers import (
@@ -38,7 +39,7 @@ from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
 from push.models import OnlineState, SessionRecord
 from push.online.last_seen import last_seen
-from push.operations import cancel_push, kick_key, revoke_token
+from push.operations import kick_key, revoke_token
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import get_registry
 from push.session.session_records import SessionEvent

@@ -7,9 +7,10 @@ because the layer does not report the group that a message was sent to.
 from typing import Any, TypedDict
 
 from offline.models import Message
-from push.wire import CloseCode, Frame
+from push.wire import CloseCode, Frame, Op
 
 MESSAGE = "imgo.message"
+RETRACTION = "imgo.retraction"  # a message whose frame only some sessions get
 CLOSE = "imgo.close"
 ECHO = "imgo.echo"
 DRAIN = "imgo.drain"
@@ -18,11 +19,11 @@ UNDRAIN = "imgo.undrain"
 
 
 class Envelope(TypedDict, total=False):
-    """Envelope of one of the six types. `sessions`: session ids; empty for all of the group."""
+    """Envelope of one of the seven types. `sessions`: session ids; empty for all of the group."""
 
     type: str
     group: str
-    # MESSAGE
+    # MESSAGE, RETRACTION
     id: int
     op: int
     body: bytes
@@ -69,6 +70,9 @@ def message_envelope(group: str, message: Message, key: str = "", trace: str = "
         ensure=message.ensure,
         at=message.created_at.timestamp(),
     )
+    if message.op == Op.RETRACTION:
+        envelope["type"] = RETRACTION
+        del envelope["at"]  # it is no delivery
     if message.room:
         envelope["room"] = message.room
     if message.sender:
@@ -125,6 +129,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     FRAME: {"session": str, "key": str, "ver": int, "op": int, "seq": int, "body": bytes},
     UNDRAIN: {},
 }
+_FIELDS[RETRACTION] = _FIELDS[MESSAGE]
 _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "spread": (int, float),
     "ensure": bool,
@@ -158,7 +163,7 @@ def fault_of(message: Any) -> str:
             return name
     if kind == CLOSE and message["code"] not in CLOSE_CODES:
         return f"code {message['code']}"
-    return _fault_of_message(message) if kind == MESSAGE else ""
+    return _fault_of_message(message) if kind in (MESSAGE, RETRACTION) else ""
 
 
 def _fault_of_message(message: dict[str, Any]) -> str:

@@ -112,6 +112,7 @@ def read_events_request(query: bytes, headers: Mapping[str, str]) -> tuple[AuthB
         names=True,
         renews=True,
         ack=_is_on(fields, "ack"),
+        retractions=_is_on(fields, "retractions"),
         since=since,
         platform=printable(_first_value(fields, "platform")[:50]),
         device=printable(_first_value(fields, "device")[:100]),

@@ -141,6 +141,7 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             names=body.names,
             accepts=body.accepts,
             is_goim=body.is_goim,
+            retractions=body.retractions,
         )
         link.session = session
         entry = Entry(

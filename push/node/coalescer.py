@@ -26,7 +26,7 @@ from push.metrics.definitions import DELIVERY_SECONDS
 from push.node.reach_counts import ReachCounts
 from push.session.outgoing import PACKET_KINDS, Batch, OutgoingMessage, PacketKind
 from push.session.session import Session, Written
-from push.wire import FIRST_OWN_OP
+from push.wire import FIRST_OWN_OP, Op
 
 logger = logging.getLogger(__name__)
 
@@ -223,13 +223,13 @@ def count_reach(shares: Sequence[Delivery], reach: ReachCounts) -> None:
     if len(shares) == 1:
         sessions, taken = shares[0]
         for message in taken:
-            if not message.key:
+            if not message.key and message.op != Op.RETRACTION:
                 reach.add(message.id, len(sessions))
         return
     counts: Counter[int] = Counter()
     for sessions, taken in shares:
         for message in taken:
-            if not message.key:
+            if not message.key and message.op != Op.RETRACTION:
                 counts[message.id] += len(sessions)
     for message_id, count in counts.items():
         reach.add(message_id, count)
@@ -239,11 +239,23 @@ def split_by_filter(sessions: Sequence[Session], messages: list[OutgoingMessage]
     """Return which sessions receive which messages.
 
     Every session receives every message, except those with an op from `FIRST_OWN_OP` up that the
-    session's filter excludes, and those that exclude the session.
+    session's filter excludes, and those that exclude the session. Retractions go to sessions that
+    ask for them.
     """
+    if any(message.op == Op.RETRACTION for message in messages):
+        plain = [message for message in messages if message.op != Op.RETRACTION]
+        asking = [session for session in sessions if session.retractions]
+        others = [session for session in sessions if not session.retractions]
+        return _split_excluding(asking, messages) + _split_excluding(others, plain)
+    return _split_excluding(sessions, messages)
+
+
+def _split_excluding(
+    sessions: Sequence[Session], messages: list[OutgoingMessage]
+) -> list[Delivery]:
     excluded = {name for message in messages for name in message.exclude}
     if not excluded:
-        return _split(sessions, messages)
+        return _split(sessions, messages) if messages else []
     shares = _split([one for one in sessions if one.id not in excluded], messages)
     for session in sessions:
         if session.id in excluded:

@@ -35,6 +35,7 @@ from push.bus.envelope import (
     ECHO,
     FRAME,
     MESSAGE,
+    RETRACTION,
     UNDRAIN,
     as_layer_message,
     echo_envelope,
@@ -51,9 +52,9 @@ from push.node.reach_counts import ReachCounts
 from push.node.recent_ids import RecentIds
 from push.node.streams import Streams
 from push.node.superseded_drains import Drains
-from push.session.outgoing import OutgoingMessage
+from push.session.outgoing import OutgoingMessage, Retraction, retracted_ids
 from push.session.session import Session, Written
-from push.wire import CloseCode, Frame
+from push.wire import CloseCode, Frame, Op
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ class Hub:
             self.count_drop("malformed")
 
     def _handle(self, message: dict[str, Any]) -> None:
-        if message["type"] == MESSAGE:
+        if message["type"] in (MESSAGE, RETRACTION):
             self._deliver(message)
         elif message["type"] == CLOSE:
             self._close(message)
@@ -263,7 +264,8 @@ class Hub:
             return
         if group not in self.groups and group not in self.joiners:
             return
-        outgoing = OutgoingMessage(
+        kind = Retraction if message["type"] == RETRACTION else OutgoingMessage
+        outgoing = kind(
             message["id"],
             message["op"],
             message["body"],
@@ -279,7 +281,9 @@ class Hub:
             exclude=self._exclude_of(message),
             collapse_key=message.get("collapse", ""),
         )
-        if not outgoing.key:
+        if outgoing.op == Op.RETRACTION:
+            self.streams.retracted(group, retracted_ids(outgoing))
+        elif not outgoing.key:
             self.live.add(outgoing.id, ALL)
         if message.get("spread"):
             if self._is_new(group, outgoing):

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from django.db import Error as DatabaseError
@@ -135,6 +135,11 @@ class Streams:
         self._keep(stream, message)
         if not message.is_tombstone:
             self._hub.write(stream.group, message)
+
+    def retracted(self, group: str, ids: Collection[int]) -> None:
+        """Turn cancelled messages of a room's tail into tombstones."""
+        if stream := self._by_group.get(group):
+            self._erase(stream, lambda kept: kept.id in ids)
 
     def _erase(self, stream: RoomStream, is_gone: Callable[[OutgoingMessage], bool]) -> None:
         """Turn messages of the tail into tombstones: they were replaced or cancelled."""

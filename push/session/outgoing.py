@@ -4,6 +4,7 @@ A message is encoded once for each kind of packet, however many sessions get it.
 """
 
 from enum import IntEnum
+from json import loads
 from typing import Any, NewType, Protocol
 
 from push.session.event_ids import event_id
@@ -220,6 +221,11 @@ class OutgoingMessage:
         return encode_event(frame)
 
     @property
+    def body(self) -> bytes:
+        """Return the body as it was pushed."""
+        return self._body
+
+    @property
     def is_tombstone(self) -> bool:
         """Return whether it only keeps its offset: the message was replaced or cancelled."""
         return bool(self.offset) and not self._body
@@ -247,6 +253,32 @@ class Notice(OutgoingMessage):
         if session.kind is Kind.TEXT:
             return encode_text(self.op, 0, self._body)
         return encode_binary(self.op, 0, self._body)
+
+
+class Retraction(OutgoingMessage):
+    """A message that tells sessions which ask for it to take others back (op 30).
+
+    It has an id, for its place among the others, which no frame carries. `body`: JSON.
+    """
+
+    __slots__ = ()
+
+    def payload_for(self, session: Receiver) -> bytes:
+        """Return the frame, which never comes in op 9 by itself."""
+        return self.frame_for(session)
+
+    def frame_for(self, session: Receiver) -> bytes:
+        """Return the frame in the session's encoding."""
+        if session.kind is Kind.EVENTS:
+            return encode_event(encode_text(self.op, 0, self._body), name=EVENT_NAME)
+        if session.kind is Kind.TEXT:
+            return encode_text(self.op, 0, self._body)
+        return encode_binary(self.op, 0, self._body)
+
+
+def retracted_ids(retraction: OutgoingMessage) -> set[int]:
+    """Return the ids of the messages that are taken back. Raises for a malformed body."""
+    return {int(one) for one in loads(retraction.body)["ids"]}
 
 
 class Batch(OutgoingMessage):

@@ -140,6 +140,7 @@ class Session:
         "names",
         "opened",
         "packet_kind",
+        "retractions",
         "rooms",
         "send",
         "snapshot",
@@ -159,6 +160,7 @@ class Session:
         names: bool = False,
         accepts: Iterable[int] | None = None,
         is_goim: bool = False,
+        retractions: bool = False,
     ) -> None:
         self.id = id
         self.identity = identity
@@ -173,6 +175,7 @@ class Session:
         self.accepts = None if accepts is None else intern_ops(accepts)
         # goim's client, which gets goim's bodies of replies; JSON frames cannot carry them.
         self.is_goim = is_goim and not kind.is_json
+        self.retractions = retractions  # it gets op 30
         self.event_ids: EventIds | None = None  # of a session of Server-Sent Events
         self.names = False  # its messages from rooms carry the room's name and their offset
         self.packet_kind = PacketKind(0)  # of this session in `OutgoingMessage.packets`

@@ -122,7 +122,7 @@ def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf
     if message.audience != Message.Audience.KEYS:
         yield "Such a message goes to the sessions that are open; there is no record for each key."
         if message.cancelled_at:
-            yield f"It was cancelled at {_time(message.cancelled_at)}, before it was sent."
+            yield _cancelled(message, _time(message.cancelled_at))
             return
         if message.drop_reason:
             yield _dropped(message)
@@ -144,6 +144,12 @@ def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf
     if delivery.state in {"pending", "live"}:
         yield from _hindrances(message)
         yield from _presence(key, delivery, sessions_of, hooks_of)
+
+
+def _cancelled(message: Message, at: str) -> str:
+    if StreamMessage.objects.filter(message_id=message.pk).exists():
+        return f"It was cancelled at {at}: its room keeps it no more."
+    return f"It was cancelled at {at}, before it was sent."
 
 
 def _dropped(message: Message) -> str:

@@ -9,7 +9,7 @@ class Op(IntEnum):
     """Operation of a frame. The numbers are goim's, for its clients; 18 to 253 are imgo's own.
 
     A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no
-    reply, and PRESENCE_DIFF and STREAM_GAP come from the server without a request.
+    reply, and PRESENCE_DIFF, STREAM_GAP and RETRACTION come from the server without a request.
     """
 
     HANDSHAKE = 0
@@ -39,6 +39,7 @@ class Op(IntEnum):
     PRESENCE_REPLY = 27
     PRESENCE_DIFF = 28
     STREAM_GAP = 29
+    RETRACTION = 30
     PUBLISH = 32
     PUBLISH_REPLY = 33
     TEST = 254

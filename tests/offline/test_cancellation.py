@@ -4,7 +4,8 @@ import pytest
 
 from imgo_site.errors import Forbidden
 from offline import conservation, history, outbox_queue
-from offline.cancellation import cancel
+from offline.cancellation import Cancelled
+from offline.cancellation import cancel as cancel_push
 from offline.models import Event, Message, Outbox, Pending, ScheduledPush
 from offline.store import insert
 from offline.values import NewMessage
@@ -12,6 +13,12 @@ from offline.values import NewMessage
 from .conftest import events, owed, received
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
+
+
+def cancel(
+    push_id: int, by: str | None = None, partitions: tuple[int, ...] = (0,)
+) -> Cancelled | None:
+    return cancel_push(push_id, lambda _: partitions, 4, by)
 
 
 def put(*keys: str, **fields) -> int:
@@ -60,7 +67,7 @@ def test_pending_push_is_settled_except_for_keys_that_have_it():
 
 def test_push_that_is_not_fanned_out_leaves_the_outbox():
     stored, live = put("a", partitions=(1, 2)), put("a", stored=False)
-    assert cancel(stored).stopped
+    assert cancel(stored, partitions=(1, 2)).stopped
     assert cancel(live).stopped
     assert not Outbox.objects.exists()
     assert Message.objects.exclude(cancelled_at=None).count() == 2

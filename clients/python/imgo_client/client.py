@@ -121,11 +121,18 @@ class Client:
             buffer=buffer,
             awaits_answer=lambda: self._lifetime.awaits_answer,
             check=lambda: self._lifetime.check_alive(),  # noqa: PLW0108 - made below
+            retracted=lambda ids: self._events.emit("retracted", ids),
         )
+        self._about: dict[str, Any] = {
+            "ack": bool(ack),
+            "platform": platform,
+            "device": device,
+            "renew": callable(token),
+        }
         self._lifetime = Lifetime(
             connector,
             token,
-            {"ack": bool(ack), "platform": platform, "device": device, "renew": callable(token)},
+            self._about,
             self._limits,
             pauses,
             rooms=self._rooms,
@@ -150,12 +157,15 @@ class Client:
         return self._rooms.names()
 
     def on(self, event: str, callback: Callback) -> Client:
-        """Call a plain function at each `state`, `open`, `close` or `error`: see `Events`.
+        """Call a plain function at each `state`, `open`, `close`, `error` or `retracted`.
 
+        See `Events`. For `retracted`, call this before the client connects.
         An exception of the function becomes an `error`. Errors without a callback are logged by the
         logger "imgo_client".
         """
         self._events.on(event, callback)
+        if event == "retracted":
+            self._about["retractions"] = True
         return self
 
     def off(self, event: str, callback: Callback) -> Client:

@@ -33,6 +33,7 @@ class Op(IntEnum):
     PRESENCE = 26
     PRESENCE_CHANGE = 28
     GAP = 29
+    RETRACTION = 30
     PUBLISH = 32
     OWN = 1000  # from here on: messages with an application's own number
 

@@ -24,6 +24,7 @@ class Inbox:
     `acks`: whether the client acknowledges messages. `buffer`: number of messages that may wait.
     `awaits_answer`: returns whether a request waits for a reply, which may be behind messages.
     `check`: returns whether messages can still arrive; raises the reason if none can.
+    `retracted`: called with the ids of messages that were cancelled.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Inbox:
         buffer: int,
         awaits_answer: Callable[[], bool],
         check: Callable[[], bool],
+        retracted: Callable[[list[int]], None],
     ) -> None:
         self._receipts = receipts
         self._subscriptions = subscriptions
@@ -42,6 +44,7 @@ class Inbox:
         self._buffer = buffer
         self._awaits_answer = awaits_answer
         self._check = check
+        self._retracted = retracted
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._has_space = asyncio.Event()
@@ -63,6 +66,9 @@ class Inbox:
 
     async def deliver(self, frame: Frame) -> None:
         """Add a message as soon as there is space, or an event of a room."""
+        if frame.op == Op.RETRACTION:
+            self._take_back(frame.body)
+            return
         if frame.op in OF_ROOM:
             self._take_news(frame.op, frame.body)
             return
@@ -73,6 +79,20 @@ class Inbox:
                 self._arrived.set()
         else:
             await self._deliver_to_client(frame)
+
+    def _take_back(self, body: Any) -> None:
+        """Drop waiting messages that were cancelled, and report those that were taken before."""
+        named = body.get("ids") if isinstance(body, dict) else None
+        ids = [int(one) for one in named or () if isinstance(one, str) and one.isdecimal()]
+        waiting = [one for one in self._messages if one.id in ids]
+        for message in waiting:
+            self._messages.remove(message)
+            message.ack()  # a resumed session must not repeat it
+        self._has_space.set()
+        if gone := {message.id for message in waiting}:
+            ids = [one for one in ids if one not in gone]
+        if ids:
+            self._retracted(ids)
 
     def _take_news(self, op: int, body: Any) -> None:
         room = body.get("room") if isinstance(body, dict) else None

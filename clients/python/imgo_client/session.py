@@ -17,6 +17,7 @@ from imgo_client.transports import ABNORMAL, Ended, Transport
 ACK_PAUSE = 0.02  # seconds that acknowledgements wait for more of them
 GOODBYE = 10.0  # seconds from the server's goodbye to its close
 OF_ROOM = frozenset({Op.GAP, Op.PRESENCE_CHANGE})  # news of a room, which their bodies name
+NEWS = OF_ROOM | {Op.RETRACTION}
 _NONE = object()  # instead of an answer that will not come
 
 
@@ -166,9 +167,7 @@ class Session:
             call.settle(frame.body)
         elif frame.op == Op.DISCONNECT:
             await self._part(frame.body)
-        elif (
-            (frame.op == Op.MESSAGE and not frame.seq) or frame.op >= Op.OWN or frame.op in OF_ROOM
-        ):
+        elif (frame.op == Op.MESSAGE and not frame.seq) or frame.op >= Op.OWN or frame.op in NEWS:
             self._is_delivering = True
             await self._deliver(frame)
             self._is_delivering = False

@@ -5,9 +5,9 @@ from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_number
+from push.accept.cancellation import cancel_push
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
-from push.operations import cancel_push
 from push.status.explain import counted
 
 
@@ -16,7 +16,8 @@ class Command(ImgoCommand):
 
     help = (
         "Cancel what is still scheduled or pending of a push, whoever has pushed it. Sessions that "
-        "have the message keep it. Exit status 1 if it came too late for all."
+        "have the message are told to take it back if they ask for that. Exit status 1 if it "
+        "came too late for all."
     )
     examples: ClassVar = ("1043",)
     data: ClassVar = ('{"id": "1043", "state": "partly", "cancelled": 1, "too_late": 1}',)

@@ -738,3 +738,34 @@ async def test_no_log_shows_the_token_or_a_body(serve, scheme, caplog):
 def test_nothing_secret_is_in_its_repr():
     client = Client("ws://example.org/sub?apikey=secret", "secret")
     assert repr(client) == "<Client ws://example.org/sub closed>"
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_messages_that_are_taken_back_are_told_or_dropped_if_they_wait(serve, make, asks):
+    """The retraction names a message that was handled, one that waits, and an unknown one."""
+
+    async def script(peer):
+        await peer.accept()
+        for message_id in (1, 2, 3):
+            await peer.send(Frame(Op.MESSAGE, 0, message_id, 2, message_id))
+            if message_id == 1:
+                await eventually(lambda: found == [1])
+        await peer.send(Frame(Op.RETRACTION, 0, {"ids": ["1", "2", "9"]}))
+        await peer.send(Frame(Op.RETRACTION, 0, {"ids": [1, "x"]}))
+        await peer.send(Frame(Op.RETRACTION, 0, None))
+        told.set()
+        await peer.until_gone()
+
+    found, retracted, told = [], [], asyncio.Event()
+    server = await serve(script)
+    client, _ = make(server)
+    if asks:
+        client.on("retracted", retracted.append)
+    async with client:
+        found += await take(client, 1)
+        await told.wait()
+        await eventually(lambda: retracted or not asks)
+        if asks:
+            assert await take(client, 1) == [3]
+    assert retracted == ([[1, 9]] if asks else [])
+    assert bool(server.peers[0].auth.get("retractions")) is asks

@@ -1,0 +1,58 @@
+"""Cancellation of pushes, for the API and for commands, and the drops that it counts."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from django.db import transaction
+
+from imgo_site.conf import conf
+from imgo_site.errors import NotFound
+from offline import cancellation
+from push.accept.worker_wakeups import wake
+from push.bus.groups import partitions_of
+from push.metrics import definitions as metrics
+
+State = Literal["cancelled", "partly", "too_late"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Outcome of the cancellation of a push.
+
+    `cancelled`, `too_late`: numbers of keys; both 0 for a push that is not stored for keys.
+    `state`: "cancelled", "partly" or "too_late".
+    """
+
+    message_id: int
+    state: State
+    cancelled: int
+    too_late: int
+
+
+def cancel_push(push_id: int, by: str | None = None) -> Cancellation:
+    """Cancel what is still scheduled or pending of a push.
+
+    `by`: the caller, who must have pushed it; None: any.
+
+    Sessions that ask for it are told to take the message back. A call that was cut off is completed
+    by the next one.
+
+    Raises `NotFound` without a record, `Forbidden` for another caller's push, `Unavailable`.
+    """
+    count = conf.PARTITIONS
+    found = cancellation.cancel(push_id, lambda names: partitions_of(names, count), count, by)
+    if found is None:
+        raise NotFound(f"There is no record of push {push_id}.")
+    if found.new_keys or found.stopped:
+        metrics.DROPS.labels("cancelled").inc(found.new_keys or 1)
+    if found.retracted:
+        transaction.on_commit(partial(wake, found.retracted))
+    late = found.message.recipients - found.keys
+    state: State
+    if found.message.recipients:
+        state = "cancelled" if not late else "partly" if found.keys else "too_late"
+    else:
+        state = "cancelled" if found.message.cancelled_at else "too_late"
+        state = "partly" if found.erased else state
+    return Cancellation(found.message.pk, state, found.keys, late)
