@@ -27,6 +27,7 @@ from benchmarks import (
     presence,
     replay,
     report,
+    schedule,
     streams,
 )
 from benchmarks.bench import Bench
@@ -43,6 +44,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "streams": streams.run,
     "presence": presence.run,
     "outbox": outbox.run,
+    "schedule": schedule.run,
     "growth": growth.run,
     "million": million.run,
 }

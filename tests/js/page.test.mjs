@@ -37,7 +37,7 @@ describe("the page", () => {
   test("is connected with what the element says", () => {
     assert.equal(Socket.last.url, "wss://page.test/sub");
     Socket.last.accept();
-    assert.deepEqual(Socket.last.sent[0].body, { token: "abc", rooms: ["lobby"], ack: true });
+    assert.deepEqual(Socket.last.sent[0].body, { token: "abc", rooms: ["lobby"], ack: true, retractions: true });
     assert.equal(globalThis.imgo.state, "open");
     assert.deepEqual(heard.splice(0), [
       ["state", "connecting"],

@@ -69,6 +69,7 @@ describe("joining", () => {
       token: "abc",
       rooms: { lobby: {}, "chat-1": { rewind: 20 }, "chat-2": at(41), "chat-3": {} },
       ack: true,
+      retractions: true,
     });
     assert.deepEqual(client.rooms, ["lobby"]);
     assert.equal(Socket.last.sent.length, 1);

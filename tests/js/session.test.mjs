@@ -13,14 +13,14 @@ describe("auth", () => {
   };
 
   test("the token and the rooms are sent in an object that asks for ids", () => {
-    const body = { token: "abc", rooms: ["a", "b"], ack: true };
+    const body = { token: "abc", rooms: ["a", "b"], ack: true, retractions: true };
     assert.deepEqual(authBody({ rooms: ["a", "b"] }), { ver: 1, op: 7, seq: 1, body });
   });
 
   test("who acknowledges nothing and asks for no rooms sends a bare token, as imgo's clients", () => {
     assert.equal(authBody({ ack: false }).body, "abc");
     const { body } = authBody({ ack: false, rooms: ["a"] });
-    assert.deepEqual(body, { token: "abc", rooms: ["a"], ack: false });
+    assert.deepEqual(body, { token: "abc", rooms: ["a"], ack: false, retractions: true });
   });
 
   test("without a token an object is sent", () => {
@@ -28,7 +28,7 @@ describe("auth", () => {
       for (const ack of [true, false]) {
         const { body } = authBody({ token, ack });
         assert.equal(body.token ?? "", "");
-        assert.deepEqual({ ...body, token }, { token, rooms: [], ack });
+        assert.deepEqual({ ...body, token }, { token, rooms: [], ack, retractions: true });
       }
     }
   });
@@ -46,6 +46,14 @@ describe("auth", () => {
       ["state", "open"],
       ["open", { body: {} }],
     ]);
+  });
+
+  test("what the server takes back is told with its ids", () => {
+    const { client, socket } = makeOpen();
+    const found = [];
+    client.on("retracted", ({ ids }) => found.push(ids));
+    socket.receive({ op: 30, body: { ids: ["7", "8"] } });
+    assert.deepEqual(found, [["7", "8"]]);
   });
 
   test("a refusal is a close with the server's reason, and is tried again", () => {

@@ -42,7 +42,8 @@ describe("a session", () => {
     const { query, headers, pathname } = server.streams[0];
     assert.equal(pathname, "/sub/events");
     assert.equal(headers.authorization, "Bearer abc");
-    assert.deepEqual([...query], [["ack", "1"], ["rooms", "lobby"], ["rooms", "a,b"]]);
+    const rooms = [["rooms", "lobby"], ["rooms", "a,b"]];
+    assert.deepEqual([...query], [["ack", "1"], ["retractions", "1"], ...rooms]);
     assert.equal(imgo.transport, "sse");
   });
 

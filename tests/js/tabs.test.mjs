@@ -65,7 +65,8 @@ describe("one connection", () => {
     await further({ token: "other" });
     assert.equal(Socket.sockets.length, 1);
     const { body } = socket.lastOf(7);
-    assert.deepEqual(body, { token: "abc", ack: true, names: true, rooms: { lobby: {} } });
+    const asked = { names: true, retractions: true, rooms: { lobby: {} } };
+    assert.deepEqual(body, { token: "abc", ack: true, ...asked });
   });
 
   test("a message to the key goes to all, and is acknowledged once", async () => {
@@ -78,6 +79,14 @@ describe("one connection", () => {
     Socket.last.receive({ op: 5, ver: 2, id: "7", body: "hello" }); // the last one was lost
     await until(() => sent(22).length === 2);
     assert.deepEqual([a.bodies, b.bodies], [["hello"], ["hello"]]);
+  });
+
+  test("what the server takes back is told to all", async () => {
+    const tabs = [await first(), await further()];
+    const found = [];
+    for (const { client } of tabs) client.on("retracted", ({ ids }) => found.push(...ids));
+    Socket.last.receive({ op: 30, body: { ids: ["7"] } });
+    await until(() => found.length === 2);
   });
 
   test("what no tab has handled is handed to those that come", async () => {

@@ -37,6 +37,7 @@ client
   .on("close", ({ code, reason, willReconnect, delay }: Close) => {
     console.log(code + delay, reason.trim(), !willReconnect);
   })
+  .on("retracted", ({ ids }) => console.log(ids.length))
   .on("error", (error) => {
     if (error instanceof ImgoError) console.log(error.code.length);
   })

@@ -132,7 +132,7 @@ export class Hub {
     const { token, ack = false, ...rest } = Object(body) === body ? body : { token: body };
     const asked = roomsOf(member.auth);
     this.#ack = ack;
-    const all = { ...rest, token, ack, names: true, rooms: Object.fromEntries(asked) };
+    const all = { ...rest, token, ack, names: true, retractions: true, rooms: Object.fromEntries(asked) };
     this.ask(Op.AUTH, all, (reply) => {
       this.#isOpen = true;
       const told = reply?.rooms ?? {};

@@ -194,6 +194,7 @@ export class EventsSocket {
     const url = new URL(this.#url);
     const query = url.searchParams;
     if (this.#acknowledges) query.set("ack", "1");
+    if (this.#auth.body?.retractions) query.set("retractions", "1");
     if (rewind) query.set("rewind", rewind);
     for (const [room, request] of asked) {
       const isAsked = this.#isInQuery(room, request, rewind) && url.search.length < QUERY_MAX;

@@ -199,6 +199,8 @@ export interface Events<Body = unknown> {
   message: Message<Body>;
   /** A session or an attempt has ended. */
   close: Close;
+  /** The server takes messages back that were cancelled: hide those that are shown. */
+  retracted: { readonly ids: readonly string[] };
   /**
    * What went wrong and is nobody's answer: a handler or the token function failed, the server
    * sent garbage, a room was refused after a reconnect. Without a handler it goes to the console.

@@ -14,8 +14,9 @@ const Op = {
   HISTORY: 24,
   PRESENCE: 28,
   GAP: 29,
+  RETRACTED: 30,
   PUBLISH: 32,
-  OWN: 1000, // from here on: an application's own
+  OWN: 1000, // and more
 };
 
 const GRACE = 10_000; // ms of silence beyond a heartbeat
@@ -44,7 +45,7 @@ export class Imgo {
   #misses = 0; // attempts in a row that nobody answered
 
   #state = "closed";
-  #handlers = handlersOf("state", "open", "message", "close", "error");
+  #handlers = handlersOf("state", "open", "message", "close", "error", "retracted");
   #queue = [];
   #telling = false;
 
@@ -223,7 +224,8 @@ export class Imgo {
       const pairs = (this.#asked = [...this.rooms.map((room) => [room]), ...streams]);
       // imgo's own server understands a bare token alone.
       const isBare = !ack && !pairs.length && token;
-      const body = { token, rooms: [], ack, renew: this.#options.token?.call && true };
+      const renew = this.#options.token?.call && true;
+      const body = { token, rooms: [], ack, retractions: true, renew };
       const most = streams.length ? Math.max(AUTH_BODY, maxBody) : maxBody;
       const fits = () => {
         const asked = pairs.map(([room, stream]) => [room, stream?.request ?? {}]);
@@ -386,6 +388,8 @@ export class Imgo {
       this.#expect(GRACE, "no close in time");
     } else if (op === Op.GAP) {
       this.#emit(...(this.#streams.get(body?.room)?.gap(body) ?? []));
+    } else if (op === Op.RETRACTED) {
+      this.#emit(["retracted", body]);
     } else if (op === Op.PRESENCE) {
       this.#streams.get(body?.room)?.keeper?.take(body);
     } else if (!seq && (op === Op.MESSAGE || op >= Op.OWN)) {
@@ -780,7 +784,6 @@ class Stream {
   }
 }
 
-/** A copy, or undefined. */
 function positionOf(value) {
   const { epoch, offset } = value ?? {};
   if (typeof epoch === "string" && Number.isSafeInteger(offset) && offset >= 0) {
