@@ -6,6 +6,7 @@ or the lock of a partition decides which node runs it.
 
 import asyncio
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
@@ -99,14 +100,25 @@ class ClusterJobs:
                 )
 
     async def send_due(self) -> None:
-        """Store the scheduled pushes that are due, and wake the workers of their partitions."""
-        while partitions := await cluster_threads.run(due_pushes.store):
-            if has_workers():
+        """Store the scheduled pushes that are due, and wake the workers of their partitions.
+
+        A batch that is not full is the last one of this turn. Pushes that become due meanwhile wait
+        for the next turn, because few large batches cost less than many small ones.
+        """
+        has_more = True
+        while has_more:
+            partitions, has_more = await cluster_threads.run(due_pushes.store)
+            await self._fan_out(partitions)
+
+    @staticmethod
+    async def _fan_out(partitions: Collection[int]) -> None:
+        if has_workers():
+            if partitions:
                 await asyncio.to_thread(enqueue, dict.fromkeys(partitions, ""))
-                continue
-            for partition in sorted(partitions):
-                with suppress(Busy):  # the other drain, or the sweep, sends them
-                    await cluster_threads.run(_drain_now, partition)
+            return
+        for partition in sorted(partitions):
+            with suppress(Busy):  # the other drain, or the sweep, sends them
+                await cluster_threads.run(_drain_now, partition)
 
     async def send_canaries(self) -> None:
         """Enqueue a canary task for each partition that is due one."""

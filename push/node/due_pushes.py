@@ -1,5 +1,7 @@
 """Due pushes: stores scheduled pushes as messages when they are due."""
 
+from typing import NamedTuple
+
 from imgo_site.conf import conf
 from imgo_site.logs import note_push
 from imgo_site.push_origin import request_of
@@ -9,21 +11,32 @@ from push.bus.groups import partitions_of
 from push.metrics import definitions as metrics
 
 
-def store() -> frozenset[int]:
-    """Store one batch of due pushes; return the partitions that fan them out.
+class Batch(NamedTuple):
+    """Partitions that fan out a batch of due pushes. `is_full`: more may be due."""
 
-    The result is empty if no push is due, or if another node is storing them.
+    partitions: frozenset[int]
+    is_full: bool
+
+
+NONE = Batch(frozenset(), is_full=False)
+
+
+def store() -> Batch:
+    """Store one batch of due pushes; return it.
+
+    It is empty if no push is due, or if another node is storing them.
     """
     if not schedule.is_due():
-        return frozenset()
+        return NONE
     count = conf.PARTITIONS
     try:
         stored = schedule.store_due(lambda names: partitions_of(names, count), count)
     except Busy:
-        return frozenset()
+        return NONE
     for reason, ended in stored.ended.items():
         metrics.DROPS.labels(reason).inc(ended)
     for due in stored.due:
         metrics.SCHEDULE_SECONDS.observe(due.late)
         note_push(due.message_id, "due", request_of(due.origin))
-    return frozenset(partition for due in stored.due for partition in due.partitions)
+    partitions = frozenset(partition for due in stored.due for partition in due.partitions)
+    return Batch(partitions, is_full=len(stored.due) == schedule.BATCH)

@@ -72,7 +72,7 @@ def store_and_die(statement: int) -> None:
 
     connection._commit = commit_and_count
     with connection.execute_wrapper(execute):
-        while due_pushes.store():
+        while due_pushes.store().partitions:
             pass
 
 
