@@ -15,7 +15,7 @@ from imgo_site.names import INT64_MAX, check_name, check_number
 from offline import history
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
-from push.accept.cancellation import cancel_push
+from push.accept.cancellation import Cancellation, cancel_push
 from push.accept.group_commit import accept_in_group
 from push.api import paging
 from push.api.answers import (
@@ -37,7 +37,7 @@ from push.api.base import V1View
 from push.api.paging import window_of
 from push.api.problems import problem
 from push.api.schemas import PushRequest, TokenRequest, read, utf8
-from push.models import OnlineState, SessionRecord
+from push.models import Dedupe, OnlineState, SessionRecord
 from push.online.last_seen import last_seen
 from push.operations import kick_key, revoke_token
 from push.registry.base import Entry, NodeEntry
@@ -62,8 +62,20 @@ def body_of(request: Request) -> bytes:
 class PushesView(V1View):
     """Pushes: one object a request, or an array of objects."""
 
-    scopes: ClassVar = {"POST": "push"}
+    scopes: ClassVar = {"POST": "push", "DELETE": "push"}
     body_setting = "MAX_REQUEST"
+
+    def delete(self, request: Request) -> Response:
+        """Cancel the caller's push that had a dedupe id."""
+        dedupe_id = check_name(request.query_params.get("dedupe_id", ""), "dedupe_id")
+        by = caller(request).name
+        found = Dedupe.objects.known(by, [dedupe_id])
+        if not found:
+            raise NotFound(
+                f"The API key has pushed nothing with the dedupe id {dedupe_id!r} within "
+                f"{conf.DEDUPE_WINDOW} s (DEDUPE_WINDOW)."
+            )
+        return Response(_as_answer(cancel_push(found[dedupe_id], by)))
 
     def post(self, request: Request) -> Response:
         """Return 202 with the push's id; for an array, with one answer for each item."""
@@ -94,6 +106,15 @@ class PushesView(V1View):
         ]
 
 
+def _as_answer(done: Cancellation) -> Cancelled:
+    return {
+        "id": str(done.message_id),
+        "state": done.state,
+        "cancelled": done.cancelled,
+        "too_late": done.too_late,
+    }
+
+
 class PushView(V1View):
     """Record of one push."""
 
@@ -104,14 +125,9 @@ class PushView(V1View):
         """Cancel what is still scheduled or pending of it."""
         number = check_number(message_id, "A push's id", lowest=1, highest=INT64_MAX)
         user = caller(request)
-        done = cancel_push(number, None if "admin" in user.scopes else user.name)
-        answer: Cancelled = {
-            "id": str(done.message_id),
-            "state": done.state,
-            "cancelled": done.cancelled,
-            "too_late": done.too_late,
-        }
-        return Response(answer)
+        return Response(
+            _as_answer(cancel_push(number, None if "admin" in user.scopes else user.name))
+        )
 
     def get(self, request: Request, message_id: str) -> Response:
         """Return the push's record, with one page of its keys."""

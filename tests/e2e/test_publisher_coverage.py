@@ -98,6 +98,8 @@ def calls(key: str, room: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]
     yield "stream", [pushes], {}
     yield "result", [], page
     yield "cancel", [], {}
+    yield "push_many", [pushes], {}
+    yield "cancel_by_dedupe_id", [pushes[0].dedupe_id], {}
     yield "key", [key], {}
     yield "rooms", [], page
     yield "room", [room], page

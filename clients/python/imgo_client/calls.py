@@ -61,6 +61,11 @@ class Calls:
         answer: Cancelled = self._call(Request("DELETE", f"pushes/{int(push_id)}"))
         return answer
 
+    def cancel_by_dedupe_id(self, dedupe_id: str) -> Cancelled:
+        """Cancel a push of this API key by its `dedupe_id`. Raises `NotFound`."""
+        found: Cancelled = self._call(Request("DELETE", "pushes", {"dedupe_id": dedupe_id}))
+        return found
+
     def key(self, key: str) -> KeyState:
         """Return the sessions of a key and how many messages are pending for it."""
         answer: KeyState = self._call(Request("GET", f"keys/{part(key)}"))
@@ -175,6 +180,11 @@ class AsyncCalls:
         """Cancel the scheduled or pending deliveries of a push. Raises `NotFound`, `Forbidden`."""
         answer: Cancelled = await self._call(Request("DELETE", f"pushes/{int(push_id)}"))
         return answer
+
+    async def cancel_by_dedupe_id(self, dedupe_id: str) -> Cancelled:
+        """As `Publisher.cancel_by_dedupe_id`."""
+        found: Cancelled = await self._call(Request("DELETE", "pushes", {"dedupe_id": dedupe_id}))
+        return found
 
     async def key(self, key: str) -> KeyState:
         """Return the sessions of a key and how many messages are pending for it."""

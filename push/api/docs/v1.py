@@ -39,6 +39,9 @@ ID = Parameter(
     "path",
     True,
 )
+DEDUPE_ID = Parameter(
+    "dedupe_id", NAME_SCHEMA, "The dedupe id that the push had.", "order-7", "query", True
+)
 PAGE = (
     Parameter(
         "limit",
@@ -209,6 +212,19 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
     (v1.PushesView, "POST"): PUSHES,
     (push_stream.StreamView, "POST"): STREAM,
     (v1.PushView, "GET"): RECORD_OF,
+    (v1.PushesView, "DELETE"): Operation(
+        "cancel_push_by_dedupe_id",
+        PUSHING,
+        "Cancel a push by its dedupe id",
+        _ok(
+            "As `DELETE /api/v1/pushes/{{id}}`.",
+            answers.Cancelled,
+            cancelled={"id": "1043", "state": "cancelled", "cancelled": 1, "too_late": 0},
+        ),
+        "For the API key that has pushed it, within {DEDUPE_WINDOW} seconds.",
+        (DEDUPE_ID,),
+        errors={400: MISTAKE, 404: "The API key has used this dedupe id for no push."},
+    ),
     (v1.PushView, "DELETE"): Operation(
         "cancel_push",
         PUSHING,
@@ -220,7 +236,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         ),
         "For the API key that has pushed it, or one with the scope `admin`. A push to a room or to "
         "all, and one that is not stored, can be cancelled until it is sent. Sessions that have "
-        "the message keep it.",
+        "the message and ask for retractions are told to take it back.",
         (ID,),
         errors={
             400: MISTAKE,

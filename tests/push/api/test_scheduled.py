@@ -132,3 +132,12 @@ def test_cancel_needs_the_same_caller_or_admin(api, caller):
     assert mine.delete(f"{PUSHES}/{push_id}").json()["cancelled"] == 1
     assert admin.delete(f"{PUSHES}/{schedule(mine)}").json()["cancelled"] == 1
     check_problem(admin.delete(f"{PUSHES}/{2**62}"), 404, "not_found")
+
+
+def test_cancel_by_the_dedupe_id_of_the_same_caller(caller):
+    mine, other = caller("push"), caller("push")
+    push_id = schedule(mine, dedupe_id="order-7")
+    check_problem(other.delete(f"{PUSHES}?dedupe_id=order-7"), 404, "not_found")
+    check_problem(mine.delete(PUSHES), 400, "bad_request")
+    answer = mine.delete(f"{PUSHES}?dedupe_id=order-7").json()
+    assert answer == {"id": push_id, "state": "cancelled", "cancelled": 1, "too_late": 0}

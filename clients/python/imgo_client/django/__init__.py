@@ -5,6 +5,12 @@ caller's transaction. A relay sends committed rows to the server. The app also s
 signed-in users, and receives webhooks and hooks. `README.md` of the package has the set-up.
 """
 
-from imgo_client.django.pushing import push_to_all, push_to_key, push_to_keys, push_to_room
+from imgo_client.django.pushing import (
+    cancel,
+    push_to_all,
+    push_to_key,
+    push_to_keys,
+    push_to_room,
+)
 
-__all__ = ["push_to_all", "push_to_key", "push_to_keys", "push_to_room"]
+__all__ = ["cancel", "push_to_all", "push_to_key", "push_to_keys", "push_to_room"]

@@ -88,6 +88,7 @@ class Outbox(models.Model):
         KEYS = "keys"
         ROOM = "room"
         ALL = "all"
+        CANCEL = "stop"  # no push: `name` is the dedupe id of the push that is to be cancelled
 
     sequence = models.BigAutoField(primary_key=True)
     # Not a UUIDField: that has another type on MariaDB since Django 5.0, which breaks upgrades.

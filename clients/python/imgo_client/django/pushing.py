@@ -151,6 +151,36 @@ def push_to_all(
     return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, op=op, ensure=ensure, all=True)
 
 
+def cancel(push_id: UUID | str, *, dedupe_id: str = "", using: str = "") -> None:
+    """Cancel a push that one of the calls above has returned, after the caller's commit.
+
+    What is still scheduled or pending ends, and clients that have shown the message are told to
+    take it back. `dedupe_id`: that of the push, if the call named one. `using`: as for the push.
+
+    The call writes a row to the outbox, which the relay delivers behind the push. A push of longer
+    ago than the server's `DEDUPE_WINDOW` (a day), or of another API key, is not cancelled.
+
+    Raises ValueError for what is no id, TransactionManagementError as `push_to_key` does.
+    """
+    from imgo_client.django.models import Outbox, lane_of
+
+    alias = _alias_of(using)
+    name = UUID(str(push_id)).hex
+    waiting = Outbox.objects.using(alias).filter(push_id=name).first()
+    if dedupe_id:
+        dedupe_id = _checked(dedupe_id, "dedupe_id")
+    elif waiting is not None:
+        dedupe_id = waiting.options.get("dedupe_id", "")
+    row = Outbox(
+        push_id=uuid4().hex,
+        lane=lane_of(name) if waiting is None else waiting.lane,
+        target=Outbox.Target.CANCEL,
+        name=dedupe_id or name,
+        body=b"null",
+    )
+    _add(row, alias)
+
+
 def outbox_databases() -> tuple[str, ...]:
     """Return the aliases of the databases that have an outbox."""
     from imgo_client.django.models import Outbox
@@ -163,8 +193,18 @@ def _save(
 ) -> UUID:
     """Write the outbox row of a push; `push`: arguments of `imgo_client.Push`."""
     from imgo_client.django.models import Outbox
-    from imgo_client.django.waking import wake
 
+    alias = _alias_of(using)
+    push_id = uuid4()
+    dedupe_id = _checked(dedupe_id, "dedupe_id") if dedupe_id else push_id.hex
+    push["send_at"] = _absolute(send_at)
+    row = Outbox.of(Push(_encoded(body), dedupe_id=dedupe_id, **push), push_id.hex)
+    _add(row, alias)
+    return push_id
+
+
+def _alias_of(using: str) -> str:
+    """Return the alias of the outbox's database. Raises if the open transaction is another's."""
     databases = outbox_databases()
     alias = using or databases[0]
     if alias not in databases:
@@ -173,15 +213,17 @@ def _save(
             "add it to IMGO_CLIENT['DATABASES']."
         )
     _check_transaction(alias)
-    push_id = uuid4()
-    dedupe_id = _checked(dedupe_id, "dedupe_id") if dedupe_id else push_id.hex
-    push["send_at"] = _absolute(send_at)
-    row = Outbox.of(Push(_encoded(body), dedupe_id=dedupe_id, **push), push_id.hex)
+    return alias
+
+
+def _add(row: Any, alias: str) -> None:
+    """Insert an outbox row, and wake the relay after the commit."""
+    from imgo_client.django.waking import wake
+
     row.save(using=alias, force_insert=True)
     # One call a transaction. A savepoint that is rolled back takes its own out of the list.
     if all(function is not wake for _, function, *_ in connections[alias].run_on_commit):
         transaction.on_commit(wake, using=alias, robust=True)
-    return push_id
 
 
 def _check_transaction(alias: str) -> None:

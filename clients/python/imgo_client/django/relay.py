@@ -30,7 +30,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils import timezone
 
-from imgo_client import ApiError, BadRequest, Publisher, PublishError, Push, Retry, TooLarge
+from imgo_client import (
+    ApiError,
+    BadRequest,
+    NotFound,
+    Publisher,
+    PublishError,
+    Push,
+    Retry,
+    TooLarge,
+)
 from imgo_client.backoff import pause
 from imgo_client.django import signals
 from imgo_client.django.conf import TIMEOUTS_PER_LEASE, Options, options
@@ -153,24 +162,56 @@ class Relay:
         rows = self.rows.waiting().filter(lane__in=lanes).order_by("sequence")
         pairs: list[tuple[Outbox, Push]] = []
         for row in rows[: self._options.BATCH]:
-            if (push := row.as_push()) is None:
+            if row.target == Outbox.Target.CANCEL:
+                if not self._send_pushes(pairs) or not self._cancel(row):
+                    return
+                pairs = []
+            elif (push := row.as_push()) is None:
                 self._park(row, "The row is damaged.")
             else:
                 pairs.append((row, push))
+        self._send_pushes(pairs)
+
+    def _cancel(self, row: Outbox) -> bool:
+        """Cancel a push; return whether that is settled."""
+        if not self._has_time():
+            return False
+        self._has_tried = True
+        try:
+            self.publisher.cancel_by_dedupe_id(row.name)
+        except PublishError as error:
+            if isinstance(error, NotFound) and error.code == "not_found":
+                logger.info("The push %s is not there to be cancelled.", row.name)
+                self._settle([row])
+                return True
+            if isinstance(error, ApiError) and error.status != 404 and is_refusal(error):
+                return bool(self._park(row, str(error)))
+            self._fail([row], error)
+            return False
+        self._settle([row])
+        return True
+
+    def _has_time(self) -> bool:
+        """Return whether the leases last for another request."""
+        left = self._leased_at + self._options.LEASE - time.monotonic()
+        return left >= TIMEOUTS_PER_LEASE * self._options.HTTP_TIMEOUT
+
+    def _send_pushes(self, pairs: Sequence[tuple[Outbox, Push]]) -> bool:
+        """Send these in order; return whether all are settled."""
         start = 0
         for piece in pieces(push for _, push in pairs):
             end = start + len(piece)
             if self._deliver(pairs[start:end]) < len(piece):
-                break  # later rows must not overtake those that stay
+                return False  # later rows must not overtake those that stay
             start = end
+        return True
 
     def _deliver(self, pairs: Sequence[tuple[Outbox, Push]]) -> int:
         """Send these in one request, or in smaller ones if the server requires that.
 
         Return how many are settled.
         """
-        left = self._leased_at + self._options.LEASE - time.monotonic()
-        if left < TIMEOUTS_PER_LEASE * self._options.HTTP_TIMEOUT:
+        if not self._has_time():
             return 0  # this process was slow, and the lanes may soon be another relay's
         self._has_tried = True
         try:

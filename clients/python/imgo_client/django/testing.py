@@ -74,6 +74,7 @@ class Pushes(Sequence[Pushed]):
 
     def _read(self) -> list[Pushed]:
         rows = Outbox.objects.using(self._using or outbox_databases()[0])
+        rows = rows.exclude(target=Outbox.Target.CANCEL)
         return [Pushed.of(row) for row in rows.order_by("sequence")]
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ class Server(ThreadingHTTPServer):
         self.fault = lambda pushes: None  # returns a status to answer instead, or None
         self.accepted = []  # pushes, one for each dedupe id
         self.repeated = 0
+        self.cancelled = []  # dedupe ids
         self.requests = []  # sizes
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -55,6 +56,19 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self.answer(status, {"status": status, "code": "fault", "detail": "As the test says."})
+
+    def do_DELETE(self):
+        dedupe_id = self.path.removeprefix("/api/v1/pushes?dedupe_id=")
+        status = self.server.fault([])
+        if status == "cut":
+            self.close_connection = True
+        elif status is not None:
+            self.answer(status, {"status": status, "code": "fault", "detail": "As the test says."})
+        elif dedupe_id not in [push["dedupe_id"] for push in self.server.accepted]:
+            self.answer(404, {"status": 404, "code": "not_found", "detail": "No such push."})
+        else:
+            self.server.cancelled.append(dedupe_id)
+            self.answer(200, {"id": "1", "state": "cancelled", "cancelled": 1, "too_late": 0})
 
     def answer(self, status, value):
         content = json.dumps(value).encode()

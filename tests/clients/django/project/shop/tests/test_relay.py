@@ -3,11 +3,12 @@
 import threading
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 from django.db import DatabaseError, connections, transaction
 from django.utils import timezone
 
-from imgo_client.django import push_to_all, push_to_key, push_to_keys, push_to_room, signals
+from imgo_client.django import cancel, push_to_all, push_to_key, push_to_keys, push_to_room, signals
 from imgo_client.django.models import LANES, Delivery, Lane, Outbox, lane_of
 from imgo_client.django.running import prune
 from imgo_client.django.tasks import relay as relay_task
@@ -40,6 +41,39 @@ class DeliveryTests(ServerTestCase):
         self.assertEqual(len(self.server.bodies()), 5 * len(KEYS) + 3)
         self.assertEqual(self.server.repeated, 0)
         self.assertEqual(Lane.objects.filter(owner="", until=None).count(), LANES)
+
+    def test_cancel_is_sent_behind_its_push_and_after_the_commit(self):
+        push_id = push_to_key("alice", 1)
+        named = push_to_key("alice", 2, dedupe_id="order-7")
+        with transaction.atomic():
+            cancel(push_id)
+            cancel(str(named))
+            push_to_key("alice", 3)
+            self.assertEqual(self.server.cancelled, [])
+        self.drain()
+        self.assertEqual(self.server.bodies(), [1, 2, 3])
+        self.assertEqual(self.server.cancelled, [push_id.hex, "order-7"])
+        cancel(named, dedupe_id="order-7")  # the push has left the outbox
+        self.drain()
+        self.assertEqual(self.server.cancelled[2:], ["order-7"])
+
+    def test_cancel_of_an_unknown_push_is_dropped_and_one_that_fails_is_sent_again(self):
+        cancel(uuid4())
+        self.drain()
+        push_id = push_to_key("alice", 1)
+        self.drain()
+        for status in (401, 404, 503, "cut"):
+            with self.subTest(status=status):
+                self.server.fault = lambda _, status=status: status
+                cancel(push_id)
+                with self.assertLogs("imgo_client.relay", "ERROR"):
+                    self.make_relay().turn()
+                self.assertEqual(Outbox.objects.get().parked_at, None)
+                self.server.fault = lambda _: None
+                self.drain()
+        self.assertEqual(self.server.cancelled, [push_id.hex] * 4)
+        with self.assertRaises(ValueError):
+            cancel("no id")
 
     def test_turn_in_a_transaction_raises(self):
         with transaction.atomic(), self.assertRaises(RuntimeError):
