@@ -12,9 +12,9 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from offline import replacement
-from offline.models import DuePush, Message, ScheduledPush
+from offline.models import Message, ScheduledPush
 from offline.outbox_queue import Busy
-from offline.sql import CHUNK, chunks, dialect
+from offline.sql import chunks, dialect
 from offline.values import NewMessage
 
 BATCH = 200  # pushes of one transaction, each with a body
@@ -66,13 +66,7 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
         messages = [_message(row, partitions_of) for row in rows]
         stored = dialect().insert(messages, partitions, None, "")
         pairs = list(zip(rows, stored.ids, strict=True))
-        DuePush.objects.bulk_create(
-            (
-                DuePush(pk=row.pk, message_id=i, due_at=row.due_at, created_at=row.created_at)
-                for row, i in pairs
-            ),
-            batch_size=CHUNK,
-        )
+        _name_messages(pairs)
         due = [(row, new, i) for (row, i), new in zip(pairs, messages, strict=True)]
         ended = replacement.apply_due(due)
         for chunk in chunks(rows):
@@ -80,6 +74,15 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
     return StoredPushes(
         [Due(row.pk, i, row.origin, new.partitions, _lateness(row)) for row, new, i in due], ended
     )
+
+
+def _name_messages(pairs: Sequence[tuple[Any, int]]) -> None:
+    """Insert which push became which message. The ORM takes ten times as long to build this."""
+    for chunk in chunks(pairs):
+        rows = ", ".join(["(%s, %s)"] * len(chunk))
+        values = [number for row, message_id in chunk for number in (row.pk, message_id)]
+        with connection.cursor() as cursor:
+            cursor.execute(_NAME.format(rows=rows), values)
 
 
 def lock_due() -> list[Any]:
@@ -116,4 +119,10 @@ def _lateness(row: Any) -> float:
     return max(0.0, seconds)
 
 
+_NAME = """
+    WITH named (id, message_id) AS (VALUES {rows})
+    INSERT INTO offline_duepush (id, message_id, due_at, created_at)
+    SELECT s.id, n.message_id, s.due_at, s.created_at
+    FROM named n JOIN offline_scheduledpush s ON s.id = n.id
+"""
 _IS_DUE = "SELECT due_at <= {now} FROM offline_scheduledpush ORDER BY due_at, id LIMIT 1"
