@@ -18,21 +18,18 @@ class Batch(NamedTuple):
     is_full: bool
 
 
-NONE = Batch(frozenset(), is_full=False)
-
-
 def store() -> Batch:
     """Store one batch of due pushes; return it.
 
     It is empty if no push is due, or if another node is storing them.
     """
     if not schedule.is_due():
-        return NONE
+        return Batch(frozenset(), is_full=False)
     count = conf.PARTITIONS
     try:
         stored = schedule.store_due(lambda names: partitions_of(names, count), count)
     except Busy:
-        return NONE
+        return Batch(frozenset(), is_full=False)
     for reason, ended in stored.ended.items():
         metrics.DROPS.labels(reason).inc(ended)
     for due in stored.due:
