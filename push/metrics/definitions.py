@@ -22,6 +22,8 @@ SOURCES = ("token", "jwt", "session", "goim", "dashboard", "hook")
 DROP_REASONS = (
     "busy_group",
     "cancelled",
+    "replaced",
+    "stale",
     "expired",
     "malformed",
     "offline_max",

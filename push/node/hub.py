@@ -298,10 +298,8 @@ class Hub:
 
     def _exclude_of(self, message: dict[str, Any]) -> frozenset[str]:
         """Return the ids of the sessions here that do not get a message."""
-        names: str = message.get("exclude", "")
-        if not names:
-            return frozenset()
-        return frozenset(name for name in names.split(",") if name in self.sessions)
+        names: list[str] = message.get("exclude", "").split(",")
+        return frozenset(name for name in names if name in self.sessions)
 
     def _frame(self, message: dict[str, Any]) -> None:
         frame = Frame(message["ver"], message["op"], message["seq"], message["body"])

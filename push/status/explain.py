@@ -153,13 +153,12 @@ def _cancelled(message: Message, at: str) -> str:
 
 
 def _dropped(message: Message) -> str:
-    name = message.collapse_key
+    pushed = f"push with the collapse key {message.collapse_key!r}"
     if message.drop_reason == STALE:
         return (
-            f"It was dropped: its version, {message.version}, is lower than that of an earlier "
-            f"push with the collapse key {name!r}."
+            f"It was dropped: its version, {message.version}, is lower than of an older {pushed}."
         )
-    return f"It was replaced by a newer push with the collapse key {name!r}."
+    return f"It was replaced by a newer {pushed}."
 
 
 def _kept_by_room(message: Message) -> Iterator[str]:
