@@ -63,6 +63,7 @@ class PushesView(V1View):
     """Pushes: one object a request, or an array of objects."""
 
     scopes: ClassVar = {"POST": "push", "DELETE": "push"}
+    query_names: ClassVar = {"DELETE": ("dedupe_id",)}
     body_setting = "MAX_REQUEST"
 
     def delete(self, request: Request) -> Response:

@@ -317,7 +317,6 @@ export class Imgo {
     socket.close();
   }
 
-  /** Return the pause, ms. */
   #pause() {
     const { min, max, random } = this.#options;
     const isOffline = globalThis.navigator?.onLine === false;
