@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('offline', '0011_exclude'),
+        ('offline', '0012_exclude'),
     ]
 
     operations = [

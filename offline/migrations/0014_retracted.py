@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('offline', '0012_collapse_keys'),
+        ('offline', '0013_collapse_keys'),
     ]
 
     operations = [

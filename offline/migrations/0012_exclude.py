@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('offline', '0010_cancelled'),
+        ('offline', '0011_next_epoch'),
     ]
 
     operations = [
