@@ -5,6 +5,9 @@ helper process, which has imported them, fork a child that becomes the program. 
 of this process. A program is started plainly, by a Python of its own, if its environment or this
 process's has `TESTS_PLAIN_START=1`, if its environment has a variable that the libraries or Python
 itself read at their start, or if this is not Linux.
+
+A forked program differs from a plain one in two ways: Django hashes passwords with one iteration,
+and Python's shutdown does not clear the modules of the libraries.
 """
 
 import atexit

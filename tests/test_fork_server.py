@@ -121,6 +121,31 @@ def test_exit_status_is_that_of_the_program(code: str, status: int, error: str) 
     assert done.stderr.strip().endswith(error)
 
 
+SHUTDOWN = """
+import atexit, sys, threading, time
+from django.db import models
+
+class Last:
+    def __del__(self):
+        print("module cleared", models is not None)
+
+def finish():
+    import celery.app.amqp, logging
+    print("callback", logging is sys.modules["logging"])
+
+last = Last()
+atexit.register(finish)
+threading.Thread(target=lambda: time.sleep(0.1) or print("thread")).start()
+"""
+
+
+@pytest.mark.parametrize("environment", [{}, {PLAIN_START: "1"}], ids=["forked", "plain"])
+def test_shutdown_of_a_program_is_complete(environment: dict[str, str]) -> None:
+    done = run(SHUTDOWN, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["thread", "callback True", "module cleared True"]
+
+
 def test_output_and_input_are_those_of_the_program() -> None:
     code = "import sys; print(sys.stdin.read().upper()); print('é', file=sys.stderr)"
     done = fork_server.run(["-c", code], ROOT, ENVIRONMENT, stdin="öl", timeout=TIMEOUT)
