@@ -1,11 +1,11 @@
 """gunicorn's settings: a directory in which the processes of the API count together."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import PATIENCE, fork_server
 
 pytestmark = pytest.mark.services
 
@@ -28,14 +28,8 @@ def test_directory_is_emptied_at_the_start_and_removed_if_it_is_our_own(tmp_path
     (named / "counter_1.db").touch()
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     environment["PROMETHEUS_MULTIPROC_DIR"] = str(named) if given else ""
-    done = subprocess.run(
-        [sys.executable, "-c", LIFE],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = fork_server.run(["-c", LIFE], ROOT, environment, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
     path, found = done.stdout.split(maxsplit=1)
     assert found == "[]\n"
     assert path.startswith(str(named if given else tmp_path / "imgo-api-"))

@@ -4,8 +4,7 @@ import io
 import json
 import logging
 import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 from django.http import HttpResponse, StreamingHttpResponse
@@ -14,6 +13,7 @@ from django.test import Client
 from imgo_site import logs
 from imgo_site.middleware import RequestMiddleware, _hide_secrets
 from push.api import v1
+from tests import PATIENCE, fork_server
 
 pytestmark = pytest.mark.services
 
@@ -152,9 +152,7 @@ def test_the_setting_is_json_or_line(setting, status):
         "LOG_FORMAT": setting,
         "DJANGO_SETTINGS_MODULE": "imgo_site.settings",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    done = fork_server.run(["-c", code], Path.cwd(), environment, timeout=PATIENCE)
     assert done.returncode == status
     if status:
         assert "LOG_FORMAT='yaml': say json, or line." in done.stderr

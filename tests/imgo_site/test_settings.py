@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,25 +25,6 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def kept_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in SERVICES}
-
-
-def start(code: str, **environment: str) -> subprocess.Popen:
-    """Start a Python process in that environment."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=kept_environment() | environment,
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=60)
-    finally:
-        process.kill()
 
 
 @pytest.fixture
@@ -111,10 +93,10 @@ def test_production_does_not_make_up_a_secret_key(embedded, monkeypatch):
 
 def test_first_starts_at_once_agree_on_one_secret_key(tmp_path):
     code = "from imgo_site import settings; print(settings.SECRET_KEY)"
-    processes = [start(code, IMGO_DATA_DIR=str(tmp_path)) for _ in range(4)]
-    keys = {finish(process) for process in processes}
-    assert len(keys) == 1
-    assert keys == {((tmp_path / "secret_key").read_text() + "\n", "")}
+    with ThreadPoolExecutor(4) as pool:
+        starts = list(pool.map(lambda _: run("-c", code, IMGO_DATA_DIR=str(tmp_path)), range(4)))
+    key = (tmp_path / "secret_key").read_text()
+    assert [(done.stdout, done.stderr) for done in starts] == [(f"{key}\n", "")] * 4
 
 
 @pytest.mark.parametrize(

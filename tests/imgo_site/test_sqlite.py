@@ -3,16 +3,19 @@ its own with no services in the environment; and parallel pushes on a real file.
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import fork_server
 
 pytestmark = pytest.mark.services
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES = {"DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "DJANGO_SECRET_KEY"}
+# Importing all plugins of pytest takes seconds.
+NO_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+PLUGINS = ("-p", "pytest_django.plugin", "-p", "pytest_asyncio.plugin", "-p", "pytest_timeout")
 
 
 @pytest.fixture
@@ -21,15 +24,8 @@ def run(tmp_path):
 
     def run_python(*arguments: str) -> str:
         kept = {name: value for name, value in os.environ.items() if name not in SERVICES}
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-            cwd=ROOT,
-            env=kept | {"IMGO_DATA_DIR": str(tmp_path)},
-        )
+        environment = kept | NO_PLUGINS | {"IMGO_DATA_DIR": str(tmp_path)}
+        done = fork_server.run(arguments, ROOT, environment, timeout=280)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -46,7 +42,7 @@ def test_what_runs_on_any_database_runs_on_sqlite(run, tmp_path):
         for file in (ROOT / "tests" / name).rglob("test_*.py")
         if "any_database" in file.read_text()
     ]
-    out = run("-m", "pytest", "-q", *options, *files)
+    out = run("-m", "pytest", "-q", *PLUGINS, *options, *files)
     passed = int(re.search(r"(\d+) passed", out).group(1))
     assert passed >= 120, out
 

@@ -2,10 +2,9 @@
 
 import logging
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kombu.exceptions import OperationalError as BrokerError
@@ -17,7 +16,7 @@ from push.accept import worker_wakeups as module
 from push.accept.accept import Push, accept_push
 from push.accept.worker_wakeups import Waker, wake
 from push.tasks import REQUEST_HEADER, fan_out, queue_of
-from tests import PATIENCE, wait_until
+from tests import PATIENCE, fork_server, wait_until
 
 pytestmark = pytest.mark.services
 
@@ -161,7 +160,8 @@ wake({2})
 
 def test_a_process_that_ends_has_said_what_it_had_to(tasks):
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "imgo_site.settings"}
-    subprocess.run([sys.executable, "-c", ENDS_AT_ONCE], env=environment, check=True, timeout=60)
+    done = fork_server.run(["-c", ENDS_AT_ONCE], Path.cwd(), environment, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
     assert tasks() == [("push.fan_out", 2)]
 
 

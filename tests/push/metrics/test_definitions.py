@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from push.session.outgoing import Kind, OutgoingMessage
 from push.session.session_metrics import SessionFigures
 from push.status import metrics_page
 from push.wire import CloseCode
-from tests import eventually
+from tests import PATIENCE, eventually, fork_server
 from tests.push.sessions import KeptKeeper, make_session, message
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -271,7 +269,8 @@ def test_processes_that_share_a_directory_are_summed_up(tmp_path, monkeypatch):
             "DJANGO_SETTINGS_MODULE": "imgo_site.settings",
             "IMGO_DATA_DIR": str(tmp_path / "data"),
         }
-        subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
+        done = fork_server.run(["-c", code], ROOT, environment, timeout=PATIENCE)
+        assert (done.returncode, done.stderr) == (0, "")
     metrics.OUTBOX.set(1)
     monkeypatch.setattr(exposition, "_directory", str(tmp_path))
     assert line_of('imgo_pushes_total{target="all"}') == 6
