@@ -33,6 +33,7 @@ from tests import (
     in_thread,
     kept_threads,
     longer_proofs,
+    process_groups,
     static_files,
 )
 
@@ -50,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_database: runs on SQLite too, see test_sqlite.py")
     config.addinivalue_line("markers", "services: needs Postgres, Redis or another process")
     config.pluginmanager.register(longer_proofs)
+    config.pluginmanager.register(process_groups)
     # Each client of Redis reads the metadata of the package anew.
     redis.driver_info.get_lib_version = lambda: redis.__version__
     emptying.install()
