@@ -88,7 +88,7 @@ def test_the_command_finds_nothing_wrong():
         fail_on_warn=True,
         stdout=out,
     )
-    assert yaml.safe_load(out.getvalue()) == SCHEMA
+    assert yaml.load(out.getvalue(), yaml.CSafeLoader) == SCHEMA
 
 
 def test_every_path_and_method_is_there():
@@ -209,7 +209,7 @@ def test_the_schema_is_json_or_yaml(client):
         answer = client.get(f"/api/schema/{query}", headers={"accept": accept})
         assert answer.status_code == 200
         assert answer["Content-Type"].split(";")[0] == kind
-        assert yaml.safe_load(answer.content) == SCHEMA
+        assert yaml.load(answer.content, yaml.CSafeLoader) == SCHEMA  # ten times faster
 
 
 @pytest.mark.parametrize("query", ["format=xml", "format=", "format=openapi"])

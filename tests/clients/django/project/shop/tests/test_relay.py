@@ -126,12 +126,18 @@ class DeliveryTests(ServerTestCase):
         push_to_key("poison", "poison")
         self.push_all(2)
         self.server.fault = lambda pushes: 500 if "poison" in str(pushes) else None
+        stay = {key for key in KEYS if lane_of(key) == poison}
         relay = self.make_relay()
+
+        def others_arrived():
+            relay.turn()
+            return all(self.server.bodies(key=key) == [0, 1] for key in KEYS if key not in stay)
+
         with self.assertLogs("imgo_client.relay", "ERROR"):
-            for _ in range(200):
+            wait_until(others_arrived, timeout=60)
+            for _ in range(20):
                 relay.turn()
                 time.sleep(0.001)
-        stay = {key for key in KEYS if lane_of(key) == poison}
         for key in KEYS:
             self.assertEqual(self.server.bodies(key=key), [] if key in stay else [0, 1])
         self.assertEqual(Outbox.objects.waiting().count(), 1 + 2 * len(stay))
