@@ -61,7 +61,7 @@ SAY_CHROMIUM = $(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is
 
 .PHONY: test
 test: $(NODE_MODULES) ## all checks, then the short set of tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
-	@$(MAKE) --no-print-directory -j2 check test-js
+	@$(MAKE) --no-print-directory -j2 check-types check-rest test-js
 	TESTS_SET=short $(PYTEST) $(ARGS)
 	$(SAY_CHROMIUM)
 
@@ -86,10 +86,17 @@ test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or brow
 		--ignore=tests/hosts --ignore=tests/clients --ignore=tests/chaos $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.test-stamp ## formatting, lint, types, import contracts, Django's checks
+check: check-rest check-types ## formatting, lint, types, import contracts, Django's checks
+
+# By itself, because it takes longer than all other checks: `make test` runs them beside it.
+.PHONY: check-types
+check-types: $(VENV)/.test-stamp
+	$(PY) -m mypy
+
+.PHONY: check-rest
+check-rest: $(VENV)/.test-stamp
 	$(PY) -m ruff format --check --quiet
 	$(PY) -m ruff check --quiet
-	$(PY) -m mypy
 	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) manage.py makemigrations --check --dry-run --settings tests.examples.settings
