@@ -6,11 +6,15 @@ must run before that. `pyproject.toml` names this module with `-p`. With `TESTS_
 """
 
 import atexit
+import gc
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
+
+import pytest
 
 from tests.services import Services, start_services
 
@@ -37,3 +41,13 @@ os.environ.update(
     IMGO_DATA_DIR=str(home / "data"),
     **({"TESTS_OWN_SERVERS": "1"} if is_own else {}),
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without Python's garbage collector: almost nothing of them is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
