@@ -1,11 +1,11 @@
 """Which tests a set has, and what is said about those that it leaves out."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import fork_server
 
 pytestmark = pytest.mark.services
 
@@ -34,15 +34,9 @@ def run(directory: Path, chosen: str, *options: str, named: str = '"b"') -> tupl
     """Run the tests above; return the exit status, and the lines with the names of those run."""
     (directory / "test_sample.py").write_text(TESTS.format(named=named))
     command = ["-m", "pytest", "-v", "-p", "tests.longer_proofs", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [sys.executable, *command, *options, "test_sample.py"],
-        cwd=directory,
-        env={**os.environ, **BARE, "TESTS_SET": chosen, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**os.environ, **BARE, "TESTS_SET": chosen, "PYTHONPATH": str(ROOT)}
+    words = [*command, *options, "test_sample.py"]
+    done = fork_server.run(words, directory, environment, timeout=60)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 

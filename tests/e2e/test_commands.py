@@ -1,14 +1,14 @@
 """What operators type, against running installations: look, push, kick, and what cannot be."""
 
 import json
+import os
 import re
-import subprocess
-import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests import in_thread
+from tests import fork_server, in_thread
 
 from .harness import ROOT, UP_TIMEOUT, System, free_ports, manage_many
 from .world import World, new_key, new_room
@@ -132,21 +132,20 @@ async def test_the_embedded_server_is_asked_with_the_key_of_the_demo(
 
 
 def piped(environment: dict[str, str], *arguments: str) -> tuple[int, bytes]:
-    """(exit status, errors) of a command whose first line of output alone is read."""
-    with subprocess.Popen(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
+    """Return the exit status and the errors of a command whose output nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with tempfile.TemporaryFile() as errors:
+        command = ["manage.py", *arguments]
+        process = fork_server.start(command, ROOT, environment, stdout=writer, stderr=errors)
+        os.close(writer)
         try:
-            return process.wait(UP_TIMEOUT), process.stderr.read()
+            status = process.wait(UP_TIMEOUT)
         finally:
             process.kill()
+            process.wait()
+        errors.seek(0)
+        return status, errors.read()
 
 
 async def test_whose_output_nobody_reads_ends_without_a_word(
