@@ -23,6 +23,9 @@ from .clients import Client
 from .harness import Embedded, System, manage
 from .world import World, new_key, new_room
 
+# The calls to an API process of a cluster are in test_publisher_coverage.py.
+ONE_NODE_PROVES = True
+
 PATIENT = Retry(attempts=100, total=60, backoff=(0.05, 0.3))
 
 

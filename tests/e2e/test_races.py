@@ -17,7 +17,7 @@ PUSHES = 300
 SIZES = pytest.mark.parametrize(
     ("rounds", "pushes"),
     [
-        pytest.param(30, 60, id="some"),
+        pytest.param(15, 30, id="some"),
         pytest.param(RECONNECTS, PUSHES, id="many", marks=pytest.mark.long),
     ],
 )
