@@ -30,6 +30,8 @@ class Proxy:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Not in the task: one that is cancelled before its first step runs no `finally`.
+        task.add_done_callback(lambda _: writer.close())
 
     async def close(self) -> None:
         """Close all connections."""
@@ -38,17 +40,14 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
-                head = await reader.readuntil(b"\r\n\r\n")
-                if self.blocks and re.search(rb"\r\nupgrade: *websocket\r\n", head, re.IGNORECASE):
-                    self.refused += 1
-                    writer.write(REFUSAL)
-                    await writer.drain()
-                else:
-                    await self._pass_on(head, reader, writer)
-        finally:
-            writer.close()
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if self.blocks and re.search(rb"\r\nupgrade: *websocket\r\n", head, re.IGNORECASE):
+                self.refused += 1
+                writer.write(REFUSAL)
+                await writer.drain()
+            else:
+                await self._pass_on(head, reader, writer)
 
     async def _pass_on(
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
