@@ -90,11 +90,11 @@ check: check-rest check-types ## formatting, lint, types, import contracts, Djan
 
 # By itself, because it takes longer than all other checks: `make test` runs them beside it.
 .PHONY: check-types
-check-types: $(VENV)/.test-stamp
+check-types: $(VENV)/.test-stamp ## the types alone
 	$(PY) -m mypy
 
 .PHONY: check-rest
-check-rest: $(VENV)/.test-stamp
+check-rest: $(VENV)/.test-stamp ## all checks but the types
 	$(PY) -m ruff format --check --quiet
 	$(PY) -m ruff check --quiet
 	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
