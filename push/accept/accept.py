@@ -30,6 +30,7 @@ from push.accept.send_times import check_send_at
 from push.accept.transaction import store
 from push.accept.worker_wakeups import wake
 from push.bus.groups import partitions_of
+from push.devices.content import Notify, check_notify, notify_of
 from push.metrics import definitions as metrics
 from push.wire import FIRST_OWN_OP, Op
 
@@ -55,6 +56,8 @@ class Push:
     `exclude`: id of the session that gets no live copy; "" for none.
     `send_at`: when it is due, as a time with a zone, or as seconds from now; None for now. A time
     in the past is now. The lifetime counts from when the push is due.
+    `notify`: what devices of the keys show if the push is still pending `notify_after` seconds
+    after it is due; None for nothing, and for `NOTIFY_AFTER` seconds.
     """
 
     body: bytes
@@ -71,6 +74,8 @@ class Push:
     sender: str = ""
     exclude: str = ""
     send_at: datetime | float | None = None
+    notify: Notify | None = None
+    notify_after: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.keys) + bool(self.room) + self.to_all != 1:
@@ -88,6 +93,8 @@ class Push:
         self._check_numbers()
         if self.dedupe_id:
             check_name(self.dedupe_id, "dedupe_id")
+        if self.notify is not None or self.notify_after is not None:
+            check_notify(self.notify, self.notify_after, is_for_keys=bool(self.keys) and self.store)
 
     def _check_numbers(self) -> None:
         check_op(self.op)
@@ -199,6 +206,8 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         exclude=push.exclude,
         send_at=push.send_at if isinstance(push.send_at, datetime) else None,
         send_in=None if isinstance(push.send_at, datetime) else push.send_at,
+        notify=push.notify.text if push.notify else "",
+        notify_after=conf.NOTIFY_AFTER if push.notify_after is None else push.notify_after,
     )
 
 
@@ -241,7 +250,8 @@ def push_to_key(key: str, body: Any, **options: Any) -> int:
     `body`: bytes are sent as they are, other values as JSON.
     Options: `ttl` (seconds), `store` (False: only for sessions connected now), `op`, `dedupe_id`,
     `by` (the name that dedupe ids belong to), `send_at` (a datetime with a zone, or seconds from
-    now: the push waits until then, and its lifetime counts from then).
+    now: the push waits until then, and its lifetime counts from then), `notify` (a dictionary with
+    title, body, url, icon, tag and data, for devices), `notify_after` (seconds).
 
     Inside a transaction, nothing is sent before it commits.
 
@@ -268,6 +278,6 @@ def push_to_all(body: Any, **options: Any) -> int:
     return _push(body, to_all=True, **options)
 
 
-def _push(body: Any, *, by: str = "python", **fields: Any) -> int:
+def _push(body: Any, *, by: str = "python", notify: object = None, **fields: Any) -> int:
     data, json_text = encode_body(body)
-    return accept_push(Push(data, is_json=json_text, **fields), by)
+    return accept_push(Push(data, is_json=json_text, notify=notify_of(notify), **fields), by)

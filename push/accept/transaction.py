@@ -19,6 +19,7 @@ from imgo_site.postgres.connection import Connection, is_cut
 from imgo_site.postgres.outcome import Outcome
 from offline.store import find_outcome, insert
 from offline.values import DedupeTable, NewMessage, Stored
+from push.devices import notices
 from push.metrics import definitions as metrics
 from push.models import Dedupe
 
@@ -49,12 +50,19 @@ def store(messages: Sequence[NewMessage]) -> Stored:
     if connection.in_atomic_block or not connection.get_autocommit():
         # After a failed statement Postgres rolls back, even if the caller handles the error.
         with transaction.mark_for_rollback_on_error(using=connection.alias):
-            return insert(messages, conf.PARTITIONS, dedupe)
+            return _insert(messages, dedupe)
     try:
         stored = _begin(messages, dedupe)
         _commit(stored)
     finally:
         _limit(getattr(connection, "statement_limit", None))
+    return stored
+
+
+def _insert(messages: Sequence[NewMessage], dedupe: DedupeTable, begin: str = "") -> Stored:
+    """Insert messages, and what devices are to show of them. `begin`: see `insert`."""
+    stored = insert(messages, conf.PARTITIONS, dedupe, begin)
+    notices.add(messages, stored.ids, stored.is_new)
     return stored
 
 
@@ -74,6 +82,7 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
             for n, one in enumerate(messages)
             if is_new[n] and one.dedupe_id
         )
+        notices.add(messages, stored, is_new)
     return Stored(stored, is_new)
 
 
@@ -86,7 +95,7 @@ def _begin(messages: Sequence[NewMessage], dedupe: DedupeTable) -> Stored:
             left = max(SHORTEST, deadline - time.monotonic())
             _limit(left)
             begin = BEGIN.format(timeout=int(left * SERVER_SHARE * 1000))
-            return insert(messages, conf.PARTITIONS, dedupe, begin)
+            return _insert(messages, dedupe, begin)
         except BaseException as error:
             _roll_back()
             # COMMIT was not sent, so a retry cannot store the messages twice.

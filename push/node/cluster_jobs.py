@@ -20,6 +20,7 @@ from offline import conservation, outbox_queue, retention, settlement, streams
 from offline.outbox_queue import Busy
 from push.bus import publish
 from push.bus.groups import room_group
+from push.devices import notices
 from push.fanout import drain
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty, OnlineState, SessionRecord, WebhookCursor
@@ -128,6 +129,8 @@ class ClusterJobs:
                 pass
             await cluster_threads.run(_measure_streams)
             while await cluster_threads.run(webhook_outbox.forget_parked):
+                pass
+            while await cluster_threads.run(notices.forget):
                 pass
             while await cluster_threads.run(Dedupe.objects.forget):
                 pass
