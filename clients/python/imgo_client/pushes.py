@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,9 @@ class Push:
     - `ensure`: to a room or to all, it waits for a busy node instead of being dropped there.
     - `send_at`: when it is due: a datetime with a zone, its ISO form, or a number of seconds, which
       count from when the server accepts it. `ttl` counts from then.
+    - `notify`: what devices of the keys show if the push is still pending `notify_after` seconds
+      after it is due: a dictionary with `title`, and, if wanted, `body`, `url`, `icon`, `tag` and
+      `data`.
     - `dedupe_id`: made up unless given. The server takes a push with the same one, from the same
       API key within a day, for this one again: so it is with this very object.
 
@@ -42,6 +45,8 @@ class Push:
     ensure: bool = False
     dedupe_id: str = ""
     send_at: datetime | float | str | None = None
+    notify: Mapping[str, Any] | None = None
+    notify_after: float | None = None
     encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +60,12 @@ class Push:
             to["keys"] = list(self.keys)
         if not self.dedupe_id:
             object.__setattr__(self, "dedupe_id", uuid.uuid4().hex)
+        head = to_json(self._head(to))[:-1].encode()
+        encoded = b'%b,"body":%b}' % (head, _encoded_body(self.body))
+        object.__setattr__(self, "encoded", encoded)
+
+    def _head(self, to: dict[str, Any]) -> dict[str, Any]:
+        """Return the push as the server reads it, without the body."""
         head: dict[str, Any] = {"to": to, "dedupe_id": self.dedupe_id}
         if self.ttl is not None:
             head["ttl"] = self.ttl
@@ -66,8 +77,11 @@ class Push:
             head["ensure"] = True
         if self.send_at is not None:
             head["send_at"] = _time(self.send_at)
-        encoded = b'%b,"body":%b}' % (to_json(head)[:-1].encode(), _encoded_body(self.body))
-        object.__setattr__(self, "encoded", encoded)
+        if self.notify is not None:
+            head["notify"] = dict(self.notify)
+        if self.notify_after is not None:
+            head["notify_after"] = self.notify_after
+        return head
 
 
 def _time(send_at: datetime | float | str) -> float | str:

@@ -123,6 +123,8 @@ class Outbox(models.Model):
             "op": None if push.op == Push.op else push.op,
             "ensure": push.ensure or None,
             "send_at": push.send_at,
+            "notify": None if push.notify is None else dict(push.notify),
+            "notify_after": push.notify_after,
             "dedupe_id": None if push.dedupe_id == push_id else push.dedupe_id,
         }
         keys = None if push.keys is None else list(push.keys)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from imgo_client.pushes import Push
 NAME_MAX = 255  # characters of a key, a room or a dedupe id, as the server has it
 OWN_OPS = range(1000, 2**31)  # ops for applications' own use; the others are 5 and the protocol's
 MESSAGE_OP = 5
+NOTIFY_MEMBERS = {"title", "body", "url", "icon", "tag", "data"}
 SECONDS_MAX = 10**9  # above any server's MAX_DELAY, and below what a datetime can express
 OTHER_OUTBOX = "give {!r} an outbox: see DATABASES in imgo_client/django/conf.py."
 # As on the server: control characters and lone surrogates.
@@ -42,6 +43,8 @@ def push_to_key(
     op: int = MESSAGE_OP,
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
+    notify: Mapping[str, Any] | None = None,
+    notify_after: float | None = None,
     using: str = "",
 ) -> UUID:
     """Push to every session of `key` after the caller's commit. Return the push's id.
@@ -54,6 +57,9 @@ def push_to_key(
     is returned.
     `send_at`: when it is due, a datetime with a zone or seconds from this call; None: now. `ttl`
     counts from then. A time that is past when the push reaches the server is now.
+    `notify`: what devices of the key show if the push is still pending `notify_after` seconds after
+    it is due: a dictionary with `title`, and `body`, `url`, `icon`, `tag`, `data` if wanted.
+    `notify_after`: None: the server's default.
     `using`: the database whose transaction decides; "": the router's.
 
     The call makes one query and no request. A rollback discards the push. After the commit it is
@@ -65,7 +71,8 @@ def push_to_key(
     inside a transaction of only another database.
     """
     _check_options(ttl, op)
-    to = {"key": _checked(key, "key")}
+    to: dict[str, Any] = {"key": _checked(key, "key")}
+    to |= _notification(notify, notify_after, store=store)
     return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, **to)
 
 
@@ -78,6 +85,8 @@ def push_to_keys(
     op: int = MESSAGE_OP,
     dedupe_id: str = "",
     send_at: datetime | float | None = None,
+    notify: Mapping[str, Any] | None = None,
+    notify_after: float | None = None,
     using: str = "",
 ) -> UUID:
     """Push one message to many keys. Like `push_to_key`."""
@@ -88,6 +97,7 @@ def push_to_keys(
         raise ValueError("keys is empty: name at least one.")
     _check_options(ttl, op)
     to: dict[str, Any] = {"key": names[0]} if len(names) == 1 else {"keys": names}
+    to |= _notification(notify, notify_after, store=store)
     return _save(body, dedupe_id, using, send_at=send_at, ttl=ttl, store=store, op=op, **to)
 
 
@@ -188,6 +198,28 @@ def _check_options(ttl: int | None, op: int) -> None:
         raise ValueError(
             f"op must be {MESSAGE_OP}, or from {OWN_OPS[0]} to {OWN_OPS[-1]}, not {op}."
         )
+
+
+def _notification(
+    notify: Mapping[str, Any] | None, after: float | None, *, store: bool
+) -> dict[str, Any]:
+    """Return both as arguments. Raises ValueError or TypeError for what the server would refuse."""
+    if notify is None:
+        if after is not None:
+            raise ValueError("notify_after is for a push with notify.")
+        return {}
+    if not store:
+        raise ValueError("notify is for a push that is stored.")
+    title = notify.get("title")
+    if not isinstance(title, str) or not title:
+        raise ValueError("notify needs a title, a text that is not empty.")
+    if unknown := set(notify) - NOTIFY_MEMBERS:
+        names = ", ".join(sorted(NOTIFY_MEMBERS))
+        raise ValueError(f"notify has no member {min(unknown)!r}; there are: {names}.")
+    to_json(dict(notify))
+    if after is not None and not 0 <= after < SECONDS_MAX:
+        raise ValueError(f"notify_after must be at least 0 seconds, not {after}.")
+    return {"notify": dict(notify), "notify_after": after}
 
 
 def _absolute(send_at: datetime | float | None) -> str | None:

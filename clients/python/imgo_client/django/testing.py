@@ -44,6 +44,8 @@ class Pushed:
     ensure: bool = False
     dedupe_id: str = ""
     send_at: str | None = None  # ISO form
+    notify: dict[str, Any] | None = None
+    notify_after: float | None = None
 
     @classmethod
     def of(cls, row: Outbox) -> Pushed:
