@@ -42,9 +42,7 @@ def test_registered_device_is_listed_without_its_address(api) -> None:
 
 
 def test_devices_are_deleted_one_by_one_and_all(api) -> None:
-    first, *_ = (
-        post(api, provider="fcm", token=f"{n}{TOKEN}").json()["id"] for n in range(3)
-    )
+    first, *_ = (post(api, provider="fcm", token=f"{n}{TOKEN}").json()["id"] for n in range(3))
     other = post(api, path="/api/v1/keys/u2/devices", provider="fcm", token=TOKEN).json()["id"]
     assert api.delete(f"{PATH}?device={other}").json() == {"deleted": 0}
     assert api.delete(f"{PATH}?device={first}").json() == {"deleted": 1}
