@@ -8,9 +8,9 @@ from rest_framework.response import Response
 
 from imgo_site.names import INT64_MAX, check_name, check_number
 from push.api.answers import Deleted, DevicePage, DeviceRow
-from push.api.base import ApiView
+from push.api.base import V1View
 from push.api.device_requests import DeviceRequest
-from push.api.paging import window_of
+from push.api.paging import NAMES, window_of
 from push.api.schemas import read, utf8
 from push.api.v1 import body_of
 from push.devices import registration
@@ -31,10 +31,11 @@ def device_json(device: Device) -> DeviceRow:
     }
 
 
-class DevicesView(ApiView):
+class DevicesView(V1View):
     """Devices of one key, which get notifications of what it has not settled."""
 
     scopes: ClassVar = {"GET": "devices", "POST": "devices", "DELETE": "devices"}
+    query_names: ClassVar = {"GET": NAMES, "DELETE": ("device",)}
 
     def get(self, request: Request, key: str) -> Response:
         """Return one page of the key's devices, the most recently registered first."""

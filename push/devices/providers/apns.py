@@ -16,8 +16,6 @@ from push.devices.providers.base import text_or_file
 from push.devices.providers.http import Answer, HttpClient
 
 TOKEN_LIFETIME = 2_400  # seconds; Apple wants a new token every 20 to 60 minutes
-# Makes the apns-id from message and device, so that it is the same however often it is sent.
-NAMESPACE = uuid.UUID("5d0d4a0c-6f0f-4a4d-9b5e-2d2f6b1f7f0b")
 # Reasons of 403 and 429 for which another token helps, or the whole provider must wait.
 EXPIRED = "ExpiredProviderToken"
 TOKEN_REASONS = (
@@ -80,7 +78,7 @@ class Apns:
 
 def notification_id(job: Job) -> str:
     """Return the apns-id of a notification, a UUID that depends on message and device only."""
-    return str(uuid.uuid5(NAMESPACE, f"{job.message_id}:{job.device_id}"))
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"imgo:{job.message_id}:{job.device_id}"))
 
 
 def payload_of(job: Job) -> bytes:
