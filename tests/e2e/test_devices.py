@@ -1,6 +1,7 @@
 """Notifications to devices of running servers, received by a push service that decrypts them."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import pytest
 from tests import eventually
 from tests.push.devices.push_service import Browser, PushService
 
-from .harness import Embedded, System, manage
+from .clients import Publisher
+from .harness import Cluster, Embedded, System, manage
 from .world import World, new_key
+
+DEVICES = 8
+RESENT_MAX = 90.0  # seconds: the lease of a killed node's claims, and pauses after failures
 
 Enter = Callable[[System], Awaitable[World]]
 
@@ -74,5 +79,44 @@ async def test_absent_key_is_notified_present_one_is_not(
         explained = manage(system.environment, "explain", absent, str(push_id))
         assert f"Its notification was taken by the provider of device {device['id']}" in explained
         assert browsers[0].endpoint not in system.nodes[0].log.read_text()
+    finally:
+        await asyncio.to_thread(system.stop)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.long
+async def test_notification_of_a_killed_node_is_sent_again_with_its_topic(
+    service: PushService, make_cluster: Callable[..., Cluster], enter: Enter
+) -> None:
+    """Some requests hang when one of two nodes is killed. Each browser is shown its push."""
+    system = make_cluster(**service.settings("IMGO_"), IMGO_NOTIFY_TIMEOUT="5")
+    try:
+        world = await start(system, enter)
+        keys = [new_key() for _ in range(DEVICES)]
+        browsers = {key: service.subscribe() for key in keys}
+        for key, browser in browsers.items():
+            await register(world, key, browser)
+        service.answers = [None] * DEVICES
+        notify = {"notify": {"title": "Hi"}, "notify_after": 0}
+        ids = {key: await world.api.push({"key": key}, 1, **notify) for key in keys}
+        await asyncio.to_thread(service.wait_for, DEVICES)
+        await asyncio.to_thread(system.nodes[0].kill)
+        await eventually(lambda: all(one.shown for one in browsers.values()), RESENT_MAX)
+        for key, browser in browsers.items():
+            assert {shown["id"] for shown in browser.shown} == {str(ids[key])}
+            topics = {request.headers["topic"] for request in browser.requests}
+            assert topics == {f"imgo-{ids[key]}"}
+
+        async def are_recorded() -> bool:
+            api = Publisher(system.nodes[1].url, system.api_key, system.nodes[1].tls)
+            try:
+                records = [await api.get(f"/api/v1/pushes/{one}") for one in ids.values()]
+            finally:
+                await api.close()
+            return all(len(one["results"][0].get("notified", ())) == 1 for one in records)
+
+        await eventually(are_recorded)
+        balance = json.loads(manage(system.environment, "conserve", "--json"))
+        assert balance["missing"] == 0
     finally:
         await asyncio.to_thread(system.stop)
