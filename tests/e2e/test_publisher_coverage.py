@@ -71,8 +71,8 @@ class Recorder:
         names = {one["name"] for one in told.get("parameters", ()) if one["in"] == "query"}
         types = self.schema["components"]["schemas"]
         if "requestBody" in told:
-            request = told["requestBody"]["content"]["application/json"]["schema"].get("$ref", "")
-            request = request.rpartition("/")[2] or "PushRequest"
+            content = told["requestBody"]["content"].get("application/json", {"schema": {}})
+            request = content["schema"].get("$ref", "").rpartition("/")[2] or "PushRequest"
             names |= set(types[request]["properties"])
             names |= set(types["Target"]["properties"]) if request == "PushRequest" else set()
         return names

@@ -18,6 +18,7 @@ from imgo_site.names import check_name
 from push.accept.accept import Push, accept_push
 from push.accept.frame_bodies import is_json
 from push.accept.send_times import read_send_at
+from push.devices.content import Notify, notify_of
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json, progress_bar
 from push.wire import Op
@@ -39,6 +40,7 @@ class Command(ImgoCommand):
         """--room lobby '"closing in 5 minutes"'""",
         "--all --ttl 60 - < body.json",
         """--keys-from keys.txt --dedupe-id sale-7 '"sale"'""",
+        """--key alice --notify '{"title": "Order 7", "url": "/orders/7"}' 7""",
         """--key alice --send-at 2026-12-24T18:00:00+01:00 '"merry"'""",
     )
     data: ClassVar = (
@@ -71,6 +73,18 @@ class Command(ImgoCommand):
             metavar="TIME",
             help="when it is due: a time with a zone, such as 2026-12-24T18:00:00Z, or a number of "
             "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
+        )
+        parser.add_argument(
+            "--notify",
+            metavar="JSON",
+            help="what devices of the keys show if it is still pending after --notify-after "
+            "seconds: an object with title, and body, url, icon, tag, data if wanted",
+        )
+        parser.add_argument(
+            "--notify-after",
+            type=float,
+            metavar="SECONDS",
+            help="with --notify: seconds after the push is due (default: NOTIFY_AFTER)",
         )
         parser.add_argument(
             "--dedupe-id",
@@ -107,6 +121,8 @@ class Command(ImgoCommand):
             ttl=options["ttl"],
             store=not options["no_store"],
             send_at=_send_at(options["send_at"]),
+            notify=_notify(options["notify"]),
+            notify_after=options["notify_after"],
         )
         dedupe_id = options["dedupe_id"] or ""
         if source:
@@ -126,6 +142,16 @@ def _send_at(text: str | None) -> datetime | float | None:
         return None if text is None else float(text)
     except ValueError:
         return read_send_at(text)
+
+
+def _notify(text: str | None) -> Notify | None:
+    """Return the notification that a text is. Raises `BadRequest` or `CommandError`."""
+    if text is None:
+        return None
+    try:
+        return notify_of(json.loads(text))
+    except ValueError:
+        raise CommandError(f"--notify is not JSON: {text[:SHOWN]!r}", returncode=2) from None
 
 
 def _push_all(pushes: list[Push]) -> list[str]:
@@ -211,6 +237,10 @@ def _through_server(push: Push) -> int:
     if push.send_at is not None:
         at = push.send_at
         fields["send_at"] = at.isoformat() if isinstance(at, datetime) else at
+    if push.notify is not None:
+        fields["notify"] = json.loads(push.notify.text)
+    if push.notify_after is not None:
+        fields["notify_after"] = push.notify_after
     if push.dedupe_id:
         fields["dedupe_id"] = push.dedupe_id
     # The body is sent unchanged, with the caller's numbers, spaces and order of names.
