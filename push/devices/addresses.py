@@ -19,6 +19,7 @@ POINT_BYTES = 65  # an uncompressed point of P-256 (RFC 8291, section 3.1)
 AUTH_BYTES = 16  # RFC 8291, section 3.2
 SHOWN = 6  # characters at the end of an address that are shown
 
+_HOST = re.compile(r"[a-z0-9.-]+")
 _APNS_TOKEN = re.compile(r"(?:[0-9a-fA-F]{2}){16,100}")
 _FCM_TOKEN = re.compile(r"[A-Za-z0-9_:.%~-]{16,4096}")
 
@@ -104,8 +105,9 @@ def check_endpoint(endpoint: str) -> None:
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         raise BadRequest("'subscription.endpoint' is not a URL.") from None
+    # Parsers of URLs differ in what they make of other characters.
     plain = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
-    if parts.scheme != "https" or not host or not plain or "@" in parts.netloc:
+    if parts.scheme != "https" or not _HOST.fullmatch(host) or not plain or "@" in parts.netloc:
         raise BadRequest("'subscription.endpoint' must be an https URL without user and password.")
     name = host if port in (None, 443) else f"{host}:{port}"
     if not any(matches_pattern(pattern.lower(), name) for pattern in conf.WEBPUSH_HOSTS):

@@ -108,7 +108,8 @@ def _expand(notice: Notice) -> str:
     pending = Pending.objects.filter(
         message=message_id, key__gt=notice.after_key, expires_at__gt=Now()
     )
-    keys = dict(pending.order_by("key").values_list("key", "expires_at")[:KEYS_MAX])
+    rows = list(pending.order_by("key").values_list("key", "expires_at")[:KEYS_MAX])
+    keys = dict(rows)
     names = list(keys)
     for start in range(0, len(names), INSERT_CHUNK):
         part = names[start : start + INSERT_CHUNK]
@@ -129,15 +130,24 @@ def _expand(notice: Notice) -> str:
             batch_size=INSERT_CHUNK,
             ignore_conflicts=True,  # a device that has changed its key between two parts
         )
-    return names[-1] if len(names) == KEYS_MAX else ""
+    return names[-1] if len(rows) == KEYS_MAX else ""
 
 
 def forget() -> int:
-    """Delete one batch of notices that are done and older than `RECORD_KEEP`; return how many."""
+    """Delete one batch of notices that are done and older than `RECORD_KEEP`; return how many.
+
+    Notifications of a provider that is not configured any more end when their message expires. If
+    none is configured, notices that are due are not done, and end all the same.
+    """
+    orphans = Notification.objects.exclude(provider__in=configured())
+    orphans.filter(expires_at__lte=Now()).delete()
     waiting = Notification.objects.filter(notice=OuterRef("pk"))
     limit = Now() - timedelta(seconds=conf.RECORD_KEEP)
-    old = Notice.objects.filter(expanded_at__lt=limit).exclude(Exists(waiting))
-    ids = list(old.order_by("expanded_at").values_list("pk", flat=True)[:PRUNE_BATCH])
+    old = Notice.objects.filter(expanded_at__lt=limit)
+    if not configured():
+        old |= Notice.objects.filter(expanded_at=None, due_at__lt=limit)
+    old = old.exclude(Exists(waiting)).order_by("pk")
+    ids = list(old.values_list("pk", flat=True)[:PRUNE_BATCH])
     if ids:
         Notice.objects.filter(pk__in=ids).delete()
     return len(ids)

@@ -7,6 +7,7 @@ was checked. httpx itself would resolve the host again.
 import asyncio
 import ipaddress
 import json
+import logging
 import socket
 import ssl
 import time
@@ -18,6 +19,9 @@ import certifi
 import httpcore
 
 from imgo_site.conf import conf
+
+# At the level DEBUG it logs all headers: the addresses of devices, and the tokens of providers.
+logging.getLogger("hpack").setLevel(logging.INFO)
 
 BODY_MAX = 16_384  # bytes that are read of an answer
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open

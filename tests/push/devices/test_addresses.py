@@ -37,6 +37,7 @@ def test_endpoint_of_an_allowed_host_is_accepted(endpoint) -> None:
         ("https://own.example.com/1", "which is not in WEBPUSH_HOSTS"),
         ("https://127.0.0.1/1", "which is not in WEBPUSH_HOSTS"),
         ("https://push.example.com:x/1", "is not a URL"),
+        ("https://evil.test\\.push.example.org/1", "must be an https URL"),
         ("https://push.example.com/\n1", "must be an https URL"),
         ("https://push.example.com/" + "x" * 2048, "at most 2048 characters"),
     ],

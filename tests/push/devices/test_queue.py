@@ -247,6 +247,20 @@ def test_old_notices_are_forgotten_once_nothing_waits(register_browser) -> None:
     assert not Notice.objects.exists()
 
 
+def test_rows_of_a_provider_that_was_removed_are_forgotten(register_browser, imgo) -> None:
+    register_browser("u1")
+    notify_key()
+    assert notices.expand()
+    notify_key()
+    imgo(WEBPUSH_PRIVATE_KEY="")
+    Notice.objects.filter(expanded_at=None).update(due_at=Now() - timedelta(days=2))
+    Notice.objects.exclude(expanded_at=None).update(expanded_at=Now() - timedelta(days=2))
+    assert notices.forget() == 1
+    Notification.objects.update(expires_at=Now())
+    assert notices.forget() == 1
+    assert not Notice.objects.exists()
+
+
 def test_registration_moves_a_device_and_keeps_the_cap(register_browser, imgo, service) -> None:
     imgo(**{**service.settings(), "DEVICES_PER_KEY": 2})
     first = register_browser("u1", "phone")
