@@ -99,52 +99,60 @@ def settle(results: Sequence[tuple[Job, Result]]) -> None:
         return
     with transaction.atomic():
         limit_idle()
-        # In the order of the rows, so that two processes lock them in the same order.
-        ordered = sorted(results, key=lambda pair: pair[0].pk)
-        recorded = [(job, _settle(job, result)) for job, result in ordered]
-    for job, outcome in recorded:
-        if outcome is not None:
-            metrics.NOTIFICATIONS.labels(job.provider, outcome).inc()
+        rows = Notification.objects.filter(pk__in={job.pk for job, _ in results})
+        # Locked in one order, so that two processes do not wait for each other.
+        attempts = dict(rows.select_for_update().order_by("pk").values_list("pk", "attempts"))
+        ended: dict[int, tuple[Job, Result]] = {}
+        for job, result in results:
+            if job.pk not in attempts or job.pk in ended:
+                continue  # recorded before
+            if result.outcome is not Outcome.RETRY or job.attempt >= ATTEMPTS_MAX:
+                ended[job.pk] = job, result
+            elif job.attempt == attempts[job.pk]:  # else another process has claimed it since
+                pause = timedelta(seconds=_pause(job.attempt, result))
+                Notification.objects.filter(pk=job.pk).update(next_at=Now() + pause)
+                metrics.NOTIFICATIONS.labels(job.provider, "retried").inc()
+        _end(list(ended.values()))
+    for job, result in ended.values():
+        metrics.NOTIFICATIONS.labels(job.provider, _LABELS[result.outcome]).inc()
 
 
-def _settle(job: Job, result: Result) -> str | None:
-    """Record one outcome; return its label for the metric, None if it was recorded before."""
-    row = Notification.objects.filter(pk=job.pk)
-    if result.outcome is Outcome.RETRY and job.attempt < ATTEMPTS_MAX:
-        # Not if the lease ended, and another process has claimed it since.
-        mine = row.filter(attempts=job.attempt)
-        changed = mine.update(next_at=Now() + timedelta(seconds=_pause(job.attempt, result)))
-        return "retried" if changed else None
-    if not row.delete()[0]:
-        return None
-    device = Device.objects.filter(pk=job.device_id)
-    if result.outcome is Outcome.SENT:
-        device.filter(failures__gt=0).update(failures=0)
-        _record(job, Event.Kind.NOTIFIED, provider_id=result.provider_id)
-        return "sent"
-    if result.outcome is Outcome.GONE:
-        # Not a device that was registered again after the provider had lost it.
-        gone_at = datetime.now(UTC) if result.gone_at is None else _moment(result.gone_at)
-        device.filter(address=job.address, last_seen__lte=gone_at).delete()
-    else:
-        device.update(failures=F("failures") + 1)
-    reason = result.reason if result.outcome is not Outcome.RETRY else GIVEN_UP
-    _record(job, Event.Kind.NOTIFY_FAILED, reason=reason)
-    return {Outcome.GONE: "gone", Outcome.REJECTED: "rejected"}.get(result.outcome, "given_up")
+_LABELS = {
+    Outcome.SENT: "sent",
+    Outcome.GONE: "gone",
+    Outcome.REJECTED: "rejected",
+    Outcome.RETRY: GIVEN_UP,
+}
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, tz=UTC)
+def _end(ended: Sequence[tuple[Job, Result]]) -> None:
+    """Delete notifications, record their events, and update their devices."""
+    Event.objects.bulk_create([_event(job, result) for job, result in ended])
+    Notification.objects.filter(pk__in=[job.pk for job, _ in ended]).delete()
+    sent = {job.device_id for job, result in ended if result.outcome is Outcome.SENT}
+    Device.objects.filter(pk__in=sent, failures__gt=0).update(failures=0)
+    for job, result in ended:
+        device = Device.objects.filter(pk=job.device_id)
+        if result.outcome is Outcome.GONE:
+            # Not a device that was registered again after the provider had lost it.
+            if result.gone_at is not None:
+                lost_at = datetime.fromtimestamp(result.gone_at, tz=UTC)
+                device = device.filter(last_seen__lte=lost_at)
+            device.filter(address=job.address).delete()
+        elif result.outcome is not Outcome.SENT:
+            device.update(failures=F("failures") + 1)
 
 
-def _record(job: Job, kind: str, *, reason: str = "", provider_id: str = "") -> None:
-    Event.objects.create(
+def _event(job: Job, result: Result) -> Event:
+    is_sent = result.outcome is Outcome.SENT
+    reason = GIVEN_UP if result.outcome is Outcome.RETRY else result.reason
+    return Event(
         message_id=job.message_id,
         key=job.key,
-        kind=kind,
+        kind=Event.Kind.NOTIFIED if is_sent else Event.Kind.NOTIFY_FAILED,
         session=str(job.device_id),
         reason=reason[:REASON_MAX],
-        provider_id=provider_id[:PROVIDER_ID_MAX],
+        provider_id=result.provider_id[:PROVIDER_ID_MAX],
         at=timezone.now(),
     )
 

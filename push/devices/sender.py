@@ -148,13 +148,13 @@ class NotificationSender:
 
     async def _send(self, lane: Lane, job: Job) -> None:
         try:
-            self._results.append((job, await lane.send(job)))
+            result = await lane.send(job)
         except Exception:
             # A bug. The lease ends, and the attempts are counted, so it does not go on for ever.
             logger.exception("the notification of message %d was not sent", job.message_id)
-            self._results.append((job, Result(Outcome.RETRY, "error")))
-        finally:
-            self._wakeup.set()
+            result = Result(Outcome.RETRY, "error")
+        self._results.append((job, result))  # the list of this moment: each turn makes another one
+        self._wakeup.set()
 
     async def _await_answers(self) -> None:
         """Wait a moment for answers, then cancel the requests. They are repeated later."""

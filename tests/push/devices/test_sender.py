@@ -7,13 +7,13 @@ import time
 import pytest
 
 from offline.models import Event
-from push import push_to_key
+from push import push_to_key, push_to_keys
 from push.devices.jobs import Outcome, Result
 from push.devices.sender import Lane, NotificationSender
 from push.devices.tables import Device, Notification
 from tests import eventually, in_thread
 
-from .conftest import CONTENT, job
+from .conftest import CONTENT, address_text, job
 from .http2_server import Response
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,6 +56,22 @@ async def test_push_reaches_the_browser_and_the_ledger(service, register_browser
     await in_thread(lambda: push_to_key("u1", 1, notify=CONTENT, notify_after=0))
     await eventually(lambda: in_thread(lambda: kinds() == ["notified"]))
     assert [shown["title"] for shown in device.browser.shown] == ["Order 7"]
+    assert not await in_thread(Notification.objects.exists)
+
+
+async def test_many_notifications_are_sent_once_each_and_recorded(
+    service, register_browser, imgo, sender
+):
+    """More than are under way at a time, so that outcomes come while others are claimed."""
+    imgo(**{**service.settings(), "NOTIFY_CONCURRENCY": 4})
+    browser = service.subscribe()
+    text = address_text(browser)
+    keys = [f"u{n}" for n in range(20)]
+    rows = [Device(key=key, provider="webpush", address=text, digest=key) for key in keys]
+    await in_thread(lambda: Device.objects.bulk_create(rows))
+    await in_thread(lambda: push_to_keys(keys, 1, notify=CONTENT, notify_after=0))
+    await eventually(lambda: in_thread(lambda: kinds() == ["notified"] * len(keys)))
+    assert len(browser.requests) == len(keys)
     assert not await in_thread(Notification.objects.exists)
 
 
