@@ -24,6 +24,14 @@ class Job:
     ttl: int
 
 
+class NoAnswer(Exception):
+    """A provider has not answered a request. `reason`: a word for the record."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Outcome(Enum):
     """What follows from a provider's answer."""
 

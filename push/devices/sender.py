@@ -15,8 +15,9 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import CLUSTER_PATIENCE, DatabaseThreads
 from push.devices import notices, queue
 from push.devices.addresses import configured
-from push.devices.jobs import Job, Outcome, Result
+from push.devices.jobs import Job, NoAnswer, Outcome, Result
 from push.devices.providers.base import Provider
+from push.devices.providers.select import make
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,6 @@ class Lane:
 
     async def send(self, job: Job) -> Result:
         """Send one notification. Raises only if it is cancelled, or for a bug."""
-        from push.devices.providers.http import NoAnswer
-
         try:
             async with asyncio.timeout(conf.NOTIFY_TIMEOUT):
                 result = await self.provider.send(job)
@@ -101,8 +100,6 @@ class NotificationSender:
 
     async def run(self) -> None:
         """Work until it is cancelled."""
-        from push.devices.providers.select import make
-
         self._lanes = {name: Lane(make(name)) for name in configured()}
         try:
             while True:

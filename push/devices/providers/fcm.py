@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 import jwt
 
 from imgo_site.conf import conf
-from push.devices.jobs import Job, Outcome, Result
+from push.devices.jobs import Job, NoAnswer, Outcome, Result
 from push.devices.providers.base import text_or_file
-from push.devices.providers.http import Answer, HttpClient, NoAnswer
+from push.devices.providers.http import Answer, HttpClient
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523

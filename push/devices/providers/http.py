@@ -19,6 +19,7 @@ import certifi
 import httpcore
 
 from imgo_site.conf import conf
+from push.devices.jobs import NoAnswer
 
 # At the level DEBUG it logs all headers: the addresses of devices, and the tokens of providers.
 logging.getLogger("hpack").setLevel(logging.INFO)
@@ -34,14 +35,6 @@ FAILURES = (
     httpcore.UnsupportedProtocol,
     OSError,
 )
-
-
-class NoAnswer(Exception):
-    """A request was not answered. `reason`: a word for the record."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class AddressRefused(NoAnswer):

@@ -74,18 +74,7 @@ class Command(ImgoCommand):
             help="when it is due: a time with a zone, such as 2026-12-24T18:00:00Z, or a number of "
             "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
         )
-        parser.add_argument(
-            "--notify",
-            metavar="JSON",
-            help="what devices of the keys show if it is still pending after --notify-after "
-            "seconds: an object with title, and body, url, icon, tag, data if wanted",
-        )
-        parser.add_argument(
-            "--notify-after",
-            type=float,
-            metavar="SECONDS",
-            help="with --notify: seconds after the push is due (default: NOTIFY_AFTER)",
-        )
+        _add_notification(parser)
         parser.add_argument(
             "--dedupe-id",
             help="push only if no push had this id within DEDUPE_WINDOW; else print the id of the "
@@ -134,6 +123,22 @@ class Command(ImgoCommand):
             self.print_json({"ids": ids} if source else {"id": ids[0]})
         else:
             self.stdout.write("\n".join(ids))
+
+
+def _add_notification(parser: ArgumentParser) -> None:
+    """Add the options about devices."""
+    parser.add_argument(
+        "--notify",
+        metavar="JSON",
+        help="what devices of the keys show if it is still pending after --notify-after "
+        "seconds: an object with title, and body, url, icon, tag, data if wanted",
+    )
+    parser.add_argument(
+        "--notify-after",
+        type=float,
+        metavar="SECONDS",
+        help="with --notify: seconds after the push is due (default: NOTIFY_AFTER)",
+    )
 
 
 def _send_at(text: str | None) -> datetime | float | None:

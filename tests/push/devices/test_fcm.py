@@ -11,10 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from push.devices.jobs import Outcome
+from push.devices.jobs import NoAnswer, Outcome
 from push.devices.providers import fcm
 from push.devices.providers.fcm import Fcm, read_credentials
-from push.devices.providers.http import NoAnswer
 
 from .conftest import job
 from .http2_server import Http2Server, Request, Response

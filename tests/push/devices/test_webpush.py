@@ -7,9 +7,9 @@ from email.utils import formatdate
 import pytest
 
 from push.devices.content import CONTENT_MAX
-from push.devices.jobs import Outcome
+from push.devices.jobs import NoAnswer, Outcome
 from push.devices.providers.encryption import PLAIN_MAX
-from push.devices.providers.http import AddressRefused, HttpClient, NoAnswer
+from push.devices.providers.http import AddressRefused, HttpClient
 from push.devices.providers.webpush import WebPush, payload_of, topic_of
 
 from .conftest import CONTENT, address_text, job
