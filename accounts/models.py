@@ -24,6 +24,7 @@ SCOPES = {
     "push": "push messages",
     "read": "read keys, rooms, nodes and counts",
     "tokens": "create, list and revoke tokens",
+    "devices": "register, list and delete devices that get notifications",
     "admin": "kick sessions and remove nodes",
 }
 

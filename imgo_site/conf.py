@@ -26,6 +26,7 @@ def _setting(default: Any, help_text: str, items: type = str) -> Any:
     """
     metadata = {"help": help_text, "items": items, "kind": type(default)}
     if isinstance(default, list | dict):
+        metadata["default"] = default
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -116,6 +117,66 @@ class ImgoSettings:
     )
     WEBHOOKS_MAX: int = _setting(
         100_000, "Events that wait for these endpoints. Above that, new events are dropped."
+    )
+    WEBPUSH_PRIVATE_KEY: str = _setting(
+        "",
+        "Private key for Web Push, from `manage.py vapid`, or PEM text. Empty: no Web Push. See "
+        "[devices](../howto/devices.md).",
+    )
+    WEBPUSH_SUBJECT: str = _setting(
+        "",
+        "Contact for push services, such as `mailto:push@example.com`. They write there before "
+        "they block a server.",
+    )
+    WEBPUSH_HOSTS: list[str] = _setting(
+        [
+            "fcm.googleapis.com",
+            "updates.push.services.mozilla.com",
+            "*.push.apple.com",
+            "*.notify.windows.com",
+        ],
+        "Hosts of push services that browsers may name, with `*` for any text. Others are refused.",
+    )
+    WEBPUSH_NETWORKS: list[str] = _setting(
+        [],
+        "Private networks (CIDR) in which a push service of your own may be. Without it, the "
+        "server connects only to public addresses.",
+    )
+    APNS_KEY: str = _setting(
+        "", "Key of Apple's push service, PEM text or a file's path. Empty: no APNs."
+    )
+    APNS_KEY_ID: str = _setting("", "Id of that key, 10 characters.")
+    APNS_TEAM_ID: str = _setting("", "Id of your team at Apple, 10 characters.")
+    APNS_TOPIC: str = _setting("", "Bundle id of your app.")
+    APNS_SERVER: str = _setting(
+        "https://api.push.apple.com",
+        "Apple's server; `https://api.sandbox.push.apple.com` for builds of developers.",
+    )
+    FCM_CREDENTIALS: str = _setting(
+        "",
+        "Service account of your Firebase project, JSON or a file's path. Empty: no FCM.",
+    )
+    FCM_SERVER: str = _setting("https://fcm.googleapis.com", "Server of FCM HTTP v1.")
+    DEVICES_PER_KEY: int = _setting(
+        20, "Devices of one key. Above that, the least recently registered one is deleted."
+    )
+    NOTIFY_AFTER: float = _setting(
+        15.0,
+        "Seconds after which a push with `notify` is sent to devices, unless it names others.",
+    )
+    NOTIFY_TIMEOUT: float = _setting(
+        10.0, "Seconds for one request to a provider, with the connection and the answer."
+    )
+    NOTIFY_CONCURRENCY: int = _setting(
+        50, "Requests that a node has under way at one provider, at most."
+    )
+    NOTIFY_RATE: int = _setting(
+        500, "Requests that a node sends to one provider in a second, at most."
+    )
+    NOTIFY_CA_FILE: str = _setting(
+        "",
+        "PEM file of further certificate authorities for the connections to providers, such as a "
+        "proxy's or your own push service's.",
     )
     EVENT_KEYS: list[str] = _setting(
         [],
@@ -432,7 +493,9 @@ def markdown_table() -> str:
     """Return the table of settings in docs/reference/settings.md."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for item in fields(ImgoSettings):
-        default = "" if item.default is MISSING else item.default  # an empty list or dictionary
-        text = "" if default == "" else f"`{default}`"
+        default = item.metadata["default"] if item.default is MISSING else item.default
+        if isinstance(default, list):
+            default = ", ".join(default)
+        text = f"`{default}`" if default not in ("", {}) else ""
         lines.append(f"| `{item.name}` | {text} | {item.metadata['help']} |")
     return "\n".join(lines)

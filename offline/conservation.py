@@ -92,7 +92,8 @@ def unbalanced(first: int, last: int) -> list[tuple[int, int, int]]:
         return [(int(i), int(accepted), int(found)) for i, accepted, found in cursor.fetchall()]
 
 
-# Messages past `keep_until` are left out: pruning deletes their events first.
+# The kinds left out end nothing. Messages past `keep_until` are left out too: pruning deletes their
+# events first.
 _COUNT = """
     WITH kept AS (
         SELECT id, recipients FROM offline_message
@@ -105,7 +106,8 @@ _COUNT = """
     UNION ALL
     SELECT CASE WHEN e.reason = '' THEN e.kind ELSE e.kind || ':' || e.reason END, count(*), 0
     FROM offline_event e JOIN kept ON kept.id = e.message_id
-    WHERE e.message_id > %s AND e.message_id <= %s AND e.kind <> 'sent'
+    WHERE e.message_id > %s AND e.message_id <= %s
+      AND e.kind NOT IN ('sent', 'notified', 'notify_failed')
     GROUP BY 1
 """
 _UNBALANCED = """
@@ -113,7 +115,8 @@ _UNBALANCED = """
         SELECT m.id, m.recipients,
                (SELECT count(*) FROM offline_pending p WHERE p.message_id = m.id)
                + (SELECT count(*) FROM offline_event e
-                  WHERE e.message_id = m.id AND e.kind <> 'sent') AS found
+                  WHERE e.message_id = m.id
+                    AND e.kind NOT IN ('sent', 'notified', 'notify_failed')) AS found
         FROM offline_message m
         WHERE m.id > %s AND m.id <= %s AND m.stored AND m.keep_until > CURRENT_TIMESTAMP
     ) AS counted

@@ -9,7 +9,7 @@ from django.db.models import Count, Max
 from django.db.models.functions import Now
 
 from accounts.callers import caller_name
-from offline.models import DuePush, Event, Message, Outbox, Pending, Reach, ScheduledPush
+from offline.models import STEPS, DuePush, Event, Message, Outbox, Pending, Reach, ScheduledPush
 
 
 class Sent(NamedTuple):
@@ -20,6 +20,24 @@ class Sent(NamedTuple):
 
     def __str__(self) -> str:
         return f"sent to {self.sessions} session{'s' if self.sessions > 1 else ''}"
+
+
+class Notified(NamedTuple):
+    """Outcome of a notification to one device.
+
+    `device`: its number. `provider_id`: the provider's name of the notification. `reason`: why the
+    provider has not taken it, "" if it has.
+    """
+
+    device: str
+    at: datetime
+    provider_id: str = ""
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, without those that are empty."""
+        fields = {"device": self.device, "at": self.at, "provider_id": self.provider_id}
+        return {name: v for name, v in {**fields, "reason": self.reason}.items() if v}
 
 
 @dataclass
@@ -38,6 +56,7 @@ class Delivery:
     how: str = ""
     reason: str = ""
     sent: list[tuple[str, datetime]] = field(default_factory=list)
+    notified: list[Notified] = field(default_factory=list)
 
     @property
     def unacknowledged(self) -> Sent | None:
@@ -56,7 +75,10 @@ class Delivery:
         """Return the fields for JSON, without those that are empty."""
         fields: dict[str, Any] = {"key": self.key, "state": self.state, "at": self.at}
         fields |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
-        return {**fields, "sent": [{"session": name, "at": at} for name, at in self.sent]}
+        fields["sent"] = [{"session": name, "at": at} for name, at in self.sent]
+        if self.notified:
+            fields["notified"] = [one.as_dict() for one in self.notified]
+        return fields
 
 
 def find(message_id: int) -> Message | None:
@@ -111,7 +133,10 @@ def _add(delivery: Delivery, event: Event) -> None:
     kind = event.kind
     if kind in {Event.Kind.SENT, Event.Kind.RECEIVED}:
         delivery.sent.append((event.session, event.at))
-    if kind == Event.Kind.SENT:
+    if kind in {Event.Kind.NOTIFIED, Event.Kind.NOTIFY_FAILED}:
+        notified = Notified(event.session, event.at, event.provider_id, event.reason)
+        delivery.notified.append(notified)
+    if kind in STEPS:
         return
     delivery.at, delivery.session, delivery.reason = event.at, event.session, event.reason
     delivery.state = kind
@@ -125,7 +150,7 @@ def totals(message: Message) -> dict[str, int]:
     counts = {"acknowledged": 0, "pending": 0, "expired": 0, "dropped": 0}
     is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
     counts["expired" if is_over else "pending"] += Pending.objects.filter(message=message).count()
-    ends = Event.objects.filter(message=message).exclude(kind=Event.Kind.SENT)
+    ends = Event.objects.filter(message=message).exclude(kind__in=STEPS)
     for kind, count in ends.values_list("kind").annotate(Count("pk")):
         is_read = kind in {Event.Kind.RECEIVED, Event.Kind.ACKNOWLEDGED}
         counts["acknowledged" if is_read else kind] += count

@@ -129,21 +129,36 @@ class Event(models.Model):
     """One step in the delivery of a message to a key."""
 
     class Kind(models.TextChoices):
-        """Kind of a step. `SENT` may occur often; one of the others ends the (message, key)."""
+        """Kind of a step.
+
+        `SENT`, `NOTIFIED` and `NOTIFY_FAILED` may occur often. One of the others ends the
+        (message, key).
+        """
 
         SENT = "sent"
         RECEIVED = "received", "received by the kernel of an open session"
         ACKNOWLEDGED = "acknowledged", "acknowledged by the client"
         EXPIRED = "expired"
         DROPPED = "dropped"
+        NOTIFIED = "notified", "taken by the provider of a device"
+        NOTIFY_FAILED = "notify_failed", "not taken by the provider of a device"
 
     message = models.ForeignKey(
         Message, on_delete=models.DO_NOTHING, db_constraint=False, related_name="events"
     )
     key = models.CharField(max_length=255)
-    kind = models.CharField(max_length=12, choices=Kind)
-    session = models.CharField(max_length=40, blank=True)
+    kind = models.CharField(max_length=16, choices=Kind)
+    session = models.CharField(
+        max_length=40, blank=True, help_text="Session; of notifications, the device's number."
+    )
     reason = models.CharField(max_length=40, blank=True)
+    provider_id = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",  # for processes of the previous version, and so that no row is rewritten
+        help_text="The provider's name of a notification.",
+    )
     at = models.DateTimeField()
 
     class Meta:
@@ -154,6 +169,8 @@ class Event(models.Model):
         return f"message {self.message_id} for {self.key}: {self.kind}"
 
 
+# Kinds that end nothing.
+STEPS = (str(Event.Kind.SENT), str(Event.Kind.NOTIFIED), str(Event.Kind.NOTIFY_FAILED))
 SENT, ACKNOWLEDGED = str(Event.Kind.SENT), str(Event.Kind.ACKNOWLEDGED)
 RECEIVED = str(Event.Kind.RECEIVED)
 

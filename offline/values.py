@@ -23,6 +23,9 @@ class NewMessage:
 
     `send_at` or `send_in` (seconds): when it is due, by the database's clock; None for now. A
     message that is due later becomes a row of `ScheduledPush` instead.
+
+    `notify`: JSON of the notification for devices of its keys, "" for none. `notify_after`: seconds
+    from when the message is due.
     """
 
     body: bytes
@@ -45,6 +48,8 @@ class NewMessage:
     version: int | None = None
     send_at: datetime | None = None
     send_in: float | None = None
+    notify: str = ""
+    notify_after: float = 0.0
 
     @property
     def is_timed(self) -> bool:

@@ -12,7 +12,8 @@ from accounts.admin import TokenAdmin as BaseTokenAdmin
 from accounts.models import Token
 from imgo_site.admin_tables import ReadOnlyAdmin
 from imgo_site.errors import NotFound
-from push.models import Node, WebhookBatch
+from push.devices.addresses import shortened
+from push.models import Device, Node, WebhookBatch
 from push.operations import revoke_token
 from push.webhooks.endpoints import room_of
 
@@ -47,6 +48,24 @@ class WebhookBatchAdmin(ReadOnlyAdmin):
         """Return rows without bodies and keys, which may be large and are in no list."""
         rows: QuerySet[WebhookBatch] = super().get_queryset(request)
         return rows.defer("body", "keys")
+
+
+@admin.register(Device)
+class DeviceAdmin(ReadOnlyAdmin):
+    """Devices that get notifications. Their addresses are secrets, and shortened."""
+
+    list_display = ("id", "key", "provider", "short_address", "name", "last_seen", "failures")
+    fields = (
+        "key", "provider", "short_address", "name", "created_at", "last_seen", "failures",
+    )  # fmt: skip
+    readonly_fields = fields
+    search_exact: ClassVar = {"id": (), "key": ()}
+    search_help_text = "A device's number, or a whole key."
+
+    @admin.display(description="address")
+    def short_address(self, row: Device) -> str:
+        """Return the end of the address."""
+        return shortened(row.provider, row.address)
 
 
 @admin.register(Token)

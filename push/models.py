@@ -1,6 +1,6 @@
 """Models: nodes, dedupe ids, the cluster's jobs (duties), and canaries of the workers.
 
-Those of session records, online keys and webhooks are beside the code that writes them.
+Those of session records, online keys, devices and webhooks are beside the code that writes them.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,14 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.conf import conf
+from push.devices.tables import Device, Notice, Notification
 from push.online.tables import OnlineKey, OnlineNode, OnlineState
 from push.session.session_records import SessionRecord
 from push.webhooks.tables import WebhookBatch, WebhookCursor, WebhookEvent
 
 __all__ = [
-    "Canary", "Dedupe", "Duty", "Node", "OnlineKey", "OnlineNode", "OnlineState", "SessionRecord",
-    "WebhookBatch", "WebhookCursor", "WebhookEvent",
+    "Canary", "Dedupe", "Device", "Duty", "Node", "Notice", "Notification", "OnlineKey",
+    "OnlineNode", "OnlineState", "SessionRecord", "WebhookBatch", "WebhookCursor", "WebhookEvent",
 ]  # fmt: skip
 
 FORGET_BATCH = 500  # rows of one DELETE

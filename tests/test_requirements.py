@@ -23,7 +23,8 @@ OURS = {
     "shop",  # the project of tests/clients/django
     "tests",
 }
-OPTIONAL = {"opentelemetry"}  # imgo_site/tracing.py: who wants traces installs it
+# Who wants traces installs it (imgo_site/tracing.py); the extras of pyproject.toml.
+OPTIONAL = {"opentelemetry", "httpcore"}
 
 
 def normal(name: str) -> str:

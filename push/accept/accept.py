@@ -32,6 +32,7 @@ from push.accept.send_times import check_send_at
 from push.accept.transaction import store
 from push.accept.worker_wakeups import wake
 from push.bus.groups import partitions_of
+from push.devices.content import Notify, check_notify, notify_of
 from push.metrics import definitions as metrics
 from push.wire import FIRST_OWN_OP, Op
 
@@ -62,6 +63,8 @@ class Push:
     `version`: a number for its collapse key. A push with a lower one than the last is dropped.
     `send_at`: when it is due, as a time with a zone, or as seconds from now; None for now. A time
     in the past is now. The lifetime counts from when the push is due.
+    `notify`: what devices of the keys show if the push is still pending `notify_after` seconds
+    after it is due; None for nothing, and for `NOTIFY_AFTER` seconds.
     """
 
     body: bytes
@@ -80,6 +83,8 @@ class Push:
     collapse_key: str = ""
     version: int | None = None
     send_at: datetime | float | None = None
+    notify: Notify | None = None
+    notify_after: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.keys) + bool(self.room) + self.to_all != 1:
@@ -99,6 +104,8 @@ class Push:
         self._check_collapse_key()
         if self.dedupe_id:
             check_name(self.dedupe_id, "dedupe_id")
+        if self.notify is not None or self.notify_after is not None:
+            check_notify(self.notify, self.notify_after, is_for_keys=bool(self.keys) and self.store)
 
     def _check_numbers(self) -> None:
         check_op(self.op)
@@ -242,6 +249,8 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         version=push.version,
         send_at=push.send_at if isinstance(push.send_at, datetime) else None,
         send_in=None if isinstance(push.send_at, datetime) else push.send_at,
+        notify=push.notify.text if push.notify else "",
+        notify_after=conf.NOTIFY_AFTER if push.notify_after is None else push.notify_after,
     )
 
 
@@ -291,7 +300,8 @@ def push_to_key(key: str, body: Any, **options: Any) -> int:
     `by` (the name that dedupe ids belong to), `send_at` (a datetime with a zone, or seconds from
     now: the push waits until then, and its lifetime counts from then), `exclude` (ids of sessions
     that do not get it), `collapse_key` (it replaces older pushes with the same one), `version` (of
-    the collapse key: a push with a lower one than the last is dropped).
+    the collapse key: a push with a lower one than the last is dropped), `notify` (a dictionary with
+    title, body, url, icon, tag and data, for devices), `notify_after` (seconds).
 
     Inside a transaction, nothing is sent before it commits.
 
@@ -318,6 +328,6 @@ def push_to_all(body: Any, **options: Any) -> int:
     return _push(body, to_all=True, **options)
 
 
-def _push(body: Any, *, by: str = "python", **fields: Any) -> int:
+def _push(body: Any, *, by: str = "python", notify: object = None, **fields: Any) -> int:
     data, json_text = encode_body(body)
-    return accept_push(Push(data, is_json=json_text, **fields), by)
+    return accept_push(Push(data, is_json=json_text, notify=notify_of(notify), **fields), by)

@@ -22,6 +22,7 @@ from imgo_site.postgres.outcome import Outcome
 from offline import replacement
 from offline.store import find_outcome, insert
 from offline.values import DedupeTable, NewMessage, Stored
+from push.devices import notices
 from push.metrics import definitions as metrics
 from push.models import Dedupe
 
@@ -77,13 +78,18 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
             for n, one in enumerate(messages)
             if is_new[n] and one.dedupe_id
         )
+        notices.add(messages, stored, is_new)
         ended = replacement.apply(messages, Stored(stored, is_new))
     return Stored(stored, is_new, ended=ended)
 
 
 def _insert(messages: Sequence[NewMessage], dedupe: DedupeTable, begin: str = "") -> Stored:
-    """Insert messages, and end the pushes that they replace."""
+    """Insert messages and what devices are to show of them, and end the pushes they replace.
+
+    `begin`: see `insert`.
+    """
     stored = insert(messages, conf.PARTITIONS, dedupe, begin)
+    notices.add(messages, stored.ids, stored.is_new)
     if not any(message.collapse_key for message in messages):
         return stored
     with _atomic_block():

@@ -46,6 +46,15 @@ class SentTo(TypedDict):
     at: datetime
 
 
+class NotifiedOn(TypedDict):
+    """A notification to one device of the key, and what its provider answered."""
+
+    device: Annotated[str, Meta(description="The device's id.")]
+    at: datetime
+    provider_id: NotRequired[Annotated[str, Meta(description="The provider's name of it.")]]
+    reason: NotRequired[Annotated[str, Meta(description="Why the provider has not taken it.")]]
+
+
 class DeliveryRecord(TypedDict):
     """What became of a push for one key."""
 
@@ -67,6 +76,7 @@ class DeliveryRecord(TypedDict):
     ]
     reason: NotRequired[Annotated[str, Meta(description="Why it was dropped.")]]
     sent: list[SentTo]
+    notified: NotRequired[list[NotifiedOn]]
 
 
 class FanOut(TypedDict):
@@ -192,6 +202,33 @@ class KeyState(TypedDict):
     opened: SessionEventRow | None
     refused: SessionEventRow | None
     closed: SessionEventRow | None
+
+
+class DeviceRow(TypedDict):
+    """A device that gets notifications. Its address is a secret, and shortened."""
+
+    id: str
+    provider: str
+    address: str
+    name: str
+    created_at: datetime
+    last_seen: Annotated[datetime, Meta(description="Its latest registration.")]
+    failures: Annotated[
+        Count, Meta(description="Notifications since the last success that were refused.")
+    ]
+
+
+class DevicePage(TypedDict):
+    """A page of the devices of a key, the most recently registered first."""
+
+    count: Count
+    results: list[DeviceRow]
+
+
+class Deleted(TypedDict):
+    """How many devices were deleted."""
+
+    deleted: Count
 
 
 class Closed(TypedDict):

@@ -6,7 +6,7 @@ numbers, spaces and order of names.
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import DecodeError, Meta, Raw, Struct, ValidationError, json
+from msgspec import DecodeError, Raw, Struct, ValidationError, json
 
 from accounts.models import TOKEN_MAX
 from imgo_site.errors import BadRequest
@@ -14,6 +14,8 @@ from imgo_site.names import INT32_MAX, INT64_MAX, NAME_MAX, check_number
 from offline.models import COLLAPSE_KEY_MAX, EXCLUDE_MAX
 from push.accept.accept import SESSION_ID, Push
 from push.accept.send_times import read_send_at
+from push.api.device_requests import NotifyRequest
+from push.api.hints import NO_CONTROL, schema_hints
 from push.wire import FIRST_OWN_OP, Op
 
 T = TypeVar("T")
@@ -21,19 +23,9 @@ T = TypeVar("T")
 EXPIRES_MAX = 10 * 366 * 86_400  # seconds
 
 
-def schema_hints(description: str = "", **keywords: Any) -> Meta:
-    """Return what the schema at /api/schema/ shows for a member, besides its type.
-
-    msgspec does not check it: `as_push` and `check_name` do. The schema shows the value of a
-    setting in place of the setting's name.
-    """
-    return Meta(description=description or None, extra_json_schema={"x-imgo": keywords})
-
-
 # An integer of JSON Schema, for which 5.0 is an integer. `check_number` converts it to an int.
 Integer = int | float
 # The rules of `check_name`.
-NO_CONTROL = r"^[^\u0000-\u001f\u007f]*$"
 NAME = {"minLength": 1, "maxLength": NAME_MAX, "pattern": NO_CONTROL}
 Name = Annotated[str, schema_hints(**NAME)]
 # The rules of `check_join` for a name, except that it also refuses the dashboard's room.
@@ -147,6 +139,18 @@ class PushRequest(Struct, forbid_unknown_fields=True):
         ]
         | None
     ) = None
+    notify: NotifyRequest | None = None
+    notify_after: (
+        Annotated[
+            int | float,
+            schema_hints(
+                "Seconds after which devices are notified, if it is still pending; NOTIFY_AFTER.",
+                minimum=0,
+                maximum="MAX_TTL",
+            ),
+        ]
+        | None
+    ) = None
 
     def as_push(self) -> Push:
         """Return the push that this requests. Raises `BadRequest` or `TooLarge`."""
@@ -176,6 +180,8 @@ class PushRequest(Struct, forbid_unknown_fields=True):
             exclude=tuple(self.exclude),
             collapse_key=self.collapse_key or "",
             version=None if self.version is None else whole(self.version, "version"),
+            notify=self.notify.as_notify() if self.notify else None,
+            notify_after=self.notify_after,
         )
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from push.api import goim, legacy, rooms, v1
+from push.api import devices, goim, legacy, rooms, v1
 from push.api.health import HealthView, ReadyView
 from push.api.metrics import MetricsView
 from push.api.push_stream import StreamView
@@ -14,6 +14,7 @@ urlpatterns = [
     path("api/v1/pushes/stream", StreamView.as_view()),
     path("api/v1/pushes/<str:message_id>", v1.PushView.as_view()),
     path("api/v1/keys/<path:key>/sessions", v1.KeySessionsView.as_view()),
+    path("api/v1/keys/<path:key>/devices", devices.DevicesView.as_view()),
     path("api/v1/keys/<path:key>", v1.KeyView.as_view()),
     path("api/v1/rooms", rooms.RoomsView.as_view()),
     path("api/v1/rooms/<path:room>/position", rooms.PositionView.as_view()),

@@ -7,6 +7,7 @@ Postgres and Redis.
 
 from push.checks import (
     capacity,
+    devices,
     hooks,
     layers,
     limits,
@@ -20,6 +21,6 @@ from push.checks import (
 from push.checks.names import CALLABLES
 
 __all__ = [
-    "CALLABLES", "capacity", "hooks", "layers", "limits", "names", "online", "project", "rooms",
-    "security", "webhooks",
+    "CALLABLES", "capacity", "devices", "hooks", "layers", "limits", "names", "online", "project",
+    "rooms", "security", "webhooks",
 ]  # fmt: skip

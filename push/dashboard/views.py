@@ -26,6 +26,8 @@ from offline import history, stream_lists
 from offline.models import Pending
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
+from push.devices import registration
+from push.devices.addresses import shortened
 from push.models import OnlineState, SessionRecord
 from push.online.last_seen import last_seen
 from push.pages import render
@@ -42,6 +44,7 @@ ROOMS_SHOWN = 200
 KEYS_SHOWN = 100
 PENDING_SHOWN = 20
 PUSHES_SHOWN = 10
+DEVICES_SHOWN = 20
 MORE = 10  # times as many rows with `?more=1`
 
 
@@ -165,6 +168,11 @@ def _pushes_to(key: str, limit: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _devices_of(key: str) -> list[dict[str, Any]]:
+    rows = registration.devices_of(key)[:DEVICES_SHOWN]
+    return [{"device": row, "address": shortened(row.provider, row.address)} for row in rows]
+
+
 @require_safe
 @for_operators
 def key(request: HttpRequest) -> HttpResponse:
@@ -196,6 +204,7 @@ def key(request: HttpRequest) -> HttpResponse:
         "pending_count": Pending.objects.unexpired(name).count(),
         "pending": _pending_of(name, PENDING_SHOWN * times),
         "pushes": pushes[: PUSHES_SHOWN * times],
+        "devices": _devices_of(name),
         "has_older": len(pushes) > PUSHES_SHOWN * times,
         "asked": asked,
         "explanation": explanation,

@@ -42,6 +42,8 @@ HOOK_OUTCOMES = (
     "timeout",
     "unreachable",
 )
+PROVIDERS = ("webpush", "apns", "fcm")
+NOTIFY_OUTCOMES = ("sent", "retried", "stopped", "gone", "rejected", "given_up")
 WEBHOOK_OUTCOMES = ("delivered", "failed", "parked")
 OUTCOMES = ("committed", "aborted", "unknown")
 RECONNECTS = ("lost", "silent")
@@ -158,6 +160,15 @@ WEBHOOK_EVENTS_DROPPED = Counter(
     "imgo_webhook_events_dropped",
     "Events for webhooks that were dropped: too many waited, or they were parked for too long.",
 )
+NOTIFICATIONS = Counter(
+    "imgo_notifications",
+    "Notifications to devices by provider and outcome: `sent`, `retried`, `stopped` because the "
+    "key had settled the message, `gone` device, `rejected`, or `given_up` after several attempts.",
+    ["provider", "outcome"],
+)
+for _provider in PROVIDERS:
+    for _outcome in NOTIFY_OUTCOMES:
+        NOTIFICATIONS.labels(_provider, _outcome)
 KEY_EVENTS = Counter(
     "imgo_key_events",
     "Changes that this process stored: keys in `EVENT_KEYS` online or offline, rooms in "

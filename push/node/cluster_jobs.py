@@ -6,7 +6,7 @@ or the lock of a partition decides which node runs it.
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 
@@ -21,6 +21,7 @@ from offline import conservation, outbox_queue, replacement, retention, settleme
 from offline.outbox_queue import Busy
 from push.bus import publish
 from push.bus.groups import room_group
+from push.devices import notices
 from push.fanout import drain
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty, OnlineState, SessionRecord, WebhookCursor
@@ -131,22 +132,13 @@ class ClusterJobs:
         if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
             while count := await cluster_threads.run(settlement.expire_batch):
                 metrics.DROPS.labels("expired").inc(count)
-            while await cluster_threads.run(_prune_messages):
-                pass
             last = await cluster_threads.run(streams.prune)
             while last:
                 last = await cluster_threads.run(streams.prune, last)
-            while await cluster_threads.run(replacement.prune_batch):
-                pass
-            while await cluster_threads.run(streams.prune_to_size, conf.STREAMS_MAX):
-                pass
+            for delete_batch in _PRUNED:
+                while await cluster_threads.run(delete_batch):
+                    pass
             await cluster_threads.run(_measure_streams)
-            while await cluster_threads.run(webhook_outbox.forget_parked):
-                pass
-            while await cluster_threads.run(Dedupe.objects.forget):
-                pass
-            while await cluster_threads.run(SessionRecord.objects.prune):
-                pass
             await self._prune_online()
 
     async def _prune_online(self) -> None:
@@ -193,6 +185,22 @@ def _prune_messages() -> int:
 def _measure_streams() -> None:
     """Store the bytes of all streams for the metrics: the sum reads every stream."""
     Duty.objects.filter(name="prune").update(result={"stream_bytes": streams.total_size()})
+
+
+def _prune_streams_to_size() -> int:
+    return streams.prune_to_size(conf.STREAMS_MAX)
+
+
+# Each deletes one batch of what is past its time, and returns how many it has deleted.
+_PRUNED: tuple[Callable[[], int], ...] = (
+    _prune_messages,
+    replacement.prune_batch,
+    _prune_streams_to_size,
+    webhook_outbox.forget_parked,
+    notices.forget,
+    Dedupe.objects.forget,
+    SessionRecord.objects.prune,
+)
 
 
 def _drain_now(partition: int) -> int:

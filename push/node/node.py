@@ -34,6 +34,7 @@ from push.models import WebhookCursor
 from push.node import reach_counts, stream_joins
 from push.node.cluster_jobs import ClusterJobs
 from push.node.coalescer import write_to_all
+from push.node.device_thread import DeviceThread
 from push.node.gap_recovery import GapRecovery
 from push.node.hub import Hub
 from push.node.publish_limits import PublishLimits
@@ -123,6 +124,7 @@ class Node:
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.webhooks = WebhookThread()
+        self.devices = DeviceThread()
         self.entries: dict[str, Entry] = {}
         self._counter = 0
         # No key has more pending messages: `push.fanout.trim` drops the oldest.
@@ -164,6 +166,7 @@ class Node:
         self.rounds.start()
         self.cluster_jobs.start()
         self.webhooks.start()
+        self.devices.start()
         self.health.watch(self.failing)
 
     def _entry(self, number: int) -> NodeEntry:
@@ -218,7 +221,8 @@ class Node:
         await self.drain()
         rounds_end = min(deadline, loop.time() + ROUNDS_TIMEOUT)
         await asyncio.gather(self.rounds.stop(rounds_end), self.cluster_jobs.stop(rounds_end))
-        webhooks_end = asyncio.create_task(self.webhooks.stop(deadline))
+        senders = (self.webhooks.stop(deadline), self.devices.stop(deadline))
+        senders_end = asyncio.gather(*senders)
         links = [session.link.drained() for session in sessions]
         await finish(asyncio.gather(*links), loop.time() + DRAINED_TIMEOUT, "reading by clients")
         dismissals = asyncio.gather(*(self.dismiss(session) for session in sessions))
@@ -237,14 +241,14 @@ class Node:
             finish(self._leave_registry(), deadline, "leaving the registry"),
             finish(self.presence.stop(), deadline, "leaving the rooms with presence"),
             finish(self.hub.layer_groups.leave_all(), deadline, "leaving the channel layer"),
-            finish(webhooks_end, deadline, "the sender of webhooks"),
+            finish(senders_end, deadline, "the senders of webhooks and notifications"),
         )
         metrics.RECEIPTS_LOST.labels("stop").inc(self.acknowledger.waiting)
         await finish(process.get(Users).end(THREADS_TIMEOUT), deadline, "the database threads")
 
     def failing(self) -> list[str]:
         """Return the names of this node's tasks that fail repeatedly."""
-        parts = (self, self.rounds, self.cluster_jobs, self.webhooks)
+        parts = (self, self.rounds, self.cluster_jobs, self.webhooks, self.devices)
         return [name for part in parts for name in part.runtime.failing()]
 
     def layer_lost(self) -> None:

@@ -21,7 +21,7 @@ from push.models import OnlineState, SessionRecord
 from push.registry.base import Entry
 from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
-from push.status import hook_states, vitals
+from push.status import device_states, hook_states, vitals
 from push.webhooks import backlogs as webhook_backlogs
 
 # Returns the sessions of a key. Raises an `ImgoError` if they are not known.
@@ -139,6 +139,7 @@ def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf
     (delivery,) = history.deliveries(message, [key])
     yield from _sent(delivery)
     yield _end(delivery, message)
+    yield from device_states.sentences(key, message, delivery)
     if conf.WEBHOOKS:
         yield from webhook_backlogs.events_of(key, message.pk)
     if delivery.state in {"pending", "live"}:

@@ -168,7 +168,7 @@ def test_a_revoked_api_key_is_not_found():
 
 
 def test_an_api_key_has_no_unknown_scope():
-    with pytest.raises(BadRequest, match="'fly'; there are: push, read, tokens, admin"):
+    with pytest.raises(BadRequest, match="'fly'; there are: push, read, tokens, devices, admin"):
         ApiKey.objects.issue("shop", ["push", "fly"])
     assert not ApiKey.objects.exists()
 

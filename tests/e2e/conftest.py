@@ -1,6 +1,7 @@
 """The installations that the tests share, started once, and those that a test has of its own."""
 
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -8,9 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.push.devices.push_service import SUBJECT, VAPID_PRIVATE
+
 from .clients import TRANSPORTS
 from .harness import Cluster, Database, Embedded, System, logs
 from .world import World
+
+# Of accounts that do not exist: devices can be registered, and no test here waits until one is due.
+ACCOUNT = {
+    "project_id": "p",
+    "client_email": "a@p.test",
+    "private_key": "k",
+    "token_uri": "https://p.test",
+}
+PROVIDERS = {
+    "IMGO_WEBPUSH_PRIVATE_KEY": VAPID_PRIVATE,
+    "IMGO_WEBPUSH_SUBJECT": SUBJECT,
+    "IMGO_FCM_CREDENTIALS": json.dumps(ACCOUNT),
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before the longer proofs are left out
@@ -67,7 +83,7 @@ def make_cluster(homes: Iterator[Path], postgres_template: Database) -> Callable
 @pytest.fixture(scope="session")
 def embedded(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
     """One node with SQLite."""
-    with make_embedded() as system:
+    with make_embedded(**PROVIDERS) as system:
         yield system
     assert logs.complaints() == []
 
@@ -75,7 +91,7 @@ def embedded(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
 @pytest.fixture(scope="session")
 def cluster(make_cluster: Callable[..., Cluster]) -> Iterator[System]:
     """Two nodes, a worker and an API process with Postgres and Redis."""
-    with make_cluster() as system:
+    with make_cluster(**PROVIDERS) as system:
         yield system
     assert logs.complaints() == []
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from imgo_client import AsyncPublisher, Publisher, Push
 from tests import NO_TLS, eventually
+from tests.push.devices.push_service import Browser
 
 from .harness import System
 from .world import World, new_key, new_room
@@ -70,7 +71,8 @@ class Recorder:
         names = {one["name"] for one in told.get("parameters", ()) if one["in"] == "query"}
         types = self.schema["components"]["schemas"]
         if "requestBody" in told:
-            request = "TokenRequest" if operation[1] == f"{PREFIX}tokens" else "PushRequest"
+            content = told["requestBody"]["content"].get("application/json", {"schema": {}})
+            request = content["schema"].get("$ref", "").rpartition("/")[2] or "PushRequest"
             names |= set(types[request]["properties"])
             names |= set(types["Target"]["properties"]) if request == "PushRequest" else set()
         return names
@@ -83,6 +85,7 @@ def calls(key: str, room: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]
         Push(2, keys=[key, new_key()], send_at=60),
         Push(3, room=room, ensure=True, exclude=["5938fe7d-12"]),
         Push(5, room=room, collapse_key="score", version=1),
+        Push(6, key=key, notify={"title": "Hi"}, notify_after=3_600),
         Push(4, all=True),
     ]
     page = {"limit": 10, "offset": 0}
@@ -101,6 +104,11 @@ def calls(key: str, room: str) -> Iterator[tuple[str, list[Any], dict[str, Any]]
     yield "push_many", [pushes], {}
     yield "cancel_by_dedupe_id", [pushes[0].dedupe_id], {}
     yield "key", [key], {}
+    browser = Browser(f"https://fcm.googleapis.com/fcm/send/{other}")
+    yield "register_device", [other, "fcm"], {"token": f"{other}:APA91b", "name": "phone"}
+    yield "register_device", [other, "webpush"], {"subscription": browser.subscription}
+    yield "devices", [other], page
+    yield "delete_devices", [other, 2**62], {}
     yield "rooms", [], page
     yield "room", [room], page
     yield "room", [f"{room}/messages"], page
@@ -192,4 +200,5 @@ async def test_publisher_calls_every_path_with_every_parameter(
         assert not missing, operation
     assert all(one.id for one in [*found["push_many"], *found["stream"]])
     assert (found["kick"], found["tokens"]["count"]) == (1, 1)
+    assert (found["devices"]["count"], found["delete_devices"]) == (2, 0)
     assert found["token"]["join"] == [place[1]]

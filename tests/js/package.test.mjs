@@ -40,8 +40,9 @@ describe("the package", () => {
     const [{ files, name }] = JSON.parse(npm(pack, "pack", "--dry-run", "--json"));
     assert.equal(name, "imgo-client");
     assert.deepEqual(files.map(({ path }) => path).sort(), [
-      "LICENSE", "README.md", "imgo-hub.js", "imgo-presence.js", "imgo-sse.js", "imgo-tabs.js",
-      "imgo-ways.js", "imgo.d.ts", "imgo.js", "package.json", "websocket-node.js",
+      "LICENSE", "README.md", "imgo-hub.js", "imgo-notifications.d.ts", "imgo-notifications.js",
+      "imgo-presence.js", "imgo-service-worker.js", "imgo-sse.js", "imgo-tabs.js", "imgo-ways.js",
+      "imgo.d.ts", "imgo.js", "package.json", "websocket-node.js",
     ]);
   });
 
@@ -70,8 +71,8 @@ describe("the package", () => {
     const further = ["./imgo-tabs.js", "./imgo-sse.js", "./websocket-node.js"];
     assert.deepEqual(imports("imgo-ways.js"), further);
     assert.deepEqual(imports("imgo-tabs.js"), ["./imgo-hub.js"]);
-    const last = ["imgo-hub.js", "imgo-sse.js", "imgo-presence.js"];
-    assert.deepEqual(last.map(imports), [[], [], []]);
+    const last = ["imgo-hub.js", "imgo-sse.js", "imgo-presence.js", "imgo-notifications.js"];
+    assert.deepEqual(last.map(imports), [[], [], [], []]);
   });
 
   test("a bundler puts all of it into files of its own, and leaves Node's part out", async () => {

@@ -4,6 +4,8 @@ import type {
   Close, Events, History, Member, Message, Options, Position, Presence, Room, RoomMessage,
   RoomOptions, RoomState, State, StorageLike, Transport, WebSocketLike,
 } from "imgo-client";
+import { NotificationsError, enableNotifications } from "imgo-client/notifications";
+import type { EnabledNotifications } from "imgo-client/notifications";
 
 interface Order {
   order: number;
@@ -116,3 +118,15 @@ new Imgo("/sub", { storage: {} });
 new Imgo("/sub", { tokne: "x" });
 // @ts-expect-error only the client says so
 client.state = "open";
+
+const enabling: Promise<EnabledNotifications> = enableNotifications("/sub", {
+  token: async () => "token",
+  name: "laptop",
+});
+enabling
+  .then(({ id, disable }) => disable().then((done: boolean) => console.log(id.trim(), done)))
+  .catch((error: unknown) => {
+    if (error instanceof NotificationsError) console.log(error.code.trim());
+  });
+// @ts-expect-error no such option
+enableNotifications("/sub", { tokne: "x" });

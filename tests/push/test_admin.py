@@ -19,7 +19,7 @@ from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes, push_to_keys
 from push.bus.groups import key_group
-from push.models import Node, WebhookBatch
+from push.models import Device, Node, WebhookBatch
 from push.webhooks.endpoints import ROOM_MARK
 from push.wire import CloseCode
 from tests import in_thread
@@ -28,7 +28,8 @@ pytestmark = [pytest.mark.django_db]
 
 LISTS = [
     "accounts/token", "accounts/apikey", "offline/message", "offline/pending", "offline/event",
-    "offline/outbox", "push/node", "push/webhookbatch", "admin/logentry",
+    "offline/outbox", "push/node", "push/webhookbatch", "push/device",
+    "admin/logentry",
 ]  # fmt: skip
 
 
@@ -52,6 +53,10 @@ def add_rows(count: int) -> None:
         for n in range(count)
     )
     Node.objects.bulk_create(Node(name=f"n{n}-{ids[0]}") for n in range(count))
+    Device.objects.bulk_create(
+        Device(key="u", provider="fcm", address="secret-token", digest=f"{n}-{ids[0]}")
+        for n in range(count)
+    )
     WebhookBatch.objects.bulk_create(
         WebhookBatch(endpoint="u", body="[]", keys=["u"], size=1, give_up_at=timezone.now())
         for n in range(count)

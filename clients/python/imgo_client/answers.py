@@ -15,6 +15,18 @@ class SentTo(TypedDict):
     at: str
 
 
+class _NotifiedOn(TypedDict):
+    device: str
+    at: str
+
+
+class NotifiedOn(_NotifiedOn, total=False):
+    """A notification to one device of a key. `reason`: why its provider has not taken it."""
+
+    provider_id: str
+    reason: str
+
+
 class _DeliveryRecord(TypedDict):
     key: str
     state: Literal["pending", "acknowledged", "expired", "dropped", "live", "scheduled"]
@@ -28,6 +40,7 @@ class DeliveryRecord(_DeliveryRecord, total=False):
     session: str
     how: Literal["client", "kernel"]
     reason: str
+    notified: list[NotifiedOn]
 
 
 class _FanOut(TypedDict):
@@ -100,6 +113,25 @@ class Cancelled(TypedDict):
     state: Literal["cancelled", "partly", "too_late"]
     cancelled: int
     too_late: int
+
+
+class DeviceRow(TypedDict):
+    """One device that gets notifications. `address`: shortened, because it is a secret."""
+
+    id: str
+    provider: str
+    address: str
+    name: str
+    created_at: str
+    last_seen: str
+    failures: int
+
+
+class DevicePage(TypedDict):
+    """A page of the devices of a key, the most recently registered first."""
+
+    count: int
+    results: list[DeviceRow]
 
 
 class SessionRow(TypedDict):

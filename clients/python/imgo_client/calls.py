@@ -7,6 +7,8 @@ from typing import Any
 
 from imgo_client.answers import (
     Cancelled,
+    DevicePage,
+    DeviceRow,
     KeptPage,
     KeyState,
     MemberPage,
@@ -23,8 +25,11 @@ from imgo_client.requests import (
     LIMIT,
     Request,
     check_empty,
+    devices_of,
+    fewer_devices,
     members_of,
     messages_of,
+    new_device,
     new_token,
     page,
     part,
@@ -75,6 +80,32 @@ class Calls:
         """Close all sessions of a key, whose clients must not reconnect; return their number."""
         answer = self._call(Request("DELETE", f"keys/{part(key)}/sessions"))
         return int(answer["closed"])
+
+    def devices(self, key: str, limit: int = LIMIT, offset: int = 0) -> DevicePage:
+        """Return a page of the devices of a key: `count`, `results`."""
+        found: DevicePage = self._call(devices_of(key, limit, offset))
+        return found
+
+    def register_device(
+        self,
+        key: str,
+        provider: str,
+        *,
+        subscription: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        name: str = "",
+    ) -> DeviceRow:
+        """Register a device of a key, or renew it. It is no other key's any more.
+
+        `provider`: "webpush" with a `subscription`, as the browser's `toJSON()` gives it, or
+        "apns" or "fcm" with a `token`. `name`: for people.
+        """
+        found: DeviceRow = self._call(new_device(key, provider, subscription, token, name))
+        return found
+
+    def delete_devices(self, key: str, device: int | str | None = None) -> int:
+        """Delete a device of a key, or all of them; return how many there were."""
+        return int(self._call(fewer_devices(key, device))["deleted"])
 
     def rooms(self, limit: int = LIMIT, offset: int = 0) -> RoomPage:
         """Return a page of the rooms that have sessions, fullest first: `count`, `results`."""
@@ -195,6 +226,28 @@ class AsyncCalls:
         """Close all sessions of a key, whose clients must not reconnect; return their number."""
         answer = await self._call(Request("DELETE", f"keys/{part(key)}/sessions"))
         return int(answer["closed"])
+
+    async def devices(self, key: str, limit: int = LIMIT, offset: int = 0) -> DevicePage:
+        """As `Publisher.devices`."""
+        found: DevicePage = await self._call(devices_of(key, limit, offset))
+        return found
+
+    async def register_device(
+        self,
+        key: str,
+        provider: str,
+        *,
+        subscription: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        name: str = "",
+    ) -> DeviceRow:
+        """As `Publisher.register_device`."""
+        found: DeviceRow = await self._call(new_device(key, provider, subscription, token, name))
+        return found
+
+    async def delete_devices(self, key: str, device: int | str | None = None) -> int:
+        """As `Publisher.delete_devices`."""
+        return int((await self._call(fewer_devices(key, device)))["deleted"])
 
     async def rooms(self, limit: int = LIMIT, offset: int = 0) -> RoomPage:
         """Return a page of the rooms that have sessions, fullest first: `count`, `results`."""

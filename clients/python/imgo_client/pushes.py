@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,9 @@ class Push:
     - `collapse_key`: it replaces older pushes with the same one to the same key or room, as far as
       they wait or are kept; not with `all`.
     - `version`: a number for the collapse key. A push with a lower one than the last is dropped.
+    - `notify`: what devices of the keys show if the push is still pending `notify_after` seconds
+      after it is due: a dictionary with `title`, and, if wanted, `body`, `url`, `icon`, `tag` and
+      `data`.
     - `dedupe_id`: made up unless given. The server takes a push with the same one, from the same
       API key within a day, for this one again: so it is with this very object.
 
@@ -49,6 +52,8 @@ class Push:
     exclude: Sequence[str] = ()
     collapse_key: str = ""
     version: int | None = None
+    notify: Mapping[str, Any] | None = None
+    notify_after: float | None = None
     encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,24 +75,20 @@ class Push:
 
     def _head(self, to: dict[str, Any]) -> dict[str, Any]:
         """Return the members of the push, without its body and without defaults of the server."""
-        head: dict[str, Any] = {"to": to, "dedupe_id": self.dedupe_id}
-        if self.ttl is not None:
-            head["ttl"] = self.ttl
-        if not self.store:
-            head["store"] = "never"
-        if self.op != 5:
-            head["op"] = self.op
-        if self.ensure:
-            head["ensure"] = True
-        if self.send_at is not None:
-            head["send_at"] = _time(self.send_at)
-        if self.collapse_key:
-            head["collapse_key"] = self.collapse_key
-        if self.version is not None:
-            head["version"] = self.version
-        if self.exclude:
-            head["exclude"] = list(self.exclude)
-        return head
+        members = {
+            "ttl": self.ttl,
+            "store": None if self.store else "never",
+            "op": None if self.op == 5 else self.op,
+            "ensure": self.ensure or None,
+            "send_at": None if self.send_at is None else _time(self.send_at),
+            "collapse_key": self.collapse_key or None,
+            "version": self.version,
+            "exclude": list(self.exclude) or None,
+            "notify": None if self.notify is None else dict(self.notify),
+            "notify_after": self.notify_after,
+        }
+        given = {name: value for name, value in members.items() if value is not None}
+        return {"to": to, "dedupe_id": self.dedupe_id, **given}
 
 
 def _time(send_at: datetime | float | str) -> float | str:

@@ -124,6 +124,27 @@ def tokens_of(key: str, limit: int, offset: int) -> Request:
     return Request("GET", "tokens", page(limit, offset) | ({"key": key} if key else {}))
 
 
+def devices_of(key: str, limit: int, offset: int) -> Request:
+    """Ask for the devices of a key."""
+    return Request("GET", f"keys/{part(key)}/devices", page(limit, offset))
+
+
+def new_device(
+    key: str, provider: str, subscription: Mapping[str, Any] | None, token: str | None, name: str
+) -> Request:
+    """Register a device of a key. Sent twice, it is the same device."""
+    body: dict[str, Any] = {"provider": provider, "name": name}
+    body |= {} if subscription is None else {"subscription": dict(subscription)}
+    body |= {} if token is None else {"token": token}
+    return Request("POST", f"keys/{part(key)}/devices", body=body)
+
+
+def fewer_devices(key: str, device: int | str | None) -> Request:
+    """Delete a device of a key, or all of them."""
+    query = None if device is None else {"device": int(device)}
+    return Request("DELETE", f"keys/{part(key)}/devices", query)
+
+
 def new_token(  # noqa: PLR0917 - as in the call
     key: str,
     token: str,

@@ -108,6 +108,23 @@ TOKEN = {
     "created_at": "2026-11-26T05:46:56.880887Z",
     "expires_at": "2026-11-26T06:46:56.880887Z",
 }
+DEVICE = {
+    "id": "17",
+    "provider": "webpush",
+    "address": "https://fcm.googleapis.com/…Kx81bQ",
+    "name": "Ann's laptop",
+    "created_at": "2026-11-26T05:46:56.880887Z",
+    "last_seen": "2026-11-26T06:46:56.880887Z",
+    "failures": 0,
+}
+SUBSCRIPTION = {
+    "endpoint": "https://fcm.googleapis.com/fcm/send/fJ3x:APA91bKx81bQ",
+    "keys": {
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpk"
+        "NtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    },
+}
 NEW_TOKEN = {**TOKEN, "token": "q0m4vJ8mD0m1H3nSx2Yb6c9f-2aZp7Rt"}
 PUSH = {"to": {"key": "u1"}, "body": {"hello": "world"}}
 LINES = (

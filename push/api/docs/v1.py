@@ -102,7 +102,8 @@ NO_HISTORY = "No policy in ROOMS gives this room history."
 LARGE = "A size or a count exceeds its limit; `detail` names it."
 
 
-def _ok(description: str, kind: Any, status: int = 200, **examples: Any) -> dict[int, Answer]:
+def ok(description: str, kind: Any, status: int = 200, **examples: Any) -> dict[int, Answer]:
+    """Return the answer of success. `kind`: its type; `examples`: by name."""
     return {status: Answer(description, (Content(kind, examples),))}
 
 
@@ -192,7 +193,7 @@ RECORD_OF = Operation(
     "push_record",
     PUSHING,
     "What became of a push",
-    _ok(
+    ok(
         "The record, with a page of its keys in the order they were pushed to.",
         answers.PushRecord,
         keys=RECORD,
@@ -216,7 +217,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "cancel_push_by_dedupe_id",
         PUSHING,
         "Cancel a push by its dedupe id",
-        _ok(
+        ok(
             "As `DELETE /api/v1/pushes/{{id}}`.",
             answers.Cancelled,
             cancelled={"id": "1043", "state": "cancelled", "cancelled": 1, "too_late": 0},
@@ -229,7 +230,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "cancel_push",
         PUSHING,
         "Cancel a push",
-        _ok(
+        ok(
             "Scheduled and pending deliveries are settled as `dropped: cancelled`.",
             answers.Cancelled,
             partly={"id": "1043", "state": "partly", "cancelled": 1, "too_late": 1},
@@ -247,12 +248,12 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "key",
         LOOKING,
         "The sessions of a key, and what is pending for it",
-        _ok(
+        ok(
             "The key. An unknown key has no sessions and no pending messages.",
             answers.KeyState,
             online=KEY_STATE,
         ),
-        "A key that ends in /sessions cannot be requested.",
+        "A key that ends in /sessions or /devices cannot be requested.",
         parameters=(KEY,),
         errors={400: MISTAKE, 404: LINE_END},
     ),
@@ -260,7 +261,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "close_sessions",
         ACTING,
         "Close the sessions of a key",
-        _ok("The sessions are being closed.", answers.Closed, 202, two={"closed": 2}),
+        ok("The sessions are being closed.", answers.Closed, 202, two={"closed": 2}),
         "Their close code tells clients not to reconnect.",
         (KEY,),
         errors={400: MISTAKE, 404: LINE_END},
@@ -269,7 +270,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "rooms",
         LOOKING,
         "Rooms and their sizes",
-        _ok(
+        ok(
             "The rooms that have sessions, fullest first; with `room`, the sessions in that room.",
             {"anyOf": [ref(answers.RoomPage), ref(answers.MemberPage)]},
             one={"count": 1, "results": [{"room": "lobby", "sessions": 2}]},
@@ -281,7 +282,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "room",
         LOOKING,
         "Who is in a room",
-        _ok(
+        ok(
             "The sessions in the room; in a room with presence its keys, sorted.",
             answers.MemberPage,
             one={
@@ -305,7 +306,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "room_position",
         LOOKING,
         "The position of a room with history",
-        _ok(
+        ok(
             "The position of the room's latest message.",
             answers.PositionState,
             one={"room": "chat-1", "epoch": "9f3c2a10", "offset": 57},
@@ -319,7 +320,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "room_messages",
         LOOKING,
         "Kept messages of a room with history",
-        _ok("A page of the kept messages.", answers.KeptPage, one=KEPT),
+        ok("A page of the kept messages.", answers.KeptPage, one=KEPT),
         "The page ends early above 4 MiB of bodies.",
         parameters=(ROOM, *HISTORY),
         errors={400: MISTAKE, 404: NO_HISTORY},
@@ -328,7 +329,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "empty_room",
         ACTING,
         "Forget a room's kept messages",
-        _ok("The messages are deleted.", answers.Emptied, one={"room": "chat-1", "deleted": 57}),
+        ok("The messages are deleted.", answers.Emptied, one={"room": "chat-1", "deleted": 57}),
         "Positions stay valid: the next message has the next offset.",
         parameters=(ROOM,),
         errors={400: MISTAKE, 404: NO_HISTORY},
@@ -337,19 +338,19 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "nodes",
         LOOKING,
         "The live nodes",
-        _ok("All live nodes.", answers.NodePage, one={"count": 1, "results": [NODE]}),
+        ok("All live nodes.", answers.NodePage, one={"count": 1, "results": [NODE]}),
     ),
     (v1.StatsView, "GET"): Operation(
         "stats",
         LOOKING,
         "Totals",
-        _ok("Totals.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31, "hooks": []}),
+        ok("Totals.", answers.Stats, now={"nodes": 2, "sessions": 1200, "rooms": 31, "hooks": []}),
     ),
     (v1.TokensView, "GET"): Operation(
         "tokens",
         TOKENS,
         "List tokens",
-        _ok("The tokens, sorted by key.", answers.TokenPage, one={"count": 1, "results": [TOKEN]}),
+        ok("The tokens, sorted by key.", answers.TokenPage, one={"count": 1, "results": [TOKEN]}),
         parameters=(KEY_FILTER, *PAGE),
         errors={400: MISTAKE},
     ),
@@ -357,7 +358,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "make_token",
         TOKENS,
         "Give a key a token",
-        _ok("The token is created.", answers.NewToken, 201, made=NEW_TOKEN),
+        ok("The token is created.", answers.NewToken, 201, made=NEW_TOKEN),
         "It replaces the key's earlier token. The request has at most {MAX_REQUEST} bytes.",
         request=(
             Content(
@@ -374,7 +375,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "token",
         TOKENS,
         "The token of a key",
-        _ok("The token without its text.", answers.TokenRow, one=TOKEN),
+        ok("The token without its text.", answers.TokenRow, one=TOKEN),
         parameters=(KEY,),
         errors={400: MISTAKE, 404: "The key has no token."},
     ),
@@ -401,8 +402,8 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "healthz",
         RUNNING,
         "Whether this process serves",
-        _ok("All listeners are ready.", answers.Health, serves={"status": "ok"})
-        | _ok(
+        ok("All listeners are ready.", answers.Health, serves={"status": "ok"})
+        | ok(
             "The process is starting or stopping.",
             answers.Health,
             503,
@@ -413,7 +414,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "readyz",
         RUNNING,
         "Whether this process can do its job",
-        _ok(
+        ok(
             "The process can serve. `degraded` names the parts that are slow.",
             answers.Readiness,
             fine={
@@ -429,7 +430,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
                 },
             },
         )
-        | _ok(
+        | ok(
             "The process cannot serve: the database or Redis is unavailable.",
             answers.Readiness,
             503,

@@ -18,6 +18,7 @@ from imgo_site.names import check_name
 from push.accept.accept import Push, accept_push
 from push.accept.frame_bodies import is_json
 from push.accept.send_times import read_send_at
+from push.devices.content import Notify, notify_of
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json, progress_bar
 from push.wire import Op
@@ -39,6 +40,7 @@ class Command(ImgoCommand):
         """--room lobby '"closing in 5 minutes"'""",
         "--all --ttl 60 - < body.json",
         """--keys-from keys.txt --dedupe-id sale-7 '"sale"'""",
+        """--key alice --notify '{"title": "Order 7", "url": "/orders/7"}' 7""",
         """--key alice --send-at 2026-12-24T18:00:00+01:00 '"merry"'""",
     )
     data: ClassVar = (
@@ -72,6 +74,7 @@ class Command(ImgoCommand):
             help="when it is due: a time with a zone, such as 2026-12-24T18:00:00Z, or a number of "
             "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
         )
+        _add_notification(parser)
         parser.add_argument(
             "--exclude",
             action="append",
@@ -129,6 +132,8 @@ class Command(ImgoCommand):
             exclude=tuple(options["exclude"] or ()),
             collapse_key=options["collapse_key"] or "",
             version=options["push_version"],
+            notify=_notify(options["notify"]),
+            notify_after=options["notify_after"],
         )
         dedupe_id = options["dedupe_id"] or ""
         if source:
@@ -142,12 +147,38 @@ class Command(ImgoCommand):
             self.stdout.write("\n".join(ids))
 
 
+def _add_notification(parser: ArgumentParser) -> None:
+    """Add the options about devices."""
+    parser.add_argument(
+        "--notify",
+        metavar="JSON",
+        help="what devices of the keys show if it is still pending after --notify-after "
+        "seconds: an object with title, and body, url, icon, tag, data if wanted",
+    )
+    parser.add_argument(
+        "--notify-after",
+        type=float,
+        metavar="SECONDS",
+        help="with --notify: seconds after the push is due (default: NOTIFY_AFTER)",
+    )
+
+
 def _send_at(text: str | None) -> datetime | float | None:
     """Return the time or the number of seconds that a text is. Raises `BadRequest`."""
     try:
         return None if text is None else float(text)
     except ValueError:
         return read_send_at(text)
+
+
+def _notify(text: str | None) -> Notify | None:
+    """Return the notification that a text is. Raises `BadRequest` or `CommandError`."""
+    if text is None:
+        return None
+    try:
+        return notify_of(json.loads(text))
+    except ValueError:
+        raise CommandError(f"--notify is not JSON: {text[:SHOWN]!r}", returncode=2) from None
 
 
 def _push_all(pushes: list[Push]) -> list[str]:
@@ -239,6 +270,10 @@ def _through_server(push: Push) -> int:
         fields["version"] = push.version
     if push.exclude:
         fields["exclude"] = push.exclude
+    if push.notify is not None:
+        fields["notify"] = json.loads(push.notify.text)
+    if push.notify_after is not None:
+        fields["notify_after"] = push.notify_after
     if push.dedupe_id:
         fields["dedupe_id"] = push.dedupe_id
     # The body is sent unchanged, with the caller's numbers, spaces and order of names.

@@ -158,7 +158,8 @@ def test_a_wrong_example_is_found():
 
 
 @pytest.mark.parametrize("example", REQUESTS)
-def test_an_example_of_a_request_works(api, example):
+def test_an_example_of_a_request_works(api, imgo, example):
+    imgo(WEBPUSH_PRIVATE_KEY="k")  # devices can be registered
     told = SCHEMA["paths"][example.path][example.method]
     parameters = [one for one in told.get("parameters", []) if one["in"] == "query"]
     query = urlencode(

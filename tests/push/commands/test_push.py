@@ -7,6 +7,7 @@ from django.core.management import CommandError
 
 from imgo_site.errors import Unavailable
 from offline.models import Message, Pending, ScheduledPush
+from push.devices.tables import Notice
 
 pytestmark = pytest.mark.django_db
 
@@ -153,3 +154,14 @@ def test_a_fault_in_the_middle_says_how_far_it_was(run, stdin, imgo, monkeypatch
     monkeypatch.setattr("push.management.commands.push.accept_push", accept)
     with pytest.raises(CommandError, match="After 1 of 3 messages: No database"):
         run("push", "--keys-from", "-", "1")
+
+
+def test_push_with_notify_has_a_notice(run, imgo):
+    imgo(WEBPUSH_PRIVATE_KEY="k")
+    number = run("push", "--key", "u1", "--notify", '{"title": "Hi"}', "--notify-after", "5", "1")
+    assert (Notice.objects.get().pk, Notice.objects.get().content) == (
+        int(number), '{"title":"Hi"}',
+    )  # fmt: skip
+    for wrong in ("Hi", '["Hi"]', '{"body": "Hi"}'):
+        with pytest.raises(CommandError):
+            run("push", "--key", "u1", "--notify", wrong, "1")

@@ -127,6 +127,8 @@ class Outbox(models.Model):
             "exclude": list(push.exclude) or None,
             "collapse_key": push.collapse_key or None,
             "version": push.version,
+            "notify": None if push.notify is None else dict(push.notify),
+            "notify_after": push.notify_after,
             "dedupe_id": None if push.dedupe_id == push_id else push.dedupe_id,
         }
         keys = None if push.keys is None else list(push.keys)

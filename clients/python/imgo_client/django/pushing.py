@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,6 +29,7 @@ MESSAGE_OP = 5
 COLLAPSE_KEY_MAX = 64  # characters, as the server has it
 VERSION_END = 2**63
 EXCLUDE_MAX = 10  # sessions, as the server has it
+NOTIFY_MEMBERS = {"title", "body", "url", "icon", "tag", "data"}
 SECONDS_MAX = 10**9  # above any server's MAX_DELAY, and below what a datetime can express
 OTHER_OUTBOX = "give {!r} an outbox: see DATABASES in imgo_client/django/conf.py."
 # As on the server: control characters and lone surrogates.
@@ -49,6 +50,8 @@ def push_to_key(
     exclude: Sequence[str] = (),
     collapse_key: str = "",
     version: int | None = None,
+    notify: Mapping[str, Any] | None = None,
+    notify_after: float | None = None,
     using: str = "",
 ) -> UUID:
     """Push to every session of `key` after the caller's commit. Return the push's id.
@@ -65,6 +68,9 @@ def push_to_key(
     `collapse_key`: it replaces older pushes with the same one to the same key or room, as far as
     they wait or are kept. `version`: a number for it; a push with a lower one than the last is
     dropped.
+    `notify`: what devices of the key show if the push is still pending `notify_after` seconds after
+    it is due: a dictionary with `title`, and `body`, `url`, `icon`, `tag`, `data` if wanted.
+    `notify_after`: None: the server's default.
     `using`: the database whose transaction decides; "": the router's.
 
     The call makes one query and no request. A rollback discards the push. After the commit it is
@@ -79,6 +85,7 @@ def push_to_key(
     to = {"key": _checked(key, "key")}
     options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
     options |= _collapse(collapse_key, version)
+    options |= _notification(notify, notify_after, store=store)
     return _save(body, dedupe_id, using, send_at=send_at, **options, **to)
 
 
@@ -94,6 +101,8 @@ def push_to_keys(
     exclude: Sequence[str] = (),
     collapse_key: str = "",
     version: int | None = None,
+    notify: Mapping[str, Any] | None = None,
+    notify_after: float | None = None,
     using: str = "",
 ) -> UUID:
     """Push one message to many keys. Like `push_to_key`."""
@@ -106,6 +115,7 @@ def push_to_keys(
     to: dict[str, Any] = {"key": names[0]} if len(names) == 1 else {"keys": names}
     options: dict[str, Any] = {"ttl": ttl, "store": store, "op": op, "exclude": _sessions(exclude)}
     options |= _collapse(collapse_key, version)
+    options |= _notification(notify, notify_after, store=store)
     return _save(body, dedupe_id, using, send_at=send_at, **options, **to)
 
 
@@ -276,6 +286,28 @@ def _sessions(exclude: Sequence[Any]) -> list[str]:
         if not isinstance(name, str) or not _SESSION_ID.fullmatch(name):
             raise ValueError(f"exclude has no session id: {name!r}; 5938fe7d-12 is one.")
     return list(exclude)
+
+
+def _notification(
+    notify: Mapping[str, Any] | None, after: float | None, *, store: bool
+) -> dict[str, Any]:
+    """Return both as arguments. Raises ValueError or TypeError for what the server would refuse."""
+    if notify is None:
+        if after is not None:
+            raise ValueError("notify_after is for a push with notify.")
+        return {}
+    if not store:
+        raise ValueError("notify is for a push that is stored.")
+    title = notify.get("title")
+    if not isinstance(title, str) or not title:
+        raise ValueError("notify needs a title, a text that is not empty.")
+    if unknown := set(notify) - NOTIFY_MEMBERS:
+        names = ", ".join(sorted(NOTIFY_MEMBERS))
+        raise ValueError(f"notify has no member {min(unknown)!r}; there are: {names}.")
+    to_json(dict(notify))
+    if after is not None and not 0 <= after < SECONDS_MAX:
+        raise ValueError(f"notify_after must be at least 0 seconds, not {after}.")
+    return {"notify": dict(notify), "notify_after": after}
 
 
 def _absolute(send_at: datetime | float | None) -> str | None:

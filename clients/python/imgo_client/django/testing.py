@@ -47,6 +47,8 @@ class Pushed:
     exclude: Sequence[str] = ()
     collapse_key: str = ""
     version: int | None = None
+    notify: dict[str, Any] | None = None
+    notify_after: float | None = None
 
     @classmethod
     def of(cls, row: Outbox) -> Pushed:

@@ -73,6 +73,14 @@ class PushTests(TestCase):
         row = Outbox.objects.get()
         self.assertEqual(json.loads(row.as_push().encoded)["exclude"], ["5938fe7d-12"])
 
+    def test_notification_of_a_push_is_kept_with_it(self):
+        notify = {"title": "Order 7 ✓", "data": {"n": 1}}
+        push_to_key("alice", 1, notify=notify, notify_after=5)
+        push_to_keys(["alice", "bob"], 2, notify={"title": "Hi"})
+        one, two = [json.loads(row.as_push().encoded) for row in Outbox.objects.all()]
+        self.assertEqual((one["notify"], one["notify_after"]), (notify, 5))
+        self.assertEqual((two["notify"], "notify_after" in two), ({"title": "Hi"}, False))
+
     def test_lane_of_a_list_is_that_of_its_first_key(self):
         push_to_keys(["alice", "bob"], 1)
         push_to_key("alice", 2)
@@ -95,6 +103,11 @@ class PushTests(TestCase):
             lambda: push_to_key("a", 1, collapse_key="c" * 65),
             lambda: push_to_key("a", 1, exclude=["s-1"] * 11),
             lambda: push_to_all(1, send_at=datetime(2026, 12, 24)),
+            lambda: push_to_key("a", 1, notify={"body": "no title"}),
+            lambda: push_to_key("a", 1, notify={"title": "a", "sound": "b"}),
+            lambda: push_to_key("a", 1, notify={"title": "a"}, notify_after=-1),
+            lambda: push_to_key("a", 1, notify={"title": "a"}, store=False),
+            lambda: push_to_key("a", 1, notify_after=5),
             lambda: push_to_all(float("nan")),
             lambda: push_to_all(b"no JSON"),
             lambda: push_to_all(["half of a pair: \ud83d"]),

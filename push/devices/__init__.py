@@ -1,0 +1,1 @@
+"""Devices outside the socket: their addresses, and the notifications sent to them."""

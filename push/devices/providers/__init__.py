@@ -1,0 +1,1 @@
+"""Providers: the services that take notifications to devices."""

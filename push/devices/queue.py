@@ -1,0 +1,164 @@
+"""Queue of notifications: a claim is committed before a notification is sent, its outcome after.
+
+A process that dies in between has sent the notification or not. The claim's lease ends, and the
+notification is sent again with the same Topic, apns-id or collapse key. So a device that got both
+shows one.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from imgo_site.conf import conf
+from imgo_site.postgres.limits import limit_idle
+from offline.models import Event, Pending
+from push.devices.jobs import Job, Outcome, Result
+from push.devices.tables import Device, Notification
+from push.metrics import definitions as metrics
+
+LEASE_MARGIN = 20.0  # seconds that a lease is longer than the time to send
+ATTEMPTS_MAX = 8  # attempts; the pauses between them add up to about 4 minutes
+BACKOFF = (2.0, 120.0)  # seconds until a failed notification is sent again: the first, the longest
+RETRY_AFTER_MAX = 3_600.0  # seconds that a provider's Retry-After can ask for
+GIVEN_UP = "given_up"
+REASON_MAX = 40  # characters: fits the event's column
+PROVIDER_ID_MAX = 200  # characters: fits the event's column
+
+
+def has_work(providers: Sequence[str]) -> bool:
+    """Return whether a notification of one of these providers is to be sent now."""
+    return Notification.objects.filter(provider__in=providers, next_at__lte=Now()).exists()
+
+
+def claim(provider: str, limit: int) -> list[Job]:
+    """Claim up to `limit` notifications of a provider, and return those to be sent.
+
+    A notification whose key has settled the message meanwhile is deleted, and so is that of a
+    device which has another owner.
+    """
+    with transaction.atomic():
+        limit_idle()
+        due = Notification.objects.filter(provider=provider, next_at__lte=Now())
+        rows: list[Any] = list(
+            due.order_by("next_at", "pk")
+            .select_related("device", "notice")
+            .annotate(now=Now())
+            .select_for_update(skip_locked=True, of=("self",))[:limit]
+        )
+        wanted = _still_wanted(rows)
+        over = [row.pk for row in rows if row.pk not in wanted]
+        if over:
+            Notification.objects.filter(pk__in=over).delete()
+        Notification.objects.filter(pk__in=list(wanted)).update(
+            next_at=Now() + timedelta(seconds=conf.NOTIFY_TIMEOUT + LEASE_MARGIN),
+            attempts=F("attempts") + 1,
+        )
+    metrics.NOTIFICATIONS.labels(provider, "stopped").inc(len(over))
+    return [_job(row) for row in rows if row.pk in wanted]
+
+
+def _still_wanted(rows: Sequence[Any]) -> set[int]:
+    """Return the primary keys of the notifications whose message is pending for their key."""
+    if not rows:
+        return set()
+    pending = Pending.objects.filter(
+        message__in={row.message_id for row in rows},
+        key__in={row.key for row in rows},
+        expires_at__gt=Now(),
+    )
+    pairs = set(pending.values_list("message_id", "key"))
+    return {
+        row.pk for row in rows if (row.message_id, row.key) in pairs and row.device.key == row.key
+    }
+
+
+def _job(row: Any) -> Job:
+    return Job(
+        pk=row.pk,
+        attempt=row.attempts + 1,
+        message_id=row.message_id,
+        key=row.key,
+        device_id=row.device_id,
+        provider=row.provider,
+        address=row.device.address,
+        content=json.loads(row.notice.content),
+        ttl=max(1, int((row.expires_at - row.now).total_seconds())),
+    )
+
+
+def settle(results: Sequence[tuple[Job, Result]]) -> None:
+    """Record outcomes. It may be repeated: an outcome counts once, while its row exists."""
+    if not results:
+        return
+    with transaction.atomic():
+        limit_idle()
+        rows = Notification.objects.filter(pk__in={job.pk for job, _ in results})
+        # Locked in one order, so that two processes do not wait for each other.
+        attempts = dict(rows.select_for_update().order_by("pk").values_list("pk", "attempts"))
+        ended: dict[int, tuple[Job, Result]] = {}
+        for job, result in results:
+            if job.pk not in attempts or job.pk in ended:
+                continue  # recorded before
+            if result.outcome is not Outcome.RETRY or job.attempt >= ATTEMPTS_MAX:
+                ended[job.pk] = job, result
+            elif job.attempt == attempts[job.pk]:  # else another process has claimed it since
+                pause = timedelta(seconds=_pause(job.attempt, result))
+                Notification.objects.filter(pk=job.pk).update(next_at=Now() + pause)
+                metrics.NOTIFICATIONS.labels(job.provider, "retried").inc()
+        _end(list(ended.values()))
+    for job, result in ended.values():
+        metrics.NOTIFICATIONS.labels(job.provider, _LABELS[result.outcome]).inc()
+
+
+_LABELS = {
+    Outcome.SENT: "sent",
+    Outcome.GONE: "gone",
+    Outcome.REJECTED: "rejected",
+    Outcome.RETRY: GIVEN_UP,
+}
+
+
+def _end(ended: Sequence[tuple[Job, Result]]) -> None:
+    """Delete notifications, record their events, and update their devices."""
+    Event.objects.bulk_create([_event(job, result) for job, result in ended])
+    Notification.objects.filter(pk__in=[job.pk for job, _ in ended]).delete()
+    sent = {job.device_id for job, result in ended if result.outcome is Outcome.SENT}
+    Device.objects.filter(pk__in=sent, failures__gt=0).update(failures=0)
+    for job, result in ended:
+        device = Device.objects.filter(pk=job.device_id)
+        if result.outcome is Outcome.GONE:
+            # Not a device that was registered again after the provider had lost it.
+            if result.gone_at is not None:
+                lost_at = datetime.fromtimestamp(result.gone_at, tz=UTC)
+                device = device.filter(last_seen__lte=lost_at)
+            device.filter(address=job.address).delete()
+        elif result.outcome is not Outcome.SENT:
+            device.update(failures=F("failures") + 1)
+
+
+def _event(job: Job, result: Result) -> Event:
+    is_sent = result.outcome is Outcome.SENT
+    reason = GIVEN_UP if result.outcome is Outcome.RETRY else result.reason
+    return Event(
+        message_id=job.message_id,
+        key=job.key,
+        kind=Event.Kind.NOTIFIED if is_sent else Event.Kind.NOTIFY_FAILED,
+        session=str(job.device_id),
+        reason=reason[:REASON_MAX],
+        provider_id=result.provider_id[:PROVIDER_ID_MAX],
+        at=timezone.now(),
+    )
+
+
+def _pause(attempt: int, result: Result) -> float:
+    """Return the seconds until a failed notification is sent again."""
+    pause = min(BACKOFF[0] * 2.0 ** (attempt - 1), BACKOFF[1])
+    pause *= random.uniform(0.75, 1.25)  # noqa: S311 - so that notifications do not retry in step
+    return max(pause, min(result.retry_after, RETRY_AFTER_MAX))

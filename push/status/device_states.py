@@ -1,0 +1,52 @@
+"""Sentences about the notifications of a message, for `explain`."""
+
+from collections.abc import Iterator
+
+from imgo_site.times import utc_text
+from offline.history import Delivery, schedule_of
+from offline.models import Message
+from push.devices.addresses import configured
+from push.devices.queue import GIVEN_UP
+from push.devices.tables import Device, Notice, Notification
+
+REASONS = {
+    GIVEN_UP: "it did not take it in several attempts",
+    "host_not_allowed": "its host is not in WEBPUSH_HOSTS any more",
+    "private_address": "its host has a private address, which the server does not call",
+}
+
+
+def sentences(key: str, message: Message, delivery: Delivery) -> Iterator[str]:
+    """Yield what became of the notification of a message, for the devices of one key."""
+    due_push = schedule_of(message)
+    notice = Notice.objects.filter(pk=due_push.pk if due_push else message.pk).first()
+    for one in delivery.notified:
+        at = utc_text(one.at, "milliseconds")
+        if not one.reason:
+            name = f" as {one.provider_id}" if one.provider_id else ""
+            yield (
+                f"Its notification was taken by the provider of device {one.device} at {at}{name}. "
+                "Whether the device has shown it is not known."
+            )
+        else:
+            reason = REASONS.get(one.reason, f"its provider answered {one.reason}")
+            yield f"Its notification to device {one.device} failed at {at}: {reason}."
+    if notice is not None:
+        yield from _unsent(key, message, notice, is_pending=delivery.state == "pending")
+
+
+def _unsent(key: str, message: Message, notice: Notice, *, is_pending: bool) -> Iterator[str]:
+    """Yield what keeps the notification from the devices that have not got it."""
+    waiting = Notification.objects.filter(message_id=message.pk, key=key).select_related("device")
+    for row in waiting.order_by("pk"):
+        yield (
+            f"Its notification to device {row.device_id} ({row.provider}) is sent at "
+            f"{utc_text(row.next_at, 'milliseconds')} at the earliest, after {row.attempts} "
+            "attempt(s)."
+        )
+    if not is_pending:
+        return
+    if not Device.objects.filter(key=key, provider__in=configured()).exists():
+        yield "The key has no device of a provider that is configured, so none is notified."
+    elif notice.expanded_at is None:
+        yield f"Its devices are notified at {utc_text(notice.due_at, 'milliseconds')}."
