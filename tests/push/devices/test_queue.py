@@ -14,12 +14,12 @@ from offline.schedule import store_due
 from offline.values import Receipt
 from push import push_to_key, push_to_keys
 from push.accept.accept import Push, accept_pushes
+from push.accept.cancellation import cancel_push
 from push.devices import notices, queue
 from push.devices.addresses import address_of
 from push.devices.jobs import Outcome, Result
 from push.devices.registration import register
 from push.devices.tables import Device, Notice, Notification
-from push.operations import cancel_push
 
 from .conftest import CONTENT
 
