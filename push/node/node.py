@@ -392,11 +392,7 @@ class Node:
                 await self.registry.join(entry, [room])
                 await self.presence.enter(session, [room])
         except BaseException:
-            session.rooms.discard(room)
-            self.hub.leave(session, room_group(room))
-            session.drop_held(room)
-            self.presence.leave(session, [room])
-            self.hub.event_ids.left(session, room)
+            await self.leave_room(session, room)
             raise
         if session.id not in self.entries:
             # The registry may have handled `dismiss` before `join`.
@@ -432,7 +428,10 @@ class Node:
         self._visit(session, [room])
 
     async def leave_room(self, session: Session, room: str) -> None:
-        """Remove a session from a room."""
+        """Remove a session from a room.
+
+        If the registry is unavailable, the session stays in its list of the room for a while.
+        """
         session.rooms.discard(room)
         self.hub.leave(session, room_group(room))
         session.drop_held(room)
@@ -442,7 +441,10 @@ class Node:
             self.room_visits.left(session.id, room)
         entry = self.entries.get(session.id)
         if entry is not None:
-            await self.registry.leave(entry, room)
+            try:
+                await self.registry.leave(entry, room)
+            except Unavailable as error:
+                logger.warning("could not remove a session from a room's list: %s", error)
 
     def deliver_late(self, session: Session, message: OutgoingMessage) -> None:
         """Send a message that the replay has overtaken, if it is due, before all later messages.

@@ -63,6 +63,7 @@ class StreamJoin:
             metrics.STREAM_RECOVERIES.labels("yes" if self.recovered else "no").inc()
             if self.recovered:
                 self._cursor = request.offset
+                self.offset = max(self.offset, request.offset)  # the node may be behind the client
         elif request.rewind:
             count = min(request.rewind, policy_of(stream.room).rewind)
             self._cursor = max(state.first - 1, self.offset - count, 0)

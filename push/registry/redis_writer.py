@@ -4,8 +4,10 @@ One connection carries all writes of a node, in order.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +35,7 @@ from push.registry.redis_keys import (
 
 KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
 KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
+UNSURE_MAX = 100_000  # sessions with a failed write that are remembered until the next renewal
 CHUNK = 500  # `_do` calls in one pipeline; names or keys in one command or call
 
 # Scripts: a node reads one reply for each, instead of three or four for plain commands.
@@ -94,6 +97,7 @@ else redis.call('ZADD', KEYS[2], 'XX', count, ARGV[2]) end
 """
 
 _encode = msgspec.json.encode
+Unsure = dict[str, tuple[Entry, set[str]]]
 Waiting = tuple[tuple[tuple[Any, ...], ...], "asyncio.Future[list[Any]]"]
 
 
@@ -107,6 +111,9 @@ class RedisWriter:
         self._renewing: Iterator[str] = iter(())
         self._waiting: deque[Waiting] = deque()
         self._sender: asyncio.Task[None] | None = None
+        # Sessions with a write that has failed, by id, with the rooms that it was about. Redis may
+        # have applied it or not.
+        self._unsure: Unsure = {}
         self._adding = 0  # sessions in `add`; Redis counts them before any later command
 
     @property
@@ -150,6 +157,21 @@ class RedisWriter:
                     pipe.execute_command(*command)
             return list(await pipe.execute(raise_on_error=False))
 
+    @contextmanager
+    def _noting(self, entry: Entry, rooms: Iterable[str]) -> Iterator[None]:
+        """Remember a write that fails or is cancelled, for the next renewal."""
+        try:
+            yield
+        except TooManySessions:
+            raise
+        except BaseException:
+            self._note(entry, rooms)
+            raise
+
+    def _note(self, entry: Entry, rooms: Iterable[str]) -> None:
+        if entry.id in self._unsure or len(self._unsure) < UNSURE_MAX:
+            self._unsure.setdefault(entry.id, (entry, set()))[1].update(rooms)
+
     @property
     def _lease_name(self) -> str:
         assert self._node is not None
@@ -186,8 +208,21 @@ class RedisWriter:
         return bool(written)
 
     async def renew(self, sessions: int, entries: Iterable[tuple[Entry, set[str]]]) -> None:
-        """Renew the lease and the node's keys; if the lease was lost, write `entries` again."""
+        """Renew the lease and the node's keys; if the lease was lost, write `entries` again.
+
+        Then remove what failed writes may have left of sessions that are in `entries` no more, or
+        of rooms that they are in no more.
+        """
         pairs = list(entries)
+        unsure, self._unsure = self._unsure, {}
+        try:
+            await self._renew(sessions, pairs)
+            await self._repair(unsure, {entry.id: rooms for entry, rooms in pairs})
+        finally:
+            for entry, rooms in unsure.values():
+                self._note(entry, rooms)
+
+    async def _renew(self, sessions: int, pairs: list[tuple[Entry, set[str]]]) -> None:
         sessions += self._adding
         assert self._node is not None
         addresses = {entry.address for entry, _ in pairs}
@@ -205,6 +240,27 @@ class RedisWriter:
             chunk = names[start : start + CHUNK]
             await self._do(*(("EXPIRE", name, self._room_ttl) for name in chunk))
         await self._renew_keys([entry.key for entry, _ in pairs])
+
+    async def _repair(self, unsure: Unsure, there: Mapping[str, set[str]]) -> None:
+        """Remove what is left of `unsure`, and take from it what Redis has confirmed.
+
+        `there`: session id → its rooms, as they are when the commands are queued: a join that is
+        queued later stays.
+        """
+        while unsure:
+            names = list(itertools.islice(unsure, CHUNK))
+            commands: list[tuple[Any, ...]] = []
+            for name in names:
+                entry, rooms = unsure[name]
+                if name not in there:
+                    # Without a change of the count, which the renewal has just set.
+                    commands.append(("HDEL", key_name(entry.key), name))
+                left = rooms - there.get(name, set())
+                commands += [self._leave_command(entry, room) for room in left]
+            if commands:
+                await self._do(*commands)
+            for name in names:
+                del unsure[name]
 
     async def _renew_keys(self, keys: list[str]) -> None:
         """Renew a slice of the keys; every key has its turn long before it expires."""
@@ -242,7 +298,8 @@ class RedisWriter:
         """Add a session; at the cap, evict the oldest or raise `TooManySessions`."""
         self._adding += 1
         try:
-            return await self._add(entry, cap, evict=evict)
+            with self._noting(entry, ()):
+                return await self._add(entry, cap, evict=evict)
         finally:
             self._adding -= 1
 
@@ -259,18 +316,23 @@ class RedisWriter:
 
     async def remove(self, entry: Entry, rooms: Iterable[str]) -> None:
         """Remove a session from its key and from these rooms."""
-        await self._do(
-            ("EVAL", _REMOVE, 2, key_name(entry.key), count_name(entry.node), entry.id),
-            *(self._leave_command(entry, room) for room in rooms),
-        )
+        rooms = list(rooms)
+        with self._noting(entry, rooms):
+            await self._do(
+                ("EVAL", _REMOVE, 2, key_name(entry.key), count_name(entry.node), entry.id),
+                *(self._leave_command(entry, room) for room in rooms),
+            )
 
     async def join(self, entry: Entry, rooms: Iterable[str]) -> None:
         """Add a session to rooms."""
-        await self._do(*(self._join_command(entry, room) for room in rooms))
+        rooms = list(rooms)
+        with self._noting(entry, rooms):
+            await self._do(*(self._join_command(entry, room) for room in rooms))
 
     async def leave(self, entry: Entry, room: str) -> None:
         """Remove a session from a room."""
-        await self._do(self._leave_command(entry, room))
+        with self._noting(entry, [room]):
+            await self._do(self._leave_command(entry, room))
 
     def _join_command(self, entry: Entry, room: str) -> tuple[Any, ...]:
         keys = (self._own_room_name(room), self._own_rooms_name)

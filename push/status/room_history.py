@@ -87,11 +87,13 @@ def page(query: HistoryQuery, bytes_max: int) -> bytes:
         if rows and size > bytes_max:
             break
         rows.append(_row(kept))
+    # Messages that were kept between the two reads may be in the page.
+    newest = max((kept.offset for kept in found[: len(rows)]), default=0)
     head = compact_json(
         {
             "room": query.room,
             "epoch": now.epoch,
-            "offset": now.offset,
+            "offset": max(now.offset, newest),
             "more": len(rows) < len(found),
         }
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from push.accept.accept import Push
+from push.status import room_history
 from push.wire import CloseCode, Op
 from tests import in_thread
 from tests.push import room_frames
@@ -132,6 +133,21 @@ async def test_history_is_read_by_those_in_the_room(connect, name):  # noqa: F81
     page = await ask(client, Op.HISTORY, {"room": "chat-1", "limit": 2})
     assert [row["offset"] for row in page["messages"]] == [3, 2]
     assert (page["offset"], page["more"], page["messages"][0]["body"]) == (3, True, 3)
+
+
+async def test_the_offset_of_a_history_is_that_of_its_newest_message_at_least(
+    connect,  # noqa: F811
+    monkeypatch,
+):
+    client = await connect("text")
+    await told(client, {"chat-1": {}})
+    await publish(1, 2)
+    for _ in range(2):
+        await message(client)
+    read = room_history.position  # one message is kept between the two reads
+    monkeypatch.setattr(room_history, "position", lambda room: read(room)._replace(offset=1))
+    page = await ask(client, Op.HISTORY, {"room": "chat-1"})
+    assert (page["offset"], page["messages"][0]["offset"]) == (2, 2)
 
 
 @pytest.mark.parametrize(

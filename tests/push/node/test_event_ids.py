@@ -9,8 +9,8 @@ from push.accept.accept import Push
 from push.bus.groups import room_group
 from push.node import coalescer, event_ids
 from push.node.node import Node
+from push.node.room_stream import written_for_sure, written_up_to
 from push.node.stream_joins import StreamJoin
-from push.node.streams import written_for_sure, written_up_to
 from push.session.event_ids import Position, parse_event_id
 from push.session.outgoing import Kind
 from push.session.session import Session

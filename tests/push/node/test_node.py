@@ -120,7 +120,8 @@ async def test_session_dismissed_during_join_is_in_no_room(node, monkeypatch, at
     await node.leave_room(session, "a")
 
 
-async def test_join_that_fails_can_be_tried_again(node, monkeypatch):
+@pytest.mark.parametrize("at", ["registry.join", "presence.enter"])
+async def test_join_that_fails_can_be_tried_again(node, monkeypatch, at):
     """A session that was told of an error is not in the room, so its next try joins."""
     session = await admit(node, "u1")
 
@@ -128,10 +129,12 @@ async def test_join_that_fails_can_be_tried_again(node, monkeypatch):
         raise Unavailable("Redis is away.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(node.registry, "join", fail)
+        owner, name = at.split(".")
+        patch.setattr(getattr(node, owner), name, fail)
         with pytest.raises(Unavailable):
             await node.join_room(session, "a")
     assert (session.rooms, room_group("a") in node.hub.groups) == (set(), False)
+    assert await in_thread(node.registry.rooms) == {}
     await node.join_room(session, "a")
     one = await in_thread(push_now, Push(b"1", room="a"))
     await eventually(lambda: ids(session) == [one])

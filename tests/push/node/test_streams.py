@@ -78,6 +78,16 @@ async def test_a_session_gets_what_it_has_missed_and_then_what_is_live(node):
     assert (first["ver"], first["room"], first["body"]) == (2, ROOM, {"n": 1})
 
 
+async def test_a_node_behind_the_client_does_not_tell_it_an_earlier_position(node, monkeypatch):
+    await publish(3)
+    asked, offset_here = await position(), iter([2])
+    monkeypatch.setattr(stream_joins, "written_up_to", lambda _, s: next(offset_here, s.last))
+    session, told = await join(node, asked)
+    assert told.reply() == {"epoch": asked.epoch, "offset": 3, "recovered": True}
+    await publish()
+    await eventually(lambda: offsets(session) == [4])
+
+
 async def test_without_a_position_only_live_messages_come(node):
     await publish(3)
     session, told = await join(node)

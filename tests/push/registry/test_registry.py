@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from imgo_site.errors import TooManySessions, Unavailable
 from push.registry.base import Entry, FullestRooms, KeyMatches, NodeEntry, Registry
@@ -550,6 +551,37 @@ def test_what_the_api_reads_says_that_redis_is_away(closed_port, read):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
     with pytest.raises(Unavailable):
         read(registry)
+
+
+async def test_a_renewal_removes_what_failed_writes_have_left(make, monkeypatch):
+    registry = await make(NODE)
+    stays, goes, late = entry("s1"), entry("s2"), entry("s3")
+    await add(registry, stays, goes)
+    for one in (stays, goes):
+        await registry.join(one, ["a", "b"])
+    send = registry._send
+
+    async def lose_the_reply(batch):
+        if any(late.id in command for commands, _ in batch for command in commands):
+            await send(batch)
+        raise redis.ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_send", lose_the_reply)
+        for write in (
+            registry.leave(stays, "a"),
+            registry.leave(stays, "b"),
+            registry.remove(goes, ["a", "b"]),
+            registry.add(late, 0, evict=False),
+            registry.renew(1, [(stays, {"b"})]),
+        ):
+            with pytest.raises(Unavailable):
+                await write
+    assert {one.id for one in registry.sessions("u1")} == {"s1", "s2", "s3"}
+    await registry.renew(1, [(stays, {"b"})])  # it is in b again
+    assert registry.sessions("u1") == [stays]
+    assert registry.rooms() == {"b": 1}
+    assert ([node.sessions for node in registry.nodes()], registry._unsure) == ([1], {})
 
 
 async def test_a_registry_works_again_after_its_connections_broke(make, redis_client):
