@@ -24,8 +24,10 @@ from push.devices.tables import Device, Notification
 from push.metrics import definitions as metrics
 
 LEASE_MARGIN = 20.0  # seconds that a lease is longer than the time to send
-ATTEMPTS_MAX = 8  # attempts; the pauses between them add up to about 4 minutes
-BACKOFF = (2.0, 120.0)  # seconds until a failed notification is sent again: the first, the longest
+# Seconds until a notification is sent again: the first, the longest. A provider may fail for a day.
+BACKOFF = (2.0, 600.0)
+FAULT = "error"  # reason of a failure that is a bug of ours
+FAULTS_MAX = 8  # attempts after which such a notification is given up
 RETRY_AFTER_MAX = 3_600.0  # seconds that a provider's Retry-After can ask for
 GIVEN_UP = "given_up"
 REASON_MAX = 40  # characters: fits the event's column
@@ -106,15 +108,24 @@ def settle(results: Sequence[tuple[Job, Result]]) -> None:
         for job, result in results:
             if job.pk not in attempts or job.pk in ended:
                 continue  # recorded before
-            if result.outcome is not Outcome.RETRY or job.attempt >= ATTEMPTS_MAX:
+            pause = _pause(job.attempt, result)
+            if result.outcome is not Outcome.RETRY or _is_given_up(job, result, pause):
                 ended[job.pk] = job, result
             elif job.attempt == attempts[job.pk]:  # else another process has claimed it since
-                pause = timedelta(seconds=_pause(job.attempt, result))
-                Notification.objects.filter(pk=job.pk).update(next_at=Now() + pause)
+                next_at = Now() + timedelta(seconds=pause)
+                Notification.objects.filter(pk=job.pk).update(next_at=next_at)
                 metrics.NOTIFICATIONS.labels(job.provider, "retried").inc()
         _end(list(ended.values()))
     for job, result in ended.values():
         metrics.NOTIFICATIONS.labels(job.provider, _LABELS[result.outcome]).inc()
+
+
+def _is_given_up(job: Job, result: Result, pause: float) -> bool:
+    """Return whether a failed notification is not sent again.
+
+    That is when its message will have expired by then: until then the provider may recover.
+    """
+    return pause >= job.ttl or (result.reason == FAULT and job.attempt >= FAULTS_MAX)
 
 
 _LABELS = {

@@ -149,7 +149,7 @@ class NotificationSender:
         except Exception:
             # A bug. The lease ends, and the attempts are counted, so it does not go on for ever.
             logger.exception("the notification of message %d was not sent", job.message_id)
-            result = Result(Outcome.RETRY, "error")
+            result = Result(Outcome.RETRY, queue.FAULT)
         self._results.append((job, result))  # the list of this moment: each turn makes another one
         self._wakeup.set()
 

@@ -10,7 +10,7 @@ from push.devices.queue import GIVEN_UP
 from push.devices.tables import Device, Notice, Notification
 
 REASONS = {
-    GIVEN_UP: "it did not take it in several attempts",
+    GIVEN_UP: "it had not taken it when the message expired",
     "host_not_allowed": "its host is not in WEBPUSH_HOSTS any more",
     "private_address": "its host has a private address, which the server does not call",
 }

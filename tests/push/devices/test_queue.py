@@ -1,5 +1,6 @@
 """Notices and notifications in the database: when they are made, claimed, settled and forgotten."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -138,17 +139,30 @@ def test_late_failure_does_not_delay_another_claim(register_browser) -> None:
     assert Notification.objects.get().next_at == before
 
 
-def test_failure_is_sent_again_after_a_pause_until_it_is_given_up(register_browser) -> None:
+def test_failure_is_sent_again_after_pauses_while_the_message_lives(register_browser) -> None:
     device = register_browser("u1")
     notify_key()
-    for attempt in range(1, queue.ATTEMPTS_MAX + 1):
+    for attempt in range(1, 100):  # a provider that fails for most of a day
         Notification.objects.update(next_at=Now())
         (job,) = claimed()
         assert job.attempt == attempt
-        queue.settle([(job, Result(Outcome.RETRY, "status_503"))])
+        queue.settle([(job, Result(Outcome.RETRY, "status_500"))])
         assert claimed() == []
+    assert events() == []
+    Notification.objects.update(next_at=Now())
+    queue.settle([(replace(job, ttl=60), Result(Outcome.RETRY, "status_500")) for job in claimed()])
     assert events() == [("notify_failed", str(device.pk), "given_up", "")]
     assert Device.objects.get().failures == 1
+
+
+def test_fault_of_our_own_is_given_up_after_a_few_attempts(register_browser) -> None:
+    register_browser("u1")
+    notify_key()
+    for _ in range(queue.FAULTS_MAX):
+        assert events() == []
+        Notification.objects.update(next_at=Now())
+        queue.settle([(job, Result(Outcome.RETRY, queue.FAULT)) for job in claimed()])
+    assert [kind for kind, *_ in events()] == ["notify_failed"]
 
 
 def test_pause_is_at_least_that_of_the_provider(register_browser) -> None:
