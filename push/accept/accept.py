@@ -28,7 +28,7 @@ from imgo_site.room_policies import policy_of
 from offline.models import COLLAPSE_KEY_MAX, EXCLUDE_MAX
 from offline.values import NewMessage
 from push.accept.frame_bodies import is_json
-from push.accept.send_times import check_send_at
+from push.accept.send_times import check_send_at, in_utc
 from push.accept.transaction import store
 from push.accept.worker_wakeups import wake
 from push.bus.groups import partitions_of
@@ -247,7 +247,7 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         exclude=",".join(push.exclude),
         collapse_key=push.collapse_key,
         version=push.version,
-        send_at=push.send_at if isinstance(push.send_at, datetime) else None,
+        send_at=in_utc(push.send_at) if isinstance(push.send_at, datetime) else None,
         send_in=None if isinstance(push.send_at, datetime) else push.send_at,
         notify=push.notify.text if push.notify else "",
         notify_after=conf.NOTIFY_AFTER if push.notify_after is None else push.notify_after,

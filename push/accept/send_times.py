@@ -39,5 +39,17 @@ def check_send_at(value: object) -> None:
         raise BadRequest(f"send_at must be {FORM}, not {value!r}.")
     elif not 0 <= value <= conf.MAX_DELAY:
         raise BadRequest(
-            f"send_at must be from 0 to {conf.MAX_DELAY} seconds (MAX_DELAY), not {value:g}."
+            f"send_at must be from 0 to {conf.MAX_DELAY} seconds (MAX_DELAY), not {value}."
         )
+
+
+def in_utc(value: datetime) -> datetime:
+    """Return the time in UTC. One before the year 1 is the first moment of that year.
+
+    Postgres refuses zones of 16 hours and more, which Python accepts. One such push would fail the
+    statement that stores it together with others.
+    """
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:  # UTC has no such time; `check_send_at` has refused those after 9999
+        return datetime.min.replace(tzinfo=UTC)

@@ -1,6 +1,7 @@
 """Times at which pushes are due: what is accepted, and what is refused with which text."""
 
 from datetime import UTC, datetime, timedelta
+from datetime import timezone as tz
 
 import pytest
 from django.utils import timezone
@@ -29,7 +30,7 @@ def test_text_with_a_zone_is_read_as_that_time(text):
         (timezone.now() + timedelta(days=31), r"at most 2592000 seconds \(MAX_DELAY\) from now"),
         (datetime.max.replace(tzinfo=UTC), "MAX_DELAY"),
         (-1, "from 0 to 2592000"),
-        (30 * DAY + 1, "from 0 to 2592000"),
+        (30 * DAY + 1, r"from 0 to 2592000 seconds \(MAX_DELAY\), not 2592001\."),
         (float("nan"), "a number of seconds"),
         (float("inf"), "from 0 to 2592000"),
         (True, "not True"),
@@ -67,3 +68,15 @@ def test_dedupe_id_of_a_scheduled_push_is_answered_with_its_id():
     first, other = accept_pushes([push, Push(b"2", keys=("a",))])
     assert accept_pushes([push]) == [first]
     assert ScheduledPush.objects.get().pk == first != other
+
+
+@pytest.mark.django_db
+@pytest.mark.any_database
+def test_zones_that_postgres_refuses_are_accepted():
+    soon = (timezone.now() + timedelta(hours=1)).replace(microsecond=0)
+    far = soon.astimezone(tz(timedelta(hours=23, minutes=59, seconds=59)))
+    before_all = datetime.min.replace(tzinfo=tz(timedelta(hours=23)))
+    pushes = [Push(b"1", keys=("a",), send_at=at) for at in (far, before_all)]
+    one, two = accept_pushes(pushes)
+    assert dict(ScheduledPush.objects.values_list("pk", "due_at")) == {one: soon}
+    assert Message.objects.get().pk == two
