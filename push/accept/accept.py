@@ -126,6 +126,8 @@ class Push:
         if self.collapse_key:
             check_name(self.collapse_key, "collapse_key")
         if self.version is not None:
+            if not isinstance(self.version, int):  # "7" and 7.0 do not compare as versions do
+                raise BadRequest(f"version must be a whole number, not {self.version!r}.")
             check_number(self.version, "version", lowest=0, highest=INT64_MAX)
             if not self.collapse_key:
                 raise BadRequest("version is for a push with a collapse_key.")

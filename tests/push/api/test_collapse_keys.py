@@ -3,6 +3,8 @@
 import pytest
 from prometheus_client import REGISTRY
 
+from imgo_site.errors import BadRequest
+from push.accept.accept import Push
 from push.status import explain
 
 from .test_v1 import PUSHES, check_problem, send
@@ -56,3 +58,9 @@ def test_records_name_what_was_replaced_and_what_is_stale(
     words = [explain.of_message("u1", int(i), lambda _: [], list) for i in (first, stale)]
     assert any("a newer push with the collapse key 'score'" in one for one in words[0])
     assert any("its version, 2, is lower" in one for one in words[1])
+
+
+@pytest.mark.parametrize("version", ["7", 7.0, True])
+def test_version_of_a_python_call_is_a_whole_number(version):
+    with pytest.raises(BadRequest, match="version must be a whole number"):
+        Push(b"1", keys=("a",), collapse_key="n", version=version)
