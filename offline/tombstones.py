@@ -5,12 +5,21 @@ tombstone has an empty one, which no message has.
 """
 
 from collections.abc import Collection
+from typing import NamedTuple
 
+from django.db import connection
 from django.db.models import F, Sum
 from django.db.models.functions import Length
 
 from offline.models import Stream, StreamMessage
 from offline.sql import chunks
+
+
+class TailRange(NamedTuple):
+    """The messages of a room's stream from the offset `first` on."""
+
+    room: str
+    first: int
 
 
 def kept_among(message_ids: Collection[int]) -> set[int]:
@@ -44,3 +53,22 @@ def erase(message_ids: Collection[int]) -> int:
                 count += rows.update(body=b"")
                 stream.update(size=F("size") - size)
     return count
+
+
+def read_offsets(ranges: Collection[TailRange]) -> dict[TailRange, set[int]]:
+    """Return the offsets of the tombstones in each of these ranges."""
+    found: dict[TailRange, set[int]] = {one: set() for one in ranges}
+    for chunk in chunks(list(ranges)):
+        parts = [_OFFSETS.format(place=place) for place in range(len(chunk))]
+        with connection.cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(parts), [value for one in chunk for value in one])
+            for place, offset in cursor.fetchall():
+                found[chunk[place]].add(offset)
+    return found
+
+
+_OFFSETS = """
+    SELECT {place}, m."offset"
+    FROM offline_stream s JOIN offline_streammessage m ON m.stream_id = s.id
+    WHERE s.room = %s AND m."offset" >= %s AND length(m.body) = 0
+"""

@@ -70,6 +70,7 @@ ALLOWED = {
     "push.node.streams.new_streams": "look-ups under way, empty between them",
     "push.node.streams.stream_pages": "look-ups under way, empty between them",
     "push.node.streams.stream_states": "look-ups under way, empty between them",
+    "push.node.streams.tombstone_offsets": "look-ups under way, empty between them",
     "push.connect.publishing._accepted": "messages being stored, empty between them",
     "push.webhooks.received._writer": "events being written, empty between them",
     # Pushes of all threads of a process, with or without a node.

@@ -15,11 +15,13 @@ class RoomStream:
 
     `last`: the highest offset that was handed to the room's sessions. `seen`: the highest that has
     arrived. `tail`: the latest messages up to `last`, without gaps; `size` counts their bytes.
+    `has_collapse_keys`: whether a message of the tail may have a collapse key.
     """
 
     __slots__ = (
         "epoch",
         "group",
+        "has_collapse_keys",
         "last",
         "must_read_again",
         "reading",
@@ -40,6 +42,7 @@ class RoomStream:
         self.must_read_again = False
         self.tail: deque[OutgoingMessage] = deque()
         self.size = 0
+        self.has_collapse_keys = False
 
     @property
     def tail_start(self) -> int:

@@ -22,8 +22,9 @@ from django.db import Error as DatabaseError
 from imgo_site.batching import BatchLoader
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
-from offline import streams
+from offline import streams, tombstones
 from offline.streams import KeptMessage, StreamPage, StreamState
+from offline.tombstones import TailRange
 from push.bus.background_tasks import Background
 from push.bus.groups import room_group
 from push.metrics import definitions as metrics
@@ -51,6 +52,8 @@ stream_states: BatchLoader[str, StreamState] = BatchLoader(streams.find_states)
 new_streams: BatchLoader[str, StreamState] = BatchLoader(streams.read_states)
 # get(page) → its messages.
 stream_pages: BatchLoader[StreamPage, list[KeptMessage]] = BatchLoader(streams.read_pages)
+# get(range) → the offsets of its tombstones.
+tombstone_offsets: BatchLoader[TailRange, set[int]] = BatchLoader(tombstones.read_offsets)
 
 
 class Hub(Protocol):
@@ -151,6 +154,7 @@ class Streams:
     def _keep(self, stream: RoomStream, message: OutgoingMessage) -> None:
         """Append a message to the tail."""
         stream.tail.append(message)
+        stream.has_collapse_keys |= bool(message.collapse_key)
         self._resize(stream, cost_of(message))
         while stream.size > TAIL_MAX:
             self._resize(stream, -cost_of(stream.tail.popleft()))
@@ -170,6 +174,7 @@ class Streams:
 
     def _clear(self, stream: RoomStream) -> None:
         stream.tail.clear()
+        stream.has_collapse_keys = False
         self._resize(stream, -stream.size)
 
     # Missing messages
@@ -264,8 +269,22 @@ class Streams:
                 self._begin_reading(stream)
             if stream.reading is not None:
                 await asyncio.wait([stream.reading])
+            await self._erase_replaced(stream)
             if self._by_group.get(group) is stream and stream.epoch == state.epoch:
                 return stream, state
+
+    async def _erase_replaced(self, stream: RoomStream) -> None:
+        """Turn messages of the tail into tombstones that are some in the database.
+
+        A push that is scheduled, that the room does not keep, or that was cancelled replaces older
+        ones, too, and the node may get no message of it.
+        """
+        if not stream.has_collapse_keys:
+            return
+        epoch = stream.epoch
+        found = await tombstone_offsets.get(TailRange(stream.room, stream.tail_start))
+        if found and stream.epoch == epoch:  # offsets of another epoch are other messages
+            self._erase(stream, lambda kept: kept.offset in found)
 
     async def _make(self, room: str, key: str) -> StreamState:
         now = time.monotonic()
@@ -323,6 +342,7 @@ class Streams:
                 break
             message = outgoing(stream.room, epoch, kept, self._hub.now())
             stream.tail.appendleft(message)
+            stream.has_collapse_keys |= bool(message.collapse_key)
             self._resize(stream, cost_of(message))
 
     # The end

@@ -57,3 +57,15 @@ async def test_recovering_session_gets_only_the_last_of_a_collapse_key(node, has
     await in_thread(push_now, push(20))
     await eventually(lambda: objects(session)[-1]["offset"] == 7)
     assert objects(session)[-1]["body"] == 20
+
+
+@pytest.mark.parametrize("newer", [{"store": False}, {"send_at": 600}])
+async def test_recovering_session_gets_nothing_replaced_by_an_unkept_push(node, newer):
+    staying, _ = await join(node, RoomRequest())
+    await in_thread(push_now, push(1))
+    await eventually(lambda: len(objects(staying)) == 1)
+    await in_thread(accept_push, push(2, **newer))
+    epoch = node.hub.streams.of(room_group(ROOM)).epoch
+    session, told = await join(node, RoomRequest(epoch, 0), key="u2")
+    assert (told.recovered, told.position.offset) == (True, 1)
+    assert objects(session) == []
