@@ -16,7 +16,7 @@ Pushes without a collapse key execute no further statement.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection
@@ -30,6 +30,7 @@ from offline.models import (
     REPLACED,
     STALE,
     CollapseKey,
+    DuePush,
     Event,
     Message,
     Outbox,
@@ -106,16 +107,29 @@ def apply_due(pushes: Sequence[tuple[Any, NewMessage, int]]) -> Counter[str]:
         for target in targets_of(new)
     }
     slots = _lock(keep)
+    accepted = _accepted_ids({last.push_id for last in slots.values()})
     ends: list[_End] = []
     for row, new, message_id in ours:
         for target in targets_of(new):
             last = slots[target, new.collapse_key]
             if last.push_id in (0, row.pk):
                 last.push_id = message_id
+                accepted[message_id] = row.pk
             else:
-                ends.append(_End(message_id, target, REPLACED))
+                # A push that was accepted before has stayed the last one: ours was stale for it.
+                is_stale = accepted.get(last.push_id, last.push_id) < row.pk
+                ends.append(_End(message_id, target, STALE if is_stale else REPLACED))
     CollapseKey.objects.bulk_update(slots.values(), ["push_id"], batch_size=CHUNK)
     return _end(ends)
+
+
+def _accepted_ids(message_ids: Collection[int]) -> dict[int, int]:
+    """Return message id → the id that was answered, for messages that were scheduled pushes."""
+    found: dict[int, int] = {}
+    for chunk in chunks(sorted(message_ids)):
+        rows = DuePush.objects.filter(message_id__in=chunk)
+        found.update(rows.values_list("message_id", "pk"))
+    return found
 
 
 def _is_stale(version: int | None, last: int | None) -> bool:

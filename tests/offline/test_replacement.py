@@ -131,6 +131,16 @@ def test_scheduled_push_is_sent_to_the_keys_for_which_it_is_the_last_one():
     check_balance()
 
 
+def test_scheduled_push_is_dropped_as_stale_for_keys_with_a_higher_version():
+    [first] = push(new("a", version=2, send_in=60.0))
+    [stale] = push(new("a", "b", "c", version=1, send_in=60.0))
+    [last] = push(new("c"))
+    first, stale = make_due(first, stale)
+    assert sorted(drops()) == [(stale, "a", "stale"), (stale, "c", "replaced")]
+    assert sorted(owed()) == sorted([(last, "c"), (first, "a"), (stale, "b")])
+    check_balance()
+
+
 def test_drain_marks_the_keys_for_which_a_message_was_replaced():
     [first] = push(new("a", "b"))
     push(new("a"))
