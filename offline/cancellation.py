@@ -21,7 +21,16 @@ from django.db.models.functions import Now
 from imgo_site.conf import conf
 from imgo_site.errors import Forbidden, Unavailable
 from offline import history, outbox_queue, tombstones
-from offline.models import CANCELLED, Event, Message, Outbox, Pending, ScheduledPush, StreamMessage
+from offline.models import (
+    CANCELLED,
+    STALE,
+    Event,
+    Message,
+    Outbox,
+    Pending,
+    ScheduledPush,
+    StreamMessage,
+)
 from offline.outbox_queue import Busy
 from offline.scheduled_ends import end_scheduled
 from offline.settlement import record_ends
@@ -104,27 +113,42 @@ def _retract(
     a higher id, so it comes behind the message. `stopped`: the partitions that have not sent the
     message, and never will. If these are all, no retraction is needed.
     """
-    names = message.keys if message.audience == Message.Audience.KEYS else [message.room]
+    names = _possible_receivers(message)
     new = NewMessage(
         json.dumps({"ids": [str(message.pk)]}, separators=(",", ":")).encode(),
         conf.LIVE_TTL,
         audience=message.audience,
-        keys=tuple(message.keys or ()),
+        keys=tuple(names) if message.audience == Message.Audience.KEYS else (),
         room=message.room,
         stored=False,
         op=RETRACTION_OP,
         by=message.by,
         ensure=True,
-        partitions=partitions_of(names or [""]),
+        partitions=partitions_of(names) if names else (),
     )
     with transaction.atomic():
         mine = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
         if not mine.update(retracted_at=Now()):
             return ()
-        if stopped and set(new.partitions) <= set(stopped):
+        if set(new.partitions) <= set(stopped):
             return ()
         dialect().insert([new], partitions, None, "")
     return new.partitions
+
+
+def _possible_receivers(message: Message) -> list[str]:
+    """Return the keys that may have been sent the message, or its room; "" is everyone.
+
+    A stale push is sent to nobody.
+    """
+    if message.audience != Message.Audience.KEYS:
+        return [] if message.drop_reason == STALE else [message.room]
+    keys: list[str] = message.keys or []
+    if not message.collapse_key:
+        return keys
+    drops = Event.objects.filter(message=message, kind=Event.Kind.DROPPED, reason=STALE)
+    stale = set(drops.values_list("key", flat=True))
+    return [key for key in keys if key not in stale]
 
 
 def _check_caller(push: Message | ScheduledPush, by: str | None) -> None:

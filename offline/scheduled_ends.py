@@ -23,6 +23,7 @@ def end_scheduled(row: Any, reason: str) -> Message:
         recipients=len(keys),
         expires_at=row.due_at + timedelta(seconds=row.ttl),
         keep_until=row.now + timedelta(seconds=conf.RECORD_KEEP),
+        retracted_at=row.now,  # no session was sent it, so no cancellation needs a retraction
         cancelled_at=row.now if reason == CANCELLED else None,
         drop_reason="" if reason == CANCELLED else reason,
     )

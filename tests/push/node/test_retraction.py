@@ -109,3 +109,13 @@ async def test_cancelled_message_of_a_room_leaves_its_history_and_the_tail(node)
     session, told = await join(node, RoomRequest(stream.epoch, 0), key="u2")
     assert told.recovered
     await eventually(lambda: [each["offset"] for each in objects(session)] == [2])
+
+
+@pytest.mark.parametrize("to", [{"keys": ("u1",)}, {"room": ROOM}])
+async def test_cancelled_stale_push_is_not_retracted(node, to):
+    session = await asking(node, "u1", ROOM)
+    await in_thread(push_now, Push(b"1", collapse_key="n", version=2, **to))
+    stale = await in_thread(push_now, Push(b"2", collapse_key="n", version=1, **to))
+    await cancel(stale)
+    await in_thread(push_now, Push(b"3", **to))
+    await eventually(lambda: ops(session) == [5, 5])
