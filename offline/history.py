@@ -9,7 +9,17 @@ from django.db.models import Count, Max
 from django.db.models.functions import Now
 
 from accounts.callers import caller_name
-from offline.models import STEPS, DuePush, Event, Message, Outbox, Pending, Reach, ScheduledPush
+from offline.models import (
+    CANCELLED,
+    STEPS,
+    DuePush,
+    Event,
+    Message,
+    Outbox,
+    Pending,
+    Reach,
+    ScheduledPush,
+)
 
 
 class Sent(NamedTuple):
@@ -117,6 +127,10 @@ def _deliveries(
 ) -> dict[tuple[int, str], Delivery]:
     known = {message.pk: message for message in messages}
     by_pair = {(pk, key): Delivery(key) for pk in known for key in keys}
+    for (pk, _), delivery in by_pair.items():
+        if reason := _unsent_reason(known[pk]):
+            delivery.state, delivery.reason = Event.Kind.DROPPED, reason
+            delivery.at = known[pk].cancelled_at or known[pk].retracted_at
     pending = Pending.objects.filter(message__in=list(known), key__in=keys)
     for pk, key in pending.values_list("message_id", "key"):
         message, delivery = known[pk], by_pair[pk, key]
@@ -127,6 +141,17 @@ def _deliveries(
     for event in events.order_by("at", "pk"):
         _add(by_pair[event.message_id, event.key], event)
     return by_pair
+
+
+def _unsent_reason(message: Message) -> str:
+    """Return why a push that is not stored was sent to none of its keys; "" if it may have been.
+
+    It has no events. A cancelled one to several keys may have been sent to some of them.
+    """
+    if message.stored:
+        return ""
+    is_cancelled = message.cancelled_at is not None and len(message.keys or []) == 1
+    return CANCELLED if is_cancelled else message.drop_reason
 
 
 def _add(delivery: Delivery, event: Event) -> None:

@@ -263,7 +263,8 @@ def _presence(
     if unknown:
         yield f"Whether the key is connected is not known here: {unknown}"
     elif not sessions:
-        yield "No session of the key is connected now. The next one that connects gets it."
+        later = " The next one that connects gets it." if delivery.state == "pending" else ""
+        yield f"No session of the key is connected now.{later}"
         yield from session_events(key)
         yield from _token(key)
         yield from failing_hooks(hooks_of)
@@ -356,8 +357,7 @@ def of_key(
         lines.append(f"No message was pushed to it in the last {_kept()}.")
     for message, delivery in latest:
         lines.append(f"{message.pk}  {_time(message.created_at)}  {_end(delivery, message)}")
-    deaf = vitals.deaf_workers()
-    if deaf:
+    if deaf := vitals.deaf_workers():
         names = ", ".join(map(str, deaf))
         lines.append(f"No worker takes tasks for {_partitions(deaf)} {names}.")
     return lines

@@ -64,3 +64,27 @@ def test_records_name_what_was_replaced_and_what_is_stale(
 def test_version_of_a_python_call_is_a_whole_number(version):
     with pytest.raises(BadRequest, match="version must be a whole number"):
         Push(b"1", keys=("a",), collapse_key="n", version=version)
+
+
+def test_pushes_that_are_not_stored_are_explained_by_their_end(api, queued):
+    never = {**PUSH, "store": "never", "send_at": 60}
+    replaced, cancelled, last = [
+        one["id"]
+        for one in send(
+            api, [never, {**never, "collapse_key": "x"}, {**never, "send_at": None}]
+        ).json()
+    ]
+    assert api.delete(f"{PUSHES}/{cancelled}").json()["state"] == "cancelled"
+    records = [api.get(f"{PUSHES}/{one}").json() for one in (replaced, cancelled)]
+    ends = [record["results"][0] for record in records]
+    assert [(end["state"], end["reason"]) for end in ends] == [
+        ("dropped", "replaced"),
+        ("dropped", "cancelled"),
+    ]
+    words = [
+        explain.of_message("u1", int(one), lambda _: [], list)
+        for one in (replaced, cancelled, last)
+    ]
+    assert "It was replaced at" in words[0][-1]
+    assert "It was cancelled at" in words[1][-1]
+    assert "No session of the key is connected now." in words[2]
