@@ -58,7 +58,8 @@ class Command(ImgoCommand):
 def nodes() -> list[dict[str, Any]]:
     """Return the live nodes."""
     if local_api.is_embedded():
-        return local_api.all_rows(local_api.path_of("nodes"))
+        rows: list[dict[str, Any]] = local_api.call("GET", local_api.path_of("nodes"))["results"]
+        return rows
     return [dict(node_json(node)) for node in get_registry().nodes()]
 
 

@@ -608,7 +608,7 @@ async def test_a_layer_that_is_away_is_unavailable(node, monkeypatch):
         raise OSError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(node.hub, "layer", type("Away", (), {"group_add": fail})())
+        patch.setattr("push.node.layer_groups.groups_add", fail)
         assert (await refusal(node)).code == CloseCode.UNAVAILABLE
     await open_session(node)
 
