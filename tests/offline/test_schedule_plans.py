@@ -1,0 +1,26 @@
+"""How Postgres finds due pushes in a table that has no statistics yet."""
+
+import pytest
+from django.db.models.functions import Now
+
+from offline import schedule
+from offline.models import ScheduledPush
+from offline.store import insert
+from offline.values import NewMessage
+
+pytestmark = pytest.mark.django_db
+
+
+def test_due_pushes_are_found_by_their_index_before_the_table_has_statistics(monkeypatch):
+    insert([NewMessage(b"{}", 600.0, keys=("a",), send_in=3600.0) for _ in range(3000)], 4)
+    plans = []
+
+    def explain() -> list[ScheduledPush]:
+        due = ScheduledPush.objects.filter(due_at__lte=Now()).order_by("due_at", "pk")
+        plans.append(due.select_for_update()[: schedule.BATCH].explain())
+        return []
+
+    monkeypatch.setattr(schedule, "lock_due", explain)
+    schedule.store_due(lambda names: (0,), 4)
+    assert "scheduled_due" in plans[0]
+    assert "Sort" not in plans[0]
