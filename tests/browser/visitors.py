@@ -17,12 +17,16 @@ from playwright.async_api import (
 # Pauses between two attempts of a client are drawn at random: here they are the shortest.
 NO_JITTER = "Math.random = () => 0;"
 PHONE = {"width": 360, "height": 740}  # CSS pixels of a small one
-# What a restart causes; the last two when it comes between a request and its answer.
+# What a restart causes; two of them when it comes between a request and its answer. What a client
+# has sent for a session of Server-Sent Events that ended with the server is answered with 404, and
+# is sent again in the next one. The console's line has no address; the answer's own has one.
 SERVER_AWAY = (
     "ERR_CONNECTION_REFUSED",
     "ERR_CONNECTION_RESET",
     "ERR_EMPTY_RESPONSE",
     "Connection closed before receiving a handshake response",
+    r"404 \S+/sub/events/[0-9a-f]+-\d+$",
+    r"the server responded with a status of 404",
 )
 BROKEN_OFF = "net::ERR_ABORTED"  # a request of a page that was left or closed meanwhile
 
