@@ -64,6 +64,8 @@ def check_info(info: object) -> None:
         size = len(text.encode())
     except (ValueError, TypeError, RecursionError):
         raise BadRequest("info must be a JSON object, with text in UTF-8.") from None
+    if "\\u0000" in text.replace("\\\\", ""):  # not where a backslash is meant
+        raise BadRequest("info must not contain the character U+0000: Postgres cannot store it.")
     if size > conf.PRESENCE_INFO_MAX:
         raise BadRequest(
             f"info has {size} bytes as JSON, and may have {conf.PRESENCE_INFO_MAX} "
