@@ -4,6 +4,7 @@ schemathesis makes requests of the schema, good ones and such that break it, and
 content type, headers and body of each answer, at what it says to wrong methods and wrong keys.
 """
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -52,8 +53,11 @@ def _callable(db, nodes, imgo) -> Iterator[None]:
 def needs_more_than_a_schema(case) -> bool:
     """Whether a request may be refused for what no schema says.
 
-    That is a point off the curve, a host that is not allowed, or a room with `notify`.
+    That is a point off the curve, a host that is not allowed, a room with `notify`, or U+0000 in
+    `info`.
     """
+    if isinstance(case.body, dict) and "\\u0000" in json.dumps(case.body.get("info")):
+        return True
     is_push = isinstance(case.body, dict) and {"notify", "notify_after"} & case.body.keys()
     return bool(is_push) or (case.method == "POST" and case.path.endswith("/devices"))
 
