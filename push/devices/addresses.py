@@ -1,6 +1,5 @@
 """Addresses of devices: validation of what apps and pages register, and their short form."""
 
-import base64
 import binascii
 import hashlib
 import json
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest
 from imgo_site.names import matches_pattern
+from push.devices.base64url import decode_base64url, encode_base64url
 from push.devices.tables import ProviderName
 
 ENDPOINT_MAX = 2_048  # characters of the URL of a Web Push subscription
@@ -95,7 +95,9 @@ def _subscription(value: object) -> str:
     point = _decoded(keys.get("p256dh"), "p256dh", POINT_BYTES)
     auth = _decoded(keys.get("auth"), "auth", AUTH_BYTES)
     _check_point(point)
-    return json.dumps({"endpoint": endpoint, "p256dh": _encoded(point), "auth": _encoded(auth)})
+    return json.dumps(
+        {"endpoint": endpoint, "p256dh": encode_base64url(point), "auth": encode_base64url(auth)}
+    )
 
 
 def check_endpoint(endpoint: str) -> None:
@@ -136,15 +138,3 @@ def _decoded(value: object, name: str, size: int) -> bytes:
     if len(data) != size:
         raise BadRequest(f"'subscription.keys.{name}' must be {size} bytes in base64url.")
     return data
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decode_base64url(text: str) -> bytes:
-    """Return the bytes of base64url, with or without padding. Raises `ValueError`."""
-    text = text.rstrip("=").replace("+", "-").replace("/", "_")
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", text):
-        raise ValueError("characters that are not base64url")
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,6 +1,5 @@
 """VAPID (RFC 8292): the key by which push services know this server."""
 
-import base64
 import time
 from urllib.parse import urlsplit
 
@@ -12,22 +11,17 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from push.devices.addresses import decode_base64url
+from push.devices.base64url import decode_base64url, encode_base64url
 
 LIFETIME = 12 * 3_600  # seconds of a token; the RFC allows 24 hours
 RENEW = 3_600  # seconds before its end when a token is replaced
 KEY_BYTES = 32
 
 
-def base64url(data: bytes) -> str:
-    """Return bytes in base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def new_private_key() -> str:
     """Return a new private key, 32 bytes in base64url."""
     number = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value
-    return base64url(number.to_bytes(KEY_BYTES, "big"))
+    return encode_base64url(number.to_bytes(KEY_BYTES, "big"))
 
 
 def read_private_key(text: str) -> ec.EllipticCurvePrivateKey:
@@ -54,7 +48,9 @@ def read_private_key(text: str) -> ec.EllipticCurvePrivateKey:
 
 def public_key_of(key: ec.EllipticCurvePrivateKey) -> str:
     """Return the public key for pages and headers: a point in base64url."""
-    return base64url(key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+    return encode_base64url(
+        key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    )
 
 
 class Vapid:

@@ -4,7 +4,8 @@ import json
 
 from imgo_site.conf import conf
 from imgo_site.errors import BadRequest
-from push.devices.addresses import check_endpoint, decode_base64url
+from push.devices.addresses import check_endpoint
+from push.devices.base64url import decode_base64url
 from push.devices.jobs import Job, Outcome, Result
 from push.devices.providers.encryption import encrypt
 from push.devices.providers.http import AddressRefused, HttpClient
