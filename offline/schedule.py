@@ -60,7 +60,7 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
     with dialect().partition_lock(LOCK, wait=False) as is_held, transaction.atomic():
         if not is_held:
             raise Busy
-        _prefer_indexes()
+        dialect().prefer_indexes()
         rows = lock_due()
         if not rows:
             return StoredPushes([], {})
@@ -75,17 +75,6 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
     return StoredPushes(
         [Due(row.pk, i, row.origin, new.partitions, _lateness(row)) for row, new, i in due], ended
     )
-
-
-def _prefer_indexes() -> None:
-    """Let Postgres find rows of this transaction by indexes.
-
-    A table that has no statistics yet, or old ones, would be read and sorted as a whole for each
-    batch: the planner expects a third of the pushes to be due.
-    """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
 
 
 def _name_messages(pairs: Sequence[tuple[Any, int]]) -> None:

@@ -93,6 +93,13 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def prefer_indexes(self) -> None:
+        """Find and order rows by indexes until the transaction ends.
+
+        The planner of Postgres would read and sort a table as a whole that has no statistics yet.
+        """
+
+    @abstractmethod
     def partition_ages(self) -> dict[int, float]:
         """Return, for each partition with rows to fan out, the age of the first one in seconds."""
 

@@ -100,6 +100,10 @@ class PostgresDialect(Dialect):
             raise
         return True
 
+    def prefer_indexes(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+
     def partition_ages(self) -> dict[int, float]:
         with connection.cursor() as cursor:
             cursor.execute(_PARTITION_AGES)

@@ -118,6 +118,9 @@ class SqliteDialect(Dialect):
             if is_held:
                 lock.release()
 
+    def prefer_indexes(self) -> None:
+        pass  # as it does
+
     def partition_ages(self) -> dict[int, float]:
         rows = Outbox.objects.filter(parked_at=None).order_by().values("partition")
         firsts = rows.annotate(first=Min("created_at")).values_list("partition", "first")
