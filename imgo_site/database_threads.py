@@ -174,6 +174,12 @@ class DatabaseThreads:
         use_own_connection(self._patience)
 
 
+class OneDatabaseThread(DatabaseThreads):
+    """One thread with a database connection of its own, for one owner."""
+
+    size = 1
+
+
 login_threads = DatabaseThreads("imgo-logins")
 session_threads = DatabaseThreads("imgo-sessions")
 cluster_threads = DatabaseThreads("imgo-cluster", CLUSTER_PATIENCE)

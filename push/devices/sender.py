@@ -12,7 +12,7 @@ from typing import Any
 from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
-from imgo_site.database_threads import CLUSTER_PATIENCE, DatabaseThreads
+from imgo_site.database_threads import CLUSTER_PATIENCE, OneDatabaseThread
 from push.devices import notices, queue
 from push.devices.addresses import configured
 from push.devices.jobs import Job, NoAnswer, Outcome, Result
@@ -26,12 +26,6 @@ OUTAGE_PAUSE = 1.0  # seconds after a failure of the database
 EXPAND_ROUNDS = 10  # parts of notices in one step; further ones wait for the next step
 LAST_ANSWERS = 0.5  # seconds that a stopping sender waits for answers
 LOG_EVERY = 10.0  # seconds between two log lines about one provider's failures
-
-
-class _OwnThread(DatabaseThreads):
-    """One thread with a database connection of its own."""
-
-    size = 1
 
 
 class Lane:
@@ -93,7 +87,7 @@ class NotificationSender:
     """Sender of one node, for one event loop."""
 
     def __init__(self) -> None:
-        self._threads = _OwnThread("imgo-devices-database", CLUSTER_PATIENCE)
+        self._threads = OneDatabaseThread("imgo-devices-database", CLUSTER_PATIENCE)
         self._lanes: dict[str, Lane] = {}
         self._results: list[tuple[Job, Result]] = []
         self._wakeup = asyncio.Event()

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import Error as DatabaseError
 
-from imgo_site.database_threads import CLUSTER_PATIENCE, DatabaseThreads, cluster_threads
+from imgo_site.database_threads import CLUSTER_PATIENCE, OneDatabaseThread, cluster_threads
 from push.metrics import definitions as metrics
 from push.online import store
 from push.online.lease_watch import LeaseWatch
@@ -25,12 +25,6 @@ THREAD_TIMEOUT = 1.0  # seconds that `stop` waits for the thread
 Openings = Callable[[], Iterable[tuple[str, SessionEvent]]]
 
 
-class _OwnThread(DatabaseThreads):
-    """One thread with a database connection of its own: receivers of signals may be slow."""
-
-    size = 1
-
-
 class OnlineKeys:
     """Online keys of one node, for one event loop.
 
@@ -46,7 +40,8 @@ class OnlineKeys:
         self._left: list[str] = []  # own leases that end when all keys are inserted again
         self._retry_at = 0.0  # loop time
         self._watch = LeaseWatch()
-        self._threads = _OwnThread("imgo-online", CLUSTER_PATIENCE)
+        # Of its own: receivers of signals may be slow.
+        self._threads = OneDatabaseThread("imgo-online", CLUSTER_PATIENCE)
 
     def opened(self, key: str, event: SessionEvent) -> None:
         """Record the opening of a session."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from django.db import Error as DatabaseError
 from django.db import transaction
 
-from imgo_site.database_threads import CLUSTER_PATIENCE, DatabaseThreads
+from imgo_site.database_threads import CLUSTER_PATIENCE, OneDatabaseThread
 from offline.event_feed import Horizon
 from push.hooks.responses import client_class
 from push.metrics import definitions as metrics
@@ -40,18 +40,12 @@ LAST_ANSWERS = 0.5  # seconds that a stopping sender waits for answers
 LOG_EVERY = 10.0  # seconds between two log lines about one endpoint's failures
 
 
-class _OwnThread(DatabaseThreads):
-    """One thread with a database connection of its own."""
-
-    size = 1
-
-
 class Sender:
     """Sender of one node, for one event loop."""
 
     def __init__(self) -> None:
         self._owner = secrets.token_hex(8)
-        self._threads = _OwnThread("imgo-webhooks-database", CLUSTER_PATIENCE)
+        self._threads = OneDatabaseThread("imgo-webhooks-database", CLUSTER_PATIENCE)
         self._work = _Work(self._owner)
         self._requests: dict[int, asyncio.Task[None]] = {}  # by the batch's primary key
         self._results: list[Result] = []
