@@ -88,7 +88,21 @@ def _address(host: str) -> tuple[str, int]:
     return parts.hostname, port
 
 
-class NodePool(async_sentinel.SentinelConnectionPool):
+class _AsksAgain:
+    """What both kinds of pools have: when they asked the Sentinels last."""
+
+    _asked = float("-inf")  # monotonic seconds
+
+    def _is_time_to_ask(self) -> bool:
+        """Return whether it is time, and count it as done."""
+        now = time.monotonic()
+        is_time = now > self._asked + ASK_EVERY
+        if is_time:
+            self._asked = now
+        return is_time
+
+
+class NodePool(_AsksAgain, async_sentinel.SentinelConnectionPool):
     """Connections of an event loop to the master.
 
     Raises redis-py's errors; `MasterNotFoundError`, a ConnectionError, if no Sentinel knows one.
@@ -98,12 +112,10 @@ class NodePool(async_sentinel.SentinelConnectionPool):
         parts = parse(url)
         manager = async_sentinel.Sentinel(parts.sentinels, sentinel_kwargs=parts.sentinel_options)  # type: ignore[no-untyped-call]
         super().__init__(parts.service, manager, **parts.options | options)  # type: ignore[no-untyped-call]
-        self._asked = 0.0  # monotonic seconds
 
     async def get_connection(self, *arguments: Any, **options: Any) -> Any:
         """Return a connection to the present master."""
-        if time.monotonic() > self._asked + ASK_EVERY:
-            self._asked = time.monotonic()
+        if self._is_time_to_ask():
             with suppress(redis.RedisError):  # the master that is known may still answer
                 await self.get_master_address()  # type: ignore[no-untyped-call]
         return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
@@ -115,19 +127,17 @@ class NodePool(async_sentinel.SentinelConnectionPool):
             await self.sentinel_manager.aclose()
 
 
-class ReaderPool(SentinelConnectionPool):
+class ReaderPool(_AsksAgain, SentinelConnectionPool):
     """Connections of threads to the master. Raises what `NodePool` raises."""
 
     def __init__(self, url: str, **options: Any) -> None:
         parts = parse(url)
         manager = Sentinel(parts.sentinels, sentinel_kwargs=parts.sentinel_options)  # type: ignore[no-untyped-call]
         super().__init__(parts.service, manager, **parts.options | options)  # type: ignore[no-untyped-call]
-        self._asked = 0.0
 
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
         """Return a connection to the present master."""
-        if time.monotonic() > self._asked + ASK_EVERY:
-            self._asked = time.monotonic()
+        if self._is_time_to_ask():
             with suppress(redis.RedisError):
                 self.proxy.get_master_address()  # type: ignore[no-untyped-call]
         return super().get_connection(*arguments, **options)

@@ -163,8 +163,8 @@ WEBHOOK_EVENTS_DROPPED = Counter(
 NOTIFICATIONS = Counter(
     "imgo_notifications",
     "Notifications to devices by provider and outcome: `sent`, `retried`, `stopped` because the "
-    "key had settled the message, `gone` device, `rejected`, or `given_up` because the message "
-    "expired.",
+    "key had settled the message, `gone` device, `rejected`, or `given_up` because it could not "
+    "be sent while the message lived.",
     ["provider", "outcome"],
 )
 for _provider in PROVIDERS:

@@ -10,7 +10,7 @@ from push.devices.queue import GIVEN_UP
 from push.devices.tables import Device, Notice, Notification
 
 REASONS = {
-    GIVEN_UP: "it had not taken it when the message expired",
+    GIVEN_UP: "it had not taken it when it was given up",
     "host_not_allowed": "its host is not in WEBPUSH_HOSTS any more",
     "private_address": "its host has a private address, which the server does not call",
 }
