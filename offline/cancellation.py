@@ -76,8 +76,8 @@ def cancel(
         Forbidden: another caller has pushed it.
         Unavailable: another process has been fanning the message out for too long.
     """
-    if (found := _cancel_scheduled(push_id, by)) is not None:
-        return found
+    if (scheduled := _cancel_scheduled(push_id, by)) is not None:
+        return scheduled
     message = history.find(push_id)
     if message is None:
         return None

@@ -87,7 +87,7 @@ class Delivery:
         fields |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
         fields["sent"] = [{"session": name, "at": at} for name, at in self.sent]
         if self.notified:
-            fields["notified"] = [one.as_dict() for one in self.notified]
+            fields["notified"] = [notified.as_dict() for notified in self.notified]
         return fields
 
 

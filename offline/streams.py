@@ -249,7 +249,7 @@ def read_pages(pages: Iterable[StreamPage]) -> dict[StreamPage, list[KeptMessage
     missing.
     """
     listed = list(pages)
-    found: dict[StreamPage, list[KeptMessage]] = {page: [] for page in listed}
+    by_page: dict[StreamPage, list[KeptMessage]] = {page: [] for page in listed}
     for chunk in chunks(listed):
         parts: list[str] = []
         params: list[Any] = []
@@ -261,8 +261,8 @@ def read_pages(pages: Iterable[StreamPage]) -> dict[StreamPage, list[KeptMessage
         with connection.cursor() as cursor:
             cursor.execute(f"{' UNION ALL '.join(parts)} ORDER BY 1, 2", params)
             for place, *columns in cursor.fetchall():
-                found[chunk[place]].append(_kept_message(columns))
-    return found
+                by_page[chunk[place]].append(_kept_message(columns))
+    return by_page
 
 
 _PAGE = """
@@ -387,11 +387,11 @@ def _delete(stream: Stream, due: "models.QuerySet[StreamMessage]") -> int:
         rows = Stream.objects.filter(pk=stream.pk)
         list(rows.select_for_update() if connection.features.has_select_for_update else rows)
         rows_due = due.filter(~_is_waiting(), stream_id=stream.pk)
-        found = rows_due.aggregate(size=Sum(Length("body")), count=Count("pk"))
-        if found["count"]:
+        sums = rows_due.aggregate(size=Sum(Length("body")), count=Count("pk"))
+        if sums["count"]:
             rows_due.delete()
-            rows.update(size=F("size") - found["size"])
-        count: int = found["count"]
+            rows.update(size=F("size") - sums["size"])
+        count: int = sums["count"]
         return count
 
 

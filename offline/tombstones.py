@@ -57,14 +57,14 @@ def erase(message_ids: Collection[int]) -> int:
 
 def read_offsets(ranges: Collection[TailRange]) -> dict[TailRange, set[int]]:
     """Return the offsets of the tombstones in each of these ranges."""
-    found: dict[TailRange, set[int]] = {one: set() for one in ranges}
+    by_range: dict[TailRange, set[int]] = {tail_range: set() for tail_range in ranges}
     for chunk in chunks(list(ranges)):
         parts = [_OFFSETS.format(place=place) for place in range(len(chunk))]
         with connection.cursor() as cursor:
             cursor.execute(" UNION ALL ".join(parts), [value for one in chunk for value in one])
             for place, offset in cursor.fetchall():
-                found[chunk[place]].add(offset)
-    return found
+                by_range[chunk[place]].add(offset)
+    return by_range
 
 
 _OFFSETS = """

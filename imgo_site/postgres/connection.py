@@ -57,11 +57,11 @@ class Connection(psycopg.Connection[Any]):
         order = [first, *(n for n in range(len(hosts)) if n != first)]
         known["host"] = ",".join(hosts[n] for n in order)
         known["port"] = ",".join(ports[n] for n in order)
-        made = super().connect(conninfo, **known)
-        reached = (made.info.host, str(made.info.port))
+        connection = super().connect(conninfo, **known)
+        reached = (connection.info.host, str(connection.info.port))
         good = [n for n in order if (hosts[n], ports[n] or "5432") == reached]
         cls._good[name] = good[0] if good else 0
-        return made
+        return connection
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Run a statement. Raises `NoAnswer` after `limit` seconds."""

@@ -203,15 +203,15 @@ def accept_pushes(pushes: Sequence[Push], by: str = "", origins: Sequence[str] =
 def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int]:
     """Store each dedupe id's first push, and return the ids in the order of `pushes`."""
     places: list[int] = []  # the index in `messages` of each push
-    known: dict[str, int] = {}
+    first_places: dict[str, int] = {}
     messages: list[NewMessage] = []
     for push, origin in zip(pushes, origins, strict=True):
-        place = known.get(push.dedupe_id, -1)
+        place = first_places.get(push.dedupe_id, -1)
         if place < 0:
             place = len(messages)
             messages.append(_message(push, by, origin))
             if push.dedupe_id:
-                known[push.dedupe_id] = place
+                first_places[push.dedupe_id] = place
         places.append(place)
     if not messages:
         return []

@@ -41,18 +41,18 @@ def cancel_push(push_id: int, by: str | None = None) -> Cancellation:
     Raises `NotFound` without a record, `Forbidden` for another caller's push, `Unavailable`.
     """
     count = conf.PARTITIONS
-    found = cancellation.cancel(push_id, lambda names: partitions_of(names, count), count, by)
-    if found is None:
+    cancelled = cancellation.cancel(push_id, lambda names: partitions_of(names, count), count, by)
+    if cancelled is None:
         raise NotFound(f"There is no record of push {push_id}.")
-    if found.new_keys or found.stopped:
-        metrics.DROPS.labels("cancelled").inc(found.new_keys or 1)
-    if found.retracted:
-        transaction.on_commit(partial(wake, found.retracted))
-    late = found.message.recipients - found.keys
+    if cancelled.new_keys or cancelled.stopped:
+        metrics.DROPS.labels("cancelled").inc(cancelled.new_keys or 1)
+    if cancelled.retracted:
+        transaction.on_commit(partial(wake, cancelled.retracted))
+    late = cancelled.message.recipients - cancelled.keys
     state: State
-    if found.message.recipients:
-        state = "cancelled" if not late else "partly" if found.keys else "too_late"
+    if cancelled.message.recipients:
+        state = "cancelled" if not late else "partly" if cancelled.keys else "too_late"
     else:
-        state = "cancelled" if found.message.cancelled_at else "too_late"
-        state = "partly" if found.erased else state
-    return Cancellation(found.message.pk, state, found.keys, late)
+        state = "cancelled" if cancelled.message.cancelled_at else "too_late"
+        state = "partly" if cancelled.erased else state
+    return Cancellation(cancelled.message.pk, state, cancelled.keys, late)

@@ -112,26 +112,26 @@ class GroupCommit:
         try:
             _settle(group)
         finally:
-            for one in group:
-                if not one.id and one.error is None:  # the leader's thread is being ended
-                    one.error = OutcomeUnknown(bool(one.push.dedupe_id))
+            for waiter in group:
+                if not waiter.id and waiter.error is None:  # the leader's thread is being ended
+                    waiter.error = OutcomeUnknown(bool(waiter.push.dedupe_id))
             with self._lock:
                 self._is_failing = isinstance(group[0].error, Unavailable | OutcomeUnknown)
                 overdue = self._refuse_overdue() if self._is_failing else []
                 next_leaders = self._waiting[:1]
                 self._is_busy = bool(next_leaders)
-                for one in next_leaders:
-                    one.leads = True
-            for one in (*group, *overdue, *next_leaders):
-                one.ready.set()
+                for waiter in next_leaders:
+                    waiter.leads = True
+            for waiter in (*group, *overdue, *next_leaders):
+                waiter.ready.set()
 
     def _refuse_overdue(self) -> list[_Waiting]:
         """Refuse pushes that have waited for half of DATABASE_TIMEOUT; return them."""
         latest = time.monotonic() - conf.DATABASE_TIMEOUT / 2
-        overdue = [one for one in self._waiting if one.began < latest]
-        self._waiting = [one for one in self._waiting if one.began >= latest]
-        for one in overdue:
-            one.error = Unavailable(TOO_SLOW)
+        overdue = [waiter for waiter in self._waiting if waiter.began < latest]
+        self._waiting = [waiter for waiter in self._waiting if waiter.began >= latest]
+        for waiter in overdue:
+            waiter.error = Unavailable(TOO_SLOW)
         return overdue
 
     def _take(self) -> list[_Waiting]:
@@ -139,28 +139,30 @@ class GroupCommit:
         with self._lock:
             by = self._waiting[0].by
             self._led = time.monotonic()
-            group = [one for one in self._waiting if one.by == by][:GROUP_MAX]
-            for one in group:
-                one.is_taken = True
-            self._waiting = [one for one in self._waiting if not one.is_taken]
+            group = [waiter for waiter in self._waiting if waiter.by == by][:GROUP_MAX]
+            for waiter in group:
+                waiter.is_taken = True
+            self._waiting = [waiter for waiter in self._waiting if not waiter.is_taken]
         return group
 
 
 def _settle(group: list[_Waiting]) -> None:
     try:
-        ids = accept_pushes([one.push for one in group], group[0].by, [one.origin for one in group])
+        ids = accept_pushes(
+            [waiter.push for waiter in group], group[0].by, [waiter.origin for waiter in group]
+        )
     except Unavailable as error:
-        for one in group:
-            one.error = Unavailable(error.message)  # one for each waiter, with its own traceback
+        for waiter in group:
+            waiter.error = Unavailable(error.message)  # one for each waiter, with its own traceback
     except OutcomeUnknown:
-        for one in group:
-            one.error = OutcomeUnknown(bool(one.push.dedupe_id))
+        for waiter in group:
+            waiter.error = OutcomeUnknown(bool(waiter.push.dedupe_id))
     except Exception as error:  # noqa: BLE001 - raised by each waiter
-        for one in group:
-            one.error = error
+        for waiter in group:
+            waiter.error = error
     else:
-        for one, message_id in zip(group, ids, strict=True):
-            one.id = message_id
+        for waiter, message_id in zip(group, ids, strict=True):
+            waiter.id = message_id
 
 
 accept_in_group = (group_commit := GroupCommit()).accept

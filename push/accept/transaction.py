@@ -67,9 +67,9 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
     with transaction.atomic():
         by = messages[0].by
         known = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
-        new = [one for one in messages if one.dedupe_id not in known]
+        new = [message for message in messages if message.dedupe_id not in known]
         ids = iter(insert(new, conf.PARTITIONS).ids)  # in the order of `new`
-        is_new = [one.dedupe_id not in known for one in messages]
+        is_new = [message.dedupe_id not in known for message in messages]
         stored = [
             next(ids) if is_new[n] else known[one.dedupe_id] for n, one in enumerate(messages)
         ]

@@ -48,9 +48,9 @@ class GoimView(LegacyView):
 
     def wrong_method(self, error: MethodNotAllowed) -> JsonResponse:
         """Return the answer to a wrong method, in the form of all other errors."""
-        known = as_imgo_error(error)
-        assert known is not None
-        return self.refusal(known)
+        imgo_error = as_imgo_error(error)
+        assert imgo_error is not None
+        return self.refusal(imgo_error)
 
 
 class _PushView(GoimView):

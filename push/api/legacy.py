@@ -61,10 +61,10 @@ class LegacyView(ApiView):
         """Return the answer to an error; raise `exc` again if it is a bug, for a logged 500."""
         if isinstance(exc, MethodNotAllowed):
             return self.wrong_method(exc)
-        known = as_imgo_error(exc)
-        if known is None:
+        imgo_error = as_imgo_error(exc)
+        if imgo_error is None:
             raise exc
-        return self.refusal(known)
+        return self.refusal(imgo_error)
 
     def wrong_method(self, error: MethodNotAllowed) -> HttpResponse:
         """Return imgo's answer to a wrong method: a line of text."""
@@ -241,10 +241,10 @@ class MessagesView(LegacyView):
             messages = ", ".join(map(_message, self._messages(request)))
             answer = f'{{"ret": {RET_OK_MESSAGES}, "data": {{"msgs": [{messages}]}}}}'
         except Exception as error:
-            known = as_imgo_error(error)
-            if known is None:
+            imgo_error = as_imgo_error(error)
+            if imgo_error is None:
                 raise
-            answer, status = f'{{"ret": {ret_of(known)}}}', known.status
+            answer, status = f'{{"ret": {ret_of(imgo_error)}}}', imgo_error.status
         if not callback:
             return HttpResponse(answer, status=status, content_type="application/json")
         # A browser runs a script only if its status is 200. The callback must receive errors too.

@@ -99,13 +99,13 @@ def problem_response(error: ImgoError) -> JsonResponse:
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse | None:  # noqa: ARG001
     """DRF's EXCEPTION_HANDLER for our API. Returns None for a bug, which becomes a 500."""
-    known = as_imgo_error(error)
-    if known is None:
+    imgo_error = as_imgo_error(error)
+    if imgo_error is None:
         return None
-    response = problem_response(known)
-    if known.status == NotAuthenticated.status:
+    response = problem_response(imgo_error)
+    if imgo_error.status == NotAuthenticated.status:
         response["WWW-Authenticate"] = "Api-Key"
-    if known.retry:
+    if imgo_error.retry:
         response["Retry-After"] = str(RETRY_AFTER)
     return response
 

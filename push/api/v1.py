@@ -70,13 +70,13 @@ class PushesView(V1View):
         """Cancel the caller's push that had a dedupe id."""
         dedupe_id = check_name(request.query_params.get("dedupe_id", ""), "dedupe_id")
         by = caller(request).name
-        found = Dedupe.objects.known(by, [dedupe_id])
-        if not found:
+        known_ids = Dedupe.objects.known(by, [dedupe_id])
+        if not known_ids:
             raise NotFound(
                 f"The API key has pushed nothing with the dedupe id {dedupe_id!r} within "
                 f"{conf.DEDUPE_WINDOW} s (DEDUPE_WINDOW)."
             )
-        return Response(_as_answer(cancel_push(found[dedupe_id], by)))
+        return Response(_as_answer(cancel_push(known_ids[dedupe_id], by)))
 
     def post(self, request: Request) -> Response:
         """Return 202 with the push's id; for an array, with one answer for each item."""

@@ -134,11 +134,11 @@ class Listener:
         Raises `RedisError` or `OSError`. The names are dropped even then.
         """
         async with self._changing:
-            known = [name for name in names if name in self._names]
-            for name in known:
+            subscribed = [name for name in names if name in self._names]
+            for name in subscribed:
                 del self._names[name]
-            if known:
-                await self._send(_Command(UNSUBSCRIBE, known))
+            if subscribed:
+                await self._send(_Command(UNSUBSCRIBE, subscribed))
 
     @property
     def address(self) -> tuple[str, int] | None:

@@ -45,10 +45,10 @@ def _vain_webhooks(
 ) -> Iterator[CheckMessage]:
     for number, entry in enumerate(conf.WEBHOOKS, 1):
         events = entry.get("events")
-        wanted = [name for name in types if isinstance(events, list) and name in events]
-        if wanted:
+        vain = [name for name in types if isinstance(events, list) and name in events]
+        if vain:
             yield Warning(
-                f"Entry {number} of WEBHOOKS asks for {' and '.join(wanted)}, and {setting} is "
+                f"Entry {number} of WEBHOOKS asks for {' and '.join(vain)}, and {setting} is "
                 "empty: there are no such events.",
                 hint=f'Set {setting} to those that matter, such as ["{example}"].',
                 id="imgo.W045",

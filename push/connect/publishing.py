@@ -135,9 +135,9 @@ async def _is_permitted(node: Node, session: Session, room: str) -> bool:
     if not conf.AUTHORIZE_ROOM_URL:
         may_publish = getattr(import_string(conf.ROOM_AUTHORIZER), "may_publish", None)
         return may_publish is None or bool(await may_publish(session.identity, room))
-    known = node.publish_limits.permission(session.id, room)
-    if known is not None:
-        return known
+    remembered = node.publish_limits.permission(session.id, room)
+    if remembered is not None:
+        return remembered
     is_allowed = await backend.authorize_room(
         node.hooks, session.identity, room, lambda: not is_connected(session.link), "publish"
     )

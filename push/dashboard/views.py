@@ -257,10 +257,10 @@ def rooms(request: HttpRequest) -> HttpResponse:
 
 def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
     cursor = request.GET.get("cursor", "")
-    found = get_registry().find_rooms(part, ROOMS_SHOWN, cursor)
-    rows = [row for row in found.rows if row[0] != DASHBOARD_ROOM]
+    rooms = get_registry().find_rooms(part, ROOMS_SHOWN, cursor)
+    rows = [row for row in rooms.rows if row[0] != DASHBOARD_ROOM]
     context = {
-        "found": found,
+        "found": rooms,
         "rows": fullest(dict(rows), len(rows)),
         "part": part,
         "is_first": not cursor,
@@ -278,15 +278,15 @@ def streams(request: HttpRequest) -> HttpResponse:
         check_name(part, "part of a room")
     if after:
         check_name(after, "room before the list")
-    found = stream_lists.list_streams(part, after, ROOMS_SHOWN)
-    names = [row.room for row in found.rows]
+    page = stream_lists.list_streams(part, after, ROOMS_SHOWN)
+    names = [row.room for row in page.rows]
     counts: Sequence[int | None]
     try:
         counts = get_registry().sizes(names) if names else []
     except Unavailable:  # the list is the database's
         counts = [None] * len(names)
-    rows = list(zip(found.rows, counts, strict=True))
-    context = {"found": found, "rows": rows, "part": part, "after": after}
+    rows = list(zip(page.rows, counts, strict=True))
+    context = {"found": page, "rows": rows, "part": part, "after": after}
     return render(request, "dashboard/streams.html", context)
 
 
@@ -301,11 +301,11 @@ def keys(request: HttpRequest) -> HttpResponse:
         request.GET.get("cursor", "0"), "The place to go on", lowest=0, highest=INT64_MAX
     )
     registry = get_registry()
-    found = registry.find_keys(part, KEYS_SHOWN, cursor)
+    page = registry.find_keys(part, KEYS_SHOWN, cursor)
     context = {
         "part": part,
-        "found": found,
-        "keys": sorted(row for row in found.rows if not is_dashboard_key(row[0])),
+        "found": page,
+        "keys": sorted(row for row in page.rows if not is_dashboard_key(row[0])),
         "is_first": not cursor,
         "sessions": sum(node.sessions for node in registry.nodes()),
     }

@@ -78,9 +78,9 @@ def demo(request: HttpRequest) -> HttpResponse:
         return HttpResponse(
             f"imgo. {error.message}\n", status=error.status, content_type="text/plain"
         )
-    known = demo_data.prepare()
+    demo = demo_data.prepare()
     config = {
-        "clients": [{"key": key, "token": token} for key, token in known["tokens"].items()],
+        "clients": [{"key": key, "token": token} for key, token in demo["tokens"].items()],
         "room": demo_data.ROOM,
         "push_url": reverse("imgo:demo-push"),
     }
@@ -88,7 +88,7 @@ def demo(request: HttpRequest) -> HttpResponse:
         "ws_path": websocket_path(),
         "demo_config": config,
         "api_key_hint": "This API key is the demo's. Your own: manage.py apikey NAME",
-        "curl": demo_data.curl_line(known["api_key"], request.build_absolute_uri("/")[:-1], known),
+        "curl": demo_data.curl_line(demo["api_key"], request.build_absolute_uri("/")[:-1], demo),
         "admin_url": reverse("admin:index"),
     }
     response = render(request, "demo.html", context)

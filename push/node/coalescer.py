@@ -209,7 +209,9 @@ async def write_spread(
     step = min(YIELD_AFTER, math.ceil(len(sessions) * SPREAD_STEP / seconds)) or 1
     for start in range(0, len(sessions), step):
         part = sessions[start : start + step]
-        receivers = [one for one in part if not one.is_closed and one.accepts_op(message.op)]
+        receivers = [
+            session for session in part if not session.is_closed and session.accepts_op(message.op)
+        ]
         write_to_all(receivers, message, written)
         written.deliveries += len(receivers)
         count += len(receivers)
@@ -256,7 +258,7 @@ def _split_excluding(
     excluded = {name for message in messages for name in message.exclude}
     if not excluded:
         return _split(sessions, messages) if messages else []
-    shares = _split([one for one in sessions if one.id not in excluded], messages)
+    shares = _split([session for session in sessions if session.id not in excluded], messages)
     for session in sessions:
         if session.id in excluded:
             shares += _split([session], [m for m in messages if session.id not in m.exclude])

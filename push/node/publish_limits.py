@@ -39,8 +39,8 @@ class PublishLimits:
 
     def permission(self, session_id: str, room: str) -> bool | None:
         """Return the remembered permission; None if there is none."""
-        found = self._permissions.get((session_id, room))
-        return found[0] if found is not None and found[1] > self._now() else None
+        permission = self._permissions.get((session_id, room))
+        return permission[0] if permission is not None and permission[1] > self._now() else None
 
     def remember(self, session_id: str, room: str, *, is_allowed: bool) -> None:
         """Remember whether a session may publish to a room, for `PERMISSION_AGE` seconds."""

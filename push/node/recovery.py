@@ -100,9 +100,9 @@ async def _recover_gap(
             session.is_behind = session.is_connecting
     pages: list[Page] = [(key, 0) for key in keys]
     while pages:
-        found = await _read_until(pages, since)
-        count += _deliver_all(hub, acknowledger, found)
-        pages = _next_pages(found)
+        missed = await _read_until(pages, since)
+        count += _deliver_all(hub, acknowledger, missed)
+        pages = _next_pages(missed)
         if not pages:
             pages = [(key, 0) for key in keys if hub.holds.take_overflow(key_group(key))]
     return count
@@ -113,13 +113,13 @@ async def _audit(hub: Hub, acknowledger: Acknowledger, keys: Sequence[str]) -> i
     count, gaps = 0, hub.gaps
     pages: list[Page] = [(key, 0) for key in keys]
     while pages:
-        found = await session_threads.run(_read, pages, None)
-        if not any(found.pages.values()):
+        missed = await session_threads.run(_read, pages, None)
+        if not any(missed.pages.values()):
             return count
         if not await _await_arrivals(hub) or hub.gaps != gaps:
             return count  # the next audit reads them again
-        count += _deliver_all(hub, acknowledger, found)
-        pages = _next_pages(found)
+        count += _deliver_all(hub, acknowledger, missed)
+        pages = _next_pages(missed)
     return count
 
 
@@ -197,6 +197,6 @@ async def _read_until(pages: list[Page], since: float) -> MissedQuery:
 
 
 def _read(pages: list[Page], since: float | None) -> MissedQuery:
-    asked = time.monotonic()  # the event loop's clock
-    age = 0.0 if since is None else max(0.0, asked - since)
-    return MissedQuery(key_messages.read_missed(pages, conf.REPLAY_PAGE, age), asked)
+    now = time.monotonic()  # the event loop's clock
+    age = 0.0 if since is None else max(0.0, now - since)
+    return MissedQuery(key_messages.read_missed(pages, conf.REPLAY_PAGE, age), now)

@@ -131,7 +131,7 @@ class Rounds:
         if not self._to_comment and now >= self._next_comments:
             self._next_comments = now + COMMENT_EVERY
             sessions = self._hub.sessions.values()
-            self._to_comment = [one for one in sessions if one.kind is Kind.EVENTS]
+            self._to_comment = [session for session in sessions if session.kind is Kind.EVENTS]
             self._comment_size = _slice_of(len(self._to_comment), COMMENT_SPREAD)
         for session in _take(self._to_comment, self._comment_size):
             if session.was_opened and not session.is_closed and not session.link.waiting:
@@ -145,7 +145,9 @@ class Rounds:
         due = _take(self._to_revalidate, self._revalidate_size)
         examined = [s.identity for s in due if not s.is_closed]
         if examined:
-            revoked_ids = {id(one) for one in await session_threads.run(revoked, examined)}
+            revoked_ids = {
+                id(identity) for identity in await session_threads.run(revoked, examined)
+            }
             for session in due:
                 if id(session.identity) in revoked_ids:
                     session.disconnect(CloseCode.REVOKED)
@@ -198,7 +200,7 @@ class Rounds:
     async def report(self) -> None:
         """Report messages written to sessions, and unsent bytes, for the dashboard."""
         sessions = self._hub.sessions.values()
-        waiting = {one.id: one.link.waiting for one in sessions if one.link.waiting}
+        waiting = {session.id: session.link.waiting for session in sessions if session.link.waiting}
         most = heapq.nlargest(WAITING_MAX, waiting, key=waiting.__getitem__)
         rows = {name: waiting[name] for name in most}
         with suppress(Unavailable):  # `renew` reports it, less often

@@ -71,12 +71,12 @@ class Runtime:
         A task that ignores its cancellation is logged and left behind.
         """
         kept, self._kept = self._kept, []
-        for one in reversed(kept):
-            one.task.cancel()
+        for supervised in reversed(kept):
+            supervised.task.cancel()
         if kept:
-            tasks = [one.task for one in kept]
+            tasks = [supervised.task for supervised in kept]
             _, pending = await asyncio.wait(tasks, timeout=_until(deadline))
-            names = sorted(one.name for one in kept if one.task in pending)
+            names = sorted(supervised.name for supervised in kept if supervised.task in pending)
             if names:
                 logger.warning("these tasks did not stop in time: %s", ", ".join(names))
 

@@ -131,9 +131,9 @@ class StreamJoin:
             messages = list(stream.after(self._cursor))
         else:
             page = StreamPage(stream.room, self._cursor, PAGE)
-            found = await stream_pages.get(page) or ()
+            kept_messages = await stream_pages.get(page) or ()
             now = self._hub.now()
-            messages = [outgoing(stream.room, self.epoch, kept, now) for kept in found]
+            messages = [outgoing(stream.room, self.epoch, kept, now) for kept in kept_messages]
         last = written_up_to(self._hub, stream)
         return [message for message in messages if message.offset <= last]
 
@@ -163,15 +163,15 @@ async def joining(
     Raises what the layer and the database raise; `Unavailable` if the database does not answer.
     """
     async with hub.expecting([room_group(room) for room in requests]):
-        found: dict[str, StreamJoin] = {}
+        joins: dict[str, StreamJoin] = {}
         async with _deadline():
             # Their queries are one, because the loader gathers them.
             pairs = await asyncio.gather(
                 *(hub.streams.catch_up(room, session.key) for room in requests)
             )
         for (room, request), (stream, state) in zip(requests.items(), pairs, strict=True):
-            found[room] = StreamJoin(hub, session, stream, state, request)
-        yield found
+            joins[room] = StreamJoin(hub, session, stream, state, request)
+        yield joins
 
 
 @asynccontextmanager

@@ -167,7 +167,7 @@ class Streams:
 
     def _drop_a_tail(self, besides: RoomStream) -> None:
         """Drop the tail of another stream, by turns; if no other has one, that of `besides`."""
-        others = (one for one in self._by_group.values() if one.size and one is not besides)
+        others = (other for other in self._by_group.values() if other.size and other is not besides)
         stream = next(others, besides)
         self._clear(stream)
         self._by_group[stream.group] = self._by_group.pop(stream.group)
@@ -213,8 +213,8 @@ class Streams:
                 if self._by_group.get(stream.group) is not stream:
                     return True
                 if kept.offset > stream.last:
-                    found = outgoing(stream.room, stream.epoch, kept, self._hub.now())
-                    self._deliver(stream, found)
+                    message = outgoing(stream.room, stream.epoch, kept, self._hub.now())
+                    self._deliver(stream, message)
             if not page:
                 await self._report_gap(stream, state.top)  # what was missing is not kept any more
         return stream.seen <= stream.last and not stream.must_read_again
@@ -233,7 +233,7 @@ class Streams:
         stream.epoch = epoch or stream.epoch
         self._clear(stream)
         notice = Notice(Op.STREAM_GAP, gap_body(stream.room, stream.epoch, offset), stream.room)
-        sessions = [one for one in self._hub.groups.get(stream.group, ()) if one.names]
+        sessions = [session for session in self._hub.groups.get(stream.group, ()) if session.names]
         write_to_all(sessions, notice, self._hub.written)
         for session in sessions:
             self._hub.event_ids.moved(session)
@@ -282,9 +282,9 @@ class Streams:
         if not stream.has_collapse_keys:
             return
         epoch = stream.epoch
-        found = await tombstone_offsets.get(TailRange(stream.room, stream.tail_start))
-        if found and stream.epoch == epoch:  # offsets of another epoch are other messages
-            self._erase(stream, lambda kept: kept.offset in found)
+        erased_offsets = await tombstone_offsets.get(TailRange(stream.room, stream.tail_start))
+        if erased_offsets and stream.epoch == epoch:  # offsets of another epoch are other messages
+            self._erase(stream, lambda kept: kept.offset in erased_offsets)
 
     async def _make(self, room: str, key: str) -> StreamState:
         now = time.monotonic()
@@ -311,8 +311,8 @@ class Streams:
 
     @staticmethod
     async def _states(rooms: list[str]) -> dict[str, StreamState]:
-        found = await asyncio.gather(*map(stream_states.get, rooms))
-        return {state.room: state for state in found if state is not None}
+        states = await asyncio.gather(*map(stream_states.get, rooms))
+        return {state.room: state for state in states if state is not None}
 
     def layer_regained(self) -> None:
         """Read the messages that were published while the layer's connection was lost."""

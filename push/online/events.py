@@ -41,8 +41,8 @@ class KeyEvent:
 
 def facts_of(event: SessionEvent) -> Members:
     """Return the opening or the end of a session as a dictionary, without what is not known."""
-    found: Members = msgspec.to_builtins(event)
-    return {name: value for name, value in found.items() if name != "at" and value != ""}
+    facts: Members = msgspec.to_builtins(event)
+    return {name: value for name, value in facts.items() if name != "at" and value != ""}
 
 
 def with_facts(

@@ -18,7 +18,7 @@ def last_seen(
     """
     if is_online:
         return timezone.now()
-    known = [events[name].time for name in ("opened", "closed") if name in events]
+    times = [events[name].time for name in ("opened", "closed") if name in events]
     if state is not None:
-        known.append(state.at)
-    return max(known, default=None)
+        times.append(state.at)
+    return max(times, default=None)

@@ -68,7 +68,7 @@ class Statements:
 
 def postgres(cluster: str) -> Statements:
     """Return the statements for Postgres. `cluster`: SQL for the identity of the database."""
-    known = {
+    parts = {
         "cluster": cluster,
         "source": "jsonb_to_recordset(%s::jsonb) AS given (name text, moment float8)",
         "moment": "to_timestamp(given.moment)",
@@ -83,20 +83,20 @@ def postgres(cluster: str) -> Statements:
         lease=_LEASE.format(cluster=cluster, lock="FOR KEY SHARE"),
         reaped_lease="""SELECT name, is_stopped FROM push_onlinenode
                         WHERE id = %s AND is_ended FOR UPDATE SKIP LOCKED""",
-        go_online=_GO_ONLINE.format(now=now, number=_NEXT.format("EXCLUDED.cluster"), **known),
+        go_online=_GO_ONLINE.format(now=now, number=_NEXT.format("EXCLUDED.cluster"), **parts),
         # All transactions lock keys in this order, which prevents deadlocks.
         lock="""SELECT key FROM push_onlinestate WHERE key = ANY(%s::text[])
                 ORDER BY key COLLATE "C" FOR UPDATE""",
         insert="""INSERT INTO push_onlinekey (node, key) SELECT %s, unnest(%s::text[])
                   ON CONFLICT DO NOTHING""",
         delete="DELETE FROM push_onlinekey WHERE node = %s AND key = ANY(%s::text[])",
-        go_offline=_GO_OFFLINE.format(number=_NEXT.format(cluster), **known),
+        go_offline=_GO_OFFLINE.format(number=_NEXT.format(cluster), **parts),
     )
 
 
 def sqlite(cluster: str) -> Statements:
     """Return the statements for SQLite. `cluster`: as for Postgres."""
-    known = {
+    parts = {
         "cluster": cluster,
         "source": """(SELECT json_extract(value, '$.name') AS name,
                       json_extract(value, '$.moment') AS moment FROM json_each(%s)) AS given""",
@@ -111,11 +111,11 @@ def sqlite(cluster: str) -> Statements:
         beat=_BEAT.format(cluster=cluster),
         lease=_LEASE.format(cluster=cluster, lock=""),
         reaped_lease="SELECT name, is_stopped FROM push_onlinenode WHERE id = %s AND is_ended",
-        go_online=_GO_ONLINE.format(now=now, number=_NEXT.format("EXCLUDED.cluster"), **known),
+        go_online=_GO_ONLINE.format(now=now, number=_NEXT.format("EXCLUDED.cluster"), **parts),
         lock="",
         insert="""INSERT INTO push_onlinekey (node, key) SELECT %s, value FROM json_each(%s)
                   WHERE true ON CONFLICT DO NOTHING""",
         delete="""DELETE FROM push_onlinekey
                   WHERE node = %s AND key IN (SELECT value FROM json_each(%s))""",
-        go_offline=_GO_OFFLINE.format(number=_NEXT.format(cluster), **known),
+        go_offline=_GO_OFFLINE.format(number=_NEXT.format(cluster), **parts),
     )

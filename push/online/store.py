@@ -169,8 +169,8 @@ def _last_events(keys: list[str], node: str, *, has_recorded_ends: bool) -> dict
     last = {}
     for state in states:
         opened, closed = (
-            msgspec.convert(one, SessionEvent) if one else None
-            for one in times.get(state.key, (None, None))
+            msgspec.convert(event, SessionEvent) if event else None
+            for event in times.get(state.key, (None, None))
         )
         is_last = closed and closed.time >= state.at and (not opened or closed.at >= opened.at)
         if closed and is_last and has_recorded_ends:

@@ -180,19 +180,19 @@ class MemoryPresence:
 
     async def check(self, rooms: Sequence[str]) -> list[Check]:
         """Return what the tables have of these rooms."""
-        found = []
+        checks = []
         for name in rooms:
             room = self._tables.rooms.get(name)
             held = len(await self.held_keys(name))
-            found.append(Check(held, room.epoch, room.number) if room else Check(0, "", 0))
-        return found
+            checks.append(Check(held, room.epoch, room.number) if room else Check(0, "", 0))
+        return checks
 
     async def held_keys(self, room: str) -> set[str]:
         """Return the keys that the node holds in a room."""
-        found = self._tables.rooms.get(room)
-        if found is None:
+        table = self._tables.rooms.get(room)
+        if table is None:
             return set()
-        return {key for key, member in found.members.items() if self._id in member.nodes}
+        return {key for key, member in table.members.items() if self._id in member.nodes}
 
     async def held_rooms(self) -> set[str]:
         """Return the rooms in which the node holds keys."""
@@ -218,13 +218,13 @@ class MemoryPresence:
         tables = self._tables
         if tables.beats.get(node_id) != DEAD:
             return -1
-        found = tables.rooms.get(room)
-        if found is None:
+        table = tables.rooms.get(room)
+        if table is None:
             return 0
-        held = [key for key, member in found.members.items() if node_id in member.nodes]
-        before = len(found.members)
+        held = [key for key, member in table.members.items() if node_id in member.nodes]
+        before = len(table.members)
         joined: list[Joined] = []
-        left = [key for key in held[:REAP_MAX] if tables.release(found, key, node_id, joined)]
+        left = [key for key in held[:REAP_MAX] if tables.release(table, key, node_id, joined)]
         tables.announce(room, before, joined, left)
         return max(0, len(held) - REAP_MAX)
 

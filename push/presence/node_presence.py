@@ -376,8 +376,8 @@ class NodePresence:
         for start in range(0, len(locals_), CHECKED_TOGETHER):
             part = locals_[start : start + CHECKED_TOGETHER]
             edits = [local.edits for local in part]
-            found = await self.store.check([local.room for local in part])
-            for local, before, check in zip(part, edits, found, strict=True):
+            checks = await self.store.check([local.room for local in part])
+            for local, before, check in zip(part, edits, checks, strict=True):
                 await self._compare(local, check, is_quiet=local.edits == before)
         for room in await self.store.held_rooms() - self.rooms.keys():
             if not self._writer.has(room):

@@ -37,7 +37,7 @@ class RedisPresenceReader:
         is_empty = window.stop <= window.start
         first, last = (1, 0) if is_empty else (window.start, window.stop - 1)
         with reading():
-            found: Any = self._client.eval(PAGE, len(keys), *keys, first, last)
-        epoch, number, count, settling, rows = found
+            answer: Any = self._client.eval(PAGE, len(keys), *keys, first, last)
+        epoch, number, count, settling, rows = answer
         version = f"{epoch.decode()}.{int(number)}" if epoch else ""
         return PresencePage(version, count, bool(settling), list(members_of(rows)))

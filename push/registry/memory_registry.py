@@ -216,7 +216,7 @@ class MemoryRegistry:
     def processes(self) -> list[ProcessEntry]:
         """Return the entries of nodes that run."""
         nodes = self._tables.nodes
-        return [one for one in list(self._tables.processes.values()) if one.id in nodes]
+        return [process for process in list(self._tables.processes.values()) if process.id in nodes]
 
     def forget_node(self, node_id: str) -> None:
         """Remove a node's sessions from the registry; its next renewal writes them again."""

@@ -86,7 +86,7 @@ class Supervisor(supervisor.Supervisor):
     def __init__(self, partitions: Sequence[int], log_level: str) -> None:
         self._metrics = WorkerMetrics() if conf.WORKER_METRICS_PORT else None
         shared = self._metrics.shared if self._metrics else None
-        self._workers = [Worker(one, log_level, shared) for one in partitions]
+        self._workers = [Worker(partition, log_level, shared) for partition in partitions]
         super().__init__(self._workers)
         self._next_check = 0.0  # monotonic seconds
         self._deafness = DeafnessQuery()
@@ -96,7 +96,9 @@ class Supervisor(supervisor.Supervisor):
 
         Call this in the main thread.
         """
-        announcer().start("supervisor", partitions=tuple(one.partition for one in self._workers))
+        announcer().start(
+            "supervisor", partitions=tuple(worker.partition for worker in self._workers)
+        )
         if self._metrics is not None:
             self._metrics.start()
         super().run()

@@ -278,7 +278,7 @@ class Retraction(OutgoingMessage):
 
 def retracted_ids(retraction: OutgoingMessage) -> set[int]:
     """Return the ids of the messages that are taken back. Raises for a malformed body."""
-    return {int(one) for one in loads(retraction.body)["ids"]}
+    return {int(text) for text in loads(retraction.body)["ids"]}
 
 
 class Batch(OutgoingMessage):

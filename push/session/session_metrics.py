@@ -91,6 +91,10 @@ def _count_sessions(hub: SessionTable, sessions: Counter[str], waiting: Counter[
 def _count_frames(hub: SessionTable, last: Counter[str]) -> None:
     """Add the frames since the last update, whose numbers are `last`, and replace those."""
     for transport, kinds in TRANSPORTS.items():
-        written = sum(hub.written.frames[one] for kind in kinds for one in packet_kinds_of(kind))
+        written = sum(
+            hub.written.frames[packet_kind]
+            for kind in kinds
+            for packet_kind in packet_kinds_of(kind)
+        )
         metrics.FRAMES.labels(transport).inc(written - last[transport])
         last[transport] = written

@@ -20,17 +20,17 @@ def sentences(key: str, message: Message, delivery: Delivery) -> Iterator[str]:
     """Yield what became of the notification of a message, for the devices of one key."""
     due_push = schedule_of(message)
     notice = Notice.objects.filter(pk=due_push.pk if due_push else message.pk).first()
-    for one in delivery.notified:
-        at = utc_text(one.at, "milliseconds")
-        if not one.reason:
-            name = f" as {one.provider_id}" if one.provider_id else ""
+    for notified in delivery.notified:
+        at = utc_text(notified.at, "milliseconds")
+        if not notified.reason:
+            name = f" as {notified.provider_id}" if notified.provider_id else ""
             yield (
-                f"Its notification was taken by the provider of device {one.device} at {at}{name}. "
-                "Whether the device has shown it is not known."
+                f"Its notification was taken by the provider of device {notified.device} at "
+                f"{at}{name}. Whether the device has shown it is not known."
             )
         else:
-            reason = REASONS.get(one.reason, f"its provider answered {one.reason}")
-            yield f"Its notification to device {one.device} failed at {at}: {reason}."
+            reason = REASONS.get(notified.reason, f"its provider answered {notified.reason}")
+            yield f"Its notification to device {notified.device} failed at {at}: {reason}."
     if notice is not None:
         yield from _unsent(key, message, notice, is_pending=delivery.state == "pending")
 

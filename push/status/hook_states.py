@@ -13,7 +13,7 @@ EFFECTS = {
 
 def of_processes(processes: list[ProcessEntry]) -> list[HookRow]:
     """Return a row for each hook that the nodes among these processes have, with their sums."""
-    return sums((one.name, one.hooks) for one in processes if one.kind == "node")
+    return sums((process.name, process.hooks) for process in processes if process.kind == "node")
 
 
 def of_nodes() -> list[HookRow]:
@@ -26,12 +26,12 @@ def obstacles(rows: list[HookRow]) -> list[str]:
 
     `rows`: as `of_nodes` returns them.
     """
-    found = []
+    sentences = []
     for row in rows:
         if row["open_on"]:
             hook, nodes = row["hook"], ", ".join(row["open_on"])
-            found.append(
+            sentences.append(
                 f"The hook {hook} kept failing, and is called only now and then by {nodes}: "
                 f"{EFFECTS[hook]}. 'manage.py hooks ping' shows your backend's answer."
             )
-    return found
+    return sentences

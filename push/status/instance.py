@@ -29,5 +29,5 @@ class Instance:
 def instance_of(request: Any) -> Instance:
     """Return the instance that serves a request of Django or Django REST framework."""
     scope: dict[str, Any] = getattr(request, "scope", None) or {}  # only ASGI requests have one
-    found: Instance | None = scope.get(INSTANCE)
-    return process.get(Instance) if found is None else found
+    instance: Instance | None = scope.get(INSTANCE)
+    return process.get(Instance) if instance is None else instance

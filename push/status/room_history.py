@@ -73,7 +73,7 @@ def page(query: HistoryQuery, bytes_max: int) -> bytes:
     Raises `NotFound` if the room keeps no messages.
     """
     now = position(query.room)  # before the messages: it promises none that the page lacks
-    found = streams.read_history(
+    kept_messages = streams.read_history(
         query.room,
         since=query.since,
         before=query.before,
@@ -82,19 +82,19 @@ def page(query: HistoryQuery, bytes_max: int) -> bytes:
     )
     rows: list[bytes] = []
     size = 0
-    for kept in found[: query.limit]:
+    for kept in kept_messages[: query.limit]:
         size += len(kept.body)
         if rows and size > bytes_max:
             break
         rows.append(_row(kept))
     # Messages that were kept between the two reads may be in the page.
-    newest = max((kept.offset for kept in found[: len(rows)]), default=0)
+    newest = max((kept.offset for kept in kept_messages[: len(rows)]), default=0)
     head = compact_json(
         {
             "room": query.room,
             "epoch": now.epoch,
             "offset": max(now.offset, newest),
-            "more": len(rows) < len(found),
+            "more": len(rows) < len(kept_messages),
         }
     )
     return b'%b,"messages":[%b]}' % (head[:-1], b",".join(rows))

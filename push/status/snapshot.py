@@ -116,24 +116,24 @@ def of_processes() -> Section:
     Raises `Unavailable`.
     """
     processes = get_registry().processes()
-    others = [one for one in processes if one.kind != "node"]
+    others = [process for process in processes if process.kind != "node"]
     return {
         "tally": _sum_tallies(processes),
         "hooks": hook_states.of_processes(processes),
         "processes": {
             "count": len(others),
             "rows": [
-                {"id": one.id, "kind": one.kind, "name": one.name, "since": one.since,
-                 "partitions": list(one.partitions)}
-                for one in others[:PROCESSES_SHOWN]
+                {"id": process.id, "kind": process.kind, "name": process.name,
+                 "since": process.since, "partitions": list(process.partitions)}
+                for process in others[:PROCESSES_SHOWN]
             ],
         },
     }  # fmt: skip
 
 
 def _sum_tallies(processes: list[ProcessEntry]) -> dict[str, int]:
-    tallies = [msgspec.structs.asdict(one.tally) for one in processes]
-    return {name: sum(one[name] for one in tallies) for name in Tally.__struct_fields__}
+    tallies = [msgspec.structs.asdict(process.tally) for process in processes]
+    return {name: sum(tally[name] for tally in tallies) for name in Tally.__struct_fields__}
 
 
 def of_database() -> Section:
@@ -151,7 +151,7 @@ def of_database() -> Section:
         "outbox": {"waiting": waiting.count, "oldest": waiting.oldest, "parked": waiting.parked},
         **_partitions(),
         "missing": (balance or {}).get("missing", 0),
-        "webhooks": [one.as_dict() for one in backlogs()] if conf.WEBHOOKS else [],
+        "webhooks": [backlog.as_dict() for backlog in backlogs()] if conf.WEBHOOKS else [],
         "latest": latest_pushes(PUSHES_SHOWN),
     }
 

@@ -181,8 +181,8 @@ def _set_balance(balance: dict[str, Any]) -> None:
 
 
 def _read_webhook_gauges() -> None:
-    found = backlogs()
-    metrics.WEBHOOK_BACKLOG.set(sum(one.waiting for one in found))
-    metrics.WEBHOOK_PARKED.set(sum(one.parked for one in found))
-    oldest = max(one.oldest for one in found)
+    all_backlogs = backlogs()
+    metrics.WEBHOOK_BACKLOG.set(sum(backlog.waiting for backlog in all_backlogs))
+    metrics.WEBHOOK_PARKED.set(sum(backlog.parked for backlog in all_backlogs))
+    oldest = max(backlog.oldest for backlog in all_backlogs)
     metrics.WEBHOOK_AGE.set(max(oldest, uncollected_seconds()))

@@ -34,10 +34,10 @@ class Backlog:
 
 def backlogs() -> list[Backlog]:
     """Return the state of all endpoints of the settings, and of removed ones that have rows."""
-    found = {endpoint.url: Backlog(endpoint.url) for endpoint in endpoints()}
+    by_url = {endpoint.url: Backlog(endpoint.url) for endpoint in endpoints()}
 
     def of(url: str) -> Backlog:
-        return found.setdefault(url, Backlog(url, is_known=False))
+        return by_url.setdefault(url, Backlog(url, is_known=False))
 
     events = WebhookEvent.objects.values("endpoint").order_by()
     for waiting in events.annotate(count=Count("pk"), first=Min("at"), now=Now()):
@@ -55,7 +55,7 @@ def backlogs() -> list[Backlog]:
             one.oldest = max(one.oldest, _seconds(row["first"], row["now"]))
     for url, error in _errors():
         of(url).error = error
-    return sorted(found.values(), key=lambda one: (not one.is_known, one.endpoint))
+    return sorted(by_url.values(), key=lambda one: (not one.is_known, one.endpoint))
 
 
 def _errors() -> list[tuple[str, str]]:

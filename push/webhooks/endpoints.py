@@ -80,7 +80,7 @@ def endpoints() -> tuple[Endpoint, ...]:
 
 def find(url: str) -> Endpoint | None:
     """Return the endpoint with this URL; None if the settings have none."""
-    return next((one for one in endpoints() if one.url == url), None)
+    return next((endpoint for endpoint in endpoints() if endpoint.url == url), None)
 
 
 def _endpoint(entry: dict[str, Any]) -> Endpoint:
@@ -134,17 +134,17 @@ def _problems_of_secrets(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _problems_of_events(value: Any) -> Iterator[tuple[str, str]]:
-    known = [*EventType, ANY]
+    types = [*EventType, ANY]
     if not _is_list_of_texts(value):
-        yield "has no 'events', which is a list of types", f"Types: {', '.join(known)}."
+        yield "has no 'events', which is a list of types", f"Types: {', '.join(types)}."
         return
     for name in value:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Types: {', '.join(known)}."
+        if name not in types:
+            close = difflib.get_close_matches(name, types, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Types: {', '.join(types)}."
             yield f"has the event {shown(name)}, which is no type", hint
 
 
 def _is_list_of_texts(value: Any) -> bool:
     """Return whether this is a list of texts that is not empty."""
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)

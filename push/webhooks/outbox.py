@@ -79,10 +79,10 @@ def collect(owner: str, upto: int) -> bool:
         position = WebhookCursor.objects.position() or 0
         if position >= upto:
             return False
-        found = event_feed.read(position, upto, kinds, COLLECT_MAX)
+        events = event_feed.read(position, upto, kinds, COLLECT_MAX)
         insert(
             row
-            for event in found
+            for event in events
             for row in rows_for(
                 TYPES_OF_KINDS[event.kind],
                 event.key,
@@ -90,8 +90,8 @@ def collect(owner: str, upto: int) -> bool:
                 event.at,
             )
         )
-        is_last = len(found) < COLLECT_MAX
-        WebhookCursor.objects.update(position=upto if is_last else found[-1].pk)
+        is_last = len(events) < COLLECT_MAX
+        WebhookCursor.objects.update(position=upto if is_last else events[-1].pk)
     return not is_last
 
 

@@ -154,10 +154,10 @@ class _Work:
         self._settle(results)
         self._collect()
         self._park_removed()
-        found = []
+        batches = []
         for endpoint in endpoints():
-            found += self._batches(endpoint, in_flight)
-        return found
+            batches += self._batches(endpoint, in_flight)
+        return batches
 
     def finish(self, results: list[Result]) -> None:
         """Store results, and end the lease."""
@@ -244,11 +244,11 @@ class _Work:
         free = IN_FLIGHT_MAX - (rows.count() if in_flight else 0)
         if free <= 0:
             return []
-        found = outbox.due(endpoint, in_flight, free)
-        if len(found) < free and outbox.has_events(endpoint):
+        batches = outbox.due(endpoint, in_flight, free)
+        if len(batches) < free and outbox.has_events(endpoint):
             with transaction.atomic():
                 self._require()
-                composed = outbox.compose(endpoint, free - len(found))
+                composed = outbox.compose(endpoint, free - len(batches))
             if composed:
-                found = outbox.due(endpoint, in_flight, free)
-        return [(endpoint, batch) for batch in found]
+                batches = outbox.due(endpoint, in_flight, free)
+        return [(endpoint, batch) for batch in batches]

@@ -68,8 +68,8 @@ class Calls:
 
     def cancel_by_dedupe_id(self, dedupe_id: str) -> Cancelled:
         """Cancel a push of this API key by its `dedupe_id`. Raises `NotFound`."""
-        found: Cancelled = self._call(Request("DELETE", "pushes", {"dedupe_id": dedupe_id}))
-        return found
+        cancelled: Cancelled = self._call(Request("DELETE", "pushes", {"dedupe_id": dedupe_id}))
+        return cancelled
 
     def key(self, key: str) -> KeyState:
         """Return the sessions of a key and how many messages are pending for it."""
@@ -83,8 +83,8 @@ class Calls:
 
     def devices(self, key: str, limit: int = LIMIT, offset: int = 0) -> DevicePage:
         """Return a page of the devices of a key: `count`, `results`."""
-        found: DevicePage = self._call(devices_of(key, limit, offset))
-        return found
+        page: DevicePage = self._call(devices_of(key, limit, offset))
+        return page
 
     def register_device(
         self,
@@ -100,8 +100,8 @@ class Calls:
         `provider`: "webpush" with a `subscription`, as the browser's `toJSON()` gives it, or
         "apns" or "fcm" with a `token`. `name`: for people.
         """
-        found: DeviceRow = self._call(new_device(key, provider, subscription, token, name))
-        return found
+        device: DeviceRow = self._call(new_device(key, provider, subscription, token, name))
+        return device
 
     def delete_devices(self, key: str, device: int | str | None = None) -> int:
         """Delete a device of a key, or all of them; return how many there were."""
@@ -214,8 +214,10 @@ class AsyncCalls:
 
     async def cancel_by_dedupe_id(self, dedupe_id: str) -> Cancelled:
         """As `Publisher.cancel_by_dedupe_id`."""
-        found: Cancelled = await self._call(Request("DELETE", "pushes", {"dedupe_id": dedupe_id}))
-        return found
+        cancelled: Cancelled = await self._call(
+            Request("DELETE", "pushes", {"dedupe_id": dedupe_id})
+        )
+        return cancelled
 
     async def key(self, key: str) -> KeyState:
         """Return the sessions of a key and how many messages are pending for it."""
@@ -229,8 +231,8 @@ class AsyncCalls:
 
     async def devices(self, key: str, limit: int = LIMIT, offset: int = 0) -> DevicePage:
         """As `Publisher.devices`."""
-        found: DevicePage = await self._call(devices_of(key, limit, offset))
-        return found
+        page: DevicePage = await self._call(devices_of(key, limit, offset))
+        return page
 
     async def register_device(
         self,
@@ -242,8 +244,8 @@ class AsyncCalls:
         name: str = "",
     ) -> DeviceRow:
         """As `Publisher.register_device`."""
-        found: DeviceRow = await self._call(new_device(key, provider, subscription, token, name))
-        return found
+        device: DeviceRow = await self._call(new_device(key, provider, subscription, token, name))
+        return device
 
     async def delete_devices(self, key: str, device: int | str | None = None) -> int:
         """As `Publisher.delete_devices`."""

@@ -28,7 +28,7 @@ class BlockParser:
 
     def feed(self, data: bytes) -> list[Block]:
         """Return the blocks that `data` completes. Raises `ProtocolError`."""
-        found: list[Block] = []
+        blocks: list[Block] = []
         self._rest += data
         if b"\n" in data or b"\r" in data:
             for line in self._lines():
@@ -38,10 +38,10 @@ class BlockParser:
                     self._take(line)
                     continue
                 if self._data or self._id is not None:
-                    found.append(Block(self._event, "\n".join(self._data), self._id))
+                    blocks.append(Block(self._event, "\n".join(self._data), self._id))
                 self._begin()
         self._check(self._size + len(self._rest))
-        return found
+        return blocks
 
     def _check(self, size: int) -> None:
         if size > self._max_size:

@@ -133,10 +133,10 @@ class EventTransport:
         if response.status_code in AGAIN:
             return min(REPEAT_AFTER, retry_after(answer.headers.get("retry-after", "")))
         problem = problem_of(answer)
-        said = str(problem.get("detail") or problem.get("title") or problem.get("code"))
+        reason = str(problem.get("detail") or problem.get("title") or problem.get("code"))
         if response.status_code in (401, 404):  # the next session has a new token
-            raise self._end(Ended(ABNORMAL, said))
-        raise Refused(str(problem.get("code", "")), said)
+            raise self._end(Ended(ABNORMAL, reason))
+        raise Refused(str(problem.get("code", "")), reason)
 
     # The stream
 

@@ -84,20 +84,20 @@ def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Res
     result for each push. Raises `PublishError`.
     """
     attempts = Attempts(retry)
-    found: dict[int, Result] = {}
+    results: dict[int, Result] = {}
     doubtful: set[int] = set()  # places whose outcome an attempt left open
     left = list(range(len(pushes)))
     while True:
-        asked = [pushes[place] for place in left]
-        outcome = yield Send(form.path, form.content_type, form.write(asked))
-        got, error, after = _judge(form, asked, outcome)
-        found.update(zip(left, got))  # noqa: B905 - as many, or none
+        unsent = [pushes[place] for place in left]
+        outcome = yield Send(form.path, form.content_type, form.write(unsent))
+        got, error, after = _judge(form, unsent, outcome)
+        results.update(zip(left, got))  # noqa: B905 - as many, or none
         doubtful.update(left if _is_doubtful(error) else [])
         doubtful.update(
-            place for place in left if place in found and _is_doubtful(found[place].error)
+            place for place in left if place in results and _is_doubtful(results[place].error)
         )
         # Only what the server says may succeed later: the rest has its answer.
-        left = [place for place in left if place not in found or _may_retry(found[place])]
+        left = [place for place in left if place not in results or _may_retry(results[place])]
         if not left:
             break
         seconds = attempts.next_pause(after)
@@ -107,9 +107,9 @@ def exchange(form: Form, pushes: Sequence[Push], retry: Retry) -> Steps[list[Res
             break
         yield Wait(seconds)
     for place in doubtful:
-        if (refused := found[place].error) is not None:
-            found[place] = Result(0, pushes[place], _in_doubt(refused))
-    return [found[place] for place in range(len(pushes))]
+        if (refused := results[place].error) is not None:
+            results[place] = Result(0, pushes[place], _in_doubt(refused))
+    return [results[place] for place in range(len(pushes))]
 
 
 def _is_doubtful(error: PublishError | None) -> bool:

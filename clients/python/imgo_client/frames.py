@@ -123,17 +123,17 @@ class Decoder:
         Raises `FrameError` for bytes that are not a frame. If good frames precede them, the next
         call raises it, so that no good frame is lost.
         """
-        found: list[Frame] = []
+        frames: list[Frame] = []
         if self.error is None:
             self._data += data
             try:
-                self._scan(found)
+                self._scan(frames)
             except FrameError as error:
                 self._data.clear()
                 self.error = error
-        if self.error is not None and not found:
+        if self.error is not None and not frames:
             raise self.error
-        return found
+        return frames
 
     def _scan(self, found: list[Frame]) -> None:
         start = 0
@@ -201,12 +201,12 @@ class Decoder:
         if self._is_batch:
             raise FrameError(BAD_FRAME, "a batch in a batch")
         inner = Decoder(self._max_body, is_batch=True)
-        found = inner.feed(batch.body)
+        frames = inner.feed(batch.body)
         if inner.error is not None:
             raise inner.error
         if inner.pending:
             raise FrameError(BAD_FRAME, "a batch must hold whole frames")
-        return found
+        return frames
 
 
 def value_of(body: bytes) -> Any:

@@ -83,14 +83,14 @@ class Inbox:
     def _take_back(self, body: Any) -> None:
         """Drop waiting messages that were cancelled, and report those that were taken before."""
         named = body.get("ids") if isinstance(body, dict) else None
-        ids = [int(one) for one in named or () if isinstance(one, str) and one.isdecimal()]
-        waiting = [one for one in self._messages if one.id in ids]
+        ids = [int(text) for text in named or () if isinstance(text, str) and text.isdecimal()]
+        waiting = [message for message in self._messages if message.id in ids]
         for message in waiting:
             self._messages.remove(message)
             message.ack()  # a resumed session must not repeat it
         self._has_space.set()
         if gone := {message.id for message in waiting}:
-            ids = [one for one in ids if one not in gone]
+            ids = [message_id for message_id in ids if message_id not in gone]
         if ids:
             self._retracted(ids)
 

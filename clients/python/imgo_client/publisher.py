@@ -101,8 +101,8 @@ class Publisher(_Base, Calls):
         `piece`: number of pushes in one request, which is also the unit of a retry. Raises like
         `push_many`.
         """
-        for one in pieces(pushes, piece):
-            yield from self._send(LINES, one)
+        for batch in pieces(pushes, piece):
+            yield from self._send(LINES, batch)
 
     def _send(self, form: Form, pushes: list[Push]) -> list[Result]:
         return self._drive(exchange(form, pushes, self._retry))

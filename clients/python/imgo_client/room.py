@@ -150,8 +150,8 @@ class Room:
         that is in progress. The session must be in the room. Raises like `Client.request`.
         """
         query = {"since": since, "before": before, "limit": limit, "order": order}
-        asked = {name: value for name, value in query.items() if value is not None}
-        page: History = await self._ask(Op.HISTORY, {"room": self.name, **asked})
+        given = {name: value for name, value in query.items() if value is not None}
+        page: History = await self._ask(Op.HISTORY, {"room": self.name, **given})
         return page
 
     async def publish(
@@ -177,10 +177,10 @@ class Room:
         Raises like `Client.request`: `Refused` with the server's reason, such as the code
         `publish_forbidden` or `too_many_publishes`.
         """
-        asked = {"op": op, "store": None if store else "never", "echo": echo}
-        said = {name: value for name, value in asked.items() if value is not None}
+        options = {"op": op, "store": None if store else "never", "echo": echo}
+        given = {name: value for name, value in options.items() if value is not None}
         chosen = uuid4().hex if id is None else id
-        message = {"room": self.name, "body": body, "id": chosen, **said}
+        message = {"room": self.name, "body": body, "id": chosen, **given}
         answer = await self._ask(Op.PUBLISH, message)
         try:
             return int(answer["id"])

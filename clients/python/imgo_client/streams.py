@@ -127,14 +127,14 @@ class Stream:
         position = _position_of(body)
         if self.state != "joined" or position is None:
             return
-        known = self._received
+        received = self._received
         if (
-            known is None
-            or known["epoch"] != position["epoch"]
+            received is None
+            or received["epoch"] != position["epoch"]
             or position["offset"] > self._offset
         ):
-            self._received = known = position
-        self._add(Gap(known.copy()))
+            self._received = received = position
+        self._add(Gap(received.copy()))
 
     async def until_answered(self) -> None:
         """Wait until the room is joined, refused or left."""

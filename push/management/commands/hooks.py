@@ -118,8 +118,8 @@ async def _ping(client: _Pinger, hook: Hook) -> dict[str, Any]:
     except Unavailable as error:
         answer, is_ok = str(error.__cause__ or error.message), False
     except ImgoError:
-        said = f": {client.last.said}" if client.last.said else ""
-        answer = f"refused with status {client.last.status}{said}"
+        detail = f": {client.last.said}" if client.last.said else ""
+        answer = f"refused with status {client.last.status}{detail}"
     passed = (time.monotonic() - begin) * 1000
     row = {"hook": hook.value, "url": hook.url, "ok": is_ok, "answer": answer}
     return row | {"ms": round(passed, 1)}

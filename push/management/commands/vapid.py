@@ -45,8 +45,8 @@ class Command(ImgoCommand):
         private = new_private_key()
         public = public_key_of(read_private_key(private))
         if options["json"]:
-            found = {"private_key": private, "public_key": public, "subject": subject}
-            self.print_json(found)
+            pair = {"private_key": private, "public_key": public, "subject": subject}
+            self.print_json(pair)
             return
         self.stdout.write(f"IMGO_WEBPUSH_PRIVATE_KEY={private}")
         self.stdout.write(f"IMGO_WEBPUSH_SUBJECT={subject or 'mailto:YOUR-ADDRESS'}")

@@ -35,9 +35,9 @@ AppConfigs = Sequence[AppConfig] | None
 
 def check_options(app_configs: AppConfigs = None, **_: Any) -> list[CheckMessage]:  # noqa: ARG001
     """Check the dictionary `IMGO_CLIENT`."""
-    found = list(problems(getattr(settings, NAME, {})))
-    if found:
-        return [_error(f"{title_of(name)} {text}", "E001") for name, text in found]
+    messages = list(problems(getattr(settings, NAME, {})))
+    if messages:
+        return [_error(f"{title_of(name)} {text}", "E001") for name, text in messages]
     return [*_check_values(options()), *_check_paths(options()), *_check_http(options())]
 
 

@@ -200,7 +200,7 @@ def _problem_of_backoff(value: Any) -> str:
 
 
 def _problem_of_list(name: str, value: Any) -> str:
-    is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
     if not is_list:
         return "must be a list of strings."
     if name == "WEBHOOK_SECRETS" and not all(map(is_webhook_secret, value)):

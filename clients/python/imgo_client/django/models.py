@@ -134,12 +134,12 @@ class Outbox(models.Model):
         keys = None if push.keys is None else list(push.keys)
         name = push.key or push.room or ""
         kinds = {cls.Target.KEY: push.key, cls.Target.KEYS: keys, cls.Target.ROOM: push.room}
-        found = [kind for kind, value in kinds.items() if value is not None]
+        targets = [kind for kind, value in kinds.items() if value is not None]
         return cls(
             push_id=push_id,
             # Many keys cannot be in order with each of their own pushes: the first decides.
             lane=lane_of(keys[0] if keys else name),
-            target=found[0] if found else cls.Target.ALL,
+            target=targets[0] if targets else cls.Target.ALL,
             name=name,
             keys=keys,
             body=push.body,

@@ -144,13 +144,13 @@ class Relay:
     def _choose(self) -> list[int]:
         """Return lanes to lease: a failing one whose pause is over, else some healthy ones."""
         free = self.lanes.free_for(self._owner).with_waiting()
-        found = set(free.values_list("number", flat=True))
-        if not found and self.lanes.count() < LANES:
+        numbers = set(free.values_list("number", flat=True))
+        if not numbers and self.lanes.count() < LANES:
             self.lanes.create_missing()
-            found = set(free.all().values_list("number", flat=True))
+            numbers = set(free.all().values_list("number", flat=True))
         now = time.monotonic()
-        due = [n for n, lane in self._failing.items() if n in found and lane.retry_at <= now]
-        healthy = sorted(found - self._failing.keys())
+        due = [n for n, lane in self._failing.items() if n in numbers and lane.retry_at <= now]
+        healthy = sorted(numbers - self._failing.keys())
         self._retries = bool(due) and not (healthy and self._retries)
         if self._retries:
             return [min(due, key=lambda number: self._failing[number].retry_at)]

@@ -41,7 +41,9 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], age:
     given = headers.get("webhook-signature", "").split()
     expected = [sign(secret, webhook_id, timestamp, body).encode() for secret in secrets]
     # All are compared, so that the time does not depend on which one is right.
-    matches = [hmac.compare_digest(one.encode(), own) for one in given for own in expected]
+    matches = [
+        hmac.compare_digest(signature.encode(), own) for signature in given for own in expected
+    ]
     if not any(matches):
         raise BadSignature("The header webhook-signature has no signature by a known secret.")
     if abs(time.time() - timestamp) > age:

@@ -104,13 +104,13 @@ class Pushes(Sequence[Pushed]):
 
     def matching(self, body: Any = ..., **members: Any) -> list[Pushed]:
         """Return those with this body and these members of `Pushed`, such as `key="alice"`."""
-        wanted = members if body is ... else {**members, "body": body}
-        if unknown := wanted.keys() - Pushed.__dataclass_fields__.keys():
+        expected = members if body is ... else {**members, "body": body}
+        if unknown := expected.keys() - Pushed.__dataclass_fields__.keys():
             raise TypeError(f"A push has no member {', '.join(sorted(unknown))}.")
         return [
             push
             for push in self._read()
-            if all(getattr(push, name) == value for name, value in wanted.items())
+            if all(getattr(push, name) == value for name, value in expected.items())
         ]
 
     def clear(self) -> None:
@@ -134,14 +134,15 @@ class PushAssertions:
         self, body: Any = ..., *, count: int | None = None, **members: Any
     ) -> list[Pushed]:
         """Fail unless such a push was made; return all that match."""
-        found = self.pushes.matching(body, **members)
-        if (count is None and not found) or (count is not None and len(found) != count):
-            wanted = members if body is ... else {"body": body, **members}
+        matches = self.pushes.matching(body, **members)
+        if (count is None and not matches) or (count is not None and len(matches) != count):
+            members_text = members if body is ... else {"body": body, **members}
             expected = "at least one push" if count is None else f"{count} pushes"
             raise AssertionError(
-                f"Expected {expected} with {wanted}, found {len(found)} among {self.pushes!r}"
+                f"Expected {expected} with {members_text}, "
+                f"found {len(matches)} among {self.pushes!r}"
             )
-        return found
+        return matches
 
     def assertNotPushed(self, body: Any = ..., **members: Any) -> None:  # noqa: N802
         """Fail if such a push was made."""
