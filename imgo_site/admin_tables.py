@@ -9,9 +9,11 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 
 from imgo_site.estimates import PAGES_MAX, EstimatingPaginator, bounded_count
 from imgo_site.names import INT64_MAX
+from imgo_site.replica import current_source, from_replica
 
 ACTION_MAX = 500  # rows of one action: each costs work and a row in the admin's log
 
@@ -174,9 +176,16 @@ class ReadOnlyAdmin(LargeTableAdmin):
     list_title = ""
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Return the list, with its heading."""
+        """Return the list, with its heading, read from a replica if there is one."""
         title = {"title": self.list_title} if self.list_title else {}
-        return super().changelist_view(request, {**title, **(extra_context or {})})
+        return self._list(request, {**title, **(extra_context or {})})
+
+    @from_replica
+    def _list(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        context = {**context, "subtitle": current_source().sentence or None}
+        response = super().changelist_view(request, context)
+        # The page's queries run while it is rendered.
+        return response.render() if isinstance(response, TemplateResponse) else response
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
         """Return False: no user may add rows."""

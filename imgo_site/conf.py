@@ -387,6 +387,15 @@ class ImgoSettings:
         "Database connections of a node for each of three groups of work: logins, sessions, and "
         "cluster jobs. So a node has up to three times as many, beside the pool.",
     )
+    REPLICA_DATABASE: str = _setting(
+        "",
+        "Alias in `DATABASES` of a [standby](../howto/postgres-failover.md) of Postgres. The "
+        "dashboard, `explain` and the admin's lists are read from it. Empty: from the primary.",
+    )
+    REPLICA_LAG_MAX: float = _setting(
+        15.0,
+        "A standby whose last replayed transaction is older than this is not read, seconds.",
+    )
     GROUP_LINGER: float = _setting(
         5.0, "Pause before a node leaves a group without sessions, seconds."
     )

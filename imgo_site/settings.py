@@ -27,9 +27,10 @@ _IS_CHECKOUT = (BASE_DIR / "manage.py").exists()
 _HOME = BASE_DIR if _IS_CHECKOUT else Path.cwd()
 DATA_DIR = Path(os.environ.get("IMGO_DATA_DIR") or _HOME / "var").resolve()
 DATABASE_URL = os.environ.get("DATABASE_URL", "")
+DATABASE_REPLICA_URL = os.environ.get("DATABASE_REPLICA_URL", "")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 
-IMGO: dict[str, Any] = {}
+IMGO: dict[str, Any] = {"REPLICA_DATABASE": "replica"} if DATABASE_REPLICA_URL else {}
 
 
 def _flag(name: str, default: bool = False) -> bool:
@@ -163,11 +164,23 @@ def _database() -> dict[str, Any]:
     try:
         return url.parse(DATABASE_URL, _at_least(3, "DATABASE_POOL_SIZE", 4))
     except ValueError:
-        # Without the error's own text, which may contain the password.
-        raise ImproperlyConfigured(
-            "DATABASE_URL cannot be read: write postgres://user:password@host/database, several "
-            "hosts as one:5432,two:5432, and in the password what is not a letter or digit as %XX."
-        ) from None
+        raise _bad_database_url("DATABASE_URL") from None
+
+
+def _replica() -> dict[str, Any]:
+    """Return the database of `DATABASE_REPLICA_URL`. Raises `ImproperlyConfigured`."""
+    try:
+        return url.parse_replica(DATABASE_REPLICA_URL)
+    except ValueError:
+        raise _bad_database_url("DATABASE_REPLICA_URL") from None
+
+
+def _bad_database_url(name: str) -> ImproperlyConfigured:
+    # Without the error's own text, which may contain the password.
+    return ImproperlyConfigured(
+        f"{name} cannot be read: write postgres://user:password@host/database, several "
+        "hosts as one:5432,two:5432, and in the password what is not a letter or digit as %XX."
+    )
 
 
 def _check_redis_url() -> None:
@@ -292,6 +305,10 @@ TEMPLATES = [
 ]
 
 DATABASES = {"default": _database()}
+DATABASE_ROUTERS: list[str] = []
+if DATABASE_REPLICA_URL:
+    DATABASES["replica"] = _replica()
+    DATABASE_ROUTERS = ["imgo_site.replica.ReplicaRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -23,6 +23,9 @@ ALLOWED = {
     "imgo_site.celery.app": "Celery loads its application by this path",
     "imgo_site.conf._conf": "reads Django's settings, which a process has once",
     "imgo_site.logs._request_id": "a context variable: each context has a value of its own",
+    "imgo_site.replica._source": "a context variable: each context has a value of its own",
+    "imgo_site.replica.PRIMARY": "a frozen value",
+    "imgo_site.replica._ONLY_PRIMARY": "a frozen value",
     "push.api.docs": "descriptions of the API, which are constants",
     "push.api.docs.generator._lock": "rendering changes globals of drf-spectacular",
     "push.api.docs.generator._rendered": "cache of pure results",
@@ -81,7 +84,7 @@ ALLOWED = {
 # Calls whose result does not change, or holds no state of imgo's.
 CONSTANTS = {
     "attrgetter", "cast", "datetime", "float", "format", "frozenset", "getattr", "int", "join",
-    "logging.getLogger", "NewType", "nullcontext", "range", "re.compile", "str",
+    "logging.getLogger", "NewType", "nullcontext", "ParamSpec", "range", "re.compile", "str",
     "struct.Struct", "timedelta", "tuple", "TypedDict", "TypeVar", "Range",
 }  # fmt: skip
 CHANGES = {

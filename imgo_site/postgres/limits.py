@@ -18,7 +18,8 @@ def limit_statements() -> None:
 
     Servers call it when they start. Commands such as `migrate` have no limit.
     """
-    connections.settings[DEFAULT_DB_ALIAS][LIMIT] = conf.DATABASE_TIMEOUT
+    for alias in {DEFAULT_DB_ALIAS, conf.REPLICA_DATABASE or DEFAULT_DB_ALIAS}:
+        connections.settings[alias][LIMIT] = conf.DATABASE_TIMEOUT
 
 
 def limit_thread(extra: float) -> None:

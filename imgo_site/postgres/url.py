@@ -51,6 +51,23 @@ def parse(url: str, pool_size: int) -> dict[str, Any]:
     return database
 
 
+def parse_replica(url: str) -> dict[str, Any]:
+    """Return the settings for the URL of a standby. Raises `ValueError` if it cannot be read.
+
+    Of several hosts the first standby is used. The connections are read-only: Postgres refuses to
+    write through them, also if no host is a standby.
+    """
+    database = parse(url, 0)
+    if database["ENGINE"] != ENGINE:
+        raise ValueError("no URL of Postgres")
+    options = database["OPTIONS"]
+    options["target_session_attrs"] = "prefer-standby"
+    del options["pool"]  # pages are rare, and a standby that is gone must fail at once
+    extra = options.get("options", "")
+    options["options"] = f"{extra} -c default_transaction_read_only=on".strip()
+    return database
+
+
 def _split(addresses: str) -> tuple[list[str], list[str]]:
     """Split `one:5432,[::1]:5433` into hosts and ports; a missing port is ""."""
     parts = [SplitResult("", address, "", "", "") for address in addresses.split(",")]

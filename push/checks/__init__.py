@@ -14,6 +14,7 @@ from push.checks import (
     names,
     online,
     project,
+    replica,
     rooms,
     security,
     webhooks,
@@ -22,5 +23,5 @@ from push.checks.names import CALLABLES
 
 __all__ = [
     "CALLABLES", "capacity", "devices", "hooks", "layers", "limits", "names", "online", "project",
-    "rooms", "security", "webhooks",
+    "replica", "rooms", "security", "webhooks",
 ]  # fmt: skip

@@ -58,6 +58,7 @@ RANGES = {
     "TCP_FRAME_GAP": Range(0, 1),
     "PRESENCE_INFO_MAX": Range(len("{}"), INFO_MAX),
     "DATABASE_TIMEOUT": Range(0, DATABASE_TIMEOUT_MAX, includes=False),
+    "REPLICA_LAG_MAX": Range(0, includes=False),
     **dict.fromkeys(
         (
             "AUTH_FAILURES",

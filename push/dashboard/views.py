@@ -21,6 +21,7 @@ from imgo_site.deployment import redis_url
 from imgo_site.direct_requests import has_websocket
 from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
+from imgo_site.replica import current_source, from_replica
 from imgo_site.room_policies import has_history, policy_of
 from offline import history, stream_lists
 from offline.models import Pending
@@ -175,6 +176,7 @@ def _devices_of(key: str) -> list[dict[str, Any]]:
 
 @require_safe
 @for_operators
+@from_replica
 def key(request: HttpRequest) -> HttpResponse:
     """Show one key: its sessions, its pending messages, and its last pushes.
 
@@ -208,6 +210,7 @@ def key(request: HttpRequest) -> HttpResponse:
         "has_older": len(pushes) > PUSHES_SHOWN * times,
         "asked": asked,
         "explanation": explanation,
+        "source": current_source().sentence,
         "may": _may(request),
     }
     return render(request, "dashboard/key.html", context)
@@ -271,6 +274,7 @@ def _rooms_with(request: HttpRequest, part: str) -> HttpResponse:
 
 @require_safe
 @for_operators
+@from_replica
 def streams(request: HttpRequest) -> HttpResponse:
     """Show rooms that keep messages, also without sessions, by name; `?part=` is in the name."""
     part, after = request.GET.get("part", ""), request.GET.get("after", "")
@@ -286,7 +290,8 @@ def streams(request: HttpRequest) -> HttpResponse:
     except Unavailable:  # the list is the database's
         counts = [None] * len(names)
     rows = list(zip(page.rows, counts, strict=True))
-    context = {"found": page, "rows": rows, "part": part, "after": after}
+    source = current_source().sentence
+    context = {"found": page, "rows": rows, "part": part, "after": after, "source": source}
     return render(request, "dashboard/streams.html", context)
 
 

@@ -12,6 +12,7 @@ from accounts.models import Token
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import ImgoError, Unavailable
+from imgo_site.replica import current_source, from_primary, from_replica
 from imgo_site.times import utc_text
 from offline import history, streams
 from offline.history import Delivery
@@ -49,6 +50,7 @@ def registered_sessions(key: str) -> list[Entry]:
     return registry.sessions(key)
 
 
+@from_replica
 def of_message(
     key: str,
     message_id: int,
@@ -60,6 +62,8 @@ def of_message(
         return list(_schedule(key, scheduled))
     message = history.find(message_id)
     if message is None:
+        if current_source().age is not None:  # a replica may not have it yet
+            return from_primary(of_message)(key, message_id, sessions_of, hooks_of)
         return [
             f"There is no record of message {message_id}: it was never accepted, or its record is "
             f"older than {_kept()} and was deleted."
@@ -69,7 +73,13 @@ def of_message(
         *_was_scheduled(message),
         *_exclusion(message),
         *_body(key, message, sessions_of, hooks_of),
+        *_source(),
     ]
+
+
+def _source() -> Iterator[str]:
+    if sentence := current_source().sentence:
+        yield sentence
 
 
 def _target(push: Message | ScheduledPush) -> str:
@@ -333,6 +343,7 @@ def failing_hooks(hooks_of: HooksOf = hook_states.of_nodes) -> list[str]:
         return [f"Whether your backend answers the hooks is not known here: {error.message}"]
 
 
+@from_replica
 def of_key(
     key: str,
     limit: int,
@@ -360,9 +371,10 @@ def of_key(
     if deaf := vitals.deaf_workers():
         names = ", ".join(map(str, deaf))
         lines.append(f"No worker takes tasks for {_partitions(deaf)} {names}.")
-    return lines
+    return [*lines, *_source()]
 
 
+@from_replica
 def as_data(
     key: str,
     message_id: int | None,

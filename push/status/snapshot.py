@@ -25,6 +25,7 @@ from imgo_site.deployment import has_workers
 from imgo_site.errors import Unavailable
 from imgo_site.estimates import EXACT_MAX, estimated_count
 from imgo_site.names import DASHBOARD_ROOM
+from imgo_site.replica import current_source, from_replica
 from offline.models import Event, Message, Pending
 from push.bus.envelope import MESSAGE, Envelope
 from push.bus.groups import room_group
@@ -136,8 +137,11 @@ def _sum_tallies(processes: list[ProcessEntry]) -> dict[str, int]:
     return {name: sum(tally[name] for tally in tallies) for name in Tally.__struct_fields__}
 
 
+@from_replica
 def of_database() -> Section:
     """Return the part from the database: counters, backlogs, latency and the last pushes.
+
+    `source`: a sentence about the replica, "" without one.
 
     Raises `DatabaseError`.
     """
@@ -153,6 +157,7 @@ def of_database() -> Section:
         "missing": (balance or {}).get("missing", 0),
         "webhooks": [backlog.as_dict() for backlog in backlogs()] if conf.WEBHOOKS else [],
         "latest": latest_pushes(PUSHES_SHOWN),
+        "source": current_source().sentence,
     }
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.push.devices.push_service import SUBJECT, VAPID_PRIVATE
+from tests.services import postgres_programs, start_first
 
 from .clients import TRANSPORTS
 from .harness import Cluster, Database, Embedded, System, logs
+from .operators import SignIn, operators
+from .standbys import Primary
 from .world import World
 
 # Of accounts that do not exist: devices can be registered, and no test here waits until one is due.
@@ -131,6 +134,22 @@ async def enter() -> AsyncIterator[Callable[[System], Awaitable[World]]]:
 async def world(system: System, enter: Callable[[System], Awaitable[World]]) -> World:
     """The view of each shared installation."""
     return await enter(system)
+
+
+@pytest.fixture
+async def sign_in() -> AsyncIterator[SignIn]:
+    """Signs an operator in, once in each installation, through the admin's form."""
+    async with operators() as enter_browser:
+        yield enter_browser
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[Primary]:
+    """A Postgres server of this test."""
+    server = start_first(Primary, tmp_path, postgres_programs())
+    yield server
+    for one in (server, *server.standbys):
+        one.remove()
 
 
 @pytest.fixture(autouse=True)

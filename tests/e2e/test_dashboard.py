@@ -2,29 +2,20 @@
 
 import json
 import re
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
-import httpx
 import pytest
 
-from tests import NO_TLS, eventually
+from tests import eventually
 
-from .clients import JOIN, LIMITS
-from .harness import Cluster, Embedded, System, logs, manage
-from .test_identity import Enter, cookie_header
-from .world import World, new_key, new_room
+from .clients import JOIN
+from .harness import Cluster, Embedded, System
+from .operators import SignIn
+from .test_identity import Enter
+from .world import new_key, new_room
 
 ROOM = "imgo.dashboard"
 UNAUTHORIZED, REVOKED, KICKED = 4401, 4403, 4504
-SignIn = Callable[[System], Awaitable["Operator"]]
-
-CREATE = """
-from django.contrib.auth.models import User
-print(User.objects.create_superuser("operator", password={!r}).pk)
-"""
 
 
 @pytest.fixture(params=["embedded", "cluster"])
@@ -33,63 +24,6 @@ def system(request: pytest.FixtureRequest) -> System:
     found: System = request.getfixturevalue(request.param)
     assert isinstance(found, (Embedded, Cluster))
     return found
-
-
-class Operator:
-    """The browser of somebody who has signed in, and his primary key."""
-
-    def __init__(self, browser: httpx.AsyncClient, pk: str) -> None:
-        self.browser = browser
-        self.pk = pk
-
-    async def watch(self, world: World, node: int = 0) -> Any:
-        """A dashboard's session; it is not authenticated yet."""
-        cookie = cookie_header(dict(self.browser.cookies))
-        return await world.connect("text", node, Origin=world.node(node).url, Cookie=cookie)
-
-    async def act(self, action: str, form: dict[str, str]) -> None:
-        """Do something and confirm it."""
-        token = self.browser.cookies["csrftoken"]
-        data = {**form, "confirmed": "1", "csrfmiddlewaretoken": token}
-        answer = await self.browser.post(f"/dashboard/act/{action}", data=data)
-        assert answer.status_code == 302
-
-
-_logins: dict[System, tuple[dict[str, str], str]] = {}
-
-
-@pytest.fixture
-async def sign_in() -> AsyncIterator[SignIn]:
-    """Signs an operator in, once in each installation, through the admin's form."""
-    async with AsyncExitStack() as stack:
-
-        async def enter_browser(system: System) -> Operator:
-            client = httpx.AsyncClient(
-                base_url=system.api_url, limits=LIMITS, trust_env=False, verify=NO_TLS
-            )
-            browser = await stack.enter_async_context(client)
-            if system not in _logins:
-                _logins[system] = await _first_login(system, browser)
-            cookies, pk = _logins[system]
-            browser.cookies = httpx.Cookies(cookies)
-            return Operator(browser, pk)
-
-        yield enter_browser
-
-
-async def _first_login(system: System, browser: httpx.AsyncClient) -> tuple[dict[str, str], str]:
-    password = secrets.token_urlsafe(12)
-    logs.forbid(password)
-    options = ("--no-imports", "-v", "0", "-c", CREATE.format(password))
-    pk = manage(system.environment, "shell", *options).splitlines()[-1]
-    page = await browser.get("/dashboard/", follow_redirects=True)
-    assert page.url.path == "/admin/login/"
-    token = browser.cookies["csrftoken"]
-    form = {"username": "operator", "password": password, "csrfmiddlewaretoken": token}
-    answer = await browser.post("/admin/login/?next=/dashboard/", data=form)
-    assert answer.headers.get("Location") == "/dashboard/"
-    logs.forbid(browser.cookies["sessionid"])
-    return dict(browser.cookies), pk
 
 
 async def next_picture(client: Any) -> dict[str, Any]:

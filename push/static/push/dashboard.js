@@ -59,6 +59,7 @@ class Page {
     showTiles(picture);
     showTables(picture);
     showProblems(problemsOf(picture));
+    showSource(picture.source);
     this.showState();
   }
 
@@ -187,6 +188,12 @@ function showProblems(texts) {
     list.append(item);
   }
   list.hidden = !texts.length;
+}
+
+/** What the figures were read from, if that is not the primary database. */
+function showSource(sentence) {
+  element("source").textContent = sentence ?? "";
+  element("source").hidden = !sentence;
 }
 
 // Tables

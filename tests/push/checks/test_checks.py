@@ -464,6 +464,23 @@ def test_routers_that_send_rows_elsewhere_are_an_error(monkeypatch, name, said):
     assert "accounts, offline, push" in hint
 
 
+@pytest.mark.parametrize(
+    ("alias", "reason"),
+    [
+        ("default", "which is the primary"),
+        ("other", "which is no alias in DATABASES"),
+        ("replica", "'replica' is not one of imgo's engine"),
+        ("standby", "DATABASE_ROUTERS lacks imgo's router"),
+    ],
+)
+def test_replica_that_cannot_be_read_is_an_error(imgo, monkeypatch, alias, reason):
+    ours = {"ENGINE": "imgo_site.postgres"}
+    others = {"replica": {"ENGINE": "django.db.backends.postgresql"}, "standby": ours}
+    monkeypatch.setattr(django_settings, "DATABASES", {"default": ours, **others})
+    imgo(REPLICA_DATABASE=alias)
+    assert_only_error("imgo.E057", reason)
+
+
 def test_routers_of_other_apps_are_no_matter(monkeypatch):
     monkeypatch.setattr(router, "routers", ConnectionRouter([f"{__name__}.Others"]).routers)
     assert found() == []
