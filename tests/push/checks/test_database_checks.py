@@ -6,7 +6,7 @@ from django.db import connections
 from django.db.backends.postgresql import base as django_base
 
 from imgo_site.postgres import base as imgo_base
-from push.checks.project import check_wrapper
+from push.checks.database import check_wrapper
 
 pytestmark = pytest.mark.django_db
 
@@ -28,5 +28,5 @@ def test_database_of_another_vendor_is_an_error(monkeypatch, vendor, expected):
     ids=["imgo", "django"],
 )
 def test_postgres_without_the_backend_of_imgo_is_a_warning(monkeypatch, wrapper, expected):
-    monkeypatch.setattr("push.checks.project.connections", {"default": wrapper({}, "default")})
+    monkeypatch.setattr("push.checks.database.connections", {"default": wrapper({}, "default")})
     assert [found.id for found in check_wrapper()] == expected
