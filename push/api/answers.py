@@ -103,13 +103,13 @@ class Written(TypedDict):
     nodes: Count
 
 
-_From = TypedDict(
-    "_From",
+From = TypedDict(
+    "From",
     {"from": NotRequired[Annotated[str, Meta(description="Key of the client that published it.")]]},
 )
 
 
-class PushRecord(_From):
+class PushRecord(From):
     """What became of a push. A push to keys has `totals`, `count` and a page of `results`."""
 
     id: str
@@ -237,80 +237,6 @@ class Closed(TypedDict):
     closed: Count
 
 
-class RoomRow(TypedDict):
-    """One room and its size."""
-
-    room: str
-    sessions: Count
-
-
-class RoomPage(TypedDict):
-    """A page of the rooms."""
-
-    count: Annotated[int, Meta(ge=0, description="Rooms in all.")]
-    results: list[RoomRow]
-
-
-class PositionState(TypedDict):
-    """Position of a room with history: the offset of its newest message, and what it means."""
-
-    room: str
-    epoch: str
-    offset: Count
-
-
-class KeptRow(_From):
-    """One kept message of a room. `at`: when it got its offset, Unix time in seconds."""
-
-    offset: Annotated[int, Meta(ge=1)]
-    id: str
-    op: int
-    at: float
-    body: Any
-
-
-class KeptPage(TypedDict):
-    """Kept messages of a room with history."""
-
-    room: str
-    epoch: str
-    offset: Annotated[int, Meta(ge=0, description="Offset of the room's newest message.")]
-    more: Annotated[bool, Meta(description="Whether further messages match.")]
-    messages: list[KeptRow]
-
-
-class Emptied(TypedDict):
-    """Result of emptying a room's history."""
-
-    room: str
-    deleted: Annotated[int, Meta(ge=0, description="Messages that were forgotten.")]
-
-
-class MemberRow(TypedDict):
-    """One session in a room; in a room with presence, one key with its info."""
-
-    key: str
-    session: NotRequired[str]
-    info: NotRequired[
-        Annotated[dict[str, Any], Meta(description="What others in the room see of the key.")]
-    ]
-
-
-class MemberPage(TypedDict):
-    """A room, and a page of the sessions in it; of the keys in it, if it has presence."""
-
-    room: str
-    sessions: Count
-    count: Annotated[int, Meta(ge=0, description="Sessions in all, or keys in all.")]
-    version: NotRequired[
-        Annotated[str, Meta(description="Version of who is in the room, as clients get it.")]
-    ]
-    settling: NotRequired[
-        Annotated[bool, Meta(description="Redis has lost its data, and keys may be missing yet.")]
-    ]
-    results: list[MemberRow]
-
-
 class NodeRow(TypedDict):
     """One live node."""
 
@@ -396,69 +322,3 @@ class Readiness(TypedDict):
     checks: Annotated[
         dict[str, str], Meta(description="database, layer, workers, outbox: `ok`, or what is not.")
     ]
-
-
-# imgo's
-
-
-class Ret(TypedDict):
-    """Answer of imgo (Go). 1: done; 1001: unknown server; 65533: API key or token;
-    65534: parameter; 65535: internal error.
-    """
-
-    ret: Literal[1, 1001, 65533, 65534, 65535]
-    type: NotRequired[
-        Annotated[
-            Literal["urn:imgo:outcome_unknown"],
-            Meta(description="The push may be accepted or not."),
-        ]
-    ]
-
-
-class RoomCount(TypedDict):
-    """One room and its size. A room that is not a number keeps its name."""
-
-    RoomId: int | str
-    Count: int
-
-
-class ServerCount(TypedDict):
-    """One server and its sessions."""
-
-    Server: int
-    Count: int
-
-
-class RoomCounts(TypedDict):
-    """Sizes of rooms."""
-
-    ret: Literal[1]
-    data: list[RoomCount]
-
-
-class ServerCounts(TypedDict):
-    """Sessions of servers."""
-
-    ret: Literal[1]
-    data: list[ServerCount]
-
-
-class PendingRow(TypedDict):
-    """One message that is pending."""
-
-    msg: Annotated[object, Meta(description="As it was pushed; text when it is not JSON.")]
-    mid: int
-    gid: Literal[0]
-
-
-class PendingRows(TypedDict):
-    """What is pending, in order."""
-
-    msgs: list[PendingRow]
-
-
-class Messages(TypedDict):
-    """What is pending for a user."""
-
-    ret: Literal[0]
-    data: PendingRows

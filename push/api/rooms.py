@@ -11,9 +11,16 @@ from imgo_site.names import check_name
 from imgo_site.room_policies import policy_of
 from offline import streams
 from push.api import paging
-from push.api.answers import Emptied, MemberPage, MemberRow, PositionState, RoomPage, RoomRow
 from push.api.base import V1View
 from push.api.paging import window_of
+from push.api.room_answers import (
+    Emptied,
+    MemberPage,
+    MemberRow,
+    PositionState,
+    RoomPage,
+    RoomRow,
+)
 from push.presence.select import get_presence
 from push.registry.select import get_registry
 from push.status import room_history

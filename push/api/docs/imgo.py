@@ -3,7 +3,7 @@
 from typing import Any
 
 from imgo_site.names import INT32_MAX, INT64_MAX
-from push.api import answers, legacy
+from push.api import legacy, legacy_answers
 from push.api.docs.operation import BINARY, JSON, Answer, Content, Operation, Parameter, ref
 from push.api.problems import RET_INTERNAL, RET_NO_SERVER, RET_OK, RET_PARAMETER
 from push.api.schemas import TOKEN as TEXT
@@ -31,7 +31,7 @@ KIND = Parameter(
 )
 SERVER = Parameter("server", NUMBER, "The server's number.", 1, is_required=True)
 
-DONE = {200: Answer("Done.", (Content(answers.Ret, {"done": {"ret": RET_OK}}),))}
+DONE = {200: Answer("Done.", (Content(legacy_answers.Ret, {"done": {"ret": RET_OK}}),))}
 RAW = (
     Content(
         {"type": "string", "format": "binary", "minLength": 1},
@@ -111,7 +111,12 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
                 "How many sessions are where.",
                 (
                     Content(
-                        {"anyOf": [ref(answers.RoomCounts), ref(answers.ServerCounts)]},
+                        {
+                            "anyOf": [
+                                ref(legacy_answers.RoomCounts),
+                                ref(legacy_answers.ServerCounts),
+                            ]
+                        },
                         {
                             "rooms": {"ret": 1, "data": [{"RoomId": 1, "Count": 2}]},
                             "servers": {"ret": 1, "data": [{"Server": 7, "Count": 2}]},
@@ -153,7 +158,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
             200: Answer(
                 "At most OFFLINE_MAX ({OFFLINE_MAX}) messages, in order; a script for `&cb=`.",
                 (
-                    Content(answers.Messages, {"one": MESSAGES}, JSON),
+                    Content(legacy_answers.Messages, {"one": MESSAGES}, JSON),
                     Content(
                         {"type": "string"},
                         {"jsonp": 'callback({"ret": 0, "data": {"msgs": []}})'},
@@ -191,4 +196,10 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
     ),
 }
 
-TYPES = (answers.Ret, answers.RoomCounts, answers.ServerCounts, answers.Messages, ManyRequest)
+TYPES = (
+    legacy_answers.Ret,
+    legacy_answers.RoomCounts,
+    legacy_answers.ServerCounts,
+    legacy_answers.Messages,
+    ManyRequest,
+)

@@ -1,7 +1,7 @@
 """Types for the schema entry of one operation, and the components of the schema.
 
 The components are the types that the views use: msgspec structs of requests
-(`push/api/schemas.py`) and typed dicts of answers (`push/api/answers.py`).
+(`push/api/schemas.py`) and typed dicts of answers (`push/api/*answers.py`).
 """
 
 from collections.abc import Container, Iterable, Mapping

@@ -18,7 +18,7 @@ from drf_spectacular.utils import (
 from accounts.authentication import QUERY_PARAMETER, SCHEME
 from accounts.models import SCOPES
 from imgo_site.conf import ImgoSettings, conf
-from push.api import answers
+from push.api import answers, legacy_answers
 from push.api.base import V1View
 from push.api.docs import devices, goim, imgo, v1
 from push.api.docs.operation import (
@@ -224,7 +224,7 @@ def _problem(status: int, text: str) -> Answer:
 
 def _ret(status: int, text: str) -> Answer:
     example = {"ret": RETS.get(status, RET_INTERNAL)}
-    return Answer(text, (Content(answers.Ret, {"error": example}),))
+    return Answer(text, (Content(legacy_answers.Ret, {"error": example}),))
 
 
 def _code(status: int, text: str) -> Answer:

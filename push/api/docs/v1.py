@@ -3,7 +3,7 @@
 from typing import Any
 
 from imgo_site.names import INT64_MAX
-from push.api import answers, paging, push_stream, rooms, v1
+from push.api import answers, paging, push_stream, room_answers, rooms, v1
 from push.api.docs.examples import (
     ANSWERED_LINES,
     KEPT,
@@ -272,7 +272,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "Rooms and their sizes",
         ok(
             "The rooms that have sessions, fullest first; with `room`, the sessions in that room.",
-            {"anyOf": [ref(answers.RoomPage), ref(answers.MemberPage)]},
+            {"anyOf": [ref(room_answers.RoomPage), ref(room_answers.MemberPage)]},
             one={"count": 1, "results": [{"room": "lobby", "sessions": 2}]},
         ),
         parameters=(ROOM_FILTER, *PAGE),
@@ -284,7 +284,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "Who is in a room",
         ok(
             "The sessions in the room; in a room with presence its keys, sorted.",
-            answers.MemberPage,
+            room_answers.MemberPage,
             one={
                 "room": "lobby",
                 "sessions": 1,
@@ -308,7 +308,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "The position of a room with history",
         ok(
             "The position of the room's latest message.",
-            answers.PositionState,
+            room_answers.PositionState,
             one={"room": "chat-1", "epoch": "9f3c2a10", "offset": 57},
         ),
         "Ask for it before you load your own state: a client that joins the room from this "
@@ -320,7 +320,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "room_messages",
         LOOKING,
         "Kept messages of a room with history",
-        ok("A page of the kept messages.", answers.KeptPage, one=KEPT),
+        ok("A page of the kept messages.", room_answers.KeptPage, one=KEPT),
         "The page ends early above 4 MiB of bodies.",
         parameters=(ROOM, *HISTORY),
         errors={400: MISTAKE, 404: NO_HISTORY},
@@ -329,7 +329,9 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         "empty_room",
         ACTING,
         "Forget a room's kept messages",
-        ok("The messages are deleted.", answers.Emptied, one={"room": "chat-1", "deleted": 57}),
+        ok(
+            "The messages are deleted.", room_answers.Emptied, one={"room": "chat-1", "deleted": 57}
+        ),
         "Positions stay valid: the next message has the next offset.",
         parameters=(ROOM,),
         errors={400: MISTAKE, 404: NO_HISTORY},
@@ -450,11 +452,11 @@ TYPES = (
     answers.Cancelled,
     answers.KeyState,
     answers.Closed,
-    answers.RoomPage,
-    answers.MemberPage,
-    answers.PositionState,
-    answers.KeptPage,
-    answers.Emptied,
+    room_answers.RoomPage,
+    room_answers.MemberPage,
+    room_answers.PositionState,
+    room_answers.KeptPage,
+    room_answers.Emptied,
     answers.NodePage,
     answers.Stats,
     answers.TokenPage,
