@@ -44,6 +44,7 @@ def test_migrations_are_complete(make_shop: Callable[..., Shop]) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "No changes detected"), done
 
 
+@pytest.mark.long(but=["sqlite"])
 def test_status_without_migrations_names_the_command(make_shop: Callable[..., Shop]) -> None:
     done = make_shop(URL="http://127.0.0.1:1", API_KEY="key").manage("imgo_status")
     assert done.returncode == 1
@@ -74,7 +75,8 @@ def test_transactions_are_real_if_the_test_wants_it(imgo_pushes):
 def test_fixture_of_the_pytest_plugin_has_the_pushes(make_shop: Callable[..., Shop]) -> None:
     shop = make_shop()
     (shop.home / "test_plugin.py").write_text(PLUGIN_TEST)
-    words = ["-m", "pytest", "-q", "-p", "imgo_client.pytest_plugin", "-p", "no:asyncio"]
+    shop.variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of our own tests take a second
+    words = ["-m", "pytest", "-q", "-p", "pytest_django.plugin", "-p", "imgo_client.pytest_plugin"]
     done = shop.python(*words, "test_plugin.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout

@@ -3,7 +3,10 @@
 import time
 
 from django.conf import settings
+from django.contrib.auth.management import create_permissions
+from django.contrib.contenttypes.management import create_contenttypes
 from django.db import connection
+from django.db.models.signals import post_migrate
 from django.test import TransactionTestCase, override_settings
 
 from imgo_client.django.relay import Relay
@@ -29,6 +32,21 @@ class ServerTestCase(TransactionTestCase):
     """Each test has a server, and relays to it."""
 
     databases = {"default", "other"}
+
+    @classmethod
+    def setUpClass(cls):
+        # Django makes all permissions anew after each test, which takes as long as these tests.
+        post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+        post_migrate.disconnect(create_contenttypes)
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        post_migrate.connect(
+            create_permissions, dispatch_uid="django.contrib.auth.management.create_permissions"
+        )
+        post_migrate.connect(create_contenttypes)
 
     def setUp(self):
         self.server = Server()

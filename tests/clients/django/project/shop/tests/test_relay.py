@@ -20,14 +20,14 @@ OTHER = next(key for key in KEYS if lane_of(key) != lane_of("refused"))
 
 
 class DeliveryTests(ServerTestCase):
-    def push_all(self, count=5):
+    def push_all(self, count=5, keys=KEYS):
         with transaction.atomic():
             for number in range(count):
-                for key in KEYS:
+                for key in keys:
                     push_to_key(key, number)
 
-    def assert_all_arrived(self, count=5):
-        for key in KEYS:
+    def assert_all_arrived(self, count=5, keys=KEYS):
+        for key in keys:
             self.assertEqual(self.server.bodies(key=key), list(range(count)))
         self.assertFalse(Outbox.objects.exists())
 
@@ -98,15 +98,16 @@ class DeliveryTests(ServerTestCase):
         self.assertEqual([one["push_id"] for one in parked], [refused.hex])
 
     def test_failed_requests_park_nothing_and_keep_the_order(self):
+        keys = KEYS[:5]
         for status in (401, 403, 404, 400, 429, 500, 502, 503, "cut"):
             with self.subTest(status=status):
                 self.server.accepted.clear()
-                self.push_all(2)
-                left = iter([status] * 7)
+                self.push_all(2, keys)
+                left = iter([status] * 3)
                 self.server.fault = lambda pushes: next(left, None)  # noqa: B023
                 with self.assertLogs("imgo_client.relay", "ERROR"):
                     self.drain()
-                self.assert_all_arrived(2)
+                self.assert_all_arrived(2, keys)
 
     def test_unreachable_server_gets_everything_later(self):
         self.push_all(2)
