@@ -10,18 +10,16 @@ from typing import Any
 import django
 
 
-def walk(mount: str) -> dict[str, Any]:
+def walk(part: str, mount: str) -> Any:
+    """`part`: `matrix`, each path with each kind of key, or `pages`, the answers to some."""
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
-    from accounts.models import SCOPES
-
-    keys = {"none": None, "wrong": "wrong", "empty": make_key(())}
-    keys |= {f"only {scope}": make_key((scope,)) for scope in SCOPES}
+    if part == "matrix":
+        return list(matrix(mount))
     return {
-        "matrix": list(matrix(mount, keys)),
         "open": {path: facts(client().get(mount + path)) for path in OPEN},
-        "pushed": facts(post(mount, keys["only push"])),
+        "pushed": facts(post(mount, make_key(("push",)))),
         "staff": dict(as_staff(mount)),
     }
 
@@ -49,10 +47,12 @@ def post(mount: str, key: str | None) -> Any:
     return client(key).post(f"{mount}/api/v1/pushes", body, content_type="application/json")
 
 
-def matrix(mount: str, keys: dict[str, str | None]) -> Any:
+def matrix(mount: str) -> Any:
     from accounts.models import SCOPES
     from tests.push.api.test_scopes import endpoints
 
+    keys = {"none": None, "wrong": "wrong", "empty": make_key(())}
+    keys |= {f"only {scope}": make_key((scope,)) for scope in SCOPES}
     for param in endpoints():
         path, method, scopes = param.values
         without = f"without {' '.join(sorted(scopes))}"
@@ -93,4 +93,4 @@ def facts(answer: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     django.setup()
-    print(json.dumps(walk(sys.argv[1])))
+    print(json.dumps(walk(*sys.argv[1:])))
