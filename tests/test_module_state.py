@@ -7,6 +7,7 @@ a function rebinds, and tables in upper case that the module changes.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +176,7 @@ def is_allowed(name: str) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in ALLOWED)
 
 
+@cache
 def scanned() -> set[str]:
     return {f"{module}.{name}" for module, tree in modules() for name in of_module(tree)}
 

@@ -37,7 +37,7 @@ def hasty(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
     ("kind", "policy"),
     [("embedded", "close_oldest"), ("cluster", "refuse"), ("cluster", "close_oldest")],
 )
-@pytest.mark.long(but=["cluster-refuse"])
+@pytest.mark.long(but=["embedded-close_oldest"])
 async def test_the_cap_counts_the_sessions_of_all_nodes(
     request: pytest.FixtureRequest,
     own_system: Callable[[System], System],

@@ -28,7 +28,7 @@ Start = Callable[[System], System]
     ("kind", "number"),
     [("embedded", signal.SIGTERM), ("embedded", signal.SIGINT), ("cluster", signal.SIGTERM)],
 )
-@pytest.mark.long(but=["cluster-15", "embedded-2"])
+@pytest.mark.long(but=["embedded-2"])
 async def test_a_node_that_is_stopped_sends_its_sessions_elsewhere(
     request: pytest.FixtureRequest,
     own_system: Start,

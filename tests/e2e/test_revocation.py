@@ -34,7 +34,7 @@ def two(make_cluster: Callable[..., Cluster]) -> Iterator[System]:
         yield system
 
 
-@pytest.fixture(params=["one", "two"])
+@pytest.fixture(params=["one", pytest.param("two", marks=pytest.mark.long)])
 async def revoking(request: pytest.FixtureRequest, enter: Enter) -> World:
     """The view of each."""
     return await enter(request.getfixturevalue(request.param))
@@ -61,7 +61,6 @@ async def test_a_revoked_token_closes_what_it_opened(revoking: World) -> None:
     await other.heartbeat()
 
 
-@pytest.mark.long(but=["two"])
 async def test_a_replaced_token_closes_what_it_opened(revoking: World) -> None:
     key = new_key()
     clients = await sessions_of(revoking, key)
@@ -72,7 +71,6 @@ async def test_a_replaced_token_closes_what_it_opened(revoking: World) -> None:
     await newer.heartbeat()
 
 
-@pytest.mark.long(but=["two"])
 async def test_what_is_pending_stays_for_who_comes_back(revoking: World) -> None:
     key = new_key()
     client = await revoking.session(key, "binary", ack=True)
@@ -84,14 +82,12 @@ async def test_what_is_pending_stays_for_who_comes_back(revoking: World) -> None
     assert (await back.receive()).id == number
 
 
-@pytest.mark.long(but=["two"])
 async def test_sessions_end_with_their_jwt(revoking: World) -> None:
     token = jwt.encode({"sub": new_key(), "exp": time.time() + 3}, SECRET, "HS256")
     logs.forbid(token)
     await assert_end_in_time(revoking, token)
 
 
-@pytest.mark.long(but=["two"])
 async def test_sessions_end_with_their_token(revoking: World) -> None:
     await assert_end_in_time(revoking, await revoking.api.make_token(new_key(), expires_in=3))
 
