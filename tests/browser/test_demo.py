@@ -58,7 +58,7 @@ class Demo:
         ("everyone", {"alice", "bob"}),
     ],
 )
-@pytest.mark.long(but=["key bob-who1"])  # it also pushes to everyone
+@pytest.mark.long  # one tab shows in the other tests which client has a message
 async def test_a_push_arrives_in_both_browsers_and_only_where_it_should(
     site: Embedded, visit: Visit, to: str, who: set[str]
 ) -> None:

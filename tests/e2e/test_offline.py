@@ -30,6 +30,7 @@ async def test_missed_messages_are_replayed_in_order_and_once(world: World, tran
     assert await again.receive_bodies(1) == [b'"the end"']
 
 
+@pytest.mark.long(but=["embedded-tcp", "cluster-tcp"])
 async def test_a_replay_of_many_pages_is_complete(world: World, transport: str) -> None:
     key = new_key()
     await world.token(key)

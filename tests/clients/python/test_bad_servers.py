@@ -18,6 +18,12 @@ ATTEMPTS = 4  # as many as a test waits for
 SHORTEST = 0.01  # seconds: the client's shortest pause in these tests
 
 
+# A transport hands the code on as it is: each code has one proof, and each transport one code.
+COMING_BACK = [code for code in CloseCode if code.reconnect]
+STAYING_AWAY = sorted({4500, *(code for code in CloseCode if not code.reconnect), 4599, 4999})
+FAREWELLS = [{}, [], None, "bye", {"code": "4500", "reason": 7, "reconnect": "no"}, {"code": True}]
+
+
 async def meet(server, make, **options):
     """The log of a client that has met the server as often as `ATTEMPTS`."""
     client, log = make(server, **options)
@@ -30,7 +36,8 @@ async def meet(server, make, **options):
     return log
 
 
-@pytest.mark.parametrize("code", [c for c in CloseCode if c.reconnect], ids=lambda code: code.name)
+@pytest.mark.parametrize("code", COMING_BACK, ids=lambda code: code.name)
+@pytest.mark.long(but=[*(f"ws-{code.name}" for code in COMING_BACK), "tcp-REVOKED", "http-REVOKED"])
 async def test_it_comes_back_after_a_code_below_4500(serve, make, code):
     async def script(peer):
         await peer.accept()
@@ -43,10 +50,15 @@ async def test_it_comes_back_after_a_code_below_4500(serve, make, code):
     }
 
 
-@pytest.mark.parametrize(
-    "code", [4500, *(c for c in CloseCode if not c.reconnect), 4599, 4999], ids=int
-)
+@pytest.mark.parametrize("code", STAYING_AWAY, ids=int)
 @pytest.mark.parametrize("is_open", [True, False], ids=["in a session", "before it"])
+@pytest.mark.long(
+    but=[
+        *(f"ws-in a session-{code:d}" for code in STAYING_AWAY),
+        *(f"{scheme}-before it-4999" for scheme in ("ws", "tcp", "http")),
+        *(f"{scheme}-in a session-4999" for scheme in ("tcp", "http")),
+    ]
+)
 async def test_it_stays_away_after_a_code_from_4500_on(serve, make, code, is_open):
     async def script(peer):
         if is_open:
@@ -75,10 +87,9 @@ async def test_it_comes_back_after_codes_of_websocket_and_after_none(serve, make
     assert (log.of("error"), len(log.of("open")) >= ATTEMPTS) == ([], True)
 
 
-@pytest.mark.parametrize(
-    "farewell",
-    [{}, [], None, "bye", {"code": "4500", "reason": 7, "reconnect": "no"}, {"code": True}],
-    ids=str,
+@pytest.mark.parametrize("farewell", FAREWELLS, ids=str)
+@pytest.mark.long(
+    but=[*(f"ws-{farewell}" for farewell in FAREWELLS), "tcp-{'code': True}", "http-{'code': True}"]
 )
 async def test_a_goodbye_that_says_nothing_is_one_to_come_back_from(serve, make, farewell):
     async def script(peer):

@@ -223,7 +223,10 @@ class Both:
             return [one async for one in found] if method == "stream" else await found
 
 
-@pytest.fixture(params=["sync", "async"])
+KINDS = ("sync", "async")
+
+
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -346,6 +349,16 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("method", ["push", "push_many", "stream"])
+@pytest.mark.long(
+    but=[
+        *(f"{kind}-push-{fault}" for kind in KINDS for fault in FAULTS),
+        *(
+            f"{kind}-{method}-answer cut off"
+            for kind in KINDS
+            for method in ("push_many", "stream")
+        ),
+    ]
+)
 def test_a_push_that_is_tried_again_is_accepted_once(
     kind: str, server: Server, fault: Fault, method: str
 ) -> None:
@@ -439,20 +452,26 @@ def test_time_comes_to_an_end_too(kind: str, server: Server) -> None:
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "kind_of_error"),
-    [
-        (400, "BadRequest"),
-        (401, "NotAuthenticated"),
-        (403, "Forbidden"),
-        (404, "NotFound"),
-        (413, "TooLarge"),
-        (418, "ApiError"),
-        (500, "ApiError"),
-        (302, "ApiError"),
-    ],
-)
+REFUSALS = [
+    (400, "BadRequest"),
+    (401, "NotAuthenticated"),
+    (403, "Forbidden"),
+    (404, "NotFound"),
+    (413, "TooLarge"),
+    (418, "ApiError"),
+    (500, "ApiError"),
+    (302, "ApiError"),
+]
+
+
+@pytest.mark.parametrize(("status", "kind_of_error"), REFUSALS)
 @pytest.mark.parametrize("method", ["push", "push_many", "stream"])
+@pytest.mark.long(
+    but=[
+        *(f"{kind}-push-{status}-{name}" for kind in KINDS for status, name in REFUSALS),
+        *(f"{kind}-{method}-413-TooLarge" for kind in KINDS for method in ("push_many", "stream")),
+    ]
+)
 def test_a_refusal_is_an_exception_with_the_problem(
     call: Both, server: Server, status: int, kind_of_error: str, method: str
 ) -> None:
