@@ -61,7 +61,7 @@ SAY_CHROMIUM = $(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is
 
 .PHONY: test
 test: $(NODE_MODULES) ## all checks, then the short set of tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
-	@$(MAKE) --no-print-directory -j2 check-types check-rest test-js
+	@$(MAKE) --no-print-directory -j2 check-types check-rest test-js SITE=
 	TESTS_SET=short $(PYTEST) $(ARGS)
 	$(SAY_CHROMIUM)
 
@@ -93,6 +93,9 @@ check: check-rest check-types ## formatting, lint, types, import contracts, Djan
 check-types: $(VENV)/.test-stamp ## the types alone
 	$(PY) -m mypy
 
+# With SITE= the documentation's site is left out: tests/test_site.py builds it in the same way.
+SITE := build --strict --quiet
+
 .PHONY: check-rest
 check-rest: $(VENV)/.test-stamp ## all checks but the types
 	$(PY) -m ruff format --check --quiet
@@ -100,7 +103,7 @@ check-rest: $(VENV)/.test-stamp ## all checks but the types
 	$(PY) $(VENV)/bin/lint-imports --no-logo --cache-dir $(CACHE)/import-linter
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) manage.py makemigrations --check --dry-run --settings tests.examples.settings
-	$(MKDOCS) build --strict --quiet
+	$(if $(SITE),$(MKDOCS) $(SITE))
 
 .PHONY: plans
 plans: $(VENV)/.test-stamp ## read the plans of the nodes' queries on tables of a million rows
