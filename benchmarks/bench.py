@@ -60,7 +60,7 @@ class Row:
 
 
 class Bench:
-    """One run."""
+    """One run of scenarios: the processes under test, and the rows of its report."""
 
     def __init__(self, stack: Stack, say: Callable[[str], None], *, full: bool) -> None:
         self.stack = stack
@@ -81,7 +81,7 @@ class Bench:
         self._say(f"{self._scenario}: {text}")
 
     def row(self, what: str, value: float | None, unit: str = "", **more: Any) -> Row:
-        """Report something."""
+        """Add a row to the report, and return it."""
         row = Row(self._scenario, what, value, unit, **more)
         self.rows.append(row)
         return row

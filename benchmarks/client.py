@@ -45,7 +45,6 @@ class Client:
         return json.loads(data)
 
     def close(self) -> None:
-        """Close it."""
         self._connection.close()
 
 
@@ -88,7 +87,6 @@ class RawClient:
         return data
 
     def close(self) -> None:
-        """Close it."""
         self._sock.close()
 
 

@@ -54,7 +54,6 @@ class Single:
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     for sessions in bench.sizes((1000, 5000), (1000, 5000, LARGEST)):
         for transport in ("websocket", "tcp"):
             measure(bench, transport, sessions)

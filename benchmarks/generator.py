@@ -137,7 +137,7 @@ class Generator:
         return self.deadline - time.monotonic()
 
     def take(self, events: list[tuple[int, int]], pipe: int) -> None:
-        """The hot loop."""
+        """Read and count what the ready sockets have: most of a generator's CPU time."""
         socks, buffer = self.socks, self.buffer
         messages = size = 0
         for fd, _ in events:

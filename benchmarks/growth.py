@@ -21,7 +21,6 @@ ROOMS_EACH = 5
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     _frames(bench)
     _memory(bench)
     _key_pushes(bench)

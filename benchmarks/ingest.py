@@ -21,7 +21,6 @@ STREAMED = Target(10_000, "/CPU s", at_least=True)
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     bench.worker()
     seconds = bench.sizes(4.0, 15.0)
     _case(bench, "one a request, keep-alive", SINGLE, lambda port: _single(port, seconds))

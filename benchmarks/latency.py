@@ -78,7 +78,6 @@ class Case:
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     bench.worker()
     busy = bench.sizes(2000, 10_000)
     node = bench.stack.node()

@@ -14,7 +14,6 @@ SETTLE = 2.0  # seconds after opening: the last tasks end, the node's care has r
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     baseline = stock(bench)["bytes_per_session"]
     for transport in ("websocket", "tcp"):
         points = measure(bench, transport)

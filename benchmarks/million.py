@@ -22,7 +22,6 @@ SETTINGS = {"IMGO_HEARTBEAT_TIMEOUT": "7200", "IMGO_DATABASE_THREADS": "1"}
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     wished = bench.sizes(*SESSIONS)
     count = math.ceil(wished / NODE_MAX)
     each = math.ceil(wished / count)

@@ -20,7 +20,6 @@ TIMEOUT = 300.0  # seconds for a relay to catch up
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     for vendor in ("postgres", "sqlite"):
         _cost(bench, vendor)
     bench.worker()

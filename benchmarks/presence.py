@@ -26,7 +26,6 @@ PLAIN = "plain"
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     members = bench.sizes(3_000, 10_000)
     plain = _storm(bench, members, PLAIN)
     present = _storm(bench, members, ROOM)

@@ -15,7 +15,6 @@ ACKNOWLEDGED_TIMEOUT = 60.0  # seconds
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     full_keys, many = bench.sizes((20, 2000), (100, 9000))  # twice as many sessions
     _case(bench, FIRST, full_keys, OFFLINE_MAX)
     _case(bench, FIRST + full_keys, many, 10)

@@ -33,7 +33,6 @@ IS_DUE = (
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     bench.worker()
     node = bench.stack.node()
     try:

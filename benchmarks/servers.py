@@ -312,7 +312,7 @@ class Floor(Process):
         return self.answer()
 
     def tell(self, line: str) -> None:
-        """Send a command."""
+        """Write a command to the process, without waiting for its answer."""
         assert self.popen.stdin is not None
         self.popen.stdin.write(f"{line}\n".encode())
         self.popen.stdin.flush()

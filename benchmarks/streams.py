@@ -24,7 +24,6 @@ FIRST = 300_000  # number of the first key: no other scenario has them
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
     # A client for each part: the server closes a connection that is idle while memory is measured.
     with closing(bench.client()) as client:
         _fan_out(bench, client)

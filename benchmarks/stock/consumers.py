@@ -11,12 +11,10 @@ class RoomConsumer(AsyncWebsocketConsumer):
     """Joins the group; what is sent to that is sent on. The auth frame is answered, no more."""
 
     async def connect(self) -> None:
-        """Join and accept."""
         await self.channel_layer.group_add(GROUP, self.channel_name)
         await self.accept()
 
     async def disconnect(self, code: int) -> None:  # noqa: ARG002
-        """Leave."""
         await self.channel_layer.group_discard(GROUP, self.channel_name)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:  # noqa: ARG002
