@@ -400,11 +400,15 @@ class Node:
         self._visit(session, [room])
 
     async def join_stream(
-        self, session: Session, room: str, request: RoomRequest, told: Callable[[StreamJoin], None]
+        self,
+        session: Session,
+        room: str,
+        request: RoomRequest,
+        send_outcome: Callable[[StreamJoin], None],
     ) -> None:
         """Add a session to a room with history, after it was sent what it asks for.
 
-        `told`: tells the client the outcome, before any message.
+        `send_outcome`: called once, before any message is sent.
 
         Raises `Unavailable`, and what the database raises; the session is then not in the room.
         """
@@ -418,7 +422,7 @@ class Node:
                 if session.id in self.entries:
                     await self.registry.join(entry, [room])
                     await self.presence.enter(session, [room])
-                told(joins[room])
+                send_outcome(joins[room])
                 await stream_joins.finish(joins.values(), session.link.drained)
         except BaseException:
             await self.leave_room(session, room)

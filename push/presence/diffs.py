@@ -53,10 +53,10 @@ class DiffWriter:
             sessions = tuple(local.watchers)
             now = asyncio.get_running_loop().time()
             may_list = now - local.listed_at >= LIST_INTERVAL
-            had_list = not local.roster.is_told_short
+            had_list = not local.roster.is_sent_short
             body = local.roster.frame(may_list=may_list)
             local.wrote_at = now
-            if not had_list and not local.roster.is_told_short:
+            if not had_list and not local.roster.is_sent_short:
                 local.listed_at = now
             local.wake()
             if body is not None:
@@ -72,6 +72,6 @@ class DiffWriter:
 
 def interval_of(local: LocalRoom) -> float:
     """Return the seconds between two frames to a room; a room without a list may wait longer."""
-    if local.roster.is_short and local.roster.is_told_short:
+    if local.roster.is_short and local.roster.is_sent_short:
         return max(INTERVAL, len(local.watchers) / COUNTS)
     return INTERVAL

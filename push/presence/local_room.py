@@ -80,7 +80,7 @@ class LocalRoom:
 
     def snapshot(self, *, is_settling: bool) -> bytes:
         """Return the reply to op 26. All sessions that ask for the same version share it."""
-        key = (self.roster.told, is_settling)
+        key = (self.roster.sent_version, is_settling)
         if self._snapshot[0] != key or not key[0]:
             self._snapshot = (key, self.roster.snapshot(is_settling=is_settling))
         return self._snapshot[1]

@@ -230,7 +230,7 @@ class NodePresence:
             self._expect(local)
             return True
         self._diffs.schedule(local)
-        return local.roster.is_behind and not (local.roster.is_short and local.roster.is_told_short)
+        return local.roster.is_behind and not (local.roster.is_short and local.roster.is_sent_short)
 
     # Changes, from the store
 

@@ -1,8 +1,8 @@
 """Roster: a node's copy of the members of one room, and the frames about it. No I/O.
 
-Two versions matter. `version` is the version of the copy. `told` is the version that sessions have
-received last. Snapshots are given only when both are the same. So the next diff continues each
-snapshot.
+Two versions matter. `version` is the version of the copy. `sent_version` is the version that was
+sent to the sessions last. Snapshots are given only when both are the same. So the next diff
+continues each snapshot.
 """
 
 from collections.abc import Mapping
@@ -38,13 +38,13 @@ class Roster:
         "count",
         "epoch",
         "expected",
-        "is_told_short",
+        "is_sent_short",
         "limit",
         "members",
         "number",
         "room",
-        "told",
-        "told_count",
+        "sent_count",
+        "sent_version",
     )
 
     def __init__(self, room: str, limit: int) -> None:
@@ -54,15 +54,15 @@ class Roster:
         self.number = 0
         self.count = 0
         self.members: dict[str, str] | None = None
-        self.told = ""
-        self.told_count = 0
+        self.sent_version = ""
+        self.sent_count = 0
         self._size = 0  # bytes of the members
-        # Keys that changed since `told`, and whether each was in the room then.
+        # Keys that changed since `sent_version`, and whether each was in the room then.
         self._touched: dict[str, bool] = {}
         self._early: dict[int, Change] = {}  # by number
         self.expected = ("", 0)  # epoch and number that the store is known to have
         self._needs_reset = False  # sessions must get all members
-        self.is_told_short = False  # sessions have no list of members
+        self.is_sent_short = False  # sessions have no list of members
 
     @property
     def version(self) -> str:
@@ -82,14 +82,14 @@ class Roster:
     @property
     def is_behind(self) -> bool:
         """Return whether sessions know another state than the copy."""
-        has_no_list = self.is_short or self.is_told_short
-        is_old = self.version != self.told and has_no_list
+        has_no_list = self.is_short or self.is_sent_short
+        is_old = self.version != self.sent_version and has_no_list
         return self._needs_reset or bool(self._touched) or is_old
 
     @property
     def is_due(self) -> bool:
         """Return whether there is a frame to write, now or later."""
-        return self.is_behind or (self.is_told_short and not self.is_short)
+        return self.is_behind or (self.is_sent_short and not self.is_short)
 
     # Changes
 
@@ -177,7 +177,7 @@ class Roster:
             self._become(old, new)
         else:
             self._replace(new)
-            self._needs_reset = not is_first and not self.is_told_short
+            self._needs_reset = not is_first and not self.is_sent_short
         if is_first:
             self._tell(self.is_short)
         self._apply_early()
@@ -207,10 +207,10 @@ class Roster:
         self._tell(self.is_short)
 
     def _tell(self, is_short: bool) -> None:
-        self.told, self.told_count = self.version, self.count
+        self.sent_version, self.sent_count = self.version, self.count
         self._touched.clear()
         self._needs_reset = False
-        self.is_told_short = is_short
+        self.is_sent_short = is_short
 
     def frame(self, *, may_list: bool = True) -> bytes | None:
         """Return the body of the next frame for sessions; None if there is nothing to tell.
@@ -218,18 +218,22 @@ class Roster:
         `may_list`: whether sessions that have no list of members may get one now. Until then they
         get counts.
         """
-        is_held_back = self.is_told_short and not may_list and not self._needs_reset
+        is_held_back = self.is_sent_short and not may_list and not self._needs_reset
         if self.is_short or is_held_back:
-            if self.version == self.told and self.is_told_short:
+            if self.version == self.sent_version and self.is_sent_short:
                 self._needs_reset = False
                 return None
             return self._short_frame()
-        if self._needs_reset or self.is_told_short:
+        if self._needs_reset or self.is_sent_short:
             return self._reset_frame()
         return self._diff_frame()
 
     def _short_frame(self) -> bytes:
-        head: dict[str, Any] = {"room": self.room, "base": self.told, "version": self.version}
+        head: dict[str, Any] = {
+            "room": self.room,
+            "base": self.sent_version,
+            "version": self.version,
+        }
         self._tell(is_short=True)
         return compact_json({**head, "count": self.count, "truncated": True})
 
@@ -247,10 +251,10 @@ class Roster:
                 left.append(key)
         if not joined and not left:
             self._touched.clear()
-            return None  # `told` stays: its members are the present ones
+            return None  # `sent_version` stays: its members are the present ones
         if sum(map(len, joined)) + sum(map(len, left)) > BYTES_MAX:
             return self._reset_frame()
-        head = {"room": self.room, "base": self.told, "version": self.version}
+        head = {"room": self.room, "base": self.sent_version, "version": self.version}
         tail = {"left": left, "count": self.count}
         self._tell(is_short=False)
         return b'%b,"joined":[%b],%b' % (
@@ -260,18 +264,18 @@ class Roster:
         )
 
     def snapshot(self, *, is_settling: bool = False) -> bytes:
-        """Return the reply to op 26: the members as of `told`.
+        """Return the reply to op 26: the members as of `sent_version`.
 
         `is_settling`: say so.
         """
         extra = b'"settling":true,' if is_settling else b""
         if self.is_short:
-            head = {"room": self.room, "version": self.told, "count": self.told_count}
+            head = {"room": self.room, "version": self.sent_version, "count": self.sent_count}
             return b'%b,%b"truncated":true}' % (compact_json(head)[:-1], extra)
         return self._listed(extra)
 
     def _listed(self, extra: bytes) -> bytes:
         assert self.members is not None
-        head = {"room": self.room, "version": self.told, "count": self.count}
+        head = {"room": self.room, "version": self.sent_version, "count": self.count}
         members = b",".join(member_json(*pair) for pair in self.members.items())
         return b'%b,%b"members":[%b]}' % (compact_json(head)[:-1], extra, members)
