@@ -4,7 +4,7 @@ There are two modes with the same code. Without environment variables: SQLite, a
 channel layer, tasks in the calling process, one process. With `DATABASE_URL` and `REDIS_URL`:
 Postgres, the Redis pub/sub layer, Celery workers, and any number of nodes and API processes.
 
-imgo's own settings are the `IMGO` dictionary; `imgo_site/conf.py` lists them with their defaults.
+imgo's own settings are the `IMGO` dictionary; `imgo_site/setting_groups/` declares them.
 Each can be set in the environment as `IMGO_<NAME>`.
 """
 
