@@ -46,22 +46,32 @@ def options() -> dict[str, Any]:
     from imgo_site.conf import conf
     from imgo_site.deployment import broker_url
 
-    broker, own, tls = _broker(broker_url())
     given = dict(getattr(settings, "IMGO_CELERY", {}))
-    transport = _transport_options(broker) | own | given.pop("broker_transport_options", {})
+    broker = _broker_options(broker_url(), given.pop("broker_transport_options", {}))
+    return broker | _task_options(conf.PARTITIONS) | _worker_options() | given
+
+
+def _broker_options(url: str, transport: dict[str, Any]) -> dict[str, Any]:
+    """`url`: the broker's, "" for none. `transport`: the project's own transport options."""
+    broker, own, tls = _broker(url)
     return {
         # Read and write URLs: Celery prefers the environment's CELERY_BROKER_URL to broker_url.
         "broker_read_url": broker or "memory://",
         "broker_write_url": broker or "memory://",
-        "broker_transport_options": transport,
+        "broker_transport_options": _transport_options(broker) | own | transport,
         **({"broker_use_ssl": tls} if tls is not None else {}),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # no limit; by default a worker stops after 100
         # Retry while Redis is full or read-only, as while it is unavailable.
         "broker_channel_error_retry": True,
         "task_always_eager": not broker,
+    }
+
+
+def _task_options(partitions: int) -> dict[str, Any]:
+    return {
         # One queue a partition. A worker without an option for queues consumes all of them.
-        "task_queues": [Queue(f"imgo.push.{n}") for n in range(conf.PARTITIONS)],
+        "task_queues": [Queue(f"imgo.push.{n}") for n in range(partitions)],
         "task_default_queue": "imgo.push.0",
         "task_ignore_result": True,
         # A task is acknowledged after it has run, so the task of a dead worker runs again. Tasks
@@ -74,6 +84,11 @@ def options() -> dict[str, Any]:
             "interval_start": 0.1,
             "interval_max": 0.2,
         },
+    }
+
+
+def _worker_options() -> dict[str, Any]:
+    return {
         # One reserved task at a time: the others stay in the broker for other workers. In a
         # thread: a round trip to a child process took 5 of the 12 ms of a fan-out.
         "worker_prefetch_multiplier": 1,
@@ -85,7 +100,7 @@ def options() -> dict[str, Any]:
         # reach these.
         "control_exchange": "imgo.pidbox",
         "event_exchange": "imgo.events",
-    } | given
+    }
 
 
 def _broker(url: str) -> Broker:
