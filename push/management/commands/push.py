@@ -50,60 +50,11 @@ class Command(ImgoCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the target, the body and the options of the push."""
-        to = parser.add_mutually_exclusive_group(required=True)
-        to.add_argument("--key", action="append", help="a subscriber key; may be repeated")
-        to.add_argument(
-            "--keys-from",
-            metavar="FILE",
-            help="a file with one key a line (-: the standard input). Each MAX_KEYS keys become "
-            "one message with an id of its own. With --dedupe-id an interrupted command can be "
-            "repeated: messages that were accepted are not pushed twice",
-        )
-        to.add_argument("--room", help="push to the sessions in this room")
-        to.add_argument("--all", action="store_true", help="push to all open sessions")
+        _add_target(parser)
         parser.add_argument("body", help="JSON text; - reads it from the standard input")
-        parser.add_argument(
-            "--ttl",
-            type=int,
-            metavar="SECONDS",
-            help="lifetime of the message (default: TTL; for --room and --all: LIVE_TTL)",
-        )
-        parser.add_argument(
-            "--send-at",
-            metavar="TIME",
-            help="when it is due: a time with a zone, such as 2026-12-24T18:00:00Z, or a number of "
-            "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
-        )
+        _add_times(parser)
         _add_notification(parser)
-        parser.add_argument(
-            "--exclude",
-            action="append",
-            metavar="SESSION",
-            help="id of a session that does not get it; may be repeated. Not with --all",
-        )
-        parser.add_argument(
-            "--collapse-key",
-            metavar="NAME",
-            help="replace older pushes with this collapse key to the same key or room that are "
-            "pending, scheduled or kept by the room",
-        )
-        parser.add_argument(
-            "--push-version",
-            type=int,
-            dest="push_version",
-            metavar="NUMBER",
-            help="with --collapse-key: drop this push if an earlier one had a higher version",
-        )
-        parser.add_argument(
-            "--dedupe-id",
-            help="push only if no push had this id within DEDUPE_WINDOW; else print the id of the "
-            "message that had it",
-        )
-        parser.add_argument(
-            "--no-store",
-            action="store_true",
-            help="do not store the message: only sessions that are open now get it",
-        )
+        _add_reception(parser)
         parser.add_argument(
             "--op",
             type=int,
@@ -145,6 +96,68 @@ class Command(ImgoCommand):
             self.print_json({"ids": ids} if source else {"id": ids[0]})
         else:
             self.stdout.write("\n".join(ids))
+
+
+def _add_target(parser: ArgumentParser) -> None:
+    to = parser.add_mutually_exclusive_group(required=True)
+    to.add_argument("--key", action="append", help="a subscriber key; may be repeated")
+    to.add_argument(
+        "--keys-from",
+        metavar="FILE",
+        help="a file with one key a line (-: the standard input). Each MAX_KEYS keys become "
+        "one message with an id of its own. With --dedupe-id an interrupted command can be "
+        "repeated: messages that were accepted are not pushed twice",
+    )
+    to.add_argument("--room", help="push to the sessions in this room")
+    to.add_argument("--all", action="store_true", help="push to all open sessions")
+
+
+def _add_times(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--ttl",
+        type=int,
+        metavar="SECONDS",
+        help="lifetime of the message (default: TTL; for --room and --all: LIVE_TTL)",
+    )
+    parser.add_argument(
+        "--send-at",
+        metavar="TIME",
+        help="when it is due: a time with a zone, such as 2026-12-24T18:00:00Z, or a number of "
+        "seconds from now, at most MAX_DELAY (default: now). --ttl counts from then",
+    )
+
+
+def _add_reception(parser: ArgumentParser) -> None:
+    """Add what decides who gets the message, and which messages it replaces."""
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        metavar="SESSION",
+        help="id of a session that does not get it; may be repeated. Not with --all",
+    )
+    parser.add_argument(
+        "--collapse-key",
+        metavar="NAME",
+        help="replace older pushes with this collapse key to the same key or room that are "
+        "pending, scheduled or kept by the room",
+    )
+    parser.add_argument(
+        "--push-version",
+        type=int,
+        dest="push_version",
+        metavar="NUMBER",
+        help="with --collapse-key: drop this push if an earlier one had a higher version",
+    )
+    parser.add_argument(
+        "--dedupe-id",
+        help="push only if no push had this id within DEDUPE_WINDOW; else print the id of the "
+        "message that had it",
+    )
+    parser.add_argument(
+        "--no-store",
+        action="store_true",
+        help="do not store the message: only sessions that are open now get it",
+    )
 
 
 def _add_notification(parser: ArgumentParser) -> None:
