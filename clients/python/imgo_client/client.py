@@ -97,14 +97,8 @@ class Client:
         check_tls(tls)
         connector = connector_for(url, tls)
         check_list("rooms", rooms)
-        check_type("ack", ack, bool, "True or False")
-        check_count("since", since, 0)
-        check_seconds("heartbeat", heartbeat)
-        check_seconds("timeout", timeout)
-        for name, value in {"buffer": buffer, "max_size": max_size, "max_body": max_body}.items():
-            check_count(name, value, 1)
-        if seen is not None:
-            check_type("seen", seen, Seen, "a Seen, such as FileSeen(path)")
+        _check_memory(ack, since, seen)
+        _check_limits(heartbeat, timeout, buffer=buffer, max_size=max_size, max_body=max_body)
         if not callable(token):
             check_token(token)
         self._url = url
@@ -342,3 +336,19 @@ class Client:
         if (size := size_of(body)) > self._limits.max_body:
             raise ValueError(f"a request has at most {self._limits.max_body} bytes, not {size}")
         return await self._lifetime.call(op, body, on_reply)
+
+
+def _check_memory(ack: object, since: object, seen: object) -> None:
+    """Raise TypeError or ValueError unless a client can know by these what it had before."""
+    check_type("ack", ack, bool, "True or False")
+    check_count("since", since, 0)
+    if seen is not None:
+        check_type("seen", seen, Seen, "a Seen, such as FileSeen(path)")
+
+
+def _check_limits(heartbeat: object, timeout: object, **counts: object) -> None:
+    """Raise TypeError or ValueError unless the times are seconds and the counts at least 1."""
+    check_seconds("heartbeat", heartbeat)
+    check_seconds("timeout", timeout)
+    for name, value in counts.items():
+        check_count(name, value, 1)
