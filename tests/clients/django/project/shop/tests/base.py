@@ -4,7 +4,6 @@ import time
 
 from django.conf import settings
 from django.contrib.auth.management import create_permissions
-from django.contrib.contenttypes.management import create_contenttypes
 from django.db import connection
 from django.db.models.signals import post_migrate
 from django.test import TransactionTestCase, override_settings
@@ -37,7 +36,6 @@ class ServerTestCase(TransactionTestCase):
     def setUpClass(cls):
         # Django makes all permissions anew after each test, which takes as long as these tests.
         post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
-        post_migrate.disconnect(create_contenttypes)
         super().setUpClass()
 
     @classmethod
@@ -46,7 +44,6 @@ class ServerTestCase(TransactionTestCase):
         post_migrate.connect(
             create_permissions, dispatch_uid="django.contrib.auth.management.create_permissions"
         )
-        post_migrate.connect(create_contenttypes)
 
     def setUp(self):
         self.server = Server()
