@@ -67,6 +67,20 @@ def test_process_not_renewed_leaves_the_list(registry, redis_client):
     assert redis_client.scard(IDS) == 0
 
 
+def test_process_announced_again_has_one_thread_and_its_new_entry(registry, announcer, monkeypatch):
+    begun: list[str] = []
+    monkeypatch.setattr(announcer, "_run", lambda: begun.append(""))
+    announcer.start("api")
+    announcer.start("worker", "celery@h", (0, 2))
+    announcer._renew()
+    (entry,) = eventually_listed(registry)
+    assert (entry.kind, entry.name, entry.partitions) == ("worker", "celery@h", (0, 2))
+    for thread in threading.enumerate():
+        if thread.name == "imgo-announcer":
+            thread.join(PATIENCE)
+    assert len(begun) == 1
+
+
 def test_announcer_that_has_ended_is_not_in_the_list(registry, announcer):
     registry.announce_process(NODE)
     announcer.start("api")
