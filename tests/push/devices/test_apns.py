@@ -87,6 +87,19 @@ async def test_device_gets_an_alert(apple, provider) -> None:
     assert 50 < int(headers["apns-expiration"]) - time.time() < 61
 
 
+async def test_device_is_told_to_close_in_the_background(apple, provider) -> None:
+    alert, closing = job(TOKEN, "apns"), job(TOKEN, "apns", closes=True)
+    result = await provider.send(closing)
+    assert result.provider_id == notification_id(closing) != notification_id(alert)
+    (request,) = apple.requests
+    assert request.json == {
+        "aps": {"content-available": 1}, "imgo": {"id": "1043", "close": "true", "tag": "o7"},
+    }  # fmt: skip
+    headers = request.headers
+    assert (headers["apns-push-type"], headers["apns-priority"]) == ("background", "5")
+    assert headers["apns-collapse-id"] == "imgo-1043"
+
+
 async def test_second_attempt_has_the_id_of_the_first(apple, provider) -> None:
     await provider.send(job(TOKEN, "apns"))
     await provider.send(job(TOKEN, "apns", attempt=2, ttl=30))

@@ -120,6 +120,18 @@ async def test_device_gets_a_notification(google, provider) -> None:
     }  # fmt: skip
 
 
+async def test_device_is_told_to_close_by_data_only(google, provider) -> None:
+    """The collapse key of the notification: FCM replaces it if the device has not got it."""
+    for content in ({"title": "Hi", "tag": "o7"}, {"title": "Hi"}):
+        await provider.send(job(TOKEN, "fcm", closes=True, content=content))
+    tagged, untagged = (request.json["message"] for request in google.messages)
+    assert tagged["data"] == {"id": "1043", "close": "true", "tag": "o7"}
+    assert untagged["data"] == {"id": "1043", "close": "true", "tag": "imgo-1043"}
+    assert tagged["android"] == {"priority": "NORMAL", "collapse_key": "imgo-1043", "ttl": "60s"}
+    assert tagged["apns"]["headers"]["apns-push-type"] == "background"
+    assert "notification" not in tagged
+
+
 async def test_notifications_at_once_share_one_access_token(google, provider) -> None:
     results = await asyncio.gather(*(provider.send(job(TOKEN, "fcm")) for _ in range(5)))
     assert {result.outcome for result in results} == {Outcome.SENT}
