@@ -132,7 +132,8 @@ def _deliveries(
     for (pk, _), delivery in by_pair.items():
         if reason := _unsent_reason(known[pk]):
             delivery.state, delivery.reason = Event.Kind.DROPPED, reason
-            delivery.at = known[pk].cancelled_at or known[pk].retracted_at
+            ended_at = known[pk].cancelled_at or known[pk].retracted_at
+            delivery.at = ended_at or known[pk].created_at  # a stale push ends when it is accepted
     pending = Pending.objects.filter(message__in=list(known), key__in=keys)
     for pk, key in pending.values_list("message_id", "key"):
         message, delivery = known[pk], by_pair[pk, key]

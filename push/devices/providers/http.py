@@ -10,9 +10,11 @@ import json
 import logging
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import certifi
@@ -24,6 +26,16 @@ from push.devices.jobs import NoAnswer
 # At the level DEBUG it logs all headers: the addresses of devices, and the tokens of providers.
 logging.getLogger("hpack").setLevel(logging.INFO)
 
+# httpcore tries to import sniffio some times for each request. Where it is not installed, each of
+# them would search the disk, a fifth of the CPU of a notification.
+if find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
+COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, section 2.5.5.1
 BODY_MAX = 16_384  # bytes that are read of an answer
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
 # The connection ended before its answer. Servers close idle ones at any moment.
@@ -112,11 +124,22 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     def _may_be_called(self, text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        address = mapped or address
-        if any(address in network for network in self._networks):
+        target = _target(address)
+        if any(one in network for network in self._networks for one in (address, target)):
             return True
-        return address.is_global and not address.is_multicast
+        return target.is_global and not target.is_multicast and target not in LOCAL_NAT64
+
+
+def _target(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address that packets to this address may be sent to, or else the address.
+
+    A gateway of the network may translate or unwrap it.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in NAT64 or address in COMPATIBLE:
+        return ipaddress.IPv4Address(address.packed[-4:])
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 class HttpClient:

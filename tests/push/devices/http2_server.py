@@ -5,6 +5,7 @@ import contextlib
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,13 +30,17 @@ from tests import PATIENCE
 
 @dataclass
 class Request:
-    """A request that has arrived. `connection`: number of the connection it came on."""
+    """A request that has arrived.
+
+    `connection`: number of the connection it came on. `at`: monotonic seconds.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
     connection: int
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def json(self) -> Any:
@@ -57,7 +62,13 @@ Answer = Callable[[Request], Response | None]
 
 
 def make_certificate(home: Path) -> tuple[Path, Path]:
-    """Make a certificate for localhost; return the files of the certificate and its key."""
+    """Make a certificate for localhost; return the files of the certificate and its key.
+
+    Servers with one home have one certificate.
+    """
+    cert_file, key_file = home / "localhost.pem", home / "localhost.key"
+    if cert_file.exists():
+        return cert_file, key_file
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(tz=UTC)
@@ -73,7 +84,6 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    cert_file, key_file = home / "localhost.pem", home / "localhost.key"
     cert_file.write_bytes(certificate.public_bytes(Encoding.PEM))
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return cert_file, key_file

@@ -22,7 +22,7 @@ from push.devices.tables import Device, Notification
 from push.status.device_states import sentences
 
 from .conftest import CONTENT
-from .test_apns import PEM
+from .mobile_services import APPLE_PEM
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +33,7 @@ STATES = Notification.State
 @pytest.fixture(autouse=True)
 def _provider(imgo) -> None:
     names = {"APNS_KEY_ID": "K", "APNS_TEAM_ID": "T", "APNS_TOPIC": "com.example.shop"}
-    imgo(APNS_KEY=PEM, **names)
+    imgo(APNS_KEY=APPLE_PEM, **names)
 
 
 def phone(key: str = "u1", number: int = 1) -> Device:
