@@ -245,7 +245,7 @@ def _mark_live(pairs: Sequence[tuple[int, str]]) -> int:
     """
     keys = Counter(i for i, _ in pairs)
     rows = Message.objects.filter(pk__in=list(keys), stored=False, audience=Message.Audience.KEYS)
-    ended = [pk for pk, names in rows.values_list("pk", "keys") if len(names) == keys[pk]]
+    ended = [pk for pk, names in rows.values_list("pk", "keys") if len(names or ()) == keys[pk]]
     if ended:
         Message.objects.filter(pk__in=ended).update(drop_reason=STALE)
     return sum(keys[pk] for pk in ended)

@@ -11,8 +11,9 @@ import jwt
 
 from imgo_site.conf import conf
 from push.devices.jobs import Job, Outcome, Result
+from push.devices.providers.answer import Answer
 from push.devices.providers.base import closing_members, compact_json, text_or_file
-from push.devices.providers.http import Answer, HttpClient
+from push.devices.providers.http import HttpClient
 
 TOKEN_LIFETIME = 2_400  # seconds; Apple wants a new token every 20 to 60 minutes
 # Reasons of 403 and 429 for which another token helps, or the whole provider must wait.

@@ -13,8 +13,9 @@ import jwt
 
 from imgo_site.conf import conf
 from push.devices.jobs import Job, NoAnswer, Outcome, Result
+from push.devices.providers.answer import Answer
 from push.devices.providers.base import closing_members, compact_json, text_or_file
-from push.devices.providers.http import Answer, HttpClient
+from push.devices.providers.http import HttpClient
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523

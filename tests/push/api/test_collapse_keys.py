@@ -90,14 +90,18 @@ def test_pushes_that_are_not_stored_are_explained_by_their_end(api, queued):
     assert "No session of the key is connected now." in words[2]
 
 
-def test_stale_push_that_is_not_stored_has_its_reason(api, queued):
+def test_stale_push_that_is_not_stored_has_its_reason(
+    api, queued, django_capture_on_commit_callbacks
+):
     """One that is stale for a part of its keys only has none: it has no row a key."""
     send(api, {**PUSH, "version": 2})
     never = {**PUSH, "version": 1, "store": "never"}
     before = dropped("stale")
-    whole, part = (
-        send(api, {**never, "to": {"keys": keys}}).json()["id"] for keys in (["u1"], ["u1", "u2"])
-    )
+    with django_capture_on_commit_callbacks(execute=True):
+        whole, part = (
+            send(api, {**never, "to": {"keys": keys}}).json()["id"]
+            for keys in (["u1"], ["u1", "u2"])
+        )
     assert dropped("stale") == before + 1
     (delivery,) = api.get(f"{PUSHES}/{whole}").json()["results"]
     assert (delivery["state"], delivery["reason"]) == ("dropped", "stale")

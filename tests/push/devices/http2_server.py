@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes, Settings
 
 from tests import PATIENCE
 
@@ -49,12 +51,13 @@ class Request:
 
 @dataclass
 class Response:
-    """An answer. `breaks`: the connection ends instead."""
+    """An answer. `breaks`: the connection ends instead. `resets`: the stream does."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     breaks: bool = False
+    resets: bool = False
 
 
 # Returns None for a request that is never answered.
@@ -92,13 +95,15 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
 class Http2Server:
     """Server on a thread of its own, so that tests with and without a loop can use it.
 
-    `requests`: those that have arrived. `answer` may be replaced at any time.
+    `requests`: those that have arrived. `answer` may be replaced at any time. `h2_settings`: of
+    new connections.
     """
 
     def __init__(self, home: Path, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self.connections = 0
+        self.h2_settings: dict[SettingCodes, int] = {}
         self.ca_file, key_file = make_certificate(home)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(self.ca_file, key_file)
@@ -171,6 +176,8 @@ class _Connection:
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
+        if server.h2_settings:
+            self._h2.local_settings = Settings(client=False, initial_values=server.h2_settings)
         self._h2.initiate_connection()
         self._headers: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytearray] = {}
@@ -202,8 +209,13 @@ class _Connection:
             return True
         if found.breaks:
             return False
+        if found.resets:
+            self._h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+            return True
         fields = [(":status", str(found.status)), *found.headers.items()]
         self._h2.send_headers(stream, fields, end_stream=not found.body)
-        if found.body:
-            self._h2.send_data(stream, found.body, end_stream=True)
+        size = self._h2.max_outbound_frame_size
+        for start in range(0, len(found.body), size):
+            part = found.body[start : start + size]
+            self._h2.send_data(stream, part, end_stream=start + size >= len(found.body))
         return True

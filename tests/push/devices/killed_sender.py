@@ -1,8 +1,8 @@
 """Program that sends and closes notifications, and kills itself before one of its steps.
 
-Arguments: the number of the step, counted from 1, and a file. A step is a statement, a commit, a
-request to the provider, or its answer. The provider is the file: a request adds a line to it. The
-exit status is 0 if there were fewer steps.
+Arguments: the number of the step, counted from 1, and a file. A step is a commit, a request to the
+provider, or its answer. The provider is the file: a request adds a line to it. The exit status is 0
+if there were fewer steps.
 """
 
 import itertools
@@ -30,11 +30,6 @@ def step() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def execute(run: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-    step()
-    return run(sql, params, many, context)
-
-
 def commit(raw: psycopg.Connection[Any]) -> None:
     step()
     plain_commit(raw)
@@ -50,5 +45,4 @@ def send(line: str) -> None:
 plain_commit = psycopg.Connection.commit
 connection.ensure_connection()
 psycopg.Connection.commit = commit  # type: ignore[method-assign]
-with connection.execute_wrapper(execute):
-    take_turns(send)
+take_turns(send)

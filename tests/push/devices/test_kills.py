@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 PROGRAM = Path(__file__).with_name("killed_sender.py")
 ROOT = Path(__file__).parents[3]
-STEPS_MAX = 150
+STEPS_MAX = 60
 SETTINGS = {
     "APNS_KEY": APPLE_PEM, "APNS_KEY_ID": "K", "APNS_TEAM_ID": "T", "APNS_TOPIC": "shop",
 }  # fmt: skip
@@ -79,6 +79,8 @@ def forget() -> None:
 def every_step(tmp_path: Path, check: Callable[[int, Counter[str]], None]) -> None:
     """Kill the sender before each of its steps, each time with rows of its own.
 
+    A kill within a transaction is one before its commit.
+
     There are one message to show, one to close, and one that is acknowledged before it is due.
     `check` gets the message to show, and the requests whose answer was lost with the sender.
     """
@@ -106,7 +108,7 @@ def every_step(tmp_path: Path, check: Callable[[int, Counter[str]], None]) -> No
         assert conservation.balance_of_latest(0).missing == 0
         forget()
         if has_ended:
-            assert step > 20
+            assert step > 10
             return
     raise AssertionError("there are too many steps")
 

@@ -9,8 +9,9 @@ import pytest
 
 from push.devices.content import CONTENT_MAX
 from push.devices.jobs import NoAnswer, Outcome
+from push.devices.providers.answer import BODY_MAX
 from push.devices.providers.encryption import PLAIN_MAX
-from push.devices.providers.http import BODY_MAX, AddressRefused, CheckedBackend, HttpClient
+from push.devices.providers.http import AddressRefused, HttpClient
 from push.devices.providers.webpush import WebPush, payload_of, topic_of
 
 from .conftest import CONTENT, address_text, job
@@ -118,24 +119,28 @@ async def test_literal_private_address_is_not_called(imgo, host) -> None:
     await client.close()
 
 
-async def test_address_that_was_checked_is_connected_to(monkeypatch) -> None:
+async def test_address_that_was_checked_is_connected_to(imgo, monkeypatch) -> None:
     """The host has another address when it is asked again (DNS rebinding)."""
+    imgo(WEBPUSH_NETWORKS=[])
     answers = iter(["9.9.9.9", "127.0.0.1"])
-    connected: list[str] = []
+    connected: list[object] = []
 
     async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
         return [(0, 0, 0, "", (next(answers), 443))]
 
-    async def connect(address: str, *_: object) -> None:
-        connected.append(address)
+    async def connect(_: object, address: str, port: int, **options: object) -> None:
+        connected.append((address, port, options["server_hostname"]))
+        raise ConnectionRefusedError
 
-    backend = CheckedBackend([])
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-    monkeypatch.setattr(backend._backend, "connect_tcp", connect)
-    await backend.connect_tcp("push.example.com", 443)
-    with pytest.raises(AddressRefused):
-        await backend.connect_tcp("push.example.com", 443)
-    assert connected == ["9.9.9.9"]
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(loop, "create_connection", connect)
+    client = HttpClient(is_checked=True)
+    for kind in (NoAnswer, AddressRefused):
+        with pytest.raises(kind):
+            await client.post("https://push.example.com/1", {}, b"")
+    assert connected == [("9.9.9.9", 443, "push.example.com")]
+    await client.close()
 
 
 async def test_no_log_has_an_address_or_a_token(service, provider, caplog) -> None:
