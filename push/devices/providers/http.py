@@ -99,7 +99,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     def _may_be_called(self, text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
         target = _target(address)
-        if any(one in network for network in self._networks for one in (address, target)):
+        if any(address in network or target in network for network in self._networks):
             return True
         return target.is_global and not target.is_multicast and target not in LOCAL_NAT64
 
@@ -223,7 +223,7 @@ class HttpClient:
     def _forget_idle(self) -> None:
         """Make room for one more origin: those that clients name could be many."""
         if len(self._origins) >= ORIGINS_MAX:
-            for place in [place for place, one in self._origins.items() if one.is_idle]:
+            for place in [place for place, known in self._origins.items() if known.is_idle]:
                 connection = self._origins.pop(place).connection
                 if connection is not None:
                     connection.close()
@@ -242,7 +242,8 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        connections = [one.connection for one in self._origins.values() if one.connection]
+        origins = self._origins.values()
+        connections = [origin.connection for origin in origins if origin.connection]
         for connection in connections:
             connection.close()
         for connection in connections:

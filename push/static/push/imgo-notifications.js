@@ -76,8 +76,8 @@ export function closeNotifications(client) {
 
 async function closeShown(worker, ids) {
   for (const registration of await worker.getRegistrations()) {
-    for (const one of await registration.getNotifications()) {
-      if (ids.has(one.data?.imgo?.id)) one.close();
+    for (const notification of await registration.getNotifications()) {
+      if (ids.has(notification.data?.imgo?.id)) notification.close();
     }
   }
 }
