@@ -15,7 +15,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import H2Error
+from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from push.devices.providers.answer import BODY_MAX, Answer, Broken
@@ -200,12 +200,13 @@ class Http2Connection(asyncio.Protocol):
     def _handle(self, found: Iterable[events.Event]) -> None:
         for event in found:
             if isinstance(event, events.ConnectionTerminated):
-                self._end()
+                self._end()  # h2 accepts no further frames, so answers under way are lost
                 return
             if isinstance(event, events.WindowUpdated | events.RemoteSettingsChanged):
                 self._has_settings |= isinstance(event, events.RemoteSettingsChanged)
                 for stream, exchange in self._exchanges.items():
-                    self._send_body(stream, exchange)
+                    with contextlib.suppress(StreamClosedError):  # its event follows
+                        self._send_body(stream, exchange)
                 self._wake()
                 continue
             if isinstance(event, events.DataReceived):
