@@ -26,9 +26,10 @@ logging.getLogger("hpack").setLevel(logging.INFO)
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
-COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, section 2.5.5.1
+# The first 12 bytes of IPv6 addresses that end with an IPv4 address: NAT64 (RFC 6052), and
+# compatible ones (RFC 4291, section 2.5.5.1).
+BEFORE_IPV4 = (b"\x00\x64\xff\x9b" + bytes(8), bytes(12))
+LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"  # the first bytes of private addresses, RFC 8215
 ORIGINS_MAX = 200  # hosts and ports whose connections are kept
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
 # The connection ended before its answer. Servers close idle ones at any moment.
@@ -101,7 +102,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         target = _target(address)
         if any(address in network or target in network for network in self._networks):
             return True
-        return target.is_global and not target.is_multicast and target not in LOCAL_NAT64
+        is_local = target.packed.startswith(LOCAL_NAT64)
+        return target.is_global and not target.is_multicast and not is_local
 
 
 def _target(address: IpAddress) -> IpAddress:
@@ -111,7 +113,7 @@ def _target(address: IpAddress) -> IpAddress:
     """
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in NAT64 or address in COMPATIBLE:
+    if address.packed[:12] in BEFORE_IPV4:
         return ipaddress.IPv4Address(address.packed[-4:])
     return address.ipv4_mapped or address.sixtofour or address
 

@@ -20,8 +20,6 @@ from h2.settings import SettingCodes, Settings
 
 from push.devices.providers.answer import BODY_MAX, Answer, Broken
 
-# `HttpClient` writes the names in lower case.
-_CONFIG = H2Configuration(header_encoding=None, normalize_outbound_headers=False)
 _SETTINGS = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: 65_536}
 
 UNSENT_MAX = 1_048_576  # bytes that wait to be sent
@@ -57,7 +55,9 @@ class Http2Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.is_usable = True  # whether it takes further requests
         self.used_at = time.monotonic()
-        self._h2 = H2Connection(_CONFIG)
+        # `HttpClient` writes the names of headers in lower case.
+        config = H2Configuration(header_encoding=None, normalize_outbound_headers=False)
+        self._h2 = H2Connection(config)
         self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
         self._exchanges: dict[int, _Exchange] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a stream to become free
