@@ -16,6 +16,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 
 from benchmarks import (
     connect,
+    devices,
     fanout,
     growth,
     ingest,
@@ -46,6 +47,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "presence": presence.run,
     "online": online.run,
     "outbox": outbox.run,
+    "devices": devices.run,
     "schedule": schedule.run,
     "growth": growth.run,
     "million": million.run,

@@ -1,7 +1,7 @@
 """Rows for a scenario, put into the database through imgo's own models: set-up, not measured.
 
-`python -m benchmarks.seed tokens FIRST COUNT` or `pending PREFIX KEYS MESSAGES BODY`, with the
-servers' environment.
+`python -m benchmarks.seed tokens FIRST COUNT`, `pending PREFIX KEYS MESSAGES BODY` or
+`devices PROVIDER COUNT URL`, with the servers' environment.
 """
 
 import sys
@@ -35,12 +35,45 @@ def pending(first: int, keys: int, messages: int, body: str) -> None:
     Outbox.objects.all().delete()  # as if fanned out long ago, to nobody
 
 
+def devices(provider: str, count: int, url: str) -> None:
+    """A device for each of the keys `<provider>-0`, `<provider>-1` and so on."""
+    import json
+    import os
+
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from push.devices.addresses import Address
+    from push.devices.base64url import encode_base64url
+    from push.devices.providers.vapid import public_key_of
+    from push.devices.tables import Device
+
+    keys = {
+        "p256dh": public_key_of(ec.generate_private_key(ec.SECP256R1())),
+        "auth": encode_base64url(os.urandom(16)),
+    }
+
+    def address(number: int) -> Address:
+        text = f"{number:064x}"
+        if provider == "webpush":
+            text = json.dumps({"endpoint": f"{url}/wpush/{number}", **keys})
+        return Address(provider, text)
+
+    addresses = [address(number) for number in range(count)]
+    rows = (
+        Device(key=f"{provider}-{number}", provider=provider, address=one.text, digest=one.digest)
+        for number, one in enumerate(addresses)
+    )
+    Device.objects.bulk_create(rows, batch_size=5000)
+
+
 def main() -> None:
     """Run one of the functions above."""
     django.setup()
     name, *arguments = sys.argv[1:]
     if name == "tokens":
         tokens(*map(int, arguments))
+    elif name == "devices":
+        devices(arguments[0], int(arguments[1]), arguments[2])
     else:
         first, keys, messages, body = arguments
         pending(int(first), int(keys), int(messages), body)

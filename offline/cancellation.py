@@ -141,8 +141,10 @@ def _possible_receivers(message: Message) -> list[str]:
 
     A stale push is sent to nobody.
     """
+    if message.drop_reason == STALE:
+        return []
     if message.audience != Message.Audience.KEYS:
-        return [] if message.drop_reason == STALE else [message.room]
+        return [message.room]
     keys: list[str] = message.keys or []
     if not message.collapse_key:
         return keys

@@ -107,7 +107,7 @@ _COUNT = """
     SELECT CASE WHEN e.reason = '' THEN e.kind ELSE e.kind || ':' || e.reason END, count(*), 0
     FROM offline_event e JOIN kept ON kept.id = e.message_id
     WHERE e.message_id > %s AND e.message_id <= %s
-      AND e.kind NOT IN ('sent', 'notified', 'notify_failed')
+      AND e.kind NOT IN ('sent', 'notified', 'notify_failed', 'notify_closed')
     GROUP BY 1
 """
 _UNBALANCED = """
@@ -115,8 +115,8 @@ _UNBALANCED = """
         SELECT m.id, m.recipients,
                (SELECT count(*) FROM offline_pending p WHERE p.message_id = m.id)
                + (SELECT count(*) FROM offline_event e
-                  WHERE e.message_id = m.id
-                    AND e.kind NOT IN ('sent', 'notified', 'notify_failed')) AS found
+                  WHERE e.message_id = m.id AND e.kind NOT IN
+                    ('sent', 'notified', 'notify_failed', 'notify_closed')) AS found
         FROM offline_message m
         WHERE m.id > %s AND m.id <= %s AND m.stored AND m.keep_until > CURRENT_TIMESTAMP
     ) AS counted

@@ -33,10 +33,10 @@ class Sent(NamedTuple):
 
 
 class Notified(NamedTuple):
-    """Outcome of a notification to one device.
+    """Outcome of a notification to one device, or of closing it there.
 
-    `device`: its number. `provider_id`: the provider's name of the notification. `reason`: why the
-    provider has not taken it, "" if it has.
+    `device`: its number. `provider_id`: the provider's name of what it was sent. `reason`: why the
+    provider has not taken that, "" if it has.
     """
 
     device: str
@@ -67,6 +67,7 @@ class Delivery:
     reason: str = ""
     sent: list[tuple[str, datetime]] = field(default_factory=list)
     notified: list[Notified] = field(default_factory=list)
+    closed: list[Notified] = field(default_factory=list)
 
     @property
     def unacknowledged(self) -> Sent | None:
@@ -86,8 +87,9 @@ class Delivery:
         fields: dict[str, Any] = {"key": self.key, "state": self.state, "at": self.at}
         fields |= {n: v for n in ("session", "how", "reason") if (v := getattr(self, n))}
         fields["sent"] = [{"session": name, "at": at} for name, at in self.sent]
-        if self.notified:
-            fields["notified"] = [notified.as_dict() for notified in self.notified]
+        for name in ("notified", "closed"):
+            if outcomes := getattr(self, name):
+                fields[name] = [outcome.as_dict() for outcome in outcomes]
         return fields
 
 
@@ -130,7 +132,8 @@ def _deliveries(
     for (pk, _), delivery in by_pair.items():
         if reason := _unsent_reason(known[pk]):
             delivery.state, delivery.reason = Event.Kind.DROPPED, reason
-            delivery.at = known[pk].cancelled_at or known[pk].retracted_at
+            ended_at = known[pk].cancelled_at or known[pk].retracted_at
+            delivery.at = ended_at or known[pk].created_at  # a stale push ends when it is accepted
     pending = Pending.objects.filter(message__in=list(known), key__in=keys)
     for pk, key in pending.values_list("message_id", "key"):
         message, delivery = known[pk], by_pair[pk, key]
@@ -158,9 +161,10 @@ def _add(delivery: Delivery, event: Event) -> None:
     kind = event.kind
     if kind in {Event.Kind.SENT, Event.Kind.RECEIVED}:
         delivery.sent.append((event.session, event.at))
-    if kind in {Event.Kind.NOTIFIED, Event.Kind.NOTIFY_FAILED}:
-        notified = Notified(event.session, event.at, event.provider_id, event.reason)
-        delivery.notified.append(notified)
+    if kind in {Event.Kind.NOTIFIED, Event.Kind.NOTIFY_FAILED, Event.Kind.NOTIFY_CLOSED}:
+        outcome = Notified(event.session, event.at, event.provider_id, event.reason)
+        is_closed = kind == Event.Kind.NOTIFY_CLOSED
+        (delivery.closed if is_closed else delivery.notified).append(outcome)
     if kind in STEPS:
         return
     delivery.at, delivery.session, delivery.reason = event.at, event.session, event.reason

@@ -131,8 +131,8 @@ class Event(models.Model):
     class Kind(models.TextChoices):
         """Kind of a step.
 
-        `SENT`, `NOTIFIED` and `NOTIFY_FAILED` may occur often. One of the others ends the
-        (message, key).
+        `SENT` and the kinds of notifications may occur often. One of the others ends the
+        (message, key). `NOTIFY_CLOSED` with a reason: its provider has not taken what closes it.
         """
 
         SENT = "sent"
@@ -142,6 +142,7 @@ class Event(models.Model):
         DROPPED = "dropped"
         NOTIFIED = "notified", "taken by the provider of a device"
         NOTIFY_FAILED = "notify_failed", "not taken by the provider of a device"
+        NOTIFY_CLOSED = "notify_closed", "closing of a shown notification"
 
     message = models.ForeignKey(
         Message, on_delete=models.DO_NOTHING, db_constraint=False, related_name="events"
@@ -170,7 +171,12 @@ class Event(models.Model):
 
 
 # Kinds that end nothing.
-STEPS = (str(Event.Kind.SENT), str(Event.Kind.NOTIFIED), str(Event.Kind.NOTIFY_FAILED))
+STEPS = (
+    str(Event.Kind.SENT),
+    str(Event.Kind.NOTIFIED),
+    str(Event.Kind.NOTIFY_FAILED),
+    str(Event.Kind.NOTIFY_CLOSED),
+)
 SENT, ACKNOWLEDGED = str(Event.Kind.SENT), str(Event.Kind.ACKNOWLEDGED)
 RECEIVED = str(Event.Kind.RECEIVED)
 

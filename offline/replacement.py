@@ -186,7 +186,10 @@ def _end(ends: Sequence[_End]) -> Counter[str]:
         if not mine:
             continue
         counts[reason] += _end_scheduled(mine, reason)
-        counts[reason] += _settle([(i, to[1:]) for i, to, _ in mine if to[0] == KEY], reason)
+        pairs = [(i, to[1:]) for i, to, _ in mine if to[0] == KEY]
+        counts[reason] += _settle(pairs, reason)
+        if reason == STALE:
+            counts[reason] += _mark_live(pairs)
         counts[reason] += _end_in_room([i for i, to, _ in mine if to[0] == ROOM], reason)
     return +counts
 
@@ -232,6 +235,20 @@ def _settle(pairs: Sequence[tuple[int, str]], reason: str) -> int:
         record_ends([(i, key) for _, i, key in ended], Event.Kind.DROPPED, reason)
         count += len(ended)
     return count
+
+
+def _mark_live(pairs: Sequence[tuple[int, str]]) -> int:
+    """Record that messages which are not stored are stale; return for how many keys.
+
+    Such a message has no row a key. Of one that is stale for a part of its keys, nothing is
+    recorded.
+    """
+    keys = Counter(i for i, _ in pairs)
+    rows = Message.objects.filter(pk__in=list(keys), stored=False, audience=Message.Audience.KEYS)
+    ended = [pk for pk, names in rows.values_list("pk", "keys") if len(names or ()) == keys[pk]]
+    if ended:
+        Message.objects.filter(pk__in=ended).update(drop_reason=STALE)
+    return sum(keys[pk] for pk in ended)
 
 
 def _end_in_room(message_ids: Sequence[int], reason: str) -> int:

@@ -24,7 +24,7 @@ OURS = {
     "tests",
 }
 # Who wants traces installs it (imgo_site/tracing.py); the extras of pyproject.toml.
-OPTIONAL = {"opentelemetry", "httpcore"}
+OPTIONAL = {"opentelemetry", "h2", "httpcore"}
 
 
 def normal(name: str) -> str:

@@ -6,6 +6,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from examples.bell.models import Notification
+from imgo_site.conf import conf
 from push import push_to_key
 
 LATEST = 5  # notifications that the bell shows
@@ -16,7 +17,14 @@ def notify(user: User, text: str) -> None:
     """Tell a user something; inside of your transaction, when that commits."""
     _lock(user)
     Notification.objects.create(user=user, text=text)
-    push_to_key(str(user.pk), {"type": "bell", "news": text, **state(user)})
+    push_to_key(str(user.pk), {"type": "bell", "news": text, **state(user)}, notify=shown(text))
+
+
+def shown(text: str) -> dict[str, str] | None:
+    """What the user's devices show if no tab is open; None without a key for Web Push."""
+    if not conf.WEBPUSH_PRIVATE_KEY:
+        return None
+    return {"title": "A new notification", "body": text, "url": "/home/"}
 
 
 @transaction.atomic

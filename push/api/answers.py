@@ -47,7 +47,7 @@ class SentTo(TypedDict):
 
 
 class NotifiedOn(TypedDict):
-    """A notification to one device of the key, and what its provider answered."""
+    """A notification to one device of the key, or its closing, and what the provider answered."""
 
     device: Annotated[str, Meta(description="The device's id.")]
     at: datetime
@@ -77,6 +77,12 @@ class DeliveryRecord(TypedDict):
     reason: NotRequired[Annotated[str, Meta(description="Why it was dropped.")]]
     sent: list[SentTo]
     notified: NotRequired[list[NotifiedOn]]
+    closed: NotRequired[
+        Annotated[
+            list[NotifiedOn],
+            Meta(description="Where its notification was closed: it was read or cancelled."),
+        ]
+    ]
 
 
 class FanOut(TypedDict):

@@ -44,6 +44,11 @@ class Subscription(Struct):
     endpoint: Annotated[str, schema_hints("See WEBPUSH_HOSTS.", maxLength=ENDPOINT_MAX)]
     keys: SubscriptionKeys
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the members for `address_of`."""
+        keys = {"p256dh": self.keys.p256dh, "auth": self.keys.auth}
+        return {"endpoint": self.endpoint, "keys": keys}
+
 
 class DeviceRequest(Struct, forbid_unknown_fields=True):
     """A device to register: `subscription` for Web Push, `token` for the others."""
@@ -59,6 +64,19 @@ class DeviceRequest(Struct, forbid_unknown_fields=True):
         """Return the checked address. Raises `BadRequest`."""
         if self.subscription is None:
             return address_of(self.provider, None, self.token)
-        keys = {"p256dh": self.subscription.keys.p256dh, "auth": self.subscription.keys.auth}
-        subscription = {"endpoint": self.subscription.endpoint, "keys": keys}
-        return address_of(self.provider, subscription, self.token)
+        return address_of(self.provider, self.subscription.as_dict(), self.token)
+
+
+class OwnDeviceRequest(DeviceRequest, forbid_unknown_fields=True):
+    """A client's own device.
+
+    `replaces`: the subscription that the browser had before, which proves whose device it is.
+    """
+
+    replaces: Subscription | None = None
+
+    def as_replaced(self) -> Address | None:
+        """Return the address of the former subscription, None without one. Raises `BadRequest`."""
+        if self.replaces is None:
+            return None
+        return address_of(self.provider, self.replaces.as_dict(), None)

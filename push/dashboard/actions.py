@@ -27,6 +27,7 @@ from offline.models import COLLAPSE_KEY_MAX, Message
 from push import operations
 from push.accept.accept import CALLER_MAX, Push, accept_push, encode_body
 from push.accept.frame_bodies import is_json
+from push.devices.content import notify_of
 from push.models import Dedupe, Node
 from push.registry.select import get_registry
 
@@ -273,6 +274,19 @@ class PushMessage(Action):
     store = forms.BooleanField(
         label="Keep it for a key that is not connected", required=False, initial=True
     )
+    notify_title = forms.CharField(
+        label="Notification", required=False, max_length=200,
+        help_text="Title of what the key's devices show if no session takes the push in time. "
+        "Empty: none.",
+    )  # fmt: skip
+    notify_body = forms.CharField(label="Text of the notification", required=False, max_length=500)
+    notify_url = forms.CharField(
+        label="URL of the notification", required=False, max_length=500,
+        help_text="A click opens it: a path such as /orders/7, or a URL.",
+    )  # fmt: skip
+    notify_after = forms.FloatField(
+        label="Notify after seconds", required=False, min_value=0, help_text="Empty: the default."
+    )
     # A form that is sent twice pushes only once, unless it was changed in between.
     dedupe = forms.CharField(widget=forms.HiddenInput, initial=uuid4, max_length=100)
 
@@ -304,6 +318,7 @@ class PushMessage(Action):
         body = text.encode()
         if not is_json(body):
             body, _ = encode_body(text)
+        notify = {name: data[f"notify_{name}"] for name in ("title", "body", "url")}
         return Push(
             body,
             keys=(data["name"],) if data["target"] == "key" else (),
@@ -313,6 +328,8 @@ class PushMessage(Action):
             store=data["store"],
             collapse_key=data["collapse_key"],
             send_at=at if at is None or at.tzinfo else timezone.make_aware(at),
+            notify=notify_of(notify) if any(notify.values()) else None,
+            notify_after=data["notify_after"],
             dedupe_id=digest(repr(sorted(data.items()))),
         )
 
@@ -334,7 +351,9 @@ class PushMessage(Action):
         size = f"{len(self.push.body):,} bytes"
         at = self.push.send_at
         later = f"It is sent at {utc_text(at, 'seconds')}." if isinstance(at, datetime) else ""
-        return [f"Push {size} to {self._target()}: {sessions(count)} now?", later, kept]
+        notify = self.push.notify
+        devices = f"Its devices show {notify.title!r} if it is not read in time." if notify else ""
+        return [f"Push {size} to {self._target()}: {sessions(count)} now?", later, kept, devices]
 
     def perform(self, user: Any) -> str:
         """Accept the push; report and log nothing new if its dedupe id was used already."""

@@ -1,4 +1,4 @@
-"""Values of one attempt to send a notification: what is sent, and what came of it."""
+"""Values of one attempt to send or close a notification: what is sent, and what came of it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed notification.
+    """A claimed notification, or with `closes` what closes it on its device.
 
     `attempt`: 1 for the first one. `content`: title, body, url, icon, tag and data, without those
     that are empty. `ttl`: seconds until the message expires, at least 1.
@@ -22,6 +22,7 @@ class Job:
     address: str
     content: dict[str, Any]
     ttl: int
+    closes: bool = False
 
 
 class NoAnswer(Exception):

@@ -2,7 +2,7 @@
 
 A process that dies in between has sent the notification or not. The claim's lease ends, and the
 notification is sent again with the same Topic, apns-id or collapse key. So a device that got both
-shows one.
+shows one. What closes a shown notification goes the same way.
 """
 
 import json
@@ -19,8 +19,9 @@ from django.utils import timezone
 from imgo_site.conf import conf
 from imgo_site.postgres.limits import limit_idle
 from offline.models import Event, Pending
+from push.devices.closings import still_shown
 from push.devices.jobs import Job, Outcome, Result
-from push.devices.tables import Device, Notification
+from push.devices.tables import CLOSING_PROVIDERS, Device, Notification
 from push.metrics import definitions as metrics
 
 LEASE_MARGIN = 20.0  # seconds that a lease is longer than the time to send
@@ -32,18 +33,19 @@ RETRY_AFTER_MAX = 3_600.0  # seconds that a provider's Retry-After can ask for
 GIVEN_UP = "given_up"
 REASON_MAX = 40  # characters: fits the event's column
 PROVIDER_ID_MAX = 200  # characters: fits the event's column
+WAITING, CLOSING = Notification.State.WAITING, Notification.State.CLOSING
 
 
 def has_work(providers: Sequence[str]) -> bool:
-    """Return whether a notification of one of these providers is to be sent now."""
+    """Return whether a notification of one of these providers is to be sent or closed now."""
     return Notification.objects.filter(provider__in=providers, next_at__lte=Now()).exists()
 
 
 def claim(provider: str, limit: int) -> list[Job]:
-    """Claim up to `limit` notifications of a provider, and return those to be sent.
+    """Claim up to `limit` notifications of a provider, and return those to be sent or closed.
 
     A notification whose key has settled the message meanwhile is deleted, and so is that of a
-    device which has another owner.
+    device which has another owner. One that is shown is deleted when its message expires.
     """
     with transaction.atomic():
         limit_idle()
@@ -54,7 +56,8 @@ def claim(provider: str, limit: int) -> list[Job]:
             .annotate(now=Now())
             .select_for_update(skip_locked=True, of=("self",))[:limit]
         )
-        wanted = _still_wanted(rows)
+        wanted = _still_wanted([row for row in rows if row.state == WAITING])
+        wanted |= still_shown([row for row in rows if row.state == CLOSING])
         over = [row.pk for row in rows if row.pk not in wanted]
         if over:
             Notification.objects.filter(pk__in=over).delete()
@@ -62,7 +65,8 @@ def claim(provider: str, limit: int) -> list[Job]:
             next_at=Now() + timedelta(seconds=conf.NOTIFY_TIMEOUT + LEASE_MARGIN),
             attempts=F("attempts") + 1,
         )
-    metrics.NOTIFICATIONS.labels(provider, "stopped").inc(len(over))
+    stopped = sum(row.state == WAITING and row.pk not in wanted for row in rows)
+    metrics.NOTIFICATIONS.labels(provider, "stopped").inc(stopped)
     return [_job(row) for row in rows if row.pk in wanted]
 
 
@@ -92,6 +96,7 @@ def _job(row: Any) -> Job:
         address=row.device.address,
         content=json.loads(row.notice.content),
         ttl=max(1, int((row.expires_at - row.now).total_seconds())),
+        closes=row.state == CLOSING,
     )
 
 
@@ -103,21 +108,27 @@ def settle(results: Sequence[tuple[Job, Result]]) -> None:
         limit_idle()
         rows = Notification.objects.filter(pk__in={job.pk for job, _ in results})
         # Locked in one order, so that two processes do not wait for each other.
-        attempts = dict(rows.select_for_update().order_by("pk").values_list("pk", "attempts"))
+        locked = rows.select_for_update().order_by("pk")
+        steps = {row.pk: row for row in locked.only("attempts", "state")}
         ended: dict[int, tuple[Job, Result]] = {}
         for job, result in results:
-            if job.pk not in attempts or job.pk in ended:
+            step = steps.get(job.pk)
+            if step is None or step.state != _state_of(job) or job.pk in ended:
                 continue  # recorded before
             pause = _pause(job.attempt, result)
             if result.outcome is not Outcome.RETRY or _is_given_up(job, result, pause):
                 ended[job.pk] = job, result
-            elif job.attempt == attempts[job.pk]:  # else another process has claimed it since
+            elif job.attempt == step.attempts:  # else another process has claimed it since
                 next_at = Now() + timedelta(seconds=pause)
                 Notification.objects.filter(pk=job.pk).update(next_at=next_at)
                 metrics.NOTIFICATIONS.labels(job.provider, "retried").inc()
         _end(list(ended.values()))
     for job, result in ended.values():
-        metrics.NOTIFICATIONS.labels(job.provider, _LABELS[result.outcome]).inc()
+        metrics.NOTIFICATIONS.labels(job.provider, _label(job, result)).inc()
+
+
+def _state_of(job: Job) -> Notification.State:
+    return CLOSING if job.closes else WAITING
 
 
 def _is_given_up(job: Job, result: Result, pause: float) -> bool:
@@ -136,10 +147,29 @@ _LABELS = {
 }
 
 
+def _label(job: Job, result: Result) -> str:
+    """Return the outcome for the metric."""
+    if job.closes:
+        return "closed" if result.outcome is Outcome.SENT else "close_failed"
+    return _LABELS[result.outcome]
+
+
+def _is_shown(job: Job, result: Result) -> bool:
+    """Return whether the device shows the notification now, and can be made to close it."""
+    is_taken = result.outcome is Outcome.SENT and not job.closes
+    return is_taken and job.provider in CLOSING_PROVIDERS
+
+
 def _end(ended: Sequence[tuple[Job, Result]]) -> None:
-    """Delete notifications, record their events, and update their devices."""
+    """End the steps of notifications, record their events, and update their devices."""
     Event.objects.bulk_create([_event(job, result) for job, result in ended])
-    Notification.objects.filter(pk__in=[job.pk for job, _ in ended]).delete()
+    shown = {job.pk for job, result in ended if _is_shown(job, result)}
+    if shown:
+        Notification.objects.filter(pk__in=shown).update(
+            state=Notification.State.SHOWN, next_at=F("expires_at"), attempts=0
+        )
+    over = [job.pk for job, _ in ended if job.pk not in shown]
+    Notification.objects.filter(pk__in=over).delete()
     sent = {job.device_id for job, result in ended if result.outcome is Outcome.SENT}
     Device.objects.filter(pk__in=sent, failures__gt=0).update(failures=0)
     for job, result in ended:
@@ -156,11 +186,12 @@ def _end(ended: Sequence[tuple[Job, Result]]) -> None:
 
 def _event(job: Job, result: Result) -> Event:
     is_sent = result.outcome is Outcome.SENT
+    kind = Event.Kind.NOTIFIED if is_sent else Event.Kind.NOTIFY_FAILED
     reason = GIVEN_UP if result.outcome is Outcome.RETRY else result.reason
     return Event(
         message_id=job.message_id,
         key=job.key,
-        kind=Event.Kind.NOTIFIED if is_sent else Event.Kind.NOTIFY_FAILED,
+        kind=Event.Kind.NOTIFY_CLOSED if job.closes else kind,
         session=str(job.device_id),
         reason=reason[:REASON_MAX],
         provider_id=result.provider_id[:PROVIDER_ID_MAX],

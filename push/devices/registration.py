@@ -1,5 +1,7 @@
 """Registration of devices: one row an address, which belongs to the key that used it last."""
 
+from hmac import compare_digest
+
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
@@ -41,6 +43,22 @@ def register(key: str, address: Address, name: str = "") -> Device:
         excess = list(devices_of(key).values_list("pk", flat=True)[conf.DEVICES_PER_KEY :])
         if excess:
             Device.objects.filter(pk__in=excess).delete()
+    return device
+
+
+def replace(old: Address, new: Address) -> Device | None:
+    """Give the device with the address `old` the address `new`; return its row, None without one.
+
+    The whole of `old` must be right: it holds a secret that only the browser and this server have.
+    """
+    with transaction.atomic():
+        device = Device.objects.select_for_update().filter(digest=old.digest).first()
+        if device is None or not compare_digest(device.address, old.text):
+            return None
+        # A page may have registered the new address already.
+        Device.objects.filter(digest=new.digest).exclude(pk=device.pk).delete()
+        device.address, device.digest, device.failures = new.text, new.digest, 0
+        device.save(update_fields=["address", "digest", "failures"])
     return device
 
 

@@ -1,4 +1,4 @@
-"""Sender of notifications: turns due notices into notifications, claims those, and sends them.
+"""Sender of notifications: turns due notices into notifications, and sends and closes those.
 
 Each node with a provider has one. They need no lease: the rows that one has locked or claimed are
 not the others'. All state that matters is in the database.
@@ -15,6 +15,7 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import CLUSTER_PATIENCE, OneDatabaseThread
 from push.devices import notices, queue
 from push.devices.addresses import configured
+from push.devices.closings import Watch
 from push.devices.jobs import Job, NoAnswer, Outcome, Result
 from push.devices.providers.base import Provider
 from push.devices.providers.select import make
@@ -90,6 +91,7 @@ class NotificationSender:
         self._threads = OneDatabaseThread("imgo-devices-database", CLUSTER_PATIENCE)
         self._lanes: dict[str, Lane] = {}
         self._results: list[tuple[Job, Result]] = []
+        self._watch = Watch()
         self._wakeup = asyncio.Event()
 
     async def run(self) -> None:
@@ -116,7 +118,7 @@ class NotificationSender:
         self._wakeup.clear()
         free = {name: lane.free for name, lane in self._lanes.items()}
         try:
-            jobs = await self._threads.run(step, results, free)
+            jobs = await self._threads.run(step, results, free, self._watch)
         except DatabaseError as error:
             self._results = results + self._results
             logger.warning("notifications wait, the database failed: %s", error)
@@ -157,8 +159,8 @@ class NotificationSender:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def step(results: list[tuple[Job, Result]], free: dict[str, int]) -> list[Job]:
-    """Store outcomes, make notifications of due notices, and claim; return what must be sent.
+def step(results: list[tuple[Job, Result]], free: dict[str, int], watch: Watch) -> list[Job]:
+    """Store outcomes, find what is due or must be closed, and claim; return what must be sent.
 
     `free`: by provider, how many may be claimed. It may be repeated: claims whose answer was lost
     are sent after their lease.
@@ -168,6 +170,7 @@ def step(results: list[tuple[Job, Result]], free: dict[str, int]) -> list[Job]:
         for _ in range(EXPAND_ROUNDS):
             if not notices.expand():
                 break
+    watch.step()
     ready = {name: count for name, count in free.items() if count}
     if not ready or not queue.has_work(list(ready)):
         return []

@@ -1,4 +1,4 @@
-"""Tables of devices, of pushes that notify, and of notifications that wait to be sent.
+"""Tables of devices, of pushes that notify, and of notifications that are sent or closed.
 
 `Notice` is one row a push, written with the push. When it is due, it becomes a `Notification` for
 each device of each key that the push is still pending for. So a push without `notify` costs
@@ -20,6 +20,11 @@ class ProviderName(models.TextChoices):
     WEBPUSH = "webpush", "Web Push"
     APNS = "apns", "APNs"
     FCM = "fcm", "FCM"
+
+
+# Providers that can close a shown notification. Browsers show a notification of their own for a
+# message of Web Push that shows none, or withdraw the permission.
+CLOSING_PROVIDERS = (str(ProviderName.APNS), str(ProviderName.FCM))
 
 
 class Device(models.Model):
@@ -77,12 +82,26 @@ class Notice(models.Model):
         return f"notice of push {self.push_id}"
 
 
+SHOWN = (1, 2)  # the states of notifications that devices show: `State.SHOWN` and `WATCHED`
+
+
 class Notification(models.Model):
-    """Message that must be sent to one device. The row ends with its outcome.
+    """Message that must be sent to one device, or that the device shows.
+
+    Without a way to close it, the row ends with its outcome. Else it ends when the notification was
+    closed, or when the message expires: `next_at` is that time while the device shows it.
 
     A claim moves `next_at` to the end of its lease. Without an outcome by then, another claim
-    sends the notification again.
+    sends the notification, or what closes it, again.
     """
+
+    class State(models.IntegerChoices):
+        """Step of a notification. `push.devices.closings` explains the last three."""
+
+        WAITING = 0, "to be sent"
+        SHOWN = 1, "taken by its provider"
+        WATCHED = 2, "taken by its provider, and later events are searched for its message's end"
+        CLOSING = 3, "to be closed"
 
     notice = models.ForeignKey(Notice, on_delete=models.CASCADE)
     message_id = models.BigIntegerField()
@@ -91,7 +110,8 @@ class Notification(models.Model):
     provider = models.CharField(max_length=8)
     next_at = models.DateTimeField()
     expires_at = models.DateTimeField(help_text="When the message expires.")
-    attempts = models.IntegerField(default=0)
+    attempts = models.IntegerField(default=0, help_text="Of the step that is next.")
+    state = models.SmallIntegerField(choices=State, default=0, db_default=0)
 
     class Meta:
         app_label = "push"
@@ -100,7 +120,26 @@ class Notification(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["provider", "next_at"], name="notification_next"),
+            models.Index(
+                fields=["message_id", "key"],
+                name="notification_shown",
+                condition=Q(state__in=SHOWN),
+            ),
+            models.Index(fields=["id"], name="notification_unwatched", condition=Q(state=1)),
         ]
 
     def __str__(self) -> str:
         return f"notification of message {self.message_id} to device {self.device_id}"
+
+
+class ClosingCursor(models.Model):
+    """Event up to which the events were searched for the ends of shown notifications. One row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    position = models.BigIntegerField(default=0)
+
+    class Meta:
+        app_label = "push"
+
+    def __str__(self) -> str:
+        return f"events up to {self.position}"

@@ -5,12 +5,13 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from accounts.auth_body import AuthBody
 from imgo_site.conf import conf
-from imgo_site.errors import NotFound, Unavailable
-from push.api.device_requests import DeviceRequest
+from imgo_site.errors import NotAuthenticated, NotFound, Unavailable
+from push.api.device_requests import OwnDeviceRequest
 from push.api.schemas import read, utf8
 from push.connect.events_request import token_of_query
 from push.devices import registration
-from push.devices.addresses import shortened
+from push.devices.addresses import Address, shortened
+from push.devices.tables import Device
 from push.events.verification import key_of_client
 from push.events.views import ClientView
 from push.status.instance import instance_of
@@ -34,16 +35,34 @@ class DevicesView(ClientView):
         return JsonResponse({"webpush": {"public_key": key}}, headers=NO_STORE)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Register the device of a client under the client's key."""
-        query = request.META.get("QUERY_STRING", "").encode("latin1")
-        token = token_of_query(query, self.facts.headers)
-        fields = read(utf8(request.body), DeviceRequest)
-        address = fields.as_address()
-        body = AuthBody(token=token, names=True, raw=token.encode("utf-8", "surrogateescape"))
+        """Register the device of a client under the client's key.
+
+        A service worker has no token. The subscription that the new one replaces takes its place.
+        """
+        fields = read(utf8(request.body), OwnDeviceRequest)
+        address, replaced = fields.as_address(), fields.as_replaced()
         try:
-            key = key_of_client(body, self.facts, instance_of(request))
-            device = registration.register(key, address, fields.name)
+            if replaced is None:
+                device = self._register(request, address, fields.name)
+            else:
+                device = self._replace(request, replaced, address)
         except DatabaseError:
             raise Unavailable("The device cannot be registered now.") from None
         found = {"id": str(device.pk), "address": shortened(device.provider, device.address)}
         return JsonResponse(found, status=201, headers=NO_STORE)
+
+    def _register(self, request: HttpRequest, address: Address, name: str) -> Device:
+        query = request.META.get("QUERY_STRING", "").encode("latin1")
+        token = token_of_query(query, self.facts.headers)
+        body = AuthBody(token=token, names=True, raw=token.encode("utf-8", "surrogateescape"))
+        key = key_of_client(body, self.facts, instance_of(request))
+        return registration.register(key, address, name)
+
+    def _replace(self, request: HttpRequest, replaced: Address, address: Address) -> Device:
+        guard = instance_of(request).guard
+        guard.admit_at_once(self.facts.address)
+        device = registration.replace(replaced, address)
+        if device is None:
+            guard.failed(self.facts.address)
+            raise NotAuthenticated("No device has the subscription that is to be replaced.")
+        return device

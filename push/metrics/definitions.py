@@ -43,7 +43,9 @@ HOOK_OUTCOMES = (
     "unreachable",
 )
 PROVIDERS = ("webpush", "apns", "fcm")
-NOTIFY_OUTCOMES = ("sent", "retried", "stopped", "gone", "rejected", "given_up")
+NOTIFY_OUTCOMES = (
+    "sent", "retried", "stopped", "gone", "rejected", "given_up", "closed", "close_failed",
+)  # fmt: skip
 WEBHOOK_OUTCOMES = ("delivered", "failed", "parked")
 OUTCOMES = ("committed", "aborted", "unknown")
 RECONNECTS = ("lost", "silent")
@@ -164,7 +166,8 @@ NOTIFICATIONS = Counter(
     "imgo_notifications",
     "Notifications to devices by provider and outcome: `sent`, `retried`, `stopped` because the "
     "key had settled the message, `gone` device, `rejected`, or `given_up` because it could not "
-    "be sent while the message lived.",
+    "be sent while the message lived. Of those that were shown: `closed` after their message was "
+    "read or cancelled, or `close_failed`.",
     ["provider", "outcome"],
 )
 for _provider in PROVIDERS:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from imgo_site.times import utc_text
-from offline.history import Delivery, schedule_of
+from offline.history import Delivery, Notified, schedule_of
 from offline.models import Message
 from push.devices.addresses import configured
 from push.devices.queue import GIVEN_UP
@@ -31,16 +31,31 @@ def sentences(key: str, message: Message, delivery: Delivery) -> Iterator[str]:
         else:
             reason = REASONS.get(notified.reason, f"its provider answered {notified.reason}")
             yield f"Its notification to device {notified.device} failed at {at}: {reason}."
+    yield from map(_closing, delivery.closed)
     if notice is not None:
         yield from _unsent(key, message, notice, is_pending=delivery.state == "pending")
 
 
+def _closing(closed: Notified) -> str:
+    """Return what became of closing a notification on one device."""
+    at = utc_text(closed.at, "milliseconds")
+    if closed.reason:
+        reason = REASONS.get(closed.reason, f"its provider answered {closed.reason}")
+        return f"Its notification could not be closed on device {closed.device} at {at}: {reason}."
+    return (
+        f"The provider of device {closed.device} took what closes its notification at {at}. "
+        "Whether the app has closed it is not known."
+    )
+
+
 def _unsent(key: str, message: Message, notice: Notice, *, is_pending: bool) -> Iterator[str]:
     """Yield what keeps the notification from the devices that have not got it."""
-    waiting = Notification.objects.filter(message_id=message.pk, key=key).select_related("device")
-    for row in waiting.order_by("pk"):
+    states = Notification.State
+    rows = Notification.objects.filter(message_id=message.pk, key=key)
+    for row in rows.filter(state__in=(states.WAITING, states.CLOSING)).order_by("pk"):
+        verb = "closed" if row.state == states.CLOSING else "sent"
         yield (
-            f"Its notification to device {row.device_id} ({row.provider}) is sent at "
+            f"Its notification to device {row.device_id} ({row.provider}) is {verb} at "
             f"{utc_text(row.next_at, 'milliseconds')} at the earliest, after {row.attempts} "
             "attempt(s)."
         )

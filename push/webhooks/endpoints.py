@@ -27,18 +27,22 @@ class EventType(StrEnum):
     DELIVERED = "message.delivered"
     EXPIRED = "message.expired"
     DROPPED = "message.dropped"
+    NOTIFIED = "message.notified"
+    NOTIFY_FAILED = "message.notify_failed"
     KEY_ONLINE = "key.online"
     KEY_OFFLINE = "key.offline"
     ROOM_OCCUPIED = "room.occupied"
     ROOM_VACATED = "room.vacated"
 
 
-# Types by the kind of the event in the table of events that settles a (message, key).
+# Types by the kind of the event in the table of events.
 TYPES_OF_KINDS = {
     str(Event.Kind.RECEIVED): EventType.DELIVERED,
     str(Event.Kind.ACKNOWLEDGED): EventType.ACKNOWLEDGED,
     str(Event.Kind.EXPIRED): EventType.EXPIRED,
     str(Event.Kind.DROPPED): EventType.DROPPED,
+    str(Event.Kind.NOTIFIED): EventType.NOTIFIED,
+    str(Event.Kind.NOTIFY_FAILED): EventType.NOTIFY_FAILED,
 }
 
 

@@ -96,7 +96,13 @@ def collect(owner: str, upto: int) -> bool:
 
 
 def _members(event: Event) -> dict[str, Any]:
-    members = {"id": str(event.message_id), "session": event.session, "reason": event.reason}
+    is_of_device = event.kind in {Event.Kind.NOTIFIED, Event.Kind.NOTIFY_FAILED}
+    members = {
+        "id": str(event.message_id),
+        "device" if is_of_device else "session": event.session,
+        "reason": event.reason,
+        "provider_id": event.provider_id,
+    }
     return {name: value for name, value in members.items() if value}
 
 

@@ -39,6 +39,24 @@ SUBSCRIBE = """(subscription) => {
         return { toJSON: () => subscription };
     };
 }"""
+# A page that takes what is pending.
+READ = """async () => {
+    const { Imgo } = await import("/static/push/imgo.js");
+    const { closeNotifications } = await import("/static/push/imgo-notifications.js");
+    const client = new Imgo("/sub", { storage: null });
+    client.on("message", () => {});
+    closeNotifications(client);
+    client.connect();
+}"""
+# What the browser does when it replaces a subscription. Untrusted events have no `waitUntil`.
+REPLACE = """async (subscription) => {
+    const event = new Event("pushsubscriptionchange");
+    event.newSubscription = { toJSON: () => subscription };
+    let done;
+    event.waitUntil = (promise) => { done = promise; };
+    self.dispatchEvent(event);
+    await done;
+}"""
 SHOWN = """async () => {
     const registration = await navigator.serviceWorker.getRegistration("/static/push/");
     const all = await registration?.getNotifications() ?? [];
@@ -104,7 +122,17 @@ async def test_user_who_is_away_is_shown_the_push(
             data = {"imgo": {"id": str(push_id), "url": "/inbox", "data": {"n": 1}}}
             wanted = [{"title": "Order 7", "body": "sent", "tag": f"imgo-{push_id}", "data": data}]
 
-            async def is_shown() -> bool:
+            async def is_shown(wanted: list[dict[str, Any]]) -> bool:
                 return await page.evaluate(SHOWN) == wanted
 
-            await eventually(is_shown)
+            await eventually(lambda: is_shown(wanted))
+            await page.evaluate(READ)
+            await eventually(lambda: is_shown([]))
+            replacement: Browser = service.subscribe()
+            (worker,) = page.context.service_workers
+            await worker.evaluate(REPLACE, replacement.subscription)
+            assert (await world.api.get(f"/api/v1/keys/{key}/devices"))["count"] == 1
+            await page.goto("about:blank")
+            await world.api.push({"key": key}, 2, notify=notify, notify_after=0)
+            await eventually(lambda: replacement.shown)
+            assert len(browser.shown) == 1

@@ -29,7 +29,9 @@ function memory() {
 
 describe("acknowledging", () => {
   test("what comes in a short moment is acknowledged together", () => {
-    const { socket } = makeOpen();
+    const { client, socket } = makeOpen();
+    const told = [];
+    client.on("acknowledged", ({ ids }) => told.push(ids));
     socket.receive(push("1"), push("2"));
     tick(99);
     socket.receive(push("3"));
@@ -39,6 +41,7 @@ describe("acknowledging", () => {
     socket.receive(push("4"));
     tick(100);
     assert.deepEqual(acked(socket), [["1", "2", "3"], ["4"]]);
+    assert.deepEqual(told, acked(socket));
   });
 
   test("an ack is a frame of its own, without an answer", () => {

@@ -1,8 +1,12 @@
-// enableNotifications(): permission, worker, subscription and registration, with a faked browser.
+// Notifications in a faked browser: permission, subscription, registration, and the service worker.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, test } from "node:test";
+import vm from "node:vm";
 
-import { NotificationsError, enableNotifications } from "../../push/static/push/imgo-notifications.js";
+import {
+  NotificationsError, closeNotifications, enableNotifications,
+} from "../../push/static/push/imgo-notifications.js";
 
 const KEY = Buffer.from("the public key of the server");
 const saved = {};
@@ -23,6 +27,13 @@ function subscriptionOf(key) {
 
 beforeEach(() => {
   browser = { permission: "granted", known: null, worker: { state: "activated" }, scripts: [] };
+  browser.cached = new Map();
+  const caches = {
+    open: async () => ({
+      match: async (path) => browser.cached.get(path)?.clone(),
+      put: async (path, answer) => void browser.cached.set(path, answer),
+    }),
+  };
   requests = [];
   const pushManager = {
     getSubscription: async () => browser.known,
@@ -43,6 +54,7 @@ beforeEach(() => {
   const fakes = {
     Notification: { requestPermission: async () => browser.permission },
     PushManager: class {},
+    caches,
     location: { href: "https://shop.test/page" },
     navigator: { serviceWorker: { register } },
     fetch: async (url, { method = "GET", ...request }) => {
@@ -112,4 +124,79 @@ test("what goes wrong has a code", async () => {
   Object.defineProperty(globalThis, "PushManager", { value: undefined, configurable: true });
   await assert.rejects(enableNotifications("/sub"), failsWith("unsupported"));
   await assert.rejects(enableNotifications("/sub", { tokne: "x" }), TypeError);
+});
+
+/** The service worker in a scope of its own. `fire` waits for what an event waits for. */
+function startWorker(pages = []) {
+  const handlers = new Map();
+  const shown = [];
+  const self = {
+    addEventListener: (name, handler) => handlers.set(name, handler),
+    location: { origin: "https://shop.test" },
+    registration: {
+      showNotification: async (title, options) => void shown.push({ title, ...options }),
+      pushManager: { subscribe: async () => browser.fresh },
+    },
+  };
+  const clients = { matchAll: async () => pages };
+  const place = new URL("../../push/static/push/imgo-service-worker.js", import.meta.url);
+  const scope = { self, clients, caches, fetch, atob, Response, Uint8Array, URL };
+  vm.runInNewContext(readFileSync(place, "utf8"), scope);
+  const fire = async (name, event) => {
+    let waited;
+    handlers.get(name)({ ...event, waitUntil: (promise) => (waited = promise) });
+    await waited;
+  };
+  return { fire, shown };
+}
+
+test("a replaced subscription is registered, with the one before as the proof", async () => {
+  await enableNotifications("/sub", { token: "abc", name: "laptop" });
+  const { fire } = startWorker();
+  for (const number of [2, 3]) {
+    browser.fresh = { toJSON: () => ({ endpoint: `https://push.test/${number}` }) };
+    await fire("pushsubscriptionchange", {});
+    const { url, method, headers, body } = requests.at(-1);
+    assert.deepEqual([url, method, headers.Authorization], ["https://shop.test/sub/devices", "POST", undefined]);
+    assert.deepEqual(JSON.parse(body), {
+      provider: "webpush",
+      subscription: { endpoint: `https://push.test/${number}` },
+      name: "laptop",
+      replaces: { endpoint: `https://push.test/${number - 1}` },
+    });
+  }
+  browser.answer = new Response("", { status: 401 });
+  await assert.rejects(fire("pushsubscriptionchange", {}), { message: "the server answered 401" });
+  browser.cached.clear(); // a subscription of the site's own
+  const { length } = requests;
+  await fire("pushsubscriptionchange", {});
+  assert.equal(requests.length, length);
+});
+
+test("notifications of acknowledged and retracted messages are closed, late ones too", async () => {
+  const closed = [];
+  const notification = (id) => ({ data: { imgo: { id } }, close: () => closed.push(id) });
+  const all = [...["1", "2", "3"].map(notification), { data: null, close: assert.fail }];
+  const worker = Object.assign(new EventTarget(), {
+    getRegistrations: async () => [{ getNotifications: async () => all }],
+    startMessages() {},
+  });
+  Object.defineProperty(globalThis, "navigator", { value: { serviceWorker: worker }, configurable: true });
+  const handlers = new Map();
+  const client = { on: (...pair) => handlers.set(...pair), off: (name) => handlers.delete(name) };
+  const end = closeNotifications(client);
+  handlers.get("acknowledged")({ ids: ["1", "7"] });
+  handlers.get("retracted")({ ids: ["3"] });
+  await new Promise(setImmediate);
+  assert.deepEqual(closed, ["1", "3"]);
+  const page = { postMessage: (data) => worker.dispatchEvent(Object.assign(new Event("message"), { data })) };
+  const { fire, shown } = startWorker([page]);
+  for (const id of ["7", "8"]) {
+    all.push(notification(id));
+    await fire("push", { data: { json: () => ({ id, title: "Hi" }) } });
+  }
+  await new Promise(setImmediate);
+  assert.deepEqual([closed, shown.length], [["1", "3", "7"], 2]);
+  end();
+  assert.equal(handlers.size, 0);
 });

@@ -4,7 +4,7 @@ import type {
   Close, Events, History, Member, Message, Options, Position, Presence, Room, RoomMessage,
   RoomOptions, RoomState, State, StorageLike, Transport, WebSocketLike,
 } from "imgo-client";
-import { NotificationsError, enableNotifications } from "imgo-client/notifications";
+import { NotificationsError, closeNotifications, enableNotifications } from "imgo-client/notifications";
 import type { EnabledNotifications } from "imgo-client/notifications";
 
 interface Order {
@@ -40,6 +40,7 @@ client
     console.log(code + delay, reason.trim(), !willReconnect);
   })
   .on("retracted", ({ ids }) => console.log(ids.length))
+  .on("acknowledged", ({ ids }) => console.log(ids.length))
   .on("error", (error) => {
     if (error instanceof ImgoError) console.log(error.code.length);
   })
@@ -130,3 +131,5 @@ enabling
   });
 // @ts-expect-error no such option
 enableNotifications("/sub", { tokne: "x" });
+const end: () => void = closeNotifications(client);
+end();

@@ -21,7 +21,10 @@ class _NotifiedOn(TypedDict):
 
 
 class NotifiedOn(_NotifiedOn, total=False):
-    """A notification to one device of a key. `reason`: why its provider has not taken it."""
+    """A notification to one device of a key, or its closing.
+
+    `reason`: why the provider has not taken it.
+    """
 
     provider_id: str
     reason: str
@@ -41,6 +44,7 @@ class DeliveryRecord(_DeliveryRecord, total=False):
     how: Literal["client", "kernel"]
     reason: str
     notified: list[NotifiedOn]
+    closed: list[NotifiedOn]
 
 
 class _FanOut(TypedDict):

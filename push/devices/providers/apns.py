@@ -3,7 +3,6 @@
 The statuses and reasons are those of Apple's page "Handling notification responses from APNs".
 """
 
-import json
 import time
 import uuid
 from typing import Any
@@ -12,8 +11,9 @@ import jwt
 
 from imgo_site.conf import conf
 from push.devices.jobs import Job, Outcome, Result
-from push.devices.providers.base import text_or_file
-from push.devices.providers.http import Answer, HttpClient
+from push.devices.providers.answer import Answer
+from push.devices.providers.base import closing_members, compact_json, text_or_file
+from push.devices.providers.http import HttpClient
 
 TOKEN_LIFETIME = 2_400  # seconds; Apple wants a new token every 20 to 60 minutes
 # Reasons of 403 and 429 for which another token helps, or the whole provider must wait.
@@ -49,12 +49,14 @@ class Apns:
         return _result(answer)
 
     async def _post(self, job: Job, token: str) -> Answer:
+        # A background push must not have the priority 10.
+        kind, priority = ("background", "5") if job.closes else ("alert", "10")
         headers = {
             "authorization": f"bearer {token}",
             "content-type": "application/json",
             "apns-topic": conf.APNS_TOPIC,
-            "apns-push-type": "alert",
-            "apns-priority": "10",
+            "apns-push-type": kind,
+            "apns-priority": priority,
             "apns-expiration": str(int(time.time()) + job.ttl),
             "apns-id": notification_id(job),
             "apns-collapse-id": f"imgo-{job.message_id}",
@@ -77,21 +79,29 @@ class Apns:
 
 
 def notification_id(job: Job) -> str:
-    """Return the apns-id of a notification, a UUID that depends on message and device only."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"imgo:{job.message_id}:{job.device_id}"))
+    """Return the apns-id of a notification, a UUID that depends on message and device only.
+
+    What closes it has another one.
+    """
+    name = f"imgo:{job.message_id}:{job.device_id}{':close' if job.closes else ''}"
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
 def payload_of(job: Job) -> bytes:
-    """Return the JSON of a notification. The app finds the members of `imgo` in `userInfo`."""
+    """Return the JSON of a notification, or of a background push that tells the app to close it.
+
+    The app finds the members of `imgo` in `userInfo`.
+    """
     content = job.content
+    if job.closes:
+        return compact_json({"aps": {"content-available": 1}, "imgo": closing_members(job)})
     alert = {name: content[name] for name in ("title", "body") if name in content}
     aps: dict[str, Any] = {"alert": alert, "sound": "default"}
     if "tag" in content:
         aps["thread-id"] = content["tag"]
     own: dict[str, Any] = {"id": str(job.message_id)}
     own |= {name: content[name] for name in ("url", "icon", "data") if name in content}
-    data = {"aps": aps, "imgo": own}
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    return compact_json({"aps": aps, "imgo": own})
 
 
 def _reason(answer: Answer) -> str:

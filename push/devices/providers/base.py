@@ -1,7 +1,8 @@
 """Interface of a provider, and what providers share."""
 
+import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from push.devices.jobs import Job, Result
 
@@ -12,10 +13,24 @@ class Provider(Protocol):
     name: str
 
     async def send(self, job: Job) -> Result:
-        """Send a notification once. The caller sets a time limit. Raises `NoAnswer`."""
+        """Send a notification once, or what closes it. Raises `NoAnswer`.
+
+        The caller sets a time limit. Only the providers of `CLOSING_PROVIDERS` get jobs that close.
+        """
 
     async def close(self) -> None:
         """Close the connections."""
+
+
+def compact_json(value: dict[str, Any]) -> bytes:
+    """Return JSON in UTF-8 without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def closing_members(job: Job) -> dict[str, str]:
+    """Return the members that tell an app which notification to close."""
+    members = {"id": str(job.message_id), "close": "true"}
+    return members | {name: job.content[name] for name in ("tag",) if name in job.content}
 
 
 def text_or_file(value: str, mark: str) -> str:

@@ -6,14 +6,16 @@ The error codes are those of Firebase's page "FCM error codes".
 import asyncio
 import json
 import time
+from typing import Any
 from urllib.parse import urlencode
 
 import jwt
 
 from imgo_site.conf import conf
 from push.devices.jobs import Job, NoAnswer, Outcome, Result
-from push.devices.providers.base import text_or_file
-from push.devices.providers.http import Answer, HttpClient
+from push.devices.providers.answer import Answer
+from push.devices.providers.base import closing_members, compact_json, text_or_file
+from push.devices.providers.http import HttpClient
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523
@@ -102,31 +104,47 @@ class Fcm:
 
 def payload_of(job: Job) -> bytes:
     """Return the JSON of a message. Values of its `data` are texts, as FCM wants them."""
-    content = job.content
-    shown = {name: content[name] for name in ("title", "body") if name in content}
+    name, ttl = f"imgo-{job.message_id}", min(job.ttl, TTL_MAX)
+    message = {
+        "token": job.address,
+        "webpush": {"headers": {"Topic": name, "TTL": str(ttl)}},
+        **(_closing(job, name) if job.closes else _notification(job.content, job, name)),
+    }
+    message["android"] |= {"collapse_key": name, "ttl": f"{ttl}s"}
+    message["apns"]["headers"]["apns-collapse-id"] = name
+    return compact_json({"message": message})
+
+
+def _notification(content: dict[str, Any], job: Job, name: str) -> dict[str, Any]:
+    """Return the members of a message that the device shows. `name`: of the notification."""
     data = {"id": str(job.message_id)}
     data |= {name: content[name] for name in ("url", "icon", "tag") if name in content}
     if "data" in content:
-        data["data"] = json.dumps(content["data"], separators=(",", ":"), ensure_ascii=False)
-    name = f"imgo-{job.message_id}"
+        data["data"] = compact_json(content["data"]).decode()
     # On the device, a notification replaces the one with its tag.
     on_device = {"tag": content.get("tag", name)}
     if content.get("icon", "").startswith("https://"):
         on_device["image"] = content["icon"]
-    message = {
-        "token": job.address,
-        "notification": shown,
+    return {
+        "notification": {name: content[name] for name in ("title", "body") if name in content},
         "data": data,
-        "android": {
-            "collapse_key": name,
-            "priority": "HIGH",
-            "ttl": f"{min(job.ttl, TTL_MAX)}s",
-            "notification": on_device,
-        },
-        "apns": {"headers": {"apns-collapse-id": name}},
-        "webpush": {"headers": {"Topic": name, "TTL": str(min(job.ttl, TTL_MAX))}},
+        "android": {"priority": "HIGH", "notification": on_device},
+        "apns": {"headers": {}},
     }
-    return json.dumps({"message": message}, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _closing(job: Job, name: str) -> dict[str, Any]:
+    """Return the members of a message that only the app sees.
+
+    FCM replaces the notification by it if the device has not got that: the collapse keys are equal.
+    Firebase lowers the priority of apps that show nothing for messages of the priority HIGH.
+    """
+    headers = {"apns-push-type": "background", "apns-priority": "5"}
+    return {
+        "data": {"tag": name, **closing_members(job)},
+        "android": {"priority": "NORMAL"},
+        "apns": {"headers": headers, "payload": {"aps": {"content-available": 1}}},
+    }
 
 
 def error_code(answer: Answer) -> str:

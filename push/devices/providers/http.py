@@ -1,34 +1,41 @@
-"""HTTP client of the providers: HTTP/2, bounded, without redirects, to checked addresses.
+"""HTTP client of the providers: bounded, without redirects, to checked addresses.
 
-It uses httpcore, the engine of httpx: there the address that is connected to can be the one that
-was checked. httpx itself would resolve the host again.
+The address that is connected to is the one that was checked. HTTP/2 has a client of its own: with
+httpcore, a request takes three times the CPU. httpcore is for servers without HTTP/2.
 """
 
 import asyncio
 import ipaddress
-import json
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Iterable, Sequence
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import httpcore
 
 from imgo_site.conf import conf
 from push.devices.jobs import NoAnswer
+from push.devices.providers.answer import BODY_MAX, Answer, Broken
+from push.devices.providers.http2 import Fields, Http2Connection
 
 # At the level DEBUG it logs all headers: the addresses of devices, and the tokens of providers.
 logging.getLogger("hpack").setLevel(logging.INFO)
 
-BODY_MAX = 16_384  # bytes that are read of an answer
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# The first 12 bytes of IPv6 addresses that end with an IPv4 address: NAT64 (RFC 6052), and
+# compatible ones (RFC 4291, section 2.5.5.1).
+BEFORE_IPV4 = (b"\x00\x64\xff\x9b" + bytes(8), bytes(12))
+LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"  # the first bytes of private addresses, RFC 8215
+ORIGINS_MAX = 200  # hosts and ports whose connections are kept
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
 # The connection ended before its answer. Servers close idle ones at any moment.
-BROKEN = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+BROKEN = (Broken, httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 FAILURES = (
+    Broken,
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.TimeoutException,
@@ -42,34 +49,6 @@ class AddressRefused(NoAnswer):
 
     def __init__(self) -> None:
         super().__init__("private_address")
-
-
-class Answer(NamedTuple):
-    """An answer. `headers`: with names in lower case. `body`: its first `BODY_MAX` bytes."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def retry_after(self) -> float:
-        """Return the seconds of Retry-After, which is a number or a date; 0 without one."""
-        text = self.headers.get("retry-after", "").strip()
-        if text.isascii() and text.isdigit():
-            return float(text)
-        try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """Return the JSON object of the body, {} if it has none."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -90,17 +69,25 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers. Raises `AddressRefused`."""
+        """Connect to the first address that answers. Raises `AddressRefused` or `NoAnswer`."""
+        addresses = await self.resolve(host, port)
+        return await self._connect(addresses, port, timeout, local_address, socket_options)
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return the addresses of a host, if all may be called.
+
+        Raises `AddressRefused`, or `NoAnswer` if it has none.
+        """
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise httpcore.ConnectError(f"no address: {error.strerror}") from error
+            raise NoAnswer("no_connection") from error
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         # One private address among public ones is refused too: the order is the host's to choose.
         if not addresses or not all(map(self._may_be_called, addresses)):
             raise AddressRefused
-        return await self._connect(addresses, port, timeout, local_address, socket_options)
+        return addresses
 
     async def _connect(self, addresses: Sequence[str], *rest: Any) -> httpcore.AsyncNetworkStream:
         for address in addresses[:-1]:
@@ -112,35 +99,64 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     def _may_be_called(self, text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        address = mapped or address
-        if any(address in network for network in self._networks):
+        target = _target(address)
+        if any(address in network or target in network for network in self._networks):
             return True
-        return address.is_global and not address.is_multicast
+        is_local = target.packed.startswith(LOCAL_NAT64)
+        return target.is_global and not target.is_multicast and not is_local
+
+
+def _target(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address that packets to this address may be sent to, or else the address.
+
+    A gateway of the network may translate or unwrap it.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.packed[:12] in BEFORE_IPV4:
+        return ipaddress.IPv4Address(address.packed[-4:])
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+class _Origin:
+    """Server of one host and port. `has_http2`: whether it speaks HTTP/2, as far as is known."""
+
+    def __init__(self) -> None:
+        self.dialing = asyncio.Lock()
+        self.connection: Http2Connection | None = None
+        self.has_http2 = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost if it is forgotten."""
+        has_requests = self.connection is not None and not self.connection.is_idle
+        return not has_requests and not self.dialing.locked()
 
 
 class HttpClient:
     """Client of one provider. It keeps connections, and follows no redirect.
 
-    Callers set a time limit around `post`. `is_checked`: whether hosts come from clients, so that
-    private addresses must be refused.
+    It speaks HTTP/2, and HTTP/1.1 with a server that does not. Callers set a time limit around
+    `post`. `is_checked`: whether clients name the hosts, so that private addresses must be refused.
     """
 
     def __init__(self, *, is_checked: bool) -> None:
-        backend = CheckedBackend(conf.WEBPUSH_NETWORKS) if is_checked else httpcore.AnyIOBackend()
+        checked = CheckedBackend(conf.WEBPUSH_NETWORKS)
+        self._resolve = checked.resolve if is_checked else _unchecked
+        self._tls = _tls()
+        self._tls.set_alpn_protocols(["h2", "http/1.1"])
+        self._origins: dict[tuple[str, int], _Origin] = {}
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_tls(),
             max_connections=conf.NOTIFY_CONCURRENCY,
             keepalive_expiry=KEEP_IDLE,
-            http1=True,
-            http2=True,
-            network_backend=backend,
+            network_backend=checked if is_checked else httpcore.AnyIOBackend(),
         )
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """Return the answer. A request whose connection breaks is repeated once, unchanged.
 
-        Raises `NoAnswer`.
+        `headers`: with names in lower case. Raises `NoAnswer`.
         """
         try:
             try:
@@ -153,8 +169,69 @@ class HttpClient:
             raise NoAnswer("connection_broken") from error
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
-        given = [(name.encode(), value.encode()) for name, value in headers.items()]
-        async with self._pool.stream("POST", url, headers=given, content=body) as response:
+        parts = urlsplit(url)
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        connection = await self._connection((parts.hostname or "", parts.port or 443))
+        if connection is None:
+            return await self._post_http1(url, fields, body)
+        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        head = [
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", parts.netloc.encode()),
+            (b":path", path.encode()),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        return await connection.request(head + fields, body)
+
+    async def _connection(self, place: tuple[str, int]) -> Http2Connection | None:
+        """Return a connection to a host and port, None if that does not speak HTTP/2.
+
+        Raises `AddressRefused`, or `NoAnswer`.
+        """
+        origin = self._origins.get(place)
+        if origin is None:
+            self._forget_idle()
+            origin = self._origins[place] = _Origin()
+        async with origin.dialing:  # one request opens the connection for all
+            known = origin.connection
+            if known is not None and known.is_old(KEEP_IDLE):
+                known.close()
+            if origin.has_http2 and (known is None or not known.is_usable):
+                origin.connection = await self._dial(*place)
+                origin.has_http2 = origin.connection is not None
+            return origin.connection
+
+    async def _dial(self, host: str, port: int) -> Http2Connection | None:
+        """Open a connection to the first address that answers; None if it is not HTTP/2."""
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        for address in await self._resolve(host, port):
+            try:
+                transport, connection = await loop.create_connection(
+                    Http2Connection, address, port, ssl=self._tls, server_hostname=host
+                )
+            except OSError as error:  # the errors of TLS are among them
+                failure = error
+                continue
+            if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+                connection.close()
+                await connection.wait_closed()
+                return None
+            connection.begin()
+            return connection
+        raise NoAnswer("no_tls" if _is_of_tls(failure) else "no_connection") from failure
+
+    def _forget_idle(self) -> None:
+        """Make room for one more origin: those that clients name could be many."""
+        if len(self._origins) >= ORIGINS_MAX:
+            for place in [place for place, known in self._origins.items() if known.is_idle]:
+                connection = self._origins.pop(place).connection
+                if connection is not None:
+                    connection.close()
+
+    async def _post_http1(self, url: str, fields: Fields, body: bytes) -> Answer:
+        async with self._pool.stream("POST", url, headers=fields, content=body) as response:
             received = bytearray()
             async for part in response.aiter_stream():
                 received += part
@@ -167,7 +244,18 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections."""
+        origins = self._origins.values()
+        connections = [origin.connection for origin in origins if origin.connection]
+        for connection in connections:
+            connection.close()
+        for connection in connections:
+            await connection.wait_closed()
         await self._pool.aclose()
+
+
+async def _unchecked(host: str, port: int) -> list[str]:  # noqa: ARG001
+    """Return the host itself, which is resolved when it is connected to."""
+    return [host]
 
 
 def _is_of_tls(error: BaseException | None) -> bool:

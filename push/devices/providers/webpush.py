@@ -34,13 +34,13 @@ class WebPush:
         point, auth = decode_base64url(address["p256dh"]), decode_base64url(address["auth"])
         plain = payload_of(job)
         headers = {
-            "Authorization": self._vapid.authorization(endpoint),
-            "Content-Encoding": "aes128gcm",
-            "Content-Type": "application/octet-stream",
-            "TTL": str(min(job.ttl, TTL_MAX)),
-            "Urgency": "high",  # phones that save their battery get it at once
+            "authorization": self._vapid.authorization(endpoint),
+            "content-encoding": "aes128gcm",
+            "content-type": "application/octet-stream",
+            "ttl": str(min(job.ttl, TTL_MAX)),
+            "urgency": "high",  # phones that save their battery get it at once
             # A push service that holds this message replaces it, if it is sent a second time.
-            "Topic": topic_of(job),
+            "topic": topic_of(job),
         }
         try:
             answer = await self._http.post(endpoint, headers, encrypt(plain, point, auth))

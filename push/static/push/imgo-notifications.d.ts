@@ -1,3 +1,5 @@
+import type { Imgo } from "./imgo.js";
+
 export interface NotificationOptions {
   /** As of `Imgo`. Without a token the server tries the Django session. */
   token?: string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
@@ -25,6 +27,13 @@ export class NotificationsError extends Error {
   constructor(code: string, message: string, options?: ErrorOptions);
   readonly code: string;
 }
+
+/**
+ * Close the notifications of this device whose message the page acknowledges, or is told to take
+ * back, also if they are shown later. Call it once for each client, which must have `ack`.
+ * @returns a function that ends it
+ */
+export function closeNotifications(client: Imgo<any>): () => void;
 
 /**
  * Ask the user for permission in a click's handler, subscribe to Web Push, and register the

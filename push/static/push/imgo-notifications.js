@@ -3,6 +3,8 @@
  * under the user's key. A page imports this module itself; imgo.js does not load it.
  */
 
+const ENDED_MAX = 1000;
+
 /** `code`: `unsupported`, `denied`, `refused` (by the server) or `failed` (the browser's service). */
 export class NotificationsError extends Error {
   constructor(code, message, options) {
@@ -39,7 +41,53 @@ export async function enableNotifications(url, options = {}) {
   if (text) headers.Authorization = `Bearer ${text}`;
   const body = JSON.stringify({ provider: "webpush", subscription, name });
   const { id } = await ask(place, { method: "POST", headers, body });
+  await remember({ place, name, subscription, key: webpush.public_key });
   return { id, subscription, disable: () => subscription.unsubscribe() };
+}
+
+/**
+ * Close the notifications of this device whose message the page acknowledges, or is told to take
+ * back. Call it once for each client; the result ends it. `client`: an `Imgo`, with `ack`.
+ */
+export function closeNotifications(client) {
+  const worker = globalThis.navigator?.serviceWorker;
+  if (!worker) return () => {};
+  const ended = new Set(); // ids, the oldest first: their notification may come later
+  const close = ({ ids }) => {
+    for (const id of ids) ended.add(String(id));
+    for (const id of ended) {
+      if (ended.size <= ENDED_MAX) break;
+      ended.delete(id);
+    }
+    closeShown(worker, new Set(ids.map(String))).catch((error) => console.error(error));
+  };
+  const shown = ({ data }) => {
+    if (ended.has(data?.imgo?.shown)) close({ ids: [data.imgo.shown] });
+  };
+  const events = ["acknowledged", "retracted"];
+  for (const event of events) client.on(event, close);
+  worker.addEventListener("message", shown);
+  worker.startMessages();
+  return () => {
+    for (const event of events) client.off(event, close);
+    worker.removeEventListener("message", shown);
+  };
+}
+
+async function closeShown(worker, ids) {
+  for (const registration of await worker.getRegistrations()) {
+    for (const notification of await registration.getNotifications()) {
+      if (ids.has(notification.data?.imgo?.id)) notification.close();
+    }
+  }
+}
+
+/** Keep what the service worker needs when the browser replaces the subscription. */
+async function remember(known) {
+  try {
+    const cache = await caches.open("imgo-notifications");
+    await cache.put("/imgo-notifications", new Response(JSON.stringify(known)));
+  } catch {} // the page registers the new subscription on its next load
 }
 
 /** The path of devices beside that of the client. */

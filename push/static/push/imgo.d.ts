@@ -201,6 +201,8 @@ export interface Events<Body = unknown> {
   close: Close;
   /** The server takes messages back that were cancelled: hide those that are shown. */
   retracted: { readonly ids: readonly string[] };
+  /** These messages were handled, and the server is told: close what shows them elsewhere. */
+  acknowledged: { readonly ids: readonly string[] };
   /**
    * What went wrong and is nobody's answer: a handler or the token function failed, the server
    * sent garbage, a room was refused after a reconnect. Without a handler it goes to the console.

@@ -1,4 +1,4 @@
-/** One session that comes back by itself. See imgo.d.ts. */
+/** A session that comes back. See imgo.d.ts. */
 
 /** The answer to `n` is `n + 1`. */
 const Op = {
@@ -45,7 +45,7 @@ export class Imgo {
   #misses = 0; // attempts in a row that nobody answered
 
   #state = "closed";
-  #handlers = handlersOf("state", "open", "message", "close", "error", "retracted");
+  #handlers = handlersOf("state", "open", "message", "close", "error", "retracted", "acknowledged");
   #queue = [];
   #telling = false;
 
@@ -312,7 +312,7 @@ export class Imgo {
     const socket = this.#socket;
     this.#socket = undefined;
     if (!socket) return;
-    // A dead network reports the close minutes later.
+    // A dead network closes it late.
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
   }
@@ -534,7 +534,9 @@ export class Imgo {
 
   #sendAcks() {
     while (this.#state === "open" && this.#acks.length) {
-      this.#send(Op.ACK, this.#acks.splice(0, Math.max(1, this.#options.maxBody / ID_SIZE)));
+      const ids = this.#acks.splice(0, Math.max(1, this.#options.maxBody / ID_SIZE));
+      this.#send(Op.ACK, ids);
+      this.#emit(["acknowledged", { ids }]);
     }
   }
 
@@ -727,7 +729,7 @@ class Stream {
     const { offset } = message.frame;
     if (this.isOver) return [];
     if (offset === undefined) return [["message", message, this.handlers]];
-    // Before the answer to a join it is for the room that was left.
+    // Before a join's answer, it is of the last stay.
     if (this.state === "joining" || offset <= this.#received?.offset) return [];
     const done = this.#received && this.#move({ epoch: this.#received.epoch, offset });
     return [["message", { ...message, offset }, this.handlers, done]];

@@ -88,3 +88,24 @@ def test_pushes_that_are_not_stored_are_explained_by_their_end(api, queued):
     assert "It was replaced at" in words[0][-1]
     assert "It was cancelled at" in words[1][-1]
     assert "No session of the key is connected now." in words[2]
+
+
+def test_stale_push_that_is_not_stored_has_its_reason(
+    api, queued, django_capture_on_commit_callbacks
+):
+    """One that is stale for a part of its keys only has none: it has no row a key."""
+    send(api, {**PUSH, "version": 2})
+    never = {**PUSH, "version": 1, "store": "never"}
+    before = dropped("stale")
+    with django_capture_on_commit_callbacks(execute=True):
+        whole, part = (
+            send(api, {**never, "to": {"keys": keys}}).json()["id"]
+            for keys in (["u1"], ["u1", "u2"])
+        )
+    assert dropped("stale") == before + 1
+    (delivery,) = api.get(f"{PUSHES}/{whole}").json()["results"]
+    assert (delivery["state"], delivery["reason"]) == ("dropped", "stale")
+    assert "its version, 1, is lower" in " ".join(
+        explain.of_message("u1", int(whole), lambda _: [], list)
+    )
+    assert api.get(f"{PUSHES}/{part}").json()["results"][0]["state"] == "live"

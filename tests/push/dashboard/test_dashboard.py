@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import re
 import time
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from offline.values import Receipt
 from push.accept.accept import Push, accept_push
 from push.bus.groups import key_group, node_group
 from push.dashboard import views
+from push.devices.tables import Notice
 from push.models import Duty, SessionRecord
 from push.registry.base import Entry, FullestRooms, NodeEntry
 from push.registry.redis_registry import RedisRegistry
@@ -34,6 +36,7 @@ from push.session.session_records import Row, SessionEvent
 from push.status import snapshot
 from push.wire import CloseCode
 from tests import in_thread
+from tests.push.devices.push_service import SUBJECT, VAPID_PRIVATE
 
 PAGES = [
     "",
@@ -453,6 +456,20 @@ def test_push_with_a_time_is_scheduled_in_the_site_zone(browser, settings, redis
     assert "is accepted" in text_of(do(browser, "push", values))
     due = ScheduledPush.objects.get().due_at
     assert f"{due.astimezone(ZoneInfo('Europe/Berlin')):%Y-%m-%dT%H:%M}" == values["send_at"]
+
+
+def test_push_that_notifies_says_so_and_stores_a_notice(browser, redis_client, imgo):
+    values = {"target": "key", "name": "u1", "body": "1", "dedupe": "d1", "store": "on"}
+    values |= {"notify_title": "Order 7", "notify_url": "/orders/7", "notify_after": "60"}
+    assert "set WEBPUSH_PRIVATE_KEY" in text_of(browser.post("/dashboard/act/push", values))
+    imgo(WEBPUSH_PRIVATE_KEY=VAPID_PRIVATE, WEBPUSH_SUBJECT=SUBJECT)
+    asked = text_of(browser.post("/dashboard/act/push", values))
+    assert "show 'Order 7' if it is not read" in asked.replace("&#x27;", "'")
+    assert "is accepted" in text_of(do(browser, "push", values))
+    notice = Notice.objects.get()
+    assert json.loads(notice.content) == {"title": "Order 7", "url": "/orders/7"}
+    untitled = {**values, "notify_title": "", "dedupe": "d2"}
+    assert "a notification needs a title" in text_of(do(browser, "push", untitled))
 
 
 def test_push_whose_commit_is_not_confirmed_is_of_unknown_outcome(browser, tasks, monkeypatch):

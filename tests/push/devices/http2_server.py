@@ -5,6 +5,7 @@ import contextlib
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,19 +24,25 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes, Settings
 
 from tests import PATIENCE
 
 
 @dataclass
 class Request:
-    """A request that has arrived. `connection`: number of the connection it came on."""
+    """A request that has arrived.
+
+    `connection`: number of the connection it came on. `at`: monotonic seconds.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
     connection: int
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def json(self) -> Any:
@@ -44,12 +51,13 @@ class Request:
 
 @dataclass
 class Response:
-    """An answer. `breaks`: the connection ends instead."""
+    """An answer. `breaks`: the connection ends instead. `resets`: the stream does."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     breaks: bool = False
+    resets: bool = False
 
 
 # Returns None for a request that is never answered.
@@ -57,7 +65,13 @@ Answer = Callable[[Request], Response | None]
 
 
 def make_certificate(home: Path) -> tuple[Path, Path]:
-    """Make a certificate for localhost; return the files of the certificate and its key."""
+    """Make a certificate for localhost; return the files of the certificate and its key.
+
+    Servers with one home have one certificate.
+    """
+    cert_file, key_file = home / "localhost.pem", home / "localhost.key"
+    if cert_file.exists():
+        return cert_file, key_file
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(tz=UTC)
@@ -73,7 +87,6 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    cert_file, key_file = home / "localhost.pem", home / "localhost.key"
     cert_file.write_bytes(certificate.public_bytes(Encoding.PEM))
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return cert_file, key_file
@@ -82,13 +95,15 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
 class Http2Server:
     """Server on a thread of its own, so that tests with and without a loop can use it.
 
-    `requests`: those that have arrived. `answer` may be replaced at any time.
+    `requests`: those that have arrived. `answer` may be replaced at any time. `h2_settings`: of
+    new connections.
     """
 
     def __init__(self, home: Path, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self.connections = 0
+        self.h2_settings: dict[SettingCodes, int] = {}
         self.ca_file, key_file = make_certificate(home)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(self.ca_file, key_file)
@@ -161,6 +176,8 @@ class _Connection:
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         )
+        if server.h2_settings:
+            self._h2.local_settings = Settings(client=False, initial_values=server.h2_settings)
         self._h2.initiate_connection()
         self._headers: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytearray] = {}
@@ -192,8 +209,13 @@ class _Connection:
             return True
         if found.breaks:
             return False
+        if found.resets:
+            self._h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+            return True
         fields = [(":status", str(found.status)), *found.headers.items()]
         self._h2.send_headers(stream, fields, end_stream=not found.body)
-        if found.body:
-            self._h2.send_data(stream, found.body, end_stream=True)
+        size = self._h2.max_outbound_frame_size
+        for start in range(0, len(found.body), size):
+            part = found.body[start : start + size]
+            self._h2.send_data(stream, part, end_stream=start + size >= len(found.body))
         return True

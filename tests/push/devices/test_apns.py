@@ -3,58 +3,31 @@
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from push.devices.jobs import Outcome
 from push.devices.providers import apns
 from push.devices.providers.apns import Apns, notification_id
 
 from .conftest import job
-from .http2_server import Http2Server, Request, Response
+from .http2_server import Response
+from .mobile_services import Apple, apple_refuses
 
 TOKEN = "ab" * 32
-KEY = ec.generate_private_key(ec.SECP256R1())
-PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-class Apple(Http2Server):
-    """APNs of the tests. `answers`: what it answers first, before it accepts."""
-
-    def __init__(self, home: Any) -> None:
-        super().__init__(home, self._answer)
-        self.answers: list[Response] = []
-
-    def _answer(self, request: Request) -> Response:
-        scheme, _, token = request.headers["authorization"].partition(" ")
-        options = {"verify_iat": False}  # tests move the clock
-        claims = jwt.decode(token, KEY.public_key(), algorithms=["ES256"], options=options)
-        assert (scheme, claims["iss"]) == ("bearer", "TEAM123456")
-        assert jwt.get_unverified_header(token)["kid"] == "KEY1234567"
-        if self.answers:
-            return self.answers.pop(0)
-        return Response(200, {"apns-id": request.headers["apns-id"]})
 
 
 @pytest.fixture(scope="module")
-def running_apple(tmp_path_factory) -> Iterator[Http2Server]:
+def running_apple(tmp_path_factory) -> Iterator[Apple]:
     with Apple(tmp_path_factory.mktemp("apple")).running() as found:
         yield found
 
 
 @pytest.fixture
-def apple(running_apple, imgo) -> Http2Server:
+def apple(running_apple, imgo) -> Apple:
     running_apple.requests.clear()
     running_apple.answers.clear()
-    imgo(
-        APNS_KEY=PEM, APNS_KEY_ID="KEY1234567", APNS_TEAM_ID="TEAM123456",
-        APNS_TOPIC="com.example.shop", APNS_SERVER=running_apple.url,
-        NOTIFY_CA_FILE=str(running_apple.ca_file),
-    )  # fmt: skip
+    imgo(**running_apple.settings())
     return running_apple
 
 
@@ -63,10 +36,6 @@ async def provider(apple) -> AsyncIterator[Apns]:
     found = Apns()
     yield found
     await found.close()
-
-
-def refused(status: int, reason: str, **more: Any) -> Response:
-    return Response(status, {}, json.dumps({"reason": reason, **more}).encode())
 
 
 async def test_device_gets_an_alert(apple, provider) -> None:
@@ -87,6 +56,19 @@ async def test_device_gets_an_alert(apple, provider) -> None:
     assert 50 < int(headers["apns-expiration"]) - time.time() < 61
 
 
+async def test_device_is_told_to_close_in_the_background(apple, provider) -> None:
+    alert, closing = job(TOKEN, "apns"), job(TOKEN, "apns", closes=True)
+    result = await provider.send(closing)
+    assert result.provider_id == notification_id(closing) != notification_id(alert)
+    (request,) = apple.requests
+    assert request.json == {
+        "aps": {"content-available": 1}, "imgo": {"id": "1043", "close": "true", "tag": "o7"},
+    }  # fmt: skip
+    headers = request.headers
+    assert (headers["apns-push-type"], headers["apns-priority"]) == ("background", "5")
+    assert headers["apns-collapse-id"] == "imgo-1043"
+
+
 async def test_second_attempt_has_the_id_of_the_first(apple, provider) -> None:
     await provider.send(job(TOKEN, "apns"))
     await provider.send(job(TOKEN, "apns", attempt=2, ttl=30))
@@ -100,11 +82,11 @@ async def test_second_attempt_has_the_id_of_the_first(apple, provider) -> None:
 @pytest.mark.parametrize(
     ("answer", "outcome", "pause"),
     [
-        (refused(410, "Unregistered", timestamp=1_700_000_000_000), Outcome.GONE, (0, False)),
-        (refused(400, "BadDeviceToken"), Outcome.REJECTED, (0, False)),
-        (refused(403, "InvalidProviderToken"), Outcome.RETRY, (apns.PAUSE, True)),
-        (refused(429, "TooManyRequests"), Outcome.RETRY, (0, False)),
-        (refused(500, "InternalServerError"), Outcome.RETRY, (0, False)),
+        (apple_refuses(410, "Unregistered", timestamp=1_700_000_000_000), Outcome.GONE, (0, False)),
+        (apple_refuses(400, "BadDeviceToken"), Outcome.REJECTED, (0, False)),
+        (apple_refuses(403, "InvalidProviderToken"), Outcome.RETRY, (apns.PAUSE, True)),
+        (apple_refuses(429, "TooManyRequests"), Outcome.RETRY, (0, False)),
+        (apple_refuses(500, "InternalServerError"), Outcome.RETRY, (0, False)),
         (Response(503, {"retry-after": "9"}), Outcome.RETRY, (9, True)),
     ],
 )
@@ -120,7 +102,7 @@ async def test_expired_token_is_renewed_at_once(apple, provider, monkeypatch) ->
     await provider.send(job(TOKEN, "apns"))
     now = time.time() + 5
     monkeypatch.setattr("push.devices.providers.apns.time.time", lambda: now)
-    apple.answers = [refused(403, "ExpiredProviderToken")]
+    apple.answers = [apple_refuses(403, "ExpiredProviderToken")]
     assert (await provider.send(job(TOKEN, "apns"))).outcome is Outcome.SENT
     first, second, third = (request.headers["authorization"] for request in apple.requests)
     assert first == second != third

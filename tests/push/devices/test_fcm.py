@@ -1,93 +1,32 @@
 """FCM against a server that speaks HTTP/2: access tokens, requests, and answers."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
-from urllib.parse import parse_qs
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from push.devices.jobs import NoAnswer, Outcome
-from push.devices.providers import fcm
 from push.devices.providers.fcm import Fcm, read_credentials
 
 from .conftest import job
-from .http2_server import Http2Server, Request, Response
+from .http2_server import Response
+from .mobile_services import SENT, Google, google_refuses
 
 TOKEN = "fJ3x:APA91bH-Kx81bQ_9.1"
-SENT = "projects/shop/messages/0:17"
-
-
-class Google(Http2Server):
-    """FCM and the token service of the tests. `answers`: of messages, before it accepts."""
-
-    def __init__(self, home: Any) -> None:
-        super().__init__(home, self._answer)
-        self.key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-        self.answers: list[Response] = []
-        self.token_status = 200
-        self.tokens = 0
-
-    def credentials(self) -> str:
-        pem = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return json.dumps(
-            {
-                "type": "service_account",
-                "project_id": "shop",
-                "client_email": "push@shop.test",
-                "private_key": pem.decode(),
-                "token_uri": f"{self.url}/token",
-            }
-        )
-
-    def _answer(self, request: Request) -> Response:
-        if request.path == "/token":
-            return self._token(request)
-        assert request.path == "/v1/projects/shop/messages:send"
-        assert request.headers["authorization"].startswith("Bearer access-")
-        if self.answers:
-            return self.answers.pop(0)
-        return Response(200, {}, json.dumps({"name": SENT}).encode())
-
-    def _token(self, request: Request) -> Response:
-        form = parse_qs(request.body.decode())
-        assert form["grant_type"] == [fcm.GRANT]
-        claims = jwt.decode(
-            form["assertion"][0],
-            self.key.public_key(),
-            algorithms=["RS256"],
-            audience=f"{self.url}/token",
-        )
-        assert (claims["iss"], claims["scope"]) == ("push@shop.test", fcm.SCOPE)
-        self.tokens += 1
-        body = {"access_token": f"access-{self.tokens}", "expires_in": 3599}
-        return Response(self.token_status, {}, json.dumps(body).encode())
-
-    @property
-    def messages(self) -> list[Request]:
-        return [request for request in self.requests if request.path != "/token"]
 
 
 @pytest.fixture(scope="module")
-def running_google(tmp_path_factory) -> Iterator[Http2Server]:
+def running_google(tmp_path_factory) -> Iterator[Google]:
     with Google(tmp_path_factory.mktemp("google")).running() as found:
         yield found
 
 
 @pytest.fixture
-def google(running_google, imgo) -> Http2Server:
+def google(running_google, imgo) -> Google:
     running_google.requests.clear()
     running_google.answers.clear()
     running_google.token_status, running_google.tokens = 200, 0
-    imgo(
-        FCM_CREDENTIALS=running_google.credentials(),
-        FCM_SERVER=running_google.url,
-        NOTIFY_CA_FILE=str(running_google.ca_file),
-    )
+    imgo(**running_google.settings())
     return running_google
 
 
@@ -96,13 +35,6 @@ async def provider(google) -> AsyncIterator[Fcm]:
     found = Fcm()
     yield found
     await found.close()
-
-
-def error(status: int, code: str, headers: dict[str, str] | None = None) -> Response:
-    kind = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
-    details = [{"@type": kind, "errorCode": code}] if code else []
-    body = {"error": {"code": status, "status": "SOME_STATUS", "details": details}}
-    return Response(status, headers or {}, json.dumps(body).encode())
 
 
 async def test_device_gets_a_notification(google, provider) -> None:
@@ -120,6 +52,18 @@ async def test_device_gets_a_notification(google, provider) -> None:
     }  # fmt: skip
 
 
+async def test_device_is_told_to_close_by_data_only(google, provider) -> None:
+    """The collapse key of the notification: FCM replaces it if the device has not got it."""
+    for content in ({"title": "Hi", "tag": "o7"}, {"title": "Hi"}):
+        await provider.send(job(TOKEN, "fcm", closes=True, content=content))
+    tagged, untagged = (request.json["message"] for request in google.messages)
+    assert tagged["data"] == {"id": "1043", "close": "true", "tag": "o7"}
+    assert untagged["data"] == {"id": "1043", "close": "true", "tag": "imgo-1043"}
+    assert tagged["android"] == {"priority": "NORMAL", "collapse_key": "imgo-1043", "ttl": "60s"}
+    assert tagged["apns"]["headers"]["apns-push-type"] == "background"
+    assert "notification" not in tagged
+
+
 async def test_notifications_at_once_share_one_access_token(google, provider) -> None:
     results = await asyncio.gather(*(provider.send(job(TOKEN, "fcm")) for _ in range(5)))
     assert {result.outcome for result in results} == {Outcome.SENT}
@@ -129,12 +73,22 @@ async def test_notifications_at_once_share_one_access_token(google, provider) ->
 @pytest.mark.parametrize(
     ("answer", "outcome", "reason", "pause"),
     [
-        (error(404, "UNREGISTERED"), Outcome.GONE, "UNREGISTERED", (0, False)),
-        (error(404, ""), Outcome.REJECTED, "SOME_STATUS", (0, False)),
-        (error(400, "INVALID_ARGUMENT"), Outcome.REJECTED, "INVALID_ARGUMENT", (0, False)),
-        (error(403, "SENDER_ID_MISMATCH"), Outcome.REJECTED, "SENDER_ID_MISMATCH", (0, False)),
-        (error(429, "QUOTA_EXCEEDED"), Outcome.RETRY, "QUOTA_EXCEEDED", (60, True)),
-        (error(503, "UNAVAILABLE", {"retry-after": "9"}), Outcome.RETRY, "UNAVAILABLE", (9, True)),
+        (google_refuses(404, "UNREGISTERED"), Outcome.GONE, "UNREGISTERED", (0, False)),
+        (google_refuses(404, ""), Outcome.REJECTED, "SOME_STATUS", (0, False)),
+        (google_refuses(400, "INVALID_ARGUMENT"), Outcome.REJECTED, "INVALID_ARGUMENT", (0, False)),
+        (
+            google_refuses(403, "SENDER_ID_MISMATCH"),
+            Outcome.REJECTED,
+            "SENDER_ID_MISMATCH",
+            (0, False),
+        ),
+        (google_refuses(429, "QUOTA_EXCEEDED"), Outcome.RETRY, "QUOTA_EXCEEDED", (60, True)),
+        (
+            google_refuses(503, "UNAVAILABLE", {"retry-after": "9"}),
+            Outcome.RETRY,
+            "UNAVAILABLE",
+            (9, True),
+        ),
         (Response(500, {}, b"<html>"), Outcome.RETRY, "status_500", (0, False)),
     ],
 )
@@ -147,7 +101,7 @@ async def test_answer_decides(google, provider, answer, outcome, reason, pause) 
 
 async def test_refused_access_token_is_renewed_at_once(google, provider) -> None:
     await provider.send(job(TOKEN, "fcm"))
-    google.answers = [error(401, "")]
+    google.answers = [google_refuses(401, "")]
     assert (await provider.send(job(TOKEN, "fcm"))).outcome is Outcome.SENT
     tokens = [request.headers["authorization"] for request in google.messages]
     assert tokens == ["Bearer access-1", "Bearer access-1", "Bearer access-2"]

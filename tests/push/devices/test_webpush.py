@@ -1,6 +1,7 @@
 """Web Push against a push service that decrypts: requests, and what follows from answers."""
 
 import asyncio
+import logging
 import time
 from email.utils import formatdate
 
@@ -8,12 +9,14 @@ import pytest
 
 from push.devices.content import CONTENT_MAX
 from push.devices.jobs import NoAnswer, Outcome
+from push.devices.providers.answer import BODY_MAX
 from push.devices.providers.encryption import PLAIN_MAX
 from push.devices.providers.http import AddressRefused, HttpClient
 from push.devices.providers.webpush import WebPush, payload_of, topic_of
 
 from .conftest import CONTENT, address_text, job
 from .http2_server import Response
+from .push_service import VAPID_PRIVATE
 
 
 @pytest.fixture
@@ -100,12 +103,64 @@ async def test_private_address_is_not_called(service, imgo, networks) -> None:
     await provider.close()
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "[::1]", "[::]",
+        "[fc00::1]", "[::ffff:127.0.0.1]", "[::ffff:a9fe:a9fe]", "[::127.0.0.1]",
+        "[64:ff9b::10.0.0.1]", "[64:ff9b:1::1]", "[2002:7f00:1::]",
+    ],
+)  # fmt: skip
 async def test_literal_private_address_is_not_called(imgo, host) -> None:
     imgo(WEBPUSH_NETWORKS=[])
     client = HttpClient(is_checked=True)
     with pytest.raises(AddressRefused):
         await client.post(f"https://{host}/1", {}, b"")
+    await client.close()
+
+
+async def test_address_that_was_checked_is_connected_to(imgo, monkeypatch) -> None:
+    """The host has another address when it is asked again (DNS rebinding)."""
+    imgo(WEBPUSH_NETWORKS=[])
+    answers = iter(["9.9.9.9", "127.0.0.1"])
+    connected: list[object] = []
+
+    async def resolve(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (next(answers), 443))]
+
+    async def connect(_: object, address: str, port: int, **options: object) -> None:
+        connected.append((address, port, options["server_hostname"]))
+        raise ConnectionRefusedError
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(loop, "create_connection", connect)
+    client = HttpClient(is_checked=True)
+    for kind in (NoAnswer, AddressRefused):
+        with pytest.raises(kind):
+            await client.post("https://push.example.com/1", {}, b"")
+    assert connected == [("9.9.9.9", 443, "push.example.com")]
+    await client.close()
+
+
+async def test_no_log_has_an_address_or_a_token(service, provider, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    browser = service.subscribe()
+    service.answers = [Response(410), Response(breaks=True)]
+    for _ in range(3):
+        await provider.send(job(address_text(browser)))
+    token = browser.requests[0].headers["authorization"].partition("t=")[2][:40]
+    path = browser.endpoint.rpartition("/")[2]
+    assert [secret for secret in (path, token, VAPID_PRIVATE) if secret in caplog.text] == []
+
+
+async def test_only_the_beginning_of_an_answer_is_read(service, provider) -> None:
+    service.answers = [Response(200, {}, b"x" * 60_000)]
+    client = HttpClient(is_checked=True)
+    headers = {"authorization": provider._vapid.authorization(service.url)}
+    headers |= {"content-encoding": "aes128gcm", "ttl": "1"}
+    answer = await client.post(service.subscribe().endpoint, headers, b"")
+    assert len(answer.body) == BODY_MAX
     await client.close()
 
 

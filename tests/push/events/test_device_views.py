@@ -25,9 +25,12 @@ async def _provider(transactional_db, imgo) -> None:
     await in_thread(partial(Token.objects.issue, "u1", token="t"))
 
 
-async def register(browser: Browser | None = None, name: str = "", **headers: str):
+async def register(
+    browser: Browser | None = None, name: str = "", replaces: dict | None = None, **headers: str
+):
     subscription = (browser or Browser(ENDPOINT)).subscription
-    body = json.dumps({"provider": "webpush", "subscription": subscription, "name": name})
+    fields = {"provider": "webpush", "subscription": subscription, "name": name}
+    body = json.dumps({**fields, "replaces": replaces} if replaces else fields)
     return await in_thread(partial(Client().post, PATH, body, "application/json", **headers))
 
 
@@ -90,3 +93,34 @@ async def test_public_key_is_that_of_the_settings(imgo):
     assert answer.json() == {"webpush": {"public_key": key}}
     imgo(WEBPUSH_PRIVATE_KEY="")
     assert (await in_thread(partial(Client().get, PATH))).status_code == 404
+
+
+async def test_replaced_subscription_proves_whose_device_it_is():
+    """What a service worker sends has no token. Registered twice, the device stays one."""
+    old, new = Browser(ENDPOINT), Browser(ENDPOINT + "2")
+    registered = await register(old, "laptop", **BEARER)
+    await register(new, **BEARER)
+    answer = await register(new, replaces=old.subscription)
+    assert (answer.status_code, answer.json()["id"]) == (201, registered.json()["id"])
+    device = await in_thread(Device.objects.get)
+    assert (device.key, device.name, new.endpoint in device.address) == ("u1", "laptop", True)
+    assert (await register(Browser(ENDPOINT), replaces=old.subscription)).status_code == 401
+
+
+@pytest.mark.parametrize("secret", ["auth", "p256dh"])
+async def test_replaced_subscription_with_a_wrong_secret_is_refused(secret):
+    old = Browser(ENDPOINT)
+    await register(old, **BEARER)
+    stolen = {"endpoint": ENDPOINT, "keys": dict(old.subscription["keys"])}
+    stolen["keys"][secret] = Browser(ENDPOINT).subscription["keys"][secret]
+    answer = await register(Browser(ENDPOINT + "2"), replaces=stolen)
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    device = await in_thread(Device.objects.get)
+    assert json.loads(device.address)["endpoint"] == ENDPOINT
+
+
+async def test_guesses_of_a_replaced_subscription_are_throttled(imgo):
+    imgo(AUTH_FAILURES=3)
+    old = Browser(ENDPOINT).subscription
+    answers = [await register(replaces=old) for _ in range(5)]
+    assert {answer.status_code for answer in answers} == {401, 429}

@@ -48,6 +48,8 @@ def test_collect_copies_each_wanted_event_once_per_endpoint(webhooks):
     settle("user-1", 4, "sent")
     settle("user-1", 5, "received")
     settle("shop", 6, "expired")
+    settle("shop", 7, "notified", session="17", provider_id="m/1")
+    settle("shop", 7, "notify_closed", session="17")
     collect()
     collect()
     rows = WebhookEvent.objects.order_by("pk")
@@ -57,7 +59,10 @@ def test_collect_copies_each_wanted_event_once_per_endpoint(webhooks):
     ]
     assert [row.type for row in rows.filter(endpoint=OTHER_URL)] == [
         "message.acknowledged", "message.dropped", "message.delivered", "message.expired",
+        "message.notified",
     ]  # fmt: skip
+    notified = {"key": "shop", "id": "7", "device": "17", "provider_id": "m/1"}
+    assert json.loads(rows.last().data) == notified
     assert WebhookCursor.objects.position() == newest_id()
 
 

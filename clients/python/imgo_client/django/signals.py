@@ -14,6 +14,8 @@ message_delivered = Signal()
 message_acknowledged = Signal()
 message_expired = Signal()
 message_dropped = Signal()
+message_notified = Signal()
+message_notify_failed = Signal()
 key_online = Signal()
 key_offline = Signal()
 room_occupied = Signal()
@@ -25,6 +27,8 @@ EVENTS: dict[str, Signal] = {
     "message.acknowledged": message_acknowledged,
     "message.expired": message_expired,
     "message.dropped": message_dropped,
+    "message.notified": message_notified,
+    "message.notify_failed": message_notify_failed,
     "key.online": key_online,
     "key.offline": key_offline,
     "room.occupied": room_occupied,

@@ -46,3 +46,24 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   await fetch(form.action, { method: "POST", body: new FormData(form) }); // all tabs will hear
 });
+
+// Devices get what no open tab has taken in time. What a tab takes is closed on this device.
+const device = document.getElementById("device");
+
+device?.addEventListener("click", async () => {
+  const { enableNotifications } = await import(device.dataset.module);
+  try {
+    await enableNotifications("/sub");
+    announce("This device is notified while no tab is open.");
+  } catch (error) {
+    announce(error.message);
+  }
+});
+
+if (device) {
+  document.addEventListener("imgo:open", async () => {
+    const { closeNotifications, enableNotifications } = await import(device.dataset.module);
+    closeNotifications(globalThis.imgo);
+    if (Notification.permission === "granted") await enableNotifications("/sub"); // renews it
+  }, { once: true });
+}

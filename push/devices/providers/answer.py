@@ -1,0 +1,40 @@
+"""Answer of a provider's server."""
+
+import json
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+BODY_MAX = 16_384  # bytes that are read of an answer
+
+
+class Broken(Exception):
+    """The connection, or the request on it, has ended before the answer."""
+
+
+class Answer(NamedTuple):
+    """An answer. `headers`: with names in lower case. `body`: its first `BODY_MAX` bytes."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def retry_after(self) -> float:
+        """Return the seconds of Retry-After, which is a number or a date; 0 without one."""
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            return float(text)
+        try:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Return the JSON object of the body, {} if it has none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
