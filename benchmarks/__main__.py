@@ -30,6 +30,7 @@ from benchmarks import (
     report,
     schedule,
     streams,
+    sustained,
 )
 from benchmarks.bench import Bench
 from benchmarks.machine import facts
@@ -47,6 +48,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "online": online.run,
     "outbox": outbox.run,
     "schedule": schedule.run,
+    "sustained": sustained.run,
     "growth": growth.run,
     "million": million.run,
 }
