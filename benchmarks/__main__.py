@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 import traceback
@@ -79,7 +78,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     console = report.console()
     chosen = [name for name in SCENARIOS if name in (options.only or SCENARIOS.keys() - ASKED_FOR)]
-    busy, status = (os.getloadavg()[0], os.cpu_count() or 1), 0
+    status = 0
     try:
         with _progress(console, len(chosen)) as (say, advance):
             say("starting Postgres and Redis")
@@ -95,7 +94,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     console.print(report.table(bench.rows))
-    for line in report.remarks(bench.generators, *busy):
+    for line in report.remarks(bench.generators, bench.rows):
         console.print(line)
     if status == 130:
         console.print("Interrupted: no file was written.")

@@ -94,6 +94,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
     busy = listeners.cpu()
     with Samples(stack, "SELECT count(*) FROM offline_pending") as pending:
         accepted = _push(bench, count, began)
+        streamed = time.monotonic() - began
         listeners.expect_in_all([accepted])
         listeners.wait(SETTLE)
         delivered = time.monotonic() - began
@@ -115,7 +116,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
     bench.row(what, total, "µs/push", target=CPU[acknowledges], note=parts, details=details)
     what = f"delivered, {case}"
     rate = accepted / delivered
-    bench.row(what, rate, "/s", target=THROUGHPUT, note=_growth(backlog, seconds))
+    bench.row(what, rate, "/s", target=THROUGHPUT, note=_growth(backlog, streamed))
 
 
 def _push(bench: Bench, count: int, began: float | None = None) -> int:
@@ -147,7 +148,10 @@ def _wait_until_settled(bench: Bench) -> None:
 
 
 def _growth(backlog: list[tuple[float, int]], seconds: float) -> str:
-    """Return whether more messages were pending in the last third than in the middle one."""
+    """Return whether more messages were pending in the last third than in the middle one.
+
+    `backlog`: (seconds from the begin, messages). `seconds`: how long pushes were streamed in.
+    """
     thirds = [
         [value for at, value in backlog if begin <= at * 3 / seconds < end]
         for begin, end in pairwise((1, 2, 3))
