@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 import traceback
@@ -31,6 +30,7 @@ from benchmarks import (
     report,
     schedule,
     streams,
+    sustained,
 )
 from benchmarks.bench import Bench
 from benchmarks.machine import facts
@@ -49,6 +49,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "outbox": outbox.run,
     "devices": devices.run,
     "schedule": schedule.run,
+    "sustained": sustained.run,
     "growth": growth.run,
     "million": million.run,
 }
@@ -79,7 +80,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     console = report.console()
     chosen = [name for name in SCENARIOS if name in (options.only or SCENARIOS.keys() - ASKED_FOR)]
-    busy, status = (os.getloadavg()[0], os.cpu_count() or 1), 0
+    status = 0
     try:
         with _progress(console, len(chosen)) as (say, advance):
             say("starting Postgres and Redis")
@@ -95,7 +96,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     console.print(report.table(bench.rows))
-    for line in report.remarks(bench.generators, *busy):
+    for line in report.remarks(bench.generators, bench.rows):
         console.print(line)
     if status == 130:
         console.print("Interrupted: no file was written.")

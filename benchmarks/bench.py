@@ -8,6 +8,7 @@ from typing import Any
 
 import jwt
 
+from benchmarks import proc
 from benchmarks.client import Client
 from benchmarks.generator import Opening
 from benchmarks.load import Load
@@ -15,7 +16,10 @@ from benchmarks.processes import Process
 from benchmarks.servers import JWT_SECRET, Api, Node, Stack
 
 ROOM = "bench"
+TOGETHER = 0.5  # seconds within which rows are of one measurement
 FRAME = 46  # bytes on the wire of one message, as in performance.md
+# Of the cores: where other programs used more, a figure is marked and no verdict is printed.
+DISTURBED = 0.1
 STARVED = 0.9  # of a core; a generator process that used more may have been the bottleneck
 # A body, as JSON, that makes a frame of 46 bytes; `^` is what the generator counts.
 BODIES = {"websocket": "^" + "x" * 7, "tcp": "^" + "x" * 27, "sse": "^"}
@@ -40,7 +44,10 @@ class Target:
 
 @dataclass
 class Row:
-    """One measured thing; `value` is None when it could not be measured, and `note` says why."""
+    """One measured thing; `value` is None when it could not be measured, and `note` says why.
+
+    `others`: the share of all cores that other programs used while it was measured, 0 to 1.
+    """
 
     scenario: str
     what: str
@@ -51,12 +58,20 @@ class Row:
     target: Target | None = None
     note: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    others: float = 0.0
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other programs used so much of the machine that the figure cannot be trusted."""
+        return self.others > DISTURBED
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None without a target or a value."""
+        """Whether the target is reached; None without a target or a value, or when disturbed."""
         judged = self.ratio if self.target and self.target.of_ratio else self.value
-        return None if self.target is None or judged is None else self.target.is_reached(judged)
+        if self.target is None or judged is None or self.is_disturbed:
+            return None
+        return self.target.is_reached(judged)
 
 
 class Bench:
@@ -71,10 +86,13 @@ class Bench:
         self._say = say
         self._scenario = ""
         self._seeded = 0
+        self._others = proc.OtherPrograms()
+        self._others_share = 0.0
 
     def begin(self, scenario: str) -> None:
         """Rows from now on belong to `scenario`."""
         self._scenario = scenario
+        self._others.share()
 
     def step(self, text: str) -> None:
         """Tell what is being done."""
@@ -82,9 +100,15 @@ class Bench:
 
     def row(self, what: str, value: float | None, unit: str = "", **more: Any) -> Row:
         """Add a row to the report, and return it."""
-        row = Row(self._scenario, what, value, unit, **more)
+        row = Row(self._scenario, what, value, unit, others=self._share_of_others(), **more)
         self.rows.append(row)
         return row
+
+    def _share_of_others(self) -> float:
+        """Return the share since the rows before; rows of one measurement share it."""
+        if self._others.seconds > TOGETHER:
+            self._others_share = self._others.share()
+        return self._others_share
 
     def sizes(self, short: Any, full: Any) -> Any:
         """The one for this run's set."""

@@ -42,6 +42,8 @@ def table(document: dict[str, Any]) -> str:
         value = "not measured" if row["value"] is None else f"{number(row['value'])} {row['unit']}"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} × {row['ratio_of']}"
         reached = {None: "", True: "yes", False: "**no**"}[row["reached"]]
+        if row.get("disturbed"):  # absent in files of earlier versions
+            reached = f"disturbed by others ({row['others']:.0%} of the cores)"
         what = f"{row['scenario']}: {row['what']}" + (f" ({row['note']})" if row["note"] else "")
         cells.append(f"| {what} | {value} | {ratio} | {row['target']} | {reached} |")
     return f"{_circumstances(document)}\n\n" + "\n".join(cells)

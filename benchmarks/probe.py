@@ -13,6 +13,7 @@ from benchmarks.servers import Stack
 
 BEAT_INTERVAL = 0.02  # seconds; half of what MAX_FRAMES_PER_SECOND allows
 SAMPLE_INTERVAL = 0.05  # seconds
+SAMPLES_INTERVAL = 0.5  # seconds; each query costs the server some work
 _NUMBER = re.compile(rb"\^(\d{7})")
 
 
@@ -128,3 +129,21 @@ class Connections(_Watch):
                 row = database.execute(query, [self._name]).fetchone()
                 assert row is not None
                 self.most = max(self.most, row[0])
+
+
+class Samples(_Watch):
+    """The value of a query over time. `samples`: (monotonic time, value)."""
+
+    def __init__(self, stack: Stack, query: str) -> None:
+        super().__init__()
+        self.samples: list[tuple[float, int]] = []
+        self._query = query
+        self._database = stack.database()
+
+    def run(self) -> None:
+        """Query until told to end."""
+        with self._database as database:
+            while not self._is_over.wait(SAMPLES_INTERVAL):
+                row = database.execute(self._query).fetchone()
+                assert row is not None
+                self.samples.append((time.monotonic(), row[0]))

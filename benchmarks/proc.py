@@ -58,3 +58,31 @@ def memory(pid: int) -> dict[str, int]:
         "pss": sizes["Pss:"],
         "private": sizes["Private_Clean:"] + sizes["Private_Dirty:"],
     }
+
+
+class OtherPrograms:
+    """How much of the machine programs have used that this process has not started."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """(monotonic time, CPU seconds of all programs, CPU seconds of our own)."""
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        user, nice, system = (int(field) / TICKS for field in fields[:3])
+        return time.monotonic(), user + nice + system, tree_cpu(os.getpid())
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the last call of `share`."""
+        return time.monotonic() - self._before[0]
+
+    def share(self) -> float:
+        """Return their share of all cores since the last call, 0 to 1."""
+        before, self._before = self._before, self._read()
+        seconds, busy, own = (
+            after - start for after, start in zip(self._before, before, strict=True)
+        )
+        available = seconds * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, (busy - own) / available)) if available else 0.0

@@ -11,7 +11,6 @@ from rich.table import Table
 from benchmarks.bench import STARVED, Row
 from benchmarks.markdown import number
 
-BUSY = 4  # the part of the cores that others may use before a table says so
 PLAIN_WIDTH = 150  # columns of a table that goes into a file or a pipe
 
 
@@ -42,16 +41,19 @@ def _cells(row: Row) -> list[str]:
         return [what, "[yellow]not measured[/yellow]", "", target, ""]
     ratio = f"{row.ratio:.2f} × {row.ratio_of}" if row.ratio is not None else ""
     reached = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[row.reached]
+    if row.is_disturbed:
+        reached = f"[yellow]disturbed: {row.others:.0%}[/yellow]"
     return [what, f"{number(row.value)} {row.unit}", ratio, target, reached]
 
 
-def remarks(generators: dict[str, float], load: float, cores: int) -> list[str]:
+def remarks(generators: dict[str, float], rows: list[Row]) -> list[str]:
     """What to know about the table."""
     lines = ["CPU s: seconds of the server process's CPU. Floor, stock and server: in this run."]
-    if load > cores / BUSY:
+    if disturbed := [row for row in rows if row.is_disturbed]:
+        most = max(row.others for row in disturbed)
         lines.append(
-            f"The machine had other work when this began (load {load:.1f} on {cores} cores): "
-            "milliseconds and figures by the clock suffer most."
+            f"Other programs used up to {most:.0%} of the machine: {len(disturbed)} of {len(rows)} "
+            "figures are marked as disturbed, and are no verdicts."
         )
     if generators:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in generators.items())
@@ -69,7 +71,12 @@ def as_json(
     document = facts | {
         "generator_share_of_a_core": generators,
         "rows": [
-            asdict(row) | {"target": str(row.target) if row.target else "", "reached": row.reached}
+            asdict(row)
+            | {
+                "target": str(row.target) if row.target else "",
+                "reached": row.reached,
+                "disturbed": row.is_disturbed,
+            }
             for row in rows
         ],
     }

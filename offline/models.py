@@ -8,7 +8,7 @@ An accepted (message, key) is pending until exactly one event settles it. One tr
 the pending row and inserts that event. So accepted = settled + pending always holds.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.db import models
 from django.db.models.functions import Now
@@ -204,20 +204,6 @@ class Outbox(models.Model):
         db_default="",
         help_text="Sessions that do not get it, separated by commas.",
     )
-
-    span: Any = None  # trace span of the fan-out in progress; None if it is not traced
-
-    # Set by `outbox_queue.read_page`, by the database's time:
-    is_late = False  # whether the message had expired
-    age = 0.0  # seconds since the message was accepted
-    # Number of the transaction that drains the partition; later drains have higher numbers.
-    # 0: unknown.
-    generation = 0
-    # The message's place in its room's stream: epoch and offset; None without a stream, or before
-    # it has one. Set by `push.fanout`.
-    place: tuple[str, int] | None = None
-    # The keys, or the room, for which the message was replaced. Set by `replacement.mark_replaced`.
-    replaced_for: frozenset[str] = frozenset()
 
     class Meta:
         app_label = "offline"

@@ -5,17 +5,18 @@ sent to its groups. A task is only a wake-up. Each drain of a partition sends al
 of id, including those of lost tasks.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from offline.models import ERROR_MAX, Message, Outbox
+from offline.models import ERROR_MAX, Outbox
 from offline.sql import chunks, dialect
+from offline.values import OutboxMessage, OutboxRow
 
 ATTEMPTS_MAX = 5  # failed attempts to send a message; then it is parked
 
@@ -39,7 +40,7 @@ def draining(partition: int, *, wait: bool) -> Iterator[None]:
         yield
 
 
-def read_page(partition: int, after: int, size: int) -> list[Outbox]:
+def read_page(partition: int, after: int, size: int) -> list[OutboxRow]:
     """Return the first rows of a partition after the message `after`, with their messages.
 
     This is raw SQL, because the ORM takes as long to build this query as the database to run it.
@@ -54,7 +55,7 @@ def read_page(partition: int, after: int, size: int) -> list[Outbox]:
         return [_from_row(row) for row in cursor.fetchall()]
 
 
-def delete_rows(rows: Sequence[Outbox]) -> None:
+def delete_rows(rows: Sequence[OutboxRow]) -> None:
     """Delete rows that were sent, or that need not be sent."""
     for chunk in chunks(rows):
         with connection.cursor() as cursor:
@@ -65,7 +66,7 @@ def delete_rows(rows: Sequence[Outbox]) -> None:
             )
 
 
-def record_failure(row: Outbox, error: Exception) -> bool:
+def record_failure(row: OutboxRow, error: Exception) -> bool:
     """Count a failed attempt to send a row; return whether the row is parked now.
 
     A row is parked after `ATTEMPTS_MAX` failed attempts.
@@ -93,6 +94,7 @@ def partition_ages() -> dict[int, float]:
     return dialect().partition_ages()
 
 
+_decode_keys = msgspec.json.Decoder(list[str]).decode
 _PAGE = """
     SELECT o.id, o.partition, o.partitions, o.attempts, m.expires_at <= {now},
            {age}, o.origin, o.exclude, {generation},
@@ -104,34 +106,34 @@ _PAGE = """
 """
 
 
-def _from_row(columns: tuple[Any, ...]) -> Outbox:
+def _from_row(columns: tuple[Any, ...]) -> OutboxRow:
     pk, partition, partitions, attempts, is_late, age, *columns_left = columns
     origin, exclude, generation, message_id, audience, room, keys, *columns_left = columns_left
     stored, op, body, is_json, ensure, speed, sender, collapse_key, created = columns_left
-    row = Outbox(
-        pk=pk,
-        partition=partition,
-        partitions=partitions,
-        attempts=attempts,
-        origin=origin,
-        exclude=exclude,
+    message = OutboxMessage(
+        message_id,
+        audience,
+        room,
+        _decode_keys(keys) if keys else None,
+        bool(stored),
+        op,
+        bytes(body),
+        bool(is_json),
+        bool(ensure),
+        speed,
+        sender,
+        collapse_key,
+        dialect().read_time(created),
     )
-    row.is_late = bool(is_late)
-    row.age = float(age)
-    row.generation = generation
-    row.message = Message(
-        pk=message_id,
-        audience=audience,
-        room=room,
-        keys=json.loads(keys) if keys else None,
-        stored=bool(stored),
-        op=op,
-        body=bytes(body),
-        is_json=bool(is_json),
-        ensure=bool(ensure),
-        speed=speed,
-        sender=sender,
-        collapse_key=collapse_key,
-        created_at=dialect().read_time(created),
+    return OutboxRow(
+        pk,
+        message,
+        partition,
+        partitions,
+        attempts,
+        bool(is_late),
+        float(age),
+        origin,
+        exclude,
+        generation,
     )
-    return row

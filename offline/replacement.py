@@ -40,7 +40,7 @@ from offline.models import (
 from offline.scheduled_ends import end_scheduled
 from offline.settlement import record_ends
 from offline.sql import CHUNK, chunks, dialect
-from offline.values import NewMessage, Stored
+from offline.values import NewMessage, OutboxMessage, OutboxRow, Stored
 
 KEY, ROOM = "k", "r"  # first characters of a target
 
@@ -55,7 +55,7 @@ class _End(NamedTuple):
     reason: str
 
 
-def targets_of(push: NewMessage | Message | ScheduledPush) -> list[str]:
+def targets_of(push: NewMessage | Message | ScheduledPush | OutboxMessage) -> list[str]:
     """Return the targets of a push with a collapse key: its keys, or its room."""
     if push.audience == Message.Audience.KEYS:
         return [KEY + key for key in push.keys or ()]
@@ -274,7 +274,7 @@ def _end_in_room(message_ids: Sequence[int], reason: str) -> int:
 # For drains
 
 
-def mark_replaced(rows: Sequence[Outbox]) -> None:
+def mark_replaced(rows: Sequence[OutboxRow]) -> None:
     """Set `replaced_for` of rows whose messages are not the last ones for some of their targets."""
     ours = [row for row in rows if row.message.collapse_key]
     if not ours:
@@ -291,11 +291,11 @@ class Placeable(NamedTuple):
     transaction ends. `deferred`: a transaction of another process is replacing them.
     """
 
-    current: list[Message]
-    deferred: list[Message]
+    current: list[OutboxMessage]
+    deferred: list[OutboxMessage]
 
 
-def lock_current(messages: Sequence[Message]) -> Placeable:
+def lock_current(messages: Sequence[OutboxMessage]) -> Placeable:
     """Return which of these messages can get an offset. It waits for no other transaction.
 
     Those that were replaced are in neither list. A message that got its offset while a push that
@@ -316,7 +316,7 @@ def lock_current(messages: Sequence[Message]) -> Placeable:
     return placeable
 
 
-def _replaced(message: Message, last: dict[Slot, int]) -> frozenset[str]:
+def _replaced(message: OutboxMessage, last: dict[Slot, int]) -> frozenset[str]:
     """Return the keys, or the room, for which another push is the last one."""
     return frozenset(
         target[1:]
@@ -325,7 +325,7 @@ def _replaced(message: Message, last: dict[Slot, int]) -> frozenset[str]:
     )
 
 
-def _last_of(messages: Iterable[Message], *, lock: bool = False) -> dict[Slot, int]:
+def _last_of(messages: Iterable[OutboxMessage], *, lock: bool = False) -> dict[Slot, int]:
     """Return the id of the last push of each slot of these messages."""
     slots = sorted({(to, one.collapse_key) for one in messages for to in targets_of(one)})
     found: dict[Slot, int] = {}

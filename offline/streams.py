@@ -28,6 +28,7 @@ from imgo_site.room_policies import policy_of
 from offline.models import Message, Outbox, Stream, StreamMessage
 from offline.sql import chunks, dialect
 from offline.stream_epochs import random_epoch, valid_epoch
+from offline.values import OutboxMessage, OutboxRow
 
 KEEP_UNUSED = 7 * 86_400  # seconds that a stream without message and session is kept, at least
 PRUNED_TOGETHER = 500  # streams, or messages, of one transaction
@@ -80,12 +81,12 @@ class Place(NamedTuple):
     offset: int
 
 
-def is_kept(message: Message) -> bool:
+def is_kept(message: Message | OutboxMessage) -> bool:
     """Return whether the message belongs to its room's stream."""
     return message.stored and message.audience == Message.Audience.ROOM
 
 
-def places_of(rows: Sequence[Outbox]) -> dict[int, Place]:
+def places_of(rows: Sequence[OutboxRow]) -> dict[int, Place]:
     """Return message id → place, for those of these messages that have an offset."""
     places: dict[int, Place] = {}
     for chunk in chunks([row.message_id for row in rows if is_kept(row.message)]):
@@ -95,14 +96,14 @@ def places_of(rows: Sequence[Outbox]) -> dict[int, Place]:
     return places
 
 
-def assign(messages: Sequence[Message]) -> None:
+def assign(messages: Sequence[OutboxMessage]) -> None:
     """Give each of these messages the next offset of its room's stream, in this order.
 
     Call it under the lock of the rooms' partition; the messages must have no offset yet.
     """
     if not messages:
         return
-    by_room: dict[str, list[Message]] = {}
+    by_room: dict[str, list[OutboxMessage]] = {}
     for message in messages:
         by_room.setdefault(message.room, []).append(message)
     with transaction.atomic():

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from imgo_site.postgres.outcome import Trace
 from imgo_site.snapshots import Snapshot, WholeDatabase
@@ -85,6 +87,59 @@ class Stored:
     trace: Trace | None = None
     at: datetime | None = None
     ended: Mapping[str, int] = field(default_factory=dict)
+
+
+class OutboxMessage(msgspec.Struct, eq=False, gc=False):
+    """A message as a drain reads it. The names are those of `Message`.
+
+    A drain reads thousands in a second, and an instance of a model takes ten times as long.
+    """
+
+    pk: int
+    audience: str
+    room: str
+    keys: list[str] | None
+    stored: bool
+    op: int
+    body: bytes
+    is_json: bool
+    ensure: bool
+    speed: int
+    sender: str
+    collapse_key: str
+    created_at: datetime
+
+
+class OutboxRow(msgspec.Struct, eq=False):
+    """A row of the outbox as a drain reads it, with its message.
+
+    `is_late`: whether the message had expired. `age`: seconds since it was accepted, by the
+    database's clock. `generation`: number of the transaction that drains the partition; later
+    drains have higher numbers, 0 is unknown.
+
+    The drain sets the others. `place`: epoch and offset in the room's stream; None without a
+    stream, or before the message has one. `replaced_for`: the keys, or the room, for which the
+    message was replaced. `span`: trace span of the fan-out in progress; None if it is not traced.
+    """
+
+    pk: int
+    message: OutboxMessage
+    partition: int
+    partitions: int
+    attempts: int
+    is_late: bool
+    age: float
+    origin: str
+    exclude: str
+    generation: int
+    place: tuple[str, int] | None = None
+    replaced_for: frozenset[str] = frozenset()
+    span: Any = None
+
+    @property
+    def message_id(self) -> int:
+        """The message's id."""
+        return self.message.pk
 
 
 class Receipt(NamedTuple):

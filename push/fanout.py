@@ -14,7 +14,8 @@ from imgo_site.errors import Unavailable
 from imgo_site.logs import note_push
 from imgo_site.push_origin import parent_of, request_of
 from offline import outbox_queue, replacement, settlement, streams
-from offline.models import Message, Outbox
+from offline.models import Message
+from offline.values import OutboxMessage, OutboxRow
 from push.bus.envelope import Envelope, message_envelope
 from push.bus.groups import ALL, key_group, partition_of, room_group
 from push.bus.publish import publish
@@ -52,7 +53,8 @@ def drain(partition: int, *, wait: bool = True) -> int:
             current, deferred = replacement.lock_current(unplaced)
             streams.assign(current)
         waiting = {message.pk for message in deferred}
-        tried.update(row.pk for row in new if row in ready or row.message_id in waiting)
+        tried.update(row.pk for row in ready)
+        tried.update(row.pk for row in new if row.message_id in waiting)
         for row in ready:
             if row.message.stored:
                 keys.update(_keys_of(row))
@@ -65,7 +67,7 @@ def drain(partition: int, *, wait: bool = True) -> int:
     return count
 
 
-def _placed(rows: Sequence[Outbox]) -> tuple[list[Outbox], list[Message]]:
+def _placed(rows: Sequence[OutboxRow]) -> tuple[list[OutboxRow], list[OutboxMessage]]:
     """Return the rows that can be sent, and the messages that need an offset of their stream first.
 
     Rows of one stream are in order of offset: a message that was committed late has a lower id. A
@@ -74,9 +76,9 @@ def _placed(rows: Sequence[Outbox]) -> tuple[list[Outbox], list[Message]]:
     if not any(streams.is_kept(row.message) for row in rows):
         return list(rows), []
     places = streams.places_of(rows)
-    ready: list[Outbox] = []
-    unplaced: list[Message] = []
-    by_room: dict[str, list[Outbox]] = {}
+    ready: list[OutboxRow] = []
+    unplaced: list[OutboxMessage] = []
+    by_room: dict[str, list[OutboxRow]] = {}
     held: set[str] = set()  # rooms with a message that has no offset yet
     for row in rows:
         room = row.message.room
@@ -96,15 +98,15 @@ def _placed(rows: Sequence[Outbox]) -> tuple[list[Outbox], list[Message]]:
     return ready, unplaced
 
 
-def _offset(row: Outbox) -> int:
+def _offset(row: OutboxRow) -> int:
     assert row.place is not None
     return row.place[1]
 
 
-def _send(rows: Sequence[Outbox]) -> int:
+def _send(rows: Sequence[OutboxRow]) -> int:
     """Send the rows that have not expired, and drop the others; return how many were sent."""
     count, read_at = 0, time.monotonic()
-    done: list[Outbox] = []
+    done: list[OutboxRow] = []
     batch: list[Envelope] = []
     for row in rows:
         if not _is_due(row):
@@ -121,7 +123,7 @@ def _send(rows: Sequence[Outbox]) -> int:
     return count + _publish_or_isolate(done, batch, read_at)
 
 
-def _is_due(row: Outbox) -> bool:
+def _is_due(row: OutboxRow) -> bool:
     """Return whether a row must be sent: it has an offset, or has not expired or been replaced.
 
     A message to keys may have been replaced for some of them.
@@ -132,7 +134,7 @@ def _is_due(row: Outbox) -> bool:
     return not row.is_late and not is_replaced
 
 
-def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: float) -> int:
+def _publish_or_isolate(rows: list[OutboxRow], envelopes: list[Envelope], read_at: float) -> int:
     """Publish rows and delete them; if that fails, publish each row by itself.
 
     So one bad message does not block the others. Its failure is recorded, and after some failures
@@ -170,7 +172,7 @@ def _publish_or_isolate(rows: list[Outbox], envelopes: list[Envelope], read_at: 
     return len(sent)
 
 
-def envelopes_of(row: Outbox) -> list[Envelope]:
+def envelopes_of(row: OutboxRow) -> list[Envelope]:
     """Return the envelopes of a row, marked with its drain; see `superseded_drains`."""
     envelopes = _envelopes_of(row)
     for envelope in envelopes:
@@ -181,7 +183,7 @@ def envelopes_of(row: Outbox) -> list[Envelope]:
     return envelopes
 
 
-def _envelopes_of(row: Outbox) -> list[Envelope]:
+def _envelopes_of(row: OutboxRow) -> list[Envelope]:
     """Return one envelope for each group of this partition that the message goes to.
 
     Keys that have acknowledged the message are included. One device of a key may have got it from a
@@ -218,7 +220,7 @@ def _spread(speed: int) -> float:
     return min(SPREAD_MAX, sessions / speed)
 
 
-def _keys_of(row: Outbox) -> list[str]:
+def _keys_of(row: OutboxRow) -> list[str]:
     keys: list[str] = row.message.keys or []
     if row.replaced_for:
         keys = [key for key in keys if key not in row.replaced_for]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from django.db import OperationalError, connection, transaction
 from django.db.models import Expression
 from django.db.models.expressions import RawSQL
@@ -112,9 +113,10 @@ class PostgresDialect(Dialect):
     # Settlement
 
     def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:
-        columns = [list(column) for column in zip(*receipts, strict=True)]
+        # As one text: psycopg writes arrays in Python, a value at a time.
+        text = msgspec.json.encode(receipts).decode()
         with connection.cursor() as cursor:
-            cursor.execute(_RECORD_AGAIN if again else _RECORD, columns)
+            cursor.execute(_RECORD_AGAIN if again else _RECORD, [text])
             count: int = cursor.fetchone()[0]
             return count
 
@@ -148,8 +150,9 @@ _PARTITION_AGES = f"""
 # Rows are locked in one order, so that two nodes that settle the same rows cannot deadlock.
 _RECORD_TEMPLATE = """
     WITH given AS (
-        SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::float8[])
-            WITH ORDINALITY AS rows (message_id, key, kind, session, age, place)
+        SELECT (receipt->>0)::bigint AS message_id, receipt->>1 AS key, receipt->>2 AS kind,
+               receipt->>3 AS session, (receipt->>4)::float8 AS age, place
+        FROM json_array_elements(%s::json) WITH ORDINALITY AS receipts (receipt, place)
     ),
     owed AS (
         SELECT p.id FROM offline_pending p

@@ -7,6 +7,7 @@ because the layer does not report the group that a message was sent to.
 from typing import Any, TypedDict
 
 from offline.models import Message
+from offline.values import OutboxMessage
 from push.wire import CloseCode, Frame, Op
 
 MESSAGE = "imgo.message"
@@ -53,7 +54,9 @@ class Envelope(TypedDict, total=False):
     seq: int
 
 
-def message_envelope(group: str, message: Message, key: str = "", trace: str = "") -> Envelope:
+def message_envelope(
+    group: str, message: Message | OutboxMessage, key: str = "", trace: str = ""
+) -> Envelope:
     """Return the envelope of a message to `group`.
 
     `key`: the key whose pending row the delivery settles; "" if nothing is pending.

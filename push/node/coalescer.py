@@ -132,12 +132,10 @@ class Coalescer:
         self._timer = loop.call_later(conf.BATCH_WINDOW, self._window_over)
         count = min(self._max, len(self._waiting))
         messages = [self._waiting.popleft() for _ in range(count)]
-        shares = split_by_filter(tuple(self._hub.groups.get(self._group, ())), messages)
-        if sum(len(sessions) for sessions, _ in shares) <= YIELD_AFTER:
-            for sessions, taken in shares:
-                write_to_all(sessions, _together(taken), self._hub.written)
-            self._wrote(messages, shares)
+        if fits_one_turn(self._hub, self._group):
+            write_now(self._hub, self._group, messages)
         else:
+            shares = split_by_filter(tuple(self._hub.groups[self._group]), messages)
             self._is_writing = True
             self.first_offset_under_way = _first_offset(messages)
             self._hub.background.run(self._write_slices(shares, messages))
@@ -151,7 +149,7 @@ class Coalescer:
                     write_to_all(part, message, self._hub.written)
                     await asyncio.sleep(0)
             self.first_offset_under_way = 0
-            self._wrote(messages, shares)
+            _wrote(self._hub, self._group, messages, shares)
         finally:
             self._is_writing = False
             self._left.clear()
@@ -173,11 +171,6 @@ class Coalescer:
             return sessions
         return [session for session in sessions if session not in self._left]
 
-    def _wrote(self, messages: list[OutgoingMessage], shares: list[Delivery]) -> None:
-        count_written(messages, shares, self._hub)
-        if _first_offset(messages):
-            self._hub.event_ids.wrote(self._group)
-
     def _window_over(self) -> None:
         self._timer = None
         if not self._is_writing:
@@ -194,6 +187,25 @@ class Coalescer:
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
+
+
+def fits_one_turn(hub: Owner, group: str) -> bool:
+    """Return whether a group is so small that it is written to in one turn of the event loop."""
+    return len(hub.groups.get(group, ())) <= YIELD_AFTER
+
+
+def write_now(hub: Owner, group: str, messages: list[OutgoingMessage]) -> None:
+    """Write messages to all sessions of a group, without a turn for others meanwhile."""
+    shares = split_by_filter(tuple(hub.groups.get(group, ())), messages)
+    for sessions, taken in shares:
+        write_to_all(sessions, _together(taken), hub.written)
+    _wrote(hub, group, messages, shares)
+
+
+def _wrote(hub: Owner, group: str, messages: list[OutgoingMessage], shares: list[Delivery]) -> None:
+    count_written(messages, shares, hub)
+    if _first_offset(messages):
+        hub.event_ids.wrote(group)
 
 
 async def write_spread(
@@ -244,6 +256,8 @@ def split_by_filter(sessions: Sequence[Session], messages: list[OutgoingMessage]
     session's filter excludes, and those that exclude the session. Retractions go to sessions that
     ask for them.
     """
+    if len(messages) == 1 and messages[0].op == Op.MESSAGE and not messages[0].exclude:
+        return [(sessions, messages)]  # nearly always
     if any(message.op == Op.RETRACTION for message in messages):
         plain = [message for message in messages if message.op != Op.RETRACTION]
         asking = [session for session in sessions if session.retractions]

@@ -43,7 +43,7 @@ from push.bus.envelope import (
 )
 from push.bus.groups import ALL, is_key_group, node_group
 from push.metrics import definitions as metrics
-from push.node.coalescer import Coalescer, write_spread
+from push.node.coalescer import Coalescer, fits_one_turn, write_now, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
 from push.node.event_ids import EventIdWriter
 from push.node.held_messages import HoldRegistry
@@ -338,11 +338,18 @@ class Hub:
     def write(self, group: str, message: OutgoingMessage) -> None:
         """Write a message that is no duplicate to all sessions of a group.
 
+        A message to a key is never batched. The few sessions of a key get it at once; only those
+        of a key with very many are written to in slices, by a coalescer.
+
         If the group is busy, the coalescer drops the oldest of its waiting messages.
         """
         coalescer = self.coalescers.get(group)
         if coalescer is None:
-            batch_max = 1 if is_key_group(group) else conf.BATCH_MAX
+            is_key = is_key_group(group)
+            if is_key and fits_one_turn(self, group):
+                write_now(self, group, [message])
+                return
+            batch_max = 1 if is_key else conf.BATCH_MAX
             coalescer = self.coalescers[group] = Coalescer(self, group, batch_max)
         coalescer.write_or_queue(message)
 
