@@ -199,6 +199,21 @@ class ImgoSettings:
         "pattern that matches a room decides. In the environment as JSON. See "
         "[rooms](../howto/rooms.md#rooms-that-remember).",
     )
+    ACK_SCOPE: dict[str, Any] = _setting(
+        {},
+        "Whose acknowledgement settles a message, by pattern of keys, such as "
+        '`{"user-*": "each"}`: `any` for the first session of the key, `each` for every device. '
+        "The first pattern that matches a key decides. In the environment as JSON. See "
+        "[every device gets everything](../howto/every-device.md).",
+    )
+    DEVICES_MAX: int = _setting(
+        10,
+        "Devices of a key with the scope `each`. Above that, the least recently seen one is "
+        "forgotten.",
+    )
+    DEVICE_TTL: int = _setting(
+        90 * 86_400, "Time without a session after which such a device is forgotten, seconds."
+    )
     STREAMS_MAX: int = _setting(
         1_000_000_000,
         "Bytes of the messages that all rooms with history keep together. Above that, the oldest "
@@ -364,7 +379,9 @@ class ImgoSettings:
         30 * 86_400, "Latest time that `send_at` of a push may name, seconds from now."
     )
     OFFLINE_MAX: int = _setting(
-        1_000, "Pending messages that are kept for one key. Above that, the oldest are dropped."
+        1_000,
+        "Pending messages that are kept for one key, and with the scope `each` for one device of "
+        "it. Above that, the oldest are dropped.",
     )
     RECORD_KEEP: int = _setting(
         86_400,

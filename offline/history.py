@@ -1,8 +1,8 @@
 """History of a push for each key, for the API, the admin and `explain`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Max
@@ -57,6 +57,9 @@ class Delivery:
     `state`: pending, acknowledged, expired, dropped; live if the message is not stored; scheduled
     if it is not due yet.
     `how`: of an acknowledgement, `client`, or `kernel` for a client that cannot acknowledge.
+    `devices`: the history for each device, if the message was stored for named devices of the key.
+    The state is then `pending` as long as it is that of a device, else that of the device that
+    acknowledged it first. `device`: the name, in such a part; "" for clients that give no name.
     """
 
     key: str
@@ -67,6 +70,8 @@ class Delivery:
     reason: str = ""
     sent: list[tuple[str, datetime]] = field(default_factory=list)
     notified: list[Notified] = field(default_factory=list)
+    device: str = ""
+    devices: list["Delivery"] = field(default_factory=list)
 
     @property
     def unacknowledged(self) -> Sent | None:
@@ -79,6 +84,9 @@ class Delivery:
     def words(self) -> str:
         """State for people, short: how and why included."""
         words = " ".join(filter(None, (self.state, self.how, self.reason)))
+        if self.devices:
+            done = sum(1 for one in self.devices if one.state == "acknowledged")
+            return f"{words}, {done} of {len(self.devices)} devices acknowledged"
         return f"{words}, {self.unacknowledged}" if self.unacknowledged else words
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,6 +96,12 @@ class Delivery:
         fields["sent"] = [{"session": name, "at": at} for name, at in self.sent]
         if self.notified:
             fields["notified"] = [notified.as_dict() for notified in self.notified]
+        if self.devices:
+            parts = [(part.device, part.as_dict()) for part in self.devices]
+            fields["devices"] = [
+                {"device": device, **{n: v for n, v in part.items() if n != "key"}}
+                for device, part in parts
+            ]
         return fields
 
 
@@ -131,16 +145,51 @@ def _deliveries(
         if reason := _unsent_reason(known[pk]):
             delivery.state, delivery.reason = Event.Kind.DROPPED, reason
             delivery.at = known[pk].cancelled_at or known[pk].retracted_at
+    parts: dict[tuple[int, str], dict[str, Delivery]] = {}
     pending = Pending.objects.filter(message__in=list(known), key__in=keys)
-    for pk, key in pending.values_list("message_id", "key"):
-        message, delivery = known[pk], by_pair[pk, key]
+    for pk, key, device in pending.values_list("message_id", "key", "device"):
+        message, delivery = known[pk], _part(by_pair[pk, key], parts, pk, device)
         is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
         delivery.state = "expired" if is_over else "pending"
         delivery.at = message.expires_at if is_over else message.created_at
     events = Event.objects.filter(message__in=list(known), key__in=keys)
     for event in events.order_by("at", "pk"):
-        _add(by_pair[event.message_id, event.key], event)
+        delivery = by_pair[event.message_id, event.key]
+        _add(_part(delivery, parts, event.message_id, event.device), event)
+    for pair, named in parts.items():
+        _summarize(by_pair[pair], named)
     return by_pair
+
+
+def _part(
+    delivery: Delivery,
+    parts: dict[tuple[int, str], dict[str, Delivery]],
+    message_id: int,
+    device: str,
+) -> Delivery:
+    """Return the part of a delivery that is a named device's; for "", the delivery itself."""
+    if not device:
+        return delivery
+    named = parts.setdefault((message_id, delivery.key), {})
+    return named.setdefault(device, Delivery(delivery.key, device=device))
+
+
+def _summarize(delivery: Delivery, named: dict[str, Delivery]) -> None:
+    """Add the parts of devices to a delivery, and give it the state of the whole."""
+    devices = [named[name] for name in sorted(named)]
+    if delivery.state != "live" or delivery.sent:
+        unnamed = replace(delivery, notified=[])
+        devices.insert(0, unnamed)
+    delivery.devices = devices
+    delivery.sent = sorted((one for part in devices for one in part.sent), key=lambda one: one[1])
+    whole = min(devices, key=lambda one: (_RANKS.get(one.state, len(_RANKS)), one.at or _LATEST))
+    delivery.state, delivery.at, delivery.session = whole.state, whole.at, whole.session
+    delivery.how, delivery.reason = whole.how, whole.reason
+
+
+# The state of a delivery to several devices is the first of these that one of them has.
+_RANKS = {"pending": 0, "acknowledged": 1, "expired": 2, "dropped": 3}
+_LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 def _unsent_reason(message: Message) -> str:
@@ -171,7 +220,7 @@ def _add(delivery: Delivery, event: Event) -> None:
 
 
 def totals(message: Message) -> dict[str, int]:
-    """Return the number of keys of a stored message in each state."""
+    """Return the number of keys, or of devices of them, of a stored message in each state."""
     counts = {"acknowledged": 0, "pending": 0, "expired": 0, "dropped": 0}
     is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
     counts["expired" if is_over else "pending"] += Pending.objects.filter(message=message).count()
@@ -293,7 +342,7 @@ def latest_of(key: str, limit: int) -> list[tuple[Message, Delivery]]:
     """Return the last messages that have a history for a key, each with that history."""
     pending = Pending.objects.filter(key=key).order_by("-message_id")
     events = Event.objects.filter(key=key).order_by("-message_id")
-    ids: set[int] = set(pending.values_list("message_id", flat=True)[:limit])
+    ids: set[int] = set(pending.values_list("message_id", flat=True).distinct()[:limit])
     ids |= set(events.values_list("message_id", flat=True).distinct()[:limit])
     rows = Message.objects.filter(pk__in=ids).defer("body").annotate(now=Now())
     messages = list(rows.order_by("-pk")[:limit])

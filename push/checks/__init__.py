@@ -6,6 +6,7 @@ Postgres and Redis.
 """
 
 from push.checks import (
+    ack_scope,
     capacity,
     devices,
     hooks,
@@ -22,6 +23,6 @@ from push.checks import (
 from push.checks.names import CALLABLES
 
 __all__ = [
-    "CALLABLES", "capacity", "devices", "hooks", "layers", "limits", "names", "online", "project",
-    "replica", "rooms", "security", "webhooks",
+    "CALLABLES", "ack_scope", "capacity", "devices", "hooks", "layers", "limits", "names", "online",
+    "project", "replica", "rooms", "security", "webhooks",
 ]  # fmt: skip

@@ -97,6 +97,7 @@ def collect(owner: str, upto: int) -> bool:
 
 def _members(event: Event) -> dict[str, Any]:
     members = {"id": str(event.message_id), "session": event.session, "reason": event.reason}
+    members["device"] = event.device
     return {name: value for name, value in members.items() if value}
 
 
