@@ -40,6 +40,7 @@ client
     console.log(code + delay, reason.trim(), !willReconnect);
   })
   .on("retracted", ({ ids }) => console.log(ids.length))
+  .on("read", ({ ids }) => console.log(ids.length))
   .on("error", (error) => {
     if (error instanceof ImgoError) console.log(error.code.length);
   })
