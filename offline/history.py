@@ -1,8 +1,9 @@
 """History of a push for each key, for the API, the admin and `explain`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Max
@@ -182,14 +183,18 @@ def _summarize(delivery: Delivery, named: dict[str, Delivery]) -> None:
         devices.insert(0, unnamed)
     delivery.devices = devices
     delivery.sent = sorted((one for part in devices for one in part.sent), key=lambda one: one[1])
-    whole = min(devices, key=lambda one: (_RANKS.get(one.state, len(_RANKS)), one.at or _LATEST))
+    whole = min(devices, key=_rank)
     delivery.state, delivery.at, delivery.session = whole.state, whole.at, whole.session
     delivery.how, delivery.reason = whole.how, whole.reason
 
 
+def _rank(delivery: Delivery) -> tuple[int, float]:
+    at = delivery.at.timestamp() if delivery.at else math.inf
+    return _RANKS.get(delivery.state, len(_RANKS)), at
+
+
 # The state of a delivery to several devices is the first of these that one of them has.
 _RANKS = {"pending": 0, "acknowledged": 1, "expired": 2, "dropped": 3}
-_LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 def _unsent_reason(message: Message) -> str:

@@ -287,7 +287,8 @@ def _presence(
     if unknown:
         yield f"Whether the key is connected is not known here: {unknown}"
     elif not sessions:
-        later = " The next one that connects gets it." if delivery.state == "pending" else ""
+        who = "A device that it is pending for" if delivery.devices else "The next one"
+        later = f" {who} gets it when it connects." if delivery.state == "pending" else ""
         yield f"No session of the key is connected now.{later}"
         yield from session_events(key)
         yield from _token(key)

@@ -5,11 +5,13 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from offline import conservation, key_devices, schedule
+from offline import cancellation, conservation, history, key_devices, schedule
 from offline.key_messages import read_device_pages
-from offline.models import ACKNOWLEDGED, RECEIVED, SENT, KeyDevice, Pending
-from offline.settlement import record_device_receipts
-from offline.values import DevicePage, DeviceReceipt
+from offline.models import ACKNOWLEDGED, RECEIVED, SENT, KeyDevice, Message, Pending
+from offline.settlement import expire_batch, record_device_receipts, record_receipts
+from offline.values import DevicePage, DeviceReceipt, NewMessage, Receipt
+from push import fanout
+from push.accept.transaction import store as accept
 
 from .conftest import events
 
@@ -144,3 +146,71 @@ def test_key_whose_last_device_was_forgotten_gets_one_copy(store, imgo):
     KeyDevice.objects.update(seen_at=Now() - timedelta(days=91))
     key_devices.forget_batch()
     assert (store("a"), "a", "") in pending()
+
+
+def test_cancel_replacement_and_expiry_end_the_copies_of_all_devices(store):
+    register("a", "phone", "laptop")
+    cancelled, kept = store("a"), store("a", ttl=60)
+    settle(cancelled, "phone")
+    assert cancellation.cancel(cancelled, lambda names: (0,), 1).keys == 1
+    older, newer = (
+        transaction_of(NewMessage(b"{}", 60.0, keys=("a",), collapse_key="n")) for _ in range(2)
+    )
+    Pending.objects.filter(message=kept).update(expires_at=Now() - timedelta(seconds=1))
+    assert expire_batch() == 2
+    assert pending() == [(newer, "a", "laptop"), (newer, "a", "phone")]
+    assert sorted(events("kind", "device")) == [
+        (cancelled, "a", "acknowledged", "phone"),
+        (cancelled, "a", "dropped", "laptop"),
+        (kept, "a", "expired", "laptop"),
+        (kept, "a", "expired", "phone"),
+        (older, "a", "dropped", "laptop"),
+        (older, "a", "dropped", "phone"),
+    ]
+    check_balance()
+
+
+def transaction_of(message: NewMessage) -> int:
+    return accept([message]).ids[0]
+
+
+@pytest.mark.parametrize("is_online", [True, False])
+def test_offline_max_is_of_a_device(store, imgo, monkeypatch, is_online):
+    imgo(ACK_SCOPE={"*": "each"}, OFFLINE_MAX=2)
+    monkeypatch.setattr(fanout, "_may_be_online", lambda key: is_online)
+    register("a", "phone", "laptop")
+    ids = [store("a") for _ in range(4)]
+    for one in ids[:3]:
+        settle(one, "phone")
+    Message.objects.filter(pk=ids[0]).update(created_at=Now() - timedelta(seconds=61))
+    fanout.trim({"a"})
+    dropped = ids[:1] if is_online else ids[:2]
+    assert page("phone") == ids[3:]
+    assert page("laptop") == [one for one in ids if one not in dropped]
+    check_balance()
+
+
+def test_record_tells_of_each_device(store):
+    register("a", "phone", "laptop")
+    one = store("a", "b")
+    settle(one, "phone")
+    first, second = history.deliveries(history.find(one), ["a", "b"])
+    assert (first.state, second.state, second.devices) == ("pending", "pending", [])
+    parts = [(part.device, part.state, part.how) for part in first.devices]
+    assert parts == [("laptop", "pending", ""), ("phone", "acknowledged", "client")]
+    assert history.totals(history.find(one)) == {
+        "acknowledged": 1, "pending": 2, "expired": 0, "dropped": 0
+    }  # fmt: skip
+    settle(one, "laptop")
+    (first,) = history.deliveries(history.find(one), ["a"])
+    assert (first.state, first.how) == ("acknowledged", "client")
+    assert [one for one, _ in history.latest_of("a", 5)] == [history.find(one)]
+
+
+def test_key_whose_scope_was_each_is_settled_by_the_first_acknowledgement(store, imgo):
+    register("a", "phone", "laptop")
+    one = store("a")
+    imgo(ACK_SCOPE={})
+    assert record_receipts([Receipt(one, "a", ACKNOWLEDGED, "s1")]) == 2
+    assert pending() == []
+    check_balance()
