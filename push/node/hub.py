@@ -394,10 +394,6 @@ class Hub:
 
     def _close(self, message: dict[str, Any]) -> None:
         ids = message["sessions"]  # empty for all sessions of the group
-        if ids:
-            sessions = [self.sessions[id_] for id_ in ids if id_ in self.sessions]
-        else:
-            sessions = list(self.groups.get(message["group"], ()))
-        code = CloseCode(message["code"])
-        for session in sessions:
-            session.disconnect(code, message["reason"])
+        named = [self.sessions[id_] for id_ in ids if id_ in self.sessions]
+        for session in named if ids else list(self.groups.get(message["group"], ())):
+            session.disconnect(CloseCode(message["code"]), message["reason"])

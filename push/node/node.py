@@ -21,7 +21,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import Users, cluster_threads
 from imgo_site.errors import Unavailable
 from imgo_site.process_parts import process
-from offline.node_io import Acknowledger, find_delivery
+from offline.node_io import find_delivery
 from push.bus import publish
 from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
@@ -107,10 +107,7 @@ class Node:
             lambda sessions, notice: write_to_all(sessions, notice, self.written),
             partial(cluster_threads.run, NodeRow.objects.live_numbers),
         )
-        self.acknowledger = Acknowledger(
-            lambda why: metrics.RECEIPTS_LOST.labels(why).inc(),
-            lambda receipts: self.hub.background.run(read_reports.send(receipts)),
-        )
+        self.acknowledger = read_reports.reporting_acknowledger(self.hub.background)
         self.gap_recovery = GapRecovery(self.hub, self.acknowledger)
         self.runtime = Runtime()
         self.clock = DatabaseClock()

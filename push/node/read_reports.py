@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from offline.node_io import Acknowledger
 from offline.values import DeviceReceipt
 from push.bus import publish
+from push.bus.background_tasks import Background
 from push.bus.envelope import Envelope, read_envelope
 from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
@@ -20,6 +22,14 @@ from push.wire import Op, compact_json
 logger = logging.getLogger(__name__)
 
 IDS_MAX = 500  # ids of one report
+
+
+def reporting_acknowledger(background: Background) -> Acknowledger:
+    """Return an acknowledger that reports what devices have read, and counts lost receipts."""
+    return Acknowledger(
+        lambda why: metrics.RECEIPTS_LOST.labels(why).inc(),
+        lambda receipts: background.run(send(receipts)),
+    )
 
 
 async def send(receipts: Sequence[DeviceReceipt]) -> None:
