@@ -86,7 +86,7 @@ class Delivery:
         """State for people, short: how and why included."""
         words = " ".join(filter(None, (self.state, self.how, self.reason)))
         if self.devices:
-            done = sum(1 for one in self.devices if one.state == "acknowledged")
+            done = sum(1 for part in self.devices if part.state == "acknowledged")
             return f"{words}, {done} of {len(self.devices)} devices acknowledged"
         return f"{words}, {self.unacknowledged}" if self.unacknowledged else words
 
@@ -182,7 +182,9 @@ def _summarize(delivery: Delivery, named: dict[str, Delivery]) -> None:
         unnamed = replace(delivery, notified=[])
         devices.insert(0, unnamed)
     delivery.devices = devices
-    delivery.sent = sorted((one for part in devices for one in part.sent), key=lambda one: one[1])
+    delivery.sent = sorted(
+        (sent for part in devices for sent in part.sent), key=lambda sent: sent[1]
+    )
     whole = min(devices, key=_rank)
     delivery.state, delivery.at, delivery.session = whole.state, whole.at, whole.session
     delivery.how, delivery.reason = whole.how, whole.reason
@@ -193,7 +195,7 @@ def _rank(delivery: Delivery) -> tuple[int, float]:
     return _RANKS.get(delivery.state, len(_RANKS)), at
 
 
-# The state of a delivery to several devices is the first of these that one of them has.
+# A delivery to several devices has the first of these states that a device has.
 _RANKS = {"pending": 0, "acknowledged": 1, "expired": 2, "dropped": 3}
 
 

@@ -113,26 +113,32 @@ def find_device_deliveries(
 
     A message that is pending for it has the age 0.
     """
-    found: dict[tuple[int, str, str], Delivered] = {}
+    delivered: dict[tuple[int, str, str], Delivered] = {}
     for chunk in chunks(list(set(wanted))):
-        pairs = {
+        about = {
             "message__in": {message_id for message_id, _, _ in chunk},
             "key__in": {key for _, key, _ in chunk},
         }
-        names = {"device__in": {name for *_, name in chunk}}
+        names = {device for _, _, device in chunk}
         # In this order: a message that is settled in between is found by the second query.
-        rows = Pending.objects.filter(**pairs, device__in={*names["device__in"], ""})
+        rows = Pending.objects.filter(**about, device__in={*names, ""})
         pending = set(rows.values_list("message_id", "key", "device"))
-        events = Event.objects.filter(**pairs, **names, kind__in=(RECEIVED, ACKNOWLEDGED))
-        events = events.annotate(now=Now(), row_xmin=dialect().row_xmin())
-        columns = events.values_list("message_id", "key", "device", "at", "now", "row_xmin")
-        for message_id, key, device, at, now, xmin in columns:
-            age = max(0.0, (now - at).total_seconds())
-            found[message_id, key, device] = Delivered(age, xmin)
-        for one in chunk:
-            if one in pending or (*one[:2], "") in pending:
-                found[one] = Delivered(0.0, None)
-    return {one: delivered for one, delivered in found.items() if one in set(wanted)}
+        events = Event.objects.filter(
+            **about, device__in=names, kind__in=(RECEIVED, ACKNOWLEDGED)
+        ).annotate(now=Now(), row_xmin=dialect().row_xmin())
+        had = {
+            (message_id, key, device): Delivered(max(0.0, (now - at).total_seconds()), xmin)
+            for message_id, key, device, at, now, xmin in events.values_list(
+                "message_id", "key", "device", "at", "now", "row_xmin"
+            )
+        }
+        for message_id, key, device in chunk:
+            place = (message_id, key, device)
+            if place in pending or (message_id, key, "") in pending:
+                delivered[place] = Delivered(0.0, None)
+            elif place in had:
+                delivered[place] = had[place]
+    return delivered
 
 
 def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:

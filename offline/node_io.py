@@ -295,7 +295,7 @@ class Acknowledger:
         if not of_devices:
             return []
         settled = settlement.record_device_receipts(of_devices, again=again)
-        return [one for one in settled if one.kind == ACKNOWLEDGED]
+        return [receipt for receipt in settled if receipt.kind == ACKNOWLEDGED]
 
     def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:

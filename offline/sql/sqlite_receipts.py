@@ -31,9 +31,9 @@ def record_device_receipts(receipts: Sequence[DeviceReceipt]) -> set[int]:
 
     with transaction.atomic():
         unnamed = set(
-            KeyDevice.objects.filter(name="", key__in={one.key for one in receipts}).values_list(
-                "key", flat=True
-            )
+            KeyDevice.objects.filter(
+                name="", key__in={receipt.key for receipt in receipts}
+            ).values_list("key", flat=True)
         )
         settled = _record(receipts, settles)
     return {place for place, devices in enumerate(settled) if devices}
@@ -43,7 +43,9 @@ def _record(
     receipts: Sequence[Receipt] | Sequence[DeviceReceipt], settles: Settles
 ) -> list[list[str]]:
     """Record receipts; return, for each, the devices of the rows that it has settled."""
-    rows = _pending({(one.message_id, one.key) for one in receipts if one.kind != SENT})
+    rows = _pending(
+        {(receipt.message_id, receipt.key) for receipt in receipts if receipt.kind != SENT}
+    )
     now = timezone.now()
     events: list[Event] = []
     settled: list[list[str]] = []

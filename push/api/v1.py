@@ -220,7 +220,7 @@ class KeyView(V1View):
             "closed": _event(events.get("closed")),
         }
         if is_each(key):
-            state["devices"] = [device_json(one) for one in key_devices.devices_of(key)]
+            state["devices"] = [device_json(device) for device in key_devices.devices_of(key)]
         return Response(state)
 
 

@@ -24,7 +24,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -140,7 +140,8 @@ def _devices_of(hub: Hub, keys: Iterable[str]) -> Devices:
         return {}
     sessions = {key: hub.groups.get(key_group(key), ()) for key in keys}
     devices = {
-        key: {one.device for one in its if one.device is not None} for key, its in sessions.items()
+        key: {session.device for session in members if session.device is not None}
+        for key, members in sessions.items()
     }
     return {key: tuple(sorted(names)) for key, names in devices.items() if names}
 
@@ -158,11 +159,12 @@ def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: MissedQuery) -> in
     for (key, _), page in found.pages.items():
         group = key_group(key)
         for message_id, copies in groupby(page, attrgetter("id")):
-            due = [(one, _due(hub, acknowledger, key, one, found.asked)) for one in copies]
-            sessions = list(dict.fromkeys(session for _, its in due for session in its))
+            messages = list(copies)
+            due = [_due(hub, acknowledger, key, copy, found.asked) for copy in messages]
+            sessions = list(dict.fromkeys(chain(*due)))
             if sessions:
                 hub.holds.deliver_below(group, message_id)
-                count += _deliver(hub, group, key, due[0][0], sessions)
+                count += _deliver(hub, group, key, messages[0], sessions)
     return count
 
 

@@ -158,7 +158,9 @@ class Rounds:
     async def refresh_devices(self) -> None:
         """Record that the devices of the sessions here are connected."""
         sessions = self._hub.sessions.values()
-        pairs = {(one.key, one.device) for one in sessions if one.device is not None}
+        pairs = {
+            (session.key, session.device) for session in sessions if session.device is not None
+        }
         if pairs:
             await cluster_threads.run(key_devices.refresh, pairs)
 

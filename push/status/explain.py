@@ -240,8 +240,8 @@ def _ends(delivery: Delivery, message: Message) -> Iterator[str]:
     if not delivery.devices:
         yield _end(delivery, message)
         return
-    for one in delivery.devices:
-        yield f"For {key_device_states.name_of(one.device)}: {_end(one, message)}"
+    for part in delivery.devices:
+        yield f"For {key_device_states.name_of(part.device)}: {_end(part, message)}"
     yield key_device_states.of_devices(delivery)
 
 

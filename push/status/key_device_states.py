@@ -26,7 +26,7 @@ def of_key(key: str) -> Iterator[str]:
 
 def of_devices(delivery: Delivery) -> str:
     """Return a sentence about which devices of a key have acknowledged a message."""
-    done = [one for one in delivery.devices if one.state == "acknowledged"]
+    done = [part for part in delivery.devices if part.state == "acknowledged"]
     text = f"{len(done)} of {len(delivery.devices)} devices of the key have acknowledged it"
-    waiting = [name_of(one.device) for one in delivery.devices if one.state == "pending"]
+    waiting = [name_of(part.device) for part in delivery.devices if part.state == "pending"]
     return f"{text}; it is pending for {', '.join(waiting)}." if waiting else f"{text}."

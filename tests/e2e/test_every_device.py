@@ -1,4 +1,4 @@
-"""Devices of one key with the Python client: each gets everything, and hears what others read."""
+"""Devices of one key with the Python client: each gets everything, and a report of what others read."""
 
 from itertools import chain
 
@@ -14,7 +14,7 @@ def device(world: World, token: str, name: str, node: int = 0) -> Client:
     return Client(url_of(world.node(node), "ws"), token, device=name, backoff=(0.05, 0.5))
 
 
-async def test_each_device_gets_everything_and_hears_what_others_read(world: World) -> None:
+async def test_each_device_gets_everything_and_reports_of_others(world: World) -> None:
     key = f"each-{new_key()}"
     token = await world.token(key)
     read: list[list[int]] = []

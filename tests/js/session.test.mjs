@@ -56,7 +56,7 @@ describe("auth", () => {
     assert.deepEqual(found, [["7", "8"]]);
   });
 
-  test("its device goes with the auth frame, and it hears what others have read", () => {
+  test("its device goes with the auth frame, and it is told what others have read", () => {
     const { client, socket } = makeOpen({ device: "laptop", ack: false });
     const { token, rooms, ack, ...rest } = socket.sent[0].body;
     assert.deepEqual(rest, { retractions: true, device: "laptop" });
