@@ -14,7 +14,7 @@ from accounts.callers import with_caller_names
 from imgo_site.admin_tables import ReadOnlyAdmin
 from imgo_site.times import utc_text
 from offline import history
-from offline.models import Event, Message, Outbox, Pending
+from offline.models import Event, KeyDevice, Message, Outbox, Pending
 
 KEYS_SHOWN = 200  # of a message's keys
 
@@ -111,10 +111,21 @@ class PendingAdmin(_OfMessageAdmin):
     """Admin of pending rows."""
 
     list_title = "Pending messages"
-    list_display = ("key", "message_link", "expires_at")
+    list_display = ("key", "device", "message_link", "expires_at")
     search_exact = _OfMessageAdmin.by_key_or_message
     search_help_text = "A key, or a message's id."
-    fields = readonly_fields = ("key", "message_link", "expires_at")
+    fields = readonly_fields = list_display
+
+
+@admin.register(KeyDevice)
+class KeyDeviceAdmin(ReadOnlyAdmin):
+    """Admin of the devices of keys with the scope `each`."""
+
+    list_title = "Devices of keys"
+    list_display = ("key", "name", "created_at", "seen_at")
+    search_exact: ClassVar = {"key": ("-key", "-name", "-pk")}
+    search_help_text = "A key."
+    fields = readonly_fields = list_display
 
 
 @admin.register(Event)
@@ -122,7 +133,7 @@ class EventAdmin(_OfMessageAdmin):
     """Admin of the events of stored messages, for each key."""
 
     list_title = "Events of stored messages"
-    list_display = ("key", "message_link", "kind", "session", "reason", "at")
+    list_display = ("key", "device", "message_link", "kind", "session", "reason", "at")
     # Only by message: no index has the keys of a message in order.
     search_exact: ClassVar = {**_OfMessageAdmin.by_key_or_message, "message": ("message_id",)}
     search_help_text = "A key, or a message's id."

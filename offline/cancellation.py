@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 
 from imgo_site.conf import conf
 from imgo_site.errors import Forbidden, Unavailable
-from offline import history, outbox_queue, tombstones
+from offline import history, outbox_queue, store, tombstones
 from offline.models import (
     CANCELLED,
     STALE,
@@ -34,7 +34,6 @@ from offline.models import (
 from offline.outbox_queue import Busy
 from offline.scheduled_ends import end_scheduled
 from offline.settlement import record_ends
-from offline.sql import dialect
 from offline.values import NewMessage
 
 BATCH = 1000  # pending rows of one transaction
@@ -132,7 +131,7 @@ def _retract(
             return ()
         if set(new.partitions) <= set(stopped):
             return ()
-        dialect().insert([new], partitions, None, "")
+        store.insert([new], partitions)
     return new.partitions
 
 
@@ -203,9 +202,10 @@ def _settle(message: Message) -> int:
     for start in range(0, len(pks), BATCH):
         part = Pending.objects.filter(pk__in=pks[start : start + BATCH]).order_by("pk")
         with transaction.atomic():
-            ended = list(part.select_for_update().values_list("pk", "key"))
-            Pending.objects.filter(pk__in=[pk for pk, _ in ended]).delete()
-            record_ends([(message.pk, key) for _, key in ended], Event.Kind.DROPPED, REASON)
+            ended = list(part.select_for_update().values_list("pk", "key", "device"))
+            Pending.objects.filter(pk__in=[pk for pk, *_ in ended]).delete()
+            rows = [(message.pk, key, device) for _, key, device in ended]
+            record_ends(rows, Event.Kind.DROPPED, REASON)
             if ended:
                 _mark(message)
         count += len(ended)

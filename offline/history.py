@@ -1,7 +1,8 @@
 """History of a push for each key, for the API, the admin and `explain`."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -57,6 +58,9 @@ class Delivery:
     `state`: pending, acknowledged, expired, dropped; live if the message is not stored; scheduled
     if it is not due yet.
     `how`: of an acknowledgement, `client`, or `kernel` for a client that cannot acknowledge.
+    `devices`: the history for each device, if the message was stored for named devices of the key.
+    The state is then `pending` as long as it is that of a device, else that of the device that
+    acknowledged it first. `device`: the name, in such a part; "" for clients that give no name.
     """
 
     key: str
@@ -68,6 +72,8 @@ class Delivery:
     sent: list[tuple[str, datetime]] = field(default_factory=list)
     notified: list[Notified] = field(default_factory=list)
     closed: list[Notified] = field(default_factory=list)
+    device: str = ""
+    devices: list["Delivery"] = field(default_factory=list)
 
     @property
     def unacknowledged(self) -> Sent | None:
@@ -80,6 +86,9 @@ class Delivery:
     def words(self) -> str:
         """State for people, short: how and why included."""
         words = " ".join(filter(None, (self.state, self.how, self.reason)))
+        if self.devices:
+            done = sum(1 for part in self.devices if part.state == "acknowledged")
+            return f"{words}, {done} of {len(self.devices)} devices acknowledged"
         return f"{words}, {self.unacknowledged}" if self.unacknowledged else words
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,6 +99,12 @@ class Delivery:
         for name in ("notified", "closed"):
             if outcomes := getattr(self, name):
                 fields[name] = [outcome.as_dict() for outcome in outcomes]
+        if self.devices:
+            parts = [(part.device, part.as_dict()) for part in self.devices]
+            fields["devices"] = [
+                {"device": device, **{n: v for n, v in part.items() if n != "key"}}
+                for device, part in parts
+            ]
         return fields
 
 
@@ -134,16 +149,57 @@ def _deliveries(
             delivery.state, delivery.reason = Event.Kind.DROPPED, reason
             ended_at = known[pk].cancelled_at or known[pk].retracted_at
             delivery.at = ended_at or known[pk].created_at  # a stale push ends when it is accepted
+    parts: dict[tuple[int, str], dict[str, Delivery]] = {}
     pending = Pending.objects.filter(message__in=list(known), key__in=keys)
-    for pk, key in pending.values_list("message_id", "key"):
-        message, delivery = known[pk], by_pair[pk, key]
+    for pk, key, device in pending.values_list("message_id", "key", "device"):
+        message, delivery = known[pk], _part(by_pair[pk, key], parts, pk, device)
         is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
         delivery.state = "expired" if is_over else "pending"
         delivery.at = message.expires_at if is_over else message.created_at
     events = Event.objects.filter(message__in=list(known), key__in=keys)
     for event in events.order_by("at", "pk"):
-        _add(by_pair[event.message_id, event.key], event)
+        delivery = by_pair[event.message_id, event.key]
+        _add(_part(delivery, parts, event.message_id, event.device), event)
+    for pair, named in parts.items():
+        _summarize(by_pair[pair], named)
     return by_pair
+
+
+def _part(
+    delivery: Delivery,
+    parts: dict[tuple[int, str], dict[str, Delivery]],
+    message_id: int,
+    device: str,
+) -> Delivery:
+    """Return the part of a delivery that is a named device's; for "", the delivery itself."""
+    if not device:
+        return delivery
+    named = parts.setdefault((message_id, delivery.key), {})
+    return named.setdefault(device, Delivery(delivery.key, device=device))
+
+
+def _summarize(delivery: Delivery, named: dict[str, Delivery]) -> None:
+    """Add the parts of devices to a delivery, and give it the state of the whole."""
+    devices = [named[name] for name in sorted(named)]
+    if delivery.state != "live" or delivery.sent:
+        unnamed = replace(delivery, notified=[])
+        devices.insert(0, unnamed)
+    delivery.devices = devices
+    delivery.sent = sorted(
+        (sent for part in devices for sent in part.sent), key=lambda sent: sent[1]
+    )
+    whole = min(devices, key=_rank)
+    delivery.state, delivery.at, delivery.session = whole.state, whole.at, whole.session
+    delivery.how, delivery.reason = whole.how, whole.reason
+
+
+def _rank(delivery: Delivery) -> tuple[int, float]:
+    at = delivery.at.timestamp() if delivery.at else math.inf
+    return _RANKS.get(delivery.state, len(_RANKS)), at
+
+
+# A delivery to several devices has the first of these states that a device has.
+_RANKS = {"pending": 0, "acknowledged": 1, "expired": 2, "dropped": 3}
 
 
 def _unsent_reason(message: Message) -> str:
@@ -175,7 +231,7 @@ def _add(delivery: Delivery, event: Event) -> None:
 
 
 def totals(message: Message) -> dict[str, int]:
-    """Return the number of keys of a stored message in each state."""
+    """Return the number of keys, or of devices of them, of a stored message in each state."""
     counts = {"acknowledged": 0, "pending": 0, "expired": 0, "dropped": 0}
     is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
     counts["expired" if is_over else "pending"] += Pending.objects.filter(message=message).count()
@@ -297,7 +353,7 @@ def latest_of(key: str, limit: int) -> list[tuple[Message, Delivery]]:
     """Return the last messages that have a history for a key, each with that history."""
     pending = Pending.objects.filter(key=key).order_by("-message_id")
     events = Event.objects.filter(key=key).order_by("-message_id")
-    ids: set[int] = set(pending.values_list("message_id", flat=True)[:limit])
+    ids: set[int] = set(pending.values_list("message_id", flat=True).distinct()[:limit])
     ids |= set(events.values_list("message_id", flat=True).distinct()[:limit])
     rows = Message.objects.filter(pk__in=ids).defer("body").annotate(now=Now())
     messages = list(rows.order_by("-pk")[:limit])

@@ -1,17 +1,17 @@
 """Replay: pages of a key's messages, pending ones and ones that its sessions have received."""
 
 import json
-from collections.abc import Collection, Iterable
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connection
 from django.db.models.functions import Now
 
 from imgo_site.conf import conf
 from imgo_site.snapshots import Snapshot, WholeDatabase
-from offline.models import ACKNOWLEDGED, RECEIVED, Event
+from offline.models import ACKNOWLEDGED, RECEIVED, Event, Pending
 from offline.sql import PageKind, chunks, dialect
-from offline.values import Delivered, HistoryPage, Page, PendingMessage
+from offline.values import Delivered, DevicePage, HistoryPage, Page, PendingMessage
 
 P = TypeVar("P", Page, HistoryPage)
 
@@ -47,9 +47,99 @@ def read_missed(pages: Iterable[Page], size: int, age: float) -> dict[Page, list
     return _read(list(pages), size, "long pending", conf.SWEEP_AFTER)
 
 
+def read_device_pages(
+    pages: Iterable[DevicePage], size: int, kind: PageKind, age: float = 0.0
+) -> dict[DevicePage, list[PendingMessage]]:
+    """Return the first `size` rows of each page of devices, in order of the message's id.
+
+    A message has a row for each device of the page that it is for. `kind`, `age`: of the content
+    (`offline/sql/base.py`). The age of the kind "long pending" is that of `SWEEP_AFTER`.
+    """
+    found: dict[DevicePage, list[PendingMessage]] = {page: [] for page in pages}
+    if not found:
+        return found
+    distinct = list(found)
+    given = [
+        {"place": n, "key": page.key, "after": page.after, "since": page.since, "device": device}
+        for n, page in enumerate(distinct)
+        for device in page.devices
+    ]
+    if kind == "long pending":
+        age = conf.SWEEP_AFTER
+    with connection.cursor() as cursor:
+        cursor.execute(dialect().device_pages_query(kind, size, age), [json.dumps(given)])
+        rows = cursor.fetchall()
+    for place, message in _messages(rows):
+        found[distinct[place]].append(message)
+    return found
+
+
+class MissedPages(NamedTuple):
+    """Pages of devices of keys, and the pages after those that were full."""
+
+    pages: dict[Page, list[PendingMessage]]
+    following: list[Page]
+
+
+def read_missed_of_devices(
+    pages: Iterable[Page], devices: Mapping[str, tuple[str, ...]], size: int, age: float
+) -> MissedPages:
+    """Return what `read_missed` does, for these devices of keys with the scope `each`.
+
+    A message has a row for each of the devices that it is for. No page ends between two rows of one
+    message.
+    """
+    by_page = {DevicePage(key, after, 0, devices[key]): (key, after) for key, after in pages}
+    size = max(size, 1 + max((len(page.devices) for page in by_page), default=0))
+    kind: PageKind = "lately" if age else "long pending"
+    found = MissedPages({}, [])
+    for device_page, rows in read_device_pages(by_page, size, kind, age).items():
+        if len(rows) == size:
+            last = rows[-1].id
+            rows = [row for row in rows if row.id != last]  # noqa: PLW2901
+            found.following.append((device_page.key, rows[-1].id))
+        found.pages[by_page[device_page]] = rows
+    return found
+
+
 def filter_pending(pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
     """Return those of these (message id, key) that are pending."""
     return dialect().filter_pending(list(set(pairs)))
+
+
+def find_device_deliveries(
+    wanted: Collection[tuple[int, str, str]],
+) -> dict[tuple[int, str, str], Delivered]:
+    """Return those of these (message id, key, device) that the device has had, or is to have.
+
+    A message that is pending for it has the age 0.
+    """
+    delivered: dict[tuple[int, str, str], Delivered] = {}
+    for chunk in chunks(list(set(wanted))):
+        about = {
+            "message__in": {message_id for message_id, _, _ in chunk},
+            "key__in": {key for _, key, _ in chunk},
+        }
+        names = {device for _, _, device in chunk}
+        # In this order: a message that is settled in between is found by the second query.
+        rows = Pending.objects.filter(**about, device__in={*names, ""})
+        pending = set(rows.values_list("message_id", "key", "device"))
+        events = Event.objects.filter(
+            **about, device__in=names, kind__in=(RECEIVED, ACKNOWLEDGED)
+        ).annotate(now=Now(), row_xmin=dialect().row_xmin())
+        had = {
+            (message_id, key, device): Delivered(max(0.0, (now - at).total_seconds()), xmin)
+            for message_id, key, device, at, now, xmin in events.values_list(
+                "message_id", "key", "device", "at", "now", "row_xmin"
+            )
+        }
+        for message_id, key, device in chunk:
+            place = (message_id, key, device)
+            if place in pending or (message_id, key, "") in pending:
+                delivered[place] = Delivered(0.0, None)
+            elif place in had:
+                delivered[place] = had[place]
+    return delivered
 
 
 def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
@@ -84,10 +174,27 @@ def _read(
     with connection.cursor() as cursor:
         cursor.execute(dialect().pages_query(kind, size, age), [json.dumps(given)])
         rows = cursor.fetchall()
-    snapshot = Snapshot.parse(rows[0][-1]) if rows and rows[0][-1] else WholeDatabase()
-    for place, message_id, op, body, is_json, had, had_xmin, exclude, _ in rows:
-        message = PendingMessage(
-            message_id, op, bytes(body), bool(is_json), had, had_xmin, snapshot, exclude
-        )
+    for place, message in _messages(rows):
         by_page[distinct[place]].append(message)
     return by_page
+
+
+def _messages(rows: Sequence[Any]) -> Iterator[tuple[int, PendingMessage]]:
+    """Yield (place, message) of the rows of a query for pages."""
+    text = rows[0][8] if rows else None
+    snapshot = Snapshot.parse(text) if text else WholeDatabase()
+    for place, message_id, op, body, is_json, had, had_xmin, exclude, _, *device in rows:
+        yield (
+            place,
+            PendingMessage(
+                message_id,
+                op,
+                bytes(body),
+                bool(is_json),
+                had,
+                had_xmin,
+                snapshot,
+                exclude,
+                *device,
+            ),
+        )

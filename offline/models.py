@@ -6,6 +6,8 @@ JavaScript number can represent them. Times also come from the database's clock,
 
 An accepted (message, key) is pending until exactly one event settles it. One transaction deletes
 the pending row and inserts that event. So accepted = settled + pending always holds.
+
+The tables of streams and of devices have modules of their own.
 """
 
 from typing import ClassVar
@@ -15,6 +17,15 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from imgo_site.push_origin import ORIGIN_MAX
+from offline.device_tables import DEVICE_MAX, KeyDevice
+from offline.stream_tables import NextEpoch, Stream
+
+__all__ = [
+    "ACKNOWLEDGED", "CANCELLED", "COLLAPSE_KEY_MAX", "ERROR_MAX", "EXCLUDE_LENGTH", "EXCLUDE_MAX",
+    "RECEIVED", "REPLACED", "SENT", "STALE", "STEPS", "CollapseKey", "DuePush", "Event",
+    "KeyDevice", "Message", "NextEpoch", "Outbox", "Pending", "Reach", "ScheduledPush", "Stream",
+    "StreamMessage",
+]  # fmt: skip
 
 ERROR_MAX = 500  # characters kept of an error
 COLLAPSE_KEY_MAX = 64  # characters of a collapse key
@@ -55,7 +66,9 @@ class Message(models.Model):
     speed = models.IntegerField(
         default=0, db_default=0, help_text="Sessions that it reaches in a second; 0: all at once."
     )
-    recipients = models.IntegerField(default=0, help_text="Keys that it was made pending for.")
+    recipients = models.IntegerField(
+        default=0, help_text="Keys that it was made pending for, or devices of them."
+    )
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
     keep_until = models.DateTimeField(help_text="When the message and its record are forgotten.")
@@ -105,11 +118,21 @@ class PendingManager(models.Manager["Pending"]):
 
 
 class Pending(models.Model):
-    """Message that is not settled for a key yet. Settlement deletes the row."""
+    """Message that is not settled for a key yet. Settlement deletes the row.
+
+    For a key with the scope `each` (`imgo_site/ack_scope.py`), each of its devices has a row.
+    """
 
     message = models.ForeignKey(Message, on_delete=models.CASCADE, db_index=False)
     key = models.CharField(max_length=255)
     expires_at = models.DateTimeField(db_index=True)
+    device = models.CharField(
+        max_length=DEVICE_MAX,
+        blank=True,
+        default="",
+        db_default="",  # for processes of the previous version, and so that no row is rewritten
+        help_text="Device of the key that it is pending for; empty if its scope is not each.",
+    )
 
     objects: ClassVar[PendingManager] = PendingManager()
 
@@ -117,7 +140,9 @@ class Pending(models.Model):
         app_label = "offline"
         verbose_name_plural = "pending"
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["message", "key"], name="pending_once"),
+            models.UniqueConstraint(
+                fields=["message", "key", "device"], name="pending_device_once"
+            ),
         ]
         indexes: ClassVar = [models.Index(fields=["key", "message"])]
 
@@ -159,6 +184,13 @@ class Event(models.Model):
         default="",
         db_default="",  # for processes of the previous version, and so that no row is rewritten
         help_text="The provider's name of a notification.",
+    )
+    device = models.CharField(
+        max_length=DEVICE_MAX,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Device of the key; empty if its scope is not each.",
     )
     at = models.DateTimeField()
 
@@ -312,46 +344,6 @@ class Reach(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.message_id}: {self.sessions} sessions of {self.nodes} nodes"
-
-
-class Stream(models.Model):
-    """The kept messages of a room, as a whole: what a position in it means, and the next one.
-
-    A position is an epoch and an offset. Offsets are 1, 2, 3 ... without gaps. Another epoch means
-    that offsets of before may belong to other messages now.
-    """
-
-    room = models.CharField(max_length=255, unique=True)
-    epoch = models.CharField(max_length=16)
-    top = models.BigIntegerField(default=0, help_text="Offset of the newest message; 0: none.")
-    size = models.BigIntegerField(default=0, help_text="Bytes of the bodies that are kept.")
-    cluster = models.CharField(
-        max_length=40, help_text="Identity of the database that has assigned the latest offsets."
-    )
-    used_at = models.DateTimeField(help_text="The last message, or session that was in the room.")
-
-    class Meta:
-        app_label = "offline"
-        indexes: ClassVar = [models.Index(fields=["used_at"], name="stream_used_at")]
-
-    def __str__(self) -> str:
-        return f"stream of {self.room}"
-
-
-class NextEpoch(models.Model):
-    """The epoch of streams that are created next: see `offline/stream_epochs.py`."""
-
-    cluster = models.CharField(
-        max_length=40, unique=True, help_text="Identity of the database that has chosen it."
-    )
-    epoch = models.CharField(max_length=16)
-    made_at = models.DateTimeField()
-
-    class Meta:
-        app_label = "offline"
-
-    def __str__(self) -> str:
-        return f"epoch {self.epoch} of streams that are created next"
 
 
 class StreamMessage(models.Model):

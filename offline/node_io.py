@@ -16,7 +16,16 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
 from offline import key_messages, settlement
 from offline.models import ACKNOWLEDGED, RECEIVED, SENT
-from offline.values import Delivered, HistoryPage, Page, PendingMessage, Receipt
+from offline.sql import PageKind
+from offline.values import (
+    Delivered,
+    DevicePage,
+    DeviceReceipt,
+    HistoryPage,
+    Page,
+    PendingMessage,
+    Receipt,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +89,56 @@ def _fetch_deliveries(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Del
 deliveries: BatchLoader[tuple[int, str], Delivered] = BatchLoader(_fetch_deliveries)
 
 
-Row = tuple[int, str, str, str, float]  # message id, key, kind, session id, time
+class DeviceRead(NamedTuple):
+    """The next page of one device of a key. `kind`, `age`: see `key_messages`."""
+
+    page: DevicePage
+    kind: PageKind
+    age: float = 0.0
+
+
+def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, list[PendingMessage]]:
+    # One query for all pages of a kind and of about the same age, with the longest of them.
+    alike: dict[tuple[PageKind, int], list[DeviceRead]] = {}
+    for read in reads:
+        alike.setdefault((read.kind, math.ceil(math.log2(max(read.age, 1.0)))), []).append(read)
+    messages: dict[DeviceRead, list[PendingMessage]] = {}
+    for (kind, size), mine in alike.items():
+        pages = {read.page for read in mine}
+        found = key_messages.read_device_pages(pages, conf.REPLAY_PAGE, kind, 2.0**size)
+        messages.update({read: found[read.page] for read in mine})
+    return messages
+
+
+# get(read) → messages of the device, in order of id.
+device_pages: BatchLoader[DeviceRead, list[PendingMessage]] = BatchLoader(_fetch_device_pages)
+
+
+def _fetch_device_deliveries(
+    wanted: list[tuple[int, str, str]],
+) -> dict[tuple[int, str, str], Delivered]:
+    return key_messages.find_device_deliveries(wanted)
+
+
+# get((message id, key, device)) → like `deliveries`, for one device of the key.
+device_deliveries: BatchLoader[tuple[int, str, str], Delivered] = BatchLoader(
+    _fetch_device_deliveries
+)
+
+
+async def find_delivery(message_id: int, key: str, device: str | None) -> Delivered | None:
+    """Return the delivery of a message to a session of a key; None if it expired or was dropped.
+
+    `device`: that of the session, None if its key has the scope `any`. Raises what the database
+    raises.
+    """
+    if device is None:
+        return await deliveries.get((message_id, key))
+    return await device_deliveries.get((message_id, key, device))
+
+
+# Message id, key, kind, session id, time, device: None for a key with the scope `any`.
+Row = tuple[int, str, str, str, float, str | None]
 
 
 class Acknowledger:
@@ -89,35 +147,46 @@ class Acknowledger:
     While the database is unavailable, up to `BACKLOG_MAX` receipts wait. Beyond that the oldest are
     dropped. A dropped receipt may cause a second delivery, but never the loss of a message.
     `on_lost(reason)` is called for each dropped receipt.
+
+    `device` of a receipt: the name of the session's device if its key has the scope `each`, "" for
+    a session that gave no name; None for a key with the scope `any`. `on_read(receipts)` is called
+    with those by which a client has settled a message for its device.
     """
 
-    def __init__(self, on_lost: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_lost: Callable[[str], None] | None = None,
+        on_read: Callable[[list[DeviceReceipt]], object] | None = None,
+    ) -> None:
         self._waiting: deque[Row] = deque(maxlen=BACKLOG_MAX)
-        self._known: set[tuple[int, str]] = set()  # of those that settle
+        self._known: set[tuple[int, str, str | None]] = set()  # of those that settle
         self._wakeup = asyncio.Event()
         self._flushing: asyncio.Task[None] | None = None
         # Whether waiting receipts may be in the database: a write failed, or its answer was lost.
         self._may_be_written = False
         self._on_lost = on_lost or _ignore
+        self._on_read = on_read or _ignore
         self._claims: Counter[str] = Counter()  # ids by key, since `_claims_since`
         self._claims_since = 0.0  # monotonic seconds
 
-    def sent(self, message_id: int, key: str, session: str) -> None:
+    def sent(self, message_id: int, key: str, session: str, device: str | None = None) -> None:
         """Record that the message was sent to a session whose client acknowledges."""
-        self._add(message_id, key, SENT, session)
+        self._add((message_id, key, SENT, session, time.monotonic(), device))
 
-    def received(self, message_id: int, key: str, session: str) -> None:
+    def received(self, message_id: int, key: str, session: str, device: str | None = None) -> None:
         """Settle the message: the kernel took it for a session that cannot acknowledge."""
-        self._known.add((message_id, key))
-        self._add(message_id, key, RECEIVED, session)
+        self._known.add((message_id, key, device))
+        self._add((message_id, key, RECEIVED, session, time.monotonic(), device))
 
-    def acknowledged(self, message_id: int, key: str, session: str) -> None:
+    def acknowledged(
+        self, message_id: int, key: str, session: str, device: str | None = None
+    ) -> None:
         """Settle the message: a client acknowledged it."""
-        if (message_id, key) not in self._known:
-            self._known.add((message_id, key))
-            self._add(message_id, key, ACKNOWLEDGED, session)
+        if (message_id, key, device) not in self._known:
+            self._known.add((message_id, key, device))
+            self._add((message_id, key, ACKNOWLEDGED, session, time.monotonic(), device))
 
-    def claimed(self, message_id: int, key: str, session: str) -> bool:
+    def claimed(self, message_id: int, key: str, session: str, device: str | None = None) -> bool:
         """Settle a message that the session was not sent; return False if its key claims too many.
 
         An earlier session of the key may have been sent the message. Within `CLAIM_WINDOW` a key
@@ -130,30 +199,27 @@ class Acknowledger:
         self._claims[key] += 1
         if self._claims[key] > conf.OFFLINE_MAX:
             return False
-        self.acknowledged(message_id, key, session)
+        self.acknowledged(message_id, key, session, device)
         return True
 
-    def _add(self, message_id: int, key: str, kind: str, session: str) -> None:
+    def _add(self, row: Row) -> None:
         if len(self._waiting) == BACKLOG_MAX:
-            self._known.discard(self._waiting[0][:2])
+            self._known.discard(_place(self._waiting[0]))
             self._on_lost("backlog")
-        self._waiting.append((message_id, key, kind, session, time.monotonic()))
+        self._waiting.append(row)
         self._wakeup.set()
 
-    def settled_at(self, message_id: int, key: str) -> float | None:
+    def settled_at(self, message_id: int, key: str, device: str | None = None) -> float | None:
         """Return when this delivery was settled here (monotonic seconds), if not yet written."""
-        if (message_id, key) not in self._known:
+        place = (message_id, key, device)
+        if place not in self._known:
             return None
-        times = (
-            at
-            for waiting, to, kind, _, at in self._waiting
-            if (waiting, to) == (message_id, key) and kind != SENT
-        )
+        times = (row[4] for row in self._waiting if _place(row) == place and row[2] != SENT)
         return next(times, None)
 
-    def has(self, message_id: int, key: str) -> bool:
+    def has(self, message_id: int, key: str, device: str | None = None) -> bool:
         """Return whether this delivery is settled here, though its row may still be stored."""
-        return (message_id, key) in self._known
+        return (message_id, key, device) in self._known
 
     @property
     def waiting(self) -> int:
@@ -195,11 +261,13 @@ class Acknowledger:
     async def _flush(self) -> None:
         batch = [self._waiting[i] for i in range(min(FLUSH_SIZE, len(self._waiting)))]
         try:
-            await session_threads.run(self._record, batch)
+            read = await session_threads.run(self._record, batch)
         except PERMANENT_ERRORS:
             await self._flush_each(batch)
         else:
             self._forget(batch)
+            if read:
+                self._on_read(read)
         self._may_be_written = False
 
     async def _flush_each(self, batch: list[Row]) -> None:
@@ -212,12 +280,25 @@ class Acknowledger:
                 self._on_lost("refused")
             self._forget([row])
 
-    def _record(self, batch: list[Row]) -> None:
-        """Write receipts. The thread and `run` call it again after a failure."""
+    def _record(self, batch: list[Row]) -> list[DeviceReceipt]:
+        """Write receipts. The thread and `run` call it again after a failure.
+
+        Return those by which a client has settled a message for its device.
+        """
         again, self._may_be_written = self._may_be_written, True
         now = time.monotonic()
-        receipts = [Receipt(i, key, kind, session, now - at) for i, key, kind, session, at in batch]
-        settlement.record_receipts(receipts, again=again)
+        plain: list[Receipt] = []
+        of_devices: list[DeviceReceipt] = []
+        for i, key, kind, session, at, device in batch:
+            if device is None:
+                plain.append(Receipt(i, key, kind, session, now - at))
+            else:
+                of_devices.append(DeviceReceipt(i, key, kind, session, now - at, device))
+        settlement.record_receipts(plain, again=again)
+        if not of_devices:
+            return []
+        settled = settlement.record_device_receipts(of_devices, again=again)
+        return [receipt for receipt in settled if receipt.kind == ACKNOWLEDGED]
 
     def _forget(self, batch: list[Row]) -> None:
         for receipt in batch:
@@ -225,10 +306,15 @@ class Acknowledger:
             if self._waiting and self._waiting[0] is receipt:
                 self._waiting.popleft()
             if receipt[2] != SENT:
-                self._known.discard(receipt[:2])
+                self._known.discard(_place(receipt))
         if not self._waiting:
             self._wakeup.clear()
 
 
-def _ignore(reason: str) -> None:
-    """Do nothing: the default `on_lost`."""
+def _place(row: Row) -> tuple[int, str, str | None]:
+    """Return the message id, the key and the device of a row."""
+    return row[0], row[1], row[5]
+
+
+def _ignore(what: object) -> None:
+    """Do nothing: the default of `on_lost` and of `on_read`."""

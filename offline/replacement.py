@@ -230,9 +230,9 @@ def _settle(pairs: Sequence[tuple[int, str]], reason: str) -> int:
     # In the order in which other statements lock them.
     for part in chunks(sorted(set(pks))):
         rows = Pending.objects.filter(pk__in=part).order_by("pk").select_for_update()
-        ended = list(rows.values_list("pk", "message_id", "key"))
+        ended = list(rows.values_list("pk", "message_id", "key", "device"))
         Pending.objects.filter(pk__in=[pk for pk, *_ in ended]).delete()
-        record_ends([(i, key) for _, i, key in ended], Event.Kind.DROPPED, reason)
+        record_ends([row for _, *row in ended], Event.Kind.DROPPED, reason)
         count += len(ended)
     return count
 

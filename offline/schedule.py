@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from offline import replacement
+from offline import replacement, store
 from offline.models import Message, ScheduledPush
 from offline.outbox_queue import Busy
 from offline.sql import chunks, dialect
@@ -65,7 +65,7 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
         if not rows:
             return StoredPushes([], {})
         messages = [_message(row, partitions_of) for row in rows]
-        stored = dialect().insert(messages, partitions, None, "")
+        stored = store.insert(messages, partitions)
         pairs = list(zip(rows, stored.ids, strict=True))
         _name_messages(pairs)
         due = [(row, new, i) for (row, i), new in zip(pairs, messages, strict=True)]

@@ -27,7 +27,7 @@ def end_scheduled(row: Any, reason: str) -> Message:
         cancelled_at=row.now if reason == CANCELLED else None,
         drop_reason="" if reason == CANCELLED else reason,
     )
-    record_ends([(row.pk, key) for key in keys], Event.Kind.DROPPED, reason)
+    record_ends([(row.pk, key, "") for key in keys], Event.Kind.DROPPED, reason)
     row.delete()
     return message
 

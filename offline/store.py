@@ -1,8 +1,11 @@
 """Storing of messages, and the query for a transaction's outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from django.db import connection
 
 from imgo_site.postgres.outcome import Outcome, find_out
+from offline import device_locks
 from offline.sql import dialect
 from offline.values import DedupeTable, NewMessage, Stored
 
@@ -15,7 +18,8 @@ def insert(
 ) -> Stored:
     """Insert messages, their pending rows, and their outbox rows.
 
-    On Postgres it takes one round trip. On SQLite, call it inside a transaction.
+    On Postgres it takes one round trip, and more if a key has the scope `each`: its devices are
+    locked before. On SQLite, call it inside a transaction.
 
     `partitions`: number of partitions. `dedupe`: None ignores dedupe ids; with a table, a message
     whose dedupe id its caller used within the window is not stored again. The same dedupe id must
@@ -24,7 +28,14 @@ def insert(
     """
     if not messages:
         return Stored([], [])
-    return dialect().insert(messages, partitions, dedupe, begin)
+    devices: Mapping[str, Sequence[str]] = {}
+    if keys := device_locks.keys_to_lock(messages):
+        if begin:
+            with connection.cursor() as cursor:
+                cursor.execute(begin)
+            begin = ""
+        devices = device_locks.lock(keys)
+    return dialect().insert(messages, partitions, dedupe, begin, devices)
 
 
 def find_outcome(stored: Stored) -> Outcome:

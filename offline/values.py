@@ -1,6 +1,6 @@
 """Value types of this app's interface: messages, receipts, pages, outcomes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -58,10 +58,16 @@ class NewMessage:
         """Whether it names the time at which it is due."""
         return self.send_at is not None or self.send_in is not None
 
-    @property
-    def recipients(self) -> int:
-        """Number of keys that the message becomes pending for."""
-        return len(self.keys) if self.stored else 0
+    def receivers(self, devices: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+        """Return the (key, device) that the message becomes pending for.
+
+        `devices`: key → names of its devices. Other keys have the device "".
+        """
+        if not self.stored:
+            return []
+        if not devices:
+            return [(key, "") for key in self.keys]
+        return [(key, name) for key in self.keys for name in devices.get(key, ("",))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,20 @@ class Receipt(NamedTuple):
     age: float = 0.0
 
 
+class DeviceReceipt(NamedTuple):
+    """Receipt of a session of a key with the scope `each`.
+
+    `device`: its name, "" for a session that has given none.
+    """
+
+    message_id: int
+    key: str
+    kind: str
+    session: str
+    age: float
+    device: str
+
+
 class Delivered(NamedTuple):
     """Delivery of a message to a session of its key.
 
@@ -173,7 +193,8 @@ class PendingMessage:
 
     `had`: seconds since a session of the key has had it; None while it is pending. `had_xmin`: of
     the event that records that; None where it is not known. `snapshot`: of the query. `exclude`:
-    ids of the sessions that do not get it, separated by commas.
+    ids of the sessions that do not get it, separated by commas. `device`: the device of the key, in
+    a page of devices.
     """
 
     id: int
@@ -184,7 +205,17 @@ class PendingMessage:
     had_xmin: int | None = None
     snapshot: Snapshot | WholeDatabase | None = field(default=None, compare=False)
     exclude: str = ""
+    device: str = ""
 
 
 Page = tuple[str, int]  # a key, and the id that its messages must be above
 HistoryPage = tuple[str, int, int]  # the same, and a second such id, equal for all pages
+
+
+class DevicePage(NamedTuple):
+    """Page of the messages of some devices of a key, with ids above `after` and `since`."""
+
+    key: str
+    after: int
+    since: int
+    devices: tuple[str, ...]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from imgo_site import tracing
+from imgo_site.ack_scope import is_each
 from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from imgo_site.logs import note_push
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 PAGE = 200  # messages read at a time
 ONLINE_FACTOR = 10  # times OFFLINE_MAX that may be pending for a key that is online
 PUBLISH_MAX = 5_000  # envelopes handed to the layer at a time
+BURST = 60.0  # seconds in which a connected device acknowledges its messages
 SPREAD_MAX = 3_600.0  # seconds; a message to everyone that arrives later is of no use
 
 
@@ -233,14 +235,31 @@ def trim(keys: set[str]) -> None:
     """Drop the oldest pending messages of keys that have more than `OFFLINE_MAX`.
 
     For connected keys the limit is ten times higher: during a burst, messages stay pending until
-    their acknowledgements arrive.
+    their acknowledgements arrive. For keys with the scope `each`, the limit is that of a device.
     """
     for key, count in settlement.keys_over_limit(keys, conf.OFFLINE_MAX).items():
         limit = conf.OFFLINE_MAX
+        if is_each(key):
+            metrics.DROPS.labels("offline_max").inc(_trim_devices(key))
+            continue
         if count <= limit * ONLINE_FACTOR and _may_be_online(key):
             continue
         dropped = settlement.drop_oldest(key, limit)
         metrics.DROPS.labels("offline_max").inc(dropped)
+
+
+def _trim_devices(key: str) -> int:
+    """Drop the oldest pending messages of the key's devices above `OFFLINE_MAX`; return how many.
+
+    Which devices of a connected key are connected is not known here. Up to ten times the limit,
+    they keep what has been pending for less than `BURST` seconds.
+    """
+    limit, dropped = conf.OFFLINE_MAX, 0
+    is_online = _may_be_online(key)
+    for device, count in settlement.devices_over_limit(key, limit).items():
+        wait = BURST if is_online and count <= limit * ONLINE_FACTOR else 0.0
+        dropped += settlement.drop_oldest(key, limit, device=device, pending_for=wait)
+    return dropped
 
 
 def _may_be_online(key: str) -> bool:

@@ -198,6 +198,21 @@ class AccessSettings:
     PRESENCE_INFO_MAX: int = setting(
         1_024, "Bytes of the `info` that an identity may show to others in a room, as JSON."
     )
+    ACK_SCOPE: dict[str, Any] = setting(
+        {},
+        "Whose acknowledgement settles a message, by pattern of keys, such as "
+        '`{"user-*": "each"}`: `any` for the first session of the key, `each` for every device. '
+        "The first pattern that matches a key decides. In the environment as JSON. See "
+        "[every device gets everything](../howto/every-device.md).",
+    )
+    DEVICES_MAX: int = setting(
+        10,
+        "Devices of a key with the scope `each`. Above that, the least recently seen one is "
+        "forgotten.",
+    )
+    DEVICE_TTL: int = setting(
+        90 * 86_400, "Time without a session after which such a device is forgotten, seconds."
+    )
     ROOMS_OPEN: bool = setting(True, "Let an identity that lists no rooms join any room.")
     CORS_ORIGINS: list[str] = setting(
         [],

@@ -112,7 +112,9 @@ class DeliverySettings:
         30 * 86_400, "Latest time that `send_at` of a push may name, seconds from now."
     )
     OFFLINE_MAX: int = setting(
-        1_000, "Pending messages that are kept for one key. Above that, the oldest are dropped."
+        1_000,
+        "Pending messages that are kept for one key, and with the scope `each` for one device of "
+        "it. Above that, the oldest are dropped.",
     )
     RECORD_KEEP: int = setting(
         86_400,

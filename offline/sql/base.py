@@ -1,14 +1,14 @@
 """Dialect: the statements that Postgres and SQLite need in different forms."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from django.db.models import Expression
 
-from offline.values import DedupeTable, NewMessage, Receipt, Stored
+from offline.values import DedupeTable, DeviceReceipt, NewMessage, Receipt, Stored
 
 T = TypeVar("T")
 
@@ -70,6 +70,10 @@ class Dialect(ABC):
     def read_time(self, value: Any) -> datetime:
         """Return a time as raw SQL returned it, with its time zone."""
 
+    @abstractmethod
+    def share_lock(self) -> str:
+        """Return the clause of a SELECT that keeps others from deleting its rows."""
+
     # Storing
 
     @abstractmethod
@@ -79,8 +83,13 @@ class Dialect(ABC):
         partitions: int,
         dedupe: DedupeTable | None,
         begin: str,
+        devices: Mapping[str, Sequence[str]],
     ) -> Stored:
-        """Do what `store.insert` describes, for at least one message."""
+        """Do what `store.insert` describes, for at least one message.
+
+        `devices`: key → names of the devices that a message for the key becomes pending for. Other
+        keys have one row, with the device "".
+        """
 
     # The outbox
 
@@ -110,6 +119,14 @@ class Dialect(ABC):
         """Do what `settlement.record_receipts` describes, for at least one receipt."""
 
     @abstractmethod
+    def record_device_receipts(self, receipts: Sequence[DeviceReceipt], *, again: bool) -> set[int]:
+        """Record receipts of keys with the scope `each`; return the places of those that settled.
+
+        A receipt settles the row of its device. Without one, it settles the row of the device "",
+        unless that is a device of the key.
+        """
+
+    @abstractmethod
     def keys_over_limit(self, keys: list[str], limit: int) -> dict[str, int]:
         """Return those of `keys` that have more than `limit` pending messages, and how many."""
 
@@ -128,4 +145,12 @@ class Dialect(ABC):
         are (place, message id, op, body, is_json, had, had_xmin, exclude, snapshot), in order of
         place and id.
         `age`: seconds, for the kinds "long pending" and "lately".
+        """
+
+    @abstractmethod
+    def device_pages_query(self, kind: PageKind, size: int, age: float) -> str:
+        """Return the query for pages of devices: as `pages_query`, with `device` in each object.
+
+        A page has the messages of all devices with its place. Its rows have the device as a further
+        column, by which messages with the same id are ordered.
         """

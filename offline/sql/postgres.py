@@ -1,6 +1,6 @@
 """Dialect of Postgres, with the server's locks and time, and arrays as parameters for many rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,9 @@ from django.db.models import Expression
 from django.db.models.expressions import RawSQL
 
 from imgo_site.postgres.limits import limited
-from offline.sql import postgres_insert, postgres_pages
+from offline.sql import postgres_insert, postgres_pages, postgres_receipts
 from offline.sql.base import Dialect, PageKind
-from offline.values import DedupeTable, NewMessage, Receipt, Stored
+from offline.values import DedupeTable, DeviceReceipt, NewMessage, Receipt, Stored
 
 COUNTED_FACTOR = 10  # `keys_over_limit` stops counting at this many times the limit
 LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
@@ -58,6 +58,9 @@ class PostgresDialect(Dialect):
         time: datetime = value
         return time
 
+    def share_lock(self) -> str:
+        return "FOR KEY SHARE"  # which a change of `seen_at` does not wait for
+
     # Storing
 
     def insert(
@@ -66,8 +69,9 @@ class PostgresDialect(Dialect):
         partitions: int,
         dedupe: DedupeTable | None,
         begin: str,
+        devices: Mapping[str, Sequence[str]],
     ) -> Stored:
-        return postgres_insert.insert(messages, partitions, dedupe, begin)
+        return postgres_insert.insert(messages, partitions, dedupe, begin, devices)
 
     # The outbox
 
@@ -113,12 +117,17 @@ class PostgresDialect(Dialect):
     # Settlement
 
     def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:
-        # As one text: psycopg writes arrays in Python, a value at a time.
         text = msgspec.json.encode(receipts).decode()
         with connection.cursor() as cursor:
-            cursor.execute(_RECORD_AGAIN if again else _RECORD, [text])
+            cursor.execute(postgres_receipts.statement(again=again), [text])
             count: int = cursor.fetchone()[0]
             return count
+
+    def record_device_receipts(self, receipts: Sequence[DeviceReceipt], *, again: bool) -> set[int]:
+        text = msgspec.json.encode(receipts).decode()
+        with connection.cursor() as cursor:
+            cursor.execute(postgres_receipts.device_statement(again=again), [text])
+            return {place - 1 for (place,) in cursor.fetchall()}
 
     def keys_over_limit(self, keys: list[str], limit: int) -> dict[str, int]:
         with connection.cursor() as cursor:
@@ -135,6 +144,9 @@ class PostgresDialect(Dialect):
     def pages_query(self, kind: PageKind, size: int, age: float) -> str:
         return postgres_pages.pages_query(kind, size, age)
 
+    def device_pages_query(self, kind: PageKind, size: int, age: float) -> str:
+        return postgres_pages.pages_query(kind, size, age, of_devices=True)
+
 
 _BOUNDS = """
     SELECT pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
@@ -147,47 +159,6 @@ _PARTITION_AGES = f"""
     FROM firsts ORDER BY partition
 """  # noqa: S608 - constants
 
-# Rows are locked in one order, so that two nodes that settle the same rows cannot deadlock.
-_RECORD_TEMPLATE = """
-    WITH given AS (
-        SELECT (receipt->>0)::bigint AS message_id, receipt->>1 AS key, receipt->>2 AS kind,
-               receipt->>3 AS session, (receipt->>4)::float8 AS age, place
-        FROM json_array_elements(%s::json) WITH ORDINALITY AS receipts (receipt, place)
-    ),
-    owed AS (
-        SELECT p.id FROM offline_pending p
-        JOIN (SELECT DISTINCT message_id, key FROM given WHERE kind <> 'sent') g
-            USING (message_id, key)
-        ORDER BY p.id FOR UPDATE OF p
-    ),
-    gone AS (
-        DELETE FROM offline_pending p USING owed WHERE p.id = owed.id
-        RETURNING p.message_id, p.key
-    ),
-    settling AS (
-        SELECT min(place) AS place FROM given JOIN gone USING (message_id, key)
-        WHERE kind <> 'sent' GROUP BY message_id, key
-    ),
-    recorded AS (
-        INSERT INTO offline_event (message_id, key, kind, session, reason, at)
-        SELECT message_id, key, CASE WHEN s.place IS NULL THEN 'sent' ELSE kind END, session, '',
-               statement_timestamp() - age * interval '1 second'
-        FROM given LEFT JOIN settling s USING (place)
-        WHERE {condition}
-        ORDER BY given.place
-    )
-    SELECT count(*) FROM gone
-"""
-_RECORD = _RECORD_TEMPLATE.format(condition="s.place IS NOT NULL OR kind <> 'acknowledged'")
-# A statement of its own: the usual one need not search for recorded deliveries. Only a receipt
-# that was written before finds its pending row gone and its session's delivery recorded.
-_RECORD_AGAIN = _RECORD_TEMPLATE.format(
-    condition="""s.place IS NOT NULL OR kind <> 'acknowledged' AND NOT EXISTS (
-            SELECT 1 FROM offline_event e
-            WHERE e.message_id = given.message_id AND e.key = given.key
-                AND e.session = given.session AND e.kind IN ('sent', 'received')
-        )"""
-)
 _CROWDED = """
     SELECT wanted.key, counted.count FROM unnest(%s::text[]) AS wanted (key) CROSS JOIN LATERAL (
         SELECT count(*) FROM (

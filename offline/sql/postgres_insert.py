@@ -1,7 +1,7 @@
 """Storing of messages on Postgres in one round trip, with a trace to query its outcome later."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,9 +14,13 @@ from offline.values import DedupeTable, NewMessage, Stored
 
 
 def insert(
-    messages: Sequence[NewMessage], partitions: int, dedupe: DedupeTable | None, begin: str
+    messages: Sequence[NewMessage],
+    partitions: int,
+    dedupe: DedupeTable | None,
+    begin: str,
+    devices: Mapping[str, Sequence[str]],
 ) -> Stored:
-    """Insert messages, their pending rows, and their outbox rows, as `store.insert` describes.
+    """Insert messages, their pending rows, and their outbox rows, as `Dialect.insert` describes.
 
     Messages are sent as one JSON text in one statement: an array for each column would cost ten
     times the Python. One message to at most one key is sent in statements of one row each, which
@@ -26,7 +30,7 @@ def insert(
         dedupe = None
     is_timed = any(new.is_timed for new in messages)
     if dedupe is None and not is_timed and len(messages) == 1 and len(messages[0].keys) < 2:
-        sql, values = _for_one(messages[0], partitions)
+        sql, values = _for_one(messages[0], partitions, devices)
         (message_id, at), trace = _execute(begin + sql, values)
         return Stored([message_id], [True], trace, at)
     parts = {"claims": "", "new": "given", "answer": _ANSWER}
@@ -38,23 +42,32 @@ def insert(
         parts |= {**_TIMED, "claims": parts["claims"] + later, "new": "at_once"}
     else:
         parts |= dict.fromkeys(_TIMED, "")
-    sql = _INSERT.format(**parts)
     values = [conf.RECORD_KEEP, msgspec.json.encode(messages).decode(), partitions]
+    if devices:
+        parts |= {name: part.format(new=parts["new"]) for name, part in _OF_DEVICES.items()}
+        pairs = [(key, name) for key, names in devices.items() for name in names]
+        values = [[key for key, _ in pairs], [name for _, name in pairs], *values]
+    else:
+        parts |= {name: part.format(new=parts["new"]) for name, part in _OF_KEYS.items()}
+    sql = _INSERT.format(**parts)
     (ids, is_new, at), trace = _execute(begin + sql, values)
     return Stored(ids, is_new or [True] * len(ids), trace, at)
 
 
-def _for_one(new: NewMessage, partitions: int) -> tuple[str, list[Any]]:
+def _for_one(
+    new: NewMessage, partitions: int, devices: Mapping[str, Sequence[str]]
+) -> tuple[str, list[Any]]:
     """Return statements of one row each for one message, and their values."""
     keys = json.dumps(new.keys) if new.audience == "keys" else None
+    receivers = new.receivers(devices)
     sql = _MESSAGE
     values: list[Any] = [new.audience, new.room, keys, new.stored, new.op, new.body]
-    values += [new.is_json, new.by, new.sender, new.ensure, new.speed, new.recipients]
+    values += [new.is_json, new.by, new.sender, new.ensure, new.speed, len(receivers)]
     values += [new.ttl, max(new.ttl, conf.RECORD_KEEP), new.exclude]
     values += [new.collapse_key, new.version]
-    for key in new.keys if new.stored else ():
-        sql += _PENDING
-        values += [key, new.ttl]
+    for key, device in receivers:
+        sql += _PENDING_OF_DEVICE if device else _PENDING
+        values += [key, new.ttl, device] if device else [key, new.ttl]
     for partition in new.partitions:
         sql += _OUTBOX
         values += [partition, partitions, new.origin, new.exclude]
@@ -98,6 +111,11 @@ _PENDING = """
     VALUES (currval('offline_message_id_seq'), %s,
             statement_timestamp() + %s * interval '1 second');
 """
+_PENDING_OF_DEVICE = """
+    INSERT INTO offline_pending (message_id, key, expires_at, device)
+    VALUES (currval('offline_message_id_seq'), %s,
+            statement_timestamp() + %s * interval '1 second', %s);
+"""
 _OUTBOX = """
     INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
                                 origin, exclude)
@@ -107,7 +125,7 @@ _OUTBOX = """
 # The ids are drawn before the rows are stored, so that a dedupe id and its message can be stored
 # together. The ids have the order of the messages. The JSON's names are the fields of NewMessage.
 _INSERT = """
-    WITH given AS MATERIALIZED (
+    WITH {devices} given AS MATERIALIZED (
         SELECT nextval('offline_message_id_seq') AS id, statement_timestamp() AS created_at,
                statement_timestamp() + ttl * interval '1 second' AS expires_at,
                statement_timestamp() + greatest(ttl, %s) * interval '1 second' AS keep_until,
@@ -130,14 +148,11 @@ _INSERT = """
                                      keep_until, exclude, collapse_key, version)
         SELECT id, audience, room, CASE WHEN audience = 'keys' THEN keys END, stored, op,
                decode(body, 'base64'), is_json, by, sender, ensure, speed,
-               CASE WHEN stored THEN jsonb_array_length(keys) ELSE 0 END,
+               CASE WHEN stored THEN {count} ELSE 0 END,
                created_at, expires_at, keep_until, exclude, collapse_key, version
         FROM {new}
     ),
-    owed AS (
-        INSERT INTO offline_pending (message_id, key, expires_at)
-        SELECT id, key, expires_at FROM {new}, jsonb_array_elements_text(keys) AS key WHERE stored
-    ),
+    owed AS ({owed}),
     queued AS (
         INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
                                     origin, exclude)
@@ -146,6 +161,35 @@ _INSERT = """
     )
     {answer};
 """
+
+# What depends on the scope of the keys: a row for each key, or for each device of those that have
+# any.
+_OF_KEYS = {
+    "devices": "",
+    "count": "jsonb_array_length(keys)",
+    "owed": """
+        INSERT INTO offline_pending (message_id, key, expires_at)
+        SELECT id, key, expires_at FROM {new}, jsonb_array_elements_text(keys) AS key WHERE stored
+    """,
+}
+_OF_DEVICES = {
+    "devices": """
+    devices AS MATERIALIZED (
+        SELECT * FROM unnest(%s::text[], %s::text[]) AS d (key, name)
+    ),
+    """,
+    "count": """(
+        SELECT count(*) FROM jsonb_array_elements_text(keys) AS k (key)
+        LEFT JOIN devices d ON d.key = k.key
+    )""",
+    "owed": """
+        INSERT INTO offline_pending (message_id, key, expires_at, device)
+        SELECT id, k.key, expires_at, coalesce(d.name, '')
+        FROM {new} CROSS JOIN jsonb_array_elements_text(keys) AS k (key)
+        LEFT JOIN devices d ON d.key = k.key
+        WHERE stored
+    """,
+}
 
 # Additions for messages that name a time. One in the past is now.
 _TIMED = {

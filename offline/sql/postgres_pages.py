@@ -30,20 +30,21 @@ FIRSTS = """
 # of the event that records it), at most a page.
 _PENDING = """
     (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
-     WHERE p.key = w.key AND p.message_id > greatest(w.after, w.since) AND p.expires_at > {now}
+     WHERE p.key = w.key {of_device}
+           AND p.message_id > greatest(w.after, w.since) AND p.expires_at > {now}
      ORDER BY p.message_id LIMIT {size})
 """
 # Messages from the first one on that is not fanned out yet are left out: their fan-out is due.
 _LONG_PENDING = """
     (SELECT p.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_pending p
-     WHERE p.key = w.key AND p.message_id > w.after AND p.expires_at > {now}
+     WHERE p.key = w.key {of_device} AND p.message_id > w.after AND p.expires_at > {now}
            AND p.message_id < coalesce((SELECT min(message_id) FROM firsts), 9223372036854775807)
            AND (SELECT created_at FROM offline_message m WHERE m.id = p.message_id) < {then}
      ORDER BY p.message_id LIMIT {size})
 """
 _HAD = """
     (SELECT e.message_id, {no_age} AS had, {no_xmin} AS had_xmin FROM offline_event e
-     WHERE e.key = w.key AND e.message_id > greatest(w.after, w.since)
+     WHERE e.key = w.key {by_device} AND e.message_id > greatest(w.after, w.since)
            AND e.kind IN ('received', 'acknowledged')
            AND (SELECT expires_at FROM offline_message m WHERE m.id = e.message_id) > {now}
      ORDER BY e.message_id LIMIT {size})
@@ -53,7 +54,7 @@ _HAD_LATELY = """
             e.had_xmin
      FROM (SELECT * FROM (SELECT message_id, kind, at, xmin::text::bigint AS had_xmin
                           FROM offline_event
-                          WHERE key = w.key AND message_id > w.after
+                          WHERE key = w.key {by_device_lately} AND message_id > w.after
                           ORDER BY message_id DESC LIMIT {lately}) latest
            WHERE latest.at > {then} AND latest.kind IN ('received', 'acknowledged')
            ORDER BY latest.message_id OFFSET 0) e
@@ -70,25 +71,36 @@ _SOURCES: Mapping[PageKind, str] = {
 _QUERY = """
     WITH RECURSIVE wanted AS (
         SELECT * FROM jsonb_to_recordset(%s::jsonb)
-        AS given (place int, key text, after bigint, since bigint)
+        AS given (place int, key text, after bigint, since bigint{device})
     ), {firsts},
     found AS (
         SELECT w.place, page.message_id, page.had, page.had_xmin,
-               row_number() OVER (PARTITION BY w.place ORDER BY page.message_id) AS number
+               row_number() OVER (PARTITION BY w.place ORDER BY page.message_id{w_device}) AS number
+               {w_device}
         FROM wanted w CROSS JOIN LATERAL ({source}) page
     )
     SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin, m.exclude,
-           pg_current_snapshot()::text
+           pg_current_snapshot()::text{f_device}
     FROM found f CROSS JOIN LATERAL (
         SELECT id, op, body, is_json, exclude FROM offline_message
         WHERE id = f.message_id OFFSET 0
     ) m
-    WHERE f.number <= {size} ORDER BY f.place, m.id
+    WHERE f.number <= {size} ORDER BY f.place, m.id{f_device}
 """
+_OF_KEYS = {"of_device": "", "by_device": "", "by_device_lately": ""}
+# A row without a device is for all devices, unless the clients that give no name are a device of
+# the key.
+_OF_DEVICES = {
+    "of_device": """AND (p.device = w.device OR p.device = '' AND NOT EXISTS (
+            SELECT 1 FROM offline_keydevice d WHERE d.key = w.key AND d.name = ''
+        ))""",
+    "by_device": "AND e.device = w.device",
+    "by_device_lately": "AND device = w.device",
+}
 
 
-def pages_query(kind: PageKind, size: int, age: float) -> str:
-    """Return the query that `Dialect.pages_query` describes."""
+def pages_query(kind: PageKind, size: int, age: float, *, of_devices: bool = False) -> str:
+    """Return the query that `Dialect.pages_query` describes, or `Dialect.device_pages_query`."""
     # The server's time, because the clocks of several processes may differ.
     now = "statement_timestamp()"
     source = _SOURCES[kind].format(
@@ -98,5 +110,13 @@ def pages_query(kind: PageKind, size: int, age: float) -> str:
         no_xmin="CAST(NULL AS bigint)",
         size=int(size),
         lately=LATELY_MAX,
+        **(_OF_DEVICES if of_devices else _OF_KEYS),
     )
-    return _QUERY.format(firsts=FIRSTS, source=source, size=int(size))
+    return _QUERY.format(
+        firsts=FIRSTS,
+        source=source,
+        size=int(size),
+        device=", device text" if of_devices else "",
+        w_device=", w.device" if of_devices else "",
+        f_device=", f.device" if of_devices else "",
+    )

@@ -1,29 +1,21 @@
 """Dialect of SQLite, with threads' locks and Django's clock: it has one process, and one writer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import Count, Expression, Min, Value
 from django.utils import timezone
 
 from imgo_site.conf import conf
-from offline.models import (
-    ACKNOWLEDGED,
-    SENT,
-    Event,
-    Message,
-    Outbox,
-    Pending,
-    ScheduledPush,
-)
-from offline.sql import sqlite_pages
+from offline.models import Message, Outbox, Pending, ScheduledPush
+from offline.sql import sqlite_pages, sqlite_receipts
 from offline.sql.base import CHUNK, Dialect, PageKind, chunks
 from offline.sql.sqlite_pages import time_literal
-from offline.values import DedupeTable, NewMessage, Receipt, Stored
+from offline.values import DedupeTable, DeviceReceipt, NewMessage, Receipt, Stored
 
 
 class SqliteDialect(Dialect):
@@ -59,6 +51,9 @@ class SqliteDialect(Dialect):
         time: datetime = value  # in UTC without a zone, as Django stores it
         return time.replace(tzinfo=UTC)
 
+    def share_lock(self) -> str:
+        return ""  # one transaction writes at a time
+
     # Storing
 
     def insert(
@@ -67,6 +62,7 @@ class SqliteDialect(Dialect):
         partitions: int,
         dedupe: DedupeTable | None,
         begin: str,
+        devices: Mapping[str, Sequence[str]],
     ) -> Stored:
         assert dedupe is None, "dedupe ids need Postgres"
         assert not begin, "statements before need Postgres"
@@ -74,15 +70,14 @@ class SqliteDialect(Dialect):
         later = {n: due for n, new in enumerate(messages) if (due := _due_at(new, now)) > now}
         scheduled = _schedule([(messages[n], due) for n, due in later.items()], now)
         at_once = [new for n, new in enumerate(messages) if n not in later]
-        rows = [_message(new, now) for new in at_once]
+        rows = [_message(new, now, devices) for new in at_once]
         Message.objects.bulk_create(rows, batch_size=CHUNK)
         pairs = list(zip(rows, at_once, strict=True))
         Pending.objects.bulk_create(
             (
-                Pending(message=row, key=key, expires_at=row.expires_at)
+                Pending(message=row, key=key, expires_at=row.expires_at, device=device)
                 for row, new in pairs
-                if new.stored
-                for key in new.keys
+                for key, device in new.receivers(devices)
             ),
             batch_size=CHUNK,
         )
@@ -130,12 +125,15 @@ class SqliteDialect(Dialect):
     # Settlement
 
     def record_receipts(self, receipts: Sequence[Receipt], *, again: bool) -> int:  # noqa: ARG002
-        with transaction.atomic():
-            pairs = {(r.message_id, r.key) for r in receipts if r.kind != SENT}
-            pending = self.filter_pending(list(pairs))
-            _delete_pending(sorted(pending))
-            Event.objects.bulk_create(_events(receipts, pending), batch_size=CHUNK)
-        return len(pending)
+        return sqlite_receipts.record_receipts(receipts)
+
+    def record_device_receipts(
+        self,
+        receipts: Sequence[DeviceReceipt],
+        *,
+        again: bool,  # noqa: ARG002
+    ) -> set[int]:
+        return sqlite_receipts.record_device_receipts(receipts)
 
     def keys_over_limit(self, keys: list[str], limit: int) -> dict[str, int]:
         crowded: dict[str, int] = {}
@@ -161,6 +159,9 @@ class SqliteDialect(Dialect):
 
     def pages_query(self, kind: PageKind, size: int, age: float) -> str:
         return sqlite_pages.pages_query(kind, size, age)
+
+    def device_pages_query(self, kind: PageKind, size: int, age: float) -> str:
+        return sqlite_pages.pages_query(kind, size, age, of_devices=True)
 
 
 def _due_at(new: NewMessage, now: datetime) -> datetime:
@@ -211,7 +212,7 @@ def _reserve_ids(count: int) -> range:
     return range(last - count + 1, last + 1)
 
 
-def _message(new: NewMessage, now: datetime) -> Message:
+def _message(new: NewMessage, now: datetime, devices: Mapping[str, Sequence[str]]) -> Message:
     return Message(
         audience=new.audience,
         room=new.room,
@@ -224,7 +225,7 @@ def _message(new: NewMessage, now: datetime) -> Message:
         sender=new.sender,
         ensure=new.ensure,
         speed=new.speed,
-        recipients=new.recipients,
+        recipients=len(new.receivers(devices)),
         created_at=now,
         expires_at=now + timedelta(seconds=new.ttl),
         keep_until=now + timedelta(seconds=max(new.ttl, conf.RECORD_KEEP)),
@@ -232,32 +233,6 @@ def _message(new: NewMessage, now: datetime) -> Message:
         collapse_key=new.collapse_key,
         version=new.version,
     )
-
-
-def _delete_pending(pairs: Sequence[tuple[int, str]]) -> None:
-    with connection.cursor() as cursor:
-        for chunk in chunks(pairs):
-            cursor.execute(
-                "DELETE FROM offline_pending "  # noqa: S608 - placeholders
-                f"WHERE (message_id, key) IN (VALUES {_marks(chunk)})",
-                _values(chunk),
-            )
-
-
-def _events(receipts: Sequence[Receipt], pending: set[tuple[int, str]]) -> Iterator[Event]:
-    """Yield the events of receipts; `pending` are the (message id, key) that they settle."""
-    now = timezone.now()
-    unsettled = set(pending)
-    for receipt in receipts:
-        pair, kind = (receipt.message_id, receipt.key), receipt.kind
-        if kind != SENT and pair in unsettled:
-            unsettled.discard(pair)
-        elif kind == ACKNOWLEDGED:
-            continue
-        else:
-            kind = SENT
-        at = now - timedelta(seconds=receipt.age)
-        yield Event(message_id=pair[0], key=pair[1], kind=kind, session=receipt.session, at=at)
 
 
 def _marks(pairs: Sequence[tuple[int, str]]) -> str:

@@ -55,10 +55,9 @@ class NotifiedOn(TypedDict):
     reason: NotRequired[Annotated[str, Meta(description="Why the provider has not taken it.")]]
 
 
-class DeliveryRecord(TypedDict):
-    """What became of a push for one key."""
+class DeliveryState(TypedDict):
+    """What became of a delivery."""
 
-    key: str
     state: Annotated[
         Literal["pending", "acknowledged", "expired", "dropped", "live", "scheduled"],
         Meta(
@@ -76,11 +75,34 @@ class DeliveryRecord(TypedDict):
     ]
     reason: NotRequired[Annotated[str, Meta(description="Why it was dropped.")]]
     sent: list[SentTo]
+
+
+class DeviceDelivery(DeliveryState):
+    """What became of a push for one device of a key with the scope `each`."""
+
+    device: Annotated[
+        str, Meta(description="Its name; empty for all clients of the key that give none.")
+    ]
+
+
+class DeliveryRecord(DeliveryState):
+    """What became of a push for one key.
+
+    With the scope `each`, it is pending as long as it is pending for a device.
+    """
+
+    key: str
     notified: NotRequired[list[NotifiedOn]]
     closed: NotRequired[
         Annotated[
             list[NotifiedOn],
             Meta(description="Where its notification was closed: it was read or cancelled."),
+        ]
+    ]
+    devices: NotRequired[
+        Annotated[
+            list[DeviceDelivery],
+            Meta(description="For each device, if the key has named devices."),
         ]
     ]
 
@@ -189,12 +211,24 @@ class SessionEventRow(TypedDict):
     seconds: NotRequired[Annotated[float, Meta(description="How long it was open.")]]
 
 
+class KeyDeviceRow(TypedDict):
+    """A device of a key with the scope `each`."""
+
+    device: Annotated[
+        str, Meta(description="Its name; empty for all clients of the key that give none.")
+    ]
+    pending: Annotated[int, Meta(ge=0, description="Messages that it has not acknowledged.")]
+    created_at: datetime
+    seen_at: Annotated[datetime, Meta(description="When it was known to be connected.")]
+
+
 class KeyState(TypedDict):
     """A key: its sessions, its last events, and how many messages are pending for it.
 
     `last_seen` is when it last had a session: now, if it has one. It is known of keys in EVENT_KEYS
     for a year, of others for RECORD_KEEP; then it is null. `opened`, `refused` and `closed` are
-    null when there was none within RECORD_KEEP.
+    null when there was none within RECORD_KEEP. With the scope `each`, a message is pending once
+    for each device that has not acknowledged it.
     """
 
     key: str
@@ -208,6 +242,12 @@ class KeyState(TypedDict):
     opened: SessionEventRow | None
     refused: SessionEventRow | None
     closed: SessionEventRow | None
+    devices: NotRequired[
+        Annotated[
+            list[KeyDeviceRow],
+            Meta(description="Of a key with the scope `each`: its devices, seen last first."),
+        ]
+    ]
 
 
 class DeviceRow(TypedDict):

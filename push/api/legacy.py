@@ -268,7 +268,8 @@ class MessagesView(LegacyView):
             guard.failed(address)
             raise NotAuthenticated("The token is not valid or has expired.")
         pages = key_messages.read_pending([(key, after)], conf.OFFLINE_MAX)
-        return pages[key, after]
+        # A message may be pending for several devices of the key.
+        return list({message.id: message for message in pages[key, after]}.values())
 
 
 def _message(message: PendingMessage) -> str:

@@ -9,10 +9,12 @@ from rest_framework.response import Response
 
 from accounts.authentication import caller
 from accounts.models import Token
+from imgo_site.ack_scope import is_each
 from imgo_site.conf import conf
 from imgo_site.errors import ImgoError, NotFound, TooLarge
 from imgo_site.names import INT64_MAX, check_name, check_number
-from offline import history
+from offline import history, key_devices
+from offline.key_devices import DeviceState
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
 from push.accept.cancellation import Cancellation, cancel_push
@@ -22,6 +24,7 @@ from push.api.answers import (
     Accepted,
     Cancelled,
     Closed,
+    KeyDeviceRow,
     KeyState,
     NewToken,
     NodePage,
@@ -161,6 +164,16 @@ def session_json(entry: Entry) -> SessionRow:
     }
 
 
+def device_json(device: DeviceState) -> KeyDeviceRow:
+    """Return a device of a key with the scope `each` as the API shows it."""
+    return {
+        "device": device.name,
+        "pending": device.pending,
+        "created_at": device.created_at,
+        "seen_at": device.seen_at,
+    }
+
+
 def _event(event: SessionEvent | None) -> SessionEventRow | None:
     """Return a session record's event as the API shows it."""
     if event is None:
@@ -206,6 +219,8 @@ class KeyView(V1View):
             "refused": _event(events.get("refused")),
             "closed": _event(events.get("closed")),
         }
+        if is_each(key):
+            state["devices"] = [device_json(device) for device in key_devices.devices_of(key)]
         return Response(state)
 
 

@@ -17,10 +17,11 @@ ECHO = "imgo.echo"
 DRAIN = "imgo.drain"
 FRAME = "imgo.frame"
 UNDRAIN = "imgo.undrain"
+READ = "imgo.read"  # a report to the other devices of a key
 
 
 class Envelope(TypedDict, total=False):
-    """Envelope of one of the seven types. `sessions`: session ids; empty for all of the group."""
+    """Envelope of one of the eight types. `sessions`: session ids; empty for all of the group."""
 
     type: str
     group: str
@@ -52,6 +53,8 @@ class Envelope(TypedDict, total=False):
     session: str
     ver: int
     seq: int
+    # READ: `body` of the frame
+    device: str  # the device of the key that has read messages
 
 
 def message_envelope(
@@ -119,6 +122,14 @@ def drain_envelope(group: str) -> Envelope:
     return Envelope(type=DRAIN, group=group)
 
 
+def read_envelope(group: str, device: str, body: bytes) -> Envelope:
+    """Return a report that a device has read messages, for the other devices of its key.
+
+    `body`: of the frame, JSON.
+    """
+    return Envelope(type=READ, group=group, device=device, body=body)
+
+
 def undrain_envelope(group: str) -> Envelope:
     """Return an order to a drained node to accept sessions again."""
     return Envelope(type=UNDRAIN, group=group)
@@ -131,6 +142,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     DRAIN: {},
     FRAME: {"session": str, "key": str, "ver": int, "op": int, "seq": int, "body": bytes},
     UNDRAIN: {},
+    READ: {"device": str, "body": bytes},
 }
 _FIELDS[RETRACTION] = _FIELDS[MESSAGE]
 _OPTIONS: dict[str, type | tuple[type, ...]] = {

@@ -6,6 +6,7 @@ Postgres and Redis.
 """
 
 from push.checks import (
+    ack_scope,
     capacity,
     database,
     devices,
@@ -23,6 +24,6 @@ from push.checks import (
 from push.checks.names import CALLABLES
 
 __all__ = [
-    "CALLABLES", "capacity", "database", "devices", "hooks", "layers", "limits", "names", "online",
-    "project", "replica", "rooms", "security", "webhooks",
+    "CALLABLES", "ack_scope", "capacity", "database", "devices", "hooks", "layers", "limits",
+    "names", "online", "project", "replica", "rooms", "security", "webhooks",
 ]  # fmt: skip

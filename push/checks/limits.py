@@ -107,6 +107,8 @@ RANGES = {
             "HOOK_CONNECTIONS",
             "WEBHOOKS_MAX",
             "DEVICES_PER_KEY",
+            "DEVICES_MAX",
+            "DEVICE_TTL",
             "NOTIFY_CONCURRENCY",
             "NOTIFY_RATE",
             "LISTEN_BACKLOG",

@@ -1,6 +1,6 @@
 """Handshake: opens a session for an auth frame.
 
-1. Verify the client, and check its rooms.
+1. Verify the client, check its rooms, and register its device if its key has devices.
 2. Hold live messages, add the session to the registry, and join its groups.
 3. Read the first page of pending messages, and send the auth reply.
 4. Replay: send the pending messages, page by page.
@@ -37,6 +37,7 @@ from imgo_site.errors import (
 from imgo_site.names import DASHBOARD_ROOM, check_name
 from imgo_site.room_policies import policy_of
 from push.bus.layers import LAYER_ERRORS
+from push.connect import device_names
 from push.connect.events_request import EventsRequest, opening_event
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.connect.replay import Replay
@@ -132,6 +133,7 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
         if request.events is not None:
             body = replace(body, requests=request.events.of_rooms(rooms))
             request = replace(request, body=body)
+        device = await device_names.register(identity, body.device)
         name = node.new_session_id()
         session = Session(
             name,
@@ -144,6 +146,7 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             accepts=body.accepts,
             is_goim=body.is_goim,
             retractions=body.retractions,
+            device=device,
         )
         link.session = session
         entry = Entry(

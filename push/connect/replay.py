@@ -14,8 +14,15 @@ import time
 from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
 from offline import key_messages
-from offline.node_io import ResumedPage, history_pages, pending_pages, resumed_pages
-from offline.values import Page, PendingMessage
+from offline.node_io import (
+    DeviceRead,
+    ResumedPage,
+    device_pages,
+    history_pages,
+    pending_pages,
+    resumed_pages,
+)
+from offline.values import DevicePage, Page, PendingMessage
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.node.node import Node
 from push.session.outgoing import OutgoingMessage
@@ -33,6 +40,8 @@ class Replay:
     received; 0 for only the pending messages.
     `resumed`: send also the messages that sessions of the key have received since then: Unix time
     by the database's clock, seconds; None for only the pending messages.
+
+    For a session with a device, these are the messages of its device.
     """
 
     def __init__(
@@ -69,6 +78,8 @@ class Replay:
 
     async def _read(self) -> list[PendingMessage]:
         key = self._session.key
+        if self._session.device is not None:
+            return await device_pages.get(self._read_of_device(self._session.device)) or []
         if self._reads_again:
             return await self._read_missed((key, self._after))
         if self._resumed is not None:
@@ -76,6 +87,16 @@ class Replay:
         if self._since:
             return await history_pages.get((key, self._after, self._since)) or []
         return await pending_pages.get((key, self._after)) or []
+
+    def _read_of_device(self, device: str) -> DeviceRead:
+        page = DevicePage(self._session.key, self._after, 0, (device,))
+        if self._reads_again:
+            return DeviceRead(page, "lately", time.monotonic() - self._session.joined)
+        if self._resumed is not None:
+            return DeviceRead(page, "lately", self._age())
+        if self._since:
+            return DeviceRead(page._replace(since=self._since), "history")
+        return DeviceRead(page, "pending")
 
     def _age(self) -> float:
         """Return how long ago the client had all that was sent to it, with a margin, seconds."""
@@ -126,7 +147,8 @@ class Replay:
             return pending.had is None or pending.had <= self._age()
         if self._since:
             return True
-        at = self._node.acknowledger.settled_at(pending.id, self._session.key)
+        key, device = self._session.key, self._session.device
+        at = self._node.acknowledger.settled_at(pending.id, key, device)
         return at is None or at >= self._session.joined
 
     async def _wait_for_reader(self, deadline: HandshakeDeadline) -> None:

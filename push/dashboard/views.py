@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.callers import caller_names
 from accounts.models import Token
 from accounts.staff import is_dashboard_key
+from imgo_site.ack_scope import is_each
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.direct_requests import has_websocket
@@ -23,7 +24,7 @@ from imgo_site.errors import BadRequest, NotFound, OutcomeUnknown, Unavailable
 from imgo_site.names import DASHBOARD_ROOM, INT64_MAX, check_name, check_number
 from imgo_site.replica import current_source, from_replica
 from imgo_site.room_policies import has_history, policy_of
-from offline import history, stream_lists
+from offline import history, key_devices, stream_lists
 from offline.models import Pending
 from push.dashboard.access import data_for_operators, for_operators, require
 from push.dashboard.actions import ACTIONS, Action, PushMessage
@@ -140,7 +141,7 @@ def _pending_of(key: str, limit: int) -> list[dict[str, Any]]:
     pending = (
         Pending.objects.unexpired(key)
         .order_by("message_id")
-        .values("message_id", "expires_at", "message__created_at", "message__by")
+        .values("message_id", "device", "expires_at", "message__created_at", "message__by")
     )
     rows = list(pending[:limit])
     names = caller_names(row["message__by"] for row in rows)
@@ -207,6 +208,7 @@ def key(request: HttpRequest) -> HttpResponse:
         "pending": _pending_of(name, PENDING_SHOWN * times),
         "pushes": pushes[: PUSHES_SHOWN * times],
         "devices": _devices_of(name),
+        "key_devices": key_devices.devices_of(name) if is_each(name) else [],
         "has_older": len(pushes) > PUSHES_SHOWN * times,
         "asked": asked,
         "explanation": explanation,

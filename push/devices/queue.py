@@ -16,6 +16,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from imgo_site.ack_scope import each_of
 from imgo_site.conf import conf
 from imgo_site.postgres.limits import limit_idle
 from offline.models import Event, Pending
@@ -79,10 +80,26 @@ def _still_wanted(rows: Sequence[Any]) -> set[int]:
         key__in={row.key for row in rows},
         expires_at__gt=Now(),
     )
-    pairs = set(pending.values_list("message_id", "key"))
+    pairs = set(pending.values_list("message_id", "key")) - _acknowledged(rows)
     return {
         row.pk for row in rows if (row.message_id, row.key) in pairs and row.device.key == row.key
     }
+
+
+def _acknowledged(rows: Sequence[Any]) -> set[tuple[int, str]]:
+    """Return the (message id, key) that a device of a key with the scope `each` has acknowledged.
+
+    For others the message is pending still. The user has seen it all the same.
+    """
+    keys = each_of(row.key for row in rows)
+    if not keys:
+        return set()
+    events = Event.objects.filter(
+        message__in={row.message_id for row in rows},
+        key__in=keys,
+        kind__in=(Event.Kind.ACKNOWLEDGED, Event.Kind.RECEIVED),
+    )
+    return set(events.values_list("message_id", "key"))
 
 
 def _job(row: Any) -> Job:

@@ -17,7 +17,15 @@ from imgo_site.database_threads import cluster_threads
 from imgo_site.deployment import has_workers
 from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.postgres.limits import limited
-from offline import conservation, outbox_queue, replacement, retention, settlement, streams
+from offline import (
+    conservation,
+    key_devices,
+    outbox_queue,
+    replacement,
+    retention,
+    settlement,
+    streams,
+)
 from offline.outbox_queue import Busy
 from push.bus import publish
 from push.bus.groups import room_group
@@ -182,6 +190,12 @@ def _prune_messages() -> int:
     return retention.prune_batch(WebhookCursor.objects.limit_of_pruning())
 
 
+def _forget_devices() -> int:
+    found = key_devices.forget_batch()
+    metrics.DROPS.labels(key_devices.FORGOTTEN).inc(found.dropped)
+    return found.devices
+
+
 def _measure_streams() -> None:
     """Store the bytes of all streams for the metrics: the sum reads every stream."""
     Duty.objects.filter(name="prune").update(result={"stream_bytes": streams.total_size()})
@@ -198,6 +212,7 @@ _PRUNED: tuple[Callable[[], int], ...] = (
     _prune_streams_to_size,
     webhook_outbox.forget_parked,
     notices.forget,
+    _forget_devices,
     Dedupe.objects.forget,
     SessionRecord.objects.prune,
 )

@@ -35,14 +35,15 @@ from push.bus.envelope import (
     ECHO,
     FRAME,
     MESSAGE,
+    READ,
     RETRACTION,
-    UNDRAIN,
     as_layer_message,
     echo_envelope,
     fault_of,
 )
 from push.bus.groups import ALL, is_key_group, node_group
 from push.metrics import definitions as metrics
+from push.node import read_reports
 from push.node.coalescer import Coalescer, fits_one_turn, write_now, write_spread
 from push.node.ensured_delivery import EnsuredDelivery
 from push.node.event_ids import EventIdWriter
@@ -252,9 +253,11 @@ class Hub:
             self._echoed(message["sent"])
         elif message["type"] == FRAME:
             self._frame(message)
+        elif message["type"] == READ:
+            read_reports.deliver(self.groups.get(message["group"], ()), message)
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
-        elif message["type"] == UNDRAIN:
+        else:
             self.background.run(self.on_undrain())
 
     def _deliver(self, message: dict[str, Any]) -> None:
@@ -398,10 +401,6 @@ class Hub:
 
     def _close(self, message: dict[str, Any]) -> None:
         ids = message["sessions"]  # empty for all sessions of the group
-        if ids:
-            sessions = [self.sessions[id_] for id_ in ids if id_ in self.sessions]
-        else:
-            sessions = list(self.groups.get(message["group"], ()))
-        code = CloseCode(message["code"])
-        for session in sessions:
-            session.disconnect(code, message["reason"])
+        named = [self.sessions[id_] for id_ in ids if id_ in self.sessions]
+        for session in named if ids else list(self.groups.get(message["group"], ())):
+            session.disconnect(CloseCode(message["code"]), message["reason"])

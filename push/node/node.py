@@ -21,7 +21,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import Users, cluster_threads
 from imgo_site.errors import Unavailable
 from imgo_site.process_parts import process
-from offline.node_io import Acknowledger, deliveries
+from offline.node_io import find_delivery
 from push.bus import publish
 from push.bus.envelope import close_envelope
 from push.bus.groups import ALL, key_group, node_group, room_group
@@ -31,7 +31,7 @@ from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.models import WebhookCursor
-from push.node import reach_counts, stream_joins
+from push.node import reach_counts, read_reports, stream_joins
 from push.node.cluster_jobs import ClusterJobs
 from push.node.coalescer import write_to_all
 from push.node.device_thread import DeviceThread
@@ -107,7 +107,7 @@ class Node:
             lambda sessions, notice: write_to_all(sessions, notice, self.written),
             partial(cluster_threads.run, NodeRow.objects.live_numbers),
         )
-        self.acknowledger = Acknowledger(lambda why: metrics.RECEIPTS_LOST.labels(why).inc())
+        self.acknowledger = read_reports.reporting_acknowledger(self.hub.background)
         self.gap_recovery = GapRecovery(self.hub, self.acknowledger)
         self.runtime = Runtime()
         self.clock = DatabaseClock()
@@ -459,10 +459,10 @@ class Node:
         self.hub.background.run(self._deliver_if_due(session, message))
 
     async def _deliver_if_due(self, session: Session, message: OutgoingMessage) -> None:
-        pair = (message.id, session.key)
-        at, xmin = self.acknowledger.settled_at(*pair), None
+        place = (message.id, session.key, session.device)
+        at, xmin = self.acknowledger.settled_at(*place), None
         try:
-            if at is None and (had := await deliveries.get(pair)) is not None:
+            if at is None and (had := await find_delivery(*place)) is not None:
                 at, xmin = asyncio.get_running_loop().time() - had.age, had.xmin
             # A message that another session has received is due only to sessions open by then.
             if at is not None and session.joined_before(at, xmin):
@@ -488,9 +488,9 @@ class Node:
         up no other client's share.
         """
         if session.take_acknowledged(message_id):
-            self.acknowledger.acknowledged(message_id, session.key, session.id)
+            self.acknowledger.acknowledged(message_id, session.key, session.id, session.device)
         elif not self.hub.live.has(message_id, ALL) and not self.acknowledger.claimed(
-            message_id, session.key, session.id
+            message_id, session.key, session.id, session.device
         ):
             metrics.ACKS_DROPPED.inc()
 
@@ -499,6 +499,6 @@ class Node:
         if session.event_ids is not None:
             self.hub.event_ids.moved(session)
         if session.acks:
-            self.acknowledger.sent(message_id, session.key, session.id)
+            self.acknowledger.sent(message_id, session.key, session.id, session.device)
         else:
-            self.acknowledger.received(message_id, session.key, session.id)
+            self.acknowledger.received(message_id, session.key, session.id, session.device)

@@ -23,7 +23,9 @@ is not due to sessions opened later, and they would get it behind messages that 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from django.db import Error as DatabaseError
@@ -47,11 +49,20 @@ RETRY_INTERVAL = 1.0  # seconds until a failed query is repeated
 ECHO_TIMEOUT = 1.0  # seconds that an audit waits for messages under way
 
 
+# The devices of the sessions here, by key. Other keys have the scope `any`.
+Devices = Mapping[str, tuple[str, ...]]
+
+
 class MissedQuery(NamedTuple):
-    """Result of one query. `asked`: when the query began, monotonic seconds."""
+    """Result of one query. `asked`: when the query began, monotonic seconds.
+
+    A message of a page of devices occurs once for each device that it is for. `following`: the
+    pages after those that were full.
+    """
 
     pages: dict[Page, list[PendingMessage]]
     asked: float
+    following: list[Page]
 
 
 async def recover(
@@ -100,9 +111,9 @@ async def _recover_gap(
             session.is_behind = session.is_connecting
     pages: list[Page] = [(key, 0) for key in keys]
     while pages:
-        missed = await _read_until(pages, since)
+        missed = await _read_until(pages, _devices_of(hub, keys), since)
         count += _deliver_all(hub, acknowledger, missed)
-        pages = _next_pages(missed)
+        pages = missed.following
         if not pages:
             pages = [(key, 0) for key in keys if hub.holds.take_overflow(key_group(key))]
     return count
@@ -113,14 +124,26 @@ async def _audit(hub: Hub, acknowledger: Acknowledger, keys: Sequence[str]) -> i
     count, gaps = 0, hub.gaps
     pages: list[Page] = [(key, 0) for key in keys]
     while pages:
-        missed = await session_threads.run(_read, pages, None)
+        missed = await session_threads.run(_read, pages, _devices_of(hub, keys), None)
         if not any(missed.pages.values()):
             return count
         if not await _await_arrivals(hub) or hub.gaps != gaps:
             return count  # the next audit reads them again
         count += _deliver_all(hub, acknowledger, missed)
-        pages = _next_pages(missed)
+        pages = missed.following
     return count
+
+
+def _devices_of(hub: Hub, keys: Iterable[str]) -> Devices:
+    """Return the devices of the sessions here of each key with the scope `each`."""
+    if not conf.ACK_SCOPE:
+        return {}
+    sessions = {key: hub.groups.get(key_group(key), ()) for key in keys}
+    devices = {
+        key: {session.device for session in members if session.device is not None}
+        for key, members in sessions.items()
+    }
+    return {key: tuple(sorted(names)) for key, names in devices.items() if names}
 
 
 async def _await_arrivals(hub: Hub) -> bool:
@@ -131,21 +154,17 @@ async def _await_arrivals(hub: Hub) -> bool:
         return False
 
 
-def _next_pages(found: MissedQuery) -> list[Page]:
-    """Return the pages that follow the full ones."""
-    size = conf.REPLAY_PAGE
-    return [(key, page[-1].id) for (key, _), page in found.pages.items() if len(page) == size]
-
-
 def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: MissedQuery) -> int:
     count = 0
     for (key, _), page in found.pages.items():
         group = key_group(key)
-        for message in page:
-            sessions = _due(hub, acknowledger, key, message, found.asked)
+        for message_id, copies in groupby(page, attrgetter("id")):
+            messages = list(copies)
+            due = [_due(hub, acknowledger, key, copy, found.asked) for copy in messages]
+            sessions = list(dict.fromkeys(chain(*due)))
             if sessions:
-                hub.holds.deliver_below(group, message.id)
-                count += _deliver(hub, group, key, message, sessions)
+                hub.holds.deliver_below(group, message_id)
+                count += _deliver(hub, group, key, messages[0], sessions)
     return count
 
 
@@ -164,13 +183,14 @@ def _due(
         session
         for session in hub.groups.get(group, ())
         if not session.is_connecting
+        and (session.device is None or session.device == pending.device)
         and session.accepts_op(pending.op)
         and session.id not in excluded
         and not hub.replayed.has(pending.id, session.id)
         and not session.awaits_ack_of(pending.id)
         and (pending.had is None or session.joined_before(asked - pending.had, pending.had_xmin))
     ]
-    if len(due) == 1 and acknowledger.has(pending.id, key):
+    if len(due) == 1 and acknowledger.has(pending.id, key, due[0].device):
         return []  # that session has acknowledged it, which is not stored yet
     return due
 
@@ -186,17 +206,25 @@ def _deliver(
     return True
 
 
-async def _read_until(pages: list[Page], since: float) -> MissedQuery:
+async def _read_until(pages: list[Page], devices: Devices, since: float) -> MissedQuery:
     """Read pages of missed messages; repeat while the database is unavailable."""
     while True:
         try:
-            return await session_threads.run(_read, pages, since)
+            return await session_threads.run(_read, pages, devices, since)
         except DatabaseError as error:
             logger.warning("could not read pending messages, retrying: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
 
 
-def _read(pages: list[Page], since: float | None) -> MissedQuery:
+def _read(pages: list[Page], devices: Devices, since: float | None) -> MissedQuery:
     now = time.monotonic()  # the event loop's clock
     age = 0.0 if since is None else max(0.0, now - since)
-    return MissedQuery(key_messages.read_missed(pages, conf.REPLAY_PAGE, age), now)
+    size = conf.REPLAY_PAGE
+    plain = [page for page in pages if page[0] not in devices]
+    missed = key_messages.read_missed(plain, size, age)
+    following = [(key, page[-1].id) for (key, _), page in missed.items() if len(page) == size]
+    if of_devices := [page for page in pages if page[0] in devices]:
+        missed_of_devices = key_messages.read_missed_of_devices(of_devices, devices, size, age)
+        missed |= missed_of_devices.pages
+        following += missed_of_devices.following
+    return MissedQuery(missed, now, following)

@@ -16,6 +16,7 @@ from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import cluster_threads, session_threads
 from imgo_site.errors import Unavailable
+from offline import key_devices
 from offline.node_io import Acknowledger
 from push.bus.layers import reconnect
 from push.hooks.client import HookClient
@@ -41,6 +42,7 @@ COMMENT_EVERY = 25.0  # seconds between two comments to a session of Server-Sent
 COMMENT_SPREAD = 5.0  # seconds over which those of all sessions are written
 COMMENT = b":\n\n"
 REPLAY_MEMORY = 300.0  # seconds that a live copy of a replayed message may take to arrive
+DEVICES_EVERY = 600.0  # seconds between two records that a device is connected
 ECHO_EVERY = 2.0  # seconds
 ECHO_TIMEOUT = 15.0  # seconds without an echo after which the layer's connection counts as dead
 SILENCE_MAX = 5.0  # seconds without any message after which it does, too; a busy node gets others
@@ -93,6 +95,7 @@ class Rounds:
             (self.report, TICK),
             (self.count_rooms, room_sizes.EVERY),
             (self.announce_process, process_list.RENEW_EVERY),
+            (self.refresh_devices, min(DEVICES_EVERY, conf.DEVICE_TTL / 4)),
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
@@ -151,6 +154,15 @@ class Rounds:
             for session in due:
                 if id(session.identity) in revoked_ids:
                     session.disconnect(CloseCode.REVOKED)
+
+    async def refresh_devices(self) -> None:
+        """Record that the devices of the sessions here are connected."""
+        sessions = self._hub.sessions.values()
+        pairs = {
+            (session.key, session.device) for session in sessions if session.device is not None
+        }
+        if pairs:
+            await cluster_threads.run(key_devices.refresh, pairs)
 
     async def audit(self) -> None:
         """Deliver long-pending messages of a slice of the keys, whatever the cause of the delay."""

@@ -124,6 +124,7 @@ class Session:
         "acks",
         "change_room",
         "close_code",
+        "device",
         "event_ids",
         "expires_at",
         "id",
@@ -161,6 +162,7 @@ class Session:
         accepts: Iterable[int] | None = None,
         is_goim: bool = False,
         retractions: bool = False,
+        device: str | None = None,
     ) -> None:
         self.id = id
         self.identity = identity
@@ -176,6 +178,8 @@ class Session:
         # goim's client, which gets goim's bodies of replies; JSON frames cannot carry them.
         self.is_goim = is_goim and not kind.is_json
         self.retractions = retractions  # it gets op 30
+        # Name of its device if its key has the scope `each`; "" if its client gave none.
+        self.device = device
         self.event_ids: EventIds | None = None  # of a session of Server-Sent Events
         self.names = False  # its messages from rooms carry the room's name and their offset
         self.packet_kind = PacketKind(0)  # of this session in `OutgoingMessage.packets`

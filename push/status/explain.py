@@ -22,7 +22,7 @@ from push.models import OnlineState, SessionRecord
 from push.registry.base import Entry
 from push.registry.select import get_registry
 from push.session.session_records import SessionEvent
-from push.status import device_states, hook_states, vitals
+from push.status import device_states, hook_states, key_device_states, vitals
 from push.webhooks import backlogs as webhook_backlogs
 
 # Returns the sessions of a key. Raises an `ImgoError` if they are not known.
@@ -148,7 +148,7 @@ def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf
         return
     (delivery,) = history.deliveries(message, [key])
     yield from _sent(delivery)
-    yield _end(delivery, message)
+    yield from _ends(delivery, message)
     yield from device_states.sentences(key, message, delivery)
     if conf.WEBHOOKS:
         yield from webhook_backlogs.events_of(key, message.pk)
@@ -213,6 +213,10 @@ def _end(delivery: Delivery, message: Message) -> str:
             f"It was dropped at {at}: the key had more than OFFLINE_MAX ({conf.OFFLINE_MAX}) "
             "pending messages. The oldest are dropped first."
         ),
+        "dropped device_forgotten": (
+            f"It was dropped at {at}: the device was forgotten, because it had no session for "
+            "DEVICE_TTL, or because the key got more than DEVICES_MAX devices."
+        ),
         "dropped cancelled": (
             f"It was cancelled at {at}, before a session of the key had acknowledged it."
         ),
@@ -229,6 +233,16 @@ def _end(delivery: Delivery, message: Message) -> str:
     }
     state = f"{delivery.state} {delivery.how}{delivery.reason}".strip()
     return sentences.get(state, f"It was {state} at {at}.")
+
+
+def _ends(delivery: Delivery, message: Message) -> Iterator[str]:
+    """Yield how the delivery ended, for each device if it was stored for several."""
+    if not delivery.devices:
+        yield _end(delivery, message)
+        return
+    for part in delivery.devices:
+        yield f"For {key_device_states.name_of(part.device)}: {_end(part, message)}"
+    yield key_device_states.of_devices(delivery)
 
 
 def _pending(delivery: Delivery, message: Message) -> str:
@@ -273,7 +287,8 @@ def _presence(
     if unknown:
         yield f"Whether the key is connected is not known here: {unknown}"
     elif not sessions:
-        later = " The next one that connects gets it." if delivery.state == "pending" else ""
+        who = "A device that it is pending for" if delivery.devices else "The next one"
+        later = f" {who} gets it when it connects." if delivery.state == "pending" else ""
         yield f"No session of the key is connected now.{later}"
         yield from session_events(key)
         yield from _token(key)
@@ -358,6 +373,7 @@ def of_key(
     else:
         lines = [f"{key!r} has {counted(len(sessions), 'session')} and {pending}"]
     lines += [f"  {_session(entry)}" for entry in sessions]
+    lines += key_device_states.of_key(key)
     lines += session_events(key) + key_events(OnlineState.objects.filter(pk=key).first())
     if not sessions:
         lines += _token(key)
@@ -367,7 +383,10 @@ def of_key(
     if not latest:
         lines.append(f"No message was pushed to it in the last {_kept()}.")
     for message, delivery in latest:
-        lines.append(f"{message.pk}  {_time(message.created_at)}  {_end(delivery, message)}")
+        end = (
+            key_device_states.of_devices(delivery) if delivery.devices else _end(delivery, message)
+        )
+        lines.append(f"{message.pk}  {_time(message.created_at)}  {end}")
     if deaf := vitals.deaf_workers():
         names = ", ".join(map(str, deaf))
         lines.append(f"No worker takes tasks for {_partitions(deaf)} {names}.")

@@ -103,6 +103,8 @@ def _members(event: Event) -> dict[str, Any]:
         "reason": event.reason,
         "provider_id": event.provider_id,
     }
+    if not is_of_device:
+        members["device"] = event.device
     return {name: value for name, value in members.items() if value}
 
 

@@ -8,8 +8,8 @@ FIRST_OWN_OP = 1000  # lowest op of an application; the protocol owns the ops be
 class Op(IntEnum):
     """Operation of a frame. The numbers are goim's, for its clients; 18 to 253 are imgo's own.
 
-    A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no
-    reply, and PRESENCE_DIFF, STREAM_GAP and RETRACTION come from the server without a request.
+    A reply's number is its request's plus one. The reply to SEND is MESSAGE; ACK has no reply.
+    PRESENCE_DIFF, STREAM_GAP, RETRACTION and READ come from the server without a request.
     """
 
     HANDSHAKE = 0
@@ -40,6 +40,7 @@ class Op(IntEnum):
     PRESENCE_DIFF = 28
     STREAM_GAP = 29
     RETRACTION = 30
+    READ = 31
     PUBLISH = 32
     PUBLISH_REPLY = 33
     TEST = 254

@@ -33,6 +33,7 @@ SECRET_MIN = 8  # bytes; shorter texts may be in a log by chance
 # Only variables that the machine needs, without a developer's own IMGO_* or DATABASE_URL.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
 # Rooms with history, which no other tests use.
+SCOPES = '{"each-*": "each"}'  # of keys
 KEPT_ROOMS = '{"kept-*": {"history": 100000}}'
 
 Environment = dict[str, str]
@@ -42,7 +43,7 @@ def base_environment() -> Environment:
     """Return the environment of every process, with additions from `E2E_ENVIRONMENT`."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     words = shlex.split(os.environ.get("E2E_ENVIRONMENT", ""))
-    given = {"PYTHONUNBUFFERED": "1", "IMGO_ROOMS": KEPT_ROOMS}
+    given = {"PYTHONUNBUFFERED": "1", "IMGO_ROOMS": KEPT_ROOMS, "IMGO_ACK_SCOPE": SCOPES}
     return {**kept, **given, **dict(word.split("=", 1) for word in words)}
 
 

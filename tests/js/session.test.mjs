@@ -56,6 +56,17 @@ describe("auth", () => {
     assert.deepEqual(found, [["7", "8"]]);
   });
 
+  test("its device goes with the auth frame, and it is told what others have read", () => {
+    const { client, socket } = makeOpen({ device: "laptop", ack: false });
+    const { token, rooms, ack, ...rest } = socket.sent[0].body;
+    assert.deepEqual(rest, { retractions: true, device: "laptop" });
+    const found = [];
+    client.on("read", ({ ids }) => found.push(ids));
+    socket.receive({ op: 31, body: { ids: ["7", "8"] } });
+    assert.deepEqual(found, [["7", "8"]]);
+    assert.throws(() => make({ device: 7 }), /device/);
+  });
+
   test("a refusal is a close with the server's reason, and is tried again", () => {
     const { client, log } = make();
     client.connect();

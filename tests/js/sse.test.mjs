@@ -38,12 +38,14 @@ const isIn = (log, event, count = 1) => until(() => log.of(event).length >= coun
 
 describe("a session", () => {
   test("its GET has the token in a header, and what the auth frame asks for in the query", async () => {
-    const { client: imgo } = await open({ rooms: ["lobby", "a,b"] }, { lobby: {}, "a,b": {} });
+    const options = { rooms: ["lobby", "a,b"], device: "laptop" };
+    const { client: imgo } = await open(options, { lobby: {}, "a,b": {} });
     const { query, headers, pathname } = server.streams[0];
     assert.equal(pathname, "/sub/events");
     assert.equal(headers.authorization, "Bearer abc");
     const rooms = [["rooms", "lobby"], ["rooms", "a,b"]];
-    assert.deepEqual([...query], [["ack", "1"], ["retractions", "1"], ...rooms]);
+    const flags = [["ack", "1"], ["retractions", "1"], ["device", "laptop"]];
+    assert.deepEqual([...query], [...flags, ...rooms]);
     assert.equal(imgo.transport, "sse");
   });
 

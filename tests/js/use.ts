@@ -41,6 +41,7 @@ client
   })
   .on("retracted", ({ ids }) => console.log(ids.length))
   .on("acknowledged", ({ ids }) => console.log(ids.length))
+  .on("read", ({ ids }) => console.log(ids.length))
   .on("error", (error) => {
     if (error instanceof ImgoError) console.log(error.code.length);
   })

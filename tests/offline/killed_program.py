@@ -19,7 +19,7 @@ django.setup()
 
 from django.db import connection  # noqa: E402 - after `setup`
 
-from offline import cancellation, schedule  # noqa: E402
+from offline import cancellation, key_devices, schedule  # noqa: E402
 from offline.values import NewMessage  # noqa: E402
 from push.accept.transaction import store  # noqa: E402
 
@@ -51,5 +51,7 @@ with connection.execute_wrapper(execute):
         cancellation.cancel(int(argument), lambda names: tuple(range(len(names))), 4)
     elif operation == "accept":
         store([NewMessage(b"{}", 600.0, **members) for members in json.loads(argument)])
+    elif operation == "register":
+        key_devices.register(*json.loads(argument))
     else:
         schedule.store_due(lambda _: (0,), 4)

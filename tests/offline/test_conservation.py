@@ -101,7 +101,7 @@ def test_a_pending_row_that_was_deleted_is_missing(store):
 
 def test_what_was_settled_twice_is_missing_the_other_way(store):
     one = store("a", "b")
-    record_ends([(one, "a")], Event.Kind.DROPPED, "by hand")
+    record_ends([(one, "a", "")], Event.Kind.DROPPED, "by hand")
     assert conservation.balance_of_latest(0).missing == -1
     assert conservation.unbalanced(*conservation.bounds()) == [(one, 2, 3)]
 
@@ -109,7 +109,7 @@ def test_what_was_settled_twice_is_missing_the_other_way(store):
 def test_one_too_few_and_one_too_many_do_not_hide_each_other(store):
     few, many = store("a"), store("a")
     Pending.objects.filter(message=few).delete()
-    record_ends([(many, "a")], Event.Kind.EXPIRED)
+    record_ends([(many, "a", "")], Event.Kind.EXPIRED)
     assert strike().missing == 0
     assert conservation.unbalanced(*conservation.bounds()) == [(few, 1, 0), (many, 1, 2)]
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from offline import cancellation, conservation, schedule, streams
+from offline import cancellation, conservation, key_devices, schedule, streams
 from offline.models import (
     CollapseKey,
     Event,
@@ -33,11 +33,12 @@ ROOT = Path(__file__).parents[2]
 STEPS_MAX = 100
 KEYS = ["a", "b", "c"]
 POLICIES = {"kept": {"history": 10}}
+SCOPES = {"each": "each"}
 
 
 @pytest.fixture(autouse=True)
 def _policies(imgo):
-    imgo(ROOMS=POLICIES)
+    imgo(ROOMS=POLICIES, ACK_SCOPE=SCOPES, DEVICES_MAX=2)
 
 
 def ends(step: int, operation: str, argument: str) -> bool:
@@ -49,6 +50,8 @@ def ends(step: int, operation: str, argument: str) -> bool:
         "DJANGO_SETTINGS_MODULE": "imgo_site.settings",
         "PYTHONPATH": str(ROOT),
         "IMGO_ROOMS": json.dumps(POLICIES),
+        "IMGO_ACK_SCOPE": json.dumps(SCOPES),
+        "IMGO_DEVICES_MAX": "2",
     }
     command = [str(PROGRAM), str(step), operation, argument]
     done = fork_server.run(command, ROOT, environment, timeout=PATIENCE)
@@ -162,5 +165,26 @@ def test_due_push_that_was_replaced_for_a_key_becomes_one_message():
         assert Message.objects.count() == 2
         assert sorted(Pending.objects.values_list("key", flat=True)) == KEYS, step
         assert Event.objects.filter(reason="replaced").count() == 1
+
+    every_step(prepare, check)
+
+
+def of_devices() -> set[tuple[str, int]]:
+    """Which devices of the key have how many messages pending."""
+    return {(row.name, row.pending) for row in key_devices.devices_of("each")}
+
+
+def test_registration_that_forgets_a_device_happens_as_a_whole_or_not_at_all():
+    def prepare() -> tuple[str, str]:
+        for name in ("phone", "laptop"):
+            key_devices.register("each", name)
+        accept(*(NewMessage(b"{}", 600.0, keys=("each",)) for _ in range(2)))
+        return "register", json.dumps(["each", "tablet"])
+
+    def check(step: int) -> None:
+        after = {("laptop", 2), ("tablet", 0)}
+        assert of_devices() in ({("phone", 2), ("laptop", 2)}, after), step
+        key_devices.register("each", "tablet")
+        assert of_devices() == after
 
     every_step(prepare, check)

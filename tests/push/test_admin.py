@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts.models import ApiKey, Token
 from imgo_site import admin_tables, estimates
-from offline.models import RECEIVED, Event, Message, Outbox, Pending
+from offline.models import RECEIVED, Event, KeyDevice, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes, push_to_keys
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.django_db]
 
 LISTS = [
     "accounts/token", "accounts/apikey", "offline/message", "offline/pending", "offline/event",
-    "offline/outbox", "push/node", "push/webhookbatch", "push/device",
+    "offline/outbox", "offline/keydevice", "push/node", "push/webhookbatch", "push/device",
     "admin/logentry",
 ]  # fmt: skip
 
@@ -56,6 +56,9 @@ def add_rows(count: int) -> None:
     Device.objects.bulk_create(
         Device(key="u", provider="fcm", address="secret-token", digest=f"{n}-{ids[0]}")
         for n in range(count)
+    )
+    KeyDevice.objects.bulk_create(
+        KeyDevice(key=f"u{n}-{ids[0]}", name="phone", seen_at=timezone.now()) for n in range(count)
     )
     WebhookBatch.objects.bulk_create(
         WebhookBatch(endpoint="u", body="[]", keys=["u"], size=1, give_up_at=timezone.now())
@@ -98,6 +101,7 @@ def test_a_list_never_counts_all_rows(browser, name):
         ("offline/pending/?q=u7", "offline_pending"),
         ("offline/event/?q=u7", "event_key"),
         ("offline/outbox/?parked=yes", "outbox_parked"),
+        ("offline/keydevice/?q=u7", "key_device_once"),
         ("accounts/token/?q=u7", "accounts_token_key"),
         ("accounts/apikey/?q=k", "apikey_name"),
         ("push/node/?q=n7", "push_node_name"),

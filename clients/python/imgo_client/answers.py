@@ -37,14 +37,36 @@ class _DeliveryRecord(TypedDict):
     sent: list[SentTo]
 
 
+class _DeviceDelivery(TypedDict):
+    device: str
+    state: Literal["pending", "acknowledged", "expired", "dropped", "live", "scheduled"]
+    at: str | None
+    sent: list[SentTo]
+
+
+class DeviceDelivery(_DeviceDelivery, total=False):
+    """What became of a push for one device of a key with the scope `each`.
+
+    `device`: its name, "" for all clients of the key that give none.
+    """
+
+    session: str
+    how: Literal["client", "kernel"]
+    reason: str
+
+
 class DeliveryRecord(_DeliveryRecord, total=False):
-    """What became of a push for one key. `at`: since when. `reason`: why it was dropped."""
+    """What became of a push for one key. `at`: since when. `reason`: why it was dropped.
+
+    `devices`: for each device, if the key has named devices. The key is pending as long as one is.
+    """
 
     session: str
     how: Literal["client", "kernel"]
     reason: str
     notified: list[NotifiedOn]
     closed: list[NotifiedOn]
+    devices: list[DeviceDelivery]
 
 
 class _FanOut(TypedDict):
@@ -166,13 +188,20 @@ class SessionEventRow(_SessionEventRow, total=False):
     seconds: float
 
 
-class KeyState(TypedDict):
-    """A key: its sessions, its last events, and its numbers of messages.
+class KeyDeviceRow(TypedDict):
+    """A device of a key with the scope `each`. `seen_at`: when it was known to be connected.
 
-    `last_seen`: when it last had a session; now, if it has one; None if that is not known.
-    `pending`: messages that wait. `unacknowledged`: those of them that were sent to a session.
+    `device`: its name, "" for all clients of the key that give none. `pending`: messages that it
+    has not acknowledged.
     """
 
+    device: str
+    pending: int
+    created_at: str
+    seen_at: str
+
+
+class _KeyState(TypedDict):
     key: str
     online: bool
     last_seen: str | None
@@ -182,6 +211,17 @@ class KeyState(TypedDict):
     opened: SessionEventRow | None
     refused: SessionEventRow | None
     closed: SessionEventRow | None
+
+
+class KeyState(_KeyState, total=False):
+    """A key: its sessions, its last events, and its numbers of messages.
+
+    `last_seen`: when it last had a session; now, if it has one; None if that is not known.
+    `pending`: messages that wait. `unacknowledged`: those of them that were sent to a session.
+    `devices`: those of a key with the scope `each`, for each of which a message is pending.
+    """
+
+    devices: list[KeyDeviceRow]
 
 
 class Closed(TypedDict):

@@ -59,7 +59,10 @@ class Client:
     - `since`: the last id that this client has handled. The server then also sends messages with
       higher ids that other sessions of the key have received. Use it with a `seen` that outlives
       the process.
-    - `platform`, `device`: shown by the server for this session.
+    - `platform`: shown by the server for this session.
+    - `device`: the name of this device. With the scope `each` (the server's `ACK_SCOPE`), each
+      device of a key gets and acknowledges all messages. It then has 1 to 64 letters, digits, ".",
+      "_", ":" and "-".
     - `heartbeat`: seconds between two heartbeats, each up to 10% early. `timeout`: seconds for an
       attempt, including the token, and for a reply. `backoff`: the shortest and the longest pause
       between two attempts, in seconds.
@@ -116,6 +119,7 @@ class Client:
             awaits_answer=lambda: self._lifetime.awaits_answer,
             check=lambda: self._lifetime.check_alive(),  # noqa: PLW0108 - made below
             retracted=lambda ids: self._events.emit("retracted", ids),
+            read=lambda ids: self._events.emit("read", ids),
         )
         self._about: dict[str, Any] = {
             "ack": bool(ack),
@@ -151,7 +155,7 @@ class Client:
         return self._rooms.names()
 
     def on(self, event: str, callback: Callback) -> Client:
-        """Call a plain function at each `state`, `open`, `close`, `error` or `retracted`.
+        """Call a plain function at each event, such as `state`, `open`, `close` or `read`.
 
         See `Events`. For `retracted`, call this before the client connects.
         An exception of the function becomes an `error`. Errors without a callback are logged by the

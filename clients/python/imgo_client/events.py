@@ -29,10 +29,11 @@ class Events:
     `state`: "connecting", "open", "waiting" for the next attempt, "closed". `open`: the body of the
     auth reply. `close`: an `Ending`; without a callback, a refusal is logged. `error`: an
     exception; without a callback it is logged.
-    `retracted`: a list of ids, of messages that were cancelled.
+    `retracted`: a list of ids, of messages that were cancelled. `read`: a list of ids, of messages
+    that another device of the key has acknowledged.
     """
 
-    names: tuple[str, ...] = ("state", "open", "close", "error", "retracted")
+    names: tuple[str, ...] = ("state", "open", "close", "error", "retracted", "read")
 
     def __init__(self) -> None:
         self._callbacks: dict[str, list[Callback]] = {event: [] for event in self.names}

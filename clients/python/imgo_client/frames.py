@@ -34,6 +34,7 @@ class Op(IntEnum):
     PRESENCE_CHANGE = 28
     GAP = 29
     RETRACTION = 30
+    READ = 31
     PUBLISH = 32
     OWN = 1000  # from here on: messages with an application's own number
 

@@ -24,7 +24,8 @@ class Inbox:
     `acks`: whether the client acknowledges messages. `buffer`: number of messages that may wait.
     `awaits_answer`: returns whether a request waits for a reply, which may be behind messages.
     `check`: returns whether messages can still arrive; raises the reason if none can.
-    `retracted`: called with the ids of messages that were cancelled.
+    `retracted`: called with the ids of messages that were cancelled. `read`: called with those that
+    another device has acknowledged.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Inbox:
         awaits_answer: Callable[[], bool],
         check: Callable[[], bool],
         retracted: Callable[[list[int]], None],
+        read: Callable[[list[int]], None],
     ) -> None:
         self._receipts = receipts
         self._subscriptions = subscriptions
@@ -45,6 +47,7 @@ class Inbox:
         self._awaits_answer = awaits_answer
         self._check = check
         self._retracted = retracted
+        self._read = read
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._has_space = asyncio.Event()
@@ -69,6 +72,10 @@ class Inbox:
         if frame.op == Op.RETRACTION:
             self._take_back(frame.body)
             return
+        if frame.op == Op.READ:
+            if ids := _ids_in(frame.body):
+                self._read(ids)
+            return
         if frame.op in OF_ROOM:
             self._take_news(frame.op, frame.body)
             return
@@ -82,8 +89,7 @@ class Inbox:
 
     def _take_back(self, body: Any) -> None:
         """Drop waiting messages that were cancelled, and report those that were taken before."""
-        named = body.get("ids") if isinstance(body, dict) else None
-        ids = [int(text) for text in named or () if isinstance(text, str) and text.isdecimal()]
+        ids = _ids_in(body)
         waiting = [message for message in self._messages if message.id in ids]
         for message in waiting:
             self._messages.remove(message)
@@ -153,3 +159,9 @@ class Inbox:
             await self._arrived.wait()
         self._has_space.set()
         return items.popleft()
+
+
+def _ids_in(body: Any) -> list[int]:
+    """Return the ids of messages that the body of a frame names."""
+    named = body.get("ids") if isinstance(body, dict) else None
+    return [int(text) for text in named or () if isinstance(text, str) and text.isdecimal()]

@@ -17,7 +17,7 @@ from imgo_client.transports import ABNORMAL, Ended, Transport
 ACK_PAUSE = 0.02  # seconds that acknowledgements wait for more of them
 GOODBYE = 10.0  # seconds from the server's goodbye to its close
 OF_ROOM = frozenset({Op.GAP, Op.PRESENCE_CHANGE})  # news of a room, which their bodies name
-NEWS = OF_ROOM | {Op.RETRACTION}
+NEWS = OF_ROOM | {Op.RETRACTION, Op.READ}
 _NONE = object()  # instead of an answer that will not come
 
 

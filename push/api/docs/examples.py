@@ -64,6 +64,36 @@ SESSION = {
     "platform": "web",
     "since": "2026-11-26T05:45:42.500000Z",
 }
+# Of a key with the scope `each`.
+RECORD_OF_DEVICES = {
+    **RECORD,
+    "id": "1045",
+    "count": 1,
+    "results": [
+        {
+            "key": "u1",
+            "state": "pending",
+            "at": "2026-11-26T05:46:56.880887Z",
+            "sent": [{"session": "5938fe7d-1", "at": "2026-11-26T05:46:56.888130Z"}],
+            "devices": [
+                {
+                    "device": "laptop",
+                    "state": "pending",
+                    "at": "2026-11-26T05:46:56.880887Z",
+                    "sent": [],
+                },
+                {
+                    "device": "phone",
+                    "state": "acknowledged",
+                    "at": "2026-11-26T05:46:56.888616Z",
+                    "session": "5938fe7d-1",
+                    "how": "client",
+                    "sent": [{"session": "5938fe7d-1", "at": "2026-11-26T05:46:56.888130Z"}],
+                },
+            ],
+        }
+    ],
+}
 KEY_STATE = {
     "key": "u1",
     "online": True,
@@ -91,6 +121,23 @@ KEY_STATE = {
         "reason": "server is shutting down",
         "seconds": 3600.5,
     },
+}
+KEY_OF_DEVICES = {
+    **KEY_STATE,
+    "devices": [
+        {
+            "device": "phone",
+            "pending": 0,
+            "created_at": "2026-11-20T08:00:00.000000Z",
+            "seen_at": "2026-11-26T05:45:42.500000Z",
+        },
+        {
+            "device": "laptop",
+            "pending": 2,
+            "created_at": "2026-11-21T09:30:00.000000Z",
+            "seen_at": "2026-11-25T17:02:11.000000Z",
+        },
+    ],
 }
 NODE = {
     "id": "5938fe7d",

@@ -7,6 +7,7 @@ from push.api import answers, paging, push_stream, room_answers, rooms, v1
 from push.api.docs.examples import (
     ANSWERED_LINES,
     KEPT,
+    KEY_OF_DEVICES,
     KEY_STATE,
     LINES,
     METRICS,
@@ -14,6 +15,7 @@ from push.api.docs.examples import (
     NODE,
     PUSH,
     RECORD,
+    RECORD_OF_DEVICES,
     REFUSED,
     ROOM_RECORD,
     TOKEN,
@@ -197,6 +199,7 @@ RECORD_OF = Operation(
         "The record, with a page of its keys in the order they were pushed to.",
         answers.PushRecord,
         keys=RECORD,
+        devices=RECORD_OF_DEVICES,
         room=ROOM_RECORD,
     ),
     "`state` of a key: `pending`, `acknowledged`, `expired`, `dropped` with a `reason`, or `live` "
@@ -252,6 +255,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
             "The key. An unknown key has no sessions and no pending messages.",
             answers.KeyState,
             online=KEY_STATE,
+            devices=KEY_OF_DEVICES,
         ),
         "A key that ends in /sessions or /devices cannot be requested.",
         parameters=(KEY,),

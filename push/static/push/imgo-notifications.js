@@ -64,7 +64,7 @@ export function closeNotifications(client) {
   const shown = ({ data }) => {
     if (ended.has(data?.imgo?.shown)) close({ ids: [data.imgo.shown] });
   };
-  const events = ["acknowledged", "retracted"];
+  const events = ["acknowledged", "read", "retracted"];
   for (const event of events) client.on(event, close);
   worker.addEventListener("message", shown);
   worker.startMessages();

@@ -195,6 +195,7 @@ export class EventsSocket {
     const query = url.searchParams;
     if (this.#acknowledges) query.set("ack", "1");
     if (this.#auth.body?.retractions) query.set("retractions", "1");
+    if (this.#auth.body?.device) query.set("device", this.#auth.body.device);
     if (rewind) query.set("rewind", rewind);
     for (const [room, request] of asked) {
       const isAsked = this.#isInQuery(room, request, rewind) && url.search.length < QUERY_MAX;

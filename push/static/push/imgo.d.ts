@@ -203,6 +203,8 @@ export interface Events<Body = unknown> {
   retracted: { readonly ids: readonly string[] };
   /** These messages were handled, and the server is told: close what shows them elsewhere. */
   acknowledged: { readonly ids: readonly string[] };
+  /** Another device of the key has acknowledged these messages: show them as read. */
+  read: { readonly ids: readonly string[] };
   /**
    * What went wrong and is nobody's answer: a handler or the token function failed, the server
    * sent garbage, a room was refused after a reconnect. Without a handler it goes to the console.
@@ -252,6 +254,12 @@ export interface Options {
    * in: the key will do. Default: "".
    */
   name?: string;
+  /**
+   * Name of this browser or app: 1 to 64 letters, digits, ".", "_", ":" and "-". If the key has the
+   * scope `each`, every device gets and acknowledges all messages. Default: none, as all clients
+   * without a name, which are one device.
+   */
+  device?: string | null;
   /** ms between heartbeats; each is up to 10% early. Default: 240,000. */
   heartbeat?: number;
   /** ms for an attempt, the token included, and for an answer. Default: 15,000. */

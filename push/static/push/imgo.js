@@ -14,11 +14,11 @@ const Op = {
   HISTORY: 24,
   PRESENCE: 28,
   GAP: 29,
-  RETRACTED: 30,
   PUBLISH: 32,
-  OWN: 1000, // and more
+  OWN: 1000,
 };
 
+const NEWS = { 30: "retracted", 31: "read" };
 const GRACE = 10_000; // ms of silence beyond a heartbeat
 const HASTE = 3000; // ms for an answer without a network
 const MAX = 1e9; // setTimeout has a limit
@@ -45,7 +45,9 @@ export class Imgo {
   #misses = 0; // attempts in a row that nobody answered
 
   #state = "closed";
-  #handlers = handlersOf("state", "open", "message", "close", "error", "retracted", "acknowledged");
+  #handlers = handlersOf(
+    "state", "open", "message", "close", "error", "retracted", "acknowledged", "read",
+  );
   #queue = [];
   #telling = false;
 
@@ -74,7 +76,8 @@ export class Imgo {
   constructor(url, options = {}) {
     const {
       token, rooms = [], heartbeat = 240_000, timeout = 15_000, backoff, ack = true, storage,
-      maxBody = 1024, name = "", random = Math.random, WebSocket, transports, share, ...unknown
+      maxBody = 1024, name = "", device, random = Math.random, WebSocket, transports, share,
+      ...unknown
     } = options;
     checkNone(unknown);
     const limits = { heartbeat, timeout, min: 500, max: 30_000, ...backoff, maxBody };
@@ -90,6 +93,7 @@ export class Imgo {
     this.#WebSocket = WebSocket ?? globalThis.WebSocket;
     if (transports != null) checkTransports(transports);
     if (share != null) checkText(share, "share");
+    if (device != null) checkText(device, "device");
     check(typeof ack === "boolean", "ack", "true or false", ack);
     check(typeof name === "string", "name", "a string", name);
     const isStorage = storage == null || (storage.getItem?.call && storage.setItem?.call);
@@ -219,14 +223,14 @@ export class Imgo {
   #dial(token, socket) {
     this.#socket = socket;
     socket.onopen = () => {
-      const { ack, maxBody } = this.#options;
+      const { ack, maxBody, device } = this.#options;
       const streams = [...this.#streams].filter(([, { state }]) => state === "joining");
       const pairs = (this.#asked = [...this.rooms.map((room) => [room]), ...streams]);
       // imgo's own server understands a bare token alone.
-      const isBare = !ack && !pairs.length && token;
+      const isBare = !ack && !device && !pairs.length && token;
       const renew = this.#options.token?.call && true;
-      const body = { token, rooms: [], ack, retractions: true, renew };
-      const most = streams.length ? Math.max(AUTH_BODY, maxBody) : maxBody;
+      const body = { token, rooms: [], ack, retractions: true, renew, device };
+      const most = Math.max(streams.length && AUTH_BODY, maxBody);
       const fits = () => {
         const asked = pairs.map(([room, stream]) => [room, stream?.request ?? {}]);
         body.rooms = streams.length ? Object.fromEntries(asked) : pairs.map(([room]) => room);
@@ -252,14 +256,11 @@ export class Imgo {
     this.#beat();
     this.#renew(body);
     this.#sendAcks();
-    const events = [["state", "open"], ["open", { body }]];
     // null: is joined later
     this.#asked = this.#asked.filter(([room]) => body?.rooms?.[room] !== null);
-    for (const [room, stream] of this.#asked) {
-      if (stream) events.push(...stream.accept(body?.rooms?.[room]));
-    }
+    const news = this.#asked.flatMap(([room, stream]) => stream?.accept(body?.rooms?.[room]) ?? []);
     this.#settleRooms();
-    this.#emit(...events);
+    this.#emit(["state", "open"], ["open", { body }], ...news);
   }
 
   #settleRooms() {
@@ -387,8 +388,8 @@ export class Imgo {
       this.#expect(GRACE, "no close in time");
     } else if (op === Op.GAP) {
       this.#emit(...(this.#streams.get(body?.room)?.gap(body) ?? []));
-    } else if (op === Op.RETRACTED) {
-      this.#emit(["retracted", body]);
+    } else if (NEWS[op]) {
+      this.#emit([NEWS[op], body]);
     } else if (op === Op.PRESENCE) {
       this.#streams.get(body?.room)?.keeper?.take(body);
     } else if (!seq && (op === Op.MESSAGE || op >= Op.OWN)) {
@@ -416,8 +417,8 @@ export class Imgo {
       const settle = (answer) => {
         this.#pending.delete(seq);
         clearTimeout(timer);
-        const refusal = answer?.error;
-        if (typeof refusal?.code === "string") reject(new ImgoError(refusal.code, refusal.message));
+        const { code, message } = Object(answer?.error);
+        if (typeof code === "string") reject(new ImgoError(code, message));
         else {
           taken?.(answer);
           resolve(answer);
@@ -428,7 +429,6 @@ export class Imgo {
   }
 
   async #askFor(op, room) {
-    if (this.#state !== "open") return false;
     try {
       await this.#call(op, room);
       return true;
@@ -591,9 +591,8 @@ export class Imgo {
         failed(error);
       }
     }
-    const settle = () => done?.(isHandled);
-    if (promises.length) Promise.all(promises).then(settle);
-    else settle();
+    if (promises.length) Promise.all(promises).then(() => done?.(isHandled));
+    else done?.(isHandled);
   }
 }
 

@@ -740,6 +740,22 @@ def test_nothing_secret_is_in_its_repr():
     assert repr(client) == "<Client ws://example.org/sub closed>"
 
 
+async def test_client_is_told_what_another_device_has_read(serve, make):
+    async def script(peer):
+        await peer.accept()
+        for body in ({"ids": ["1", "9"]}, {"ids": [1, "x"]}, None):
+            await peer.send(Frame(Op.READ, 0, body))
+        await peer.until_gone()
+
+    server = await serve(script)
+    client, _ = make(server, device="laptop")
+    read = []
+    client.on("read", read.append)
+    async with client:
+        await eventually(lambda: read)
+    assert (read, server.peers[0].auth["device"]) == ([[1, 9]], "laptop")
+
+
 @pytest.mark.parametrize("asks", [True, False])
 async def test_messages_that_are_taken_back_are_told_or_dropped_if_they_wait(serve, make, asks):
     """The retraction names a message that was handled, one that waits, and an unknown one."""

@@ -33,6 +33,7 @@ def test_every_operation_has_the_number_of_the_protocol_page():
         "PRESENCE_DIFF": 28,
         "STREAM_GAP": 29,
         "RETRACTION": 30,
+        "READ": 31,
         "PUBLISH": 32,
         "PUBLISH_REPLY": 33,
         "TEST": 254,

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('offline', '0015_notified'),
+        ('offline', '0017_pending_of_devices'),
     ]
 
     operations = [

@@ -1,0 +1,105 @@
+"""Devices of keys with the scope `each`: registration, and the end of those not seen for long.
+
+A transaction that adds or removes a device locks the key's devices first, and so waits for pushes
+to the key that are being stored: see `offline/device_locks.py`.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db import transaction
+from django.db.models import Count, F
+from django.db.models.functions import Now
+
+from imgo_site.conf import conf
+from offline.models import Event, KeyDevice, Pending
+from offline.settlement import record_ends
+from offline.sql import chunks
+
+FORGOTTEN = "device_forgotten"  # reason of its dropped messages
+FORGET_BATCH = 100  # devices of one transaction
+
+
+class DeviceState(NamedTuple):
+    """One device of a key. `pending`: number of messages that it has not acknowledged."""
+
+    name: str
+    created_at: datetime
+    seen_at: datetime
+    pending: int
+
+
+def register(key: str, name: str) -> int:
+    """Record that a session of a device is open; add the device to its key if it is new.
+
+    A new device gets messages that are pushed from now on. Above `DEVICES_MAX`, the least recently
+    seen devices are forgotten. Return the number of messages that were dropped with them.
+    """
+    if KeyDevice.objects.filter(key=key, name=name).update(seen_at=Now()):
+        return 0
+    with transaction.atomic():
+        devices = KeyDevice.objects.filter(key=key)
+        list(devices.order_by("pk").select_for_update())
+        KeyDevice.objects.bulk_create(
+            [KeyDevice(key=key, name=name, seen_at=Now())],
+            ignore_conflicts=True,  # another session of the device adds it at the same moment
+        )
+        others = devices.exclude(name=name).order_by("-seen_at", "-pk")
+        return _forget(list(others[conf.DEVICES_MAX - 1 :].select_for_update()))
+
+
+def refresh(pairs: Collection[tuple[str, str]]) -> None:
+    """Record that sessions of these (key, name) are open. It adds no device."""
+    for chunk in chunks(sorted(pairs)):
+        with transaction.atomic():
+            rows = KeyDevice.objects.filter(
+                key__in={key for key, _ in chunk}, name__in={name for _, name in chunk}
+            )
+            # Those that others hold are being seen, or forgotten.
+            locked = rows.order_by("pk").select_for_update(no_key=True, skip_locked=True)
+            wanted = set(chunk)
+            mine = [row.pk for row in locked if (row.key, row.name) in wanted]
+            KeyDevice.objects.filter(pk__in=mine).update(seen_at=Now())
+
+
+class Forgotten(NamedTuple):
+    """Numbers of devices that were forgotten, and of messages that were dropped with them."""
+
+    devices: int
+    dropped: int
+
+
+def forget_batch() -> Forgotten:
+    """Forget one batch of devices without a session for `DEVICE_TTL`."""
+    old = KeyDevice.objects.filter(seen_at__lt=Now() - timedelta(seconds=conf.DEVICE_TTL))
+    with transaction.atomic():
+        rows = list(old.order_by("pk").select_for_update(skip_locked=True)[:FORGET_BATCH])
+        return Forgotten(len(rows), _forget(rows))
+
+
+def _forget(devices: Sequence[KeyDevice]) -> int:
+    """Delete devices and drop their pending messages; return how many messages these were.
+
+    The caller has locked the devices, so no push is stored for them meanwhile.
+    """
+    dropped = 0
+    for device in devices:
+        rows = Pending.objects.filter(key=device.key, device=device.name).order_by("pk")
+        ended = list(rows.select_for_update().values_list("pk", "message_id", "key", "device"))
+        for chunk in chunks(ended):
+            Pending.objects.filter(pk__in=[pk for pk, *_ in chunk]).delete()
+        record_ends([row for _, *row in ended], Event.Kind.DROPPED, FORGOTTEN)
+        dropped += len(ended)
+    KeyDevice.objects.filter(pk__in=[device.pk for device in devices]).delete()
+    return dropped
+
+
+def devices_of(key: str) -> list[DeviceState]:
+    """Return the devices of a key, those seen last first, with their pending messages."""
+    rows = KeyDevice.objects.filter(key=key).order_by(F("seen_at").desc(), "pk")
+    pending = Pending.objects.unexpired(key).order_by().values("device").annotate(n=Count("pk"))
+    counts = dict(pending.values_list("device", "n"))
+    return [
+        DeviceState(row.name, row.created_at, row.seen_at, counts.get(row.name, 0)) for row in rows
+    ]
