@@ -98,6 +98,15 @@ class Channel(HTTPChannel):
             self._proxy_data = b""
         super().connectionMade()  # type: ignore[no-untyped-call]
 
+    def count_from(self, accepted: float) -> None:
+        """Let the deadline of the first request's headers count from `accepted`.
+
+        `accepted`: when the connection was accepted, monotonic seconds.
+        """
+        self.since = accepted
+        left = accepted + conf.HANDSHAKE_TIMEOUT - time.monotonic()
+        self.setTimeout(max(0.0, left))  # type: ignore[no-untyped-call]
+
     def connectionLost(self, reason: Any = None) -> None:
         """Release the connection's place and its body."""
         self.factory.server.admission.leave(self)

@@ -21,6 +21,29 @@ ROOT_PATH = b"Daphne-Root-Path"
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f\x85]")  # forbidden in values: RFC 9110, 5.5
 
 
+def request_scope(
+    method: str,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    *,
+    client: list[str | int],
+    server: list[str | int],
+    scheme: str,
+) -> dict[str, Any]:
+    """Return the ASGI scope of a request. `client`, `server`: host and port."""
+    path, _, query = target.partition(b"?")
+    return {
+        "type": "http",
+        "method": method,
+        "path": unquote(path.decode("latin1")),
+        "query_string": query,
+        "headers": headers,
+        "client": client,
+        "server": server,
+        "scheme": scheme,
+    }
+
+
 class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
     """Daphne's HTTP request with flow control in both directions."""
 
@@ -83,21 +106,19 @@ class NodeRequest(WebRequest):  # type: ignore[misc]  # Daphne has no types
 
     def http_scope(self, method: bytes, target: bytes) -> dict[str, Any]:
         """Return the ASGI scope of a request whose headers are complete."""
-        path, _, query = target.partition(b"?")
-        return {
-            "type": "http",
-            "method": method.decode("latin1"),
-            "path": unquote(path.decode("latin1")),
-            "query_string": query,
-            "headers": [
-                (name.lower(), value)
-                for name, values in self.requestHeaders.getAllRawHeaders()
-                for value in values
-            ],
-            "client": [str(self.client.host), self.client.port],
-            "server": [str(self.host.host), self.host.port],
-            "scheme": "https" if self.isSecure() else "http",
-        }
+        headers = [
+            (name.lower(), value)
+            for name, values in self.requestHeaders.getAllRawHeaders()
+            for value in values
+        ]
+        return request_scope(
+            method.decode("latin1"),
+            target,
+            headers,
+            client=[str(self.client.host), self.client.port],
+            server=[str(self.host.host), self.host.port],
+            scheme="https" if self.isSecure() else "http",
+        )
 
     # The response
 

@@ -1,9 +1,9 @@
 """Daphne server with a raw-TCP listener beside its HTTP and WebSocket listeners.
 
-All run on one event loop. Daphne serves HTTP. imgo itself serves the sockets of sessions: those of
-raw TCP from the start, those of WebSockets from the upgrade request on (see `upgrade.py`). This
-server adds a `tcp` scope, limits for clients that send too much or read too slowly, and a shutdown
-that closes sessions with a reason.
+All run on one event loop. imgo accepts the connections, and serves the sockets of sessions itself:
+those of raw TCP from the start, those of WebSockets from the upgrade request on. Daphne serves all
+other HTTP (see `http_listener.py` and `upgrade.py`). This server adds a `tcp` scope, limits for
+clients that send too much or read too slowly, and a shutdown that closes sessions with a reason.
 """
 
 import asyncio
@@ -33,8 +33,9 @@ from push.server import ports
 from push.server.early_authorization import EarlyAuthorization
 from push.server.http_body_limits import Bodies
 from push.server.http_channel import Channel
-from push.server.tcp_listener import ROOM_PAUSE, TcpListener
-from push.server.upgrade import DirectRequest, listen_http, scope_of
+from push.server.http_listener import HttpListener
+from push.server.tcp_listener import TcpListener
+from push.server.upgrade import DirectRequest, http_ports, scope_of, serve_http
 from push.session.admission import Admission
 from push.session.link_manager import LinkManager
 from push.session.session_metrics import SessionFigures
@@ -71,14 +72,13 @@ class ImgoServer(Server):  # type: ignore[misc]
             server_name="imgo",
             signal_handlers=False,  # `Shutdown` has its own
         )
-        self.endpoints: list[str] = []  # `listen_http` listens, at every address of HOST
+        self.endpoints: list[str] = []  # `_listen_http` listens, at every address of HOST
         self.failure = ""
         self.instance = NodeInstance()
         self._on_started = on_started
         self.admission = Admission()
         self.gate = EarlyAuthorization()
         self.bodies = Bodies(self.gate)
-        self._is_accepting = True
         self.loop: asyncio.AbstractEventLoop
         self.manager: LinkManager
         self._listener: TcpListener | None = None
@@ -87,7 +87,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self._shutdown = Shutdown("the server")
         self._opening: asyncio.Task[None] | None = None
         self._is_stopping = False
-        self._ports: list[Any] = []  # Twisted's ports that listen
+        self._http_listeners: list[HttpListener] = []
         self._hosts: list[str] = []  # the addresses for HTTP_PORT, even while none listens
 
     def run(self) -> None:
@@ -108,9 +108,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         reactor.callWhenRunning(self._open)
 
     def _build_channel(self, address: Any) -> Any:
-        """Return the protocol for an accepted connection; pause accepting if there are too many."""
-        if not self.has_room():
-            self._pause_accepting()
+        """Return the protocol for a connection."""
         protocol = self._build_http(address)
         protocol.requestFactory = DirectRequest
         return protocol
@@ -118,21 +116,6 @@ class ImgoServer(Server):  # type: ignore[misc]
     def has_room(self) -> bool:
         """Return whether one more connection may be accepted."""
         return self.admission.try_admit(len(self.manager.poller) + len(self.admission))
-
-    def _pause_accepting(self) -> None:
-        if self._is_accepting:
-            self._is_accepting = False
-            for port in self._ports:
-                port.stopReading()
-            self.loop.call_later(ROOM_PAUSE, self._resume_accepting)
-
-    def _resume_accepting(self) -> None:
-        if not self.has_room():
-            self.loop.call_later(ROOM_PAUSE, self._resume_accepting)
-            return
-        self._is_accepting = True
-        for port in self._ports:
-            port.startReading()
 
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
@@ -144,11 +127,13 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.instance.health.watch(self._runtime.failing)
 
     def _listen_http(self) -> None:
+        serve = partial(serve_http, self.http_factory)
         try:
-            for port in listen_http(self.http_factory):
-                self.listen_success(port)
-            hosts = [port.getHost() for port in self._ports]
-            self._hosts = [one.host for one in hosts if one.port == conf.HTTP_PORT]
+            for port in http_ports():
+                listener = HttpListener(self.manager, self.has_room, port, self.run_link, serve)
+                self._http_listeners.append(listener)
+                if port == conf.HTTP_PORT:
+                    self._hosts = listener.hosts
         except OSError as error:
             self._fail(ports.reason(error, "IMGO_HTTP_PORT, IMGO_WS_PORT"))
 
@@ -187,11 +172,6 @@ class ImgoServer(Server):  # type: ignore[misc]
         except Exception as error:
             logger.exception("the node could not be started")
             self._fail(f"the node could not be started: {error}")
-
-    def listen_success(self, port: Any) -> None:
-        """Record a port that listens."""
-        self._ports.append(port)
-        super().listen_success(port)
 
     def listen_error(self, failure: Any) -> None:
         """Stop because a port cannot be listened on; report the setting to change."""
@@ -255,7 +235,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         if is_drained and self._others_listen():
             self._stop_listening()
             return
-        if not self._ports:
+        if not self._http_listeners:
             self._listen_http()
         if self._listener is None:
             self._listen_tcp()
@@ -267,12 +247,12 @@ class ImgoServer(Server):  # type: ignore[misc]
         except OSError as error:  # e.g. out of file descriptors; the drain must still continue
             logger.warning("could not count the other listeners of HTTP_PORT: %s", error)
             return False
-        return count > (len(self._hosts) if self._ports else 0)
+        return count > (len(self._hosts) if self._http_listeners else 0)
 
     def _stop_listening(self) -> None:
-        for port in self._ports:
-            port.stopListening()
-        self._ports.clear()
+        for listener in self._http_listeners:
+            listener.close()
+        self._http_listeners.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None

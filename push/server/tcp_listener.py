@@ -8,17 +8,14 @@ from typing import Any
 from imgo_site.addresses import is_proxy
 from imgo_site.conf import conf
 from push.metrics import definitions as metrics
-from push.server.ports import listen, plain_address
+from push.server.listener import Listener
+from push.server.ports import plain_address
 from push.session.link_manager import LinkManager
-from push.session.poller import READ
 from push.session.socket_link import SocketLink, TcpLink
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 logger = logging.getLogger(__name__)
 
-ACCEPTS = 64  # connections accepted before the event loop gets a turn
-ROOM_PAUSE = 0.05  # seconds until the next check whether there is room for one more connection
-ACCEPT_PAUSE = 1.0  # seconds to wait when the process is out of file descriptors
 READ_MAX = 4_096  # bytes
 
 RunLink = Callable[[SocketLink, dict[str, Any]], None]  # link and scope
@@ -85,7 +82,7 @@ class ProxiedSocket:
         self._socket.close()
 
 
-class TcpListener:
+class TcpListener(Listener):
     """Listener for raw TCP connections. Raises `OSError` if it cannot listen.
 
     `has_room()`: returns whether one more connection may be accepted.
@@ -95,34 +92,15 @@ class TcpListener:
     def __init__(
         self, manager: LinkManager, has_room: Callable[[], bool], run_link: RunLink
     ) -> None:
-        self._manager = manager
-        self._has_room = has_room
         self._run_link = run_link
-        self._sockets = listen(conf.TCP_PORT, shared=conf.REUSE_PORT)
-        for sock in self._sockets:
-            manager.poller.add(sock.fileno(), lambda _, sock=sock: self._accept(sock))  # type: ignore[misc]
+        super().__init__(manager, has_room, conf.TCP_PORT)
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS):
-            if not self._has_room():
-                self._pause(listener, ROOM_PAUSE)
-                return
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # Most likely out of file descriptors. Connections wait in the backlog meanwhile.
-                logger.error("connections cannot be accepted: %s", error)
-                self._pause(listener, ACCEPT_PAUSE)
-                return
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            host, port = plain_address(address[0]), address[1]
-            if has_proxy_header("tcp", host):
-                ProxiedSocket(self._manager, sock, self._begin, (host, port))
-            else:
-                self._begin(sock, host, port)
+    def accepted(self, sock: socket.socket, host: str, port: int) -> None:
+        """Serve a client, or read the header of a trusted proxy first."""
+        if has_proxy_header("tcp", host):
+            ProxiedSocket(self._manager, sock, self._begin, (host, port))
+        else:
+            self._begin(sock, host, port)
 
     def _begin(self, sock: socket.socket, host: str, port: int, data: bytes = b"") -> None:
         """Serve a client. `data`: bytes that it has sent already."""
@@ -135,17 +113,3 @@ class TcpListener:
         self._run_link(link, scope)
         if data:
             link.received(data)
-
-    def _pause(self, listener: socket.socket, seconds: float) -> None:
-        self._manager.poller.watch(listener.fileno(), 0)
-        self._manager.loop.call_later(seconds, self._resume, listener)
-
-    def _resume(self, listener: socket.socket) -> None:
-        if listener.fileno() != -1:
-            self._manager.poller.watch(listener.fileno(), READ)
-
-    def close(self) -> None:
-        """Stop accepting connections."""
-        for sock in self._sockets:
-            self._manager.poller.remove(sock.fileno())
-            sock.close()

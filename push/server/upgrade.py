@@ -1,13 +1,13 @@
-"""Takeover of sessions' connections from Daphne and Twisted, when their request has been read.
+"""Connections between imgo and Daphne: given to Daphne, and taken over when they are sessions.
 
-Daphne's HTTP protocol reads the upgrade request of a WebSocket, or the request for a stream of
-Server-Sent Events. The socket is then removed from the reactor, and neither autobahn nor a second
-HTTP parser handles it.
+A connection that begins with anything but an upgrade request of the usual form goes to Daphne
+(`push/server/http_listener.py`). Its HTTP protocol may then read an unusual upgrade request, or the
+request for a stream of Server-Sent Events. The socket is then removed from the reactor, and neither
+autobahn nor a second HTTP parser handles it.
 """
 
 import logging
 import socket
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,8 +15,8 @@ from twisted.internet import reactor
 
 from imgo_site.conf import conf
 from push.events.paths import is_for_events
+from push.server.http_listener import websocket_scope
 from push.server.http_request import NodeRequest
-from push.server.ports import listen
 from push.session.event_link import EventLink
 from push.session.socket_link import DIRECT_LINK, SocketLink
 from push.session.websocket_framing import answer_upgrade, refuse_upgrade
@@ -111,15 +111,7 @@ class DirectRequest(NodeRequest):
         )
 
     def _scope(self) -> dict[str, Any]:
-        scope = self.http_scope(self.method, self.uri)
-        return {
-            **scope,
-            "type": "websocket",
-            "scheme": "ws",
-            "raw_path": self.uri.partition(b"?")[0],
-            "root_path": "",
-            "subprotocols": [],
-        }
+        return websocket_scope(self.http_scope(self.method, self.uri), self.uri)
 
 
 def detach(transport: Any) -> tuple[socket.socket, bytes]:
@@ -144,16 +136,19 @@ def http_ports() -> list[int]:
     return list(dict.fromkeys(port for port in (conf.WS_PORT, conf.HTTP_PORT) if port))
 
 
-def listen_http(factory: Any) -> Iterator[Any]:
-    """Listen for HTTP and WebSocket on every address of HOST; yield Twisted's ports.
+def serve_http(factory: Any, sock: socket.socket, accepted: float) -> None:
+    """Give a connection, of which nothing was read, to Daphne's HTTP protocol.
 
-    Raises `OSError`.
+    `accepted`: monotonic seconds. The reactor duplicates the descriptor.
     """
-    for number in http_ports():
-        for sock in listen(number, shared=conf.REUSE_PORT):
-            with sock:
-                # The reactor duplicates the descriptor.
-                yield reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+    with sock:
+        try:
+            sock.getpeername()  # raises if the client has gone; the reactor would raise it too late
+            transport = reactor.adoptStreamConnection(sock.fileno(), sock.family, factory)
+        except OSError as error:
+            logger.debug("a connection could not be served: %s", error)
+            return
+    transport.protocol.count_from(accepted)
 
 
 def scope_of(scope: dict[str, Any], link: SocketLink, instance: Instance) -> dict[str, Any]:

@@ -30,6 +30,11 @@ class Poller:
         self._epoll.register(fd, events)
         self._ready[fd] = ready
 
+    def hand_over(self, fd: int, ready: Ready) -> None:
+        """Call `ready` for a watched socket from now on, instead of what was called before."""
+        assert fd in self._ready
+        self._ready[fd] = ready
+
     def watch(self, fd: int, events: int) -> None:
         """Watch a socket for these events from now on; 0 for only errors and resets."""
         self._epoll.modify(fd, events)

@@ -71,6 +71,8 @@ class SocketLink:
     Closing: `close` writes the closing bytes and ends our side of the stream. The link then waits
     for the peer's end, within the limits of `ClosingLimits`. `lose` closes the socket and frees
     everything.
+
+    `is_watched`: the poller watches the socket already, for reading.
     """
 
     __slots__ = (
@@ -90,7 +92,9 @@ class SocketLink:
         "waiting",
     )
 
-    def __init__(self, manager: LinkManager, sock: socket.socket) -> None:
+    def __init__(
+        self, manager: LinkManager, sock: socket.socket, *, is_watched: bool = False
+    ) -> None:
         self._manager = manager
         self._socket = sock
         self._inbox: Inbox | None = Inbox()
@@ -104,7 +108,10 @@ class SocketLink:
         self._is_giving_up = False
         self.session: Session | None = None
         self.waiting = 0
-        manager.poller.add(sock.fileno(), self._ready)
+        if is_watched:
+            manager.poller.hand_over(sock.fileno(), self._ready)
+        else:
+            manager.poller.add(sock.fileno(), self._ready)
         manager.admission.enter(self)
 
     # Out

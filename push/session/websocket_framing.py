@@ -8,8 +8,10 @@ only in the middle of a frame, of a fragmented message, or of a close.
 
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
@@ -52,8 +54,10 @@ def answer_upgrade(
     A request of the usual form is answered here, which takes a tenth of the time. `websockets`
     checks every other one, and words the refusals.
     """
-    if method == "GET" and protocol == "HTTP/1.1" and (key := _key_of_usual(headers)):
-        return True, _accepting(key)
+    named = {name.lower(): value for name, value in headers}
+    is_usual = method == "GET" and protocol == "HTTP/1.1" and len(named) == len(headers)
+    if is_usual and (key := usual_key(named)):
+        return True, accepting(key)
     handshake = ServerProtocol(logger=logger)
     request = Request(path, Headers(headers), method, protocol)
     response = handshake.accept(request)
@@ -68,34 +72,37 @@ def answer_upgrade(
     return handshake.state is State.OPEN, b"".join(handshake.data_to_send())
 
 
-def _key_of_usual(headers: Sequence[tuple[str, str]]) -> str:
+def usual_key(named: Mapping[str, str]) -> str:
     """Return the Sec-WebSocket-Key of headers that are valid at first sight, "" for others.
 
-    No header is there twice, and the client names no subprotocol.
+    `named`: by name in lower case; no header was there twice.
     """
-    named = {name.lower(): value for name, value in headers}
     key = named.get("sec-websocket-key", "")
     is_usual = (
-        len(named) == len(headers)
-        and _KEY.fullmatch(key)
+        _KEY.fullmatch(key)
         and named.get("sec-websocket-version") == VERSION
         and named.get("upgrade", "").lower() == "websocket"
         and named.get("connection", "").lower() in _UPGRADE
-        and "sec-websocket-protocol" not in named
+        and "sec-websocket-protocol" not in named  # the client names no subprotocol
     )
     return key if is_usual else ""
 
 
-def _accepting(key: str) -> bytes:
+def accepting(key: str) -> bytes:
     """Return the response that accepts an upgrade: RFC 6455, section 4.2.2."""
-    lines = (
-        "HTTP/1.1 101 Switching Protocols",
-        f"Date: {formatdate(usegmt=True)}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Accept: {accept_key(key)}",
-    )
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return (
+        "HTTP/1.1 101 Switching Protocols\r\n"
+        f"Date: {_date(int(time.time()))}\r\n"
+        "Upgrade: websocket\r\n"
+        "Connection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+    ).encode()
+
+
+@lru_cache(maxsize=1)
+def _date(now: int) -> str:
+    """Return the Date header of a second: a storm of connects needs the same one often."""
+    return formatdate(now, usegmt=True)
 
 
 def refuse_upgrade(status: int, text: str) -> bytes:

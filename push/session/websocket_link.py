@@ -17,8 +17,15 @@ class WebSocketLink(SocketLink):
 
     wraps = True
 
-    def __init__(self, manager: LinkManager, sock: socket.socket, response: bytes) -> None:
-        super().__init__(manager, sock)
+    def __init__(
+        self,
+        manager: LinkManager,
+        sock: socket.socket,
+        response: bytes,
+        *,
+        is_watched: bool = False,
+    ) -> None:
+        super().__init__(manager, sock, is_watched=is_watched)
         self._framing: Framing | None = None
         self._early = b""  # bytes received before the response was sent
         self.response = response  # to the upgrade request; b"" after it was sent
