@@ -49,7 +49,6 @@ ALLOWED = {
     "accounts.jwts._jwks": "cache of pure results",
     "accounts.jwts._prepared": "cache of pure results",
     "accounts.jwts._public_key": "cache of pure results",
-    "accounts.jwts._signatures": "a verifier without state",
     "imgo_site.addresses._parsed": "cache of pure results",
     "imgo_site.name_collisions._owners": "what pip has installed, which a process reads once",
     "imgo_site.tracing.tracer": "OpenTelemetry has one tracer provider a process",

@@ -277,6 +277,36 @@ async def test_what_only_looks_like_a_jwt_is_refused(secret, token):
     assert await is_refused(token)
 
 
+@pytest.mark.parametrize("spelling", ["==", "a", "!", "\n"])
+async def test_signature_in_another_spelling_is_refused(secret, spelling):
+    assert await is_refused(signed() + spelling)
+
+
+async def test_last_character_with_spare_bits_is_refused(secret):
+    """The last of 43 characters has two bits that decode to nothing."""
+    token = signed()
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    assert await is_refused(token[:-1] + alphabet[alphabet.index(token[-1]) + 1])
+
+
+async def test_part_with_whole_padding_is_accepted(secret):
+    """Some issuers pad the parts of their tokens; PyJWT accepts that, too."""
+    first = ".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode()
+        for part in ({"alg": "HS256"}, {"sub": "u1", "exp": NOW + 3600})
+    )
+    assert "=" in first
+    signature = hmac.digest(SECRET.encode(), first.encode(), "sha256")
+    token = f"{first}.{base64.urlsafe_b64encode(signature).decode()}"
+    assert (await who(token)).key == "u1"
+
+
+@pytest.mark.parametrize("extension", [{"crit": ["b64"]}, {"b64": False}, {"crit": ["exp"]}])
+async def test_header_with_an_extension_is_refused(secret, extension):
+    header = {"alg": "HS256", **extension}
+    assert await is_refused(by_hand(header, {"sub": "u1", "exp": NOW + 3600}, SECRET.encode()))
+
+
 @pytest.mark.parametrize("header", [[], "HS256", {"alg": "HS256", "kid": 7}, {}])
 async def test_a_header_that_is_none_is_refused(secret, header):
     assert await is_refused(by_hand(header, {"sub": "u1"}, SECRET.encode()))
