@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 
 from accounts import jwts
 from accounts.auth_body import AuthBody
-from accounts.models import Token, check_info, check_join, check_rooms, digest
+from accounts.models import FoundToken, Token, check_info, check_join, check_rooms, digest
 from imgo_site.batching import BatchLoader
 from imgo_site.browser_requests import is_foreign_page, is_own_origin
 from imgo_site.conf import conf
@@ -161,18 +161,18 @@ def _from_goim_body(body: AuthBody) -> Identity:
     return Identity(body.goim_key or uuid4().hex, source="goim")
 
 
-def _with_time(digests: list[str]) -> dict[str, tuple[Token, Reading]]:
+def _with_time(digests: list[str]) -> dict[str, tuple[FoundToken, Reading]]:
     """Query stored tokens together with the database's time; return both by digest."""
     begin = boot_time()
     tokens = Token.objects.by_digest(digests)
-    end = boot_time()
-    return {
-        name: (token, Reading(token.now.timestamp(), begin, end))  # type: ignore[attr-defined]
-        for name, token in tokens.items()
-    }
+    if not tokens:
+        return {}
+    now = next(iter(tokens.values())).now  # one query, so all rows have the same time
+    reading = Reading(now.timestamp(), begin, boot_time())
+    return {name: (token, reading) for name, token in tokens.items()}
 
 
-_stored_tokens: BatchLoader[str, tuple[Token, Reading]] = BatchLoader(_with_time)
+_stored_tokens: BatchLoader[str, tuple[FoundToken, Reading]] = BatchLoader(_with_time)
 
 
 async def _from_stored_token(text: str, clock: DatabaseClock) -> Identity:
@@ -181,16 +181,16 @@ async def _from_stored_token(text: str, clock: DatabaseClock) -> Identity:
         raise NotAuthenticated(REFUSED)
     token, reading = row_and_reading
     clock.take(reading)
-    if token.is_expired(token.now):  # type: ignore[attr-defined]  # annotated
+    if token.is_expired:
         raise NotAuthenticated(REFUSED)
     rooms = None if token.rooms is None else tuple(token.rooms)
     expires = None if token.expires_at is None else token.expires_at.timestamp()
     proof = proof_of(token.digest)
+    info = token.info or None
     try:
-        check_info(token.info)
+        check_info(info)
     except BadRequest as error:  # the setting was lowered since
         raise NotAuthenticated(f"The token's {error.message}") from None
-    info = token.info or None
     return Identity(token.key, rooms, expires, "token", proof, join=tuple(token.join), info=info)
 
 

@@ -1,5 +1,6 @@
 """Replay: pages of a key's messages, pending ones and ones that its sessions have received."""
 
+import json
 from collections.abc import Collection, Iterable
 from typing import TypeVar
 
@@ -76,11 +77,12 @@ def _read(
     if not by_page:
         return by_page
     distinct = list(by_page)
-    values: list[str | int] = []
-    for place, (key, *ids) in enumerate(distinct):
-        values += [place, key, ids[0], ids[-1]]
+    given = [
+        {"place": place, "key": key, "after": ids[0], "since": ids[-1]}
+        for place, (key, *ids) in enumerate(distinct)
+    ]
     with connection.cursor() as cursor:
-        cursor.execute(dialect().pages_query(kind, len(distinct), size, age), values)
+        cursor.execute(dialect().pages_query(kind, size, age), [json.dumps(given)])
         rows = cursor.fetchall()
     snapshot = Snapshot.parse(rows[0][-1]) if rows and rows[0][-1] else WholeDatabase()
     for place, message_id, op, body, is_json, had, had_xmin, exclude, _ in rows:

@@ -130,8 +130,8 @@ class PostgresDialect(Dialect):
             cursor.execute(_AMONG, [[i for i, _ in pairs], [key for _, key in pairs]])
             return set(cursor.fetchall())
 
-    def pages_query(self, kind: PageKind, count: int, size: int, age: float) -> str:
-        return postgres_pages.pages_query(kind, count, size, age)
+    def pages_query(self, kind: PageKind, size: int, age: float) -> str:
+        return postgres_pages.pages_query(kind, size, age)
 
 
 _BOUNDS = """

@@ -68,7 +68,10 @@ _SOURCES: Mapping[PageKind, str] = {
 }
 # OFFSET 0 prevents the look-ups by id from becoming a join, which could read the whole table.
 _QUERY = """
-    WITH RECURSIVE wanted (place, key, after, since) AS (VALUES {marks}), {firsts},
+    WITH RECURSIVE wanted AS (
+        SELECT * FROM jsonb_to_recordset(%s::jsonb)
+        AS given (place int, key text, after bigint, since bigint)
+    ), {firsts},
     found AS (
         SELECT w.place, page.message_id, page.had, page.had_xmin,
                row_number() OVER (PARTITION BY w.place ORDER BY page.message_id) AS number
@@ -84,7 +87,7 @@ _QUERY = """
 """
 
 
-def pages_query(kind: PageKind, count: int, size: int, age: float) -> str:
+def pages_query(kind: PageKind, size: int, age: float) -> str:
     """Return the query that `Dialect.pages_query` describes."""
     # The server's time, because the clocks of several processes may differ.
     now = "statement_timestamp()"
@@ -96,5 +99,4 @@ def pages_query(kind: PageKind, count: int, size: int, age: float) -> str:
         size=int(size),
         lately=LATELY_MAX,
     )
-    marks = ", ".join(["(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint))"] * count)
-    return _QUERY.format(marks=marks, firsts=FIRSTS, source=source, size=int(size))
+    return _QUERY.format(firsts=FIRSTS, source=source, size=int(size))

@@ -159,8 +159,8 @@ class SqliteDialect(Dialect):
                 pending.update(cursor.fetchall())
         return pending
 
-    def pages_query(self, kind: PageKind, count: int, size: int, age: float) -> str:
-        return sqlite_pages.pages_query(kind, count, size, age)
+    def pages_query(self, kind: PageKind, size: int, age: float) -> str:
+        return sqlite_pages.pages_query(kind, size, age)
 
 
 def _due_at(new: NewMessage, now: datetime) -> datetime:

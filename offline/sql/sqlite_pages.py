@@ -37,7 +37,11 @@ _SOURCES: Mapping[PageKind, str] = {
     "lately": f"{_ROWS['pending']} UNION {_ROWS['had lately']}",
 }
 _QUERY = """
-    WITH wanted (place, key, after, since) AS (VALUES {marks}),
+    WITH wanted (place, key, after, since) AS (
+        SELECT json_extract(value, '$.place'), json_extract(value, '$.key'),
+               json_extract(value, '$.after'), json_extract(value, '$.since')
+        FROM json_each(%s)
+    ),
     found AS ({source}),
     ranked AS (
         SELECT place, message_id, had,
@@ -50,13 +54,12 @@ _QUERY = """
 """
 
 
-def pages_query(kind: PageKind, count: int, size: int, age: float) -> str:
+def pages_query(kind: PageKind, size: int, age: float) -> str:
     """Return the query that `Dialect.pages_query` describes."""
     moment = timezone.now()
     then = moment - timedelta(seconds=age)
     source = _SOURCES[kind].format(now=time_literal(moment), then=time_literal(then))
-    marks = ", ".join(["(%s, %s, CAST(%s AS bigint), CAST(%s AS bigint))"] * count)
-    return _QUERY.format(marks=marks, source=source, size=int(size))
+    return _QUERY.format(source=source, size=int(size))
 
 
 def time_literal(time: datetime) -> str:

@@ -264,7 +264,7 @@ class MessagesView(LegacyView):
         guard = instance_of(request).guard
         guard.admit_at_once(address)
         token = Token.objects.by_digest([name := digest(query["token"])]).get(name)
-        if token is None or token.key != key or token.is_expired(token.now):  # type: ignore[attr-defined]
+        if token is None or token.key != key or token.is_expired:
             guard.failed(address)
             raise NotAuthenticated("The token is not valid or has expired.")
         pages = key_messages.read_pending([(key, after)], conf.OFFLINE_MAX)
