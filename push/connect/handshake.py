@@ -92,6 +92,8 @@ class _Client:
 
 async def ready_node(instance: NodeInstance) -> Node:
     """Return the instance's node; the first session starts it. Raises `Refusal`."""
+    if (running := instance.running) is not None:
+        return running[0]
     with _refusing():
         return await instance.node()
 

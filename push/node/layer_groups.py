@@ -62,7 +62,10 @@ class LayerGroups:
         for batch in dict.fromkeys(batches):
             waiting.append(asyncio.get_running_loop().create_future())
             batch.waiting.append(waiting[-1])
-        await asyncio.gather(*waiting)
+        if len(waiting) == 1:  # nearly always; `gather` would cost a storm a callback more for each
+            await waiting[0]
+        else:
+            await asyncio.gather(*waiting)
 
     def _join_soon(self, group: str) -> _Batch:
         """Add a group to the next batch, which collects groups while the last one is under way."""
