@@ -20,6 +20,7 @@ from imgo_site.errors import TooManySessions
 from push.bus.redis_clients import node_client
 from push.registry import redis_processes
 from push.registry.base import REFUSED, Entry, NodeEntry
+from push.registry.redis_additions import KEY_TTL, Addition, Command
 from push.registry.redis_errors import unavailable
 from push.registry.redis_keys import (
     CLIENT_NAME,
@@ -33,19 +34,11 @@ from push.registry.redis_keys import (
     waiting_name,
 )
 
-KEY_TTL = 86_400  # seconds that the sessions of a key outlive the last change or renewal
 KEY_RENEWAL = 240  # renewals of the lease until every key was renewed once
 UNSURE_MAX = 100_000  # sessions with a failed write that are remembered until the next renewal
 CHUNK = 500  # `_do` calls in one pipeline; names or keys in one command or call
 
 # Scripts: a node reads one reply for each, instead of three or four for plain commands.
-
-# Adds a session, without a cap.
-_ADD = """
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('INCR', KEYS[2])
-"""
 
 _REMOVE = """
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('DECR', KEYS[2]) end
@@ -98,7 +91,7 @@ else redis.call('ZADD', KEYS[2], 'XX', count, ARGV[2]) end
 
 _encode = msgspec.json.encode
 Unsure = dict[str, tuple[Entry, set[str]]]
-Waiting = tuple[tuple[tuple[Any, ...], ...], "asyncio.Future[list[Any]]"]
+Waiting = tuple[tuple[Command, ...], "asyncio.Future[list[Any]]"]
 
 
 class RedisWriter:
@@ -122,7 +115,7 @@ class RedisWriter:
             self._redis = node_client(self._url, CLIENT_NAME)
         return self._redis
 
-    async def _do(self, *commands: tuple[Any, ...]) -> list[Any]:
+    async def _do(self, *commands: Command) -> list[Any]:
         """Send commands in one pipeline with all others that wait; return their replies.
 
         One connection carries all writes of this node, in order. A storm of connects becomes a
@@ -151,11 +144,22 @@ class RedisWriter:
             self._sender = None
 
     async def _send(self, batch: list[Waiting]) -> list[Any]:
+        """Send the commands in order; return a reply for each. Adjacent `Addition`s share one."""
+        commands = itertools.chain.from_iterable(commands for commands, _ in batch)
+        sizes: list[int] = []  # commands that have a reply together
         async with self._client.pipeline(transaction=False) as pipe:
-            for commands, _ in batch:
-                for command in commands:
+            for kind, group in itertools.groupby(commands, type):
+                if kind is Addition:
+                    adds = [one for one in group if isinstance(one, Addition)]
+                    pipe.execute_command(*Addition.command(adds))
+                    sizes.append(len(adds))
+                    continue
+                for command in group:
                     pipe.execute_command(*command)
-            return list(await pipe.execute(raise_on_error=False))
+                    sizes.append(1)
+            replies = await pipe.execute(raise_on_error=False)
+        pairs = zip(replies, sizes, strict=True)
+        return [reply for reply, size in pairs for _ in range(size)]
 
     @contextmanager
     def _noting(self, entry: Entry, rooms: Iterable[str]) -> Iterator[None]:
@@ -304,10 +308,10 @@ class RedisWriter:
             self._adding -= 1
 
     async def _add(self, entry: Entry, cap: int, *, evict: bool) -> list[Entry]:
-        keys = (key_name(entry.key), count_name(entry.node))
         if not cap:
-            await self._do(("EVAL", _ADD, 2, *keys, entry.id, _encode(entry), KEY_TTL))
+            await self._do(Addition(entry))
             return []
+        keys = (key_name(entry.key), count_name(entry.node))
         arguments = (entry.id, _encode(entry), cap, int(evict), PREFIX, KEY_TTL)
         (reply,) = await self._do(("EVAL", _ADD_CAPPED, 2, *keys, *arguments))
         if not reply[0]:

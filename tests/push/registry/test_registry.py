@@ -562,7 +562,7 @@ async def test_a_renewal_removes_what_failed_writes_have_left(make, monkeypatch)
     send = registry._send
 
     async def lose_the_reply(batch):
-        if any(late.id in command for commands, _ in batch for command in commands):
+        if any(late in command for commands, _ in batch for command in commands):
             await send(batch)
         raise redis.ConnectionError
 
@@ -601,3 +601,27 @@ async def test_a_registry_works_again_after_its_connections_broke(make, redis_cl
             return False
 
     await eventually(works)
+
+
+async def test_additions_in_one_pipeline_with_a_removal_are_counted(make, monkeypatch):
+    """Adjacent additions share a command and a reply; the other replies keep their places."""
+    registry = await make(NODE)
+    first, *others = (entry(f"s{number}") for number in range(5))
+    await add(registry, first)
+    pipelines = []
+    send = registry._send
+
+    async def count(batch):
+        replies = await send(batch)
+        pipelines.append(len(batch))
+        return replies
+
+    monkeypatch.setattr(registry, "_send", count)
+    await asyncio.gather(
+        *(registry.add(one, 0, evict=False) for one in others[:2]),
+        registry.remove(first, []),
+        *(registry.add(one, 0, evict=False) for one in others[2:]),
+    )
+    assert pipelines == [5]
+    assert {one.id for one in registry.sessions("u1")} == {one.id for one in others}
+    assert [node.sessions for node in registry.nodes()] == [4]
