@@ -42,6 +42,7 @@ ALLOWED = {
     "push.events.consumer.AUTH": "a frame, which is never changed",
     "imgo_site.room_policies.DEFAULT": "a frozen value",
     "accounts.callers._BIG": "a field of Django, which is never changed",
+    "push.server.early_upgrade._PRINTABLE": "bytes, which are never changed",
     "push.session.session_records._WRITE_POSTGRES": "the text of a statement",
     "push.session.session_records._WRITE_SQLITE": "the text of a statement",
     # Pure caches: the same result for the same arguments, whoever calls.
@@ -49,7 +50,6 @@ ALLOWED = {
     "accounts.jwts._jwks": "cache of pure results",
     "accounts.jwts._prepared": "cache of pure results",
     "accounts.jwts._public_key": "cache of pure results",
-    "accounts.jwts._signatures": "a verifier without state",
     "imgo_site.ack_scope._scope": "cache of pure results",
     "imgo_site.addresses._parsed": "cache of pure results",
     "imgo_site.name_collisions._owners": "what pip has installed, which a process reads once",
@@ -59,6 +59,7 @@ ALLOWED = {
     "push.presence.redis_store._sha": "digests of constants",
     "push.pages._engine": "cache of pure results",
     "push.session.event_ids.room_hash": "cache of pure results",
+    "push.session.websocket_framing._date": "cache of pure results",
     "push.hooks.http._tls": "cache of pure results",
     "push.online.store._of_vendor": "cache of pure results",
     "push.webhooks.endpoints._read": "cache of pure results",

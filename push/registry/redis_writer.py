@@ -150,7 +150,7 @@ class RedisWriter:
         async with self._client.pipeline(transaction=False) as pipe:
             for kind, group in itertools.groupby(commands, type):
                 if kind is Addition:
-                    adds = list(group)
+                    adds = [one for one in group if isinstance(one, Addition)]
                     pipe.execute_command(*Addition.command(adds))
                     sizes.append(len(adds))
                     continue
