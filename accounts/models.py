@@ -146,7 +146,7 @@ class FoundToken(NamedTuple):
 def _among(digests: list[str]) -> RawSQL:
     """Return the condition that a token's digest is one of these, with one parameter."""
     sql = (
-        "digest = ANY(ARRAY(SELECT jsonb_array_elements_text(%s::jsonb)))"
+        "digest IN (SELECT jsonb_array_elements_text(%s::jsonb))"
         if connection.vendor == "postgresql"
         else "digest IN (SELECT value FROM json_each(%s))"
     )
