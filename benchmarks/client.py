@@ -97,6 +97,7 @@ class Stream:
         self._sock = socket.create_connection((HOST, port), timeout=TIMEOUT)
         self._sock.sendall(_head(STREAM, "Transfer-Encoding: chunked"))
         self._answer = bytearray()
+        self.first_error = b""  # the answer to the first push that was refused; after `end`
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -127,6 +128,7 @@ class Stream:
             raise Refused(f"the stream was answered {answer[:60]!r}")
         # An answer may be split between two chunks of the transfer encoding: put them together.
         body = _dechunk(answer.partition(b"\r\n\r\n")[2])
+        self.first_error = next((line for line in body.split(b"\n") if b'{"error"' in line), b"")
         return body.count(b'{"id"'), body.count(b'{"error"')
 
 

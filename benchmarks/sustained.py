@@ -128,7 +128,7 @@ def _push(bench: Bench, count: int, began: float | None = None) -> int:
         stream.write(b"".join(map(_line, range(start, min(count, start + PIECE)))))
     accepted, refused = stream.end()
     if refused or accepted != count:
-        raise RuntimeError(f"of {count} pushes {accepted} were accepted and {refused} refused")
+        raise RuntimeError(f"of {count} pushes {refused} were refused: {stream.first_error!r}")
     return accepted
 
 
