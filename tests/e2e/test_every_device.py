@@ -1,4 +1,4 @@
-"""Devices of one key with the Python client: each gets everything, and what others have read."""
+"""Devices of one key: each gets everything, and a report of what the others have read."""
 
 from itertools import chain
 
