@@ -8,8 +8,8 @@ from benchmarks.servers import HookBackend
 from benchmarks.stock_baseline import stock
 
 TARGETS: dict[Transport, Target] = {
-    "websocket": Target(2000, "/CPU s", at_least=True),
-    "tcp": Target(5000, "/CPU s", at_least=True),
+    "websocket": Target(3500, "/CPU s", at_least=True),
+    "tcp": Target(7000, "/CPU s", at_least=True),
 }
 # Three groups of two threads, which never wait for each other, and the API's two.
 CONNECTIONS_TARGET = Target(8, "connections")

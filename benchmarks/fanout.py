@@ -13,8 +13,8 @@ from benchmarks.servers import HOST, Floor, Node
 from benchmarks.stock_baseline import SESSIONS as STOCK_SESSIONS
 from benchmarks.stock_baseline import stock
 
-FLOOR_TARGET = Target(1.25, "× floor", of_ratio=True)
-BATCH_TARGET = Target(3_000_000, "/CPU s", at_least=True)
+FLOOR_TARGET = Target(1.15, "× floor", of_ratio=True)
+BATCH_TARGET = Target(5_000_000, "/CPU s", at_least=True)
 CHUNKS = 8  # of the rounds, for the median
 BURST_MESSAGES = (200, 400)  # of one burst: several full batches of 40
 BURST_DELIVERIES = 600_000  # of one burst, within these bounds

@@ -11,7 +11,7 @@ from benchmarks.generator import Opening
 from benchmarks.load import Load
 from benchmarks.servers import Node
 
-CPU_TARGET = Target(1.15, "×", of_ratio=True)
+CPU_TARGET = Target(1.05, "×", of_ratio=True)
 FLAT_TARGET = Target(1.15, "×", of_ratio=True)  # "flat" and "independent", give or take the noise
 TARGETS = 200  # sessions, each its own key, that are pushed to
 PUSHES = 1000  # of one array

@@ -15,9 +15,9 @@ ARRAY = 1000  # pushes of one request
 STREAM_CHUNK = 100  # lines written at a time
 DRAIN = 30.0  # seconds that the worker gets to fan out what was accepted
 
-SINGLE = Target(800, "/CPU s", at_least=True)
-ARRAYS = Target(20_000, "/CPU s", at_least=True)
-STREAMED = Target(10_000, "/CPU s", at_least=True)
+SINGLE = Target(1200, "/CPU s", at_least=True)
+ARRAYS = Target(30_000, "/CPU s", at_least=True)
+STREAMED = Target(30_000, "/CPU s", at_least=True)
 
 
 def run(bench: Bench) -> None:

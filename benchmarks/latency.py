@@ -20,8 +20,8 @@ SENDERS = 4  # connections that the pushes take turns on
 GRACE = 5.0  # seconds that the last one may take
 WARM_UP = 2.0  # seconds of pushes that are not counted
 
-QUIET_P50, QUIET_P99 = Target(10, "ms"), Target(50, "ms")
-BUSY_P99 = Target(100, "ms")
+QUIET_P50, QUIET_P99 = Target(5, "ms"), Target(15, "ms")
+BUSY_P99 = Target(60, "ms")
 
 
 class Schedule:

@@ -8,7 +8,7 @@ from benchmarks.generator import Transport
 from benchmarks.load import Load
 from benchmarks.stock_baseline import stock
 
-TARGET = Target(4096, "bytes")
+TARGET = Target(2560, "bytes")
 INFLIGHT = 64  # what many that open at once need for a moment is not what a session weighs
 SETTLE = 2.0  # seconds after opening: the last tasks end, the node's care has run
 

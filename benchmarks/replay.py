@@ -6,7 +6,7 @@ from benchmarks.bench import Bench, Target
 from benchmarks.load import Load
 from benchmarks.servers import Node
 
-TARGET = Target(10_000, "/CPU s", at_least=True)
+TARGET = Target(50_000, "/CPU s", at_least=True)
 OFFLINE_MAX = 1000  # messages that a key keeps: the default setting
 BODY = '"^xxxxxxx"'  # JSON
 FIRST = 100_000  # number of the first key: no other scenario has them

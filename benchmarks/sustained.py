@@ -90,6 +90,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
     _wait_until_settled(bench)
     count = RATE * seconds
     bench.step(f"{count:,} pushes to {KEYS:,} keys, {case}")
+    log_before = _written(bench)
     before, began = _cpu(bench, node), time.monotonic()
     busy = listeners.cpu()
     with Samples(stack, "SELECT count(*) FROM offline_pending") as pending:
@@ -107,10 +108,12 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
         "accepted": accepted,
         "delivered_s": delivered,
         "settled_s": settled,
+        "log_bytes_per_push": (_written(bench) - log_before) / accepted,
         "cpu_us_per_push": {name: cpu / accepted * 1e6 for name, cpu in used.items()},
         "backlog": backlog[:: max(1, len(backlog) // 100)],
     }
     parts = ", ".join(f"{name} {us:.0f}" for name, us in details["cpu_us_per_push"].items())
+    parts += f"; Postgres wrote {details['log_bytes_per_push']:,.0f} bytes of log a push"
     total = sum(used.values()) / accepted * 1e6
     what = f"CPU of all servers, {case}"
     bench.row(what, total, "µs/push", target=CPU[acknowledges], note=parts, details=details)
@@ -145,6 +148,14 @@ def _wait_until_settled(bench: Bench) -> None:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"messages were still pending after {SETTLE:g} s")
             time.sleep(0.02)
+
+
+def _written(bench: Bench) -> int:
+    """Return the bytes of its log that Postgres has written so far."""
+    with bench.stack.database() as connection:
+        row = connection.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _growth(backlog: list[tuple[float, int]], seconds: float) -> str:
