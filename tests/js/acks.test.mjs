@@ -278,8 +278,8 @@ describe("nothing twice", () => {
   });
 
   test("as many as a key may have pending come again, and are not shown again", () => {
-    const settings = readFileSync(new URL("../../imgo_site/conf.py", import.meta.url), "utf8");
-    const [, most] = settings.match(/OFFLINE_MAX: int = _setting\(\s*([\d_]+)/);
+    const settings = readFileSync(new URL("../../imgo_site/setting_groups/delivery.py", import.meta.url), "utf8");
+    const [, most] = settings.match(/OFFLINE_MAX: int = setting\(\s*([\d_]+)/);
     const length = Number(most.replace("_", ""));
     const all = Array.from({ length }, (_, n) => push(String(n + 1)));
     const { log, socket } = makeOpen();
