@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 # Test processes, each with a Postgres and a Redis of its own; those that are given are for one.
-# Four on two cores: many tests wait for another process most of their time.
-PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,4)
+# Three on two cores: a test often waits for another process, but each test process loads all tests.
+PROCESSES ?= $(if $(DATABASE_URL)$(REDIS_URL),0,3)
 # The browser of the tests; where there is none they are left out, and that is said.
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 export CHROMIUM
@@ -61,9 +61,13 @@ SAY_CHROMIUM = $(if $(CHROMIUM),,@echo "NOT RUN: tests/browser, because there is
 
 .PHONY: test
 test: $(NODE_MODULES) ## all checks, then the short set of tests; ARGS="..." goes to pytest, PROCESSES=0 for one process
-	@$(MAKE) --no-print-directory -j2 check-types check-rest test-js SITE=
-	TESTS_SET=short $(PYTEST) $(ARGS)
+	@$(MAKE) --no-print-directory -j2 check-rest test-js SITE=
+	@$(MAKE) --no-print-directory -j2 check-types test-short
 	$(SAY_CHROMIUM)
+
+.PHONY: test-short
+test-short: $(NODE_MODULES) ## the short set of tests without the checks
+	TESTS_SET=short $(PYTEST) $(ARGS)
 
 .PHONY: test-js
 test-js: $(NODE_MODULES) ## the tests of imgo.js alone
@@ -88,7 +92,7 @@ test-unit: $(VENV)/.test-stamp ## the tests that need no Postgres, Redis or brow
 .PHONY: check
 check: check-rest check-types ## formatting, lint, types, import contracts, Django's checks
 
-# By itself, because it takes longer than all other checks: `make test` runs them beside it.
+# By itself, because it takes as long as all other checks: `make test` runs it beside the tests.
 .PHONY: check-types
 check-types: $(VENV)/.test-stamp ## the types alone
 	$(PY) -m mypy
