@@ -178,7 +178,10 @@ class ReadOnlyAdmin(LargeTableAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Return the list, with its heading, read from a replica if there is one."""
         title = {"title": self.list_title} if self.list_title else {}
-        return self._list(request, {**title, **(extra_context or {})})
+        context = {**title, **(extra_context or {})}
+        if request.method == "POST":  # an action, which needs the rows that it changes
+            return super().changelist_view(request, context)
+        return self._list(request, context)
 
     @from_replica
     def _list(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:

@@ -30,9 +30,9 @@ APPS = frozenset({"offline", "push"})  # tokens are read from the primary: a rev
 CHECK_EVERY = 1.0  # seconds that one measurement of the age is used
 RETRY_AFTER = 10.0  # seconds without attempts after the standby could not be reached
 
-# Seconds since the commit of the last transaction that was replayed: an upper bound of the age,
-# because the primary may have been idle. It is known to be 0 for no standby that has lost its
-# connection. NULL: nothing was replayed since the standby was started.
+# Seconds since the commit of the last transaction that was replayed. That is an upper bound of the
+# age: the primary may have been idle since. It also grows when the standby has lost its connection.
+# NULL: nothing was replayed since the standby was started.
 _AGE = """SELECT pg_is_in_recovery(),
           extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8"""
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from unittest.mock import MagicMock
 
 import pytest
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
@@ -13,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import ApiKey, Token
-from imgo_site import admin_tables, estimates
+from imgo_site import admin_tables, estimates, replica
+from offline.admin import OutboxAdmin
 from offline.models import RECEIVED, Event, KeyDevice, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
@@ -269,6 +271,28 @@ def test_parked_messages_are_tried_again(browser):
     parked.refresh_from_db()
     assert (parked.attempts, parked.parked_at, parked.error) == (0, None, "")
     assert LogEntry.objects.get(change_message__contains="again").object_id == str(parked.pk)
+
+
+def test_action_uses_the_primary_and_a_list_the_replica(browser, imgo, monkeypatch):
+    imgo(REPLICA_DATABASE="replica")
+    replica.process.get(replica._Replica)._use(replica.Source("replica", 0.4), 3600.0)
+    monkeypatch.setattr(replica, "connections", MagicMock())
+    add_rows(1)
+    Outbox.objects.update(parked_at=timezone.now())
+    pk = Outbox.objects.values_list("pk", flat=True)[0]
+    ages = []
+    search = OutboxAdmin.get_queryset
+
+    def get_queryset(self, request):
+        ages.append((request.method, replica.current_source().age))
+        return search(self, request)
+
+    monkeypatch.setattr(OutboxAdmin, "get_queryset", get_queryset)
+    page = browser.get("/admin/offline/outbox/")
+    assert b"Read from the replica, at most 0.4 s old." in page.content
+    browser.post("/admin/offline/outbox/", {"action": "retry", "_selected_action": [pk]})
+    assert Outbox.objects.filter(parked_at=None).exists()
+    assert set(ages) == {("GET", 0.4), ("POST", None)}
 
 
 def test_who_may_only_look_cannot_retry():
