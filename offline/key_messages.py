@@ -14,6 +14,7 @@ from offline.sql import PageKind, chunks, dialect
 from offline.values import Delivered, DevicePage, HistoryPage, Page, PendingMessage
 
 P = TypeVar("P", Page, HistoryPage)
+Q = TypeVar("Q", Page, HistoryPage, DevicePage)
 
 
 def read_pending(pages: Iterable[Page], size: int) -> dict[Page, list[PendingMessage]]:
@@ -55,23 +56,15 @@ def read_device_pages(
     A message has a row for each device of the page that it is for. `kind`, `age`: of the content
     (`offline/sql/base.py`). The age of the kind "long pending" is that of `SWEEP_AFTER`.
     """
-    found: dict[DevicePage, list[PendingMessage]] = {page: [] for page in pages}
-    if not found:
-        return found
-    distinct = list(found)
+    if kind == "long pending":
+        age = conf.SWEEP_AFTER
+    distinct = list(dict.fromkeys(pages))
     given = [
         {"place": n, "key": page.key, "after": page.after, "since": page.since, "device": device}
         for n, page in enumerate(distinct)
         for device in page.devices
     ]
-    if kind == "long pending":
-        age = conf.SWEEP_AFTER
-    with connection.cursor() as cursor:
-        cursor.execute(dialect().device_pages_query(kind, size, age), [json.dumps(given)])
-        rows = cursor.fetchall()
-    for place, message in _messages(rows):
-        found[distinct[place]].append(message)
-    return found
+    return _fill(distinct, dialect().device_pages_query(kind, size, age), given)
 
 
 class MissedPages(NamedTuple):
@@ -163,19 +156,25 @@ def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str],
 def _read(
     pages: list[P], size: int, kind: PageKind, age: float = 0.0
 ) -> dict[P, list[PendingMessage]]:
-    by_page: dict[P, list[PendingMessage]] = {page: [] for page in pages}
-    if not by_page:
-        return by_page
-    distinct = list(by_page)
+    distinct = list(dict.fromkeys(pages))
     given = [
         {"place": place, "key": key, "after": ids[0], "since": ids[-1]}
         for place, (key, *ids) in enumerate(distinct)
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(dialect().pages_query(kind, size, age), [json.dumps(given)])
-        rows = cursor.fetchall()
-    for place, message in _messages(rows):
-        by_page[distinct[place]].append(message)
+    return _fill(distinct, dialect().pages_query(kind, size, age), given)
+
+
+def _fill(
+    pages: Sequence[Q], query: str, given: Sequence[Mapping[str, object]]
+) -> dict[Q, list[PendingMessage]]:
+    """Run a query for distinct pages; `given`: its parameter, with the index of each page."""
+    by_page: dict[Q, list[PendingMessage]] = {page: [] for page in pages}
+    if by_page:
+        with connection.cursor() as cursor:
+            cursor.execute(query, [json.dumps(given)])
+            rows = cursor.fetchall()
+        for place, message in _messages(rows):
+            by_page[pages[place]].append(message)
     return by_page
 
 

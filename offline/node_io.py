@@ -60,11 +60,16 @@ class ResumedPage(NamedTuple):
     age: float
 
 
+def _doublings(age: float) -> int:
+    """Return how often one second must be doubled to reach an age, seconds."""
+    return math.ceil(math.log2(max(age, 1.0)))
+
+
 def _fetch_resumed(pages: list[ResumedPage]) -> dict[ResumedPage, list[PendingMessage]]:
     # One query for all pages of about the same age, with the longest of them.
     by_size: dict[int, list[ResumedPage]] = {}
     for page in pages:
-        by_size.setdefault(math.ceil(math.log2(max(page.age, 1.0))), []).append(page)
+        by_size.setdefault(_doublings(page.age), []).append(page)
     messages: dict[ResumedPage, list[PendingMessage]] = {}
     for size, alike in by_size.items():
         places = {(page.key, page.after) for page in alike}
@@ -101,7 +106,7 @@ def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, list[Pendin
     # One query for all pages of a kind and of about the same age, with the longest of them.
     alike: dict[tuple[PageKind, int], list[DeviceRead]] = {}
     for read in reads:
-        alike.setdefault((read.kind, math.ceil(math.log2(max(read.age, 1.0)))), []).append(read)
+        alike.setdefault((read.kind, _doublings(read.age)), []).append(read)
     messages: dict[DeviceRead, list[PendingMessage]] = {}
     for (kind, size), mine in alike.items():
         pages = {read.page for read in mine}
@@ -114,15 +119,9 @@ def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, list[Pendin
 device_pages: BatchLoader[DeviceRead, list[PendingMessage]] = BatchLoader(_fetch_device_pages)
 
 
-def _fetch_device_deliveries(
-    wanted: list[tuple[int, str, str]],
-) -> dict[tuple[int, str, str], Delivered]:
-    return key_messages.find_device_deliveries(wanted)
-
-
 # get((message id, key, device)) → like `deliveries`, for one device of the key.
 device_deliveries: BatchLoader[tuple[int, str, str], Delivered] = BatchLoader(
-    _fetch_device_deliveries
+    key_messages.find_device_deliveries
 )
 
 
