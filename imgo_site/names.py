@@ -1,6 +1,7 @@
 """Checks of subscriber keys, room names and numbers from clients and callers."""
 
 import re
+from collections.abc import Iterable
 
 from imgo_site.errors import BadRequest
 
@@ -48,6 +49,11 @@ def matches_pattern(pattern: str, name: str) -> bool:
             return False
         start = position + len(part)
     return True
+
+
+def hiding_pattern(earlier: Iterable[str], pattern: str) -> str | None:
+    """Return the first of the earlier patterns that matches all names of `pattern`; else None."""
+    return next((before for before in earlier if matches_pattern(before, pattern)), None)
 
 
 def check_name(value: object, what: str) -> str:

@@ -6,7 +6,7 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 
 from imgo_site.ack_scope import problems
 from imgo_site.conf import conf
-from imgo_site.names import matches_pattern
+from imgo_site.names import hiding_pattern
 from push.checks.reading import with_settings
 
 
@@ -20,8 +20,7 @@ def check_ack_scope() -> Iterator[CheckMessage]:
             yield Error(
                 f"The scope of {pattern!r} in ACK_SCOPE {problem}.", hint=hint, id="imgo.E059"
             )
-        hiding = (before for before in earlier if matches_pattern(before, str(pattern)))
-        if before := next(hiding, None):
+        if before := hiding_pattern(earlier, str(pattern)):
             yield Warning(
                 f"The scope of {pattern!r} in ACK_SCOPE never decides: {before!r} stands before it "
                 "and matches the same keys.",

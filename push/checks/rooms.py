@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004
 
 from imgo_site.conf import conf
-from imgo_site.names import matches_pattern
+from imgo_site.names import hiding_pattern
 from imgo_site.room_policies import members_without_effect, problems
 from push.checks.reading import with_settings
 
@@ -21,8 +21,7 @@ def check_rooms() -> Iterator[CheckMessage]:
             yield Error(f"The policy of {pattern!r} in ROOMS {problem}.", hint=hint, id="imgo.E049")
         for text, hint in () if wrong else members_without_effect(entry):
             yield Warning(f"The policy of {pattern!r} in ROOMS {text}.", hint=hint, id="imgo.W041")
-        hiding = (before for before in earlier if matches_pattern(before, str(pattern)))
-        if before := next(hiding, None):
+        if before := hiding_pattern(earlier, str(pattern)):
             yield Warning(
                 f"The policy of {pattern!r} in ROOMS never decides: {before!r} stands before it "
                 "and matches the same rooms.",
