@@ -37,6 +37,7 @@ from push.bus.envelope import (
     MESSAGE,
     READ,
     RETRACTION,
+    UNDRAIN,
     as_layer_message,
     echo_envelope,
     fault_of,
@@ -257,7 +258,7 @@ class Hub:
             read_reports.deliver(self.groups.get(message["group"], ()), message)
         elif message["type"] == DRAIN:
             self.background.run(self.on_drain())
-        else:
+        elif message["type"] == UNDRAIN:
             self.background.run(self.on_undrain())
 
     def _deliver(self, message: dict[str, Any]) -> None:
