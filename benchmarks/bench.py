@@ -136,6 +136,16 @@ class Bench:
             self.known[name] = start()
         return self.known[name]
 
+    def server_cpu(self, node: Node) -> dict[str, float]:
+        """CPU seconds of each server so far: node, worker, api, postgres, redis."""
+        return {
+            "node": node.cpu(),
+            "worker": self.worker().cpu(),
+            "api": self.api().cpu(),
+            "postgres": self.stack.postgres_cpu(),
+            "redis": self.stack.redis_cpu(),
+        }
+
     # Sessions
 
     def auths(

@@ -80,7 +80,7 @@ def _write(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> s
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
+    """Send one notification to each device, with each provider."""
     service = Service(bench.stack)
     for provider in PROVIDERS:
         _send(bench, service, provider)

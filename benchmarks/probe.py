@@ -17,30 +17,45 @@ SAMPLES_INTERVAL = 0.5  # seconds; each query costs the server some work
 _NUMBER = re.compile(rb"\^(\d{7})")
 
 
-class Stamper(Generator):
-    """A generator that keeps when each numbered message arrived."""
-
-    def __init__(self, commands: Any, place: int) -> None:
-        super().__init__(commands, place + 100)  # source addresses of its own
-        self.stamps: list[tuple[int, float]] = []
+class Reader(Generator):
+    """A generator that parses what it receives, for few messages."""
 
     def take(self, events: list[tuple[int, int]], pipe: int) -> None:
-        """Few messages: this may parse."""
+        """Read from each socket, and hand the data to `read`."""
         for fd, _ in events:
             if fd == pipe:
                 self._command()
                 continue
             try:
                 data = self.socks[fd].recv(65_536)
+            except (BlockingIOError, KeyError):  # KeyError: closed by a command among these events
+                continue
             except OSError:
                 data = b""
-            now = time.monotonic()
-            if not data:
+            if data:
+                self.size += len(data)
+                self.read(fd, data)
+            else:
                 self._lose(fd)
-                continue
-            numbers = _NUMBER.findall(data)
-            self.messages += len(numbers)
-            self.stamps += [(int(number), now) for number in numbers]
+
+    def read(self, fd: int, data: bytes) -> None:
+        """Take what a socket has received."""
+        raise NotImplementedError
+
+
+class Stamper(Reader):
+    """A generator that keeps when each numbered message arrived."""
+
+    def __init__(self, commands: Any, place: int) -> None:
+        super().__init__(commands, place + 100)  # source addresses of its own
+        self.stamps: list[tuple[int, float]] = []
+
+    def read(self, fd: int, data: bytes) -> None:  # noqa: ARG002
+        """Keep the numbers and the time."""
+        now = time.monotonic()
+        numbers = _NUMBER.findall(data)
+        self.messages += len(numbers)
+        self.stamps += [(int(number), now) for number in numbers]
 
     def _do_stamps(self, _: None) -> None:
         stamps, self.stamps = self.stamps, []

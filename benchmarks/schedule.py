@@ -65,7 +65,7 @@ def _measure(bench: Bench, listeners: StampLoad, node: Node, case: str) -> None:
     for _ in range(0, count, PIECE):
         stream.write(b"".join(next(lines) for _ in range(PIECE)))
     accepted, refused = stream.end()
-    before = _cpu(bench, node)
+    before = bench.server_cpu(node)
     early = LEAD - (time.monotonic() - (start - LEAD))
     listeners.stamps()
     listeners.expect_in_all([accepted])
@@ -84,7 +84,7 @@ def _measure(bench: Bench, listeners: StampLoad, node: Node, case: str) -> None:
         "earliest_ms": late[0] if late else None,
         "cpu_us_per_push": {
             name: (used - before[name]) / max(1, len(late)) * 1e6
-            for name, used in _cpu(bench, node).items()
+            for name, used in bench.server_cpu(node).items()
         },
     }
     spent = sum(details["cpu_us_per_push"].values())
@@ -94,14 +94,6 @@ def _measure(bench: Bench, listeners: StampLoad, node: Node, case: str) -> None:
         what = f"{name} behind its time, {RATE:,} due a second; {case}"
         bench.row(what, value, "ms", target=target, details=details)
     bench.row(f"lost; {case}", details["lost"], f"of {accepted:,}", details=details)
-
-
-def _cpu(bench: Bench, node: Node) -> dict[str, float]:
-    """Return the CPU seconds of each server so far."""
-    stack = bench.stack
-    worker, api = bench.worker().cpu(), bench.api().cpu()
-    own = {"node": node.cpu(), "worker": worker, "api": api}
-    return {**own, "postgres": stack.postgres_cpu(), "redis": stack.redis_cpu()}
 
 
 def _line(number: int, at: datetime) -> bytes:

@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks.bench import Bench, Target
 from benchmarks.client import Stream
-from benchmarks.generator import MARK, Generator
+from benchmarks.generator import MARK
 from benchmarks.load import Load
-from benchmarks.probe import Samples
+from benchmarks.probe import Reader, Samples
 from benchmarks.servers import Node
 
 KEYS = 2000  # each with one session
@@ -25,29 +25,14 @@ THROUGHPUT = Target(RATE, "/s", at_least=True)
 _ID = re.compile(rb'"id":"(\d+)"')
 
 
-class Acknowledger(Generator):
+class Acknowledger(Reader):
     """A generator that counts messages, and acknowledges those of one read in one frame."""
 
-    def take(self, events: list[tuple[int, int]], pipe: int) -> None:
-        """Read, count, and send op 22 with the ids."""
-        for fd, _ in events:
-            if fd == pipe:
-                self._command()
-                continue
-            try:
-                received = self.socks[fd].recv_into(self.buffer)
-            except (BlockingIOError, KeyError):
-                continue
-            except OSError:
-                received = 0
-            if not received:
-                self._lose(fd)
-                continue
-            data = bytes(self.buffer[:received])
-            self.size += received
-            self.messages += data.count(MARK)
-            if ids := _ID.findall(data):
-                self.socks[fd].send(_acknowledgement(ids))
+    def read(self, fd: int, data: bytes) -> None:
+        """Count the messages, and send op 22 with their ids."""
+        self.messages += data.count(MARK)
+        if ids := _ID.findall(data):
+            self.socks[fd].send(_acknowledgement(ids))
 
 
 class AcknowledgingLoad(Load):
@@ -64,7 +49,7 @@ def _acknowledgement(ids: list[bytes]) -> bytes:
 
 
 def run(bench: Bench) -> None:
-    """The scenario."""
+    """Push to sessions that do not acknowledge, then to sessions that do."""
     bench.worker()
     for acknowledges in (False, True):
         node = bench.stack.node()
@@ -91,7 +76,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
     count = RATE * seconds
     bench.step(f"{count:,} pushes to {KEYS:,} keys, {case}")
     log_before = _written(bench)
-    before, began = _cpu(bench, node), time.monotonic()
+    before, began = bench.server_cpu(node), time.monotonic()
     busy = listeners.cpu()
     with Samples(stack, "SELECT count(*) FROM offline_pending") as pending:
         accepted = _push(bench, count, began)
@@ -101,7 +86,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
         delivered = time.monotonic() - began
         _wait_until_settled(bench)
     settled = time.monotonic() - began
-    used = {name: cpu - before[name] for name, cpu in _cpu(bench, node).items()}
+    used = {name: cpu - before[name] for name, cpu in bench.server_cpu(node).items()}
     bench.note_generator(listeners, busy, delivered)
     backlog = [(round(at - began, 2), value) for at, value in pending.samples]
     details: dict[str, Any] = {
@@ -172,10 +157,3 @@ def _growth(backlog: list[tuple[float, int]], seconds: float) -> str:
     middle, last = (sum(third) / len(third) for third in thirds)
     word = "flat" if last - middle <= FLAT * RATE else "GROWING"
     return f"pending: {middle:,.0f} in the middle third, {last:,.0f} in the last: {word}"
-
-
-def _cpu(bench: Bench, node: Node) -> dict[str, float]:
-    """Return the CPU seconds of each server so far."""
-    stack = bench.stack
-    own = {"API": bench.api().cpu(), "worker": bench.worker().cpu(), "node": node.cpu()}
-    return {**own, "Postgres": stack.postgres_cpu(), "Redis": stack.redis_cpu()}

@@ -1,11 +1,12 @@
 """A Postgres server of a test's own, with streaming standbys."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from tests.services import Postgres, ServiceError
+from tests.services import Postgres, ServiceError, postgres_programs, start_first
 
 COPY_TIMEOUT = 60.0  # seconds for a copy of the primary
 
@@ -16,6 +17,11 @@ class Primary(Postgres):
     def __init__(self, base: Path, programs: Path) -> None:
         super().__init__(base, programs)
         self.standbys: list[Standby] = []
+
+    def add_standby(self, base: Path) -> "Standby":
+        """Start a standby with all that the server has now."""
+        self.standbys.append(start_first(partial(Standby, self), base, postgres_programs()))
+        return self.standbys[-1]
 
     def lsn(self) -> str:
         """The place in its log."""

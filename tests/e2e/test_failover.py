@@ -6,7 +6,6 @@ standbys are synchronous it stays.
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import httpx
 import pytest
 
 from tests import eventually
-from tests.services import postgres_programs, start_first
 
 from .clients import MESSAGE, STREAM_GAP, Client
 from .harness import Cluster, Database, System
@@ -46,8 +44,7 @@ def site(tmp_path: Path, primary: Primary, trust: str) -> Iterator[Cluster]:
 @pytest.fixture
 def standby(tmp_path: Path, primary: Primary, site: Cluster) -> Standby:
     """A standby that has all that the site's begin has written."""
-    primary.standbys.append(start_first(partial(Standby, primary), tmp_path, postgres_programs()))
-    return primary.standbys[0]
+    return primary.add_standby(tmp_path)
 
 
 async def follow(world: World, room: str, asked: dict[str, Any], node: int = 0) -> Any:

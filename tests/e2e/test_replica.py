@@ -1,14 +1,12 @@
 """Pages and `explain` from a standby: current, too far behind, unavailable, promoted."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests import eventually
-from tests.services import postgres_programs, start_first
 
 from .harness import Cluster, Database, manage
 from .operators import SignIn
@@ -22,8 +20,7 @@ SETTINGS = {"IMGO_REPLICA_LAG_MAX": "20", "IMGO_DATABASE_TIMEOUT": "2"}
 @pytest.fixture
 def standby(tmp_path: Path, primary: Primary) -> Standby:
     """A standby that has the template's tables."""
-    primary.standbys.append(start_first(partial(Standby, primary), tmp_path, postgres_programs()))
-    return primary.standbys[0]
+    return primary.add_standby(tmp_path)
 
 
 @pytest.fixture

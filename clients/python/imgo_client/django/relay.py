@@ -102,12 +102,12 @@ class Relay:
 
     @property
     def rows(self) -> OutboxQuerySet:
-        """The outbox."""
+        """The rows that are sent, in the database of this relay."""
         return Outbox.objects.using(self.using)
 
     @property
     def lanes(self) -> LaneQuerySet:
-        """The leases."""
+        """The lanes, whose leases relays share."""
         return Lane.objects.using(self.using)
 
     def turn(self) -> bool:
