@@ -129,6 +129,8 @@ class Replay:
                     pending.id, pending.op, pending.body, pending.is_json, session.key
                 )
                 session.replay(message)
+            else:
+                session.skip(pending.id)
         if not self._is_over:
             await self._wait_for_reader(deadline)
 

@@ -254,14 +254,18 @@ class Session:
 
     def replay(self, message: OutgoingMessage) -> None:
         """Write a pending message, unless it was replayed already, and remember its id."""
-        if self._replayed is None:
-            self._replayed = set()
-        if message.id not in self._replayed:
-            self._replayed.add(message.id)
-            self._last_replayed = max(message.id, self._last_replayed)
+        if self._replayed is None or message.id not in self._replayed:
+            self.skip(message.id)
             if not message.at:  # a held live message was counted when it arrived
                 self._keeper.written.deliveries += 1
             self._write(message)
+
+    def skip(self, message_id: int) -> None:
+        """Do not write this message, of which a live copy may arrive behind later ones."""
+        if self._replayed is None:
+            self._replayed = set()
+        self._replayed.add(message_id)
+        self._last_replayed = max(message_id, self._last_replayed)
 
     def _write(self, message: OutgoingMessage) -> None:
         self._frames[self.packet_kind] += 1

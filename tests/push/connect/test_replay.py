@@ -1,0 +1,56 @@
+"""Replay: what a session is sent before live messages, beside other sessions of its key."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from django.db.models import F
+
+from imgo_site.conf import conf
+from offline.models import RECEIVED, Event, Message
+from offline.node_io import Acknowledger
+from push.accept.accept import Push, accept_pushes
+from push.bus.envelope import as_layer_message, message_envelope
+from push.bus.groups import key_group
+from push.connect.replay import Replay
+from push.node.node import Node
+from push.session.session import Session
+from tests import in_thread
+from tests.push.sessions import admit, ids
+
+
+@pytest.fixture
+async def node(node: Node) -> Node:
+    """A node that writes receipts when it is told to."""
+    await asyncio.gather(node.rounds.stop(), node.cluster_jobs.stop())
+    node.acknowledger = Acknowledger()  # which does not run
+    return node
+
+
+async def replayed(node: Node, *, acks: bool = True) -> Session:
+    """A session of u1 that was sent what is pending."""
+    session = await admit(node, keeper=node)
+    session.acks = acks
+    session.hold(conf.SESSION_BYTES)
+    replay = Replay(node, session)
+    page = await replay.next_page()
+    assert page is not None
+    await replay.write(page, None)  # type: ignore[arg-type]
+    session.release()
+    return session
+
+
+async def test_a_message_that_an_earlier_session_had_does_not_follow_a_later_one(node: Node):
+    first = (await in_thread(accept_pushes, [Push(b"1", keys=("u1",))]))[0]
+    early = await replayed(node, acks=False)
+    second = (await in_thread(accept_pushes, [Push(b"2", keys=("u1",))]))[0]
+    late = await replayed(node)
+    assert (ids(early), ids(late)) == ([0], [second])
+    await node.acknowledger.stop()  # writes the receipts
+    # On a busy machine an event's time may be late.
+    stored = Event.objects.filter(message=first, kind=RECEIVED)
+    assert await in_thread(lambda: stored.update(at=F("at") + timedelta(seconds=5))) == 1
+    row = await in_thread(Message.objects.get, pk=first)
+    node.hub.handle(as_layer_message(message_envelope(key_group("u1"), row, "u1")))
+    await asyncio.gather(*node.hub.background.tasks)
+    assert ids(late) == [second]
