@@ -30,7 +30,10 @@ from offline.values import (
 logger = logging.getLogger(__name__)
 
 FLUSH_SIZE = 2_000  # receipts in one transaction
-GATHER = 0.01  # seconds: a transaction for each receipt would cost ten times as much
+# A busy node waits this many seconds for further receipts: small transactions cost it much. A quiet
+# one does not, because the write could then fall on the next push.
+GATHER = 0.01
+BUSY = 10  # receipts in one transaction from which on a node is busy
 RETRY_INTERVAL = 1.0  # seconds between attempts while the database is unavailable
 CLAIM_WINDOW = 10.0  # seconds
 BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
@@ -227,10 +230,12 @@ class Acknowledger:
 
     async def run(self) -> None:
         """Write receipts as they arrive. Never returns; the caller restarts it if it raises."""
+        size = 0  # of the last batch
         while True:
             await self._wakeup.wait()
-            if len(self._waiting) < FLUSH_SIZE:
+            if size >= BUSY and len(self._waiting) < FLUSH_SIZE:
                 await asyncio.sleep(GATHER)
+            size = len(self._waiting)
             try:
                 # Receipts that arrive during this write form the next batch.
                 await self._flush_once()
