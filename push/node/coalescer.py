@@ -182,9 +182,20 @@ class Coalescer:
         elif self._timer is None:
             self._hub.coalescers.pop(self._group, None)
 
+    def discard(self) -> None:
+        """Discard the waiting messages: the sessions that they were for have left the group.
+
+        A session that enters later gets them from the room's stream, if it asks for them.
+        """
+        for message in self._waiting:
+            if message.span is not None:
+                message.span.end()
+        self._waiting.clear()
+        self.first_offset_under_way = 0
+
     def close(self) -> None:
         """Discard the waiting messages and stop the timer."""
-        self._waiting.clear()
+        self.discard()
         if self._timer is not None:
             self._timer.cancel()
 

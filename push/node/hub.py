@@ -196,6 +196,8 @@ class Hub:
                     self._emptied(group)
 
     def _emptied(self, group: str) -> None:
+        if coalescer := self.coalescers.get(group):
+            coalescer.discard()
         self.streams.forget(group)
         self.layer_groups.emptied(group)
 

@@ -438,6 +438,20 @@ async def test_who_leaves_and_joins_an_empty_room_has_each_offset_once(node):
     assert offsets(session) == [1, 2, 3]
 
 
+async def test_who_joins_an_emptied_room_gets_nothing_that_waited_for_others(node, imgo):
+    imgo(BATCH_WINDOW=0.05)
+    session, told = await join(node)
+    await store(4)
+    for offset in (1, 2, 3):  # the second and the third wait for the room's next write
+        node.hub.handle(envelope(offset, told.epoch))
+    await node.leave_room(session, ROOM)
+    later, told = await join(node, key="u2")
+    assert told.offset == 4
+    await publish()
+    await eventually(lambda: offsets(later) == [5])
+    assert offsets(session) == [1]
+
+
 async def test_no_more_left_streams_are_remembered_than_allowed(node, monkeypatch):
     monkeypatch.setattr(streams_of_node, "LEFT_MAX", 2)
     for number in range(4):
