@@ -1,8 +1,8 @@
 """Replay: pages of a key's messages, pending ones and ones that its sessions have received."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from django.db import connection
 from django.db.models.functions import Now
@@ -11,13 +11,20 @@ from imgo_site.conf import conf
 from imgo_site.snapshots import Snapshot, WholeDatabase
 from offline.models import ACKNOWLEDGED, RECEIVED, Event, Pending
 from offline.sql import PageKind, chunks, dialect
-from offline.values import Delivered, DevicePage, HistoryPage, Page, PendingMessage
+from offline.values import (
+    Delivered,
+    DevicePage,
+    HistoryPage,
+    MessagePage,
+    Page,
+    PendingMessage,
+)
 
 P = TypeVar("P", Page, HistoryPage)
 Q = TypeVar("Q", Page, HistoryPage, DevicePage)
 
 
-def read_pending(pages: Iterable[Page], size: int) -> dict[Page, list[PendingMessage]]:
+def read_pending(pages: Iterable[Page], size: int) -> dict[Page, MessagePage]:
     """Return, for each (key, after), the first `size` pending messages with an id above `after`.
 
     It makes one query for any number of pages.
@@ -25,9 +32,7 @@ def read_pending(pages: Iterable[Page], size: int) -> dict[Page, list[PendingMes
     return _read(list(pages), size, "pending")
 
 
-def read_history(
-    pages: Iterable[HistoryPage], size: int
-) -> dict[HistoryPage, list[PendingMessage]]:
+def read_history(pages: Iterable[HistoryPage], size: int) -> dict[HistoryPage, MessagePage]:
     """Return, for each (key, after, since), pending messages and those that sessions have had.
 
     The ids are above both `after` and `since`. Messages that sessions have had are found as long as
@@ -36,7 +41,7 @@ def read_history(
     return _read(list(pages), size, "history")
 
 
-def read_missed(pages: Iterable[Page], size: int, age: float) -> dict[Page, list[PendingMessage]]:
+def read_missed(pages: Iterable[Page], size: int, age: float) -> dict[Page, MessagePage]:
     """Return `read_pending`'s messages, and those that sessions have had in the last `age` seconds.
 
     With an age of 0, return only messages that have been pending for `SWEEP_AFTER` seconds and
@@ -50,7 +55,7 @@ def read_missed(pages: Iterable[Page], size: int, age: float) -> dict[Page, list
 
 def read_device_pages(
     pages: Iterable[DevicePage], size: int, kind: PageKind, age: float = 0.0
-) -> dict[DevicePage, list[PendingMessage]]:
+) -> dict[DevicePage, MessagePage]:
     """Return the first `size` rows of each page of devices, in order of the message's id.
 
     A message has a row for each device of the page that it is for. `kind`, `age`: of the content
@@ -70,7 +75,7 @@ def read_device_pages(
 class MissedPages(NamedTuple):
     """Pages of devices of keys, and the pages after those that were full."""
 
-    pages: dict[Page, list[PendingMessage]]
+    pages: dict[Page, MessagePage]
     following: list[Page]
 
 
@@ -89,7 +94,7 @@ def read_missed_of_devices(
     for device_page, rows in read_device_pages(by_page, size, kind, age).items():
         if len(rows) == size:
             last = rows[-1].id
-            rows = [row for row in rows if row.id != last]  # noqa: PLW2901
+            rows = MessagePage(row for row in rows if row.id != last)  # noqa: PLW2901
             found.following.append((device_page.key, rows[-1].id))
         found.pages[by_page[device_page]] = rows
     return found
@@ -153,9 +158,7 @@ def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str],
     return delivered
 
 
-def _read(
-    pages: list[P], size: int, kind: PageKind, age: float = 0.0
-) -> dict[P, list[PendingMessage]]:
+def _read(pages: list[P], size: int, kind: PageKind, age: float = 0.0) -> dict[P, MessagePage]:
     distinct = list(dict.fromkeys(pages))
     given = [
         {"place": place, "key": key, "after": ids[0], "since": ids[-1]}
@@ -166,34 +169,25 @@ def _read(
 
 def _fill(
     pages: Sequence[Q], query: str, given: Sequence[Mapping[str, object]]
-) -> dict[Q, list[PendingMessage]]:
+) -> dict[Q, MessagePage]:
     """Run a query for distinct pages; `given`: its parameter, with the index of each page."""
-    by_page: dict[Q, list[PendingMessage]] = {page: [] for page in pages}
-    if by_page:
-        with connection.cursor() as cursor:
-            cursor.execute(query, [json.dumps(given)])
-            rows = cursor.fetchall()
-        for place, message in _messages(rows):
-            by_page[pages[place]].append(message)
-    return by_page
-
-
-def _messages(rows: Sequence[Any]) -> Iterator[tuple[int, PendingMessage]]:
-    """Yield (place, message) of the rows of a query for pages."""
-    text = rows[0][8] if rows else None
-    snapshot = Snapshot.parse(text) if text else WholeDatabase()
-    for place, message_id, op, body, is_json, had, had_xmin, exclude, _, *device in rows:
-        yield (
-            place,
+    by_page = {page: MessagePage() for page in pages}
+    if not by_page:
+        return by_page
+    with connection.cursor() as cursor:
+        cursor.execute(query, [json.dumps(given)])
+        rows = cursor.fetchall()
+    snapshot = None
+    if rows and rows[-1][0] is None:
+        snapshot = Snapshot.parse(rows.pop()[7])
+    for place, message_id, op, body, *columns in rows:
+        is_json, had, had_xmin, exclude, *device = columns
+        page = by_page[pages[place]]
+        page.append(
             PendingMessage(
-                message_id,
-                op,
-                bytes(body),
-                bool(is_json),
-                had,
-                had_xmin,
-                snapshot,
-                exclude,
-                *device,
-            ),
+                message_id, op, bytes(body), bool(is_json), had, had_xmin, exclude, *device
+            )
         )
+    for page in by_page.values():
+        page.snapshot = snapshot or (WholeDatabase() if page else None)
+    return by_page

@@ -22,8 +22,8 @@ from offline.values import (
     DevicePage,
     DeviceReceipt,
     HistoryPage,
+    MessagePage,
     Page,
-    PendingMessage,
     Receipt,
 )
 
@@ -41,18 +41,18 @@ BACKLOG_MAX = 200_000  # receipts kept while the database is unavailable
 PERMANENT_ERRORS = (DataError, IntegrityError, ValueError, TypeError)
 
 
-def _fetch_pending(pages: list[Page]) -> dict[Page, list[PendingMessage]]:
+def _fetch_pending(pages: list[Page]) -> dict[Page, MessagePage]:
     return key_messages.read_pending(pages, conf.REPLAY_PAGE)
 
 
-def _fetch_history(pages: list[HistoryPage]) -> dict[HistoryPage, list[PendingMessage]]:
+def _fetch_history(pages: list[HistoryPage]) -> dict[HistoryPage, MessagePage]:
     return key_messages.read_history(pages, conf.REPLAY_PAGE)
 
 
 # get((key, after)) → the next page of pending messages of the key, in order of id.
-pending_pages: BatchLoader[Page, list[PendingMessage]] = BatchLoader(_fetch_pending)
+pending_pages: BatchLoader[Page, MessagePage] = BatchLoader(_fetch_pending)
 # get((key, after, since)) → the same, with messages above `since` that the key has had.
-history_pages: BatchLoader[HistoryPage, list[PendingMessage]] = BatchLoader(_fetch_history)
+history_pages: BatchLoader[HistoryPage, MessagePage] = BatchLoader(_fetch_history)
 
 
 class ResumedPage(NamedTuple):
@@ -68,12 +68,12 @@ def _doublings(age: float) -> int:
     return math.ceil(math.log2(max(age, 1.0)))
 
 
-def _fetch_resumed(pages: list[ResumedPage]) -> dict[ResumedPage, list[PendingMessage]]:
+def _fetch_resumed(pages: list[ResumedPage]) -> dict[ResumedPage, MessagePage]:
     # One query for all pages of about the same age, with the longest of them.
     by_size: dict[int, list[ResumedPage]] = {}
     for page in pages:
         by_size.setdefault(_doublings(page.age), []).append(page)
-    messages: dict[ResumedPage, list[PendingMessage]] = {}
+    messages: dict[ResumedPage, MessagePage] = {}
     for size, alike in by_size.items():
         places = {(page.key, page.after) for page in alike}
         read = key_messages.read_missed(places, conf.REPLAY_PAGE, 2.0**size)
@@ -83,7 +83,7 @@ def _fetch_resumed(pages: list[ResumedPage]) -> dict[ResumedPage, list[PendingMe
 
 # get(page) → pending messages of the key, and those that its sessions have had for at most that
 # long, or up to twice as long.
-resumed_pages: BatchLoader[ResumedPage, list[PendingMessage]] = BatchLoader(_fetch_resumed)
+resumed_pages: BatchLoader[ResumedPage, MessagePage] = BatchLoader(_fetch_resumed)
 
 
 def _fetch_deliveries(pairs: list[tuple[int, str]]) -> dict[tuple[int, str], Delivered]:
@@ -105,12 +105,12 @@ class DeviceRead(NamedTuple):
     age: float = 0.0
 
 
-def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, list[PendingMessage]]:
+def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, MessagePage]:
     # One query for all pages of a kind and of about the same age, with the longest of them.
     alike: dict[tuple[PageKind, int], list[DeviceRead]] = {}
     for read in reads:
         alike.setdefault((read.kind, _doublings(read.age)), []).append(read)
-    messages: dict[DeviceRead, list[PendingMessage]] = {}
+    messages: dict[DeviceRead, MessagePage] = {}
     for (kind, size), mine in alike.items():
         pages = {read.page for read in mine}
         found = key_messages.read_device_pages(pages, conf.REPLAY_PAGE, kind, 2.0**size)
@@ -119,7 +119,7 @@ def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, list[Pendin
 
 
 # get(read) → messages of the device, in order of id.
-device_pages: BatchLoader[DeviceRead, list[PendingMessage]] = BatchLoader(_fetch_device_pages)
+device_pages: BatchLoader[DeviceRead, MessagePage] = BatchLoader(_fetch_device_pages)
 
 
 # get((message id, key, device)) → like `deliveries`, for one device of the key.

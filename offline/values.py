@@ -192,9 +192,8 @@ class PendingMessage:
     """One message for a session of its key.
 
     `had`: seconds since a session of the key has had it; None while it is pending. `had_xmin`: of
-    the event that records that; None where it is not known. `snapshot`: of the query. `exclude`:
-    ids of the sessions that do not get it, separated by commas. `device`: the device of the key, in
-    a page of devices.
+    the event that records that; None where it is not known. `exclude`: ids of the sessions that do
+    not get it, separated by commas. `device`: the device of the key, in a page of devices.
     """
 
     id: int
@@ -203,9 +202,17 @@ class PendingMessage:
     is_json: bool
     had: float | None = None
     had_xmin: int | None = None
-    snapshot: Snapshot | WholeDatabase | None = field(default=None, compare=False)
     exclude: str = ""
     device: str = ""
+
+
+class MessagePage(list[PendingMessage]):
+    """Messages of one page, in order of id.
+
+    `snapshot`: of the query that read them; None if it cannot be known.
+    """
+
+    snapshot: Snapshot | WholeDatabase | None = None
 
 
 Page = tuple[str, int]  # a key, and the id that its messages must be above

@@ -142,8 +142,8 @@ class Dialect(ABC):
 
         Its only parameter is a JSON array with an object for each page: `place`, `key`, `after` and
         `since`. Django needs longer to quote four parameters a page than for all the rest. Its rows
-        are (place, message id, op, body, is_json, had, had_xmin, exclude, snapshot), in order of
-        place and id.
+        are (place, message id, op, body, is_json, had, had_xmin, exclude), in order of place and
+        id. On Postgres a last row without a place has the query's snapshot, a text, as `exclude`.
         `age`: seconds, for the kinds "long pending" and "lately".
         """
 

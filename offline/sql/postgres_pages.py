@@ -79,13 +79,15 @@ _QUERY = """
                {w_device}
         FROM wanted w CROSS JOIN LATERAL ({source}) page
     )
-    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin, m.exclude,
-           pg_current_snapshot()::text{f_device}
+    SELECT f.place, m.id, m.op, m.body, m.is_json, f.had, f.had_xmin, m.exclude{f_device}
     FROM found f CROSS JOIN LATERAL (
         SELECT id, op, body, is_json, exclude FROM offline_message
         WHERE id = f.message_id OFFSET 0
     ) m
-    WHERE f.number <= {size} ORDER BY f.place, m.id{f_device}
+    WHERE f.number <= {size}
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, pg_current_snapshot()::text{no_device}
+    ORDER BY 1, 2{by_device}
 """
 _OF_KEYS = {"of_device": "", "by_device": "", "by_device_lately": ""}
 # A row without a device is for all devices, unless the clients that give no name are a device of
@@ -119,4 +121,6 @@ def pages_query(kind: PageKind, size: int, age: float, *, of_devices: bool = Fal
         device=", device text" if of_devices else "",
         w_device=", w.device" if of_devices else "",
         f_device=", f.device" if of_devices else "",
+        no_device=", NULL" if of_devices else "",
+        by_device=", 9" if of_devices else "",
     )

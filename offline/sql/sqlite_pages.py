@@ -51,7 +51,7 @@ _QUERY = """
                row_number() OVER (PARTITION BY place ORDER BY message_id{device}) AS number{device}
         FROM found
     )
-    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had, NULL, m.exclude, NULL{r_device}
+    SELECT r.place, m.id, m.op, m.body, m.is_json, r.had, NULL, m.exclude{r_device}
     FROM ranked r JOIN offline_message m ON m.id = r.message_id
     WHERE r.number <= {size} ORDER BY r.place, m.id{r_device}
 """

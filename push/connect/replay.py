@@ -22,7 +22,7 @@ from offline.node_io import (
     pending_pages,
     resumed_pages,
 )
-from offline.values import DevicePage, Page, PendingMessage
+from offline.values import DevicePage, MessagePage, Page, PendingMessage
 from push.connect.handshake_deadline import HandshakeDeadline
 from push.node.node import Node
 from push.session.outgoing import OutgoingMessage
@@ -55,7 +55,7 @@ class Replay:
         self._reads_again = False  # after a gap: from the beginning
         self._is_over = False  # the last page has been read
 
-    async def next_page(self) -> list[PendingMessage] | None:
+    async def next_page(self) -> MessagePage | None:
         """Read and return the next page; None if there is none. Raises what the database raises.
 
         If the session is behind after its last page, read from the beginning. Then include messages
@@ -70,23 +70,28 @@ class Replay:
         page = await self._read()
         if not session.joined:
             session.joined = time.monotonic()  # the event loop's clock
-            session.snapshot = page[0].snapshot if page else None
+            session.snapshot = page.snapshot
         self._is_over = len(page) < conf.REPLAY_PAGE
         if page:
             self._after = page[-1].id
         return page
 
-    async def _read(self) -> list[PendingMessage]:
+    async def _read(self) -> MessagePage:
+        page = await self._load()
+        assert page is not None  # the loaders return one for each that is asked for
+        return page
+
+    async def _load(self) -> MessagePage | None:
         key = self._session.key
         if self._session.device is not None:
-            return await device_pages.get(self._read_of_device(self._session.device)) or []
+            return await device_pages.get(self._read_of_device(self._session.device))
         if self._reads_again:
             return await self._read_missed((key, self._after))
         if self._resumed is not None:
-            return await resumed_pages.get(ResumedPage(key, self._after, self._age())) or []
+            return await resumed_pages.get(ResumedPage(key, self._after, self._age()))
         if self._since:
-            return await history_pages.get((key, self._after, self._since)) or []
-        return await pending_pages.get((key, self._after)) or []
+            return await history_pages.get((key, self._after, self._since))
+        return await pending_pages.get((key, self._after))
 
     def _read_of_device(self, device: str) -> DeviceRead:
         page = DevicePage(self._session.key, self._after, 0, (device,))
@@ -104,14 +109,14 @@ class Replay:
         age = self._node.clock.now() - self._resumed
         return min(max(age, 0.0), conf.RECORD_KEEP) + RESUME_MARGIN
 
-    async def _read_missed(self, page: Page) -> list[PendingMessage]:
+    async def _read_missed(self, page: Page) -> MessagePage:
         """Read pending messages, and those that others have received since this session joined."""
         age = time.monotonic() - self._session.joined
         read = key_messages.read_missed
         missed = await session_threads.run(read, [page], conf.REPLAY_PAGE, age)
         return missed[page]
 
-    async def write(self, page: list[PendingMessage], deadline: HandshakeDeadline) -> None:
+    async def write(self, page: MessagePage, deadline: HandshakeDeadline) -> None:
         """Write a page, and between its messages the held ones, in order of id.
 
         If further pages may follow, return when the client has read this one.
@@ -138,13 +143,18 @@ class Replay:
         """Return whether a message that was read is for this session.
 
         It is not if it excludes the session, or if a session of this node had received it before
-        this session joined. The latter may not be stored yet. With `since`, and after a gap, every
-        message read is due. A client that comes back is due what was received since it had all.
+        this session joined. The latter may not be stored yet. After a gap it is not if any session
+        had received it by then. With `since` every message read is due. A client that comes back is
+        due what was received since it had all.
         """
         if self._session.id in pending.exclude.split(","):
             return False
         if self._reads_again:
-            return True
+            if pending.had is None:
+                return True
+            # At the latest: the snapshot tells what was stored before this session joined.
+            had_at = time.monotonic() - pending.had
+            return self._session.joined_before(had_at, pending.had_xmin)
         if self._resumed is not None:  # others may have been read with it
             return pending.had is None or pending.had <= self._age()
         if self._since:

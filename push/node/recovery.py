@@ -34,7 +34,7 @@ from imgo_site.conf import conf
 from imgo_site.database_threads import session_threads
 from offline import key_messages
 from offline.node_io import Acknowledger
-from offline.values import Page, PendingMessage
+from offline.values import MessagePage, Page, PendingMessage
 from push.bus.groups import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
@@ -60,7 +60,7 @@ class MissedQuery(NamedTuple):
     pages after those that were full.
     """
 
-    pages: dict[Page, list[PendingMessage]]
+    pages: dict[Page, MessagePage]
     asked: float
     following: list[Page]
 

@@ -191,7 +191,7 @@ class Session:
         # Monotonic seconds of the first query of pending messages; 0 before it. Messages that
         # were settled before that time are not for this session.
         self.joined = 0.0
-        self.snapshot: QuerySnapshot | None = None  # that query's, if it returned messages
+        self.snapshot: QuerySnapshot | None = None  # that query's
         self.is_connecting = False  # the handshake queries its pending messages
         self.is_behind = False  # the handshake must query them once more
         self.is_closed = False

@@ -9,11 +9,14 @@ from django.db.models import F
 from imgo_site.conf import conf
 from offline.models import RECEIVED, Event, Message
 from offline.node_io import Acknowledger
+from offline.settlement import record_receipts
+from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
 from push.bus.groups import key_group
 from push.connect.replay import Replay
 from push.node.node import Node
+from push.node.recovery import recover
 from push.session.session import Session
 from tests import in_thread
 from tests.push.sessions import admit, ids
@@ -38,6 +41,18 @@ async def replayed(node: Node, *, acks: bool = True) -> Session:
     await replay.write(page, None)  # type: ignore[arg-type]
     session.release()
     return session
+
+
+async def test_a_gap_brings_nothing_that_others_had_before_the_session(node: Node):
+    (had,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
+    # On a busy machine the time of a receipt may be late.
+    receipt = Receipt(had, "u1", RECEIVED, "other-1", -5.0)
+    assert await in_thread(record_receipts, [receipt]) == 1
+    session = await replayed(node)
+    (pending,) = await in_thread(accept_pushes, [Push(b"2", keys=("u1",))])
+    since = asyncio.get_running_loop().time() - 1.0
+    assert await recover(node.hub, node.acknowledger, ["u1"], since) == 1
+    assert ids(session) == [pending]
 
 
 async def test_a_message_that_an_earlier_session_had_does_not_follow_a_later_one(node: Node):
