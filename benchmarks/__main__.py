@@ -29,6 +29,7 @@ from benchmarks import (
     replay,
     report,
     schedule,
+    scopes,
     streams,
     sustained,
 )
@@ -50,6 +51,7 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
     "devices": devices.run,
     "schedule": schedule.run,
     "sustained": sustained.run,
+    "scopes": scopes.run,
     "growth": growth.run,
     "million": million.run,
 }

@@ -72,7 +72,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
     _push(bench, KEYS)  # warm
     listeners.expect_in_all([KEYS])
     listeners.wait()
-    _wait_until_settled(bench)
+    wait_until_settled(bench)
     count = RATE * seconds
     bench.step(f"{count:,} pushes to {KEYS:,} keys, {case}")
     log_before = _written(bench)
@@ -84,7 +84,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
         listeners.expect_in_all([accepted])
         listeners.wait(SETTLE)
         delivered = time.monotonic() - began
-        _wait_until_settled(bench)
+        wait_until_settled(bench)
     settled = time.monotonic() - began
     used = {name: cpu - before[name] for name, cpu in bench.server_cpu(node).items()}
     bench.note_generator(listeners, busy, delivered)
@@ -104,7 +104,7 @@ def _measure(bench: Bench, listeners: Load, node: Node, acknowledges: bool) -> N
     bench.row(what, total, "µs/push", target=CPU[acknowledges], note=parts, details=details)
     what = f"delivered, {case}"
     rate = accepted / delivered
-    bench.row(what, rate, "/s", target=THROUGHPUT, note=_growth(backlog, streamed))
+    bench.row(what, rate, "/s", target=THROUGHPUT, note=growth(backlog, streamed, RATE))
 
 
 def _push(bench: Bench, count: int, began: float | None = None) -> int:
@@ -124,7 +124,8 @@ def _line(number: int) -> bytes:
     return b'{"to":{"key":"bench-%d"},"body":{"n":%d,"text":"^hello"}}\n' % (number % KEYS, number)
 
 
-def _wait_until_settled(bench: Bench) -> None:
+def wait_until_settled(bench: Bench) -> None:
+    """Wait until nothing is pending. Raises `RuntimeError` after `SETTLE` seconds."""
     with bench.stack.database() as connection:
         deadline = time.monotonic() + SETTLE
         while connection.execute("SELECT EXISTS (SELECT FROM offline_pending)").fetchone() != (
@@ -143,10 +144,11 @@ def _written(bench: Bench) -> int:
     return int(row[0])
 
 
-def _growth(backlog: list[tuple[float, int]], seconds: float) -> str:
+def growth(backlog: list[tuple[float, int]], seconds: float, rate: int) -> str:
     """Return whether more messages were pending in the last third than in the middle one.
 
     `backlog`: (seconds from the begin, messages). `seconds`: how long pushes were streamed in.
+    `rate`: pushes a second.
     """
     thirds = [
         [value for at, value in backlog if begin <= at * 3 / seconds < end]
@@ -155,5 +157,5 @@ def _growth(backlog: list[tuple[float, int]], seconds: float) -> str:
     if not all(thirds):
         return "too few samples of the backlog"
     middle, last = (sum(third) / len(third) for third in thirds)
-    word = "flat" if last - middle <= FLAT * RATE else "GROWING"
+    word = "flat" if last - middle <= FLAT * rate else "GROWING"
     return f"pending: {middle:,.0f} in the middle third, {last:,.0f} in the last: {word}"

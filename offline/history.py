@@ -83,12 +83,18 @@ class Delivery:
         return Sent(len({name for name, _ in self.sent}), max(at for _, at in self.sent))
 
     @property
+    def stored_parts(self) -> list["Delivery"]:
+        """The parts of devices that it was stored for, without those that got only a live copy."""
+        return [part for part in self.devices if part.state != "live"]
+
+    @property
     def words(self) -> str:
         """State for people, short: how and why included."""
         words = " ".join(filter(None, (self.state, self.how, self.reason)))
         if self.devices:
-            done = sum(1 for part in self.devices if part.state == "acknowledged")
-            return f"{words}, {done} of {len(self.devices)} devices acknowledged"
+            parts = self.stored_parts
+            done = sum(1 for part in parts if part.state == "acknowledged")
+            return f"{words}, {done} of {len(parts)} devices acknowledged"
         return f"{words}, {self.unacknowledged}" if self.unacknowledged else words
 
     def as_dict(self) -> dict[str, Any]:

@@ -49,8 +49,12 @@ def register(key: str, name: str) -> int:
         return _forget(list(others[conf.DEVICES_MAX - 1 :].select_for_update()))
 
 
-def refresh(pairs: Collection[tuple[str, str]]) -> None:
-    """Record that sessions of these (key, name) are open. It adds no device."""
+def refresh(pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Record that sessions of these (key, name) are open; return those that were recorded.
+
+    It adds no device. It waits for no lock, so it leaves out devices that a push locks, too.
+    """
+    recorded: set[tuple[str, str]] = set()
     for chunk in chunks(sorted(pairs)):
         with transaction.atomic():
             rows = KeyDevice.objects.filter(
@@ -59,8 +63,10 @@ def refresh(pairs: Collection[tuple[str, str]]) -> None:
             # Those that others hold are being seen, or forgotten.
             locked = rows.order_by("pk").select_for_update(no_key=True, skip_locked=True)
             wanted = set(chunk)
-            mine = [row.pk for row in locked if (row.key, row.name) in wanted]
-            KeyDevice.objects.filter(pk__in=mine).update(seen_at=Now())
+            mine = [row for row in locked if (row.key, row.name) in wanted]
+            KeyDevice.objects.filter(pk__in=[row.pk for row in mine]).update(seen_at=Now())
+        recorded.update((row.key, row.name) for row in mine)
+    return recorded
 
 
 class Forgotten(NamedTuple):

@@ -168,7 +168,8 @@ class Acknowledger:
         self._may_be_written = False
         self._on_lost = on_lost or _ignore
         self._on_read = on_read or _ignore
-        self._claims: Counter[str] = Counter()  # ids by key, since `_claims_since`
+        # Ids by key and device, since `_claims_since`.
+        self._claims: Counter[tuple[str, str | None]] = Counter()
         self._claims_since = 0.0  # monotonic seconds
 
     def sent(self, message_id: int, key: str, session: str, device: str | None = None) -> None:
@@ -189,17 +190,18 @@ class Acknowledger:
             self._add((message_id, key, ACKNOWLEDGED, session, time.monotonic(), device))
 
     def claimed(self, message_id: int, key: str, session: str, device: str | None = None) -> bool:
-        """Settle a message that the session was not sent; return False if its key claims too many.
+        """Settle a message that the session was not sent; return False if too many are claimed.
 
-        An earlier session of the key may have been sent the message. Within `CLAIM_WINDOW` a key
-        may claim `OFFLINE_MAX` ids, which bounds the ids that one client makes up.
+        An earlier session of the key may have been sent the message. Within `CLAIM_WINDOW` a key,
+        or a device of it, may claim `OFFLINE_MAX` ids, as many as may be pending for it. That
+        bounds the ids that one client makes up.
         """
         now = time.monotonic()
         if now - self._claims_since > CLAIM_WINDOW:
             self._claims.clear()
             self._claims_since = now
-        self._claims[key] += 1
-        if self._claims[key] > conf.OFFLINE_MAX:
+        self._claims[key, device] += 1
+        if self._claims[key, device] > conf.OFFLINE_MAX:
             return False
         self.acknowledged(message_id, key, session, device)
         return True

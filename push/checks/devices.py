@@ -28,7 +28,8 @@ def check_devices() -> Iterator[CheckMessage]:
     if missing:
         yield Error(
             f"The provider {names[0]!r} is configured, and the package {missing[0]!r} is missing.",
-            hint=f"Install it: pip install 'imgo[{names[0]}]'",
+            hint=f"Install it: pip install 'imgo[{names[0]}]'; in a checkout of imgo: "
+            ".venv/bin/python -m pip install 'httpcore[asyncio,http2]'",
             id="imgo.E055",
         )
 

@@ -5,11 +5,17 @@ import re
 from accounts.identity import Identity
 from accounts.staff import DASHBOARD
 from imgo_site import ack_scope
+from imgo_site.batching import BatchLoader
 from imgo_site.database_threads import session_threads
 from imgo_site.errors import BadRequest
 from offline import key_devices
 from push.metrics import definitions as metrics
 
+# get((key, name)) → True if the device is known, and was recorded as connected. After a restart all
+# devices come back at once: one transaction serves many of them.
+known_devices: BatchLoader[tuple[str, str], bool] = BatchLoader(
+    lambda pairs: dict.fromkeys(key_devices.refresh(pairs), True)
+)
 NAME = re.compile("[0-9A-Za-z._:-]{1,64}")
 
 
@@ -28,6 +34,8 @@ async def register(identity: Identity, name: str) -> str | None:
             "'device' has 1 to 64 characters: letters, digits, '.', '_', ':' and '-'; "
             f"not {name[:70]!r}."
         )
+    if await known_devices.get((identity.key, name)):
+        return name
     dropped = await session_threads.run(key_devices.register, identity.key, name)
     if dropped:
         metrics.DROPS.labels(key_devices.FORGOTTEN).inc(dropped)

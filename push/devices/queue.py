@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from imgo_site.ack_scope import each_of
 from imgo_site.conf import conf
+from imgo_site.names import printable
 from imgo_site.postgres.limits import limit_idle
 from offline.models import Event, Pending
 from push.devices.closings import still_shown
@@ -193,12 +194,19 @@ def _end(ended: Sequence[tuple[Job, Result]]) -> None:
         device = Device.objects.filter(pk=job.device_id)
         if result.outcome is Outcome.GONE:
             # Not a device that was registered again after the provider had lost it.
-            if result.gone_at is not None:
-                lost_at = datetime.fromtimestamp(result.gone_at, tz=UTC)
-                device = device.filter(last_seen__lte=lost_at)
+            if (gone_at := _time_of(result.gone_at)) is not None:
+                device = device.filter(last_seen__lte=gone_at)
             device.filter(address=job.address).delete()
         elif result.outcome is not Outcome.SENT:
             device.update(failures=F("failures") + 1)
+
+
+def _time_of(seconds: float | None) -> datetime | None:
+    """Return a Unix time from a provider as a time; None without one, or if it is none."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _event(job: Job, result: Result) -> Event:
@@ -210,8 +218,9 @@ def _event(job: Job, result: Result) -> Event:
         key=job.key,
         kind=Event.Kind.NOTIFY_CLOSED if job.closes else kind,
         session=str(job.device_id),
-        reason=reason[:REASON_MAX],
-        provider_id=result.provider_id[:PROVIDER_ID_MAX],
+        # Texts of a provider's answer. One that cannot be stored would hold up all other outcomes.
+        reason=printable(reason[:REASON_MAX]),
+        provider_id=printable(result.provider_id[:PROVIDER_ID_MAX]),
         at=timezone.now(),
     )
 

@@ -68,7 +68,8 @@ class Lane:
         except NoAnswer as error:
             result = Result(Outcome.RETRY, error.reason)
         if result.pauses:
-            self._paused_until = time.monotonic() + result.retry_after
+            pause = min(result.retry_after, queue.RETRY_AFTER_MAX)
+            self._paused_until = time.monotonic() + pause
         if result.outcome is not Outcome.SENT:
             self._log(job, result)
         return result

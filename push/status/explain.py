@@ -241,7 +241,8 @@ def _ends(delivery: Delivery, message: Message) -> Iterator[str]:
         yield _end(delivery, message)
         return
     for part in delivery.devices:
-        yield f"For {key_device_states.name_of(part.device)}: {_end(part, message)}"
+        end = key_device_states.NOT_STORED if part.state == "live" else _end(part, message)
+        yield f"For {key_device_states.name_of(part.device)}: {end}"
     yield key_device_states.of_devices(delivery)
 
 

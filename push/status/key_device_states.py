@@ -1,5 +1,6 @@
 """Sentences about the devices of a key with the scope `each`, for `explain`."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from imgo_site.ack_scope import is_each
@@ -24,9 +25,23 @@ def of_key(key: str) -> Iterator[str]:
         yield f"  {name[0].upper()}{name[1:]}: {count}, known to be connected at {seen}."
 
 
+# For a device that got a live copy, but that was new or forgotten when the message was stored.
+NOT_STORED = (
+    "It was not stored for this device, which was not registered then. An open session got it."
+)
+
+
 def of_devices(delivery: Delivery) -> str:
-    """Return a sentence about which devices of a key have acknowledged a message."""
-    done = [part for part in delivery.devices if part.state == "acknowledged"]
-    text = f"{len(done)} of {len(delivery.devices)} devices of the key have acknowledged it"
-    waiting = [name_of(part.device) for part in delivery.devices if part.state == "pending"]
+    """Return a sentence about how a message ended for the devices that it was stored for."""
+    parts = delivery.stored_parts
+    done = [part for part in parts if part.state == "acknowledged"]
+    text = f"{len(done)} of {len(parts)} devices of the key have acknowledged it"
+    ends = Counter(
+        f"{part.state} ({part.reason})" if part.reason else part.state
+        for part in parts
+        if part.state in ("expired", "dropped")
+    )
+    if ends:
+        text += "; " + ", ".join(f"{end} for {count}" for end, count in sorted(ends.items()))
+    waiting = [name_of(part.device) for part in parts if part.state == "pending"]
     return f"{text}; it is pending for {', '.join(waiting)}." if waiting else f"{text}."

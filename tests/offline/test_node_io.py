@@ -269,6 +269,7 @@ def test_claims_of_a_key_count_up_to_what_can_be_pending_for_it(imgo):
         False
     ] * 2
     assert acknowledger.claimed(1, "u2", "s2")
+    assert [acknowledger.claimed(one, "u2", "s3", "phone") for one in range(3)] == [True] * 3
     acknowledger._claims_since -= node_io.CLAIM_WINDOW
     assert acknowledger.claimed(6, "u1", "s1")
-    assert acknowledger.waiting == 5
+    assert acknowledger.waiting == 8

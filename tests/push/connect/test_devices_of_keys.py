@@ -65,6 +65,14 @@ async def test_each_device_gets_what_it_has_not_acknowledged(node):
     assert await in_thread(conservation.unbalanced, 0, 10**12) == []
 
 
+async def test_known_device_connects_without_a_transaction_of_its_own(node, monkeypatch):
+    await open_session(node, device="phone")
+    monkeypatch.setattr(key_devices, "register", None)  # adds a device, in its own transaction
+    before = await in_thread(KeyDevice.objects.get)
+    assert (await open_session(node, device="phone")).device == "phone"
+    assert (await in_thread(KeyDevice.objects.get)).seen_at > before.seen_at
+
+
 async def test_since_is_of_the_device(node):
     phone = await open_session(node, device="phone")
     await open_session(node, device="laptop")

@@ -60,6 +60,23 @@ def test_pending_push_is_claimed_for_each_device(register_browser) -> None:
     assert claimed() == []
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        Result(Outcome.SENT, provider_id="m/\0"),
+        Result(Outcome.REJECTED, "\ud800"),
+        *(Result(Outcome.GONE, "gone", gone_at=at) for at in (float("nan"), float("inf"), 1e18)),
+    ],
+)
+def test_outcome_with_an_odd_text_or_time_is_recorded(register_browser, result) -> None:
+    register_browser("u1")
+    notify_key()
+    queue.settle([(job, result) for job in claimed()])
+    ((kind, _, reason, provider_id),) = events()
+    shown = {Outcome.SENT: ("notified", "", "m/?"), Outcome.REJECTED: ("notify_failed", "?", "")}
+    assert (kind, reason, provider_id) == shown.get(result.outcome, ("notify_failed", "gone", ""))
+
+
 def test_push_without_notify_executes_no_statement_more(register_browser) -> None:
     def statements(**options) -> int:
         with CaptureQueriesContext(

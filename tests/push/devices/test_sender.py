@@ -8,6 +8,7 @@ import pytest
 
 from offline.models import Event
 from push import push_to_key, push_to_keys
+from push.devices import queue
 from push.devices.jobs import Outcome, Result
 from push.devices.sender import Lane, NotificationSender
 from push.devices.tables import Device, Notification
@@ -123,6 +124,15 @@ async def test_provider_that_asks_for_a_pause_gets_it(imgo):
     assert lane.free == 0
     await eventually(lambda: lane.free > 0)
     assert time.monotonic() - began >= 0.2
+
+
+async def test_pause_of_a_provider_is_bounded(imgo, monkeypatch):
+    monkeypatch.setattr(queue, "RETRY_AFTER_MAX", 0.2)
+    lane = Lane(Gate(Result(Outcome.RETRY, "quota", retry_after=float("inf"), pauses=True)))
+    lane.provider.open.set()
+    await lane.send(job(""))
+    assert lane.free == 0
+    await eventually(lambda: lane.free > 0)
 
 
 async def test_log_of_a_failure_has_no_address(caplog):

@@ -7,14 +7,15 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from offline import key_devices
-from offline.models import ACKNOWLEDGED
+from offline.models import ACKNOWLEDGED, SENT
 from offline.settlement import record_device_receipts
 from offline.values import DeviceReceipt
 from push import push_to_key
+from push.accept.cancellation import cancel_push
 from push.devices import notices, queue
 from push.devices.addresses import address_of
 from push.devices.registration import register
-from push.status import explain
+from push.status import explain, key_device_states
 from tests.push.devices.push_service import SUBJECT, VAPID_PRIVATE, Browser
 
 pytestmark = pytest.mark.django_db
@@ -58,6 +59,16 @@ def test_explain_tells_of_each_device(message_id):
     assert any(line.endswith(summary) for line in lines)
     found = explain.of_message("u1", message_id, lambda _: [], list)
     assert any(line.startswith("For device 'phone': The client of session n-1") for line in found)
+    assert summary in found
+
+
+def test_explain_counts_only_devices_that_a_message_was_stored_for(message_id):
+    cancel_push(message_id)
+    record_device_receipts([DeviceReceipt(message_id, "u1", SENT, "n-2", 0.0, "new")])
+    summary = "1 of 2 devices of the key have acknowledged it; dropped (cancelled) for 1."
+    assert explain.of_key("u1", 5, lambda _: [], list)[-1].endswith(summary)
+    found = explain.of_message("u1", message_id, lambda _: [], list)
+    assert f"For device 'new': {key_device_states.NOT_STORED}" in found
     assert summary in found
 
 
