@@ -28,7 +28,8 @@ from push.session.resident_link import ResidentLink
 from push.session.session import Link, Session, encode_reply
 from push.session.session_log import clean, log_refusal
 from push.session.session_records import SessionEvent
-from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
+from push.session.socket_link import DIRECT_LINK, SocketLink
+from push.session.tcp_link import TcpLink
 from push.status.instance import INSTANCE
 from push.wire import (
     CloseCode,

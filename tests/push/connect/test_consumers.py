@@ -27,7 +27,8 @@ from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.session.link_manager import LinkManager
 from push.session.outgoing import Kind
-from push.session.socket_link import DIRECT_LINK, Gone, SocketLink, TcpLink
+from push.session.socket_link import DIRECT_LINK, Gone, SocketLink
+from push.session.tcp_link import TcpLink
 from push.session.websocket_link import WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread

@@ -19,7 +19,8 @@ from push.session import link_manager
 from push.session import socket_link as module
 from push.session.inbox import Inbox
 from push.session.session import Session
-from push.session.socket_link import Gone, SocketLink, TcpLink
+from push.session.socket_link import Gone, SocketLink
+from push.session.tcp_link import TcpLink
 from push.session.websocket_link import WebSocketLink
 from push.wire import CloseCode, Decoder, Op, encode_binary
 from tests import eventually
