@@ -149,7 +149,7 @@ def _devices_of(hub: Hub, keys: Iterable[str]) -> Devices:
 async def _await_arrivals(hub: Hub) -> bool:
     """Wait for an echo; return whether all messages published before now have arrived."""
     try:
-        return await hub.echo(ECHO_TIMEOUT)
+        return await hub.echoes.send(ECHO_TIMEOUT)
     except LAYER_ERRORS:
         return False
 
