@@ -126,7 +126,7 @@ def acknowledge(node: Node, session: Session, frame: Frame) -> None:
         session.disconnect(CloseCode.BAD_FRAME, reason)
         return
     for number in numbers:
-        node.acknowledged(number, session)
+        node.receipts.acknowledged(number, session)
 
 
 HANDLERS: dict[int, Handler] = {

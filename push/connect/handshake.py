@@ -140,7 +140,7 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             identity,
             kind,
             link,
-            node,
+            node.receipts,
             acks=body.ack,
             names=body.names,
             accepts=body.accepts,

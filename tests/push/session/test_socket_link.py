@@ -30,11 +30,12 @@ BIG = b"x" * 100_000
 
 
 class FakeNode:
-    """Keeps who was dismissed."""
+    """A node's part that a link and the handlers use, which records their calls."""
 
     def __init__(self) -> None:
         self.dismissed: list[Session] = []
         self.ids: list[int] = []  # acknowledged by clients
+        self.receipts = self
 
     async def dismiss(self, session: Session) -> None:
         session.is_closed = True
