@@ -16,7 +16,7 @@ from imgo_site.conf import conf
 from offline.sql import dialect
 
 EPOCH_BYTES = 4  # random bytes of an epoch
-EPOCH_LIFE = 84 * 3_600  # seconds: half of `streams.KEEP_UNUSED`
+EPOCH_LIFE = 84 * 3_600  # seconds: half of `stream_retention.KEEP_UNUSED`
 
 
 def random_epoch() -> str:
