@@ -37,7 +37,7 @@ from push.presence.select import get_presence
 from push.registry.base import Entry, fullest
 from push.registry.select import get_registry
 from push.routing import websocket_path
-from push.status import explain, room_history, snapshot
+from push.status import explain, key_sessions, room_history, snapshot
 from push.status.instance import instance_of
 
 SESSIONS_SHOWN = 200
@@ -198,8 +198,8 @@ def key(request: HttpRequest) -> HttpResponse:
         "is_more": is_more,
         "sessions": _sessions_of(name, SESSIONS_SHOWN * times),
         "session_events": [
-            *explain.records_as_sentences(events),
-            *explain.key_events(online),
+            *key_sessions.records_as_sentences(events),
+            *key_sessions.last_event(online),
             *explain.failing_hooks(),
         ],
         "last_seen": last_seen(events, online, is_online=False),
