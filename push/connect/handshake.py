@@ -123,41 +123,17 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
     Raises `Refusal`.
     """
     with _refusing() as client:
-        body, kind, link = request.body, request.kind, request.link
+        body, link = request.body, request.link
         client.sends_object = not body.is_bare
-        facts = request.facts
         hooks, is_gone = node.hooks, lambda: not is_connected(link)
-        identity = await identify(body, facts, node.guard, hooks, is_gone)
+        identity = await identify(body, request.facts, node.guard, hooks, is_gone)
         client.key = identity.key
         rooms = await _rooms_of(node, identity, request)
         if request.events is not None:
             body = replace(body, requests=request.events.of_rooms(rooms))
             request = replace(request, body=body)
         device = await device_names.register(identity, body.device)
-        name = node.new_session_id()
-        session = Session(
-            name,
-            identity,
-            kind,
-            link,
-            node.receipts,
-            acks=body.ack,
-            names=body.names,
-            accepts=body.accepts,
-            is_goim=body.is_goim,
-            retractions=body.retractions,
-            device=device,
-        )
-        link.session = session
-        entry = Entry(
-            session.id,
-            session.key,
-            node.id,
-            kind.transport,
-            request.facts.address,
-            body.platform,
-            node.clock.now(),
-        )
+        session, entry = _new_session(node, request, identity, device)
         try:
             kept = kept_rooms(body)
             await _admit(node, session, entry, body, rooms, later=kept)
@@ -173,6 +149,37 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             await node.dismiss(session)
             raise
         return session
+
+
+def _new_session(
+    node: Node, request: AuthRequest, identity: Identity, device: str | None
+) -> tuple[Session, Entry]:
+    """Return a session for a client that may open one, and its entry for the registry."""
+    body, kind = request.body, request.kind
+    session = Session(
+        node.new_session_id(),
+        identity,
+        kind,
+        request.link,
+        node.receipts,
+        acks=body.ack,
+        names=body.names,
+        accepts=body.accepts,
+        is_goim=body.is_goim,
+        retractions=body.retractions,
+        device=device,
+    )
+    request.link.session = session
+    entry = Entry(
+        session.id,
+        session.key,
+        node.id,
+        kind.transport,
+        request.facts.address,
+        body.platform,
+        node.clock.now(),
+    )
+    return session, entry
 
 
 @contextmanager
