@@ -126,8 +126,8 @@ def _retract(
         partitions=partitions_of(names) if names else (),
     )
     with transaction.atomic():
-        mine = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
-        if not mine.update(retracted_at=Now()):
+        rows = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
+        if not rows.update(retracted_at=Now()):
             return ()
         if set(new.partitions) <= set(stopped):
             return ()

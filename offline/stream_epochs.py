@@ -44,8 +44,8 @@ def next_epoch() -> str:
             row = f"{dialect().cluster_identity()}, %s, {dialect().now()}"
             cursor.execute(_CHOOSE.format(row=row, keep=keep), [random_epoch()])
             (epoch,) = cursor.fetchone()
-        found: str = epoch
-        return found
+        stored_epoch: str = epoch
+        return stored_epoch
 
 
 _VALID = "(SELECT epoch FROM offline_nextepoch WHERE {valid} ORDER BY made_at DESC LIMIT 1)"

@@ -191,9 +191,9 @@ def _prune_messages() -> int:
 
 
 def _forget_devices() -> int:
-    found = key_devices.forget_batch()
-    metrics.DROPS.labels(key_devices.FORGOTTEN).inc(found.dropped)
-    return found.devices
+    forgotten = key_devices.forget_batch()
+    metrics.DROPS.labels(key_devices.FORGOTTEN).inc(forgotten.dropped)
+    return forgotten.devices
 
 
 def _measure_streams() -> None:

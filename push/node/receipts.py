@@ -41,8 +41,8 @@ class Receipts:
         place = (message.id, session.key, session.device)
         at, xmin = self._acknowledger.settled_at(*place), None
         try:
-            if at is None and (had := await find_delivery(*place)) is not None:
-                at, xmin = asyncio.get_running_loop().time() - had.age, had.xmin
+            if at is None and (delivery := await find_delivery(*place)) is not None:
+                at, xmin = asyncio.get_running_loop().time() - delivery.age, delivery.xmin
             # A message that another session has received is due only to sessions open by then.
             if at is not None and session.joined_before(at, xmin):
                 session.replay(message)

@@ -99,8 +99,8 @@ class Rounds:
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
-        for one, every in rounds:
-            self.runtime.repeat(one.__name__, one, every)
+        for duty, every in rounds:
+            self.runtime.repeat(duty.__name__, duty, every)
 
     async def stop(self, deadline: float = float("inf")) -> None:
         """End all rounds by `deadline` (loop time)."""

@@ -21,9 +21,9 @@ class LeaseWatch:
 
         `own_id`: this node's lease. `now`: monotonic seconds.
         """
-        others = {one.id: one for one in leases if one.id != own_id and not one.is_ended}
-        silent = self._watch.seconds({id_: one.beat for id_, one in others.items()}, now)
-        return [one for id_, one in others.items() if silent[id_] >= _patience(one)]
+        others = {lease.id: lease for lease in leases if lease.id != own_id and not lease.is_ended}
+        silent = self._watch.seconds({id_: lease.beat for id_, lease in others.items()}, now)
+        return [lease for id_, lease in others.items() if silent[id_] >= _patience(lease)]
 
 
 def _patience(lease: Lease) -> float:

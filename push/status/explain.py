@@ -245,8 +245,8 @@ def _presence(
     if unknown:
         yield f"Whether the key is connected is not known here: {unknown}"
     elif not sessions:
-        who = "A device that it is pending for" if delivery.devices else "The next one"
-        later = f" {who} gets it when it connects." if delivery.state == "pending" else ""
+        receiver = "A device that it is pending for" if delivery.devices else "The next one"
+        later = f" {receiver} gets it when it connects." if delivery.state == "pending" else ""
         yield f"No session of the key is connected now.{later}"
         yield from key_sessions.recorded_events(key)
         yield from key_sessions.token(key)
