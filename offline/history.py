@@ -37,7 +37,7 @@ class Notified(NamedTuple):
     """Outcome of a notification to one device, or of closing it there.
 
     `device`: its number. `provider_id`: the provider's name of what it was sent. `reason`: why the
-    provider has not taken that, "" if it has.
+    provider refused it; "" if it accepted it.
     """
 
     device: str
@@ -111,8 +111,8 @@ class Delivery:
 def find(message_id: int) -> Message | None:
     """Return a message while its record is kept, else None. `now`: the database's time.
 
-    A push that was scheduled is found by both ids: the one that was answered, and the message's.
-    The body is not loaded.
+    A push that was scheduled is found by both ids: the message's, and the one that the API
+    returned. The body is not loaded.
     """
     rows = Message.objects.defer("body").annotate(now=Now())
     message = rows.filter(pk=message_id).first()

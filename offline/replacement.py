@@ -93,7 +93,7 @@ def apply(messages: Sequence[NewMessage], stored: Stored) -> Counter[str]:
 
 
 def apply_due(pushes: Sequence[tuple[Any, NewMessage, int]]) -> Counter[str]:
-    """Let messages take the place of the scheduled pushes that they were; return counts by reason.
+    """Let rows name the messages that scheduled pushes became; return counts by reason.
 
     `pushes`: (the row of the schedule, the message, its id). Call it in the transaction that stored
     the messages.
@@ -124,7 +124,7 @@ def apply_due(pushes: Sequence[tuple[Any, NewMessage, int]]) -> Counter[str]:
 
 
 def _accepted_ids(message_ids: Collection[int]) -> dict[int, int]:
-    """Return message id → the id that was answered, for messages that were scheduled pushes."""
+    """Return message id → the id that the API returned, for messages that were scheduled pushes."""
     due: dict[int, int] = {}
     for chunk in chunks(sorted(message_ids)):
         rows = DuePush.objects.filter(message_id__in=chunk)
@@ -176,7 +176,7 @@ _LOCK = """
 
 
 def _end(ends: Sequence[_End]) -> Counter[str]:
-    """Settle what these pushes have left for their targets; return counts by reason.
+    """Settle the open deliveries of these pushes to their targets; return counts by reason.
 
     The rows of `CollapseKey` must be saved. A delivery to a key counts, or a push to a room.
     """
@@ -197,8 +197,8 @@ def _end(ends: Sequence[_End]) -> Counter[str]:
 def _end_scheduled(ends: Sequence[_End], reason: str) -> int:
     """End scheduled pushes that no row names any more; return how many deliveries that are.
 
-    A row that is locked is being stored as a message, or cancelled. Its message finds out by its
-    rows of `CollapseKey`.
+    Locked rows are skipped: another transaction stores them as messages, or cancels them. The
+    message is then replaced by `apply_due`, which reads the rows of `CollapseKey`.
     """
     count = 0
     for chunk in chunks(sorted({end.push_id for end in ends})):
@@ -240,7 +240,7 @@ def _settle(pairs: Sequence[tuple[int, str]], reason: str) -> int:
 def _mark_live(pairs: Sequence[tuple[int, str]]) -> int:
     """Record that messages which are not stored are stale; return for how many keys.
 
-    Such a message has no row a key. Of one that is stale for a part of its keys, nothing is
+    Such a message has no row for each key. If it is stale for only some of its keys, nothing is
     recorded.
     """
     keys = Counter(i for i, _ in pairs)

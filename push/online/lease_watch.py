@@ -1,4 +1,4 @@
-"""Finds the leases of nodes that are dead: those whose beat has stayed the same for long."""
+"""Search for leases of dead nodes: a dead node no longer changes the beat of its lease."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ READ_EVERY = 1.0  # seconds between two readings
 
 
 class LeaseWatch:
-    """Watch of one node."""
+    """The last beats that one node has read, of the leases of all nodes."""
 
     def __init__(self) -> None:
         self._watch = SilenceWatch(READ_EVERY)
