@@ -224,11 +224,11 @@ class Client:
         if not frames or frames[-1].op != DISCONNECT:
             assert closed.code is not None, "TCP was closed without a frame that says why"
             return Ending(closed.code, closed.reason, None, frames)
-        said = frames.pop().value
+        farewell = frames.pop().value
         if closed.code is not None:
-            assert closed.code == said["code"], "close frame and op 6 name different codes"
-        assert said["reconnect"] is (4000 <= said["code"] < 4500)
-        return Ending(said["code"], said["reason"], said["reconnect"], frames)
+            assert closed.code == farewell["code"], "close frame and op 6 name different codes"
+        assert farewell["reconnect"] is (4000 <= farewell["code"] < 4500)
+        return Ending(farewell["code"], farewell["reason"], farewell["reconnect"], frames)
 
     def _unwrapped(self, frames: list[Frame]) -> list[Frame]:
         """The frames; those in a batch instead of the batch."""
@@ -514,8 +514,8 @@ class Publisher:
 
     async def rooms(self) -> dict[str, int]:
         """Rooms, and how many sessions are in each."""
-        found = await self.get("/api/v1/rooms", limit=1000)
-        return {row["room"]: row["sessions"] for row in found["results"]}
+        page = await self.get("/api/v1/rooms", limit=1000)
+        return {row["room"]: row["sessions"] for row in page["results"]}
 
     async def make_token(self, key: str, **options: Any) -> str:
         """A new token for a key."""

@@ -68,11 +68,11 @@ class OneRead:
 
     def read(self, count: int) -> list[Frame | None]:
         """Read until the server has sent `count` frames, then close the connection."""
-        found = []
+        reads = []
         with contextlib.closing(self._socket), contextlib.suppress(TimeoutError):
             while self.frames < count:
-                found.append(self.frame())
-        return found
+                reads.append(self.frame())
+        return reads
 
     def send(self, op: int, seq: int) -> None:
         """Send a frame without a body."""

@@ -39,7 +39,9 @@ async def slow_session(world: World, key: str, transport: str, **auth: Any) -> A
 async def push_too_much(world: World, key: str) -> list[int]:
     """Push more than a session that does not read can be sent."""
     pushes = [encoded_push({"key": key}, BODY)] * ARRAY
-    return [one for _ in range(PUSHES // ARRAY) for one in await world.api.push_many(pushes)]
+    return [
+        push_id for _ in range(PUSHES // ARRAY) for push_id in await world.api.push_many(pushes)
+    ]
 
 
 @pytest.mark.parametrize(
