@@ -9,7 +9,8 @@ import json
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from .clients import AUTH, AUTH_REPLY, Body, Client, Closed, Frame, send_reset
+from .clients import Body, Client, Closed, send_reset
+from .frames import AUTH, AUTH_REPLY, Frame
 from .harness import HOST, Node
 
 PATH = "/sub/events"

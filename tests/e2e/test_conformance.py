@@ -9,7 +9,7 @@ import pytest
 
 from tests.attacks.session_attacks import UPGRADED
 
-from .clients import pack
+from .frames import pack
 from .harness import HOST, System, logs
 from .world import World, new_key
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import JOIN
+from .frames import JOIN
 from .harness import Cluster, Embedded, System
 from .operators import SignIn
 from .test_identity import Enter

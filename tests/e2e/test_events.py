@@ -16,7 +16,7 @@ import pytest
 from imgo_client import Client
 from tests import PATIENCE, eventually
 
-from .clients import AUTH, AUTH_REPLY, PUBLISH, PUBLISH_REPLY
+from .frames import AUTH, AUTH_REPLY, PUBLISH, PUBLISH_REPLY
 from .harness import HOST, System, logs
 from .servers import Daphne, Other, Uvicorn
 from .test_slow_readers import BODY, PUSHES, RECEIVE_BUFFER

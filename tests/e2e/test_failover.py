@@ -14,7 +14,8 @@ import pytest
 
 from tests import eventually
 
-from .clients import MESSAGE, STREAM_GAP, Client
+from .clients import Client
+from .frames import MESSAGE, STREAM_GAP
 from .harness import Cluster, Database, System
 from .rooms import SETTINGS, new_kept_room, push_to
 from .standbys import Primary, Standby

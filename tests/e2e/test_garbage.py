@@ -13,7 +13,8 @@ import pytest
 
 from tests import eventually
 
-from .clients import AUTH, HEARTBEAT, HEARTBEAT_REPLY, Client, Closed, pack
+from .clients import Client, Closed
+from .frames import AUTH, HEARTBEAT, HEARTBEAT_REPLY, pack
 from .harness import System
 from .world import World, new_key, new_room
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, HEARTBEAT, Frame
+from .frames import CHANGE_ROOM, CHANGE_ROOM_REPLY, HEARTBEAT, Frame
 from .harness import Embedded, System, logs
 from .world import World, new_key, new_room
 

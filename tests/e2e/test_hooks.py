@@ -10,7 +10,7 @@ import pytest
 
 from tests.push.hooks.fake_backend import Backend, Request, backend, response
 
-from .clients import AUTH, JOIN
+from .frames import AUTH, JOIN
 from .harness import Embedded, System, manage
 from .world import World, new_key
 

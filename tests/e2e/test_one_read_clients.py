@@ -17,17 +17,8 @@ from typing import Any
 
 import pytest
 
-from .clients import (
-    AUTH,
-    AUTH_REPLY,
-    HEARTBEAT,
-    HEARTBEAT_REPLY,
-    MESSAGE,
-    Frame,
-    encoded_push,
-    pack,
-    unpack,
-)
+from .api_client import encoded_push
+from .frames import AUTH, AUTH_REPLY, HEARTBEAT, HEARTBEAT_REPLY, MESSAGE, Frame, pack, unpack
 from .harness import HOST, Embedded, System
 from .world import World, new_key, new_room
 

@@ -18,7 +18,8 @@ import redis
 from tests import CHAOS_SEED, eventually
 from tests.services import Postgres, free_port, postgres_programs, start_first
 
-from .clients import AUTH, AUTH_REPLY, Closed, TcpClient
+from .clients import Closed, TcpClient
+from .frames import AUTH, AUTH_REPLY
 from .harness import Cluster, Database, Embedded, Node, Process, System
 from .test_webhooks import Receiver, run
 from .world import World

@@ -13,7 +13,7 @@ import redis
 from tests import eventually
 from tests.push.presence.client import Picture
 
-from .clients import JOIN
+from .frames import JOIN
 from .harness import System, manage
 from .world import World, new_key, new_room
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import HEARTBEAT
+from .frames import HEARTBEAT
 from .harness import manage, try_manage
 from .world import World, new_key, new_room
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from tests import eventually
 
-from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY
+from .frames import CHANGE_ROOM, CHANGE_ROOM_REPLY, JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY
 from .world import World, new_key, new_room
 
 ROOM_FORBIDDEN = 4506

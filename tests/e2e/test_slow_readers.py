@@ -9,7 +9,8 @@ import pytest
 
 from tests import eventually
 
-from .clients import HEARTBEAT, encoded_push
+from .api_client import encoded_push
+from .frames import HEARTBEAT
 from .harness import Embedded, System
 from .world import World, new_key
 
