@@ -130,6 +130,6 @@ class ApiKeyAdmin(LargeTableAdmin):
             row.revoked_at = timezone.now()
             row.save(update_fields=["revoked_at"])
             self.log_change(request, row, "Revoked.")
-        one = len(rows) == 1
-        done = "1 API key is revoked." if one else f"{len(rows)} API keys are revoked."
+        is_single = len(rows) == 1
+        done = "1 API key is revoked." if is_single else f"{len(rows)} API keys are revoked."
         self.message_user(request, done)

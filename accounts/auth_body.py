@@ -108,9 +108,9 @@ def _of_object(value: dict[str, Any], raw: bytes) -> AuthBody:
                 read[name] = reader(name, value[name])
             except BadRequest as error:
                 mistake = mistake or error.message
-    asked = read.get("rooms", ())
-    requests = asked if isinstance(asked, dict) else None
-    rooms = [*asked, *read.get("room_id", ())]
+    room_list = read.get("rooms", ())
+    requests = room_list if isinstance(room_list, dict) else None
+    rooms = [*room_list, *read.get("room_id", ())]
     if requests is not None and "room_id" in read:
         mistake = mistake or "'room_id' goes with a list of rooms only."
     if len(rooms) > conf.MAX_ROOMS_PER_SESSION:
@@ -142,7 +142,7 @@ def _of_object(value: dict[str, Any], raw: bytes) -> AuthBody:
 
 def _rooms(name: str, value: object) -> list[str] | dict[str, RoomRequest]:
     if isinstance(value, dict):
-        return {check_name(room, "room"): room_request(asked) for room, asked in value.items()}
+        return {check_name(room, "room"): room_request(request) for room, request in value.items()}
     if not isinstance(value, list):
         raise BadRequest(f"{name!r} must be a list of room names, or an object of rooms.")
     return [check_name(room, "room") for room in value]
@@ -231,8 +231,8 @@ def _check_members(value: dict[str, Any]) -> None:
     """Raise `BadRequest` if a member of what is asked of a room is unknown."""
     for name in value:
         if name not in ROOM_MEMBERS and name not in REPLY_MEMBERS:
-            known = ", ".join(ROOM_MEMBERS)
-            raise BadRequest(f"A room has no member {name[:50]!r} here, only {known}.")
+            allowed = ", ".join(ROOM_MEMBERS)
+            raise BadRequest(f"A room has no member {name[:50]!r} here, only {allowed}.")
 
 
 def check_ops(ops: object) -> tuple[int, ...]:

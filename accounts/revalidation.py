@@ -59,11 +59,11 @@ def _logins(names: list[str]) -> dict[str, dict[str, Any]]:
         loaded = {row.session_key: row.get_decoded() for row in rows}
     else:
         loaded = {name: store(name).load() for name in names}
-    known = settings.AUTHENTICATION_BACKENDS
+    backends = settings.AUTHENTICATION_BACKENDS
     return {
         name: login
         for name, login in loaded.items()
-        if SESSION_KEY in login and login.get(BACKEND_SESSION_KEY) in known
+        if SESSION_KEY in login and login.get(BACKEND_SESSION_KEY) in backends
     }
 
 

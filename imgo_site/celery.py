@@ -46,9 +46,9 @@ def options() -> dict[str, Any]:
     from imgo_site.conf import conf
     from imgo_site.deployment import broker_url
 
-    given = dict(getattr(settings, "IMGO_CELERY", {}))
-    broker = _broker_options(broker_url(), given.pop("broker_transport_options", {}))
-    return broker | _task_options(conf.PARTITIONS) | _worker_options() | given
+    options = dict(getattr(settings, "IMGO_CELERY", {}))
+    broker = _broker_options(broker_url(), options.pop("broker_transport_options", {}))
+    return broker | _task_options(conf.PARTITIONS) | _worker_options() | options
 
 
 def _broker_options(url: str, transport: dict[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def _run(argv: Sequence[str]) -> None:
         if "--traceback" in argv:
             raise
         is_database = isinstance(error, OperationalError)
-        what = "The database cannot be used" if is_database else "Wrong settings"
-        sys.exit(f"{what}: {error}")
+        summary = "The database cannot be used" if is_database else "Wrong settings"
+        sys.exit(f"{summary}: {error}")
 
 
 def main() -> None:

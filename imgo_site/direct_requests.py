@@ -39,5 +39,5 @@ def has_websocket(request: HttpRequest) -> bool:
 def _protocol(request: HttpRequest) -> str:
     """Return the HTTP version of the request, as `1.1`; "" if the server does not report it."""
     scope: dict[str, Any] = getattr(request, "scope", {})
-    given = scope.get("http_version") or request.META.get("SERVER_PROTOCOL", "")
-    return str(given).rpartition("/")[2]
+    protocol = scope.get("http_version") or request.META.get("SERVER_PROTOCOL", "")
+    return str(protocol).rpartition("/")[2]

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from imgo_site import environment
 from imgo_site.postgres import url
 from imgo_site.service_urls import check_redis_url
 
@@ -31,42 +32,6 @@ DATABASE_REPLICA_URL = os.environ.get("DATABASE_REPLICA_URL", "")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 
 IMGO: dict[str, Any] = {"REPLICA_DATABASE": "replica"} if DATABASE_REPLICA_URL else {}
-
-
-def _flag(name: str, default: bool = False) -> bool:
-    """Return the environment variable `name` as a boolean. Raises `ImproperlyConfigured`."""
-    value = os.environ.get(name, "").strip().lower()
-    if value in {"1", "true", "yes", "on"}:
-        return True
-    if value in {"0", "false", "no", "off"}:
-        return False
-    if not value:
-        return default
-    raise ImproperlyConfigured(f"{name}={value!r}: say 1 or 0.")
-
-
-def _seconds(name: str, default: int) -> int:
-    """Return the environment variable `name` as seconds. Raises `ImproperlyConfigured`."""
-    value = os.environ.get(name, "").strip()
-    if value and not value.isdecimal():
-        raise ImproperlyConfigured(f"{name}={value!r}: say a number of seconds.")
-    return int(value or default)
-
-
-def _at_least(lowest: int, name: str, default: int) -> int:
-    """Return the environment variable `name` as a whole number of `lowest` or more.
-
-    Raises `ImproperlyConfigured`.
-    """
-    value = os.environ.get(name, "").strip() or str(default)
-    if not value.isdecimal() or int(value) < lowest:
-        raise ImproperlyConfigured(f"{name}={value!r}: say a whole number of {lowest} or more.")
-    return int(value)
-
-
-def _list(name: str, default: str = "") -> list[str]:
-    """Return the items of the environment variable `name`, which are separated by commas."""
-    return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
 
 
 def _script_name() -> str | None:
@@ -162,7 +127,7 @@ def _database() -> dict[str, Any]:
             },
         }
     try:
-        return url.parse(DATABASE_URL, _at_least(3, "DATABASE_POOL_SIZE", 4))
+        return url.parse(DATABASE_URL, environment.at_least(3, "DATABASE_POOL_SIZE", 4))
     except ValueError:
         raise _bad_database_url("DATABASE_URL") from None
 
@@ -210,7 +175,7 @@ def _check_metrics_directory() -> None:
 
 def _origins() -> list[str]:
     """Return the origins in DJANGO_CSRF_TRUSTED_ORIGINS. Raises `ImproperlyConfigured`."""
-    origins = _list("DJANGO_CSRF_TRUSTED_ORIGINS")
+    origins = environment.items("DJANGO_CSRF_TRUSTED_ORIGINS")
     for origin in origins:
         try:
             has_host = bool(urlsplit(origin).netloc)
@@ -226,8 +191,9 @@ def _origins() -> list[str]:
 
 _check_metrics_directory()
 SECRET_KEY = _secret_key()
-DEBUG = _flag("DJANGO_DEBUG")
-ALLOWED_HOSTS = _list("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else "localhost,127.0.0.1,[::1]")
+DEBUG = environment.flag("DJANGO_DEBUG")
+_LOCAL_NAMES = "localhost,127.0.0.1,[::1]"
+ALLOWED_HOSTS = environment.items("DJANGO_ALLOWED_HOSTS", "" if DATABASE_URL else _LOCAL_NAMES)
 CSRF_TRUSTED_ORIGINS = _origins()
 # The path prefix under which a proxy serves the site; see imgo_site/prefix.py.
 FORCE_SCRIPT_NAME = _script_name()
@@ -236,21 +202,21 @@ if FORCE_SCRIPT_NAME:
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "imgo_sessionid", "imgo_csrftoken"
     SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = FORCE_SCRIPT_NAME
 CSRF_FAILURE_VIEW = "push.dashboard.access.csrf_failure"
-if _flag("DJANGO_BEHIND_TLS_PROXY"):
+if environment.flag("DJANGO_BEHIND_TLS_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     # Pages are redirected to https://, but not the API and the probes. Internal backends and
     # monitoring call nodes directly, and a redirected POST loses its body.
-    SECURE_SSL_REDIRECT = _flag("DJANGO_SSL_REDIRECT", default=True)
+    SECURE_SSL_REDIRECT = environment.flag("DJANGO_SSL_REDIRECT", default=True)
     _BELOW = re.escape(f"{FORCE_SCRIPT_NAME}/".lstrip("/")) if FORCE_SCRIPT_NAME else ""
     SECURE_REDIRECT_EXEMPT = [rf"^{_BELOW}(api|1|goim)/", rf"^{_BELOW}(healthz|readyz|metrics)$"]
     # For so many seconds a browser that has visited this host uses only HTTPS for it. This cannot
     # be revoked, so the default is an hour; use a year (31536000) when HTTPS is known to work.
-    SECURE_HSTS_SECONDS = _seconds("DJANGO_HSTS_SECONDS", 3600)
+    SECURE_HSTS_SECONDS = environment.seconds("DJANGO_HSTS_SECONDS", 3600)
     # These affect subdomains, and preloading is permanent. Only the domain's owner can decide, so
     # both are off by default, and Django's checks about them are silenced.
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = _flag("DJANGO_HSTS_SUBDOMAINS")
-    SECURE_HSTS_PRELOAD = _flag("DJANGO_HSTS_PRELOAD")
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = environment.flag("DJANGO_HSTS_SUBDOMAINS")
+    SECURE_HSTS_PRELOAD = environment.flag("DJANGO_HSTS_PRELOAD")
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 INSTALLED_APPS = [
@@ -405,10 +371,10 @@ LOGGING = {
         "psycopg.pool": {"filters": ["no_repeats"]},  # logs each attempt of each connection
         "httpx": {"level": "WARNING"},  # a project's own: one line a request
         # One line a request.
-        "imgo.access": {"level": "INFO" if _flag("LOG_ACCESS") else "WARNING"},
+        "imgo.access": {"level": "INFO" if environment.flag("LOG_ACCESS") else "WARNING"},
         # Some lines a push.
-        "imgo.push": {"level": "INFO" if _flag("LOG_PUSHES") else "WARNING"},
+        "imgo.push": {"level": "INFO" if environment.flag("LOG_PUSHES") else "WARNING"},
         # One line for each opening, refusal and closing of a session.
-        "imgo.session": {"level": "INFO" if _flag("LOG_SESSIONS") else "WARNING"},
+        "imgo.session": {"level": "INFO" if environment.flag("LOG_SESSIONS") else "WARNING"},
     },
 }

@@ -29,7 +29,7 @@ def _settings_that_name(module: str | None) -> str:
     if not module:
         return ""
     try:
-        found = [
+        relative_paths = [
             f"{name} has {path!r}"
             for name in dir(settings)
             if name.isupper()
@@ -38,7 +38,7 @@ def _settings_that_name(module: str | None) -> str:
         ]
     except Exception:  # noqa: BLE001 - the settings themselves may be what cannot be read
         return ""
-    return ", ".join(found)
+    return ", ".join(relative_paths)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,13 +1,13 @@
-"""Cancellation: ends what is still scheduled or pending of a push, as `dropped: cancelled`.
+"""Cancellation of a push: its scheduled and pending deliveries end as `dropped: cancelled`.
 
-A scheduled push becomes a message that was never fanned out, with the id that was answered. Its
-record says what was cancelled, and the balance of accepted and settled deliveries holds.
+A scheduled push becomes a message that was never fanned out, with the id that the API returned. Its
+record names the cancelled deliveries, and the balance of accepted and settled deliveries holds.
 
 A message first leaves the outbox, so that no later fan-out sends it, and its room's history, where
-its offset stays as a tombstone. Then its pending rows are settled, in batches. At last a retraction
-is stored: a message that tells sessions to take this one back. A call that is cut off in between is
-completed by the next one. A copy that a fan-out has sent already may still reach a session: the
-record then has `sent` beside `dropped`.
+its offset stays as a tombstone. Then its pending rows are settled, in batches. Finally a
+retraction is stored: a message that asks clients to remove this one. If a call is interrupted, the
+next one completes it. A copy that a fan-out has already sent may still reach a session: the record
+then has `sent` beside `dropped`.
 """
 
 import json
@@ -50,8 +50,8 @@ class Cancelled:
     """Outcome of a cancellation.
 
     `message`: the push as a message. `keys`: keys for which it is cancelled, by this call or an
-    earlier one. `new_keys`: those of this call. `stopped`: whether this call kept it from being
-    sent at all, or, if it is not stored for keys, from some of its partitions. `erased`: whether it
+    earlier one. `new_keys`: those of this call. `stopped`: whether this call prevented all
+    sends or, if it is not stored for keys, those of some partitions. `erased`: whether it
     was taken out of its room's history, by this call or an earlier one. `retracted`: the partitions
     that fan out the retraction; empty if there is none, or if an earlier call has stored it.
     """
@@ -126,8 +126,8 @@ def _retract(
         partitions=partitions_of(names) if names else (),
     )
     with transaction.atomic():
-        mine = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
-        if not mine.update(retracted_at=Now()):
+        rows = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
+        if not rows.update(retracted_at=Now()):
             return ()
         if set(new.partitions) <= set(stopped):
             return ()

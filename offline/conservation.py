@@ -67,13 +67,13 @@ def balance_of_slice(first: int, last: int) -> Balance:
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, [first, last, first, last, first, last])
         balance = Balance()
-        for what, count, pairs in cursor.fetchall():
-            if what == "accepted":
+        for total, count, pairs in cursor.fetchall():
+            if total == "accepted":
                 balance.messages, balance.accepted = count, int(pairs)
-            elif what == "pending":
+            elif total == "pending":
                 balance.pending = count
             else:
-                balance.settled[what] += count
+                balance.settled[total] += count
         return balance
 
 
@@ -89,7 +89,7 @@ def unbalanced(first: int, last: int) -> list[tuple[int, int, int]]:
     """Return (message id, accepted, accounted for) of the messages whose two counts differ."""
     with connection.cursor() as cursor:
         cursor.execute(_UNBALANCED, [first, last])
-        return [(int(i), int(accepted), int(found)) for i, accepted, found in cursor.fetchall()]
+        return [(int(i), int(accepted), int(settled)) for i, accepted, settled in cursor.fetchall()]
 
 
 # The kinds left out end nothing. Messages past `keep_until` are left out too: pruning deletes their

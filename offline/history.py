@@ -37,7 +37,7 @@ class Notified(NamedTuple):
     """Outcome of a notification to one device, or of closing it there.
 
     `device`: its number. `provider_id`: the provider's name of what it was sent. `reason`: why the
-    provider has not taken that, "" if it has.
+    provider refused it; "" if it accepted it.
     """
 
     device: str
@@ -117,8 +117,8 @@ class Delivery:
 def find(message_id: int) -> Message | None:
     """Return a message while its record is kept, else None. `now`: the database's time.
 
-    A push that was scheduled is found by both ids: the one that was answered, and the message's.
-    The body is not loaded.
+    A push that was scheduled is found by both ids: the message's, and the one that the API
+    returned. The body is not loaded.
     """
     rows = Message.objects.defer("body").annotate(now=Now())
     message = rows.filter(pk=message_id).first()
@@ -148,21 +148,21 @@ def deliveries(message: Message, keys: Sequence[str]) -> list[Delivery]:
 def _deliveries(
     messages: Sequence[Message], keys: Sequence[str]
 ) -> dict[tuple[int, str], Delivery]:
-    known = {message.pk: message for message in messages}
-    by_pair = {(pk, key): Delivery(key) for pk in known for key in keys}
+    by_id = {message.pk: message for message in messages}
+    by_pair = {(pk, key): Delivery(key) for pk in by_id for key in keys}
     for (pk, _), delivery in by_pair.items():
-        if reason := _unsent_reason(known[pk]):
+        if reason := _unsent_reason(by_id[pk]):
             delivery.state, delivery.reason = Event.Kind.DROPPED, reason
-            ended_at = known[pk].cancelled_at or known[pk].retracted_at
-            delivery.at = ended_at or known[pk].created_at  # a stale push ends when it is accepted
+            ended_at = by_id[pk].cancelled_at or by_id[pk].retracted_at
+            delivery.at = ended_at or by_id[pk].created_at  # a stale push ends when it is accepted
     parts: dict[tuple[int, str], dict[str, Delivery]] = {}
-    pending = Pending.objects.filter(message__in=list(known), key__in=keys)
+    pending = Pending.objects.filter(message__in=list(by_id), key__in=keys)
     for pk, key, device in pending.values_list("message_id", "key", "device"):
-        message, delivery = known[pk], _part(by_pair[pk, key], parts, pk, device)
+        message, delivery = by_id[pk], _part(by_pair[pk, key], parts, pk, device)
         is_over = message.expires_at <= message.now  # type: ignore[attr-defined]
         delivery.state = "expired" if is_over else "pending"
         delivery.at = message.expires_at if is_over else message.created_at
-    events = Event.objects.filter(message__in=list(known), key__in=keys)
+    events = Event.objects.filter(message__in=list(by_id), key__in=keys)
     for event in events.order_by("at", "pk"):
         delivery = by_pair[event.message_id, event.key]
         _add(_part(delivery, parts, event.message_id, event.device), event)
@@ -325,8 +325,8 @@ def as_dict(message: Message, window: slice) -> dict[str, Any]:
 
 def _collapse(push: Message | ScheduledPush) -> dict[str, Any]:
     """Return the collapse key and the version for JSON, without those that are missing."""
-    found: dict[str, Any] = {"collapse_key": push.collapse_key} if push.collapse_key else {}
-    return found if push.version is None else {**found, "version": push.version}
+    collapse: dict[str, Any] = {"collapse_key": push.collapse_key} if push.collapse_key else {}
+    return collapse if push.version is None else {**collapse, "version": push.version}
 
 
 def scheduled_as_dict(push: ScheduledPush, window: slice) -> dict[str, Any]:

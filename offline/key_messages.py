@@ -64,12 +64,12 @@ def read_device_pages(
     if kind == "long pending":
         age = conf.SWEEP_AFTER
     distinct = list(dict.fromkeys(pages))
-    given = [
+    parameters = [
         {"place": n, "key": page.key, "after": page.after, "since": page.since, "device": device}
         for n, page in enumerate(distinct)
         for device in page.devices
     ]
-    return _fill(distinct, dialect().device_pages_query(kind, size, age), given)
+    return _fill(distinct, dialect().device_pages_query(kind, size, age), parameters)
 
 
 class MissedPages(NamedTuple):
@@ -90,14 +90,14 @@ def read_missed_of_devices(
     by_page = {DevicePage(key, after, 0, devices[key]): (key, after) for key, after in pages}
     size = max(size, 1 + max((len(page.devices) for page in by_page), default=0))
     kind: PageKind = "lately" if age else "long pending"
-    found = MissedPages({}, [])
+    missed = MissedPages({}, [])
     for device_page, rows in read_device_pages(by_page, size, kind, age).items():
         if len(rows) == size:
             last = rows[-1].id
             rows = MessagePage(row for row in rows if row.id != last)  # noqa: PLW2901
-            found.following.append((device_page.key, rows[-1].id))
-        found.pages[by_page[device_page]] = rows
-    return found
+            missed.following.append((device_page.key, rows[-1].id))
+        missed.pages[by_page[device_page]] = rows
+    return missed
 
 
 def filter_pending(pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
@@ -106,26 +106,26 @@ def filter_pending(pairs: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
 
 
 def find_device_deliveries(
-    wanted: Collection[tuple[int, str, str]],
+    deliveries: Collection[tuple[int, str, str]],
 ) -> dict[tuple[int, str, str], Delivered]:
     """Return those of these (message id, key, device) that the device has had, or is to have.
 
     A message that is pending for it has the age 0.
     """
     delivered: dict[tuple[int, str, str], Delivered] = {}
-    for chunk in chunks(list(set(wanted))):
-        about = {
+    for chunk in chunks(list(set(deliveries))):
+        conditions = {
             "message__in": {message_id for message_id, _, _ in chunk},
             "key__in": {key for _, key, _ in chunk},
         }
         names = {device for _, _, device in chunk}
         # In this order: a message that is settled in between is found by the second query.
-        rows = Pending.objects.filter(**about, device__in={*names, ""})
+        rows = Pending.objects.filter(**conditions, device__in={*names, ""})
         pending = set(rows.values_list("message_id", "key", "device"))
         events = Event.objects.filter(
-            **about, device__in=names, kind__in=(RECEIVED, ACKNOWLEDGED)
+            **conditions, device__in=names, kind__in=(RECEIVED, ACKNOWLEDGED)
         ).annotate(now=Now(), row_xmin=dialect().row_xmin())
-        had = {
+        received = {
             (message_id, key, device): Delivered(max(0.0, (now - at).total_seconds()), xmin)
             for message_id, key, device, at, now, xmin in events.values_list(
                 "message_id", "key", "device", "at", "now", "row_xmin"
@@ -135,8 +135,8 @@ def find_device_deliveries(
             place = (message_id, key, device)
             if place in pending or (message_id, key, "") in pending:
                 delivered[place] = Delivered(0.0, None)
-            elif place in had:
-                delivered[place] = had[place]
+            elif place in received:
+                delivered[place] = received[place]
     return delivered
 
 
@@ -160,11 +160,11 @@ def find_deliveries(pairs: Collection[tuple[int, str]]) -> dict[tuple[int, str],
 
 def _read(pages: list[P], size: int, kind: PageKind, age: float = 0.0) -> dict[P, MessagePage]:
     distinct = list(dict.fromkeys(pages))
-    given = [
+    parameters = [
         {"place": place, "key": key, "after": ids[0], "since": ids[-1]}
         for place, (key, *ids) in enumerate(distinct)
     ]
-    return _fill(distinct, dialect().pages_query(kind, size, age), given)
+    return _fill(distinct, dialect().pages_query(kind, size, age), parameters)
 
 
 def _fill(

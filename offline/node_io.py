@@ -111,10 +111,10 @@ def _fetch_device_pages(reads: list[DeviceRead]) -> dict[DeviceRead, MessagePage
     for read in reads:
         alike.setdefault((read.kind, _doublings(read.age)), []).append(read)
     messages: dict[DeviceRead, MessagePage] = {}
-    for (kind, size), mine in alike.items():
-        pages = {read.page for read in mine}
-        found = key_messages.read_device_pages(pages, conf.REPLAY_PAGE, kind, 2.0**size)
-        messages.update({read: found[read.page] for read in mine})
+    for (kind, size), similar in alike.items():
+        pages = {read.page for read in similar}
+        rows = key_messages.read_device_pages(pages, conf.REPLAY_PAGE, kind, 2.0**size)
+        messages.update({read: rows[read.page] for read in similar})
     return messages
 
 
@@ -322,5 +322,5 @@ def _place(row: Row) -> tuple[int, str, str | None]:
     return row[0], row[1], row[5]
 
 
-def _ignore(what: object) -> None:
+def _ignore(_value: object) -> None:
     """Do nothing: the default of `on_lost` and of `on_read`."""

@@ -93,12 +93,12 @@ def apply(messages: Sequence[NewMessage], stored: Stored) -> Counter[str]:
 
 
 def apply_due(pushes: Sequence[tuple[Any, NewMessage, int]]) -> Counter[str]:
-    """Let messages take the place of the scheduled pushes that they were; return counts by reason.
+    """Let rows name the messages that scheduled pushes became; return counts by reason.
 
     `pushes`: (the row of the schedule, the message, its id). Call it in the transaction that stored
     the messages.
     """
-    ours = [one for one in pushes if one[1].collapse_key]
+    ours = [push for push in pushes if push[1].collapse_key]
     if not ours:
         return Counter()
     keep = {
@@ -124,12 +124,12 @@ def apply_due(pushes: Sequence[tuple[Any, NewMessage, int]]) -> Counter[str]:
 
 
 def _accepted_ids(message_ids: Collection[int]) -> dict[int, int]:
-    """Return message id → the id that was answered, for messages that were scheduled pushes."""
-    found: dict[int, int] = {}
+    """Return message id → the id that the API returned, for messages that were scheduled pushes."""
+    due: dict[int, int] = {}
     for chunk in chunks(sorted(message_ids)):
         rows = DuePush.objects.filter(message_id__in=chunk)
-        found.update(rows.values_list("message_id", "pk"))
-    return found
+        due.update(rows.values_list("message_id", "pk"))
+    return due
 
 
 def _is_stale(version: int | None, last: int | None) -> bool:
@@ -151,17 +151,17 @@ def _lock(keep: dict[Slot, float]) -> dict[Slot, CollapseKey]:
 
     `keep`: slot → seconds for which the row is kept from now, at least.
     """
-    found: dict[Slot, CollapseKey] = {}
+    newest: dict[Slot, CollapseKey] = {}
     for chunk in chunks(sorted(keep)):
         times = [dialect().time_before(-keep[slot]) for slot in chunk]
         rows = ", ".join(f"(%s, %s, 0, {time})" for time in times)
         with connection.cursor() as cursor:
             cursor.execute(_LOCK.format(rows=rows), [name for slot in chunk for name in slot])
             for pk, target, name, push_id, version in cursor.fetchall():
-                found[target, name] = CollapseKey(
+                newest[target, name] = CollapseKey(
                     pk=pk, target=target, name=name, push_id=push_id, version=version
                 )
-    return found
+    return newest
 
 
 _LOCK = """
@@ -176,29 +176,29 @@ _LOCK = """
 
 
 def _end(ends: Sequence[_End]) -> Counter[str]:
-    """Settle what these pushes have left for their targets; return counts by reason.
+    """Settle the open deliveries of these pushes to their targets; return counts by reason.
 
     The rows of `CollapseKey` must be saved. A delivery to a key counts, or a push to a room.
     """
     counts: Counter[str] = Counter()
     for reason in (REPLACED, STALE):
-        mine = [end for end in ends if end.reason == reason]
-        if not mine:
+        of_reason = [end for end in ends if end.reason == reason]
+        if not of_reason:
             continue
-        counts[reason] += _end_scheduled(mine, reason)
-        pairs = [(i, to[1:]) for i, to, _ in mine if to[0] == KEY]
+        counts[reason] += _end_scheduled(of_reason, reason)
+        pairs = [(i, to[1:]) for i, to, _ in of_reason if to[0] == KEY]
         counts[reason] += _settle(pairs, reason)
         if reason == STALE:
             counts[reason] += _mark_live(pairs)
-        counts[reason] += _end_in_room([i for i, to, _ in mine if to[0] == ROOM], reason)
+        counts[reason] += _end_in_room([i for i, to, _ in of_reason if to[0] == ROOM], reason)
     return +counts
 
 
 def _end_scheduled(ends: Sequence[_End], reason: str) -> int:
     """End scheduled pushes that no row names any more; return how many deliveries that are.
 
-    A row that is locked is being stored as a message, or cancelled. Its message finds out by its
-    rows of `CollapseKey`.
+    Locked rows are skipped: another transaction stores them as messages, or cancels them. The
+    message is then replaced by `apply_due`, which reads the rows of `CollapseKey`.
     """
     count = 0
     for chunk in chunks(sorted({end.push_id for end in ends})):
@@ -217,14 +217,14 @@ def _is_named(row: ScheduledPush) -> bool:
 
 def _settle(pairs: Sequence[tuple[int, str]], reason: str) -> int:
     """Settle the unexpired pending rows of these (message id, key); return how many."""
-    wanted = set(pairs)
+    pair_set = set(pairs)
     pks: list[int] = []
-    for chunk in chunks(sorted(wanted)):
+    for chunk in chunks(sorted(pair_set)):
         rows = Pending.objects.filter(
             message_id__in={i for i, _ in chunk}, key__in={key for _, key in chunk}
         )
         for pk, *pair in rows.filter(expires_at__gt=Now()).values_list("pk", "message_id", "key"):
-            if tuple(pair) in wanted:
+            if tuple(pair) in pair_set:
                 pks.append(pk)
     count = 0
     # In the order in which other statements lock them.
@@ -240,7 +240,7 @@ def _settle(pairs: Sequence[tuple[int, str]], reason: str) -> int:
 def _mark_live(pairs: Sequence[tuple[int, str]]) -> int:
     """Record that messages which are not stored are stale; return for how many keys.
 
-    Such a message has no row a key. Of one that is stale for a part of its keys, nothing is
+    Such a message has no row for each key. If it is stale for only some of its keys, nothing is
     recorded.
     """
     keys = Counter(i for i, _ in pairs)
@@ -327,8 +327,10 @@ def _replaced(message: OutboxMessage, last: dict[Slot, int]) -> frozenset[str]:
 
 def _last_of(messages: Iterable[OutboxMessage], *, lock: bool = False) -> dict[Slot, int]:
     """Return the id of the last push of each slot of these messages."""
-    slots = sorted({(to, one.collapse_key) for one in messages for to in targets_of(one)})
-    found: dict[Slot, int] = {}
+    slots = sorted(
+        {(to, message.collapse_key) for message in messages for to in targets_of(message)}
+    )
+    last_ids: dict[Slot, int] = {}
     for chunk in chunks(slots):
         rows = CollapseKey.objects.filter(
             target__in={target for target, _ in chunk}, name__in={name for _, name in chunk}
@@ -336,8 +338,8 @@ def _last_of(messages: Iterable[OutboxMessage], *, lock: bool = False) -> dict[S
         if lock:
             rows = rows.select_for_update(skip_locked=True)
         for target, name, push_id in rows.values_list("target", "name", "push_id"):
-            found[target, name] = push_id
-    return found
+            last_ids[target, name] = push_id
+    return last_ids
 
 
 # Retention

@@ -1,7 +1,7 @@
 """End of a scheduled push that must not be sent: it was cancelled, replaced, or is stale.
 
-It becomes a message that was never fanned out, with the id that was answered. Its record says why
-it ended, and the balance of accepted and settled deliveries holds.
+It becomes a message that was never fanned out, with the id that the API returned. Its record has
+the reason, and the balance of accepted and settled deliveries holds.
 """
 
 from datetime import timedelta

@@ -16,7 +16,7 @@ from imgo_site.conf import conf
 from offline.sql import dialect
 
 EPOCH_BYTES = 4  # random bytes of an epoch
-EPOCH_LIFE = 84 * 3_600  # seconds: half of `streams.KEEP_UNUSED`
+EPOCH_LIFE = 84 * 3_600  # seconds: half of `stream_retention.KEEP_UNUSED`
 
 
 def random_epoch() -> str:
@@ -44,8 +44,8 @@ def next_epoch() -> str:
             row = f"{dialect().cluster_identity()}, %s, {dialect().now()}"
             cursor.execute(_CHOOSE.format(row=row, keep=keep), [random_epoch()])
             (epoch,) = cursor.fetchone()
-        found: str = epoch
-        return found
+        stored_epoch: str = epoch
+        return stored_epoch
 
 
 _VALID = "(SELECT epoch FROM offline_nextepoch WHERE {valid} ORDER BY made_at DESC LIMIT 1)"

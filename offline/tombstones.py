@@ -24,11 +24,11 @@ class TailRange(NamedTuple):
 
 def kept_among(message_ids: Collection[int]) -> set[int]:
     """Return those of these messages that a stream keeps."""
-    found: set[int] = set()
+    remaining: set[int] = set()
     for chunk in chunks(list(message_ids)):
         rows = StreamMessage.objects.exclude(body=b"").filter(message_id__in=chunk)
-        found.update(rows.values_list("message_id", flat=True))
-    return found
+        remaining.update(rows.values_list("message_id", flat=True))
+    return remaining
 
 
 def erase(message_ids: Collection[int]) -> int:
@@ -61,7 +61,7 @@ def read_offsets(ranges: Collection[TailRange]) -> dict[TailRange, set[int]]:
     for chunk in chunks(list(ranges)):
         parts = [_OFFSETS.format(place=place) for place in range(len(chunk))]
         with connection.cursor() as cursor:
-            cursor.execute(" UNION ALL ".join(parts), [value for one in chunk for value in one])
+            cursor.execute(" UNION ALL ".join(parts), [value for row in chunk for value in row])
             for place, offset in cursor.fetchall():
                 by_range[chunk[place]].add(offset)
     return by_range

@@ -154,14 +154,14 @@ def _publish_or_isolate(rows: list[OutboxRow], envelopes: list[Envelope], read_a
         if len(rows) > 1:
             single = [(row, envelopes_of(row) if _is_due(row) else []) for row in rows]
             return sum(_publish_or_isolate([row], its, read_at) for row, its in single)
-        about = {"push_id": str(rows[0].message_id)}
+        fields = {"push_id": str(rows[0].message_id)}
         if request := request_of(rows[0].origin):
-            about["request_id"] = request
-        logger.exception("message %d cannot be fanned out", rows[0].message_id, extra=about)
+            fields["request_id"] = request
+        logger.exception("message %d cannot be fanned out", rows[0].message_id, extra=fields)
         if outbox_queue.record_failure(rows[0], error):
             metrics.DROPS.labels("parked").inc()
             text = "message %d is parked: gave up after %d attempts; see Outbox in the admin"
-            logger.error(text, rows[0].message_id, outbox_queue.ATTEMPTS_MAX, extra=about)
+            logger.error(text, rows[0].message_id, outbox_queue.ATTEMPTS_MAX, extra=fields)
         return 0
     outbox_queue.delete_rows(rows)
     sent = [row for row in rows if _is_due(row)]

@@ -168,14 +168,14 @@ def tasks(redis_client) -> Callable[[], list[tuple[str, int]]]:
 
     def take() -> list[tuple[str, int]]:
         assert waker.flush(PATIENCE)
-        found = []
+        queued = []
         with celery_app.connection_for_read() as broker:
             for partition in range(conf.PARTITIONS):
                 for message in _all_of(broker, queue_of(partition)):
                     (named,), *_ = message.payload
                     assert named == partition
-                    found.append((message.headers["task"], partition))
-        return found
+                    queued.append((message.headers["task"], partition))
+        return queued
 
     take()  # what earlier tests have left
     return take
@@ -200,9 +200,9 @@ def queued(tasks) -> Callable[[], set[int]]:
     """
 
     def take() -> set[int]:
-        found = tasks()
-        assert {name for name, _ in found} <= {"push.fan_out"}
-        return {partition for _, partition in found}
+        queued = tasks()
+        assert {name for name, _ in queued} <= {"push.fan_out"}
+        return {partition for _, partition in queued}
 
     return take
 
@@ -275,9 +275,9 @@ class PendingTable:
 @pytest.fixture
 async def pending_table(transactional_db) -> AsyncIterator[PendingTable]:
     """Can be taken away and brought back."""
-    found = PendingTable()
-    yield found
-    await found.bring_back()
+    table = PendingTable()
+    yield table
+    await table.bring_back()
 
 
 @pytest.fixture
@@ -285,9 +285,11 @@ def terminate(transactional_db, new_database_threads):
     """Ends this connection to the database, or all of them, as a restart of Postgres does."""
 
     def end(pid: int | None = None) -> int:
-        known = connection.get_connection_params()
+        parameters = connection.get_connection_params()
         names = ("dbname", "user", "password", "host", "port")
-        with psycopg.connect(**{name: known[name] for name in names if name in known}) as own:
+        with psycopg.connect(
+            **{name: parameters[name] for name in names if name in parameters}
+        ) as own:
             ended = own.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"

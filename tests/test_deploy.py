@@ -29,7 +29,7 @@ NODE_STOP = DEFAULTS.DRAIN_SECONDS + 10  # seconds; docs/deploying.md
 def variables() -> set[str]:
     """The names of all environment variables that the settings read."""
     text = (ROOT / "imgo_site" / "settings.py").read_text()
-    others = re.findall(r"(?:environ(?:\.get\(|\[)|_flag\(|_list\()\"(\w+)\"", text)
+    others = re.findall(r"(?:environ(?:\.get\(|\[)|flag\(|items\()\"(\w+)\"", text)
     assert {"DATABASE_URL", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"} <= set(others)
     return {f"IMGO_{name}" for name in known_names()} | set(others)
 

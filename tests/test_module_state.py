@@ -63,7 +63,7 @@ ALLOWED = {
     "push.hooks.http._tls": "cache of pure results",
     "push.online.store._of_vendor": "cache of pure results",
     "push.webhooks.endpoints._read": "cache of pure results",
-    "push.session.session._shared": "equal filters as one object, to save memory",
+    "push.session.op_filters._shared": "equal filters as one object, to save memory",
     # The database's threads and loaders, which end with the last node of the process.
     "imgo_site.database_threads.cluster_threads": "no thread before a call or after the last node",
     "imgo_site.database_threads.login_threads": "no thread before a call or after the last node",

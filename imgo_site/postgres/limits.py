@@ -27,9 +27,9 @@ def limit_thread(extra: float) -> None:
 
     It has no effect in a process without a limit, and none on a connection that is open.
     """
-    known: dict[str, Any] = connection.settings_dict
-    if LIMIT in known:
-        connection.settings_dict = {**known, LIMIT: conf.DATABASE_TIMEOUT + extra}
+    parameters: dict[str, Any] = connection.settings_dict
+    if LIMIT in parameters:
+        connection.settings_dict = {**parameters, LIMIT: conf.DATABASE_TIMEOUT + extra}
 
 
 @contextmanager

@@ -51,10 +51,10 @@ def _record(
     settled: list[list[str]] = []
     gone: list[int] = []
     for receipt in receipts:
-        mine = rows.get((receipt.message_id, receipt.key), {})
-        ended = settles(receipt, list(mine)) if receipt.kind != SENT else []
+        by_device = rows.get((receipt.message_id, receipt.key), {})
+        ended = settles(receipt, list(by_device)) if receipt.kind != SENT else []
         settled.append(ended)
-        gone += [mine.pop(device) for device in ended]
+        gone += [by_device.pop(device) for device in ended]
         if not ended and receipt.kind == ACKNOWLEDGED:
             continue
         events += [
@@ -76,12 +76,12 @@ def _record(
 
 def _pending(pairs: set[Pair]) -> dict[Pair, dict[str, int]]:
     """Return, for each of these pairs that is pending, the primary keys of its rows by device."""
-    found: dict[Pair, dict[str, int]] = {}
+    rows_of: dict[Pair, dict[str, int]] = {}
     for chunk in chunks(sorted(pairs)):
         rows = Pending.objects.filter(
             message__in={i for i, _ in chunk}, key__in={key for _, key in chunk}
         )
         for pk, message_id, key, device in rows.values_list("pk", "message_id", "key", "device"):
             if (message_id, key) in pairs:
-                found.setdefault((message_id, key), {})[device] = pk
-    return found
+                rows_of.setdefault((message_id, key), {})[device] = pk
+    return rows_of

@@ -51,18 +51,18 @@ def joined_room(body: bytes) -> tuple[str, RoomRequest | None]:
         return room_name(body), None
     if len(value) > 1:
         raise BadRequest("A join names one room.")
-    ((room, asked),) = value.items()
-    return room, room_request(asked)
+    ((room, request),) = value.items()
+    return room, room_request(request)
 
 
-def check_members(names: Iterable[str], known: Collection[str], op: int) -> None:
+def check_members(names: Iterable[str], allowed: Collection[str], op: int) -> None:
     """Raise `BadRequest` if the body of a frame has a member that its op does not know.
 
     A mistyped option would otherwise count as absent.
     """
     for name in names:
-        if name not in known:
-            members = ", ".join(known)
+        if name not in allowed:
+            members = ", ".join(allowed)
             raise BadRequest(f"The body of op {op:d} has no member {name[:50]!r}, only {members}.")
 
 

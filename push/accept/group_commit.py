@@ -75,37 +75,37 @@ class GroupCommit:
         with tracing.span("imgo.accept"):
             return self._accept(_Waiting(push, by))
 
-    def _accept(self, mine: _Waiting) -> int:
+    def _accept(self, waiting: _Waiting) -> int:
         with self._lock:
             # Only the leader waits to find out whether the database still fails. Others must not
             # occupy all threads of the server for as long.
-            if self._is_failing and self._is_busy and mine.began - self._led > RECOVERY_TIMEOUT:
+            if self._is_failing and self._is_busy and waiting.began - self._led > RECOVERY_TIMEOUT:
                 raise Unavailable(TOO_SLOW)
-            self._waiting.append(mine)
-            mine.leads, self._is_busy = not self._is_busy, True
+            self._waiting.append(waiting)
+            waiting.leads, self._is_busy = not self._is_busy, True
             patience = RECOVERY_TIMEOUT if self._is_failing else conf.DATABASE_TIMEOUT
-        if not mine.leads and not mine.ready.wait(patience):
-            self._wait_longer(mine)
-        if mine.leads:
+        if not waiting.leads and not waiting.ready.wait(patience):
+            self._wait_longer(waiting)
+        if waiting.leads:
             self._lead()
-        if mine.error is not None:
-            raise mine.error
-        return mine.id
+        if waiting.error is not None:
+            raise waiting.error
+        return waiting.id
 
-    def _wait_longer(self, mine: _Waiting) -> None:
+    def _wait_longer(self, waiting: _Waiting) -> None:
         """Take the push back, or wait for the leader that has it in its transaction.
 
         Return without an error if the push leads or has an outcome by now.
         Raises `Unavailable` for a push taken back; `OutcomeUnknown` if the leader does not end.
         """
         with self._lock:
-            if mine.leads or mine.error is not None:
+            if waiting.leads or waiting.error is not None:
                 return
-            if not mine.is_taken:
-                self._waiting.remove(mine)
+            if not waiting.is_taken:
+                self._waiting.remove(waiting)
                 raise Unavailable(TOO_SLOW)
-        if not mine.ready.wait(conf.DATABASE_TIMEOUT * LEADER_SHARE):
-            raise OutcomeUnknown(bool(mine.push.dedupe_id))
+        if not waiting.ready.wait(conf.DATABASE_TIMEOUT * LEADER_SHARE):
+            raise OutcomeUnknown(bool(waiting.push.dedupe_id))
 
     def _lead(self) -> None:
         group = self._take()

@@ -66,12 +66,12 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
     """Store messages with the ORM, for SQLite, which has one writer at a time."""
     with transaction.atomic():
         by = messages[0].by
-        known = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
-        new = [message for message in messages if message.dedupe_id not in known]
+        earlier = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
+        new = [message for message in messages if message.dedupe_id not in earlier]
         ids = iter(insert(new, conf.PARTITIONS).ids)  # in the order of `new`
-        is_new = [message.dedupe_id not in known for message in messages]
+        is_new = [message.dedupe_id not in earlier for message in messages]
         stored = [
-            next(ids) if is_new[n] else known[one.dedupe_id] for n, one in enumerate(messages)
+            next(ids) if is_new[n] else earlier[one.dedupe_id] for n, one in enumerate(messages)
         ]
         Dedupe.objects.bulk_create(
             Dedupe(by=by, dedupe_id=one.dedupe_id, message_id=stored[n])

@@ -96,8 +96,8 @@ class V1View(ApiView):
         method = "GET" if request.method == "HEAD" else request.method or ""
         if method == "OPTIONS" or not hasattr(self, method.lower()):
             return  # answered with the names of the methods, or with 405
-        known = self.query_names.get(method, ())
+        allowed = self.query_names.get(method, ())
         for name in request.query_params:
-            if name not in known and name != QUERY_PARAMETER:
-                names = ", ".join(known) or "none"
+            if name not in allowed and name != QUERY_PARAMETER:
+                names = ", ".join(allowed) or "none"
                 raise BadRequest(f"The query has no parameter {name!r}; it has: {names}.")

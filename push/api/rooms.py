@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from imgo_site.errors import NotFound
 from imgo_site.names import check_name
 from imgo_site.room_policies import policy_of
-from offline import streams
+from offline import stream_retention
 from push.api import paging
 from push.api.base import V1View
 from push.api.paging import window_of
@@ -137,5 +137,5 @@ class RoomMessagesView(V1View):
     def delete(self, request: Request, room: str) -> Response:  # noqa: ARG002
         """Forget the kept messages. Positions keep their meaning."""
         room_history.position(check_name(room, "room"))
-        answer: Emptied = {"room": room, "deleted": streams.empty(room)}
+        answer: Emptied = {"room": room, "deleted": stream_retention.empty(room)}
         return Response(answer)

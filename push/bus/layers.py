@@ -30,10 +30,10 @@ class GapWatcher(Protocol):
     """User of a layer that must know about its lost connections."""
 
     def layer_lost(self) -> None:
-        """Note that messages may be missed: called before the first message after a gap."""
+        """Record that messages may be missed: called before the first message after a gap."""
 
     def layer_regained(self) -> None:
-        """Note that all groups are subscribed to again."""
+        """Record that all groups are subscribed to again."""
 
 
 class InProcessChannelLayer(InMemoryChannelLayer):

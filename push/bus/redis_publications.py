@@ -42,7 +42,9 @@ class Publications:
             return await done
         finally:
             # Without a waiter left, the pipeline breaks its connection: Redis may be silent.
-            if self._sending is not None and all(one.cancelled() for _, one in self._under_way):
+            if self._sending is not None and all(
+                waiter.cancelled() for _, waiter in self._under_way
+            ):
                 self._sending.cancel()
 
     async def finish(self) -> None:
@@ -55,13 +57,13 @@ class Publications:
             return
         messages: list[tuple[str, bytes]] = []
         while self._waiting:
-            more, done = self._waiting[0]
-            if messages and len(messages) + len(more) > PIPELINE_MAX:
+            following, done = self._waiting[0]
+            if messages and len(messages) + len(following) > PIPELINE_MAX:
                 break
             self._waiting.popleft()
             if not done.cancelled():
-                messages += more
-                self._under_way.append((len(more), done))
+                messages += following
+                self._under_way.append((len(following), done))
         if messages:
             self._sending = asyncio.get_running_loop().create_task(self._send(messages))
             self._sending.add_done_callback(self._ended)

@@ -156,9 +156,9 @@ def _check_memory(memory: dict[str, Any]) -> Iterator[CheckMessage]:
         )
 
 
-def _not_checked(what: str, error: Exception) -> CheckMessage:
+def _not_checked(service: str, error: Exception) -> CheckMessage:
     return Info(
-        f"{what} cannot be reached, so its limits were not checked: {error}".strip(),
+        f"{service} cannot be reached, so its limits were not checked: {error}".strip(),
         hint="Run the check again when it can be reached.",
         id="imgo.I001",
     )

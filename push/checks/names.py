@@ -25,32 +25,32 @@ NETWORKS = ("LEGACY_TRUSTED_NETWORKS", "TRUSTED_PROXIES")
 @register
 def check_names(**_: Any) -> list[CheckMessage]:
     """E001: a key of IMGO that is not a setting; W001: a variable IMGO_* that is not a setting."""
-    known = known_names()
+    settings = known_names()
     try:
         names = list(given())
     except ImproperlyConfigured:
         names = []  # E002 reports it
     messages: list[CheckMessage] = [
-        Error(f"IMGO[{shown(name)}] is not a setting.", hint=_hint(name, known), id="imgo.E001")
+        Error(f"IMGO[{shown(name)}] is not a setting.", hint=_hint(name, settings), id="imgo.E001")
         for name in names
-        if name not in known
+        if name not in settings
     ]
     for variable in os.environ:
         name = variable.removeprefix("IMGO_")
-        if name != variable and name not in known:
+        if name != variable and name not in settings:
             # Only a warning, because Kubernetes sets variables such as IMGO_SERVICE_HOST itself.
             messages.append(
                 checks.Warning(
                     f"{shown(variable)[1:-1]} is not a setting.",
-                    hint=_hint(name, known),
+                    hint=_hint(name, settings),
                     id="imgo.W001",
                 )
             )
     return messages
 
 
-def _hint(name: object, known: set[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
+def _hint(name: object, settings: set[str]) -> str:
+    close = difflib.get_close_matches(str(name), settings, n=1)
     return f"Did you mean {close[0]}?" if close else "docs/reference/settings.md lists them."
 
 

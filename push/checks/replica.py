@@ -37,7 +37,7 @@ def _problem_of(alias: str) -> tuple[str, str]:
                 f"and the database {name!r} is not one of imgo's engine",
                 f"Use Postgres, with the ENGINE {ENGINE!r}.",
             )
-    if not any(isinstance(known, ReplicaRouter) for known in router.routers):
+    if not any(isinstance(installed, ReplicaRouter) for installed in router.routers):
         return (
             "and DATABASE_ROUTERS lacks imgo's router, so that nothing would read from it",
             f"Add {ROUTER!r} to DATABASE_ROUTERS.",

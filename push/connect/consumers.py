@@ -24,11 +24,13 @@ from push.node.node import Node
 from push.session.outgoing import Kind
 from push.session.paced_link import PacedLink
 from push.session.read_pace import TimedPace, weigh
+from push.session.replies import encode_reply
 from push.session.resident_link import ResidentLink
-from push.session.session import Link, Session, encode_reply
+from push.session.session import Link, Session
 from push.session.session_log import clean, log_refusal
 from push.session.session_records import SessionEvent
-from push.session.socket_link import DIRECT_LINK, SocketLink, TcpLink
+from push.session.socket_link import DIRECT_LINK, SocketLink
+from push.session.tcp_link import TcpLink
 from push.status.instance import INSTANCE
 from push.wire import (
     CloseCode,

@@ -52,10 +52,10 @@ class EventsRequest:
 
     def of_rooms(self, rooms: list[str]) -> dict[str, RoomRequest]:
         """Return what is asked for of each room of the session."""
-        asked = {room: self._of_room(room) for room in rooms}
+        requests = {room: self._of_room(room) for room in rooms}
         if self.presence:
-            return asked
-        return {room: one._replace(presence=False) for room, one in asked.items()}
+            return requests
+        return {room: request._replace(presence=False) for room, request in requests.items()}
 
     def _of_room(self, room: str) -> RoomRequest:
         if self.is_lost:

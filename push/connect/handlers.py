@@ -23,7 +23,8 @@ from push.accept.frame_bodies import body_value, error_body, is_json, ops_of, re
 from push.connect import publishing, renewal, room_handlers
 from push.hooks import backend
 from push.node.node import Node
-from push.session.session import Session, intern_ops
+from push.session.op_filters import intern_ops
+from push.session.session import Session
 from push.webhooks import received
 from push.wire import CloseCode, Frame, Op, json_body
 
@@ -125,7 +126,7 @@ def acknowledge(node: Node, session: Session, frame: Frame) -> None:
         session.disconnect(CloseCode.BAD_FRAME, reason)
         return
     for number in numbers:
-        node.acknowledged(number, session)
+        node.receipts.acknowledged(number, session)
 
 
 HANDLERS: dict[int, Handler] = {

@@ -123,46 +123,22 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
     Raises `Refusal`.
     """
     with _refusing() as client:
-        body, kind, link = request.body, request.kind, request.link
+        body, link = request.body, request.link
         client.sends_object = not body.is_bare
-        facts = request.facts
         hooks, is_gone = node.hooks, lambda: not is_connected(link)
-        identity = await identify(body, facts, node.guard, hooks, is_gone)
+        identity = await identify(body, request.facts, node.guard, hooks, is_gone)
         client.key = identity.key
         rooms = await _rooms_of(node, identity, request)
         if request.events is not None:
             body = replace(body, requests=request.events.of_rooms(rooms))
             request = replace(request, body=body)
         device = await device_names.register(identity, body.device)
-        name = node.new_session_id()
-        session = Session(
-            name,
-            identity,
-            kind,
-            link,
-            node,
-            acks=body.ack,
-            names=body.names,
-            accepts=body.accepts,
-            is_goim=body.is_goim,
-            retractions=body.retractions,
-            device=device,
-        )
-        link.session = session
-        entry = Entry(
-            session.id,
-            session.key,
-            node.id,
-            kind.transport,
-            request.facts.address,
-            body.platform,
-            node.clock.now(),
-        )
+        session, entry = _new_session(node, request, identity, device)
         try:
             kept = kept_rooms(body)
             await _admit(node, session, entry, body, rooms, later=kept)
-            for room, asked in (body.requests or {}).items():
-                if asked.presence:
+            for room, room_request in (body.requests or {}).items():
+                if room_request.presence:
                     node.presence.watch(session, room)
             if kept:
                 async with stream_joins.joining(node.hub, session, kept) as joins:
@@ -173,6 +149,37 @@ async def establish(node: Node, request: AuthRequest, deadline: HandshakeDeadlin
             await node.dismiss(session)
             raise
         return session
+
+
+def _new_session(
+    node: Node, request: AuthRequest, identity: Identity, device: str | None
+) -> tuple[Session, Entry]:
+    """Return a session for a client that may open one, and its entry for the registry."""
+    body, kind = request.body, request.kind
+    session = Session(
+        node.new_session_id(),
+        identity,
+        kind,
+        request.link,
+        node.receipts,
+        acks=body.ack,
+        names=body.names,
+        accepts=body.accepts,
+        is_goim=body.is_goim,
+        retractions=body.retractions,
+        device=device,
+    )
+    request.link.session = session
+    entry = Entry(
+        session.id,
+        session.key,
+        node.id,
+        kind.transport,
+        request.facts.address,
+        body.platform,
+        node.clock.now(),
+    )
+    return session, entry
 
 
 @contextmanager
@@ -297,8 +304,8 @@ def expires_in(node: Node, identity: Identity) -> dict[str, float]:
 
 def kept_rooms(body: AuthBody) -> dict[str, RoomRequest]:
     """Return the rooms with history that a client asks for in the object form."""
-    asked = body.requests or {}
-    return {room: request for room, request in asked.items() if policy_of(room).history}
+    requests = body.requests or {}
+    return {room: request for room, request in requests.items() if policy_of(room).history}
 
 
 async def _admit(
@@ -359,22 +366,22 @@ def _reply(
     node: Node, session: Session, request: AuthRequest, joins: Mapping[str, StreamJoin]
 ) -> None:
     """Send the auth reply, or the first event of a stream of events."""
-    asked = request.body.requests
-    rooms = {} if asked is None else _told(asked, joins)
+    requests = request.body.requests
+    rooms = {} if requests is None else _room_replies(requests, joins)
     lasts = expires_in(node, session.identity) if request.body.renews else {}
     if request.events is not None:
         places = {room: join.position for room, join in joins.items()}
         block = node.hub.event_ids.begin(session, places, request.events.resumed_at)
         session.link.write(opening_event(session.id, rooms, request.events, lasts) + block)
         return
-    told: dict[str, object] = dict(lasts) if asked is None else {"rooms": rooms, **lasts}
+    reply: dict[str, object] = dict(lasts) if requests is None else {"rooms": rooms, **lasts}
     if request.body.session:
-        told["session"] = session.id
-    body = compact_json(told) if told else b""
+        reply["session"] = session.id
+    body = compact_json(reply) if reply else b""
     session.reply(Op.AUTH_REPLY, request.frame.seq, body, request.frame.ver)
 
 
-def _told(
+def _room_replies(
     requests: Mapping[str, RoomRequest], joins: Mapping[str, StreamJoin]
 ) -> dict[str, dict[str, object]]:
     """Return the position of each room that was asked for, for the auth reply."""

@@ -42,7 +42,7 @@ async def on_change_room(node: Node, session: Session, frame: Frame) -> None:
         if session.is_closed:
             return
         if session.change_room and session.change_room != room:
-            await node.leave_room(session, session.change_room)
+            await node.membership.leave(session, session.change_room)
         session.change_room = room
     except ImgoError as error:
         body = error_body(error)
@@ -80,7 +80,7 @@ async def on_leave(node: Node, session: Session, frame: Frame) -> None:
     try:
         room = check_name(room_name(frame.body), "room")
         if room in session.rooms:
-            await node.leave_room(session, room)
+            await node.membership.leave(session, room)
     except ImgoError as error:
         body = error_body(error)
     session.reply(Op.LEAVE_REPLY, frame.seq, body, frame.ver)
@@ -132,7 +132,7 @@ async def _join(node: Node, session: Session, room: str) -> None:
     await _check_may_join(node, session, room)
     if session.is_closed:  # while the room's authorizer was running
         return
-    await node.join_room(session, room)
+    await node.membership.join(session, room)
 
 
 async def _join_with(
@@ -163,7 +163,7 @@ async def _join_with(
         on_reply(join.reply())
 
     if not session.is_closed:
-        await node.join_stream(session, room, request, joined)
+        await node.membership.join_stream(session, room, request, joined)
 
 
 async def _check_may_join(node: Node, session: Session, room: str) -> None:

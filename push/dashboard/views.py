@@ -37,7 +37,7 @@ from push.presence.select import get_presence
 from push.registry.base import Entry, fullest
 from push.registry.select import get_registry
 from push.routing import websocket_path
-from push.status import explain, room_history, snapshot
+from push.status import explain, key_sessions, room_history, snapshot
 from push.status.instance import instance_of
 
 SESSIONS_SHOWN = 200
@@ -94,11 +94,11 @@ def data(request: HttpRequest) -> HttpResponse:
     return JsonResponse(snapshot.take(instance_of(request).rooms))
 
 
-def _named(request: HttpRequest, what: str) -> str:
+def _named(request: HttpRequest, noun: str) -> str:
     name = request.GET.get("name", "")
     if not name:
-        raise BadRequest(f"Say which {what}: type its name into the search field.")
-    return check_name(name, what)
+        raise BadRequest(f"Say which {noun}: type its name into the search field.")
+    return check_name(name, noun)
 
 
 def _session(entry: Entry, nodes: dict[str, str]) -> dict[str, Any]:
@@ -184,9 +184,9 @@ def key(request: HttpRequest) -> HttpResponse:
     `?message=` adds an explanation of one message.
     """
     name = _named(request, "key")
-    asked, explanation = request.GET.get("message"), []
-    if asked is not None:
-        number = check_number(asked, "A push's id", lowest=1, highest=INT64_MAX)
+    id_text, explanation = request.GET.get("message"), []
+    if id_text is not None:
+        number = check_number(id_text, "A push's id", lowest=1, highest=INT64_MAX)
         explanation = explain.of_message(name, number)
     is_more = _is_more(request)
     times = MORE if is_more else 1
@@ -198,8 +198,8 @@ def key(request: HttpRequest) -> HttpResponse:
         "is_more": is_more,
         "sessions": _sessions_of(name, SESSIONS_SHOWN * times),
         "session_events": [
-            *explain.records_as_sentences(events),
-            *explain.key_events(online),
+            *key_sessions.records_as_sentences(events),
+            *key_sessions.last_event(online),
             *explain.failing_hooks(),
         ],
         "last_seen": last_seen(events, online, is_online=False),
@@ -210,7 +210,7 @@ def key(request: HttpRequest) -> HttpResponse:
         "devices": _devices_of(name),
         "key_devices": key_devices.devices_of(name) if is_each(name) else [],
         "has_older": len(pushes) > PUSHES_SHOWN * times,
-        "asked": asked,
+        "asked": id_text,
         "explanation": explanation,
         "source": current_source().sentence,
         "may": _may(request),
@@ -249,10 +249,10 @@ def rooms(request: HttpRequest) -> HttpResponse:
     if part:
         return _rooms_with(request, check_name(part, "part of a room"))
     is_more = _is_more(request)
-    found, _ = snapshot.fullest_rooms(ROOMS_SHOWN * (MORE if is_more else 1))
+    rooms, _ = snapshot.fullest_rooms(ROOMS_SHOWN * (MORE if is_more else 1))
     context = {
-        "found": found,
-        "rows": found.rows,
+        "found": rooms,
+        "rows": rooms.rows,
         "part": "",
         "is_more": is_more,
         "has_history": has_history(),

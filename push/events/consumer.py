@@ -26,7 +26,7 @@ from push.events.paths import is_for_events
 from push.events.responses import STREAM_HEADERS, error_of, refusing_response, stream_head
 from push.session.event_link import EventLink
 from push.session.outgoing import Kind
-from push.session.session import encode_reply
+from push.session.replies import encode_reply
 from push.session.socket_link import DIRECT_LINK
 from push.status.instance import INSTANCE
 from push.wire import CloseCode, Frame, Op, disconnect_body

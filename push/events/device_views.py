@@ -48,8 +48,8 @@ class DevicesView(ClientView):
                 device = self._replace(request, replaced, address)
         except DatabaseError:
             raise Unavailable("The device cannot be registered now.") from None
-        found = {"id": str(device.pk), "address": shortened(device.provider, device.address)}
-        return JsonResponse(found, status=201, headers=NO_STORE)
+        answer = {"id": str(device.pk), "address": shortened(device.provider, device.address)}
+        return JsonResponse(answer, status=201, headers=NO_STORE)
 
     def _register(self, request: HttpRequest, address: Address, name: str) -> Device:
         query = request.META.get("QUERY_STRING", "").encode("latin1")

@@ -28,9 +28,9 @@ _WAITS: list[tuple[type[ImgoError], CloseCode]] = [
 
 
 def stream_head(headers: Mapping[str, str]) -> bytes:
-    """Return the head of a response whose end is the end of the connection.
+    """Return the head of a response that ends with its connection.
 
-    It needs no chunks, so one encoding serves all clients, also a proxy that speaks HTTP/1.0.
+    The body is not chunked, so its bytes are the same for all clients and for HTTP/1.0 proxies.
     """
     lines = {**STREAM_HEADERS, "Connection": "close", **headers}
     text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())

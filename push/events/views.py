@@ -43,7 +43,7 @@ NO_SESSION = "There is no such session of this client: open a stream again."
 
 
 class Misdirected(ImgoError):
-    """A request that another process serves."""
+    """Error of a request that only another process can serve."""
 
     code = "misdirected"
     status = 421
@@ -187,7 +187,7 @@ def read_frame(data: bytes) -> Frame:
 
 
 def facts_of(request: HttpRequest) -> Facts:
-    """Return the facts of a request, as of a stream's."""
+    """Return the facts that authentication needs, as for the request of a stream."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     address = request.META["REMOTE_ADDR"]
     peer = request.META.get("imgo.peer", address)

@@ -67,7 +67,7 @@ class Response(NamedTuple):
     def said(self) -> str:
         """Return the text of a refusal: a member such as `error` of its JSON object, or ""."""
         members = (self.problem.get(name) for name in ("error", "detail", "message"))
-        text = next((one for one in members if isinstance(one, str)), "")
+        text = next((member for member in members if isinstance(member, str)), "")
         return one_line(text)
 
 

@@ -80,7 +80,7 @@ class MetricsPort:
 class WorkerMetrics:
     """A supervisor's port and the directory that its workers share.
 
-    Raises OSError if the port or the directory cannot be had.
+    Raises OSError if the port cannot be opened or the directory cannot be created.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from offline import (
     replacement,
     retention,
     settlement,
-    streams,
+    stream_retention,
 )
 from offline.outbox_queue import Busy
 from push.bus import publish
@@ -140,9 +140,9 @@ class ClusterJobs:
         if await cluster_threads.run(Duty.objects.claim, "prune", PRUNE_EVERY / 2):
             while count := await cluster_threads.run(settlement.expire_batch):
                 metrics.DROPS.labels("expired").inc(count)
-            last = await cluster_threads.run(streams.prune)
+            last = await cluster_threads.run(stream_retention.prune)
             while last:
-                last = await cluster_threads.run(streams.prune, last)
+                last = await cluster_threads.run(stream_retention.prune, last)
             for delete_batch in _PRUNED:
                 while await cluster_threads.run(delete_batch):
                     pass
@@ -191,18 +191,18 @@ def _prune_messages() -> int:
 
 
 def _forget_devices() -> int:
-    found = key_devices.forget_batch()
-    metrics.DROPS.labels(key_devices.FORGOTTEN).inc(found.dropped)
-    return found.devices
+    forgotten = key_devices.forget_batch()
+    metrics.DROPS.labels(key_devices.FORGOTTEN).inc(forgotten.dropped)
+    return forgotten.devices
 
 
 def _measure_streams() -> None:
     """Store the bytes of all streams for the metrics: the sum reads every stream."""
-    Duty.objects.filter(name="prune").update(result={"stream_bytes": streams.total_size()})
+    Duty.objects.filter(name="prune").update(result={"stream_bytes": stream_retention.total_size()})
 
 
 def _prune_streams_to_size() -> int:
-    return streams.prune_to_size(conf.STREAMS_MAX)
+    return stream_retention.prune_to_size(conf.STREAMS_MAX)
 
 
 # Each deletes one batch of what is past its time, and returns how many it has deleted.

@@ -52,7 +52,7 @@ class EventIdWriter:
         """Give a session its ids, before it is sent anything; return the block with the first.
 
         `places`: its positions in the streams of its rooms. `resumed`: the time of the id with
-        which the client has come back, Unix time, seconds. The first id has it too: the messages
+        which the client reconnected, Unix time, seconds. The first id has it too: the messages
         to the key since then are still to be sent.
         """
         ids = session.event_ids = EventIds()

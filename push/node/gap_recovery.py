@@ -34,7 +34,7 @@ class GapRecovery:
         metrics.LAYER_RECONNECTS.labels("lost").inc()
         self._hub.gaps += 1
         if not self._holds:
-            self._began = self._hub.last_echo - MARGIN
+            self._began = self._hub.echoes.last - MARGIN
         self._hold_keys()
 
     def end(self) -> None:

@@ -19,7 +19,6 @@ A message that is spread over time skips the steps 2, 3 and 5.
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -38,14 +37,13 @@ from push.bus.envelope import (
     READ,
     RETRACTION,
     UNDRAIN,
-    as_layer_message,
-    echo_envelope,
     fault_of,
 )
 from push.bus.groups import ALL, is_key_group, node_group
 from push.metrics import definitions as metrics
 from push.node import read_reports
 from push.node.coalescer import Coalescer, fits_one_turn, write_now, write_spread
+from push.node.echoes import Echoes
 from push.node.ensured_delivery import EnsuredDelivery
 from push.node.event_ids import EventIdWriter
 from push.node.held_messages import HoldRegistry
@@ -102,9 +100,8 @@ class Hub:
         # By group: sessions on their way into it, see `expecting`.
         self.joiners: Counter[str] = Counter()
         self.gaps = 0  # lost connections of the layer
-        self.last_echo = 0.0  # when the latest returned echo was sent: monotonic seconds
+        self.echoes = Echoes(layer, node_id)
         self.last_heard = 0.0  # when the last message of any kind arrived: monotonic seconds
-        self._echoes: dict[float, asyncio.Future[None]] = {}  # by the time they were sent
         self.on_drain: Callable[[], Coroutine[Any, Any, None]]  # set by the node
         self.on_undrain: Callable[[], Coroutine[Any, Any, None]]
         # Handles a frame that came through the bus; None before the first session that sends so.
@@ -253,7 +250,7 @@ class Hub:
         elif message["type"] == CLOSE:
             self._close(message)
         elif message["type"] == ECHO:
-            self._echoed(message["sent"])
+            self.echoes.arrived(message["sent"])
         elif message["type"] == FRAME:
             self._frame(message)
         elif message["type"] == READ:
@@ -367,33 +364,6 @@ class Hub:
         """
         recent = self.delivered if message.key else self.passed
         return not message.id or recent.add(message.id, group)
-
-    async def echo(self, patience: float) -> bool:
-        """Send a message to this node through the layer; return whether it arrives.
-
-        `patience`: seconds for sending it, and again for its arrival.
-
-        Raises what the layer raises; `TimeoutError` if the layer does not accept the message.
-        """
-        group, loop = node_group(self.node_id), asyncio.get_running_loop()
-        sent = loop.time()
-        while sent in self._echoes:  # the time identifies the echo
-            sent = math.nextafter(sent, math.inf)
-        waiter = self._echoes[sent] = loop.create_future()
-        try:
-            async with asyncio.timeout(patience):
-                await self.layer.group_send(group, as_layer_message(echo_envelope(group, sent)))
-            await asyncio.wait([waiter], timeout=patience)
-            return waiter.done()
-        finally:
-            del self._echoes[sent]  # else they would pile up while the layer is unavailable
-
-    def _echoed(self, sent: float) -> None:
-        """Record an echo: all messages published before it was sent have arrived."""
-        self.last_echo = max(self.last_echo, sent)
-        waiter = self._echoes.get(sent)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
     def count_drop(self, reason: str) -> None:
         """Count a message that was not delivered; log the first and every `DROP_LOG`th after it."""

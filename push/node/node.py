@@ -9,39 +9,37 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 
-from accounts.auth_body import RoomRequest
 from imgo_site.conf import conf
 from imgo_site.database_clock import DatabaseClock
 from imgo_site.database_threads import Users, cluster_threads
 from imgo_site.errors import Unavailable
 from imgo_site.process_parts import process
-from offline.node_io import find_delivery
 from push.bus import publish
 from push.bus.envelope import close_envelope
-from push.bus.groups import ALL, key_group, node_group, room_group
+from push.bus.groups import key_group, node_group, room_group
 from push.bus.layers import forget_watcher, watch_gaps
-from push.fanout import ONLINE_FACTOR
 from push.hooks.client import HookClient
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.models import WebhookCursor
-from push.node import reach_counts, read_reports, stream_joins
+from push.node import reach_counts, read_reports
 from push.node.cluster_jobs import ClusterJobs
 from push.node.coalescer import write_to_all
 from push.node.device_thread import DeviceThread
 from push.node.gap_recovery import GapRecovery
 from push.node.hub import Hub
 from push.node.publish_limits import PublishLimits
+from push.node.receipts import Receipts
+from push.node.room_membership import RoomMembership
 from push.node.room_sizes import RoomSizes
 from push.node.rounds import Rounds
 from push.node.runtime import Runtime, finish
-from push.node.stream_joins import StreamJoin
 from push.node.webhook_thread import WebhookThread
 from push.online.lease_watch import READ_EVERY
 from push.online.online_keys import RESEND_EVERY, WRITE_EVERY, OnlineKeys
@@ -50,7 +48,6 @@ from push.presence.node_presence import NodePresence
 from push.presence.select import open_presence
 from push.registry.base import Entry, NodeEntry
 from push.registry.select import open_registry
-from push.session.outgoing import OutgoingMessage
 from push.session.paced_link import Pacer
 from push.session.session import Session
 from push.session.session_log import FLUSH_EVERY, SessionLog
@@ -97,17 +94,17 @@ class Node:
         self.hub = Hub(get_channel_layer(), self.id)
         self.hub.on_drain = self.drain_on_order
         self.hub.on_undrain = self.undrain
-        self.written = self.hub.written
         self.registry = open_registry()
         self.rooms = RoomSizes(self.hub, self.registry, self.id)
         self.presence = NodePresence(
             self.hub,
             self.id,
             open_presence(self.id),
-            lambda sessions, notice: write_to_all(sessions, notice, self.written),
+            lambda sessions, notice: write_to_all(sessions, notice, self.hub.written),
             partial(cluster_threads.run, NodeRow.objects.live_numbers),
         )
         self.acknowledger = read_reports.reporting_acknowledger(self.hub.background)
+        self.receipts = Receipts(self.hub, self.acknowledger, self.rooms)
         self.gap_recovery = GapRecovery(self.hub, self.acknowledger)
         self.runtime = Runtime()
         self.clock = DatabaseClock()
@@ -118,17 +115,18 @@ class Node:
         self.session_log = SessionLog(self.name, self.clock.now)
         has_events = conf.EVENT_KEYS or conf.EVENT_ROOMS
         self.online = OnlineKeys(self.name, self._openings) if has_events else None
-        self.room_visits: RoomVisits | None = None
+        room_visits: RoomVisits | None = None
         if self.online is not None and conf.EVENT_ROOMS:
-            self.room_visits = RoomVisits(self.online, self.name, self.clock.now)
+            room_visits = RoomVisits(self.online, self.name, self.clock.now)
         self.rounds = Rounds(self)
         self.cluster_jobs = ClusterJobs(self.hub, instance.rooms)
         self.webhooks = WebhookThread()
         self.devices = DeviceThread()
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, Entry] = {}  # of all sessions in the registry, by their ids
+        self.membership = RoomMembership(
+            self.hub, self.registry, self.presence, self.entries, room_visits
+        )
         self._counter = 0
-        # No key has more pending messages: `push.fanout.trim` drops the oldest.
-        self.unacknowledged_max = ONLINE_FACTOR * conf.OFFLINE_MAX
         self.is_draining = False
         self._is_stopping = False
 
@@ -290,8 +288,8 @@ class Node:
         for name, session in self.hub.sessions.items():
             if session.was_opened and (entry := self.entries.get(name)) is not None:
                 yield entry.key, self.session_log.event_of(entry)
-        if self.room_visits is not None:
-            yield from self.room_visits.openings()
+        if self.membership.room_visits is not None:
+            yield from self.membership.room_visits.openings()
 
     def new_session_id(self) -> str:
         """Return an id that no other session of any node has."""
@@ -329,11 +327,7 @@ class Node:
         if session.id not in self.entries:
             await self.registry.remove(entry, rooms)
             raise Unavailable(STOPPING)
-        self._visit(session, rooms)
-
-    def _visit(self, session: Session, rooms: Collection[str]) -> None:
-        if self.room_visits is not None and session.id in self.entries:
-            self.room_visits.entered(session.id, rooms)
+        self.membership.record_visits(session, rooms)
 
     def _check_not_draining(self) -> None:
         """Raise `Unavailable` if this node accepts no more sessions."""
@@ -359,10 +353,8 @@ class Node:
         """
         session.is_closed = True
         self.hub.remove(session, groups_of(session))
-        self.presence.leave(session, session.rooms)
         entry = self.entries.pop(session.id, None)
-        if self.room_visits is not None:
-            self.room_visits.ended(session.id)
+        self.membership.dismissed(session)
         if entry is not None:
             if session.was_opened:
                 event = self.session_log.closed(entry, session.close_code)
@@ -372,133 +364,3 @@ class Node:
                 await self.registry.remove(entry, session.rooms)
             except Exception as error:  # noqa: BLE001
                 logger.warning("could not remove a session from the registry: %s", error)
-
-    async def join_room(self, session: Session, room: str) -> None:
-        """Add a session to a room; do nothing for a session that was dismissed.
-
-        The client may disconnect at each `await`. `dismiss` then removes the session from the
-        rooms that it is in at that moment.
-
-        Raises `Unavailable`; the session is then not in the room.
-        """
-        entry = self.entries.get(session.id)
-        if entry is None:
-            return
-        session.rooms.add(room)
-        self.hub.event_ids.joins(session, room)
-        try:
-            await self.hub.join(session, room_group(room))
-            if session.id in self.entries:
-                await self.registry.join(entry, [room])
-                await self.presence.enter(session, [room])
-        except BaseException:
-            await self.leave_room(session, room)
-            raise
-        if session.id not in self.entries:
-            # The registry may have handled `dismiss` before `join`.
-            await self.registry.leave(entry, room)
-        self._visit(session, [room])
-
-    async def join_stream(
-        self,
-        session: Session,
-        room: str,
-        request: RoomRequest,
-        send_outcome: Callable[[StreamJoin], None],
-    ) -> None:
-        """Add a session to a room with history, after it was sent what it asks for.
-
-        `send_outcome`: called once, before any message is sent.
-
-        Raises `Unavailable`, and what the database raises; the session is then not in the room.
-        """
-        entry = self.entries.get(session.id)
-        if entry is None:
-            return
-        session.rooms.add(room)
-        self.hub.event_ids.joins(session, room)
-        try:
-            async with stream_joins.joining(self.hub, session, {room: request}) as joins:
-                if session.id in self.entries:
-                    await self.registry.join(entry, [room])
-                    await self.presence.enter(session, [room])
-                send_outcome(joins[room])
-                await stream_joins.finish(joins.values(), session.link.drained)
-        except BaseException:
-            await self.leave_room(session, room)
-            raise
-        if session.id not in self.entries:
-            await self.registry.leave(entry, room)
-        self._visit(session, [room])
-
-    async def leave_room(self, session: Session, room: str) -> None:
-        """Remove a session from a room.
-
-        If the registry is unavailable, the session stays in its list of the room for a while.
-        """
-        session.rooms.discard(room)
-        self.hub.leave(session, room_group(room))
-        session.drop_held(room)
-        self.presence.leave(session, [room])
-        self.hub.event_ids.left(session, room)
-        if self.room_visits is not None:
-            self.room_visits.left(session.id, room)
-        entry = self.entries.get(session.id)
-        if entry is not None:
-            try:
-                await self.registry.leave(entry, room)
-            except Unavailable as error:
-                logger.warning("could not remove a session from a room's list: %s", error)
-
-    def deliver_late(self, session: Session, message: OutgoingMessage) -> None:
-        """Send a message that the replay has overtaken, if it is due, before all later messages.
-
-        See `Session.deliver`.
-        """
-        session.hold(conf.SESSION_BYTES)
-        self.hub.background.run(self._deliver_if_due(session, message))
-
-    async def _deliver_if_due(self, session: Session, message: OutgoingMessage) -> None:
-        place = (message.id, session.key, session.device)
-        at, xmin = self.acknowledger.settled_at(*place), None
-        try:
-            if at is None and (had := await find_delivery(*place)) is not None:
-                at, xmin = asyncio.get_running_loop().time() - had.age, had.xmin
-            # A message that another session has received is due only to sessions open by then.
-            if at is not None and session.joined_before(at, xmin):
-                session.replay(message)
-        except DatabaseError as error:
-            logger.warning(
-                "could not deliver message %d, retrying at the next audit: %s", message.id, error
-            )
-            self.hub.delivered.forget(message.id, key_group(session.key))
-        finally:
-            session.release()
-
-    def audience(self, session: Session) -> int:
-        """Return how many sessions are in the room that op 12 leaves, a goim session's one room."""
-        return self.rooms.of(session.change_room)
-
-    def acknowledged(self, message_id: int, session: Session) -> None:
-        """Record a client's acknowledgement of a message.
-
-        It counts if the message was sent to this session. It may also count if the message was sent
-        to an earlier session of the key, for as many ids as can be pending for a key. Other
-        acknowledgements are dropped. So a client that sends random ids causes no queries and uses
-        up no other client's share.
-        """
-        if session.take_acknowledged(message_id):
-            self.acknowledger.acknowledged(message_id, session.key, session.id, session.device)
-        elif not self.hub.live.has(message_id, ALL) and not self.acknowledger.claimed(
-            message_id, session.key, session.id, session.device
-        ):
-            metrics.ACKS_DROPPED.inc()
-
-    def delivered(self, message_id: int, session: Session) -> None:
-        """Record that the kernel has accepted a stored message for a session."""
-        if session.event_ids is not None:
-            self.hub.event_ids.moved(session)
-        if session.acks:
-            self.acknowledger.sent(message_id, session.key, session.id, session.device)
-        else:
-            self.acknowledger.received(message_id, session.key, session.id, session.device)

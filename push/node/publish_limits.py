@@ -54,5 +54,7 @@ class PublishLimits:
         self._forgot = now
         self._until = {key: until for key, until in self._until.items() if until > now}
         self._permissions = {
-            place: found for place, found in self._permissions.items() if found[1] > now
+            place: permission
+            for place, permission in self._permissions.items()
+            if permission[1] > now
         }

@@ -149,18 +149,18 @@ def _devices_of(hub: Hub, keys: Iterable[str]) -> Devices:
 async def _await_arrivals(hub: Hub) -> bool:
     """Wait for an echo; return whether all messages published before now have arrived."""
     try:
-        return await hub.echo(ECHO_TIMEOUT)
+        return await hub.echoes.send(ECHO_TIMEOUT)
     except LAYER_ERRORS:
         return False
 
 
-def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: MissedQuery) -> int:
+def _deliver_all(hub: Hub, acknowledger: Acknowledger, missed: MissedQuery) -> int:
     count = 0
-    for (key, _), page in found.pages.items():
+    for (key, _), page in missed.pages.items():
         group = key_group(key)
         for message_id, copies in groupby(page, attrgetter("id")):
             messages = list(copies)
-            due = [_due(hub, acknowledger, key, copy, found.asked) for copy in messages]
+            due = [_due(hub, acknowledger, key, copy, missed.asked) for copy in messages]
             sessions = list(dict.fromkeys(chain(*due)))
             if sessions:
                 hub.holds.deliver_below(group, message_id)
@@ -169,7 +169,7 @@ def _deliver_all(hub: Hub, acknowledger: Acknowledger, found: MissedQuery) -> in
 
 
 def _due(
-    hub: Hub, acknowledger: Acknowledger, key: str, pending: PendingMessage, asked: float
+    hub: Hub, acknowledger: Acknowledger, key: str, pending: PendingMessage, asked_at: float
 ) -> list[Session]:
     """Return the open sessions of a key that a message is due to and that have not received it.
 
@@ -188,7 +188,7 @@ def _due(
         and session.id not in excluded
         and not hub.replayed.has(pending.id, session.id)
         and not session.awaits_ack_of(pending.id)
-        and (pending.had is None or session.joined_before(asked - pending.had, pending.had_xmin))
+        and (pending.had is None or session.joined_before(asked_at - pending.had, pending.had_xmin))
     ]
     if len(due) == 1 and acknowledger.has(pending.id, key, due[0].device):
         return []  # that session has acknowledged it, which is not stored yet

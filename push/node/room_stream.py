@@ -8,6 +8,7 @@ from typing import Any
 
 from push.bus.groups import room_group
 from push.session.outgoing import OutgoingMessage
+from push.wire import compact_json
 
 
 class RoomStream:
@@ -72,3 +73,8 @@ def written_for_sure(hub: Any, stream: RoomStream) -> int:
     coalescer = hub.coalescers.get(stream.group)
     under_way = 0 if coalescer is None else coalescer.first_offset_under_way
     return under_way - 1 if under_way else written_up_to(hub, stream)
+
+
+def gap_body(room: str, epoch: str, offset: int) -> bytes:
+    """Return the body of op 29: of this room's stream, nothing more up to `offset` comes."""
+    return compact_json({"room": room, "epoch": epoch, "offset": offset})

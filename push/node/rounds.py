@@ -82,7 +82,7 @@ class Rounds:
 
     def start(self) -> None:
         """Start the rounds. Needs a running loop."""
-        self._hub.last_echo = self._hub.last_heard = asyncio.get_running_loop().time()
+        self._hub.echoes.last = self._hub.last_heard = asyncio.get_running_loop().time()
         rounds = [
             (self.close_silent, max(TICK, min(5.0, conf.HEARTBEAT_TIMEOUT / 10))),
             (self.comment, TICK),
@@ -99,8 +99,8 @@ class Rounds:
         ]
         if conf.REVALIDATE_INTERVAL:
             rounds.append((self.revalidate, TICK))
-        for one, every in rounds:
-            self.runtime.repeat(one.__name__, one, every)
+        for duty, every in rounds:
+            self.runtime.repeat(duty.__name__, duty, every)
 
     async def stop(self, deadline: float = float("inf")) -> None:
         """End all rounds by `deadline` (loop time)."""
@@ -249,13 +249,13 @@ class Rounds:
         """Send a message to this node through the layer; reconnect if none has come back."""
         now = asyncio.get_running_loop().time()
         hub, since = self._hub, now - self._reconnected
-        silence = min(since, now - max(hub.last_heard, hub.last_echo))
-        if silence > SILENCE_MAX or min(since, now - hub.last_echo) > ECHO_TIMEOUT:
+        silence = min(since, now - max(hub.last_heard, hub.echoes.last))
+        if silence > SILENCE_MAX or min(since, now - hub.echoes.last) > ECHO_TIMEOUT:
             logger.warning("the channel layer is silent, connecting to it again")
             metrics.LAYER_RECONNECTS.labels("silent").inc()
             self._reconnected = now
             await reconnect(self._hub.layer)
-        await self._hub.echo(ECHO_EVERY / 2)
+        await self._hub.echoes.send(ECHO_EVERY / 2)
 
 
 def _slice_of(count: int, interval: float) -> int:

@@ -22,11 +22,11 @@ from push.bus.groups import room_group
 from push.metrics import definitions as metrics
 from push.node.hub import Hub
 from push.node.kept_messages import outgoing
-from push.node.room_stream import RoomStream, written_up_to
+from push.node.room_stream import RoomStream, gap_body, written_up_to
 from push.node.streams import PAGE, stream_pages
 from push.session.event_ids import Position
 from push.session.outgoing import OutgoingMessage
-from push.session.session import Session, gap_body
+from push.session.session import Session
 from push.wire import Op
 
 QUEUED_INTERVAL = 0.005  # seconds

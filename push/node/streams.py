@@ -30,9 +30,9 @@ from push.bus.groups import room_group
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, EventIdWriter, write_to_all
 from push.node.kept_messages import cost_of, outgoing, tombstone_of
-from push.node.room_stream import RoomStream
+from push.node.room_stream import RoomStream, gap_body
 from push.session.outgoing import Notice, OutgoingMessage
-from push.session.session import Session, Written, gap_body
+from push.session.session import Session, Written
 from push.wire import Op
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Finds the leases of nodes that are dead: those whose beat has stayed the same for long."""
+"""Search for leases of dead nodes: a dead node no longer changes the beat of its lease."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ READ_EVERY = 1.0  # seconds between two readings
 
 
 class LeaseWatch:
-    """Watch of one node."""
+    """The last beats that one node has read, of the leases of all nodes."""
 
     def __init__(self) -> None:
         self._watch = SilenceWatch(READ_EVERY)
@@ -21,9 +21,9 @@ class LeaseWatch:
 
         `own_id`: this node's lease. `now`: monotonic seconds.
         """
-        others = {one.id: one for one in leases if one.id != own_id and not one.is_ended}
-        silent = self._watch.seconds({id_: one.beat for id_, one in others.items()}, now)
-        return [one for id_, one in others.items() if silent[id_] >= _patience(one)]
+        others = {lease.id: lease for lease in leases if lease.id != own_id and not lease.is_ended}
+        silent = self._watch.seconds({id_: lease.beat for id_, lease in others.items()}, now)
+        return [lease for id_, lease in others.items() if silent[id_] >= _patience(lease)]
 
 
 def _patience(lease: Lease) -> float:

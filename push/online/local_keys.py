@@ -95,8 +95,8 @@ class LocalKeys:
 
     def put_back_gone(self, gone: Mapping[str, Gone]) -> None:
         """Remove keys later that could not be removed, or may have been, unless they are back."""
-        known = self._sessions.keys() | self._gone.keys()
-        left = {key: one for key, one in gone.items() if key not in known}
+        present = self._sessions.keys() | self._gone.keys()
+        left = {key: closing for key, closing in gone.items() if key not in present}
         self._written.update(key for key in left if key not in self._new)
         self._gone = {**left, **self._gone}
 

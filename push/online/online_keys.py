@@ -76,7 +76,7 @@ class OnlineKeys:
             await self._threads.run(store.end, list(self._left))
             self._left.clear()
         while gone := self._keys.take_gone(BATCH, now):
-            events = {key: one.event for key, one in gone.items()}
+            events = {key: closing.event for key, closing in gone.items()}
             await self._try(store.remove, events, self._keys.put_back_gone, gone)
 
     async def _try(

@@ -22,9 +22,9 @@ class RoomVisits:
 
     def entered(self, session_id: str, rooms: Iterable[str]) -> None:
         """Count a session in these rooms, unless it is counted in them."""
-        mine = self._rooms.setdefault(session_id, set())
-        for room in set(rooms) - mine:
-            mine.add(room)
+        present = self._rooms.setdefault(session_id, set())
+        for room in set(rooms) - present:
+            present.add(room)
             self._online.opened(ROOM_MARK + room, self._event())
 
     def left(self, session_id: str, room: str) -> None:

@@ -88,8 +88,8 @@ def condemn(lease: Lease) -> bool:
 
     A node that is just writing under it is awaited by `reap`.
     """
-    mine = OnlineNode.objects.filter(pk=lease.id, beat=lease.beat, is_ended=False)
-    return mine.update(is_ended=True) == 1
+    lease_row = OnlineNode.objects.filter(pk=lease.id, beat=lease.beat, is_ended=False)
+    return lease_row.update(is_ended=True) == 1
 
 
 # Changes of keys

@@ -36,7 +36,7 @@ class _Member:
 
     def hold(self, node_id: str, at: int, info: str) -> None:
         """Set the info that a node has of the key; of two of the same time this one counts."""
-        others = {name: one for name, one in self.nodes.items() if name != node_id}
+        others = {name: entry for name, entry in self.nodes.items() if name != node_id}
         self.nodes = {node_id: (at, info), **others}
         self.choose_info()
 

@@ -245,10 +245,10 @@ class RedisWriter:
             await self._do(*(("EXPIRE", name, self._room_ttl) for name in chunk))
         await self._renew_keys([entry.key for entry, _ in pairs])
 
-    async def _repair(self, unsure: Unsure, there: Mapping[str, set[str]]) -> None:
-        """Remove what is left of `unsure`, and take from it what Redis has confirmed.
+    async def _repair(self, unsure: Unsure, current: Mapping[str, set[str]]) -> None:
+        """Remove left-over entries from Redis, and from `unsure` once Redis has confirmed it.
 
-        `there`: session id → its rooms, as they are when the commands are queued: a join that is
+        `current`: session id → its rooms, as they are when the commands are queued: a join that is
         queued later stays.
         """
         while unsure:
@@ -256,10 +256,10 @@ class RedisWriter:
             commands: list[tuple[Any, ...]] = []
             for name in names:
                 entry, rooms = unsure[name]
-                if name not in there:
+                if name not in current:
                     # Without a change of the count, which the renewal has just set.
                     commands.append(("HDEL", key_name(entry.key), name))
-                left = rooms - there.get(name, set())
+                left = rooms - current.get(name, set())
                 commands += [self._leave_command(entry, room) for room in left]
             if commands:
                 await self._do(*commands)

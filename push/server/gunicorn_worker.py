@@ -73,8 +73,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         before = self._unfinished.pop(conn, _Unfinished(0, 0, 0.0))
         needed = _bytes_needed(start or b"")
         # If the socket is readable without new bytes, the client has closed its side.
-        more = start is not None and before.size < len(start) < min(needed, PEEK_MAX)
-        if start is None or not more:
+        is_incomplete = start is not None and before.size < len(start) < min(needed, PEEK_MAX)
+        if start is None or not is_incomplete:
             if before.size:
                 _wake_at(conn, 1)
             return False

@@ -47,8 +47,8 @@ def addresses() -> list[tuple[Family, str]]:
     Raises `OSError`; `HostUnknown` for a name without an address.
     """
     if conf.HOST in WILDCARD_HOSTS:
-        found = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104
-        return found[:1] if socket.has_dualstack_ipv6() else found[1:]
+        families = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104
+        return families[:1] if socket.has_dualstack_ipv6() else families[1:]
     try:
         infos = socket.getaddrinfo(conf.HOST.strip("[]"), None, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:  # the latter for a part of 64 characters

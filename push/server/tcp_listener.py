@@ -11,7 +11,8 @@ from push.metrics import definitions as metrics
 from push.server.listener import Listener
 from push.server.ports import plain_address
 from push.session.link_manager import LinkManager
-from push.session.socket_link import SocketLink, TcpLink
+from push.session.socket_link import SocketLink
+from push.session.tcp_link import TcpLink
 from push.wire.proxy_protocol import ProxyError, parse_proxy_header
 
 logger = logging.getLogger(__name__)

@@ -62,8 +62,8 @@ class DeafnessQuery:
 
     def take(self) -> list[int]:
         """Return the partitions of deaf workers, once for each query; [] without a new result."""
-        found, self._found = self._found, []
-        return found
+        ended, self._found = self._found, []
+        return ended
 
     def _query(self) -> None:
         use_own_connection()

@@ -1,13 +1,14 @@
 """Ids of events: the position of a session in its sources, as one text.
 
-A client that comes back sends the id of its last event, and gets what it has missed. The id is
-`1,<time>,<room>.<epoch>.<offset>,...`: the version of this format, a time, and the position in each
-stream. A room is written as a hash of its name, because names may have any length and any
+A client that reconnects sends the id of its last event, and gets the messages that it missed. The
+id is `1,<time>,<room>.<epoch>.<offset>,...`: the version of this format, a time, and the position
+in each stream. A room is written as a hash of its name, because names may have any length and any
 character.
 
 The time is the position in the messages to the key, in milliseconds by the database's clock: all
-that was sent to the session before it stands before the id. A message's own id would not do. One
-with a lower id may be sent later, and events of a room, which sessions share, would need one.
+messages sent to the session before that time precede the id. A message's own id cannot be used: a
+message with a lower id may be sent later, and all sessions of a room get its events with the same
+bytes, although their last messages differ.
 """
 
 import re
@@ -32,7 +33,7 @@ class Position(NamedTuple):
 
 
 class SourcePositions(NamedTuple):
-    """What an id says. `at`: Unix time, seconds. `rooms`: position by hash of the name."""
+    """Positions in one id. `at`: Unix time, seconds. `rooms`: position by hash of the name."""
 
     at: float
     rooms: dict[str, Position]
@@ -45,8 +46,8 @@ class SourcePositions(NamedTuple):
 class EventIds:
     """Position of one session.
 
-    `rooms`: its position in each stream that it has asked for. Where the session is in the room's
-    group, the stream of the node knows a later one.
+    `rooms`: its position in each stream that it has requested. If the session is in the room's
+    group, the node's stream has a later position.
     `is_inline`: whether the events of its one stream have ids themselves. Sessions share these
     bytes, too. With more streams the ids are in blocks of their own.
     """
@@ -80,7 +81,7 @@ def event_id(room: str, epoch: str, offset: int, at: float) -> bytes:
 
 
 def parse_event_id(text: str) -> SourcePositions | None:
-    """Return what an id says; None if it is not one of this version."""
+    """Return the positions in an id; None if it is not one of this version."""
     match = _ID.fullmatch(text) if len(text) <= ID_MAX else None
     if match is None:
         return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from push.session.link_manager import LinkManager
 from push.session.outgoing import Kind
-from push.session.session import encode_reply
+from push.session.replies import encode_reply
 from push.session.socket_link import PAUSE_RATE, SocketLink
 from push.wire import Op, disconnect_body
 

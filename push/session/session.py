@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from push.session.event_ids import EventIds
+from push.session.op_filters import intern_ops
 from push.session.outgoing import (
-    EVENT_NAME,
     PACKET_KINDS,
     Kind,
     OutgoingMessage,
@@ -13,16 +13,8 @@ from push.session.outgoing import (
     Wrapper,
     packet_kind_of,
 )
-from push.wire import (
-    FIRST_OWN_OP,
-    CloseCode,
-    Op,
-    compact_json,
-    disconnect_body,
-    encode_binary,
-    encode_event,
-    encode_text,
-)
+from push.session.replies import encode_reply
+from push.wire import FIRST_OWN_OP, CloseCode, Op, disconnect_body
 
 
 class Link(Wrapper, Protocol):
@@ -392,37 +384,3 @@ class Session:
             body = disconnect_body(code, reason)
             self.link.write(encode_reply(self.link, self.kind, Op.DISCONNECT, 0, body=body))
             self.link.close(code, reason or code.reason)
-
-
-def gap_body(room: str, epoch: str, offset: int) -> bytes:
-    """Return the body of op 29: of this room's stream, nothing more up to `offset` comes."""
-    return compact_json({"room": room, "epoch": epoch, "offset": offset})
-
-
-_shared: dict[frozenset[int], frozenset[int]] = {}
-SHARED_MAX = 1_000
-
-
-def intern_ops(ops: Iterable[int]) -> frozenset[int]:
-    """Return these ops as one set that sessions with the same filter share, to save memory.
-
-    There are many sessions and few distinct filters.
-    """
-    op_set = frozenset(ops)
-    if len(_shared) >= SHARED_MAX:
-        _shared.clear()
-    return _shared.setdefault(op_set, op_set)
-
-
-def encode_reply(
-    link: Link, kind: Kind, op: Op, seq: int, *, body: bytes = b"", ver: int = 1
-) -> bytes:
-    """Return one frame of a session of this kind, wrapped for its link.
-
-    `body`: JSON or empty if the kind's bodies are JSON, else any bytes.
-    """
-    if kind is Kind.EVENTS:
-        return encode_event(encode_text(op, seq, body, ver), name=EVENT_NAME)
-    if kind is Kind.TEXT:
-        return link.wrap(encode_text(op, seq, body, ver), True)
-    return link.wrap(encode_binary(op, seq, body, ver), False)

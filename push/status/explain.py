@@ -1,60 +1,31 @@
 """Explanation why a key did not get a message, from the records, the registry and the workers."""
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
-
-from django.utils import timezone
 
 from accounts.callers import caller_name
-from accounts.models import Token
 from imgo_site.conf import conf
-from imgo_site.deployment import redis_url
-from imgo_site.errors import ImgoError, Unavailable
+from imgo_site.errors import ImgoError
 from imgo_site.replica import current_source, from_primary, from_replica
-from imgo_site.times import utc_text
 from offline import history, streams
 from offline.history import Delivery
 from offline.models import STALE, Message, Pending, ScheduledPush, StreamMessage
 from push.hooks.figures import HookRow
-from push.models import OnlineState, SessionRecord
-from push.registry.base import Entry
-from push.registry.select import get_registry
-from push.session.session_records import SessionEvent
-from push.status import device_states, hook_states, key_device_states, vitals
+from push.models import OnlineState
+from push.status import device_states, hook_states, key_device_states, key_sessions, vitals
+from push.status.key_sessions import SessionsOf
+from push.status.phrases import counted, kept_for, time_text
 from push.webhooks import backlogs as webhook_backlogs
 
-# Returns the sessions of a key. Raises an `ImgoError` if they are not known.
-SessionsOf = Callable[[str], list[Entry]]
 # Returns the state of the hooks. Raises an `ImgoError` if it is not known.
 HooksOf = Callable[[], list[HookRow]]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: "1 session", "2 sessions"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def registered_sessions(key: str) -> list[Entry]:
-    """Return the sessions of a key from the registry.
-
-    Raises `Unavailable` if it cannot be read, or if it is in the memory of another process.
-    """
-    registry = get_registry()
-    if not redis_url() and not registry.nodes():
-        raise Unavailable(
-            "without REDIS_URL only the server's own process knows: "
-            f"GET /api/v1/keys/{quote(key, safe='')}"
-        )
-    return registry.sessions(key)
 
 
 @from_replica
 def of_message(
     key: str,
     message_id: int,
-    sessions_of: SessionsOf = registered_sessions,
+    sessions_of: SessionsOf = key_sessions.registered,
     hooks_of: HooksOf = hook_states.of_nodes,
 ) -> list[str]:
     """Return sentences about one message's delivery to a key, the obstacles last."""
@@ -66,7 +37,7 @@ def of_message(
             return from_primary(of_message)(key, message_id, sessions_of, hooks_of)
         return [
             f"There is no record of message {message_id}: it was never accepted, or its record is "
-            f"older than {_kept()} and was deleted."
+            f"older than {kept_for()} and was deleted."
         ]
     return [
         _acceptance(message),
@@ -93,18 +64,18 @@ def _target(push: Message | ScheduledPush) -> str:
 def _schedule(key: str, push: ScheduledPush) -> Iterator[str]:
     """Yield sentences about a push that is not due yet."""
     by = f" by {caller_name(push.by)}" if push.by else ""
-    yield f"Push {push.pk} was accepted{by} for {_target(push)} at {_time(push.created_at)}."
+    yield f"Push {push.pk} was accepted{by} for {_target(push)} at {time_text(push.created_at)}."
     if push.audience == Message.Audience.KEYS and key not in (push.keys or []):
         yield f"It was not pushed to {key!r}."
-    yield f"It is scheduled for {_time(push.due_at)}. No session gets it before."
+    yield f"It is scheduled for {time_text(push.due_at)}. No session gets it before."
     yield from _exclusion(push)
 
 
 def _was_scheduled(message: Message) -> Iterator[str]:
     if due := history.schedule_of(message):
         yield (
-            f"It was scheduled for {_time(due.due_at)}, as push {due.pk}, at "
-            f"{_time(due.created_at)}."
+            f"It was scheduled for {time_text(due.due_at)}, as push {due.pk}, at "
+            f"{time_text(due.created_at)}."
         )
 
 
@@ -118,21 +89,14 @@ def _acceptance(message: Message) -> str:
     by = f" by {caller_name(message.by)}" if message.by else ""
     if message.sender:
         by += f" with the key {message.sender!r}"
-    return f"Message {message.pk} was accepted{by} for {target} at {_time(message.created_at)}."
-
-
-def _kept() -> str:
-    """Return how long records are kept, such as "24 h (RECORD_KEEP)"."""
-    seconds = conf.RECORD_KEEP
-    text = f"{seconds / 3600:g} h" if seconds and seconds % 3600 == 0 else f"{seconds} s"
-    return f"{text} (RECORD_KEEP)"
+    return f"Message {message.pk} was accepted{by} for {target} at {time_text(message.created_at)}."
 
 
 def _body(key: str, message: Message, sessions_of: SessionsOf, hooks_of: HooksOf) -> Iterator[str]:
     if message.audience != Message.Audience.KEYS:
         yield "Such a message goes to the sessions that are open; there is no record for each key."
         if message.cancelled_at:
-            yield _cancelled(message, _time(message.cancelled_at))
+            yield _cancelled(message, time_text(message.cancelled_at))
             return
         if message.drop_reason:
             yield _dropped(message)
@@ -197,11 +161,11 @@ def _is_in_history(room: str, offset: int) -> bool:
 
 def _sent(delivery: Delivery) -> Iterator[str]:
     for session, at in delivery.sent:
-        yield f"It was sent to session {session} at {_time(at)}."
+        yield f"It was sent to session {session} at {time_text(at)}."
 
 
 def _end(delivery: Delivery, message: Message) -> str:
-    at = _time(delivery.at) if delivery.at else ""
+    at = time_text(delivery.at) if delivery.at else ""
     sentences = {
         "acknowledged client": f"The client of session {delivery.session} acknowledged it at {at}.",
         "acknowledged kernel": (
@@ -247,10 +211,12 @@ def _ends(delivery: Delivery, message: Message) -> Iterator[str]:
 
 
 def _pending(delivery: Delivery, message: Message) -> str:
-    expires = f"it expires at {_time(message.expires_at)}"
+    expires = f"it expires at {time_text(message.expires_at)}"
     if (sent := delivery.unacknowledged) is None:
         return f"It is pending, sent to no session yet; {expires}."
-    return f"It is pending: {sent}, last at {_time(sent.last)}, and not acknowledged; {expires}."
+    return (
+        f"It is pending: {sent}, last at {time_text(sent.last)}, and not acknowledged; {expires}."
+    )
 
 
 def _hindrances(message: Message) -> Iterator[str]:
@@ -273,82 +239,23 @@ def _partitions(numbers: list[int]) -> str:
     return "partition" if len(numbers) == 1 else "partitions"
 
 
-def _connected(key: str, sessions_of: SessionsOf) -> tuple[list[Entry], str]:
-    """Return a key's sessions, and the reason why they are not known, "" if they are."""
-    try:
-        return sessions_of(key), ""
-    except ImgoError as error:
-        return [], error.message
-
-
 def _presence(
     key: str, delivery: Delivery, sessions_of: SessionsOf, hooks_of: HooksOf
 ) -> Iterator[str]:
-    sessions, unknown = _connected(key, sessions_of)
+    sessions, unknown = key_sessions.connected(key, sessions_of)
     if unknown:
         yield f"Whether the key is connected is not known here: {unknown}"
     elif not sessions:
-        who = "A device that it is pending for" if delivery.devices else "The next one"
-        later = f" {who} gets it when it connects." if delivery.state == "pending" else ""
+        receiver = "A device that it is pending for" if delivery.devices else "The next one"
+        later = f" {receiver} gets it when it connects." if delivery.state == "pending" else ""
         yield f"No session of the key is connected now.{later}"
-        yield from session_events(key)
-        yield from _token(key)
+        yield from key_sessions.recorded_events(key)
+        yield from key_sessions.token(key)
         yield from failing_hooks(hooks_of)
     sent_to = {name for name, _ in delivery.sent}
     for entry in sessions:
         state = "was sent it and has not acknowledged it" if entry.id in sent_to else "is connected"
-        yield f"{_session(entry)} {state}."
-
-
-def _session(entry: Entry) -> str:
-    since = datetime.fromtimestamp(entry.since, tz=UTC)
-    return (
-        f"Session {entry.id} ({entry.transport} from {entry.address} on node {entry.node}, "
-        f"since {_time(since)})"
-    )
-
-
-def session_events(key: str) -> list[str]:
-    """Return one sentence for each recorded event of a key's last sessions."""
-    return records_as_sentences(SessionRecord.objects.of(key))
-
-
-def records_as_sentences(events: Mapping[str, SessionEvent]) -> list[str]:
-    """Return one sentence for each of these session records."""
-    if not events:
-        return [f"No connection of this key in the last {_kept()}."]
-    return [_event(name, event) for name, event in sorted(events.items(), key=_time_of)]
-
-
-def key_events(state: OnlineState | None) -> list[str]:
-    """Return a sentence about the last online or offline event of a key, if it has one."""
-    if state is None:
-        return []
-    name = "online" if state.is_online else "offline"
-    return [f"Its last event is key.{name}, number {state.number}, of {_time(state.at)}."]
-
-
-def _time_of(item: tuple[str, SessionEvent]) -> float:
-    return item[1].at
-
-
-def _event(name: str, event: SessionEvent) -> str:
-    at, where = _time(event.time), f"{event.transport} from {event.address} on node {event.node}"
-    if name == "opened":
-        return f"Session {event.session} was opened at {at} ({where})."
-    why = (f"{event.code} {event.reason}" if event.code else event.reason).rstrip(".")
-    if name == "refused":
-        return f"A session was refused at {at} ({where}): {why}."
-    lasted = f"after {event.seconds:.1f} s"
-    return f"Session {event.session} was closed at {at}, {lasted} ({where}): {why}."
-
-
-def _token(key: str) -> Iterator[str]:
-    token = Token.objects.filter(key=key).first()
-    if token is None:
-        yield "The key has no stored token (a JWT or a login may still let it in)."
-    elif token.is_expired(timezone.now()):
-        yield f"The key's stored token expired at {_time(token.expires_at)}."
+        yield f"{key_sessions.described(entry)} {state}."
 
 
 def failing_hooks(hooks_of: HooksOf = hook_states.of_nodes) -> list[str]:
@@ -363,31 +270,33 @@ def failing_hooks(hooks_of: HooksOf = hook_states.of_nodes) -> list[str]:
 def of_key(
     key: str,
     limit: int,
-    sessions_of: SessionsOf = registered_sessions,
+    sessions_of: SessionsOf = key_sessions.registered,
     hooks_of: HooksOf = hook_states.of_nodes,
 ) -> list[str]:
     """Return lines about a key: its sessions, pending messages, and at most `limit` messages."""
     pending = f"{counted(Pending.objects.unexpired(key).count(), 'pending message')}."
-    sessions, unknown = _connected(key, sessions_of)
+    sessions, unknown = key_sessions.connected(key, sessions_of)
     if unknown:
         lines = [f"{key!r} has {pending}", f"Whether it is connected is not known here: {unknown}"]
     else:
         lines = [f"{key!r} has {counted(len(sessions), 'session')} and {pending}"]
-    lines += [f"  {_session(entry)}" for entry in sessions]
+    lines += [f"  {key_sessions.described(entry)}" for entry in sessions]
     lines += key_device_states.of_key(key)
-    lines += session_events(key) + key_events(OnlineState.objects.filter(pk=key).first())
+    lines += key_sessions.recorded_events(key) + key_sessions.last_event(
+        OnlineState.objects.filter(pk=key).first()
+    )
     if not sessions:
-        lines += _token(key)
+        lines += key_sessions.token(key)
     if not sessions and not unknown:
         lines += failing_hooks(hooks_of)
     latest = history.latest_of(key, limit)
     if not latest:
-        lines.append(f"No message was pushed to it in the last {_kept()}.")
+        lines.append(f"No message was pushed to it in the last {kept_for()}.")
     for message, delivery in latest:
         end = (
             key_device_states.of_devices(delivery) if delivery.devices else _end(delivery, message)
         )
-        lines.append(f"{message.pk}  {_time(message.created_at)}  {end}")
+        lines.append(f"{message.pk}  {time_text(message.created_at)}  {end}")
     if deaf := vitals.deaf_workers():
         names = ", ".join(map(str, deaf))
         lines.append(f"No worker takes tasks for {_partitions(deaf)} {names}.")
@@ -399,7 +308,7 @@ def as_data(
     key: str,
     message_id: int | None,
     limit: int,
-    sessions_of: SessionsOf = registered_sessions,
+    sessions_of: SessionsOf = key_sessions.registered,
     hooks_of: HooksOf = hook_states.of_nodes,
 ) -> dict[str, Any]:
     """Return the explanation, and the messages' states, as data.
@@ -427,7 +336,3 @@ def as_data(
             if key in (message.keys or [])
         ],
     }
-
-
-def _time(moment: datetime | None) -> str:
-    return "" if moment is None else utc_text(moment, "milliseconds")

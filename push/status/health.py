@@ -58,4 +58,4 @@ class Health:
 
     def failing(self) -> list[str]:
         """Return the names of the instance's tasks that fail repeatedly."""
-        return [name for one in self._watched for name in one()]
+        return [name for failing in self._watched for name in failing()]

@@ -280,9 +280,9 @@ def history() -> list[Section]:
     return [sample for sample in kept if sample["at"] > oldest]
 
 
-def add_sample(found: Section) -> None:
+def add_sample(section: Section) -> None:
     """Store a sample. `found`: the result of `totals`. Raises `DatabaseError`."""
-    sample = {"at": time.time(), **found, **counters()}
+    sample = {"at": time.time(), **section, **counters()}
     Duty.objects.filter(name=SAMPLES).update(result=[*history(), sample][-SAMPLES_KEPT:])
 
 

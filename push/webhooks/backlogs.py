@@ -41,21 +41,21 @@ def backlogs() -> list[Backlog]:
 
     events = WebhookEvent.objects.values("endpoint").order_by()
     for waiting in events.annotate(count=Count("pk"), first=Min("at"), now=Now()):
-        one = of(waiting["endpoint"])
-        one.waiting += waiting["count"]
-        one.oldest = max(one.oldest, _seconds(waiting["first"], waiting["now"]))
+        backlog = of(waiting["endpoint"])
+        backlog.waiting += waiting["count"]
+        backlog.oldest = max(backlog.oldest, _seconds(waiting["first"], waiting["now"]))
     batches = WebhookBatch.objects.values("endpoint", is_parked=Q(parked_at__isnull=False))
     sums = batches.order_by().annotate(events=Sum("size"), first=Min("created_at"), now=Now())
     for row in sums:
-        one = of(row["endpoint"])
+        backlog = of(row["endpoint"])
         if row["is_parked"]:
-            one.parked = row["events"]
+            backlog.parked = row["events"]
         else:
-            one.waiting += row["events"]
-            one.oldest = max(one.oldest, _seconds(row["first"], row["now"]))
+            backlog.waiting += row["events"]
+            backlog.oldest = max(backlog.oldest, _seconds(row["first"], row["now"]))
     for url, error in _errors():
         of(url).error = error
-    return sorted(by_url.values(), key=lambda one: (not one.is_known, one.endpoint))
+    return sorted(by_url.values(), key=lambda backlog: (not backlog.is_known, backlog.endpoint))
 
 
 def _errors() -> list[tuple[str, str]]:

@@ -126,12 +126,12 @@ def rows_for(name: str, key: str, members: dict[str, Any], at: datetime) -> list
 
 def insert(rows: Iterable[WebhookEvent]) -> None:
     """Insert events. Above `WEBHOOKS_MAX` they are dropped, which is counted and logged."""
-    given = list(rows)
-    if not given:
+    row_list = list(rows)
+    if not row_list:
         return
-    fits = process.get(_Quota).take(len(given))
-    WebhookEvent.objects.bulk_create(given[:fits], batch_size=INSERT_CHUNK)
-    process.get(_Drops).add(len(given[fits:]))
+    fits = process.get(_Quota).take(len(row_list))
+    WebhookEvent.objects.bulk_create(row_list[:fits], batch_size=INSERT_CHUNK)
+    process.get(_Drops).add(len(row_list[fits:]))
 
 
 class KeyData(NamedTuple):

@@ -5,7 +5,8 @@ import contextlib
 import json
 import time
 
-from tests.e2e.clients import JOIN, open_client, pack
+from tests.e2e.clients import open_client
+from tests.e2e.frames import JOIN, pack
 from tests.e2e.world import new_key
 
 from .http_attacks import SLOW, head

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import eventually
-from tests.e2e.clients import Publisher
+from tests.e2e.api_client import Publisher
 from tests.e2e.harness import HOST, ROOT, Node, System
 from tests.e2e.world import new_key
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
-from tests.e2e.clients import AUTH
+from tests.e2e.frames import AUTH
 from tests.e2e.harness import Embedded, System
 from tests.e2e.world import World, new_key, new_room
 from tests.push.hooks.fake_backend import backend, response

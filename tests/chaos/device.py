@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import websockets
 
-from tests.e2e.clients import (
-    AUTH,
-    AUTH_REPLY,
-    DISCONNECT,
-    HEARTBEAT,
-    MESSAGE,
-    Closed,
-    Frame,
-    open_client,
-)
+from tests.e2e.clients import Closed, open_client
 from tests.e2e.event_client import EventsClient
+from tests.e2e.frames import AUTH, AUTH_REPLY, DISCONNECT, HEARTBEAT, MESSAGE, Frame
 from tests.e2e.harness import Node
 
 from .history import History, Session

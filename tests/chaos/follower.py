@@ -7,7 +7,8 @@ In the history a follower is a key of its own, because each of them is to have e
 
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.clients import AUTH, AUTH_REPLY, DISCONNECT, MESSAGE, STREAM_GAP, Closed, Frame
+from tests.e2e.clients import Closed
+from tests.e2e.frames import AUTH, AUTH_REPLY, DISCONNECT, MESSAGE, STREAM_GAP, Frame
 
 from .device import EVENTS, Device
 

@@ -8,63 +8,33 @@ import contextlib
 import itertools
 import json
 import socket
-import ssl
 import struct
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote
+from typing import Any, Self
 
-import httpx
-import msgspec
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests import NO_TLS
-
-from .harness import HOST, Node, logs
+from .frames import (
+    ACK,
+    AUTH,
+    AUTH_REPLY,
+    DISCONNECT,
+    HEARTBEAT,
+    HEARTBEAT_REPLY,
+    MESSAGE,
+    RAW,
+    Frame,
+    pack,
+    parse_text,
+    unpack,
+)
+from .harness import HOST, Node
 
 TIMEOUT = 30.0  # seconds until what should come at once is missing; a busy machine needs some
-# Not longer than a server keeps an idle connection: a request on one that it closes is lost.
-LIMITS = httpx.Limits(keepalive_expiry=1.0)
-HEADER = struct.Struct(">ihhii")  # package length, header length, ver, op, seq
-PLACE = struct.Struct(">qh")  # behind the message id: offset, and the length of the room's name
-MESSAGE_ID = struct.Struct(">q")  # what a version 2 header has behind that
-
-HANDSHAKE, HANDSHAKE_REPLY = 0, 1
-HEARTBEAT, HEARTBEAT_REPLY = 2, 3
-SEND, MESSAGE, DISCONNECT = 4, 5, 6
-AUTH, AUTH_REPLY, RAW = 7, 8, 9
-CHANGE_ROOM, CHANGE_ROOM_REPLY = 12, 13
-JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY = 18, 19, 20, 21
-ACK = 22
-HISTORY, HISTORY_REPLY, STREAM_GAP = 24, 25, 29
-PUBLISH, PUBLISH_REPLY = 32, 33
-TEST, TEST_REPLY = 254, 255
 
 Body = Any  # bytes go as they are; a str bare in binary and as a JSON string in text; the rest JSON
-
-
-class Frame(NamedTuple):
-    """One frame from the server. `body` is as it was on the wire; `id` 0 means none.
-
-    `room`, `offset`: of a message of a room, for a session that asked for them. `sender`: the key
-    of the client that has published it.
-    """
-
-    ver: int
-    op: int
-    seq: int
-    body: bytes = b""
-    id: int = 0
-    room: str = ""
-    offset: int = 0
-    sender: str = ""
-
-    @property
-    def value(self) -> Any:
-        """The body as JSON; nothing is an empty object."""
-        return json.loads(self.body or b"{}")
 
 
 class Closed(Exception):
@@ -84,60 +54,6 @@ class Ending:
     reason: str
     reconnect: bool | None = None  # as op 6 says; None when none came
     frames: list[Frame] = field(default_factory=list)
-
-
-def pack(op: int, seq: int, body: bytes = b"", ver: int = 1) -> bytes:
-    """A frame as it is on raw TCP and in binary WebSocket messages."""
-    return HEADER.pack(HEADER.size + len(body), HEADER.size, ver, op, seq) + body
-
-
-def unpack(data: bytes) -> tuple[list[Frame], bytes]:
-    """The whole frames in `data`, and what is left."""
-    frames = []
-    while len(data) >= HEADER.size:
-        length, header_length, ver, op, seq = HEADER.unpack_from(data)
-        is_known = header_length in (16, 24) or header_length >= 34
-        assert is_known, f"a header of {header_length} bytes"
-        assert length >= header_length, f"a package of {length} bytes"
-        if len(data) < length:
-            break
-        (message_id,) = MESSAGE_ID.unpack_from(data, 16) if header_length > 16 else (0,)
-        place = _place(data[:header_length]) if header_length >= 34 else ("", 0, "")
-        body = data[header_length:length]
-        frames.append(Frame(ver, op, seq, body, message_id, *place))
-        data = data[length:]
-    return frames, data
-
-
-class TextFrame(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from"}):
-    """One object of a text message. A version 2 frame has an id, a string of digits."""
-
-    ver: int
-    op: int
-    seq: int
-    body: msgspec.Raw
-    id: str = ""
-    room: str = ""
-    offset: int = 0
-    sender: str = ""
-
-
-def _place(header: bytes) -> tuple[str, int, str]:
-    """The room, the offset and the sender, "" for none, in a header with a room."""
-    offset, size = PLACE.unpack_from(header, 24)
-    room, key = header[34 : 34 + size], header[34 + size :]
-    assert not key or int.from_bytes(key[:2], "big") == len(key) - 2
-    return room.decode(), offset, key[2:].decode()
-
-
-def parse_text(message: str | bytes) -> list[Frame]:
-    """The frames of a text message: a JSON array of objects."""
-    objects = msgspec.json.decode(message, type=list[TextFrame])
-    assert objects, "an empty array"
-    return [
-        Frame(f.ver, f.op, f.seq, bytes(f.body), int(f.id or 0), f.room, f.offset, f.sender)
-        for f in objects
-    ]
 
 
 class Client:
@@ -224,11 +140,11 @@ class Client:
         if not frames or frames[-1].op != DISCONNECT:
             assert closed.code is not None, "TCP was closed without a frame that says why"
             return Ending(closed.code, closed.reason, None, frames)
-        said = frames.pop().value
+        farewell = frames.pop().value
         if closed.code is not None:
-            assert closed.code == said["code"], "close frame and op 6 name different codes"
-        assert said["reconnect"] is (4000 <= said["code"] < 4500)
-        return Ending(said["code"], said["reason"], said["reconnect"], frames)
+            assert closed.code == farewell["code"], "close frame and op 6 name different codes"
+        assert farewell["reconnect"] is (4000 <= farewell["code"] < 4500)
+        return Ending(farewell["code"], farewell["reason"], farewell["reconnect"], frames)
 
     def _unwrapped(self, frames: list[Frame]) -> list[Frame]:
         """The frames; those in a batch instead of the batch."""
@@ -455,80 +371,3 @@ async def open_client(node: Node, door: str, **options: Any) -> Any:
         return await TcpClient.open(node, **options)
     kind = TextClient if transport == "text" else BinaryClient
     return await kind.open(node, own_port=bool(port), **options)
-
-
-class Publisher:
-    """Calls the HTTP API, ours and imgo's, with an API key."""
-
-    def __init__(self, url: str, api_key: str, tls: ssl.SSLContext | None = None) -> None:
-        self.http = httpx.AsyncClient(
-            base_url=url,
-            verify=tls or NO_TLS,
-            headers={"Authorization": f"Api-Key {api_key}"},
-            timeout=30,
-            limits=LIMITS,
-            trust_env=False,
-        )
-
-    async def close(self) -> None:
-        """Close its connections."""
-        await self.http.aclose()
-
-    async def push(self, to: dict[str, Any], body: Any, **options: Any) -> int:
-        """Push; `body` is JSON text as bytes, or a value. Returns the message's id."""
-        content = encoded_push(to, body, **options)
-        answer = await self.http.post("/api/v1/pushes", content=content)
-        assert answer.status_code == 202, answer.text
-        return int(answer.json()["id"])
-
-    async def push_many(self, pushes: list[bytes]) -> list[int]:
-        """Push an array of what `encoded_push` gave."""
-        answer = await self.http.post("/api/v1/pushes", content=b"[%b]" % b",".join(pushes))
-        assert answer.status_code == 202, answer.text
-        return [int(item["id"]) for item in answer.json()]
-
-    async def imgo(self, path: str, content: bytes = b"", **query: Any) -> Any:
-        """POST to one of imgo's paths, which must succeed."""
-        logs.forbid(content)
-        answer = await self.http.post(path, params=query, content=content)
-        assert (answer.status_code, answer.json()["ret"]) == (200, 1), answer.text
-        return answer.json()
-
-    async def get(self, path: str, **query: Any) -> Any:
-        """GET; the answer's JSON."""
-        answer = await self.http.get(path, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def key(self, key: str) -> Any:
-        """What the API knows of a key."""
-        return await self.get(f"/api/v1/keys/{quote(key, safe='')}")
-
-    async def pending(self, key: str) -> int:
-        """How many messages are pending for a key."""
-        return int((await self.key(key))["pending"])
-
-    async def sessions(self, key: str) -> int:
-        """How many sessions a key has."""
-        return len((await self.key(key))["sessions"])
-
-    async def rooms(self) -> dict[str, int]:
-        """Rooms, and how many sessions are in each."""
-        found = await self.get("/api/v1/rooms", limit=1000)
-        return {row["room"]: row["sessions"] for row in found["results"]}
-
-    async def make_token(self, key: str, **options: Any) -> str:
-        """A new token for a key."""
-        answer = await self.http.post("/api/v1/tokens", json={"key": key, **options})
-        assert answer.status_code == 201, answer.text
-        token: str = answer.json()["token"]
-        logs.forbid(token)
-        return token
-
-
-def encoded_push(to: dict[str, Any], body: Any, **options: Any) -> bytes:
-    """One push as the API wants it; `body` as bytes goes in as it is."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    logs.forbid(content)
-    head = json.dumps({"to": to, **options})[:-1].encode()
-    return b'%b,"body":%b}' % (head, content)

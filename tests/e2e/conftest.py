@@ -102,8 +102,8 @@ def cluster(make_cluster: Callable[..., Cluster]) -> Iterator[System]:
 @pytest.fixture(params=["embedded", "cluster"])
 def system(request: pytest.FixtureRequest) -> System:
     """One after the other."""
-    found: System = request.getfixturevalue(request.param)
-    return found
+    system: System = request.getfixturevalue(request.param)
+    return system
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -148,8 +148,8 @@ def primary(tmp_path: Path) -> Iterator[Primary]:
     """A Postgres server of this test."""
     server = start_first(Primary, tmp_path, postgres_programs())
     yield server
-    for one in (server, *server.standbys):
-        one.remove()
+    for database in (server, *server.standbys):
+        database.remove()
 
 
 @pytest.fixture(autouse=True)

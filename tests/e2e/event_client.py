@@ -9,7 +9,8 @@ import json
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from .clients import AUTH, AUTH_REPLY, Body, Client, Closed, Frame, send_reset
+from .clients import Body, Client, Closed, send_reset
+from .frames import AUTH, AUTH_REPLY, Frame
 from .harness import HOST, Node
 
 PATH = "/sub/events"
@@ -67,10 +68,10 @@ class EventsClient(Client):
         return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode()
 
     async def _get(self, body: Any) -> None:
-        about = body if isinstance(body, dict) else {"token": body}
-        self._token = about["token"]
-        fields = [("rooms", room) for room in about.get("rooms", ()) if room]
-        fields += [("ack", "1")] if about.get("ack") else []
+        members = body if isinstance(body, dict) else {"token": body}
+        self._token = members["token"]
+        fields = [("rooms", room) for room in members.get("rooms", ()) if room]
+        fields += [("ack", "1")] if members.get("ack") else []
         headers = {"Last_Event_ID": self.last_id} if self.last_id else {}
         self._reader, self._writer = await asyncio.open_connection(HOST, self._node.http_port)
         self._writer.write(self._head("GET", f"{PATH}?{urlencode(fields)}", **headers))

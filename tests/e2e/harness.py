@@ -43,8 +43,8 @@ def base_environment() -> Environment:
     """Return the environment of every process, with additions from `E2E_ENVIRONMENT`."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     words = shlex.split(os.environ.get("E2E_ENVIRONMENT", ""))
-    given = {"PYTHONUNBUFFERED": "1", "IMGO_ROOMS": KEPT_ROOMS, "IMGO_ACK_SCOPE": SCOPES}
-    return {**kept, **given, **dict(word.split("=", 1) for word in words)}
+    defaults = {"PYTHONUNBUFFERED": "1", "IMGO_ROOMS": KEPT_ROOMS, "IMGO_ACK_SCOPE": SCOPES}
+    return {**kept, **defaults, **dict(word.split("=", 1) for word in words)}
 
 
 def free_ports(count: int) -> list[int]:
@@ -290,8 +290,8 @@ class Workers(Worker):
 
     def __init__(self, home: Path, name: str, environment: Environment) -> None:
         (self.port,) = free_ports(1)
-        more = {"IMGO_WORKER_METRICS_PORT": str(self.port)}
-        super().__init__(home, name, {**environment, **more})
+        settings = {"IMGO_WORKER_METRICS_PORT": str(self.port)}
+        super().__init__(home, name, {**environment, **settings})
         self._command = ["manage.py", "workers"]
         self.url = f"http://{HOST}:{self.port}"
 
@@ -428,8 +428,8 @@ class Embedded(System):
 
     def demo(self) -> dict[str, str]:
         """Return the demo's secrets."""
-        known: dict[str, str] = json.loads((self.home / "data" / "demo.json").read_text())
-        return known
+        credentials: dict[str, str] = json.loads((self.home / "data" / "demo.json").read_text())
+        return credentials
 
 
 class Cluster(System):

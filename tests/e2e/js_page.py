@@ -68,7 +68,7 @@ class Page:
 
     def bodies(self, room: str) -> list[Any]:
         """The bodies of the room's messages, over all reloads."""
-        return [told[1] for told in self.of_room(room) if told[0] == "room message"]
+        return [event[1] for event in self.of_room(room) if event[0] == "room message"]
 
     def tell(self, *words: Any) -> None:
         """Have a method of the client called."""
@@ -81,7 +81,7 @@ class Page:
         self.tell(*words)
 
         def answers() -> list[list[Any]]:
-            return [one for one in self.told[start:] if one[0] in {"answer", "refused"}]
+            return [event for event in self.told[start:] if event[0] in {"answer", "refused"}]
 
         return (await eventually(answers))[0]
 
@@ -95,12 +95,12 @@ class Page:
     @property
     def state(self) -> str:
         """The client's."""
-        states = [told[1] for told in self.told if told[0] == "state"]
+        states = [event[1] for event in self.told if event[0] == "state"]
         return str(states[-1]) if states else "new"
 
     def closes(self) -> list[Any]:
         """Code and `willReconnect` of each end."""
-        return [told[1:] for told in self.told if told[0] == "close"]
+        return [event[1:] for event in self.told if event[0] == "close"]
 
     async def wait_for(self, state: str) -> None:
         """Wait until the client is in a state."""

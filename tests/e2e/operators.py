@@ -9,7 +9,7 @@ import httpx
 
 from tests import NO_TLS
 
-from .clients import LIMITS
+from .api_client import LIMITS
 from .harness import System, logs, manage
 from .test_identity import cookie_header
 from .world import World

@@ -55,10 +55,10 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page, in order. Raises ValueError for a fence that is not understood."""
     text = page.read_text()
-    found = list(_blocks(page, text))
-    if len(ANY_FENCE.findall(text)) != 2 * len(found):
+    page_blocks = list(_blocks(page, text))
+    if len(ANY_FENCE.findall(text)) != 2 * len(page_blocks):
         raise ValueError(f"{page.name}: a fence is indented, of another kind, or has no end")
-    return found
+    return page_blocks
 
 
 def _blocks(page: Path, text: str) -> Iterator[Block]:

@@ -148,9 +148,9 @@ class Rehearsal:
         if name == "KEY" and not state.exists():
             return self._system.api_key  # a reader has it from what the server prints
         text = state.read_text()
-        found = re.search(rf'^declare -x {name}="(.*)"$', text, re.MULTILINE)
-        assert found is not None, f"no block before has set {name}"
-        return found[1]
+        declaration = re.search(rf'^declare -x {name}="(.*)"$', text, re.MULTILINE)
+        assert declaration is not None, f"no block before has set {name}"
+        return declaration[1]
 
     def _environment(self) -> Environment:
         programs = str(Path(sys.executable).parent)  # as in an activated virtual environment
@@ -170,8 +170,8 @@ class Rehearsal:
             timeout=TIMEOUT,
             check=False,
         )
-        said = f"{block} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        assert done.returncode == 0, said
+        report = f"{block} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, report
         self._printed = done.stdout
 
     def _leave_running(self, block: Block) -> None:

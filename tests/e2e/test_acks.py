@@ -2,7 +2,7 @@
 
 import struct
 
-from .clients import ACK, HEARTBEAT, MESSAGE, Frame, parse_text
+from .frames import ACK, HEARTBEAT, MESSAGE, Frame, parse_text
 from .world import World, new_key
 
 BAD_FRAME = 4500

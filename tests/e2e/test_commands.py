@@ -21,10 +21,10 @@ Enter = Callable[[System], Awaitable[World]]
 async def run(world: World, *commands: list[str], **options: str) -> list[tuple[int, str, str]]:
     """(exit status, output, errors) of each command."""
     environment = {**world.node().environment, **options}
-    found: list[tuple[int, str, str]] = await in_thread(
+    results: list[tuple[int, str, str]] = await in_thread(
         manage_many, environment, commands, stdin='"hi"'
     )
-    return found
+    return results
 
 
 async def say(world: World, *commands: list[str]) -> list[str]:
@@ -68,9 +68,9 @@ async def test_commands_see_and_reach_sessions(
     lines, kicked = await say(
         world, ["tail", "--since", since, "--count", "2", "--json"], ["kick", key]
     )
-    found = [json.loads(line) for line in lines.splitlines()]
-    assert [line["id"] for line in found] == [first, json.loads(third)["id"]]
-    assert [line["to"] for line in found] == [{"key": key}, {"room": room}]
+    objects = [json.loads(line) for line in lines.splitlines()]
+    assert [line["id"] for line in objects] == [first, json.loads(third)["id"]]
+    assert [line["to"] for line in objects] == [{"key": key}, {"room": room}]
     assert kicked == f"Closing 1 session of {key!r}."
     ending = await client.ended()
     assert (ending.code, ending.reconnect) == (KICKED, False)
@@ -199,7 +199,7 @@ async def test_the_checks_of_a_deployment_find_nothing_in_a_cluster(
     settings = {"DJANGO_BEHIND_TLS_PROXY": "1", "IMGO_TRUSTED_PROXIES": "10.0.0.5"}
     ((status, out, error),) = await run(world, command, **settings)
     # Of this machine it may be true that nobody may open many files.
-    found = set(re.findall(r"\((\S+\.[A-Z]\d+)\)", error)) - {"imgo.W014"}
-    assert found == set(), error
+    check_ids = set(re.findall(r"\((\S+\.[A-Z]\d+)\)", error)) - {"imgo.W014"}
+    assert check_ids == set(), error
     assert "(2 silenced)" in out + error
     assert status == (1 if "imgo.W014" in error else 0)

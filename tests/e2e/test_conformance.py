@@ -9,7 +9,7 @@ import pytest
 
 from tests.attacks.session_attacks import UPGRADED
 
-from .clients import pack
+from .frames import pack
 from .harness import HOST, System, logs
 from .world import World, new_key
 
@@ -186,9 +186,9 @@ async def test_bad_things_in_any_order_leave_no_traceback(world: World, path: st
                 writer.close()
                 await writer.wait_closed()
 
-    some = BAD_THINGS.values()
+    inputs = BAD_THINGS.values()
     await asyncio.gather(
-        *(provoke(a, b, waits=waits) for a in some for b in some for waits in (True, False))
+        *(provoke(a, b, waits=waits) for a in inputs for b in inputs for waits in (True, False))
     )
     await world.session(new_key(), "text")  # the server has come behind all of it
     assert logs.complaints() == []

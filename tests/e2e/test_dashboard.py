@@ -8,7 +8,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import JOIN
+from .frames import JOIN
 from .harness import Cluster, Embedded, System
 from .operators import SignIn
 from .test_identity import Enter
@@ -21,9 +21,9 @@ UNAUTHORIZED, REVOKED, KICKED = 4401, 4403, 4504
 @pytest.fixture(params=["embedded", "cluster"])
 def system(request: pytest.FixtureRequest) -> System:
     """The shared installations; the pages of the cluster are served by gunicorn."""
-    found: System = request.getfixturevalue(request.param)
-    assert isinstance(found, (Embedded, Cluster))
-    return found
+    system: System = request.getfixturevalue(request.param)
+    assert isinstance(system, (Embedded, Cluster))
+    return system
 
 
 async def next_picture(client: Any) -> dict[str, Any]:
@@ -48,8 +48,8 @@ async def test_an_operator_sees_what_is_going_on(
         pass
 
     async def fetch() -> Any:
-        found = (await operator.browser.get("/dashboard/data")).json()
-        return found if found["rooms"]["watching"] else None
+        data = (await operator.browser.get("/dashboard/data")).json()
+        return data if data["rooms"]["watching"] else None
 
     fetched = await eventually(fetch)
     assert (await next_picture(client))["at"] > pushed["at"]
@@ -62,8 +62,8 @@ async def test_an_operator_sees_what_is_going_on(
         assert picture["sessions"] >= 2
         assert picture["rooms"]["watching"] >= 1
         assert picture["rooms"]["count"] >= 1
-    found = await operator.browser.get("/dashboard/key", params={"name": key})
-    assert str(world.node(1).http_port) in found.text  # in the name of its node
+    key_page = await operator.browser.get("/dashboard/key", params={"name": key})
+    assert str(world.node(1).http_port) in key_page.text  # in the name of its node
 
 
 async def test_a_push_to_a_room_is_a_delivery_for_each_session_in_it(
@@ -74,8 +74,8 @@ async def test_a_push_to_a_room_is_a_delivery_for_each_session_in_it(
     sessions = [await world.session(new_key(), node=n, rooms=[room]) for n in range(4)]
 
     async def deliveries() -> int:
-        found = (await operator.browser.get("/dashboard/data")).json()
-        return int(found["deliveries"])
+        data = (await operator.browser.get("/dashboard/data")).json()
+        return int(data["deliveries"])
 
     before = await deliveries()
     await world.api.push({"room": room}, b"1")
@@ -122,8 +122,8 @@ async def test_picture_counts_refusals_and_closes(
     world, operator = await enter(system), await sign_in(system)
 
     async def tally() -> dict[str, int]:
-        found: dict[str, int] = (await operator.browser.get("/dashboard/data")).json()["tally"]
-        return found
+        tally: dict[str, int] = (await operator.browser.get("/dashboard/data")).json()["tally"]
+        return tally
 
     before = await tally()
     stranger = await world.connect("tcp")

@@ -11,7 +11,7 @@ import pytest
 from tests import eventually
 from tests.push.devices.push_service import Browser, PushService
 
-from .clients import Publisher
+from .api_client import Publisher
 from .harness import Cluster, Embedded, System, manage
 from .world import World, new_key
 

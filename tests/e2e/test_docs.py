@@ -79,11 +79,11 @@ def test_a_page_does_what_it_says(
     plain: System,
     make_embedded: Callable[..., Embedded],
 ) -> None:
-    found = blocks(page)
-    is_own = any(block.verb in {"settings", "file"} for block in found)
+    page_blocks = blocks(page)
+    is_own = any(block.verb in {"settings", "file"} for block in page_blocks)
     system = make_embedded() if is_own else plain
     with Rehearsal(tmp_path, system) as rehearsal:
-        rehearsal.prepare(found)
-        for block in found:
+        rehearsal.prepare(page_blocks)
+        for block in page_blocks:
             if block.verb in ACTED:
                 rehearsal.do(block)

@@ -16,7 +16,7 @@ import pytest
 from imgo_client import Client
 from tests import PATIENCE, eventually
 
-from .clients import AUTH, AUTH_REPLY, PUBLISH, PUBLISH_REPLY
+from .frames import AUTH, AUTH_REPLY, PUBLISH, PUBLISH_REPLY
 from .harness import HOST, System, logs
 from .servers import Daphne, Other, Uvicorn
 from .test_slow_readers import BODY, PUSHES, RECEIVE_BUFFER
@@ -117,8 +117,8 @@ async def stream(
     ]
     options = [word for header in headers for word in ("-H", header)]
     url = url or world.node(node).url
-    async with curl(f"{url}{PATH}?{query}", *options) as one:
-        yield await one.opened()
+    async with curl(f"{url}{PATH}?{query}", *options) as client:
+        yield await client.opened()
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +141,13 @@ def new_chat() -> str:
 async def test_curl_gets_what_was_pending_and_what_comes(world: World) -> None:
     key, room = new_key(), new_chat()
     await world.api.push({"key": key}, "missed")
-    async with stream(world, key, f"rooms={room}&rooms=lobby") as one:
-        assert await one.bodies(1) == ["missed"]
+    async with stream(world, key, f"rooms={room}&rooms=lobby") as client:
+        assert await client.bodies(1) == ["missed"]
         await world.api.push({"key": key}, "live")
-        assert await one.bodies(1) == ["live"]
+        assert await client.bodies(1) == ["live"]
         await world.api.push({"room": room}, "for the room")
-        found = await one.event()
-        assert (found.value["room"], found.value["offset"]) == (room, 1)
+        event = await client.event()
+        assert (event.value["room"], event.value["offset"]) == (room, 1)
         await world.wait_for_pending(key, 0)
         await world.wait_for_sessions(key, 1)
     await world.wait_for_sessions(key, 0)
@@ -156,23 +156,23 @@ async def test_curl_gets_what_was_pending_and_what_comes(world: World) -> None:
 async def test_a_token_in_the_query_is_in_no_log(world: World) -> None:
     key = new_key()
     token = await world.token(key)  # which no log may show from now on
-    async with curl(f"{world.node().url}{PATH}?token={token}") as one:
-        await one.opened()
+    async with curl(f"{world.node().url}{PATH}?token={token}") as client:
+        await client.opened()
     for url in (world.node().url, world.system.api_url):
         async with httpx.AsyncClient(trust_env=False) as http:
             wrong = await http.post(f"{url}{PATH}/ab-1?token={token}", content=b'{"op":2}')
             assert wrong.status_code == 404
-            there = await http.request("HEAD", f"{url}{PATH}?token={token}")
-            assert there.status_code == 405
+            answer = await http.request("HEAD", f"{url}{PATH}?token={token}")
+            assert answer.status_code == 405
 
 
 async def test_a_client_comes_back_at_another_node(world: World) -> None:
     key, room = new_key(), new_chat()
-    async with stream(world, key, f"rooms={room}") as one:
+    async with stream(world, key, f"rooms={room}") as client:
         for number in range(3):
             await world.api.push({"room": room}, number)
-        assert await one.bodies(3) == [0, 1, 2]
-        last_id = one.last_id
+        assert await client.bodies(3) == [0, 1, 2]
+        last_id = client.last_id
     for number in range(3, 6):
         await world.api.push({"room": room}, number)
     await world.settle()
@@ -186,21 +186,23 @@ async def test_a_client_comes_back_at_another_node(world: World) -> None:
 async def test_frames_may_go_to_any_process(world: World) -> None:
     key, room = new_key(), new_chat()
     await world.api.push({"room": room}, "kept")
-    async with stream(world, key) as one, httpx.AsyncClient(trust_env=False) as http:
+    async with stream(world, key) as client, httpx.AsyncClient(trust_env=False) as http:
         headers = {"Authorization": f"Bearer {await world.token(key)}"}
         urls = [world.node(0).url, world.node(1).url, world.system.api_url]
         for number, url in enumerate(urls):
             frame = {"op": 18, "seq": number, "body": {f"{room}": {"rewind": 1}}}
-            answer = await http.post(f"{url}{PATH}/{one.session}", json=frame, headers=headers)
+            answer = await http.post(f"{url}{PATH}/{client.session}", json=frame, headers=headers)
             assert answer.status_code == 202, answer.text
-            reply = await one.event()
+            reply = await client.event()
             assert (reply.name, reply.value["seq"]) == ("imgo", number)
-            assert await one.bodies(1) == ["kept"]
+            assert await client.bodies(1) == ["kept"]
             leave = {"op": 20, "seq": 9, "body": room}
-            await http.post(f"{url}{PATH}/{one.session}", json=leave, headers=headers)
-            assert (await one.event()).value["op"] == 21
+            await http.post(f"{url}{PATH}/{client.session}", json=leave, headers=headers)
+            assert (await client.event()).value["op"] == 21
             wrong = await http.post(
-                f"{url}{PATH}/{one.session}", json=frame, headers={"Authorization": "Bearer wrong"}
+                f"{url}{PATH}/{client.session}",
+                json=frame,
+                headers={"Authorization": "Bearer wrong"},
             )
             assert wrong.status_code == 401
 
@@ -247,17 +249,17 @@ async def test_the_python_client_comes_back_to_all_that_it_missed(world: World) 
 async def test_an_api_process_verifies_a_jwt(world: World, padding: int) -> None:
     claims = {"sub": new_key(), "exp": int(time.time()) + 60, "pad": "x" * padding}
     bearer = f"Bearer {jwt.encode(claims, JWT_SECRET, 'HS256')}"
-    async with curl(f"{world.node().url}{PATH}", "-H", f"Authorization: {bearer}") as one:
-        await one.opened()
+    async with curl(f"{world.node().url}{PATH}", "-H", f"Authorization: {bearer}") as client:
+        await client.opened()
         async with httpx.AsyncClient(trust_env=False) as http:
             for url in (world.system.api_url, world.node().url):
                 answer = await http.post(
-                    f"{url}{PATH}/{one.session}",
+                    f"{url}{PATH}/{client.session}",
                     json={"op": 2, "seq": 4},
                     headers={"Authorization": bearer},
                 )
                 assert answer.status_code == 202, answer.text
-                assert (await one.event()).value["seq"] == 4
+                assert (await client.event()).value["seq"] == 4
 
 
 async def test_an_api_process_says_where_streams_are(world: World) -> None:
@@ -292,10 +294,10 @@ async def test_a_connection_is_kept_for_requests_before_a_stream(world: World) -
 
 async def test_a_revoked_token_ends_the_stream(world: World) -> None:
     key = new_key()
-    async with stream(world, key) as one:
+    async with stream(world, key) as client:
         answer = await world.api.http.delete(f"/api/v1/tokens/{key}")
         assert answer.status_code in (200, 204)
-        assert await one.told() == 4403
+        assert await client.told() == 4403
     async with httpx.AsyncClient(trust_env=False) as http:
         token = await world.token(key)
         again = await http.get(
@@ -308,9 +310,9 @@ async def test_an_expired_token_ends_the_stream(world: World) -> None:
     now = int(time.time())
     claims = {"sub": new_key(), "exp": now - 2}  # within JWT_LEEWAY, which ends the session later
     token = jwt.encode(claims, JWT_SECRET, "HS256")
-    async with curl(f"{world.node().url}{PATH}", "-H", f"Authorization: Bearer {token}") as one:
-        await one.opened()
-        assert await one.told() == 4402
+    async with curl(f"{world.node().url}{PATH}", "-H", f"Authorization: Bearer {token}") as client:
+        await client.opened()
+        assert await client.told() == 4402
 
 
 @pytest.mark.long
@@ -338,9 +340,9 @@ async def test_a_node_that_stops_tells_its_streams(
 ) -> None:
     system = own_system(make_embedded(IMGO_DRAIN_SECONDS="0.2"))
     world = await enter(system)
-    async with stream(world, new_key()) as one:
+    async with stream(world, new_key()) as client:
         await asyncio.to_thread(system.nodes[0].stop)
-        assert await one.told() == 4000
+        assert await client.told() == 4000
 
 
 # Publishing, and another token
@@ -355,15 +357,15 @@ async def test_what_a_client_publishes_reaches_the_room_over_each_transport(worl
         await world.session(new_key(), door, number % 2, rooms={room: {}})
         for number, door in enumerate(DOORS)
     ]
-    async with stream(world, writer, f"rooms={room}", node=1) as one:
+    async with stream(world, writer, f"rooms={room}", node=1) as reader:
         bearer = {"Authorization": f"Bearer {await world.token(writer)}"}
-        path = f"{PATH}/{one.session}"
+        path = f"{PATH}/{reader.session}"
         body = {"room": room, "body": {"n": 1}, "id": "first"}
         for seq, url in enumerate((world.node(0).url, world.system.api_url), 1):  # twice
             async with httpx.AsyncClient(trust_env=False) as http:
                 frame = {"op": PUBLISH, "seq": seq, "body": body}
                 assert (await http.post(url + path, json=frame, headers=bearer)).status_code == 202
-        events = [(await one.event()).value for _ in range(3)]
+        events = [(await reader.event()).value for _ in range(3)]
         ids = {event["body"]["id"] for event in events if event["op"] == PUBLISH_REPLY}
         (message,) = [event for event in events if event["op"] == 5]
         assert ids == {message["id"]}
@@ -401,8 +403,8 @@ async def test_another_token_keeps_a_session_over_each_transport(world: World) -
     headers = {"Authorization": f"Bearer {token(6, key)}"}
     async with curl(
         f"{world.node().url}{PATH}", "-H", f"Authorization: {headers['Authorization']}"
-    ) as one:
-        await one.opened()
+    ) as reader:
+        await reader.opened()
         long = token(300, key)
         for client in clients:
             other = await client.ask(AUTH, {"token": token(300, new_key())})
@@ -412,14 +414,14 @@ async def test_another_token_keeps_a_session_over_each_transport(world: World) -
             assert 200 < reply.value["expires_in"] <= 300
         async with httpx.AsyncClient(trust_env=False) as http:
             frame = {"op": AUTH, "seq": 5, "body": {"token": long}}
-            url = f"{world.system.api_url}{PATH}/{one.session}"
+            url = f"{world.system.api_url}{PATH}/{reader.session}"
             assert (await http.post(url, json=frame, headers=headers)).status_code == 202
-        assert (await one.event()).value["body"]["expires_in"] > 200
+        assert (await reader.event()).value["body"]["expires_in"] > 200
         witness = await world.connect("tcp")
         await witness.auth({"token": token(6, new_key())})
         assert (await witness.ended()).code == 4402  # by now, the first tokens have expired too
         await world.api.push({"key": key}, "still here")
-        assert await one.bodies(1) == ["still here"]
+        assert await reader.bodies(1) == ["still here"]
         for client in clients:
             assert (await client.receive()).value == "still here"
 
@@ -436,17 +438,17 @@ async def test_streams_stay_with_another_server(
         key = new_key()
         token = await world.token(key)
         options = ("-k", "-H", f"Authorization: Bearer {token}")
-        async with curl(f"{world.node().url}{PATH}?rooms=lobby", *options) as one:
-            await one.opened()
+        async with curl(f"{world.node().url}{PATH}?rooms=lobby", *options) as client:
+            await client.opened()
             await world.api.push({"key": key}, "live")
-            assert await one.bodies(1) == ["live"]
+            assert await client.bodies(1) == ["live"]
             answer = await world.api.http.post(
-                f"{PATH}/{one.session}",
+                f"{PATH}/{client.session}",
                 json={"op": 2, "seq": 3},
                 headers={"Authorization": f"Bearer {token}"},
             )
             assert answer.status_code == 202
-            assert (await one.event()).value["op"] == 3
+            assert (await client.event()).value["op"] == 3
         await world.wait_for_sessions(key, 0)
         async with httpx.AsyncClient(verify=False, trust_env=False) as http:
             assert (await http.get(f"{world.node().url}{PATH}")).status_code == 401

@@ -50,11 +50,13 @@ async def test_a_node_without_file_descriptors_recovers_when_it_has_some_again(
 
     took = []
     while not took or (min(took) >= RECOVERY and len(took) < 3):  # a machine may be busy
-        told = node.log.read_text().count("cannot be accepted")
+        reports = node.log.read_text().count("cannot be accepted")
         crowd = await asyncio.gather(
             *(asyncio.open_connection("127.0.0.1", node.tcp_port) for _ in range(2 * FILES))
         )
-        await eventually(lambda told=told: node.log.read_text().count("cannot be accepted") > told)
+        await eventually(
+            lambda reports=reports: node.log.read_text().count("cannot be accepted") > reports
+        )
         await staying.heartbeat()
         for _, writer in crowd:
             writer.close()

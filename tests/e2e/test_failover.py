@@ -14,7 +14,8 @@ import pytest
 
 from tests import eventually
 
-from .clients import MESSAGE, STREAM_GAP, Client
+from .clients import Client
+from .frames import MESSAGE, STREAM_GAP
 from .harness import Cluster, Database, System
 from .rooms import SETTINGS, new_kept_room, push_to
 from .standbys import Primary, Standby
@@ -36,8 +37,8 @@ def site(tmp_path: Path, primary: Primary, trust: str) -> Iterator[Cluster]:
     template.migrate()
     home = tmp_path / "site"
     home.mkdir()
-    more = {"IMGO_STREAMS_TRUST_FAILOVER": trust, "IMGO_AUDIT_INTERVAL": "2"}
-    with Cluster(home, template, **SETTINGS, **more) as cluster:
+    settings = {"IMGO_STREAMS_TRUST_FAILOVER": trust, "IMGO_AUDIT_INTERVAL": "2"}
+    with Cluster(home, template, **SETTINGS, **settings) as cluster:
         yield cluster
 
 
@@ -47,10 +48,10 @@ def standby(tmp_path: Path, primary: Primary, site: Cluster) -> Standby:
     return primary.add_standby(tmp_path)
 
 
-async def follow(world: World, room: str, asked: dict[str, Any], node: int = 0) -> Any:
+async def follow(world: World, room: str, request: dict[str, Any], node: int = 0) -> Any:
     """A session that asks for this of the room, and what it is told."""
     client = await world.connect("text", node)
-    seq = await client.send(7, {"token": await world.token(new_key()), "rooms": {room: asked}})
+    seq = await client.send(7, {"token": await world.token(new_key()), "rooms": {room: request}})
     reply = await client.receive()
     assert reply.seq == seq, reply
     return client, reply.value["rooms"][room]
@@ -95,8 +96,8 @@ async def test_a_failover_changes_the_epoch_unless_standbys_are_trusted(
     if trust == "1":  # positions keep their meaning, because the standby has all
         for follower in followers:
             assert await bodies(follower, 1) == [(6, "new")]
-        client, told = await follow(world, room, {"epoch": old["epoch"], "offset": 3})
-        assert told == {"epoch": old["epoch"], "offset": 6, "recovered": True}
+        client, reply = await follow(world, room, {"epoch": old["epoch"], "offset": 3})
+        assert reply == {"epoch": old["epoch"], "offset": 6, "recovered": True}
         assert await bodies(client, 3) == [(4, "tail 4"), (5, "tail 5"), (6, "new")]
         return
     positions = []
@@ -107,9 +108,9 @@ async def test_a_failover_changes_the_epoch_unless_standbys_are_trusted(
         positions.append(gap.value)
     assert positions[0]["epoch"] == positions[1]["epoch"]
     for offset in (3, 4, 5):
-        _, told = await follow(world, room, {"epoch": old["epoch"], "offset": offset})
-        assert (told["epoch"], told["recovered"]) == (positions[0]["epoch"], False)
-    top = told["offset"]
+        _, reply = await follow(world, room, {"epoch": old["epoch"], "offset": offset})
+        assert (reply["epoch"], reply["recovered"]) == (positions[0]["epoch"], False)
+    top = reply["offset"]
     await push_to(world, room, "live")
     for follower, position in zip(followers, positions, strict=True):
         later = await bodies(follower, top + 1 - position["offset"])

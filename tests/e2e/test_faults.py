@@ -264,7 +264,7 @@ async def test_devices_on_two_nodes_stay_in_order_while_no_worker_takes_tasks(
         await eventually(lambda: site.worker.state == "T")
         for n in range(DEVICE_PUSHES):
             await world.api.push({"key": key}, n)
-            await eventually(lambda n=n: any(n in some for some in received), faults.DEAF_MAX)
+            await eventually(lambda n=n: any(n in numbers for numbers in received), faults.DEAF_MAX)
     await asyncio.gather(*readers)
     assert received == [list(range(DEVICE_PUSHES))] * 2
 
@@ -320,12 +320,12 @@ async def test_the_api_answers_while_redis_is_stopped(site: Cluster, enter: Ente
         bodies: list[bytes] = []
         took: list[float] = []
         while not took or (min(took) >= ANSWER_MAX and len(took) < 3):  # a machine may be busy
-            some = [b'"stopped %d"' % n for n in range(len(bodies), len(bodies) + 10)]
+            later = [b'"stopped %d"' % n for n in range(len(bodies), len(bodies) + 10)]
             start = time.monotonic()
-            for body in some:
+            for body in later:
                 await world.api.push({"key": key}, body)
             took.append(time.monotonic() - start)
-            bodies += some
+            bodies += later
         assert min(took) < ANSWER_MAX
     assert await client.receive_bodies(len(bodies), 2 * faults.CAUGHT_UP_MAX) == bodies
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests import eventually
 
-from .clients import AUTH, HEARTBEAT, HEARTBEAT_REPLY, Client, Closed, pack
+from .clients import Client, Closed
+from .frames import AUTH, HEARTBEAT, HEARTBEAT_REPLY, pack
 from .harness import System
 from .world import World, new_key, new_room
 
@@ -374,11 +375,11 @@ async def test_what_is_no_websocket_frame_closes(
 @pytest.mark.parametrize("odd", ["';DROP TABLE offline_message;--", "{{7*7}}", "../..", "*", "\\"])
 async def test_names_cross_nothing(world: World, odd: str) -> None:
     transport = "binary"  # the names are the same with each
-    mine, other, room = new_key() + odd, new_key(), new_room() + odd
-    client = await world.session(mine, transport, rooms=[room])
+    key, other, room = new_key() + odd, new_key(), new_room() + odd
+    client = await world.session(key, transport, rooms=[room])
     neighbour = await world.session(other, transport, rooms=[room + room])
     await world.api.push({"room": room}, b'"for the room"')
-    await world.api.push({"key": mine}, b'"for the key"')
+    await world.api.push({"key": key}, b'"for the key"')
     await world.api.push({"key": other}, b'"for the other"')
     # Of two partitions: in either order.
     assert sorted(await client.receive_bodies(2)) == [b'"for the key"', b'"for the room"']

@@ -8,7 +8,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, HEARTBEAT, Frame
+from .frames import CHANGE_ROOM, CHANGE_ROOM_REPLY, HEARTBEAT, Frame
 from .harness import Embedded, System, logs
 from .world import World, new_key, new_room
 
@@ -36,9 +36,9 @@ async def next_message(client: Any) -> tuple[int, bytes]:
 
 async def test_mids_are_users_and_accepts_are_what_they_get(world: World, transport: str) -> None:
     mid = new_key()
-    about = {"mid": 1, "key": "k", "room_id": "live://1", "token": await world.token(mid)}
+    body = {"mid": 1, "key": "k", "room_id": "live://1", "token": await world.token(mid)}
     client = await world.connect(transport)
-    await client.auth({**about, "platform": "web", "accepts": [1000, 1001]})
+    await client.auth({**body, "platform": "web", "accepts": [1000, 1001]})
     for op in (1002, 1000, 1003, 1001):
         await goim(world, "mids", b'"op %d"' % op, operation=op, mids=mid)
     assert await next_message(client) == (1000, b'"op 1000"')

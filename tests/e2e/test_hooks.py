@@ -10,7 +10,7 @@ import pytest
 
 from tests.push.hooks.fake_backend import Backend, Request, backend, response
 
-from .clients import AUTH, JOIN
+from .frames import AUTH, JOIN
 from .harness import Embedded, System, manage
 from .world import World, new_key
 
@@ -40,17 +40,17 @@ def decide(request: Request) -> bytes:
 @pytest.fixture
 async def hooked(make_embedded: Callable[..., Embedded]) -> AsyncIterator[tuple[System, Backend]]:
     """A node whose hooks lead to a backend."""
-    async with backend(decide) as found:
+    async with backend(decide) as stub:
         system = make_embedded(
-            IMGO_AUTHENTICATE_URL=f"{found.url}/authenticate",
-            IMGO_AUTHORIZE_ROOM_URL=f"{found.url}/authorize",
-            IMGO_RECEIVE_URL=f"{found.url}/receive",
+            IMGO_AUTHENTICATE_URL=f"{stub.url}/authenticate",
+            IMGO_AUTHORIZE_ROOM_URL=f"{stub.url}/authorize",
+            IMGO_RECEIVE_URL=f"{stub.url}/receive",
             IMGO_HOOK_SECRETS=SECRET,
             IMGO_HOOK_TIMEOUT="1",
         )
         await asyncio.to_thread(system.start)
         try:
-            yield system, found
+            yield system, stub
         finally:
             await asyncio.to_thread(system.stop)
 
@@ -58,7 +58,7 @@ async def hooked(make_embedded: Callable[..., Embedded]) -> AsyncIterator[tuple[
 async def test_hooks_decide_about_sessions_rooms_and_upstream_messages(
     hooked: tuple[System, Backend], enter: Enter
 ) -> None:
-    system, found = hooked
+    system, stub = hooked
     world = await enter(system)
     for transport in ("tcp", "binary", "text"):
         key = new_key()
@@ -71,10 +71,10 @@ async def test_hooks_decide_about_sessions_rooms_and_upstream_messages(
             await world.api.push(target, b"1")
         assert await client.receive_bodies(4) == [b"1"] * 4
         await client.close()
-    paths = [request.path for request in found.requests]
+    paths = [request.path for request in stub.requests]
     assert paths.count("/authenticate") == 3  # the room of `join` is not asked for
     assert paths.count("/authorize") == 9
-    assert found.connections <= 16
+    assert stub.connections <= 16
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ async def test_client_beyond_the_queue_is_refused_with_the_word_overloaded(
     make_embedded: Callable[..., Embedded], enter: Enter
 ) -> None:
     """Ten calls may wait for the only connection, and nobody waits for `HOOK_TIMEOUT`."""
-    async with backend(decide) as found:
-        found.gate = asyncio.Event()
+    async with backend(decide) as stub:
+        stub.gate = asyncio.Event()
         system = make_embedded(
-            IMGO_AUTHENTICATE_URL=f"{found.url}/authenticate",
+            IMGO_AUTHENTICATE_URL=f"{stub.url}/authenticate",
             IMGO_HOOK_SECRETS=SECRET,
             IMGO_HOOK_CONNECTIONS="1",
             IMGO_HOOK_TIMEOUT="1",

@@ -10,7 +10,7 @@ import pytest
 
 from tests import NO_TLS
 
-from .clients import AUTH, JOIN
+from .frames import AUTH, JOIN
 from .harness import Embedded, System, logs
 from .world import World, new_key
 

@@ -83,7 +83,7 @@ async def test_over_restarts_and_reloads_nothing_is_lost_and_nothing_shown_twice
     await world.api.push({"key": key}, "the end")
     await eventually(lambda: page.shown[-1] == "the end")
     assert page.shown == [*range(PUSHES), "the end"]
-    assert [told for told in page.told if told[0] == "error"] == []
+    assert [event for event in page.told if event[0] == "error"] == []
 
 
 @pytest.mark.long(but=["Node 20"])
@@ -178,4 +178,4 @@ async def test_a_token_function_keeps_the_session_over_each_transport(
     await world.api.push({"key": key}, "after the first token")
     await eventually(lambda: all(page.shown for page in pages))
     assert [page.closes() for page in pages] == [[], []]
-    assert [told for page in pages for told in page.told if told[0] == "error"] == []
+    assert [event for page in pages for event in page.told if event[0] == "error"] == []

@@ -53,7 +53,9 @@ async def push_slowly(world: World, room: str) -> None:
 async def wait_for_room(page: Page, room: str, state: str = "joined") -> None:
     """Wait until the page's room is in a state."""
     await eventually(
-        lambda: [told[1] for told in page.of_room(room) if told[0] == "room state"][-1:] == [state]
+        lambda: (
+            [event[1] for event in page.of_room(room) if event[0] == "room state"][-1:] == [state]
+        )
     )
 
 
@@ -61,8 +63,8 @@ async def position_of(world: World, room: str, offset: int) -> dict[str, Any]:
     """The room's position, as a backend gets it, when as many messages are in the room."""
 
     async def position() -> dict[str, Any] | None:
-        found: dict[str, Any] = await world.api.get(f"/api/v1/rooms/{room}/position")
-        return found if found["offset"] == offset else None
+        state: dict[str, Any] = await world.api.get(f"/api/v1/rooms/{room}/position")
+        return state if state["offset"] == offset else None
 
     found = await eventually(position)
     assert found is not None
@@ -71,7 +73,7 @@ async def position_of(world: World, room: str, offset: int) -> dict[str, Any]:
 
 def recoveries(page: Page, room: str) -> list[bool]:
     """What the server said to each position."""
-    return [told[1] for told in page.of_room(room) if told[0] == "recovered"]
+    return [event[1] for event in page.of_room(room) if event[0] == "recovered"]
 
 
 @pytest.mark.long
@@ -98,11 +100,11 @@ async def test_over_kills_and_reloads_a_message_of_a_room_is_shown_once(
     await world.node().start_beside()
     await pushing
     await eventually(lambda: len(page.bodies(room)) >= PUSHES)
-    offsets = [told[2] for told in page.of_room(room) if told[0] == "room message"]
+    offsets = [event[2] for event in page.of_room(room) if event[0] == "room message"]
     assert offsets == list(range(1, PUSHES + 1))
     assert len(recoveries(page, room)) >= 2
     assert all(recoveries(page, room))
-    assert [told for told in page.told if told[0] in {"error", "gap"}] == []
+    assert [event for event in page.told if event[0] in {"error", "gap"}] == []
 
 
 async def test_without_persist_a_reload_begins_anew_and_rewinds(
@@ -145,8 +147,8 @@ async def test_more_than_is_kept_is_told_and_live_messages_follow(
     await eventually(lambda: recoveries(page, room) == [False])
     await push_to(world, room, "live")
     await eventually(lambda: page.bodies(room) == ["live"])
-    (told,) = [told for told in page.of_room(room) if told[0] == "recovered"]
-    assert told[2]["offset"] == FEW + 1
+    (event,) = [event for event in page.of_room(room) if event[0] == "recovered"]
+    assert event[2]["offset"] == FEW + 1
 
 
 async def test_a_gap_in_an_open_session_is_told(
@@ -162,7 +164,7 @@ async def test_a_gap_in_an_open_session_is_told(
     await push_to(world, room, "b")  # is found out with it, and may be part of the gap
 
     def gaps() -> list[Any]:
-        return [told[1] for told in page.of_room(room) if told[0] == "gap"]
+        return [event[1] for event in page.of_room(room) if event[0] == "gap"]
 
     await eventually(gaps)
     await push_to(world, room, "c")
@@ -187,8 +189,8 @@ async def test_a_room_that_was_emptied_meanwhile_tells_its_value_by_history(
     await position_of(world, room, 2)
     await page.ask("connect")
     await eventually(lambda: recoveries(page, room) == [False])
-    _, found = await page.ask("in", room, "history", {"limit": 1})
-    assert [message["body"] for message in found["messages"]] == ["kept"]
+    _, history = await page.ask("in", room, "history", {"limit": 1})
+    assert [message["body"] for message in history["messages"]] == ["kept"]
     assert page.bodies(room) == []
 
 
@@ -213,11 +215,11 @@ async def test_history_is_read_page_by_page_and_only_in_the_room(
     await push_to(world, room, *range(5))
     page = await open_page(world, joins={room: {}})
     await wait_for_room(page, room)
-    _, found = await page.ask("in", room, "history", {"limit": 2})
-    assert [message["body"] for message in found["messages"]] == [4, 3]
-    assert (found["more"], found["offset"]) == (True, 5)
-    _, found = await page.ask("in", room, "history", {"before": 4, "order": "oldest"})
-    assert [message["offset"] for message in found["messages"]] == [1, 2, 3]
+    _, history = await page.ask("in", room, "history", {"limit": 2})
+    assert [message["body"] for message in history["messages"]] == [4, 3]
+    assert (history["more"], history["offset"]) == (True, 5)
+    _, history = await page.ask("in", room, "history", {"before": 4, "order": "oldest"})
+    assert [message["offset"] for message in history["messages"]] == [1, 2, 3]
     assert await page.ask("in", room, "leave") == ["answer", True]
     refused = ["refused", "ImgoError", "room_forbidden"]
     assert (await page.ask("in", room, "history", {}))[:3] == refused

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from .clients import AUTH, HEARTBEAT, JOIN, TRANSPORTS
+from .clients import TRANSPORTS
+from .frames import AUTH, HEARTBEAT, JOIN
 from .harness import Embedded, System
 from .world import World, new_key
 

@@ -32,18 +32,18 @@ Start = Callable[[System], System]
 def child_named(parent: Process, name: str) -> int:
     """The process id of a node that this process runs."""
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    wanted = f"IMGO_NODE_NAME={name}".encode()
-    (found,) = [
+    variable = f"IMGO_NODE_NAME={name}".encode()
+    (process_id,) = [
         int(pid)
         for pid in children
-        if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     ]
-    return found
+    return process_id
 
 
 async def nodes(world: World) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await world.api.get("/api/v1/nodes"))["results"]
-    return found
+    rows: list[dict[str, Any]] = (await world.api.get("/api/v1/nodes"))["results"]
+    return rows
 
 
 async def open_sessions(world: World) -> dict[str, Any]:
@@ -96,8 +96,8 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     world = await enter(own_system(cluster))
 
     async def both_are_there() -> dict[str, Any] | None:
-        found = await nodes(world)
-        return {row["name"]: row for row in found} if len(found) == 2 else None
+        rows = await nodes(world)
+        return {row["name"]: row for row in rows} if len(rows) == 2 else None
 
     before = await eventually(both_are_there, 30)
     assert sorted(before) == ["web#0", "web#1"]
@@ -119,8 +119,8 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
             del clients[key]
 
     async def is_back() -> dict[str, Any] | None:
-        found = await both_are_there()
-        return found if found and found.get("web#0", {}).get("id", dead) != dead else None
+        rows = await both_are_there()
+        return rows if rows and rows.get("web#0", {}).get("id", dead) != dead else None
 
     after = await eventually(is_back, 30)
     assert after["web#0"]["number"] == before["web#0"]["number"]
@@ -152,9 +152,9 @@ async def test_processes_share_ports_are_kept_running_drained_and_stopped(
     assert (gone[0], "no live node" in gone[2]) == (1, True)
     assert (unknown[0], "no live node 'web#7'" in unknown[2]) == (1, True)
     there = [key for key in newer if places_newer[key] == living]
-    said = json.loads(drained[1])
-    assert said["node"] == "web#1"
-    assert said["sessions"] in {len(clients) + len(there), len(clients) + len(there) + 1}
+    summary = json.loads(drained[1])
+    assert summary["node"] == "web#1"
+    assert summary["sessions"] in {len(clients) + len(there), len(clients) + len(there) + 1}
     for client in (*clients.values(), *(newer[key] for key in there)):
         assert (await client.ended()).code == GOING_AWAY
     newest = await open_sessions(world)

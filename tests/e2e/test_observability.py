@@ -69,9 +69,9 @@ class Collector:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    found = Collector()
-    yield found
-    found.close()
+    collector = Collector()
+    yield collector
+    collector.close()
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +109,14 @@ def call(system: Cluster, method: str, url: str, **options: Any) -> httpx.Respon
 
 def metric(text: str, name: str) -> float:
     """The value of one line; 0 when there is none."""
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    sample = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(sample[1]) if sample else 0.0
 
 
 def push(system: Cluster, name: str | list[str], to: str = "key", **headers: str) -> httpx.Response:
-    wanted = {"to": {to: name}, "body": {"a": "body of one push"}}
+    push = {"to": {to: name}, "body": {"a": "body of one push"}}
     url = f"{system.api_url}/api/v1/pushes"
-    answer = call(system, "POST", url, json=wanted, headers=headers)
+    answer = call(system, "POST", url, json=push, headers=headers)
     assert answer.status_code == 202
     return answer
 
@@ -151,12 +151,12 @@ def test_every_process_behind_a_port_counts(watched: Cluster) -> None:
     pushed = 0
 
     def counting() -> set[str]:
-        found = set()
+        samples = set()
         for file in Path(directory).glob("counter_*.db"):
             values = MmapedDict.read_all_values_from_file(file)
             if any('"imgo_pushes_total"' in key and value for key, value, *_ in values):
-                found.add(file.name)
-        return found
+                samples.add(file.name)
+        return samples
 
     while len(counting()) < 2 or pushed < 5:  # the kernel gives a connection to either
         push(watched, new_key())
@@ -307,8 +307,8 @@ def test_every_line_is_json_and_knows_its_request(watched: Cluster) -> None:
 @pytest.mark.long
 def test_a_worker_of_celerys_own_answers_for_itself(watched: Cluster) -> None:
     (port,) = free_ports(1)
-    more = {"IMGO_WORKER_METRICS_PORT": str(port)}
-    alone = Worker(watched.home, "alone", {**watched.environment, **more})
+    settings = {"IMGO_WORKER_METRICS_PORT": str(port)}
+    alone = Worker(watched.home, "alone", {**watched.environment, **settings})
     url = f"http://{HOST}:{port}"
     fan_outs = "imgo_fanout_latency_seconds_count"
     try:

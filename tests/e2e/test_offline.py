@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from .clients import Frame
+from .frames import Frame
 from .harness import System
 from .world import World, new_key
 

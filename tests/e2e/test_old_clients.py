@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, BinaryClient, TcpClient, TextClient
+from .clients import BinaryClient, TcpClient, TextClient
+from .frames import CHANGE_ROOM, CHANGE_ROOM_REPLY
 from .harness import logs
 from .world import World, new_key, new_room
 

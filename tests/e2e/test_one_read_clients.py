@@ -17,17 +17,8 @@ from typing import Any
 
 import pytest
 
-from .clients import (
-    AUTH,
-    AUTH_REPLY,
-    HEARTBEAT,
-    HEARTBEAT_REPLY,
-    MESSAGE,
-    Frame,
-    encoded_push,
-    pack,
-    unpack,
-)
+from .api_client import encoded_push
+from .frames import AUTH, AUTH_REPLY, HEARTBEAT, HEARTBEAT_REPLY, MESSAGE, Frame, pack, unpack
 from .harness import HOST, Embedded, System
 from .world import World, new_key, new_room
 
@@ -68,11 +59,11 @@ class OneRead:
 
     def read(self, count: int) -> list[Frame | None]:
         """Read until the server has sent `count` frames, then close the connection."""
-        found = []
+        reads = []
         with contextlib.closing(self._socket), contextlib.suppress(TimeoutError):
             while self.frames < count:
-                found.append(self.frame())
-        return found
+                reads.append(self.frame())
+        return reads
 
     def send(self, op: int, seq: int) -> None:
         """Send a frame without a body."""

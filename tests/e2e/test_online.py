@@ -18,7 +18,8 @@ import redis
 from tests import CHAOS_SEED, eventually
 from tests.services import Postgres, free_port, postgres_programs, start_first
 
-from .clients import AUTH, AUTH_REPLY, Closed, TcpClient
+from .clients import Closed, TcpClient
+from .frames import AUTH, AUTH_REPLY
 from .harness import Cluster, Database, Embedded, Node, Process, System
 from .test_webhooks import Receiver, run
 from .world import World
@@ -35,10 +36,10 @@ Seen = dict[str, list[tuple[int, str]]]  # key → (number, type) of each event 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    found = Receiver(free_port())
-    await found.start()
-    yield found
-    await found.stop()
+    receiver = Receiver(free_port())
+    await receiver.start()
+    yield receiver
+    await receiver.stop()
 
 
 def settings(receiver: Receiver) -> dict[str, str]:
@@ -55,13 +56,13 @@ def settings(receiver: Receiver) -> dict[str, str]:
 
 def seen(receiver: Receiver) -> Seen:
     """What came of each key, in order, without repetitions."""
-    found: dict[str, dict[int, str]] = defaultdict(dict)
+    by_key: dict[str, dict[int, str]] = defaultdict(dict)
     for event in receiver.events:
         data = event["data"]
         if "key" not in data:
             continue
-        assert found[data["key"]].setdefault(data["number"], event["type"]) == event["type"]
-    return {key: list(numbers.items()) for key, numbers in found.items()}
+        assert by_key[data["key"]].setdefault(data["number"], event["type"]) == event["type"]
+    return {key: list(numbers.items()) for key, numbers in by_key.items()}
 
 
 def of_rooms(receiver: Receiver) -> list[tuple[str, dict[str, Any]]]:
@@ -69,9 +70,9 @@ def of_rooms(receiver: Receiver) -> list[tuple[str, dict[str, Any]]]:
     return [(e["type"], e["data"]) for e in receiver.events if "room" in e["data"]]
 
 
-def assert_ordered(found: Seen) -> None:
+def assert_ordered(by_key: Seen) -> None:
     """Numbers grow by one, and online alternates with offline."""
-    for key, events in found.items():
+    for key, events in by_key.items():
         numbers = [number for number, _ in events]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), (key, events)
         expected = ("key.online", "key.offline")
@@ -82,20 +83,20 @@ async def last_words(receiver: Receiver, expected: dict[str, bool]) -> None:
     """Wait until the last word of each key is what is expected."""
 
     def are_true() -> bool:
-        found = seen(receiver)
+        by_key = seen(receiver)
         return all(
-            (key in found and found[key][-1][1] == "key.online") is is_online
+            (key in by_key and by_key[key][-1][1] == "key.online") is is_online
             for key, is_online in expected.items()
         )
 
     try:
         await eventually(are_true, ARRIVAL_MAX)
     except AssertionError:
-        found = seen(receiver)
+        seen_events = seen(receiver)
         wrong = {
-            key: found.get(key)
+            key: seen_events.get(key)
             for key, is_online in expected.items()
-            if (found.get(key, [(0, "")])[-1][1] == "key.online") is not is_online
+            if (seen_events.get(key, [(0, "")])[-1][1] == "key.online") is not is_online
         }
         raise AssertionError(f"the last words are wrong: {wrong}") from None
 
@@ -125,9 +126,9 @@ async def test_embedded_server_reports_comings_goings_and_those_of_its_dead_pred
         await asyncio.to_thread(system.nodes[0].start)
         await world.session("user-2")
         await last_words(receiver, {"user-1": False, "user-2": True, "user-3": False})
-        found = seen(receiver)
-        assert_ordered(found)
-        assert {key: len(events) for key, events in found.items()} == {
+        by_key = seen(receiver)
+        assert_ordered(by_key)
+        assert {key: len(events) for key, events in by_key.items()} == {
             "user-1": 2, "user-2": 1, "user-3": 2,
         }  # fmt: skip
         await eventually(lambda: len(of_rooms(receiver)) == 2, ARRIVAL_MAX)
@@ -209,9 +210,9 @@ class Device:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server of these tests' own, which may be stopped."""
-    found = start_first(Postgres, tmp_path_factory.mktemp("postgres"), postgres_programs())
-    yield found
-    found.remove()
+    server = start_first(Postgres, tmp_path_factory.mktemp("postgres"), postgres_programs())
+    yield server
+    server.remove()
 
 
 @pytest.fixture
@@ -318,9 +319,9 @@ async def test_history_of_random_devices_under_faults_is_what_is_true(
         await last_words(receiver, stays)
         await asyncio.sleep(LEASE + 5)  # nothing comes that changes it
         await last_words(receiver, stays)
-        found = seen(receiver)
-        assert_ordered(found)
-        assert sum(map(len, found.values())) > 2 * len(keys)
+        by_key = seen(receiver)
+        assert_ordered(by_key)
+        assert sum(map(len, by_key.values())) > 2 * len(keys)
     finally:
         for task in living:
             task.cancel()
@@ -375,8 +376,8 @@ async def test_keys_that_move_in_time_are_no_events(
     postgres.stop()
     await asyncio.sleep(20)
     await postgres.start_beside()
-    with redis.Redis.from_url(cluster.redis.url, protocol=2) as found:
-        found.flushall()
+    with redis.Redis.from_url(cluster.redis.url, protocol=2) as connection:
+        connection.flushall()
     await asyncio.sleep(2 * LEASE)
     for client in (first, stays):
         await client.heartbeat()

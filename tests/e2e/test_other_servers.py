@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .clients import MESSAGE
+from .frames import MESSAGE
 from .harness import System, logs
 from .servers import Daphne, Other, Uvicorn
 from .test_races import vanish_at_any_time

@@ -13,7 +13,7 @@ import redis
 from tests import eventually
 from tests.push.presence.client import Picture
 
-from .clients import JOIN
+from .frames import JOIN
 from .harness import System, manage
 from .world import World, new_key, new_room
 
@@ -64,13 +64,13 @@ class Watcher:
     @classmethod
     async def join(cls, world: World, room: str, door: str = "text", node: int = 0) -> "Watcher":
         client = await world.session("watcher", door, node, rooms={room: {}})
-        found = cls(client, room)
+        view = cls(client, room)
         await client.send(PRESENCE, room)
         while (frame := await client.receive()).op != PRESENCE_REPLY:
             assert frame.op == PRESENCE_DIFF
-        found.picture.snapshot(frame.body)
-        found._task = asyncio.create_task(found._follow())
-        return found
+        view.picture.snapshot(frame.body)
+        view._task = asyncio.create_task(view._follow())
+        return view
 
     async def _follow(self) -> None:
         while True:
@@ -109,8 +109,8 @@ async def test_members_come_and_go_over_each_transport(world: World, transport: 
     await watcher.until(key)
     assert watcher.picture.members is not None
     assert watcher.picture.members[key] == {"name": "Ann"}
-    found = await picture(client, room)
-    assert {row["key"] for row in found["members"]} == {"watcher", key}
+    state = await picture(client, room)
+    assert {row["key"] for row in state["members"]} == {"watcher", key}
     await client.close()
     await watcher.until()
     assert watcher.picture.left == [key]
@@ -190,8 +190,8 @@ async def test_events_carry_presence_and_posts_ask_for_it(world: World) -> None:
             frame = await data_of("imgo")
             assert frame["op"] == PRESENCE_DIFF
             joined |= {row["key"] for row in frame["body"]["joined"]}
-        asked = await http.post(f"{url}/{session}", json={"op": 26, "seq": 7, "body": room})
-        assert asked.status_code == 202
+        answer = await http.post(f"{url}/{session}", json={"op": 26, "seq": 7, "body": room})
+        assert answer.status_code == 202
         while (frame := await data_of("imgo"))["op"] != PRESENCE_REPLY:
             pass
         assert (frame["seq"], frame["body"]["count"]) == (7, 2)

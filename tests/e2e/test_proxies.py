@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from .clients import pack
+from .frames import pack
 from .harness import HOST, Embedded, System
 from .world import World, new_key
 

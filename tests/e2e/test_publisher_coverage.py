@@ -29,10 +29,10 @@ class Recorder:
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema = schema
         self.operations = {
-            (method.upper(), path): told
+            (method.upper(), path): description
             for path, item in schema["paths"].items()
             if path.startswith(PREFIX)
-            for method, told in item.items()
+            for method, description in item.items()
         }
         self.sent: dict[Operation, set[str]] = {}  # names of parameters and of body members
 
@@ -50,28 +50,32 @@ class Recorder:
 
     def _operation_of(self, request: httpx.Request) -> Operation:
         path = request.url.raw_path.decode().partition("?")[0]
-        found = [
+        matches = [
             (method, template)
             for method, template in self.operations
             if method == request.method
             and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
         ]
         # "pushes/stream" is a path of its own, and not the push of that id.
-        return min(found, key=lambda one: one[1].count("{"))
+        return min(matches, key=lambda match: match[1].count("{"))
 
-    def _check(self, told: dict[str, Any], status: int, content: bytes) -> None:
-        whole = told["responses"][str(status)].get("content", {})
+    def _check(self, description: dict[str, Any], status: int, content: bytes) -> None:
+        whole = description["responses"][str(status)].get("content", {})
         if "application/json" in whole:
             form = {**whole["application/json"]["schema"], "components": self.schema["components"]}
             Draft202012Validator(form).validate(json.loads(content))
 
     def wanted(self, operation: Operation) -> set[str]:
         """Return the names of an operation's parameters, and of its body's members."""
-        told = self.operations[operation]
-        names = {one["name"] for one in told.get("parameters", ()) if one["in"] == "query"}
+        description = self.operations[operation]
+        names = {
+            parameter["name"]
+            for parameter in description.get("parameters", ())
+            if parameter["in"] == "query"
+        }
         types = self.schema["components"]["schemas"]
-        if "requestBody" in told:
-            content = told["requestBody"]["content"].get("application/json", {"schema": {}})
+        if "requestBody" in description:
+            content = description["requestBody"]["content"].get("application/json", {"schema": {}})
             request = content["schema"].get("$ref", "").rpartition("/")[2] or "PushRequest"
             names |= set(types[request]["properties"])
             names |= set(types["Target"]["properties"]) if request == "PushRequest" else set()
@@ -130,8 +134,8 @@ async def recorder(world: World) -> Recorder:
 @pytest.fixture(params=["embedded", "cluster"])
 def system(request: pytest.FixtureRequest) -> System:
     """The API of a node, and that of a process of its own."""
-    found: System = request.getfixturevalue(request.param)
-    return found
+    system: System = request.getfixturevalue(request.param)
+    return system
 
 
 @pytest.fixture
@@ -157,15 +161,15 @@ async def run_async(system: System, recorder: Recorder, key: str, room: str) -> 
     async def hook(response: httpx.Response) -> None:
         recorder.record(response, await response.aread())
 
-    found: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     options = {"trust_env": False, "verify": NO_TLS, "event_hooks": {"response": [hook]}}
     async with AsyncPublisher(system.api_url, system.api_key, **options) as publisher:
         for name, args, kwargs in calls(key, room):
-            ids = [found["push"].id] if name in ("result", "cancel") else []
+            ids = [answers["push"].id] if name in ("result", "cancel") else []
             answer = getattr(publisher, name)(*ids, *args, **kwargs)
             is_stream = name == "stream"
-            found[name] = [one async for one in answer] if is_stream else await answer
-    return found
+            answers[name] = [one async for one in answer] if is_stream else await answer
+    return answers
 
 
 def run_plain(system: System, recorder: Recorder, key: str, room: str) -> dict[str, Any]:
@@ -174,14 +178,14 @@ def run_plain(system: System, recorder: Recorder, key: str, room: str) -> dict[s
     def hook(response: httpx.Response) -> None:
         recorder.record(response, response.read())
 
-    found: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     options = {"trust_env": False, "verify": NO_TLS, "event_hooks": {"response": [hook]}}
     with Publisher(system.api_url, system.api_key, **options) as publisher:
         for name, args, kwargs in calls(key, room):
-            ids = [found["push"].id] if name in ("result", "cancel") else []
+            ids = [answers["push"].id] if name in ("result", "cancel") else []
             answer = getattr(publisher, name)(*ids, *args, **kwargs)
-            found[name] = list(answer) if name == "stream" else answer
-    return found
+            answers[name] = list(answer) if name == "stream" else answer
+    return answers
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
@@ -189,16 +193,16 @@ async def test_publisher_calls_every_path_with_every_parameter(
     world: World, recorder: Recorder, place: tuple[str, str], kind: str
 ) -> None:
     if kind == "async":
-        found = await run_async(world.system, recorder, *place)
+        answers = await run_async(world.system, recorder, *place)
     else:
-        found = await asyncio.to_thread(run_plain, world.system, recorder, *place)
+        answers = await asyncio.to_thread(run_plain, world.system, recorder, *place)
     public = inspect.getmembers(Publisher, inspect.isfunction)
-    assert found.keys() == {name for name, _ in public if not name.startswith("_")} - {"close"}
+    assert answers.keys() == {name for name, _ in public if not name.startswith("_")} - {"close"}
     assert recorder.sent.keys() == recorder.operations.keys()
     for operation in recorder.operations:
         missing = recorder.wanted(operation) - recorder.sent[operation]
         assert not missing, operation
-    assert all(one.id for one in [*found["push_many"], *found["stream"]])
-    assert (found["kick"], found["tokens"]["count"]) == (1, 1)
-    assert (found["devices"]["count"], found["delete_devices"]) == (2, 0)
-    assert found["token"]["join"] == [place[1]]
+    assert all(one.id for one in [*answers["push_many"], *answers["stream"]])
+    assert (answers["kick"], answers["tokens"]["count"]) == (1, 1)
+    assert (answers["devices"]["count"], answers["delete_devices"]) == (2, 0)
+    assert answers["token"]["join"] == [place[1]]

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from .clients import MESSAGE, TRANSPORTS, Frame, encoded_push
+from .api_client import encoded_push
+from .clients import TRANSPORTS
+from .frames import MESSAGE, Frame
 from .world import World, new_key, new_room
 
 # Kept as they are: the spaces, the number, the order of names, the way a character is written.

@@ -30,8 +30,8 @@ def url_of(node: Node, scheme: str) -> str:
 @pytest.fixture(params=["embedded", "cluster"])
 def system(request: pytest.FixtureRequest) -> System:
     """To a client, sessions that stay in Daphne are no different."""
-    found: System = request.getfixturevalue(request.param)
-    return found
+    system: System = request.getfixturevalue(request.param)
+    return system
 
 
 @pytest.fixture(params=["ws", "tcp", pytest.param("http", marks=pytest.mark.long)])
@@ -51,13 +51,13 @@ def make(world: World, scheme: str, token: Any, **options: Any) -> tuple[Client,
 
 async def take(client: Client, count: int) -> list[Message]:
     """The next messages; each is acknowledged."""
-    found = []
+    messages = []
     async for message in client:
-        found.append(message)
+        messages.append(message)
         message.ack()
-        if len(found) == count:
+        if len(messages) == count:
             break
-    return found
+    return messages
 
 
 @asynccontextmanager
@@ -76,9 +76,9 @@ async def test_messages_come_in_order_and_are_acknowledged(world: World, scheme:
         session = (await world.api.key(key))["sessions"][0]
         assert session["platform"] == "python"
         ids = [await world.api.push({"key": key}, body) for body in (b'{"a":1.5}', b'"x"', b"[]")]
-        found = await take(client, 4)
-        assert [message.body for message in found] == [{"waited": True}, {"a": 1.5}, "x", []]
-        assert [message.id for message in found][1:] == ids
+        messages = await take(client, 4)
+        assert [message.body for message in messages] == [{"waited": True}, {"a": 1.5}, "x", []]
+        assert [message.id for message in messages][1:] == ids
         await world.wait_for_pending(key, 0)
     await world.wait_for_sessions(key, 0)
     assert [value for event, value in log if event == "state"] == ["connecting", "open", "closed"]

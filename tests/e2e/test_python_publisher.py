@@ -32,8 +32,8 @@ PATIENT = Retry(attempts=100, total=60, backoff=(0.05, 0.3))
 @pytest.fixture(params=["embedded", "cluster"])
 def system(request: pytest.FixtureRequest) -> System:
     """A publisher does not see where sessions are."""
-    found: System = request.getfixturevalue(request.param)
-    return found
+    system: System = request.getfixturevalue(request.param)
+    return system
 
 
 @pytest.fixture
@@ -55,10 +55,13 @@ async def test_every_target_and_every_way(world: World, publisher: AsyncPublishe
     results = [
         await publisher.push({"n": 1}, key=key),
         *await publisher.push_many([Push(2, keys=[key, new_key()]), Push(b" 3 ", room=room)]),
-        *[one async for one in publisher.stream([Push(4, key=key, op=1_000), Push(5, key="\0")])],
+        *[
+            result
+            async for result in publisher.stream([Push(4, key=key, op=1_000), Push(5, key="\0")])
+        ],
     ]
     assert sorted(await bodies(client, 4), key=str) == [2, 3, 4, {"n": 1}]
-    ids = [one.id for one in results]
+    ids = [result.id for result in results]
     assert all(ids[:4])
     assert ids[4] == 0
     assert isinstance(results[4].error, BadRequest)
@@ -90,12 +93,12 @@ async def test_publisher_calls_cover_keys_rooms_tokens_and_results(
                 "result": plain.result(accepted.id)["results"][0]["key"],
             }
 
-    found = await asyncio.to_thread(look)
-    assert [one["transport"] for one in found["key"]["sessions"]] == ["websocket"]
-    assert [one["key"] for one in found["room"]["results"]] == [key]
-    assert {"room": room, "sessions": 1} in found["rooms"]
-    assert (found["token"], found["result"]) == (key, key)
-    assert min(found["nodes"], found["sessions"], found["tokens"]) >= 1
+    state = await asyncio.to_thread(look)
+    assert [one["transport"] for one in state["key"]["sessions"]] == ["websocket"]
+    assert [one["key"] for one in state["room"]["results"]] == [key]
+    assert {"room": room, "sessions": 1} in state["rooms"]
+    assert (state["token"], state["result"]) == (key, key)
+    assert min(state["nodes"], state["sessions"], state["tokens"]) >= 1
     assert await publisher.kick(key) == 1
     assert await client.ended()
     await publisher.revoke_token(key)
@@ -115,7 +118,7 @@ async def test_the_plain_one_does_the_same(world: World) -> None:
             ]
 
     results = await asyncio.to_thread(push)
-    ids = [one.id for one in results]
+    ids = [result.id for result in results]
     assert ids == sorted(set(ids))
     assert len(ids) == 1_003
 

@@ -40,13 +40,13 @@ def watch(room: Room) -> list[Recovered | Gap]:
 
 async def take(room: Room, count: int) -> list[tuple[int, object]]:
     """Offset and body of the next messages; each is done with."""
-    found: list[tuple[int, object]] = []
+    places: list[tuple[int, object]] = []
     async for message in room:
-        found.append((message.offset, message.body))
+        places.append((message.offset, message.body))
         message.ack()
-        if len(found) == count:
+        if len(places) == count:
             break
-    return found
+    return places
 
 
 @pytest.mark.long
@@ -61,20 +61,20 @@ async def test_over_kills_each_message_of_a_room_comes_once_in_order(
     client, log = make(world, scheme, await world.token(new_key()))
     room = client.room(name)
     events = watch(room)
-    found: list[tuple[int, object]] = []
+    places: list[tuple[int, object]] = []
     async with opened(client):
         await eventually(lambda: room.state == "joined")
         pushing = asyncio.create_task(push_slowly(world, name))
-        taking = asyncio.create_task(room.run(lambda m: found.append((m.offset, m.body))))
+        taking = asyncio.create_task(room.run(lambda m: places.append((m.offset, m.body))))
         for _ in range(2):
-            count = len(found)
-            await eventually(lambda count=count: len(found) > count + 20)
+            count = len(places)
+            await eventually(lambda count=count: len(places) > count + 20)
             world.node().kill()
             await world.node().start_beside()
         await pushing
-        await eventually(lambda: len(found) >= PUSHES)
+        await eventually(lambda: len(places) >= PUSHES)
     await taking
-    assert found == [(number + 1, number) for number in range(PUSHES)]
+    assert places == [(number + 1, number) for number in range(PUSHES)]
     assert [type(event) for event in events] == [Recovered, Recovered]
     assert all(isinstance(event, Recovered) and event.recovered for event in events)
     assert len([event for event, _ in log if event == "close"]) >= 3

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from .clients import TRANSPORTS, Client, Closed, Frame
+from .clients import TRANSPORTS, Client, Closed
+from .frames import Frame
 from .harness import Cluster, System
 from .world import World, new_key
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests import eventually
 
-from .clients import HEARTBEAT
+from .frames import HEARTBEAT
 from .harness import manage, try_manage
 from .world import World, new_key, new_room
 
@@ -19,26 +19,26 @@ async def record(world: World, number: int, **query: Any) -> Any:
 
 async def wait_for(world: World, number: int, **totals: int) -> Any:
     """The record, as soon as so many keys are in those states."""
-    found: dict[str, Any] = {}
+    push_record: dict[str, Any] = {}
 
     async def is_so() -> bool:
-        found.update(await record(world, number))
-        return all(found["totals"][state] == count for state, count in totals.items())
+        push_record.update(await record(world, number))
+        return all(push_record["totals"][state] == count for state, count in totals.items())
 
     await eventually(is_so)
-    return found
+    return push_record
 
 
 async def sent_to(world: World, number: int, key: str) -> Any:
     """The record, as soon as it says that a session of the key was sent the message."""
-    found: dict[str, Any] = {}
+    push_record: dict[str, Any] = {}
 
     async def is_so() -> bool:
-        found.update(await record(world, number))
-        return any(row["sent"] for row in found["results"] if row["key"] == key)
+        push_record.update(await record(world, number))
+        return any(row["sent"] for row in push_record["results"] if row["key"] == key)
 
     await eventually(is_so)
-    return found
+    return push_record
 
 
 async def test_a_record_says_of_each_key_what_became_of_it(world: World) -> None:
@@ -49,22 +49,26 @@ async def test_a_record_says_of_each_key_what_became_of_it(world: World) -> None
     message = await client.receive()
     await plain.receive()
     await wait_for(world, number, acknowledged=1, pending=2)
-    found = await sent_to(world, number, acking)  # each node says it by itself
-    assert (found["id"], found["target"], found["stored"]) == (str(number), "keys", True)
-    by_key = {row["key"]: row for row in found["results"]}
-    assert [row["key"] for row in found["results"]] == [reading, acking, away]
+    push_record = await sent_to(world, number, acking)  # each node says it by itself
+    assert (push_record["id"], push_record["target"], push_record["stored"]) == (
+        str(number),
+        "keys",
+        True,
+    )
+    by_key = {row["key"]: row for row in push_record["results"]}
+    assert [row["key"] for row in push_record["results"]] == [reading, acking, away]
     assert (by_key[reading]["state"], by_key[reading]["how"]) == ("acknowledged", "kernel")
     assert by_key[acking]["state"] == "pending"
     assert len(by_key[acking]["sent"]) == 1
     assert (by_key[away]["state"], by_key[away]["sent"]) == ("pending", [])
 
     await client.ack(message)
-    found = await wait_for(world, number, acknowledged=2, pending=1)
-    by_key = {row["key"]: row for row in found["results"]}
+    push_record = await wait_for(world, number, acknowledged=2, pending=1)
+    by_key = {row["key"]: row for row in push_record["results"]}
     (session,) = (await world.api.key(acking))["sessions"]
     assert by_key[acking]["how"] == "client"
     assert by_key[acking]["session"] == session["id"] == by_key[acking]["sent"][0]["session"]
-    assert found["created_at"] <= by_key[acking]["sent"][0]["at"] <= by_key[acking]["at"]
+    assert push_record["created_at"] <= by_key[acking]["sent"][0]["at"] <= by_key[acking]["at"]
 
     async def is_done() -> bool:  # the worker says so after it has sent
         return bool((await record(world, number))["fan_out"] == {"state": "done"})
@@ -75,8 +79,8 @@ async def test_a_record_says_of_each_key_what_became_of_it(world: World) -> None
 async def test_keys_come_a_page_at_a_time(world: World) -> None:
     keys = [new_key() for _ in range(5)]
     number = await world.api.push({"keys": keys}, b'"for five"')
-    found = await record(world, number, limit=2, offset=3)
-    assert (found["count"], [row["key"] for row in found["results"]]) == (5, keys[3:])
+    push_record = await record(world, number, limit=2, offset=3)
+    assert (push_record["count"], [row["key"] for row in push_record["results"]]) == (5, keys[3:])
 
 
 async def test_every_device_that_was_sent_it_is_named(world: World) -> None:
@@ -97,15 +101,19 @@ async def test_every_device_that_was_sent_it_is_named(world: World) -> None:
 @pytest.mark.long(but=["embedded"])
 async def test_what_expired_says_so(world: World) -> None:
     number = await world.api.push({"key": new_key()}, b'"too late"', ttl=1)
-    found = await wait_for(world, number, expired=1, pending=0)
-    assert found["results"][0]["state"] == "expired"
+    push_record = await wait_for(world, number, expired=1, pending=0)
+    assert push_record["results"][0]["state"] == "expired"
 
 
 async def test_live_pushes_have_a_record_without_deliveries(world: World) -> None:
     room = new_room()
     number = await world.api.push({"room": room}, b'"live"')
-    found = await record(world, number)
-    assert (found["target"], found["room"], found["stored"]) == ("room", room, False)
+    push_record = await record(world, number)
+    assert (push_record["target"], push_record["room"], push_record["stored"]) == (
+        "room",
+        room,
+        False,
+    )
     number = await world.api.push({"key": new_key()}, b'"only now"', store="never")
     assert (await record(world, number))["results"][0]["state"] == "live"
 
@@ -177,8 +185,8 @@ async def test_everything_is_accounted_for(world: World) -> None:
     await world.wait_for_pending(key, 0)
     done = try_manage(world.system.environment, "conserve")
     assert (done.returncode, "Everything is accounted for." in done.stdout) == (0, True), done
-    found = json.loads(try_manage(world.system.environment, "conserve", "--json").stdout)
-    settled = sum(found["settled"].values())
-    assert found["accepted"] == found["pending"] + settled
-    assert (found["missing"], found["unbalanced"]) == (0, [])
-    assert found["settled"]["received"] >= 3
+    balance = json.loads(try_manage(world.system.environment, "conserve", "--json").stdout)
+    settled = sum(balance["settled"].values())
+    assert balance["accepted"] == balance["pending"] + settled
+    assert (balance["missing"], balance["unbalanced"]) == (0, [])
+    assert balance["settled"]["received"] >= 3

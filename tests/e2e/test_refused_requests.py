@@ -49,8 +49,8 @@ def ask_of(kind: str, enter: Enter, tmp_path: Path) -> Callable[[System], Any]:
     return ask
 
 
-def _of_page(told: list[Any]) -> Any:
-    what, *rest = told
+def _of_page(event: list[Any]) -> Any:
+    what, *rest = event
     if what == "answer":
         return rest[0]
     assert rest[0] == "ImgoError"
@@ -92,8 +92,8 @@ def answer(request: Request) -> bytes:
 @pytest.fixture
 async def hooked(make_embedded: Callable[..., Embedded]) -> AsyncIterator[Embedded]:
     """A node that asks a backend."""
-    async with backend(answer) as found:
-        system = make_embedded(IMGO_RECEIVE_URL=f"{found.url}/receive", IMGO_HOOK_SECRETS=SECRET)
+    async with backend(answer) as stub:
+        system = make_embedded(IMGO_RECEIVE_URL=f"{stub.url}/receive", IMGO_HOOK_SECRETS=SECRET)
         await asyncio.to_thread(system.start)
         try:
             yield system
@@ -118,5 +118,5 @@ async def test_request_fails_if_the_backend_refuses(
         ((200, {"n": 1}), {"n": 1}),
         ((204, None), {}),
     ]
-    found = await ask_of(hooked, *[sent for sent, _ in cases])
-    assert found == [wanted for _, wanted in cases]
+    answers = await ask_of(hooked, *[sent for sent, _ in cases])
+    assert answers == [expected for _, expected in cases]

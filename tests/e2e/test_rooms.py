@@ -4,7 +4,7 @@ from typing import Any
 
 from tests import eventually
 
-from .clients import CHANGE_ROOM, CHANGE_ROOM_REPLY, JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY
+from .frames import CHANGE_ROOM, CHANGE_ROOM_REPLY, JOIN, JOIN_REPLY, LEAVE, LEAVE_REPLY
 from .world import World, new_key, new_room
 
 ROOM_FORBIDDEN = 4506
@@ -43,10 +43,10 @@ async def received_rooms(world: World, client: Any, rooms: list[str]) -> list[st
     # A push to everyone may overtake one to a room, but not one that others have received.
     await world.api.push({"all": True}, {"room": "the end"})
     await witness.close()
-    found = []
+    names = []
     while (name := (await client.receive()).value["room"]) != "the end":
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 async def test_a_session_may_be_in_many_rooms(world: World, transport: str) -> None:
@@ -121,9 +121,9 @@ async def test_counts_are_sessions_of_all_nodes(world: World) -> None:
     room, key = new_room(), new_key()
     clients = [await world.session(key, node=node, rooms=[room]) for node in (0, 1, 1)]
     await wait_for_room(world, room, 3)
-    found = await world.api.get(f"/api/v1/rooms/{room}")
-    assert (found["sessions"], found["count"]) == (3, 3)
-    assert {row["key"] for row in found["results"]} == {key}
+    members = await world.api.get(f"/api/v1/rooms/{room}")
+    assert (members["sessions"], members["count"]) == (3, 3)
+    assert {row["key"] for row in members["results"]} == {key}
     counts = await world.api.get("/1/count", type="room")
     assert counts["ret"] == 1
     assert {"RoomId": int(room), "Count": 3} in counts["data"]

@@ -10,14 +10,14 @@ from .world import World, new_key, new_room
 
 async def state_of(world: World, key: str, *names: str) -> Any:
     """The key, as soon as these events are recorded of it."""
-    found: dict[str, Any] = {}
+    state: dict[str, Any] = {}
 
     async def is_recorded() -> bool:
-        found.update(await world.api.key(key))
-        return all(found[name] for name in names)
+        state.update(await world.api.key(key))
+        return all(state[name] for name in names)
 
     await eventually(is_recorded)
-    return found
+    return state
 
 
 async def test_key_shows_its_last_opening_refusal_and_closing(world: World) -> None:
@@ -27,12 +27,12 @@ async def test_key_shows_its_last_opening_refusal_and_closing(world: World) -> N
     await client.auth({"token": token, "platform": "ios", "ack": True})
     number = await world.api.push({"key": key}, b'"unacknowledged"')
     await client.receive()
-    found = await state_of(world, key, "opened")
-    assert (found["opened"]["session"], found["opened"]["platform"]) == (
-        found["sessions"][0]["id"],
+    state = await state_of(world, key, "opened")
+    assert (state["opened"]["session"], state["opened"]["platform"]) == (
+        state["sessions"][0]["id"],
         "ios",
     )
-    assert found["sessions"][0]["since"].endswith("Z")
+    assert state["sessions"][0]["since"].endswith("Z")
 
     async def is_told() -> bool:
         return bool((await world.api.key(key))["unacknowledged"] == 1)
@@ -41,12 +41,12 @@ async def test_key_shows_its_last_opening_refusal_and_closing(world: World) -> N
     refused = await world.connect("text", node=1)
     await refused.refused({"token": token, "rooms": ["other"]})
     await client.close()
-    found = await state_of(world, key, "opened", "refused", "closed")
-    assert (found["refused"]["code"], found["closed"]["session"]) == (
+    state = await state_of(world, key, "opened", "refused", "closed")
+    assert (state["refused"]["code"], state["closed"]["session"]) == (
         4506,
-        found["opened"]["session"],
+        state["opened"]["session"],
     )
-    assert "code" not in found["closed"]
+    assert "code" not in state["closed"]
     text = manage(world.system.environment, "explain", key)
     assert "Not allowed in the room" in text
     assert "sent to 1 session" in text
@@ -62,7 +62,9 @@ async def test_room_push_says_how_many_sessions_it_was_written_to(world: World) 
 
     async def is_told() -> bool:
         records = [await world.api.get(f"/api/v1/pushes/{number}") for number in numbers]
-        return all(one["written"] == {"sessions": 3, "nodes": nodes} for one in records)
+        return all(
+            push_record["written"] == {"sessions": 3, "nodes": nodes} for push_record in records
+        )
 
     await eventually(is_told)
     empty = await world.api.push({"room": new_room()}, b"1")

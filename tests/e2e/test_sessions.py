@@ -8,12 +8,12 @@ import websockets
 
 from tests import eventually
 
-from .clients import (
+from .clients import DOORS, TRANSPORTS, Ending
+from .frames import (
     AUTH,
     AUTH_REPLY,
     CHANGE_ROOM,
     CHANGE_ROOM_REPLY,
-    DOORS,
     HANDSHAKE,
     HANDSHAKE_REPLY,
     HEARTBEAT,
@@ -26,8 +26,6 @@ from .clients import (
     SEND,
     TEST,
     TEST_REPLY,
-    TRANSPORTS,
-    Ending,
 )
 from .harness import Embedded, System
 from .world import World, new_key, new_room

@@ -22,7 +22,7 @@ from tests import NO_TLS, eventually
 from tests.services import free_port
 from tests.silence import Proxy
 
-from .clients import AUTH, pack
+from .frames import AUTH, pack
 from .harness import Cluster, Process, System, Workers
 from .world import World, new_key
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests import eventually
 
-from .clients import HEARTBEAT, encoded_push
+from .api_client import encoded_push
+from .frames import HEARTBEAT
 from .harness import Embedded, System
 from .world import World, new_key
 
@@ -39,7 +40,9 @@ async def slow_session(world: World, key: str, transport: str, **auth: Any) -> A
 async def push_too_much(world: World, key: str) -> list[int]:
     """Push more than a session that does not read can be sent."""
     pushes = [encoded_push({"key": key}, BODY)] * ARRAY
-    return [one for _ in range(PUSHES // ARRAY) for one in await world.api.push_many(pushes)]
+    return [
+        push_id for _ in range(PUSHES // ARRAY) for push_id in await world.api.push_many(pushes)
+    ]
 
 
 @pytest.mark.parametrize(

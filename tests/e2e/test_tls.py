@@ -15,7 +15,7 @@ import websockets
 from imgo_client import AsyncPublisher, Client
 from tests import PATIENCE, eventually
 
-from .clients import AUTH, HEARTBEAT
+from .frames import AUTH, HEARTBEAT
 from .harness import HOST, System, logs, manage
 from .js_page import LIKE_NODE_20, Page
 from .servers import Daphne, Other, write_certificate

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from .clients import HEARTBEAT, HEARTBEAT_REPLY, pack, unpack
+from .frames import HEARTBEAT, HEARTBEAT_REPLY, pack, unpack
 from .harness import HOST, System, logs
 from .world import World, new_key
 

@@ -88,18 +88,18 @@ class Receiver:
 
     def order(self, name: str) -> dict[str, list[int]]:
         """The ids of a type's events by key, each where it came first."""
-        found: dict[str, dict[int, None]] = defaultdict(dict)
+        by_key: dict[str, dict[int, None]] = defaultdict(dict)
         for data in self.of_type(name):
-            found[data["key"]].setdefault(int(data["id"]))
-        return {key: list(ids) for key, ids in found.items()}
+            by_key[data["key"]].setdefault(int(data["id"]))
+        return {key: list(ids) for key, ids in by_key.items()}
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    found = Receiver(free_port())
-    await found.start()
-    yield found
-    await found.stop()
+    receiver = Receiver(free_port())
+    await receiver.start()
+    yield receiver
+    await receiver.stop()
 
 
 async def run(system: System) -> System:
@@ -126,17 +126,17 @@ async def test_each_type_of_event_arrives_signed(
         await asyncio.sleep(1.1)
         await asyncio.to_thread(manage, system.environment, "prune")
         await eventually(lambda: len(receiver.events) >= 5)
-        found = {event["type"]: event["data"] for event in receiver.events}
-        session = found["message.acknowledged"].pop("session")
-        assert found["message.delivered"].pop("session") == found["message.received"]["session"]
+        by_type = {event["type"]: event["data"] for event in receiver.events}
+        session = by_type["message.acknowledged"].pop("session")
+        assert by_type["message.delivered"].pop("session") == by_type["message.received"]["session"]
         assert session
-        assert found["message.acknowledged"] == {"key": acking, "id": str(acknowledged)}
-        assert found["message.delivered"] == {"key": plain, "id": str(delivered)}
-        assert found["message.expired"] == {"key": late, "id": str(expired)}
-        assert found["message.dropped"] == {
+        assert by_type["message.acknowledged"] == {"key": acking, "id": str(acknowledged)}
+        assert by_type["message.delivered"] == {"key": plain, "id": str(delivered)}
+        assert by_type["message.expired"] == {"key": late, "id": str(expired)}
+        assert by_type["message.dropped"] == {
             "key": away, "id": str(dropped), "reason": "offline_max",
         }  # fmt: skip
-        upstream = found["message.received"]
+        upstream = by_type["message.received"]
         assert (upstream["key"], upstream["op"], upstream["body"]) == (plain, 4, {"typing": True})
         assert len(receiver.events) == 5
         (row,) = json.loads(manage(system.environment, "webhooks", "--json"))
@@ -235,7 +235,7 @@ async def test_one_node_sends_and_another_follows_when_it_is_killed(
         if process is system.nodes[0]:
             await asyncio.to_thread(process.wait_until_ready)  # it acquires the lease
             await eventually(lambda: "this node sends" in system.nodes[0].log.read_text())
-    await asyncio.to_thread(lambda: [one.wait_until_ready() for one in system.processes])
+    await asyncio.to_thread(lambda: [each.wait_until_ready() for each in system.processes])
     try:
         world, keys = await enter(system), [new_key() for _ in range(KEYS)]
 

@@ -7,7 +7,8 @@ from zlib import crc32
 
 from tests import PATIENCE, eventually
 
-from .clients import Client, Publisher, open_client
+from .api_client import Publisher
+from .clients import Client, open_client
 from .harness import Node, System
 
 PARTITIONS = 4  # the default

@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from tests import NO_TLS
-from tests.e2e.clients import LIMITS, TextClient
+from tests.e2e.api_client import LIMITS
+from tests.e2e.clients import TextClient
 from tests.e2e.harness import Embedded, System, logs, manage
 from tests.e2e.world import World
 

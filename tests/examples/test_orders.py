@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.clients import JOIN, TextClient
+from tests.e2e.clients import TextClient
+from tests.e2e.frames import JOIN
 from tests.e2e.world import World
 
 from .guests import Guest, SignIn, news

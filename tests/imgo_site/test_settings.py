@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from imgo_site import environment
 from imgo_site import settings as module
 from tests import fork_server
 
@@ -70,7 +71,7 @@ def test_database_directory_that_is_made_is_private(tmp_path):
 def test_pool_size_that_does_not_work_is_refused(monkeypatch, size):
     monkeypatch.setenv("DATABASE_POOL_SIZE", size)
     with pytest.raises(ImproperlyConfigured, match=r"DATABASE_POOL_SIZE=.* of 3 or more"):
-        module._at_least(3, "DATABASE_POOL_SIZE", 4)
+        environment.at_least(3, "DATABASE_POOL_SIZE", 4)
 
 
 def test_two_setups_have_different_secret_keys(embedded, monkeypatch, tmp_path):
@@ -104,18 +105,18 @@ def test_first_starts_at_once_agree_on_one_secret_key(tmp_path):
 )
 def test_a_flag_is_read(monkeypatch, text, value):
     monkeypatch.setenv("IMGO_TEST_FLAG", text)
-    assert module._flag("IMGO_TEST_FLAG") is value
+    assert environment.flag("IMGO_TEST_FLAG") is value
 
 
 def test_a_flag_that_is_neither_is_an_error(monkeypatch):
     monkeypatch.setenv("IMGO_TEST_FLAG", "maybe")
     with pytest.raises(ImproperlyConfigured, match="IMGO_TEST_FLAG='maybe'"):
-        module._flag("IMGO_TEST_FLAG")
+        environment.flag("IMGO_TEST_FLAG")
 
 
 def test_no_flag_is_its_default(monkeypatch):
     monkeypatch.delenv("IMGO_TEST_FLAG", raising=False)
-    assert module._flag("IMGO_TEST_FLAG", default=True)
+    assert environment.flag("IMGO_TEST_FLAG", default=True)
 
 
 SHOW = """
@@ -155,12 +156,12 @@ def test_an_embedded_server_takes_requests_for_this_machine_alone(tmp_path, monk
 
 def test_seconds_are_a_number(monkeypatch):
     monkeypatch.delenv("DJANGO_HSTS_SECONDS", raising=False)
-    assert module._seconds("DJANGO_HSTS_SECONDS", 3600) == 3600
+    assert environment.seconds("DJANGO_HSTS_SECONDS", 3600) == 3600
     monkeypatch.setenv("DJANGO_HSTS_SECONDS", "0")
-    assert module._seconds("DJANGO_HSTS_SECONDS", 3600) == 0
+    assert environment.seconds("DJANGO_HSTS_SECONDS", 3600) == 0
     monkeypatch.setenv("DJANGO_HSTS_SECONDS", "a year")
     with pytest.raises(ImproperlyConfigured, match="DJANGO_HSTS_SECONDS='a year'"):
-        module._seconds("DJANGO_HSTS_SECONDS", 3600)
+        environment.seconds("DJANGO_HSTS_SECONDS", 3600)
 
 
 @pytest.mark.parametrize("text", ["nonsense", "foo://h/x", "postgres://u:pass/word@h:x/", "::"])

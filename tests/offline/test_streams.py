@@ -6,8 +6,8 @@ import pytest
 from django.db.models import F
 from django.utils import timezone
 
-from offline import stream_epochs, streams
-from offline.models import Message, NextEpoch, Outbox, Stream, StreamMessage
+from offline import stream_epochs, stream_retention, streams
+from offline.models import Message, NextEpoch, Stream, StreamMessage
 from offline.streams import StreamPage
 
 any_database = pytest.mark.any_database
@@ -109,7 +109,7 @@ def test_message_that_commits_late_makes_no_hole_in_the_window():
     assert (offsets("chat-1"), state("chat-1").first) == ([1, 2, 3], 1)
     history = streams.read_history("chat-1", limit=9, newest=False)
     assert [kept.offset for kept in history] == [1, 2, 3]
-    streams.prune()
+    stream_retention.prune()
     assert offsets("chat-1") == [1, 2, 3]
 
 
@@ -126,17 +126,6 @@ def test_assigning_takes_no_query_for_the_time(django_assert_num_queries):
     messages = [message("chat-1"), message("chat-2"), message("chat-1")]
     with django_assert_num_queries(3 + 2):  # a transaction's two; tops, and rows of each room
         streams.assign(messages)
-
-
-def test_an_emptied_stream_keeps_its_position():
-    assign("chat-1", 3)
-    before = state("chat-1")
-    assert streams.empty("chat-1") == 3
-    assert (state("chat-1").epoch, state("chat-1").top) == (before.epoch, 3)
-    assert state("chat-1").first == 4
-    assert Stream.objects.get(room="chat-1").size == 0
-    assign("chat-1")
-    assert offsets("chat-1") == [4]
 
 
 def test_a_room_with_a_last_value_stores_only_that():
@@ -188,7 +177,7 @@ def test_chosen_epoch_that_is_old_or_of_another_database_is_not_used(change):
     NextEpoch.objects.update(**change)
     assert state("chat-1").epoch != chosen
     assert stream_epochs.next_epoch() != chosen
-    assert stream_epochs.EPOCH_LIFE < streams.KEEP_UNUSED
+    assert stream_epochs.EPOCH_LIFE < stream_retention.KEEP_UNUSED
 
 
 def test_stream_of_another_database_does_not_get_the_chosen_epoch():
@@ -206,56 +195,6 @@ def test_a_trusted_standby_keeps_the_epoch(imgo, settings):
     Stream.objects.update(cluster="another")
     assign("chat-1")
     assert state("chat-1").epoch == first
-
-
-def test_pruning_deletes_what_is_outside_of_the_window(imgo):
-    assign("chat-1", 3, age=61), assign("chat-1", body=b"12345"), assign("chat-2")
-    assert streams.prune() == 0
-    assert set(StreamMessage.objects.values_list("offset", flat=True)) == {4, 1}
-    assert Stream.objects.get(room="chat-1").size == 5
-
-
-def test_pruning_goes_through_all_streams(monkeypatch):
-    monkeypatch.setattr(streams, "PRUNED_TOGETHER", 2)
-    for n in range(5):
-        assign(f"chat-{n}", age=61)
-    last = streams.prune()
-    while last:
-        last = streams.prune(last)
-    assert not StreamMessage.objects.exists()
-
-
-def test_an_unused_stream_is_forgotten_after_a_week():
-    assign("chat-1", age=61), assign("chat-2")
-    Stream.objects.update(used_at=timezone.now() - timedelta(days=8))
-    streams.prune()
-    assert list(Stream.objects.values_list("room", flat=True)) == ["chat-2"]
-
-
-def test_above_the_limit_the_oldest_messages_go(monkeypatch):
-    monkeypatch.setattr(streams, "PRUNED_TOGETHER", 2)
-    assign("chat-1", 2, body=b"1" * 100), assign("chat-2", 2, body=b"1" * 100)
-    assert streams.prune_to_size(400) == 0
-    assert streams.prune_to_size(100) == 2
-    assert (offsets("chat-1"), offsets("chat-2")) == ([], [1, 2])
-    assert streams.prune_to_size(100) == 1
-    assert (streams.total_size(), streams.prune_to_size(100)) == (100, 0)
-
-
-def test_pruning_to_a_size_deletes_only_what_is_needed():
-    for body in (b"1" * 50, b"1" * 70, b"1" * 100):
-        assign("chat-1", body=body), assign("chat-2", body=body)
-    assert streams.prune_to_size(300) == 3
-    assert (offsets("chat-1"), offsets("chat-2")) == ([3], [2, 3])
-    assert streams.total_size() == 270
-
-
-def test_pruning_to_a_size_passes_over_messages_that_wait_in_the_outbox():
-    (waiting,) = assign("chat-1", body=b"1" * 100)
-    assign("chat-2", 2, body=b"1" * 100)
-    Outbox.objects.create(message=waiting, partition=0, partitions=1)
-    assert streams.prune_to_size(200) == 1
-    assert (offsets("chat-1"), offsets("chat-2")) == ([1], [2])
 
 
 def test_messages_without_a_place_are_told_from_those_with_one():

@@ -1,4 +1,4 @@
-"""Sessions over a link that keeps what is written to it, and readers of what was written."""
+"""Sessions over a link that records its writes, and readers of the written frames."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ class KeptLink:
         return payload
 
     def write_rest(self, data: bytes, sent: int, receipt: int) -> None:
-        raise AssertionError("there is no short way")
+        raise AssertionError("direct writes are never enabled")
 
     def enable_direct_send(self) -> None:
         pass
@@ -53,7 +53,7 @@ class KeptLink:
 
 
 class KeptKeeper:
-    """A keeper that notes what it is told."""
+    """Owner of sessions that records their calls."""
 
     def __init__(self, acknowledged: list[tuple[int, str]]) -> None:
         self.acknowledged = acknowledged
@@ -83,12 +83,12 @@ def make_session(
     keeper: KeptKeeper | None = None,
     is_goim: bool = False,
 ) -> Session:
-    """A session of `key` that puts what it has been sent into `acknowledged`."""
+    """A session of `key` that adds the messages it received to `acknowledged`."""
     link = KeptLink()
     if keeper is None:
         keeper = KeptKeeper([] if acknowledged is None else acknowledged)
-    about: dict[str, Any] = {"acks": acks, "accepts": accepts, "is_goim": is_goim}
-    session = Session(name, Identity(key), kind, link, keeper, **about)
+    options: dict[str, Any] = {"acks": acks, "accepts": accepts, "is_goim": is_goim}
+    session = Session(name, Identity(key), kind, link, keeper, **options)
     link.session = session
     return session
 
@@ -98,7 +98,7 @@ def message(id: int, key: str = "u1", body: bytes = b'{"n":1}', **fields: Any) -
 
 
 def read(kind: Kind, data: bytes) -> list[Frame]:
-    """The frames in what was written for a session of this kind, bodies of text as JSON text."""
+    """The frames in bytes written to a session of this kind; JSON bodies as their text."""
     if not kind.is_json:
         return decode_binary(data, MAX_BODY)
     objects = [e.value for e in events(data) if e.data] if kind is Kind.EVENTS else json.loads(data)
@@ -124,14 +124,14 @@ class Event(NamedTuple):
 
 def events(stream: bytes) -> list[Event]:
     """The blocks of a stream of events, as a client reads them; no comments."""
-    found = []
+    parsed = []
     *blocks, rest = stream.decode().split("\n\n")
     assert not rest, f"half a block: {rest!r}"
     for block in blocks:
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
         if fields:
-            found.append(Event(**fields))
-    return found
+            parsed.append(Event(**fields))
+    return parsed
 
 
 def frames(session: Session) -> list[Frame]:
@@ -150,7 +150,7 @@ def closed(session: Session) -> list[int]:
 
 
 async def admit(node: Node, key: str = "u1", *rooms: str, **options: Any) -> Session:
-    """A session of `key` that is counted in; it acknowledges itself."""
+    """A session of `key` that the node has admitted, and that acknowledges with op 22."""
     session = make_session(node.new_session_id(), key=key, acks=True, **options)
     session.last_seen = asyncio.get_running_loop().time()
     session.opened = time.time()

@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 
 from imgo_site.errors import Unavailable
-from offline import outbox_queue, streams
+from offline import outbox_queue, stream_retention, streams
 from offline.models import Message, Outbox, StreamMessage
 from push import fanout
 from push.accept.accept import Push, accept_push, push_to_key, push_to_room
@@ -151,7 +151,7 @@ async def test_what_a_drain_has_not_published_survives_the_emptying(heard):
     await in_thread(drain, 0)
     await in_thread(push_to_room, ROOM, 1)
     await in_thread(assign_only)
-    assert await in_thread(streams.empty, ROOM) == 1
+    assert await in_thread(stream_retention.empty, ROOM) == 1
     await in_thread(drain, 0)
     assert await heard() == [(1, b"0"), (2, b"1")]
 

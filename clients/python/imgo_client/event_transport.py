@@ -261,9 +261,9 @@ class EventTransport:
 
 def query_of(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the members of an auth body as fields of a query, without the token."""
-    about = [(name, str(body[name])) for name in ("since", "platform", "device") if body.get(name)]
+    fields = [(name, str(body[name])) for name in ("since", "platform", "device") if body.get(name)]
     flags = [(name, "1") for name in ("ack", "retractions") if body.get(name)]
-    return [*about, *flags, *(("rooms", room) for room in body.get("rooms", ()))]
+    return [*fields, *flags, *(("rooms", room) for room in body.get("rooms", ()))]
 
 
 def _check_token(token: str) -> str:

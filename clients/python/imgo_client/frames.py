@@ -136,7 +136,7 @@ class Decoder:
             raise self.error
         return frames
 
-    def _scan(self, found: list[Frame]) -> None:
+    def _scan(self, frames: list[Frame]) -> None:
         start = 0
         try:
             while (end := self._end_of(start)) is not None:
@@ -145,7 +145,7 @@ class Decoder:
                 body = bytes(self._data[start + header : end])
                 start = end
                 frame = Frame(op, seq, body, ver, *rest)
-                found += self._inside(frame) if op == Op.RAW else [frame]
+                frames += self._inside(frame) if op == Op.RAW else [frame]
         finally:
             del self._data[:start]
 
@@ -168,14 +168,14 @@ class Decoder:
             raise FrameError(BAD_FRAME, "offset is negative")
         return message_id, room, offset, sender
 
-    def _text(self, start: int, size: int, end: int, what: str) -> str:
+    def _text(self, start: int, size: int, end: int, part: str) -> str:
         """Return the text in the header that ends at `end`."""
         if start + size > end:
-            raise FrameError(BAD_FRAME, f"{what} is longer than the header")
+            raise FrameError(BAD_FRAME, f"{part} is longer than the header")
         try:
             return self._data[start : start + size].decode()
         except UnicodeDecodeError:
-            raise FrameError(BAD_FRAME, f"{what} is not UTF-8") from None
+            raise FrameError(BAD_FRAME, f"{part} is not UTF-8") from None
 
     def _end_of(self, start: int) -> int | None:
         """Return the end of the frame that begins at `start`; None if it is incomplete."""

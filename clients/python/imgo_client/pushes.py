@@ -57,8 +57,8 @@ class Push:
     encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        given = {"key": self.key, "keys": self.keys, "room": self.room, "all": self.all or None}
-        to = {name: value for name, value in given.items() if value is not None}
+        targets = {"key": self.key, "keys": self.keys, "room": self.room, "all": self.all or None}
+        to = {name: value for name, value in targets.items() if value is not None}
         if len(to) != 1:
             raise ValueError("a push is for exactly one of key, keys, room, or all=True")
         if isinstance(self.keys, str):
@@ -87,8 +87,8 @@ class Push:
             "notify": None if self.notify is None else dict(self.notify),
             "notify_after": self.notify_after,
         }
-        given = {name: value for name, value in members.items() if value is not None}
-        return {"to": to, "dedupe_id": self.dedupe_id, **given}
+        options = {name: value for name, value in members.items() if value is not None}
+        return {"to": to, "dedupe_id": self.dedupe_id, **options}
 
 
 def _time(send_at: datetime | float | str) -> float | str:

@@ -110,8 +110,8 @@ def messages_of(
 ) -> Request:
     """Return the request for kept messages of a room."""
     query = {"since": since, "before": before, "limit": limit, "order": order or None}
-    given = {name: value for name, value in query.items() if value is not None}
-    return Request("GET", f"rooms/{part(room)}/messages", given)
+    parameters = {name: value for name, value in query.items() if value is not None}
+    return Request("GET", f"rooms/{part(room)}/messages", parameters)
 
 
 def push_of(push_id: int | str, limit: int, offset: int) -> Request:

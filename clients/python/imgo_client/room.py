@@ -150,8 +150,8 @@ class Room:
         that is in progress. The session must be in the room. Raises like `Client.request`.
         """
         query = {"since": since, "before": before, "limit": limit, "order": order}
-        given = {name: value for name, value in query.items() if value is not None}
-        page: History = await self._ask(Op.HISTORY, {"room": self.name, **given})
+        members = {name: value for name, value in query.items() if value is not None}
+        page: History = await self._ask(Op.HISTORY, {"room": self.name, **members})
         return page
 
     async def publish(
@@ -178,9 +178,9 @@ class Room:
         `publish_forbidden` or `too_many_publishes`.
         """
         options = {"op": op, "store": None if store else "never", "echo": echo}
-        given = {name: value for name, value in options.items() if value is not None}
+        members = {name: value for name, value in options.items() if value is not None}
         chosen = uuid4().hex if id is None else id
-        message = {"room": self.name, "body": body, "id": chosen, **given}
+        message = {"room": self.name, "body": body, "id": chosen, **members}
         answer = await self._ask(Op.PUBLISH, message)
         try:
             return int(answer["id"])

@@ -99,10 +99,10 @@ class Subscriptions:
         self._asked = [stream for stream in streams if not stream.is_over and may(stream)]
         return {stream.name: stream for stream in self._asked}
 
-    def opened(self, asked: Iterable[str], body: Any) -> None:
+    def opened(self, rooms: Iterable[str], body: Any) -> None:
         """Apply the reply to the auth frame that has named these rooms."""
         replies = body.get("rooms") if isinstance(body, dict) else None
-        names = set(asked)
+        names = set(rooms)
         self._asked = [stream for stream in self._asked if stream.name in names]
         # From now on `leave` itself has the server leave a room.
         self._over = [stream.name for stream in self._asked if stream.is_over]

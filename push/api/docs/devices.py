@@ -5,7 +5,7 @@ from push.api import answers, devices
 from push.api.device_requests import DeviceRequest
 from push.api.docs.examples import DEVICE, SUBSCRIPTION
 from push.api.docs.operation import Content, Operation, Parameter
-from push.api.docs.v1 import KEY, LARGE, LINE_END, MISTAKE, PAGE, ok
+from push.api.docs.parameters import KEY, LARGE, LINE_END, MISTAKE, PAGE, ok
 
 TAG = "Devices"
 DEVICE_FILTER = Parameter(

@@ -22,7 +22,7 @@ class Code(TypedDict):
 
 
 class TopRoom(TypedDict):
-    """A room of the type that was asked for."""
+    """A room of the requested type."""
 
     room_id: str
     count: int
@@ -82,7 +82,7 @@ class WeightedNodes(Code):
 
 
 class Metadata(TypedDict):
-    """goim's have text alone."""
+    """Metadata of a node, as strings only, like goim's."""
 
     addrs: str
     conn_count: str

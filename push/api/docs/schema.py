@@ -20,7 +20,7 @@ from accounts.models import SCOPES
 from imgo_site.conf import ImgoSettings, conf
 from push.api import answers, legacy_answers
 from push.api.base import V1View
-from push.api.docs import devices, goim, imgo, v1
+from push.api.docs import devices, goim, imgo, rooms, v1
 from push.api.docs.operation import (
     PROBLEM,
     Answer,
@@ -34,7 +34,9 @@ from push.api.goim import GoimView
 from push.api.legacy import LegacyView, MessagesView
 from push.api.problems import RET_INTERNAL, RET_PARAMETER, RET_TOKEN, RETRY_AFTER
 
-OPERATIONS = v1.OPERATIONS | devices.OPERATIONS | imgo.OPERATIONS | goim.OPERATIONS
+OPERATIONS = (
+    v1.OPERATIONS | rooms.OPERATIONS | devices.OPERATIONS | imgo.OPERATIONS | goim.OPERATIONS
+)
 HEADER, QUERY = "ApiKeyHeader", "ApiKeyQuery"  # the security schemes
 
 # (title, code, detail of the example) by status.
@@ -251,7 +253,7 @@ SECURITY = {
 def add_types(result: dict[str, Any]) -> dict[str, Any]:
     """Return the schema with the components that the operations refer to, and the scopes."""
     result["components"] = {
-        "schemas": components(v1.TYPES + devices.TYPES + imgo.TYPES + goim.TYPES),
+        "schemas": components(v1.TYPES + rooms.TYPES + devices.TYPES + imgo.TYPES + goim.TYPES),
         "securitySchemes": SECURITY,
     }
     result["tags"] = [{"name": name} for name in (*v1.TAGS, devices.TAG, imgo.TAG, goim.TAG)]

@@ -37,9 +37,9 @@ class Command(ImgoCommand):
         parser.add_argument(
             "--scope", action="append", help="a scope of the key (default: push); may be repeated"
         )
-        what = parser.add_mutually_exclusive_group()
-        what.add_argument("--list", action="store_true", help="list the API keys, without texts")
-        what.add_argument("--revoke", action="store_true", help="revoke the key")
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument("--list", action="store_true", help="list the API keys, without texts")
+        group.add_argument("--revoke", action="store_true", help="revoke the key")
         add_json(parser)
 
     def run(self, **options: Any) -> None:

@@ -8,7 +8,7 @@ from imgo_site.names import INT64_MAX, check_number
 from push.accept.cancellation import cancel_push
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
-from push.status.explain import counted
+from push.status.phrases import counted
 
 
 class Command(ImgoCommand):

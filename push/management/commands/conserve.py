@@ -65,9 +65,9 @@ class Command(ImgoCommand):
         self.stdout.write(f"{total.messages} stored messages; deliveries:")
         for name, count in rows:
             self.stdout.write(f"  {name:<24} {count:>12}")
-        for message_id, accepted, found in wrong[:SHOWN]:
+        for message_id, accepted, accounted in wrong[:SHOWN]:
             self.stdout.write(
-                f"Message {message_id}: accepted for {accepted} keys, accounted for {found}."
+                f"Message {message_id}: accepted for {accepted} keys, accounted for {accounted}."
             )
         if len(wrong) > SHOWN:
             self.stdout.write(f"... and {len(wrong) - SHOWN} more.")

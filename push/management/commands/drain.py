@@ -30,9 +30,9 @@ class Command(ImgoCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the node, and whether to wait or to undo."""
         parser.add_argument("node", help="its name or id, as 'manage.py sessions' shows them")
-        what = parser.add_mutually_exclusive_group()
-        what.add_argument("--wait", action="store_true", help="until it has no sessions any more")
-        what.add_argument("--undo", action="store_true", help="have it take sessions again")
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument("--wait", action="store_true", help="until it has no sessions any more")
+        group.add_argument("--undo", action="store_true", help="have it take sessions again")
         add_json(parser)
 
     def run(self, **options: Any) -> None:

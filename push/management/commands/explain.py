@@ -11,7 +11,7 @@ from push.management import local_api
 from push.management.console import ImgoCommand, add_json
 from push.management.local_api import hook_rows
 from push.registry.base import Entry
-from push.status import explain
+from push.status import explain, key_sessions
 
 
 class Command(ImgoCommand):
@@ -69,7 +69,7 @@ def _sessions_of(key: str) -> list[Entry]:
     Raises an `ImgoError` if they are not known.
     """
     if not local_api.is_embedded():
-        return explain.registered_sessions(key)
+        return key_sessions.registered(key)
     return [
         Entry(**{**row, "key": key, "since": datetime.fromisoformat(row["since"]).timestamp()})
         for row in local_api.call("GET", local_api.path_of("keys", key))["sessions"]

@@ -84,10 +84,10 @@ class Command(ImgoCommand):
             rows = rows.filter(pk=pk)
             if not rows.exists():
                 raise CommandError(f"No parked batch has the id {pk}.")
-        known = rows.filter(endpoint__in=[endpoint.url for endpoint in endpoints()])
-        if number is not None and not known.exists():
+        configured = rows.filter(endpoint__in=[endpoint.url for endpoint in endpoints()])
+        if number is not None and not configured.exists():
             raise CommandError("WEBHOOKS does not have the endpoint of this batch any more.")
-        count = WebhookBatch.objects.unpark(known, outbox.GIVE_UP_AFTER)
+        count = WebhookBatch.objects.unpark(configured, outbox.GIVE_UP_AFTER)
         if as_json:
             self.print_json({"retried": count})
         else:

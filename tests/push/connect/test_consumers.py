@@ -27,7 +27,8 @@ from push.registry.redis_registry import RedisRegistry
 from push.routing import WebSocketRouter
 from push.session.link_manager import LinkManager
 from push.session.outgoing import Kind
-from push.session.socket_link import DIRECT_LINK, Gone, SocketLink, TcpLink
+from push.session.socket_link import DIRECT_LINK, Gone, SocketLink
+from push.session.tcp_link import TcpLink
 from push.session.websocket_link import WebSocketLink
 from push.wire import CloseCode, Decoder, Frame, Op, encode_binary
 from tests import eventually, in_thread
@@ -613,9 +614,9 @@ async def test_ids_that_nobody_was_sent_take_no_others_place(connect, client, na
     assert (await other.answer()).id == one
     (session,) = (one for one in node.hub.sessions.values() if one.key == "u1")
     (sender,) = (one for one in node.hub.sessions.values() if one.key == "u2")
-    node.acknowledged(one, sender)
+    node.receipts.acknowledged(one, sender)
     for made_up in range(10**12, 10**12 + 20_000):
-        node.acknowledged(made_up, session)
+        node.receipts.acknowledged(made_up, session)
     assert node.acknowledger.waiting < 2_000
     await eventually(nothing_is_pending)
 
@@ -732,15 +733,15 @@ async def test_too_many_rooms(client, imgo):
 async def test_a_registry_that_is_away_ends_no_session(client, op, code, closed_port, caplog):
     await client.send(Op.JOIN, b"a")
     await client.answer()
-    node = await get_node()
+    membership = (await get_node()).membership
     away = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
-    away._node = node.registry._node
-    there, node.registry = node.registry, away
+    away._node = membership.registry._node
+    there, membership.registry = membership.registry, away
     try:
         await client.send(op, b"a" if op == Op.LEAVE else b"b")
         assert error_of(await client.answer()) == code
     finally:
-        node.registry = there
+        membership.registry = there
         await away._client.aclose()
     await client.send(Op.HEARTBEAT)
     assert (await client.answer()).op == Op.HEARTBEAT_REPLY

@@ -16,6 +16,7 @@ from push.bus.envelope import as_layer_message, message_envelope
 from push.bus.groups import key_group
 from push.connect.replay import Replay
 from push.node.node import Node
+from push.node.receipts import Receipts
 from push.node.recovery import recover
 from push.session.session import Session
 from tests import in_thread
@@ -27,12 +28,13 @@ async def node(node: Node) -> Node:
     """A node that writes receipts when it is told to."""
     await asyncio.gather(node.rounds.stop(), node.cluster_jobs.stop())
     node.acknowledger = Acknowledger()  # which does not run
+    node.receipts = Receipts(node.hub, node.acknowledger, node.rooms)
     return node
 
 
 async def replayed(node: Node, *, acks: bool = True) -> Session:
     """A session of u1 that was sent what is pending."""
-    session = await admit(node, keeper=node)
+    session = await admit(node, keeper=node.receipts)
     session.acks = acks
     session.hold(conf.SESSION_BYTES)
     replay = Replay(node, session)

@@ -113,7 +113,7 @@ def redis_down(monkeypatch, closed_port):
     registry = RedisRegistry(f"redis://127.0.0.1:{closed_port}/0")
     for module in (
         "status.snapshot",
-        "status.explain",
+        "status.key_sessions",
         "operations",
         "dashboard.views",
         "dashboard.actions",

@@ -36,7 +36,7 @@ async def join(node: Node, *rooms: str) -> Session:
     node.hub.event_ids.begin(session, {})
     for room in rooms:
         told: list[StreamJoin] = []
-        await node.join_stream(session, room, RoomRequest(), told.append)
+        await node.membership.join_stream(session, room, RoomRequest(), told.append)
         places[room] = told[0].position
     session.link.written.append(node.hub.event_ids.begin(session, places))
     return session

@@ -34,11 +34,11 @@ async def held(node, monkeypatch) -> tuple[Session, str, Release]:
 
     The node looks up a message to the key that the replay has overtaken.
     """
-    session = await admit(node, kind=Kind.TEXT, keeper=node)
+    session = await admit(node, kind=Kind.TEXT, keeper=node.receipts)
     session.release()
     session.set_names(True)
     told: list[StreamJoin] = []
-    await node.join_stream(session, ROOM, RoomRequest(), told.append)
+    await node.membership.join_stream(session, ROOM, RoomRequest(), told.append)
     may_answer = asyncio.Event()
 
     async def get(pair: tuple[int, str]) -> None:
@@ -70,9 +70,9 @@ async def test_rejoin_while_held_gives_each_offset_once(node, held, is_position_
     for offset in (1, 2, 3):  # the last two in one batch
         node.hub.handle(envelope(offset, epoch))
     await is_handed_out(node, 3)
-    await node.leave_room(session, ROOM)
+    await node.membership.leave(session, ROOM)
     request = RoomRequest(epoch, 0) if is_position_known else RoomRequest()
-    await node.join_stream(session, ROOM, request, lambda told: None)
+    await node.membership.join_stream(session, ROOM, request, lambda told: None)
     await release()
     await publish()
     await eventually(lambda: offsets(session)[-1:] == [4])
@@ -87,18 +87,18 @@ async def test_rejoin_while_held_gets_no_earlier_gap(node, held):
     await is_handed_out(node, 3)
     await publish()
     await is_handed_out(node, 4)
-    await node.leave_room(session, ROOM)
-    await node.join_stream(session, ROOM, RoomRequest(epoch, 3), lambda told: None)
+    await node.membership.leave(session, ROOM)
+    await node.membership.join_stream(session, ROOM, RoomRequest(epoch, 3), lambda told: None)
     await release()
     assert offsets(session) == [4]
 
 
 async def test_leave_while_held_keeps_messages_of_others(node, held):
     session, epoch, release = held
-    await node.join_room(session, "plain")
+    await node.membership.join(session, "plain")
     node.hub.handle(envelope(1, epoch))
     node.hub.handle(envelope_of(room_group("plain"), 30) | {"room": "plain"})
     node.hub.handle(envelope_of(key_group("u1"), 40, "u1"))
-    await node.leave_room(session, ROOM)
+    await node.membership.leave(session, ROOM)
     await release()
     assert ids(session) == [30, 40]

@@ -57,8 +57,8 @@ async def test_nothing_is_left_of_a_dismissed_session(node):
 
 async def test_rooms_can_be_joined_and_left(node):
     session = await admit(node, "u1", "a")
-    await node.join_room(session, "b")
-    await node.leave_room(session, "a")
+    await node.membership.join(session, "b")
+    await node.membership.leave(session, "a")
     assert session.rooms == {"b"}
     assert await in_thread(node.registry.rooms) == {"b": 1}
     await in_thread(push_now, Push(b"1", room="a"))
@@ -111,13 +111,13 @@ async def test_session_dismissed_during_join_is_in_no_room(node, monkeypatch, at
     session = await admit(node, "u1")
     owner, name = at.split(".")
     slow = Slow(getattr(node, owner), name, monkeypatch)
-    joining = asyncio.create_task(node.join_room(session, "a"))
+    joining = asyncio.create_task(node.membership.join(session, "a"))
     await slow.entered.wait()
     await node.dismiss(session)
     slow.opened.set()
     await joining
     assert (node.hub.groups, await in_thread(node.registry.rooms)) == ({}, {})
-    await node.leave_room(session, "a")
+    await node.membership.leave(session, "a")
 
 
 @pytest.mark.parametrize("at", ["registry.join", "presence.enter"])
@@ -132,10 +132,10 @@ async def test_join_that_fails_can_be_tried_again(node, monkeypatch, at):
         owner, name = at.split(".")
         patch.setattr(getattr(node, owner), name, fail)
         with pytest.raises(Unavailable):
-            await node.join_room(session, "a")
+            await node.membership.join(session, "a")
     assert (session.rooms, room_group("a") in node.hub.groups) == (set(), False)
     assert await in_thread(node.registry.rooms) == {}
-    await node.join_room(session, "a")
+    await node.membership.join(session, "a")
     one = await in_thread(push_now, Push(b"1", room="a"))
     await eventually(lambda: ids(session) == [one])
 
@@ -151,7 +151,7 @@ async def test_join_that_fails_drops_the_messages_held_for_it(node, monkeypatch)
 
     monkeypatch.setattr(node.registry, "join", fail)
     with pytest.raises(Unavailable):
-        await node.join_room(session, "a")
+        await node.membership.join(session, "a")
     assert session._hold_left == 1_000
     session.release()
     assert ids(session) == []

@@ -395,13 +395,13 @@ async def test_an_audit_waits_for_what_is_under_way(node, monkeypatch):
     session = await admit(node)
     first, second = await missed(2)
     await in_thread(Pending.objects.filter(message=first).delete)  # another device had it
-    echo = node.hub.echo
+    echo = node.hub.echoes.send
 
     async def late(patience):
         await arrives(node, first)
         return await echo(patience)
 
-    monkeypatch.setattr(node.hub, "echo", late)
+    monkeypatch.setattr(node.hub.echoes, "send", late)
     assert await run(node) == 1
     assert ids(session) == [first, second]
 
@@ -418,7 +418,7 @@ async def test_an_audit_that_cannot_know_what_is_under_way_delivers_nothing(
             node.hub.gaps += 1
         return reason != "no echo"
 
-    monkeypatch.setattr(node.hub, "echo", echo)
+    monkeypatch.setattr(node.hub.echoes, "send", echo)
     assert await run(node) == 0
     assert ids(session) == []
     monkeypatch.undo()

@@ -167,7 +167,7 @@ async def test_there_is_no_audit_while_the_layer_does_not_carry(node, imgo, monk
         patch.setattr(node.hub.layer, "group_send", swallow)
         await node.rounds.audit()
         assert ids(session) == []
-        assert node.hub._echoes == {}  # nothing gathers while the layer is away
+        assert node.hub.echoes._waiters == {}  # nothing gathers while the layer is away
 
     async def is_found() -> bool:
         await node.rounds.audit()
@@ -257,10 +257,10 @@ async def test_an_empty_group_is_left_after_its_linger(node, imgo):
 
 
 async def test_a_node_hears_itself(node):
-    node.hub.last_echo -= rounds.ECHO_TIMEOUT / 2
-    before = node.hub.last_echo
+    node.hub.echoes.last -= rounds.ECHO_TIMEOUT / 2
+    before = node.hub.echoes.last
     await node.rounds.echo()
-    await eventually(lambda: node.hub.last_echo > before)
+    await eventually(lambda: node.hub.echoes.last > before)
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ async def silent(production_node, redis_client):
     """A node that has heard nothing for long, though its connection seems to stand."""
     node = production_node
     await asyncio.gather(node.rounds.stop(), node.cluster_jobs.stop())
-    node.hub.last_echo = asyncio.get_running_loop().time() - 2 * rounds.ECHO_TIMEOUT
+    node.hub.echoes.last = asyncio.get_running_loop().time() - 2 * rounds.ECHO_TIMEOUT
     return node
 
 
@@ -299,7 +299,7 @@ async def test_late_echo_reconnects_only_a_silent_layer(production_node, heard, 
     """A node that is busy hears its echo late, behind the others' messages."""
     await asyncio.gather(production_node.rounds.stop(), production_node.cluster_jobs.stop())
     now, hub = asyncio.get_running_loop().time(), production_node.hub
-    hub.last_echo, hub.last_heard = now - rounds.SILENCE_MAX - 1, now - heard
+    hub.echoes.last, hub.last_heard = now - rounds.SILENCE_MAX - 1, now - heard
     before = value_of(metrics.LAYER_RECONNECTS.labels("silent"))
     await production_node.rounds.echo()
     assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) - before == reconnects
@@ -312,7 +312,7 @@ async def test_connection_made_anew_is_not_silent(production_node, redis_client)
     gaps = node.hub.gaps
     redis_client.client_kill_filter(_type="pubsub")
     await eventually(lambda: node.hub.gaps > gaps and not node.gap_recovery.is_open)
-    node.hub.last_echo = node.hub.last_heard = 0.0
+    node.hub.echoes.last = node.hub.last_heard = 0.0
     before = value_of(metrics.LAYER_RECONNECTS.labels("silent"))
     await node.rounds.echo()
     assert value_of(metrics.LAYER_RECONNECTS.labels("silent")) == before
@@ -331,7 +331,7 @@ async def test_what_others_had_while_the_layer_was_silent_comes_too(silent):
 
 
 async def test_a_node_says_how_much_it_delivered(node):
-    node.written.deliveries = 7
+    node.hub.written.deliveries = 7
     await node.rounds.report()
     assert [one.deliveries for one in node.registry.nodes()] == [7]
 

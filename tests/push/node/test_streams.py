@@ -45,7 +45,7 @@ async def join(
     session.release()
     session.set_names(True)
     told: list[StreamJoin] = []
-    await node.join_stream(session, room, request or RoomRequest(), told.append)
+    await node.membership.join_stream(session, room, request or RoomRequest(), told.append)
     return session, told[0]
 
 
@@ -288,7 +288,7 @@ async def test_a_message_that_goes_during_the_recovery_is_told(node, monkeypatch
         await in_thread(StreamMessage.objects.all().delete)
 
     session.link.drained = drained
-    await node.join_stream(session, ROOM, RoomRequest(epoch, 0), lambda told: None)
+    await node.membership.join_stream(session, ROOM, RoomRequest(epoch, 0), lambda told: None)
     assert offsets(session) == [1, 2, -6]
     await publish()
     await eventually(lambda: offsets(session) == [1, 2, -6, 7])
@@ -413,8 +413,8 @@ async def test_who_leaves_and_joins_during_a_batch_has_each_offset_once(
     request = RoomRequest(epoch, 0) if is_all_asked_for else RoomRequest()
     for session, _ in found:
         session.link.written.clear()
-        await node.leave_room(session, ROOM)
-        await node.join_stream(session, ROOM, request, lambda told: None)
+        await node.membership.leave(session, ROOM)
+        await node.membership.join_stream(session, ROOM, request, lambda told: None)
     gate.is_open.set()
     await publish()
     for session, _ in found:
@@ -430,8 +430,8 @@ async def test_who_leaves_and_joins_an_empty_room_has_each_offset_once(node):
         node.hub.handle(envelope(offset, told.epoch))
     # A session that leaves does not get what still waits for the room's next write.
     await eventually(lambda: offsets(session) == [1, 2])
-    await node.leave_room(session, ROOM)
-    await node.join_room(session, ROOM)
+    await node.membership.leave(session, ROOM)
+    await node.membership.join(session, ROOM)
     for offset in (1, 2, 3):
         node.hub.handle(envelope(offset, told.epoch))
     await eventually(lambda: offsets(session)[-1:] == [3])
@@ -456,7 +456,7 @@ async def test_no_more_left_streams_are_remembered_than_allowed(node, monkeypatc
     monkeypatch.setattr(streams_of_node, "LEFT_MAX", 2)
     for number in range(4):
         session, _ = await join(node, room=f"chat-{number}")
-        await node.leave_room(session, f"chat-{number}")
+        await node.membership.leave(session, f"chat-{number}")
     assert list(node.hub.streams._left) == [room_group("chat-2"), room_group("chat-3")]
 
 

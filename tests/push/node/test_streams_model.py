@@ -227,7 +227,7 @@ class Scenario:
             follower.is_in = True
 
         try:
-            await self.node.join_stream(session, self.room, request, told)
+            await self.node.membership.join_stream(session, self.room, request, told)
         except BaseException:
             follower.is_in = False
             raise
@@ -269,7 +269,7 @@ class Scenario:
         if follower.session.kind is Kind.EVENTS:
             await self.node.dismiss(follower.session)  # ids of a room that is left are another test
             return
-        await self.node.leave_room(follower.session, self.room)
+        await self.node.membership.leave(follower.session, self.room)
         self.look_at(follower)
         await self._join(follower, RoomRequest(follower.epoch, follower.offset))
 

@@ -81,7 +81,7 @@ async def test_push_to_a_room_reaches_and_counts_the_sessions_of_both_nodes(node
     row = await in_thread(Reach.objects.get, message_id=number)
     assert (row.sessions, row.nodes) == (2, 2)
     assert await in_thread(get_registry().rooms) == {"a": 2}
-    assert [node.written.deliveries for node in nodes] == [1, 1]
+    assert [node.hub.written.deliveries for node in nodes] == [1, 1]
     for node in nodes:
         await node.rounds.report()
     listed = await in_thread(get_registry().nodes)
@@ -98,7 +98,7 @@ async def test_push_to_a_key_is_settled_by_the_node_that_had_it(nodes):
     number = await in_thread(push_now, Push(b"1", keys=("u2",)))
     await eventually(lambda: ids(second) == [number])
     assert ids(first) == []
-    assert [node.written.deliveries for node in nodes] == [0, 1]
+    assert [node.hub.written.deliveries for node in nodes] == [0, 1]
 
 
 async def test_drain_of_one_node_leaves_the_other_ready(instances, nodes):
@@ -141,7 +141,7 @@ async def test_stop_of_one_node_leaves_the_other_serving(instances, nodes):
     stored = await in_thread(push_now, Push(b"2", keys=("u1",)))
     await eventually(lambda: ids(sessions[1]) == [number, stored])
     await eventually(lambda: ids(later) == [number])
-    assert await nodes[1].hub.echo(5.0)
+    assert await nodes[1].hub.echoes.send(5.0)
     await nodes[1].rounds.renew()
     assert await in_thread(get_registry().rooms) == {"a": 2}
 

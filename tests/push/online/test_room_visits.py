@@ -30,29 +30,29 @@ class Sessions(Counter[str]):
 def sessions(node, imgo) -> Sessions:
     imgo(ROOMS={"chat-*": {"history": 10}}, PARTITIONS=1)
     found: Any = Sessions()
-    node.room_visits = RoomVisits(found, "n1", node.clock.now)
+    node.membership.room_visits = RoomVisits(found, "n1", node.clock.now)
     return found
 
 
 async def test_session_counts_once_in_each_room_until_it_leaves_or_ends(node, sessions):
     one, two = await admit(node, "u1", "a"), await admit(node, "u1", "a", "b")
     assert sessions.now == {"a": 2, "b": 1}
-    await node.join_room(one, "c")
-    await node.join_room(one, "c")
-    await node.join_stream(two, "chat-1", RoomRequest(), lambda _: None)
+    await node.membership.join(one, "c")
+    await node.membership.join(one, "c")
+    await node.membership.join_stream(two, "chat-1", RoomRequest(), lambda _: None)
     assert sessions.now == {"a": 2, "b": 1, "c": 1, "chat-1": 1}
-    assert {name for name, _ in node.room_visits.openings()} == {
+    assert {name for name, _ in node.membership.room_visits.openings()} == {
         ROOM_MARK + room for room in sessions.now
     }
-    await node.leave_room(one, "a")
-    await node.leave_room(one, "a")
+    await node.membership.leave(one, "a")
+    await node.membership.leave(one, "a")
     assert sessions.now == {"a": 1, "b": 1, "c": 1, "chat-1": 1}
     await node.dismiss(two)
-    await node.leave_room(two, "b")
+    await node.membership.leave(two, "b")
     assert sessions.now == {"c": 1}
     await node.dismiss(one)
-    await node.join_room(one, "d")
-    assert (sessions.now, list(node.room_visits.openings())) == ({}, [])
+    await node.membership.join(one, "d")
+    assert (sessions.now, list(node.membership.room_visits.openings())) == ({}, [])
 
 
 async def test_join_that_fails_does_not_occupy_the_room(node, sessions, monkeypatch):
@@ -63,7 +63,7 @@ async def test_join_that_fails_does_not_occupy_the_room(node, sessions, monkeypa
 
     monkeypatch.setattr(node.registry, "join", fail)
     with pytest.raises(Unavailable):
-        await node.join_room(session, "a")
+        await node.membership.join(session, "a")
     with pytest.raises(Unavailable):
-        await node.join_stream(session, "chat-1", RoomRequest(), lambda _: None)
+        await node.membership.join_stream(session, "chat-1", RoomRequest(), lambda _: None)
     assert sessions.now == {}

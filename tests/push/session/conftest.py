@@ -5,11 +5,37 @@ import asyncio
 import pytest
 
 from push.session.link_manager import LinkManager
+from push.session.session import Session
+from push.session.tcp_link import TcpLink
+from tests.push.session.peers import FakeNode, Peer, adopt
 
 
 @pytest.fixture
 async def manager():
-    found = LinkManager(asyncio.get_running_loop())
-    yield found
+    links = LinkManager(asyncio.get_running_loop())
+    yield links
     await asyncio.sleep(0)  # for what runs in tasks of its own
-    found.close()
+    links.close()
+
+
+@pytest.fixture
+def node():
+    return FakeNode()
+
+
+@pytest.fixture
+def peer():
+    client = Peer()
+    yield client
+    client.socket.close()
+    client.theirs.close()
+
+
+@pytest.fixture
+def acknowledged():
+    return []
+
+
+@pytest.fixture
+def session(manager, peer, node, acknowledged) -> Session:
+    return adopt(TcpLink(manager, peer.theirs), node, acknowledged)

@@ -8,7 +8,7 @@ from push.session.outgoing import Kind
 from push.session.session import Session
 from push.wire import CloseCode, Op
 from tests import eventually
-from tests.push.session.test_socket_link import BIG, Peer
+from tests.push.session.peers import BIG, Peer
 from tests.push.sessions import KeptKeeper, events
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -14,7 +14,7 @@ from push.connect.consumers import TcpConsumer
 from push.session.outgoing import Kind
 from push.session.paced_link import PacedLink, Pacer, unacknowledged
 from push.session.session import Session
-from push.session.socket_link import TcpLink
+from push.session.tcp_link import TcpLink
 from push.wire import CloseCode, Op, encode_binary
 from tests import eventually
 from tests.push.sessions import KeptKeeper, message, read

@@ -11,7 +11,7 @@ from push.registry.base import Entry
 from push.session import session_log
 from push.session.session_log import SessionLog, log_refusal
 from push.session.session_records import Row, SessionEvent
-from push.status import explain
+from push.status import key_sessions
 from push.wire import CloseCode
 from tests import in_thread
 
@@ -122,12 +122,12 @@ async def test_explanation_says_when_and_why_sessions_ended(log):
     log.closed(entry(), CloseCode.HEARTBEAT_TIMEOUT)
     log.refused("u1", refusal())
     await log.flush()
-    sentences = " ".join(await in_thread(explain.session_events, "u1"))
+    sentences = " ".join(await in_thread(key_sessions.recorded_events, "u1"))
     assert "Session node-1 was opened at" in sentences
     assert "after 60.0 s" in sentences
     assert "4002 no frame within the heartbeat timeout" in sentences
     assert "4506 not allowed in this room" in sentences
-    (nothing,) = await in_thread(explain.session_events, "u2")
+    (nothing,) = await in_thread(key_sessions.recorded_events, "u2")
     assert nothing == "No connection of this key in the last 24 h (RECORD_KEEP)."
 
 

@@ -155,8 +155,8 @@ class Outbox(models.Model):
             self.Target.ALL: {"all": True},
         }
         try:
-            given = {"dedupe_id": self.push_id, **self.options, **targets[self.target]}
-            return Push(bytes(self.body), **given)
+            options = {"dedupe_id": self.push_id, **self.options, **targets[self.target]}
+            return Push(bytes(self.body), **options)
         except (KeyError, TypeError, ValueError):
             return None
 

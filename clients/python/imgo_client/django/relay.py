@@ -124,12 +124,12 @@ class Relay:
         if not chosen:
             return False
         self._leased_at = time.monotonic()
-        mine = self.lanes.lease(self._owner, chosen, self._options.LEASE)
+        leased = self.lanes.lease(self._owner, chosen, self._options.LEASE)
         self._has_tried = False
         try:
-            self._send(mine)
+            self._send(leased)
         finally:
-            self.lanes.release(self._owner, mine)
+            self.lanes.release(self._owner, leased)
         return self._has_tried
 
     def seconds_until_due(self) -> float | None:

@@ -38,11 +38,11 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], age:
     if not webhook_id or len(webhook_id) > ID_MAX or not webhook_id.isprintable():
         raise BadSignature("The header webhook-id is missing or malformed.")
     timestamp = _timestamp_of(headers.get("webhook-timestamp", ""))
-    given = headers.get("webhook-signature", "").split()
+    signatures = headers.get("webhook-signature", "").split()
     expected = [sign(secret, webhook_id, timestamp, body).encode() for secret in secrets]
     # All are compared, so that the time does not depend on which one is right.
     matches = [
-        hmac.compare_digest(signature.encode(), own) for signature in given for own in expected
+        hmac.compare_digest(signature.encode(), own) for signature in signatures for own in expected
     ]
     if not any(matches):
         raise BadSignature("The header webhook-signature has no signature by a known secret.")

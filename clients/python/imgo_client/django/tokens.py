@@ -86,8 +86,8 @@ def sign(
         "iss": opts.TOKEN_ISSUER or None,
         "aud": opts.TOKEN_AUDIENCE or None,
     }
-    given = {name: value for name, value in claims.items() if value is not None}
-    signed = f"{_part(to_json(HEADER).encode())}.{_part(to_json(given).encode())}"
+    members = {name: value for name, value in claims.items() if value is not None}
+    signed = f"{_part(to_json(HEADER).encode())}.{_part(to_json(members).encode())}"
     digest = hmac.digest(opts.TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256)
     return f"{signed}.{_part(digest)}"
 
