@@ -10,7 +10,7 @@ op 29 and continues with live messages.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from accounts.auth_body import RoomRequest
@@ -23,14 +23,14 @@ from push.metrics import definitions as metrics
 from push.node.hub import Hub
 from push.node.kept_messages import outgoing
 from push.node.room_stream import RoomStream, written_up_to
+from push.node.stream_runs import run_of
 from push.node.streams import PAGE, stream_pages
 from push.session.event_ids import Position
-from push.session.outgoing import OutgoingMessage
+from push.session.outgoing import Run
 from push.session.session import Session, gap_body
 from push.wire import Op
 
 QUEUED_INTERVAL = 0.005  # seconds
-WRITTEN_TOGETHER = 65_536  # bytes of bodies written before the client must have read
 
 WaitUntilRead = Callable[[], Awaitable[None]]  # waits until the client has read what was written
 
@@ -102,40 +102,27 @@ class StreamJoin:
                 # The client is ahead of this node: these messages still wait in the coalescer.
                 await asyncio.sleep(QUEUED_INTERVAL)
                 continue
-            messages = await self._next()
-            if not messages or not self._write(messages):
+            run = await self._next()
+            if run is None:
                 self._give_up()
                 return
+            self._session.write_run(run)
+            self._cursor = run.last
             await until_read()
 
-    def _write(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Write some of these messages; return False, and write no further, if one is missing."""
-        size = 0
-        for message in messages:
-            if message.offset != self._cursor + 1:
-                return False
-            if not message.is_tombstone:
-                self._session.write_kept(message)
-            self._cursor = message.offset
-            size += len(message)
-            if size > WRITTEN_TOGETHER or self._session.is_closed:
-                break
-        return True
-
-    async def _next(self) -> Sequence[OutgoingMessage]:
-        """Return the next messages, up to the offset that was written to the group."""
+    async def _next(self) -> Run | None:
+        """Return the next messages that were written to the group; None if one is missing."""
         stream, last = self._stream, written_up_to(self._hub, self._stream)
         if self._cursor + 1 < stream.tail_start and last - self._cursor <= PAGE:
             await self._hub.streams.fill(stream)
         if self._cursor + 1 >= stream.tail_start:
-            messages = list(stream.after(self._cursor))
-        else:
-            page = StreamPage(stream.room, self._cursor, PAGE)
-            kept_messages = await stream_pages.get(page) or ()
-            now = self._hub.now()
-            messages = [outgoing(stream.room, self.epoch, kept, now) for kept in kept_messages]
-        last = written_up_to(self._hub, stream)
-        return [message for message in messages if message.offset <= last]
+            last = written_up_to(self._hub, stream)
+            return self._hub.streams.runs.after(stream, self._cursor, last)
+        page = StreamPage(stream.room, self._cursor, PAGE)
+        kept_messages = await stream_pages.get(page) or ()
+        now = self._hub.now()
+        messages = [outgoing(stream.room, self.epoch, kept, now) for kept in kept_messages]
+        return run_of(messages, self._cursor, written_up_to(self._hub, stream))
 
     def _give_up(self) -> None:
         """Send the session op 29, because messages are missing; continue with live ones."""

@@ -117,6 +117,7 @@ class SocketLink:
     # Out
 
     wraps = False
+    joins_packets = True
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004 - WebSocket needs to know
