@@ -150,22 +150,21 @@ async def joining(
     Raises what the layer and the database raise; `Unavailable` if the database does not answer.
     """
     async with hub.expecting([room_group(room) for room in requests]):
-        joins: dict[str, StreamJoin] = {}
-        async with _deadline():
-            # Their queries are one, because the loader gathers them.
-            pairs = await asyncio.gather(
-                *(hub.streams.catch_up(room, session.key) for room in requests)
-            )
-        for (room, request), (stream, state) in zip(requests.items(), pairs, strict=True):
-            joins[room] = StreamJoin(hub, session, stream, state, request)
-        yield joins
+        pairs = await _catch_up(hub, session.key, list(requests))
+        yield {
+            room: StreamJoin(hub, session, stream, state, request)
+            for (room, request), (stream, state) in zip(requests.items(), pairs, strict=True)
+        }
 
 
-@asynccontextmanager
-async def _deadline() -> AsyncIterator[None]:
+async def _catch_up(hub: Hub, key: str, rooms: list[str]) -> list[tuple[RoomStream, StreamState]]:
+    """Return the stream and the stored state of each room. Raises as `joining`."""
     try:
         async with asyncio.timeout(conf.DATABASE_TIMEOUT):
-            yield
+            if len(rooms) == 1:  # most sessions: `gather` would make a task for each
+                return [await hub.streams.catch_up(rooms[0], key)]
+            # Their queries are one, because the loader gathers them.
+            return await asyncio.gather(*(hub.streams.catch_up(room, key) for room in rooms))
     except TimeoutError:
         raise Unavailable("The room's messages cannot be read now.") from None
 
