@@ -6,6 +6,7 @@ the browser's address. So neither authenticates a request of a foreign page.
 
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
@@ -108,15 +109,18 @@ def is_allowed_host(headers: Mapping[str, str]) -> bool:
     """
     if "host" not in headers:
         return True
-    domain, _ = split_domain_port(headers.get("host", ""))
-    if not domain:
-        return False
     allowed = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed:
         allowed = [".localhost", "127.0.0.1", "[::1]"]
-    if validate_host(domain, allowed):
-        return True
-    return not headers.get("origin") and _is_address(domain)
+    return _is_allowed(headers["host"], bool(headers.get("origin")), tuple(allowed))
+
+
+@lru_cache(maxsize=64)  # in a storm of connects nearly all requests name the same host
+def _is_allowed(host: str, has_origin: bool, allowed: tuple[str, ...]) -> bool:
+    domain, _ = split_domain_port(host)
+    if not domain:
+        return False
+    return validate_host(domain, allowed) or (not has_origin and _is_address(domain))
 
 
 def _is_address(domain: str) -> bool:

@@ -15,6 +15,7 @@ from push.server.http_concurrency import HttpConcurrency
 from push.status.instance import INSTANCE
 
 WEBSOCKET_PATH = "/sub"  # imgo's
+CHECKED = {b"host": "host", b"origin": "origin"}  # the headers that `is_allowed_host` reads
 
 
 def websocket_path() -> str:
@@ -30,7 +31,10 @@ class WebSocketRouter:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve `/sub` under an allowed host; refuse all other connections."""
-        headers = {name.decode("latin1"): text.decode("latin1") for name, text in scope["headers"]}
+        named = dict(scope["headers"])
+        headers = {
+            text: named[name].decode("latin1") for name, text in CHECKED.items() if name in named
+        }
         if without_prefix(scope["path"]).rstrip("/") != WEBSOCKET_PATH:
             refusal = f"There is no WebSocket at this path, but at {WEBSOCKET_PATH}."
         elif not is_allowed_host(headers):

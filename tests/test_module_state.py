@@ -52,6 +52,7 @@ ALLOWED = {
     "accounts.jwts._public_key": "cache of pure results",
     "imgo_site.ack_scope._scope": "cache of pure results",
     "imgo_site.addresses._parsed": "cache of pure results",
+    "imgo_site.browser_requests._is_allowed": "cache of pure results",
     "imgo_site.name_collisions._owners": "what pip has installed, which a process reads once",
     "imgo_site.tracing.tracer": "OpenTelemetry has one tracer provider a process",
     "imgo_site.room_policies._find": "cache of pure results",

@@ -57,12 +57,12 @@ class Gone(Exception):
 def request_facts(scope: Any, transport: str, clock: DatabaseClock) -> Facts:
     """Return the facts of an HTTP request or an upgrade: address, headers and scheme."""
     client = scope.get("client") or ("", 0)
-    headers: dict[str, str] = {}
-    for raw, value in scope["headers"]:
-        name, text = raw.decode("latin1").lower(), value.decode("latin1")
-        if name == HEADER and name in headers:  # a header in several parts: join them in order
-            text = f"{headers[name]},{text}"
-        headers[name] = text
+    pairs = [
+        (raw.decode("latin1").lower(), text.decode("latin1")) for raw, text in scope["headers"]
+    ]
+    headers = dict(pairs)
+    if len(headers) < len(pairs) and HEADER in headers:  # it came in several parts
+        headers[HEADER] = ",".join(text for name, text in pairs if name == HEADER)
     address = client_address(client[0], headers.get(HEADER, ""))
     scheme = client_scheme(scope.get("scheme") in SECURE, client[0] or "", headers)
     return Facts(transport, address, headers, clock, scheme)

@@ -354,8 +354,9 @@ async def _reply_and_replay(
     if joins:
 
         async def until_read() -> None:
-            with deadline.reading():
-                await session.link.drained()
+            if session.link.waiting:
+                with deadline.reading():
+                    await session.link.drained()
 
         await stream_joins.finish(joins.values(), until_read)
     session.release()

@@ -10,7 +10,7 @@ op 29 and continues with live messages.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from accounts.auth_body import RoomRequest
@@ -23,14 +23,14 @@ from push.metrics import definitions as metrics
 from push.node.hub import Hub
 from push.node.kept_messages import outgoing
 from push.node.room_stream import RoomStream, gap_body, written_up_to
+from push.node.stream_runs import run_of
 from push.node.streams import PAGE, stream_pages
 from push.session.event_ids import Position
-from push.session.outgoing import OutgoingMessage
+from push.session.outgoing import Run
 from push.session.session import Session
 from push.wire import Op
 
 QUEUED_INTERVAL = 0.005  # seconds
-WRITTEN_TOGETHER = 65_536  # bytes of bodies written before the client must have read
 
 WaitUntilRead = Callable[[], Awaitable[None]]  # waits until the client has read what was written
 
@@ -102,40 +102,27 @@ class StreamJoin:
                 # The client is ahead of this node: these messages still wait in the coalescer.
                 await asyncio.sleep(QUEUED_INTERVAL)
                 continue
-            messages = await self._next()
-            if not messages or not self._write(messages):
+            run = await self._next()
+            if run is None:
                 self._give_up()
                 return
+            self._session.write_run(run)
+            self._cursor = run.last
             await until_read()
 
-    def _write(self, messages: Sequence[OutgoingMessage]) -> bool:
-        """Write some of these messages; return False, and write no further, if one is missing."""
-        size = 0
-        for message in messages:
-            if message.offset != self._cursor + 1:
-                return False
-            if not message.is_tombstone:
-                self._session.write_kept(message)
-            self._cursor = message.offset
-            size += len(message)
-            if size > WRITTEN_TOGETHER or self._session.is_closed:
-                break
-        return True
-
-    async def _next(self) -> Sequence[OutgoingMessage]:
-        """Return the next messages, up to the offset that was written to the group."""
+    async def _next(self) -> Run | None:
+        """Return the next messages that were written to the group; None if one is missing."""
         stream, last = self._stream, written_up_to(self._hub, self._stream)
         if self._cursor + 1 < stream.tail_start and last - self._cursor <= PAGE:
             await self._hub.streams.fill(stream)
         if self._cursor + 1 >= stream.tail_start:
-            messages = list(stream.after(self._cursor))
-        else:
-            page = StreamPage(stream.room, self._cursor, PAGE)
-            kept_messages = await stream_pages.get(page) or ()
-            now = self._hub.now()
-            messages = [outgoing(stream.room, self.epoch, kept, now) for kept in kept_messages]
-        last = written_up_to(self._hub, stream)
-        return [message for message in messages if message.offset <= last]
+            last = written_up_to(self._hub, stream)
+            return self._hub.streams.runs.after(stream, self._cursor, last)
+        page = StreamPage(stream.room, self._cursor, PAGE)
+        kept_messages = await stream_pages.get(page) or ()
+        now = self._hub.now()
+        messages = [outgoing(stream.room, self.epoch, kept, now) for kept in kept_messages]
+        return run_of(messages, self._cursor, written_up_to(self._hub, stream))
 
     def _give_up(self) -> None:
         """Send the session op 29, because messages are missing; continue with live ones."""
@@ -163,22 +150,21 @@ async def joining(
     Raises what the layer and the database raise; `Unavailable` if the database does not answer.
     """
     async with hub.expecting([room_group(room) for room in requests]):
-        joins: dict[str, StreamJoin] = {}
-        async with _deadline():
-            # Their queries are one, because the loader gathers them.
-            pairs = await asyncio.gather(
-                *(hub.streams.catch_up(room, session.key) for room in requests)
-            )
-        for (room, request), (stream, state) in zip(requests.items(), pairs, strict=True):
-            joins[room] = StreamJoin(hub, session, stream, state, request)
-        yield joins
+        pairs = await _catch_up(hub, session.key, list(requests))
+        yield {
+            room: StreamJoin(hub, session, stream, state, request)
+            for (room, request), (stream, state) in zip(requests.items(), pairs, strict=True)
+        }
 
 
-@asynccontextmanager
-async def _deadline() -> AsyncIterator[None]:
+async def _catch_up(hub: Hub, key: str, rooms: list[str]) -> list[tuple[RoomStream, StreamState]]:
+    """Return the stream and the stored state of each room. Raises as `joining`."""
     try:
         async with asyncio.timeout(conf.DATABASE_TIMEOUT):
-            yield
+            if len(rooms) == 1:  # most sessions: `gather` would make a task for each
+                return [await hub.streams.catch_up(rooms[0], key)]
+            # Their queries are one, because the loader gathers them.
+            return await asyncio.gather(*(hub.streams.catch_up(room, key) for room in rooms))
     except TimeoutError:
         raise Unavailable("The room's messages cannot be read now.") from None
 

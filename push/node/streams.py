@@ -31,6 +31,7 @@ from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, EventIdWriter, write_to_all
 from push.node.kept_messages import cost_of, outgoing, tombstone_of
 from push.node.room_stream import RoomStream, gap_body
+from push.node.stream_runs import Runs
 from push.session.outgoing import Notice, OutgoingMessage
 from push.session.session import Session, Written
 from push.wire import Op
@@ -82,6 +83,7 @@ class Streams:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self.runs = Runs()
         self._by_group: dict[str, RoomStream] = {}
         self._filling: dict[str, asyncio.Future[None]] = {}
         # By group: epoch and last offset of streams that were forgotten, the latest at the end.
@@ -148,6 +150,7 @@ class Streams:
         """Turn messages of the tail into tombstones: they were replaced or cancelled."""
         for place, kept in enumerate(stream.tail):
             if is_gone(kept) and not kept.is_tombstone:
+                self.runs.clear()
                 stream.tail[place] = tombstone = tombstone_of(kept)
                 self._resize(stream, cost_of(tombstone) - cost_of(kept))
 
@@ -173,6 +176,7 @@ class Streams:
         self._by_group[stream.group] = self._by_group.pop(stream.group)
 
     def _clear(self, stream: RoomStream) -> None:
+        self.runs.clear()
         stream.tail.clear()
         stream.has_collapse_keys = False
         self._resize(stream, -stream.size)

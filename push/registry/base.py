@@ -19,8 +19,7 @@ PROCESS_LEASE = 20.0  # seconds that an entry of a process lasts without renewal
 REFUSED = "This key has as many sessions as it may have."
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One session in the registry. `since`: when it opened, Unix time in seconds."""
 
     id: str

@@ -93,7 +93,7 @@ class UnreadConnection:
     `accepted`: monotonic seconds.
     """
 
-    __slots__ = ("_deadline", "_listener", "_manager", "accepted", "peer", "socket")
+    __slots__ = ("_listener", "_manager", "accepted", "peer", "socket")
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class UnreadConnection:
         self._listener = listener
         manager.poller.add(sock.fileno(), self._ready)
         manager.admission.enter(self)
-        self._deadline = manager.loop.call_later(conf.HANDSHAKE_TIMEOUT, self.evict)
+        manager.requests.begin(self.evict)
 
     def _ready(self, events: int) -> None:  # noqa: ARG002
         try:
@@ -125,7 +125,7 @@ class UnreadConnection:
 
     def leave(self) -> None:
         """Stop waiting. The poller still watches the socket, for its next owner."""
-        self._deadline.cancel()
+        self._manager.requests.cancel(self.evict)
         self._manager.admission.leave(self)
 
     def release(self) -> None:

@@ -191,14 +191,15 @@ class ImgoServer(Server):  # type: ignore[misc]
     def run_link(self, link: SocketLink, scope: dict[str, Any]) -> None:
         """Run the application for a direct link. The application ends when the session is open."""
         scope = scope_of(scope, link, self.instance)
-        application = self.application(scope, link.receive, link.send)
-        task = self._applications.run(application)
-        task.add_done_callback(lambda done: self._link_done(done, link))
+        self._applications.run(self._serve_link(scope, link))
 
-    @staticmethod
-    def _link_done(task: "asyncio.Task[None]", link: SocketLink) -> None:
-        if not task.cancelled() and task.exception() is not None:
+    async def _serve_link(self, scope: dict[str, Any], link: SocketLink) -> None:
+        """Run the application; close the connection if it fails. The error is logged."""
+        try:
+            await self.application(scope, link.receive, link.send)
+        except Exception:
             link.lose()
+            raise
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         """Start the application for an HTTP request, which belongs to this server's instance."""

@@ -44,7 +44,7 @@ class ProxiedSocket:
         self._data = b""
         manager.poller.add(sock.fileno(), self._ready)
         manager.admission.enter(self)
-        self._deadline = manager.loop.call_later(conf.HANDSHAKE_TIMEOUT, self.evict)
+        manager.requests.begin(self.evict)
 
     def _ready(self, events: int) -> None:  # noqa: ARG002
         try:
@@ -73,7 +73,7 @@ class ProxiedSocket:
                 self._begin(self._socket, *self._peer, rest)
 
     def _forget(self) -> None:
-        self._deadline.cancel()
+        self._manager.requests.cancel(self.evict)
         self._manager.admission.leave(self)
         self._manager.poller.remove(self._socket.fileno())
 

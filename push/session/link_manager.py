@@ -9,6 +9,7 @@ from typing import Protocol
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
 from push.session.admission import Admission
+from push.session.deadlines import Deadlines
 from push.session.poller import Poller
 from push.session.read_pace import Pace
 from push.session.websocket_framing import FramingPool
@@ -57,6 +58,8 @@ class LinkManager:
         self.admission = admission or Admission()
         self.poller = Poller(loop)
         self.framings = FramingPool(max(8 * conf.MAX_CLIENT_BODY, conf.MAX_AUTH_BODY) + 4096)
+        # Of connections whose clients have sent no whole request, or no whole header of a proxy.
+        self.requests = Deadlines(loop, conf.HANDSHAKE_TIMEOUT)
         # Links with waiting bytes: monotonic seconds of the last progress.
         self.stalled: dict[ManagedLink, float] = {}
         self.closing: dict[ManagedLink, ClosingLimits] = {}

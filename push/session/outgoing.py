@@ -3,6 +3,7 @@
 A message is encoded once for each kind of packet, however many sessions get it.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from json import loads
 from typing import Any, NewType, Protocol
@@ -301,3 +302,28 @@ class Batch(OutgoingMessage):
     def __len__(self) -> int:
         """Return the number of bytes of the bodies."""
         return sum(map(len, self._messages))
+
+
+class Run:
+    """Consecutive kept messages of a room, for sessions that recover them.
+
+    `messages`: without tombstones. `last`: the highest offset, that of a tombstone included.
+    """
+
+    __slots__ = ("_packets", "last", "messages")
+
+    def __init__(self, messages: Sequence[OutgoingMessage], last: int) -> None:
+        self.messages = messages
+        self.last = last
+        self._packets: dict[PacketKind, bytes] = {}
+
+    def packets_for(self, session: Receiver) -> bytes:
+        """Return the packets of all messages, joined for a link with `joins_packets`.
+
+        Sessions with the same kind of packet share them.
+        """
+        joined = self._packets.get(session.packet_kind)
+        if joined is None:
+            joined = b"".join([message.packet_for(session) for message in self.messages])
+            self._packets[session.packet_kind] = joined
+        return joined

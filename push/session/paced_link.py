@@ -118,6 +118,7 @@ class PacedLink:
         self._session: Session | None = None
 
     wraps = False
+    joins_packets = False  # its client expects one frame from each read
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004 - WebSocket needs to know

@@ -55,6 +55,7 @@ class ResidentLink:
         self.session: Session | None = None
 
     wraps = False
+    joins_packets = False  # the ASGI server sends each write as one message
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004

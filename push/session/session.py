@@ -10,6 +10,7 @@ from push.session.outgoing import (
     Kind,
     OutgoingMessage,
     PacketKind,
+    Run,
     Wrapper,
     packet_kind_of,
 )
@@ -21,6 +22,7 @@ class Link(Wrapper, Protocol):
     """Connection to one client. It can be replaced without a change of the session."""
 
     session: "Session | None"  # the session whose `sent` the link calls
+    joins_packets: bool  # whether one write may carry several packets
 
     @property
     def waiting(self) -> int:
@@ -265,11 +267,21 @@ class Session:
             self.expect_acknowledgement(message.id)
         self.link.write(message.packet_for(self), message.id if message.key else 0)
 
-    def write_kept(self, message: OutgoingMessage) -> None:
-        """Write a kept message of a room that this session has not entered yet."""
-        if self.accepts_op(message.op):
-            self._keeper.written.deliveries += 1
-            self._write(message)
+    def write_run(self, run: Run) -> None:
+        """Write kept messages of a room that this session has not entered yet.
+
+        If the link allows it, they are one write of bytes that all sessions share.
+        """
+        messages = run.messages
+        if self.accepts is not None:
+            messages = [message for message in messages if self.accepts_op(message.op)]
+        self._keeper.written.deliveries += len(messages)
+        self._frames[self.packet_kind] += len(messages)
+        if self.link.joins_packets and len(messages) == len(run.messages) > 0:
+            self.link.write(run.packets_for(self))
+        else:
+            for message in messages:
+                self.link.write(message.packet_for(self))
 
     def expect_acknowledgement(self, message_id: int) -> None:
         """Record that a stored message is sent to this session, which must acknowledge it.

@@ -65,6 +65,7 @@ class SocketWriter:
         self.waiting = 0  # bytes
 
     wraps = False
+    joins_packets = True
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:  # noqa: ARG004 - WebSocket needs to know

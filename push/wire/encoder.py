@@ -25,6 +25,7 @@ _TEXT_WITH_ID = b'[{"ver":%d,"op":%d,"seq":%d,"id":"%d","body":%b}]'
 _TEXT_OF_ROOM = b'[{"ver":2,"op":%d,"seq":0,"id":"%d","room":%b%b%b,"body":%b}]'
 
 _write_json = json.JSONEncoder(ensure_ascii=False).encode
+_write_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 # The arguments have the names of the fields of Frame.
@@ -119,7 +120,7 @@ def encode_event(frame: bytes, name: bytes = b"", id: bytes = b"") -> bytes:  # 
 
 def compact_json(value: object) -> bytes:
     """Return JSON without white space, in UTF-8. Raises what the encoder raises."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _write_compact(value).encode()
 
 
 def json_body(body: bytes, is_json: bool) -> bytes:

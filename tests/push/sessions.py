@@ -27,6 +27,7 @@ class KeptLink:
         self.closed: list[tuple[int, str]] = []
 
     wraps = False
+    joins_packets = False
 
     @staticmethod
     def wrap(payload: bytes, is_text: bool) -> bytes:

@@ -266,6 +266,16 @@ async def test_many_who_come_back_cost_few_queries(node, thread_queries, many):
     assert len([sql for sql in queries if "s.epoch" in sql]) <= max(5, many // 20)
 
 
+async def test_a_message_cancelled_after_a_recovery_is_not_recovered_again(node):
+    await store(3)
+    epoch = (await position()).epoch
+    first, _ = await join(node, RoomRequest(epoch, 1))
+    cancelled = next(int(each["id"]) for each in objects(first) if each["offset"] == 2)
+    node.hub.streams.retracted(room_group(ROOM), [cancelled])
+    second, _ = await join(node, RoomRequest(epoch, 1), key="u2")
+    assert (offsets(first), offsets(second)) == ([2, 3], [3])
+
+
 async def test_a_long_way_back_is_read_page_by_page(node, monkeypatch):
     monkeypatch.setattr("push.node.streams.PAGE", 10)
     monkeypatch.setattr("push.node.stream_joins.PAGE", 10)
