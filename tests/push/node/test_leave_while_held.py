@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from accounts.auth_body import RoomRequest
-from offline import streams as kept
+from offline import stream_retention
 from offline.node_io import deliveries
 from push.bus.groups import key_group, room_group
 from push.node.node import Node
@@ -82,7 +82,7 @@ async def test_rejoin_while_held_gives_each_offset_once(node, held, is_position_
 async def test_rejoin_while_held_gets_no_earlier_gap(node, held):
     session, epoch, release = held
     await store(3)
-    await in_thread(kept.empty, ROOM)
+    await in_thread(stream_retention.empty, ROOM)
     node.hub.handle(envelope(3, epoch))
     await is_handed_out(node, 3)
     await publish()

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from accounts.auth_body import RoomRequest
-from offline import outbox_queue
+from offline import outbox_queue, stream_retention
 from offline import streams as kept
 from offline.models import Stream, StreamMessage
 from push.accept.accept import Push, accept_push
@@ -228,7 +228,7 @@ async def test_what_is_missing_and_not_kept_any_more_is_told(node):
     session, told = await join(node)
     await publish()
     await store(3)
-    await in_thread(kept.empty, ROOM)
+    await in_thread(stream_retention.empty, ROOM)
     node.hub.handle(envelope(4, told.epoch))
     await eventually(lambda: offsets(session) == [1, -4])
     await publish()
@@ -454,7 +454,7 @@ async def test_who_joins_an_emptied_room_gets_nothing_that_waited_for_others(nod
     await store(4)
     for offset in (1, 2, 3):  # the second and the third wait for the room's next write
         node.hub.handle(envelope(offset, told.epoch))
-    await node.leave_room(session, ROOM)
+    await node.membership.leave(session, ROOM)
     later, told = await join(node, key="u2")
     assert told.offset == 4
     await publish()
@@ -479,7 +479,7 @@ async def test_a_gap_is_told_behind_the_batch_that_is_being_written(node, monkey
     await store(4)
     node.hub.handle(envelope(1, epoch))
     await gate.waiting.wait()  # the first of them has the message
-    await in_thread(kept.empty, ROOM)
+    await in_thread(stream_retention.empty, ROOM)
     monkeypatch.setattr(streams_of_node.stream_pages, "get", get := CountedGet())
     node.hub.handle(envelope(4, epoch))
     await eventually(lambda: get.count == 1)
@@ -512,7 +512,7 @@ async def test_a_gap_is_told_behind_messages_that_wait_for_the_next_batch(node, 
     imgo(BATCH_WINDOW=0.3)
     for offset in (1, 2):
         node.hub.handle(envelope(offset, told.epoch))
-    await in_thread(kept.empty, ROOM)
+    await in_thread(stream_retention.empty, ROOM)
     node.hub.handle(envelope(5, told.epoch))
     await eventually(lambda: len(offsets(session)) == 3)
     assert offsets(session) == [1, 2, -5]
@@ -523,7 +523,7 @@ async def test_a_gap_is_told_behind_messages_that_a_session_holds(node):
     await store(4)
     session.hold(1_000)  # as while one of its key's messages is looked up
     node.hub.handle(envelope(1, told.epoch))
-    await in_thread(kept.empty, ROOM)
+    await in_thread(stream_retention.empty, ROOM)
     node.hub.handle(envelope(4, told.epoch))
     await eventually(lambda: node.hub.streams.of(room_group(ROOM)).last == 4)
     session.release()

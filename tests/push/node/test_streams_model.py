@@ -25,7 +25,7 @@ from django.db import transaction
 
 from accounts.auth_body import RoomRequest
 from imgo_site.errors import Unavailable
-from offline import outbox_queue
+from offline import outbox_queue, stream_retention
 from offline import streams as kept
 from offline.models import Stream, StreamMessage
 from push.accept.accept import Push, accept_push
@@ -185,7 +185,7 @@ class Scenario:
     # What only harsh scenarios have
 
     async def empty(self) -> None:
-        await in_thread(kept.empty, self.room)
+        await in_thread(stream_retention.empty, self.room)
 
     async def change_epoch(self) -> None:
         await in_thread(Stream.objects.filter(room=self.room).update, cluster="another")
