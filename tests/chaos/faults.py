@@ -16,6 +16,7 @@ from tests.services import Postgres
 from .stage import SUPERVISED, Fault, NoEffect, Stage, children, refuses, require
 
 CAUGHT_UP_MAX = 5.0  # seconds from the return of Redis until nothing waits any more
+WAIT_MAX = 30.0  # seconds that the next fault waits for that
 DEAF_MAX = 15.0  # seconds for a message while no worker takes tasks
 SWEPT_MAX = 10.0  # seconds for nearly all: SWEEP_AFTER, half of it until the next round, a margin
 DOWN_FOR = (0.5, 3.0)  # seconds that a server is away
@@ -151,6 +152,14 @@ class DeafWorker(Fault):
 
 class RedisFault(Fault):
     """What all that happens to Redis must leave alone."""
+
+    async def strike(self) -> None:
+        """Strike, and wait for what was held up: the next fault would delay it further."""
+        await super().strike()
+        history, end = self.stage.load.history, self.stage.now() + WAIT_MAX
+        # Polling, because an arrival sets no event.
+        while history.caught_up(self.ended) == inf and self.stage.now() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.25)
 
     def missed(self) -> list[str]:
         found = self.bad_answers()
