@@ -4,7 +4,6 @@ import time
 
 from django.conf import settings
 from django.contrib.auth.management import create_permissions
-from django.db import connection
 from django.db.models.signals import post_migrate
 from django.test import TransactionTestCase, override_settings
 
@@ -67,6 +66,3 @@ class ServerTestCase(TransactionTestCase):
                 return
             time.sleep(wait)
         raise AssertionError("the outbox does not get empty")
-
-
-is_sqlite = connection.vendor == "sqlite"
