@@ -38,13 +38,9 @@ class Receipts:
         self._hub.background.run(self._deliver_if_due(session, message))
 
     async def _deliver_if_due(self, session: Session, message: OutgoingMessage) -> None:
-        place = (message.id, session.key, session.device)
-        at, xmin = self._acknowledger.settled_at(*place), None
         try:
-            if at is None and (delivery := await find_delivery(*place)) is not None:
-                at, xmin = asyncio.get_running_loop().time() - delivery.age, delivery.xmin
             # A message that another session has received is due only to sessions open by then.
-            if at is not None and session.joined_before(at, xmin):
+            if await self._was_open_for(session, message.id):
                 session.replay(message)
         except DatabaseError as error:
             logger.warning(
@@ -53,6 +49,22 @@ class Receipts:
             self._hub.delivered.forget(message.id, key_group(session.key))
         finally:
             session.release()
+
+    async def _was_open_for(self, session: Session, message_id: int) -> bool:
+        """Return whether another session has received the message, and this one was open by then.
+
+        The first session that received it counts. A receipt that waits here may be a later one: a
+        session of another node was faster, and its receipt is stored.
+        """
+        place = (message_id, session.key, session.device)
+        at = self._acknowledger.settled_at(*place)
+        if at is not None and not session.joined_before(at, None):
+            return False
+        delivery = await find_delivery(*place)
+        if delivery is not None:
+            stored_at = asyncio.get_running_loop().time() - delivery.age
+            return session.joined_before(stored_at, delivery.xmin)
+        return at is not None
 
     def audience(self, session: Session) -> int:
         """Return how many sessions are in the room that op 12 leaves, a goim session's one room."""

@@ -372,6 +372,19 @@ async def test_what_was_settled_here_before_it_opened_is_not_sent(node):
     await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
 
 
+async def test_what_another_node_settled_before_it_opened_is_not_sent_for_a_later_receipt(node):
+    """A slow session here received the message later than the one whose receipt settled it."""
+    ids = await store(b"1", b"2")
+    await node.runtime.stop(float("inf"))  # as when the database is slow
+    await in_thread(record_receipts, [Receipt(ids[0], "u1", RECEIVED, "other-1")])
+    session = await open_session(node)
+    assert sent(session) == [0, ids[1]]
+    node.acknowledger.received(ids[0], "u1", "slow")
+    session.deliver(message(ids[0]))
+    session.deliver(message(ids[1] + 1))
+    await eventually(lambda: sent(session) == [0, ids[1], ids[1] + 1])
+
+
 async def test_what_was_settled_here_after_it_joined_is_replayed(node):
     """That another session of its key was quicker is no reason to miss a message."""
     ids = await store(b"1", b"2")
