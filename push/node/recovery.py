@@ -18,6 +18,9 @@ were published before the read have arrived.
 
 A message that another session has received is delivered only to sessions that were open by then. It
 is not due to sessions opened later, and they would get it behind messages that they already have.
+
+A session that has joined after the read gets nothing of it. Its replay has read later, and it may
+have been sent later messages: the hold ends when a key's last session leaves.
 """
 
 import asyncio
@@ -173,7 +176,7 @@ def _due(
 ) -> list[Session]:
     """Return the open sessions of a key that a message is due to and that have not received it.
 
-    `asked`: when the query that found the message began, monotonic seconds.
+    `asked_at`: when the query that found the message began, monotonic seconds.
     """
     group = key_group(key)
     if hub.delivered.has(pending.id, group):
@@ -183,6 +186,7 @@ def _due(
         session
         for session in hub.groups.get(group, ())
         if not session.is_connecting
+        and session.joined <= asked_at
         and (session.device is None or session.device == pending.device)
         and session.accepts_op(pending.op)
         and session.id not in excluded

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models import F
@@ -15,6 +16,7 @@ from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
 from push.bus.groups import key_group
 from push.connect.replay import Replay
+from push.node import recovery
 from push.node.node import Node
 from push.node.receipts import Receipts
 from push.node.recovery import recover
@@ -70,4 +72,33 @@ async def test_a_message_that_an_earlier_session_had_does_not_follow_a_later_one
     row = await in_thread(Message.objects.get, pk=first)
     node.hub.handle(as_layer_message(message_envelope(key_group("u1"), row, "u1")))
     await asyncio.gather(*node.hub.background.tasks)
+    assert ids(late) == [second]
+
+
+async def test_a_recovery_leaves_a_session_that_joined_after_its_reading_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    early = await replayed(node)
+    (first,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
+    has_read, may_deliver = asyncio.Event(), asyncio.Event()
+    read = recovery._read_until
+
+    async def read_and_wait(*args: Any) -> Any:
+        missed = await read(*args)
+        has_read.set()
+        await may_deliver.wait()
+        return missed
+
+    monkeypatch.setattr(recovery, "_read_until", read_and_wait)
+    since = asyncio.get_running_loop().time() - 1.0
+    recovering = asyncio.create_task(recover(node.hub, node.acknowledger, ["u1"], since))
+    await has_read.wait()
+    await node.dismiss(early)  # with the last session the hold of the key ends
+    await in_thread(record_receipts, [Receipt(first, "u1", RECEIVED, "other-1", 0.0)])
+    late = await replayed(node)
+    (second,) = await in_thread(accept_pushes, [Push(b"2", keys=("u1",))])
+    row = await in_thread(Message.objects.get, pk=second)
+    node.hub.handle(as_layer_message(message_envelope(key_group("u1"), row, "u1")))
+    may_deliver.set()
+    assert await recovering == 0
     assert ids(late) == [second]
