@@ -330,12 +330,17 @@ class Session:
         self._hold_left = limit
 
     def replay_held(self, below: int) -> None:
-        """Write the held messages for the key with ids below `below`, in order of id."""
+        """Write the held messages for the key with ids below `below`, in order of id.
+
+        Those that the replay has overtaken stay held: `release` asks whether they are due.
+        """
         if not self._held:
             return
-        early = [held for held in self._held if held.key and held.id < below]
+        last = self._last_replayed
+        early = [held for held in self._held if held.key and last < held.id < below]
         if early:
-            self._held = [held for held in self._held if not held.key or held.id >= below]
+            taken = set(early)
+            self._held = [held for held in self._held if held not in taken]
             for message in sorted(early, key=lambda held: held.id):
                 self.replay(message)
 

@@ -217,6 +217,21 @@ def test_held_messages_below_the_next_replayed_one_come_before_it():
     assert ids(session) == [1, 2, 4, 5, 3, 6]
 
 
+def test_held_messages_that_the_replay_has_overtaken_do_not_follow_later_ones_unasked():
+    """A gap may end between two pages, and late copies of messages that others had arrive."""
+    keeper = KeptKeeper([])
+    session = make_session(keeper=keeper, acks=True)
+    session.hold(10_000)
+    session.replay(message(3))
+    for one in (message(2), message(3), message(4)):
+        session.deliver(one)
+    session.replay_held(5)
+    session.replay(message(5))
+    assert ids(session) == [3, 4, 5]
+    session.release()
+    assert (ids(session), keeper.late) == ([3, 4, 5], [2])
+
+
 def test_to_a_room_nothing_is_older_than_the_replay():
     session = make_session(acks=True)
     session.hold(10_000)
