@@ -5,7 +5,9 @@ from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
+from django.db import Error as DatabaseError
 
+from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
 from offline.partitions import queues_needed
 from push.management.console import ImgoCommand
@@ -50,7 +52,7 @@ class Command(ImgoCommand):
                 "Set REDIS_URL or CELERY_BROKER_URL in the environment, or IMGO_BROKER_URL in "
                 "settings of your own."
             )
-        count = queues_needed()
+        count = _count()
         partitions = _partitions(options["partitions"], count)
         follows = not options["partitions"]
         try:
@@ -62,6 +64,17 @@ class Command(ImgoCommand):
         self.stdout.flush()
         supervisor.run()
         self.stdout.write("The workers have stopped.")
+
+
+def _count() -> int:
+    """Return the number of partitions; that of the settings while the database is away.
+
+    The supervisor follows it when the database is back.
+    """
+    try:
+        return queues_needed()
+    except DatabaseError:
+        return conf.PARTITIONS
 
 
 def _partitions(text: str, count: int) -> list[int]:
