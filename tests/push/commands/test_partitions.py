@@ -12,10 +12,19 @@ from push.management.commands import partitions
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_the_number_is_shown_and_changed(run, data, imgo):
+@pytest.fixture(autouse=True)
+def woken(monkeypatch) -> list[int]:
+    """The partitions whose workers the command wakes."""
+    woken: list[int] = []
+    monkeypatch.setattr(partitions, "wake", woken.extend)
+    return woken
+
+
+def test_the_number_is_shown_and_changed(run, data, imgo, woken):
     imgo(PARTITIONS=4)
     assert run("partitions") == "Messages are spread over 4 partitions.\n"
     assert run("partitions", "8") == "Messages are spread over 8 partitions.\n"
+    assert woken == list(range(8))
     shown = data("partitions")
     assert (shown["partitions"], shown["open"]) == (8, True)
     assert run("partitions", "8") == "Messages are spread over 8 partitions.\n"
@@ -32,7 +41,7 @@ def test_messages_that_were_accepted_before_are_waited_for(run, imgo, monkeypatc
     imgo(PARTITIONS=4)
     monkeypatch.setattr("push.accept.accept.wake", lambda due: None)
     push_to_key("u1", 1)
-    monkeypatch.setattr(partitions, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(partitions, "REPORT_EVERY", -1.0)
     monkeypatch.setattr(partitions.time, "sleep", lambda _: Outbox.objects.all().delete())
     run("partitions", "2")
     assert "Waiting for messages that were accepted before" in capsys.readouterr().err
