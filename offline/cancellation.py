@@ -11,7 +11,7 @@ then has `sent` beside `dropped`.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ from offline.models import (
     StreamMessage,
 )
 from offline.outbox_queue import Busy
+from offline.partitions import hashes_of, partitions_of
 from offline.scheduled_ends import end_scheduled
 from offline.settlement import record_ends
 from offline.values import NewMessage
@@ -40,9 +41,8 @@ BATCH = 1000  # pending rows of one transaction
 REASON = CANCELLED
 RETRACTION_OP = 30  # of the frame, in the protocol
 
-
-# Returns the partitions that fan out a message, given its keys, or (room,), or ("",) for everyone.
-PartitionsOf = Callable[[Sequence[str]], tuple[int, ...]]
+# The receivers of one outbox row: those of this partition, of so many.
+Share = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,13 @@ class Cancelled:
     new_keys: int
     stopped: bool
     erased: bool = False
-    retracted: tuple[int, ...] = ()
+    retracted: Collection[int] = ()
 
 
-def cancel(
-    push_id: int, partitions_of: PartitionsOf, partitions: int, by: str | None = None
-) -> Cancelled | None:
+def cancel(push_id: int, by: str | None = None) -> Cancelled | None:
     """Cancel a push; return None if there is no record of it.
 
-    `partitions`: number of partitions. `by`: the caller, who must have pushed it; None: any.
+    `by`: the caller, who must have pushed it; None: any.
 
     Raises:
         Forbidden: another caller has pushed it.
@@ -84,7 +82,7 @@ def cancel(
     stopped = _leave_outbox(message)
     _erase(message)
     count = _settle(message)
-    retracted = _retract(message, stopped, partitions_of, partitions)
+    retracted = _retract(message, stopped)
     message.refresh_from_db(fields=["cancelled_at"])
     is_kept = StreamMessage.objects.filter(message_id=message.pk, body=b"").exists()
     erased = is_kept and message.cancelled_at is not None
@@ -103,14 +101,12 @@ def _erase(message: Message) -> None:
             _mark(message)
 
 
-def _retract(
-    message: Message, stopped: Collection[int], partitions_of: PartitionsOf, partitions: int
-) -> tuple[int, ...]:
+def _retract(message: Message, stopped: Collection[Share]) -> set[int]:
     """Store the retraction of a message, once; return the partitions that fan it out.
 
     It goes to all who may have been sent the message, also those who have acknowledged it. It has
-    a higher id, so it comes behind the message. `stopped`: the partitions that have not sent the
-    message, and never will. If these are all, no retraction is needed.
+    a higher id, so it comes behind the message. `stopped`: the shares of its receivers that have
+    not been sent the message, and never will. If these are all, no retraction is needed.
     """
     names = _possible_receivers(message)
     new = NewMessage(
@@ -123,16 +119,16 @@ def _retract(
         op=RETRACTION_OP,
         by=message.by,
         ensure=True,
-        partitions=partitions_of(names) if names else (),
+        hashes=hashes_of(names),
     )
     with transaction.atomic():
         rows = Message.objects.filter(pk=message.pk, retracted_at=None).exclude(op=RETRACTION_OP)
         if not rows.update(retracted_at=Now()):
-            return ()
-        if set(new.partitions) <= set(stopped):
-            return ()
-        store.insert([new], partitions)
-    return new.partitions
+            return set()
+        if all(any(number % of == n for n, of in stopped) for number in new.hashes):
+            return set()
+        stored = store.insert([new])
+    return partitions_of(new.hashes, stored.partitions)
 
 
 def _possible_receivers(message: Message) -> list[str]:
@@ -172,21 +168,21 @@ def _cancel_scheduled(push_id: int, by: str | None) -> Cancelled | None:
     return Cancelled(message, message.recipients, message.recipients, stopped=True)
 
 
-def _leave_outbox(message: Message) -> set[int]:
-    """Delete the outbox rows of a message; return their partitions.
+def _leave_outbox(message: Message) -> set[Share]:
+    """Delete the outbox rows of a message; return their shares of its receivers.
 
     The lock of the partition makes sure that no fan-out has read the row and not sent it yet. A
     message that has its offset in a room's history stays: offsets have no gaps.
     """
-    left: set[int] = set()
+    left: set[Share] = set()
     rows = Outbox.objects.filter(message=message)
-    for partition in sorted(rows.values_list("partition", flat=True)):
+    for partition, partitions in sorted(rows.values_list("partition", "partitions")):
         try:
             with outbox_queue.draining(partition, wait=True), transaction.atomic():
                 if StreamMessage.objects.filter(message_id=message.pk).exists():
                     break
                 if rows.filter(partition=partition).delete()[0]:
-                    left.add(partition)
+                    left.add((partition, partitions))
                     _mark(message)
         except Busy:
             raise Unavailable("The message is being sent at this moment: try again.") from None

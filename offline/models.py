@@ -236,6 +236,9 @@ class Outbox(models.Model):
         db_default="",
         help_text="Sessions that do not get it, separated by commas.",
     )
+    generation = models.IntegerField(
+        default=0, db_default=0, help_text="Of the number of partitions: see Partitioning."
+    )
 
     class Meta:
         app_label = "offline"
@@ -253,6 +256,23 @@ class Outbox(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.message_id} to partition {self.partition}"
+
+
+class Partitioning(models.Model):
+    """Number of partitions of one generation of the outbox; see `offline/repartitioning.py`."""
+
+    generation = models.AutoField(primary_key=True)
+    partitions = models.IntegerField()
+    created_at = models.DateTimeField(db_default=Now())
+    # Transactions that may still store messages of earlier generations; None before they are known.
+    blockers = models.JSONField(null=True)
+    opened_at = models.DateTimeField(null=True)  # since then its messages are fanned out
+
+    class Meta:
+        app_label = "offline"
+
+    def __str__(self) -> str:
+        return f"{self.partitions} partitions"
 
 
 class ScheduledPush(models.Model):

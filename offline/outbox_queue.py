@@ -102,6 +102,8 @@ _PAGE = """
            m.speed, m.sender, m.collapse_key, m.created_at
     FROM offline_outbox o JOIN offline_message m ON m.id = o.message_id
     WHERE o.partition = %s AND o.parked_at IS NULL AND o.message_id > %s
+      AND o.generation <= (SELECT coalesce(max(generation), 0) FROM offline_partitioning
+                           WHERE opened_at IS NOT NULL)
     ORDER BY o.message_id LIMIT %s
 """
 

@@ -5,7 +5,7 @@ inserts a `DuePush`, by which the id that was answered names the message. So eac
 becomes exactly one message, whatever dies meanwhile.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -14,14 +14,12 @@ from django.db.models.functions import Now
 from offline import replacement, store
 from offline.models import Message, ScheduledPush
 from offline.outbox_queue import Busy
+from offline.partitions import hashes_of, partitions_of
 from offline.sql import chunks, dialect
 from offline.values import NewMessage
 
 BATCH = 200  # pushes of one transaction, each with a body
 LOCK = -1  # names the lock of the schedule, beside those of the partitions
-
-# Returns the partitions that fan out a message, given its keys, or (room,), or ("",) for everyone.
-PartitionsOf = Callable[[Sequence[str]], tuple[int, ...]]
 
 
 class Due(NamedTuple):
@@ -30,7 +28,7 @@ class Due(NamedTuple):
     id: int
     message_id: int
     origin: str
-    partitions: tuple[int, ...]
+    partitions: set[int]
     late: float  # seconds from when it was due
 
 
@@ -49,10 +47,8 @@ def is_due() -> bool:
     return bool(row and row[0])
 
 
-def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
+def store_due() -> StoredPushes:
     """Store the first `BATCH` pushes that are due, in order of (due, id); return them.
-
-    `partitions`: number of partitions.
 
     Raises:
         Busy: another process stores due pushes. Two at once could store them out of order.
@@ -64,17 +60,19 @@ def store_due(partitions_of: PartitionsOf, partitions: int) -> StoredPushes:
         rows = lock_due()
         if not rows:
             return StoredPushes([], {})
-        messages = [_message(row, partitions_of) for row in rows]
-        stored = store.insert(messages, partitions)
+        messages = [_message(row) for row in rows]
+        stored = store.insert(messages)
         pairs = list(zip(rows, stored.ids, strict=True))
         _name_messages(pairs)
-        due = [(row, new, i) for (row, i), new in zip(pairs, messages, strict=True)]
-        ended = replacement.apply_due(due)
+        rows_due = [(row, new, i) for (row, i), new in zip(pairs, messages, strict=True)]
+        ended = replacement.apply_due(rows_due)
         for chunk in chunks(rows):
             ScheduledPush.objects.filter(pk__in=[row.pk for row in chunk]).delete()
-    return StoredPushes(
-        [Due(row.pk, i, row.origin, new.partitions, _lateness(row)) for row, new, i in due], ended
-    )
+    due = [
+        Due(row.pk, i, row.origin, partitions_of(new.hashes, stored.partitions), _lateness(row))
+        for row, new, i in rows_due
+    ]
+    return StoredPushes(due, ended)
 
 
 def _name_messages(pairs: Sequence[tuple[Any, int]]) -> None:
@@ -92,7 +90,7 @@ def lock_due() -> list[Any]:
     return list(due.annotate(now=Now()).select_for_update()[:BATCH])
 
 
-def _message(row: Any, partitions_of: PartitionsOf) -> NewMessage:
+def _message(row: Any) -> NewMessage:
     keys = tuple(row.keys or ())
     return NewMessage(
         body=bytes(row.body),
@@ -108,7 +106,7 @@ def _message(row: Any, partitions_of: PartitionsOf) -> NewMessage:
         ensure=row.ensure,
         speed=row.speed,
         origin=row.origin,
-        partitions=partitions_of(keys if row.audience == Message.Audience.KEYS else (row.room,)),
+        hashes=hashes_of(keys if row.audience == Message.Audience.KEYS else (row.room,)),
         exclude=row.exclude,
         collapse_key=row.collapse_key,
         version=row.version,

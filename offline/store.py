@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from django.db import connection
 
 from imgo_site.postgres.outcome import Outcome, find_out
-from offline import device_locks
+from offline import device_locks, partitions
 from offline.sql import dialect
 from offline.values import DedupeTable, NewMessage, Stored
 
 
 def insert(
     messages: Sequence[NewMessage],
-    partitions: int = 1,
     dedupe: DedupeTable | None = None,
     begin: str = "",
 ) -> Stored:
@@ -21,13 +20,13 @@ def insert(
     On Postgres it takes one round trip, and more if a key has the scope `each`: its devices are
     locked before. On SQLite, call it inside a transaction.
 
-    `partitions`: number of partitions. `dedupe`: None ignores dedupe ids; with a table, a message
+    `dedupe`: None ignores dedupe ids; with a table, a message
     whose dedupe id its caller used within the window is not stored again. The same dedupe id must
     not occur twice in `messages`. `begin`: SQL statements that run before, in the same round trip.
     `dedupe` and `begin` need Postgres.
     """
     if not messages:
-        return Stored([], [])
+        return Stored([], [], partitions.current().partitions)
     devices: Mapping[str, Sequence[str]] = {}
     if keys := device_locks.keys_to_lock(messages):
         if begin:
@@ -35,7 +34,7 @@ def insert(
                 cursor.execute(begin)
             begin = ""
         devices = device_locks.lock(keys)
-    return dialect().insert(messages, partitions, dedupe, begin, devices)
+    return dialect().insert(messages, dedupe, begin, devices)
 
 
 def find_outcome(stored: Stored) -> Outcome:

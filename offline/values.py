@@ -16,9 +16,9 @@ class NewMessage:
     """A message that is to be stored.
 
     `keys`: all keys of the message, each once; with `stored` it becomes pending for them. `ttl`:
-    seconds. `partitions`: the partitions that fan it out. `dedupe_id`: "" for none. `sender`: the
-    key of the client that publishes it. `exclude`: ids of the sessions
-    that do not get it, separated by commas.
+    seconds. `hashes`: of its keys or its room, which decide the partitions that fan it out.
+    `dedupe_id`: "" for none. `sender`: the key of the client that publishes it. `exclude`: ids of
+    the sessions that do not get it, separated by commas.
 
     `collapse_key`: "" for none. `version`: compared with the last one of the collapse key; None for
     none.
@@ -42,7 +42,7 @@ class NewMessage:
     ensure: bool = False
     speed: int = 0
     origin: str = ""
-    partitions: tuple[int, ...] = (0,)
+    hashes: tuple[int, ...] = (0,)
     dedupe_id: str = ""
     sender: str = ""
     exclude: str = ""
@@ -83,13 +83,15 @@ class Stored:
     """Result of a transaction that stored messages, in the order of the messages.
 
     `ids`: of a message whose dedupe id was used before, the first one's id. `is_new`: whether
-    this transaction stored the message. `at`: the time that its rows carry. `trace` and `at` are
+    this transaction stored the message. `partitions`: the number of partitions over which the
+    messages were spread. `at`: the time that its rows carry. `trace` and `at` are
     None on SQLite, where no answer to a COMMIT is lost. `ended`: by reason, numbers of
     deliveries and of pushes to rooms that these messages replaced, or that are stale.
     """
 
     ids: list[int]
     is_new: list[bool]
+    partitions: int
     trace: Trace | None = None
     at: datetime | None = None
     ended: Mapping[str, int] = field(default_factory=dict)

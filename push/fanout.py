@@ -16,9 +16,10 @@ from imgo_site.logs import note_push
 from imgo_site.push_origin import parent_of, request_of
 from offline import outbox_queue, replacement, settlement, streams
 from offline.models import Message
+from offline.partitions import partition_of
 from offline.values import OutboxMessage, OutboxRow
 from push.bus.envelope import Envelope, message_envelope
-from push.bus.groups import ALL, key_group, partition_of, room_group
+from push.bus.groups import ALL, key_group, room_group
 from push.bus.publish import publish
 from push.metrics import definitions as metrics
 from push.registry.select import get_registry

@@ -29,6 +29,12 @@ def queue_of(partition: int) -> str:
     return f"imgo.push.{partition}"
 
 
+def partition_of_queue(name: str) -> int | None:
+    """Return the partition of a queue; None for another queue."""
+    number = name.removeprefix("imgo.push.")
+    return int(number) if number != name and number.isdecimal() else None
+
+
 @worker_init.connect
 def end_in_time(sender: Any, **_: Any) -> None:
     """Limit the shutdown of a worker to the time of `Shutdown`, even if its task is blocked.

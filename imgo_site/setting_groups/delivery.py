@@ -97,7 +97,8 @@ class DeliverySettings:
     DEDUPE_WINDOW: int = setting(86_400, "Time for which a `dedupe_id` is remembered, seconds.")
     PARTITIONS: int = setting(
         4,
-        "Queues over which keys and rooms are spread. `manage.py workers` runs a worker for each.",
+        "Queues over which keys and rooms are spread. `manage.py workers` runs a worker for each. "
+        "Once `manage.py partitions` has changed the number, the database has it.",
     )
 
     # Offline messages.

@@ -80,7 +80,6 @@ class Dialect(ABC):
     def insert(
         self,
         messages: Sequence[NewMessage],
-        partitions: int,
         dedupe: DedupeTable | None,
         begin: str,
         devices: Mapping[str, Sequence[str]],
@@ -100,6 +99,10 @@ class Dialect(ABC):
         The context's value is False if another holder has the lock. Leave the context with an
         exception then. `wait`: wait for the other holder first, on Postgres at most 10 seconds.
         """
+
+    @abstractmethod
+    def accepting_transactions(self) -> set[str]:
+        """Return names of the open transactions that have stored messages, or are storing them."""
 
     @abstractmethod
     def prefer_indexes(self) -> None:

@@ -13,10 +13,10 @@ from django.db.models.expressions import RawSQL
 from imgo_site.postgres.limits import limited
 from offline.sql import postgres_insert, postgres_pages, postgres_receipts
 from offline.sql.base import Dialect, PageKind
+from offline.sql.postgres_insert import ACCEPTING, LOCK_CLASS
 from offline.values import DedupeTable, DeviceReceipt, NewMessage, Receipt, Stored
 
 COUNTED_FACTOR = 10  # `keys_over_limit` stops counting at this many times the limit
-LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
 LOCK_WAIT = 10  # seconds for another drain of the same partition to end
 IDLE_MAX = "8s"  # Postgres ends the transaction of a drain whose process hangs this long
 
@@ -66,12 +66,11 @@ class PostgresDialect(Dialect):
     def insert(
         self,
         messages: Sequence[NewMessage],
-        partitions: int,
         dedupe: DedupeTable | None,
         begin: str,
         devices: Mapping[str, Sequence[str]],
     ) -> Stored:
-        return postgres_insert.insert(messages, partitions, dedupe, begin, devices)
+        return postgres_insert.insert(messages, dedupe, begin, devices)
 
     # The outbox
 
@@ -104,6 +103,11 @@ class PostgresDialect(Dialect):
                 return False
             raise
         return True
+
+    def accepting_transactions(self) -> set[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(_ACCEPTING_TRANSACTIONS, [LOCK_CLASS, ACCEPTING % 2**32])
+            return {name for (name,) in cursor.fetchall()}
 
     def prefer_indexes(self) -> None:
         with connection.cursor() as cursor:
@@ -151,6 +155,11 @@ class PostgresDialect(Dialect):
 _BOUNDS = """
     SELECT pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint
     FROM pg_current_snapshot() AS now
+"""
+_ACCEPTING_TRANSACTIONS = """
+    SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _PARTITION_AGES = f"""
     WITH RECURSIVE {postgres_pages.FIRSTS}

@@ -12,10 +12,12 @@ from imgo_site.postgres.connection import Connection
 from imgo_site.postgres.outcome import SERVER, Trace
 from offline.values import DedupeTable, NewMessage, Stored
 
+LOCK_CLASS = 0x696D_676F  # "imgo": the first half of our advisory locks' names
+ACCEPTING = -2  # the second half of the lock that each transaction shares that stores messages
+
 
 def insert(
     messages: Sequence[NewMessage],
-    partitions: int,
     dedupe: DedupeTable | None,
     begin: str,
     devices: Mapping[str, Sequence[str]],
@@ -30,19 +32,22 @@ def insert(
         dedupe = None
     is_timed = any(new.is_timed for new in messages)
     if dedupe is None and not is_timed and len(messages) == 1 and len(messages[0].keys) < 2:
-        sql, values = _for_one(messages[0], partitions, devices)
-        (message_id, at), trace = _execute(begin + sql, values)
-        return Stored([message_id], [True], trace, at)
-    parts = {"claims": "", "new": "given", "answer": _ANSWER}
+        sql, values = _for_one(messages[0], devices)
+        ([(message_id, at)], *queued), trace = _execute(begin, sql, values)
+        partitions = queued[0][0][0] if queued else conf.PARTITIONS
+        return Stored([message_id], [True], partitions, trace, at)
+    parts = {"claims": "", "new": "given", "answer": _ANSWER, "current": _CURRENT}
     if dedupe is not None:
         claims = _CLAIMS.format(table=dedupe.name, window=float(dedupe.window))
-        parts = {"claims": claims, "new": "claimed", "answer": _ANSWER_CLAIMED}
+        parts |= {"claims": claims, "new": "claimed", "answer": _ANSWER_CLAIMED}
     if is_timed:
         later = _LATER.format(new=parts["new"])
         parts |= {**_TIMED, "claims": parts["claims"] + later, "new": "at_once"}
     else:
         parts |= dict.fromkeys(_TIMED, "")
-    values = [conf.RECORD_KEEP, msgspec.json.encode(messages).decode(), partitions]
+    has_many = any(len(new.hashes) > 1 for new in messages)
+    parts["spread"] = "DISTINCT" if has_many else ""
+    values = [conf.RECORD_KEEP, msgspec.json.encode(messages).decode(), conf.PARTITIONS]
     if devices:
         parts |= {name: part.format(new=parts["new"]) for name, part in _OF_DEVICES.items()}
         pairs = [(key, name) for key, names in devices.items() for name in names]
@@ -50,13 +55,11 @@ def insert(
     else:
         parts |= {name: part.format(new=parts["new"]) for name, part in _OF_KEYS.items()}
     sql = _INSERT.format(**parts)
-    (ids, is_new, at), trace = _execute(begin + sql, values)
-    return Stored(ids, is_new or [True] * len(ids), trace, at)
+    ([(ids, is_new, partitions, at)],), trace = _execute(begin, sql, values)
+    return Stored(ids, is_new or [True] * len(ids), partitions, trace, at)
 
 
-def _for_one(
-    new: NewMessage, partitions: int, devices: Mapping[str, Sequence[str]]
-) -> tuple[str, list[Any]]:
+def _for_one(new: NewMessage, devices: Mapping[str, Sequence[str]]) -> tuple[str, list[Any]]:
     """Return statements of one row each for one message, and their values."""
     keys = json.dumps(new.keys) if new.audience == "keys" else None
     receivers = new.receivers(devices)
@@ -68,33 +71,44 @@ def _for_one(
     for key, device in receivers:
         sql += _PENDING_OF_DEVICE if device else _PENDING
         values += [key, new.ttl, device] if device else [key, new.ttl]
-    for partition in new.partitions:
+    for number in new.hashes:
         sql += _OUTBOX
-        values += [partition, partitions, new.origin, new.exclude]
+        values += [number, new.origin, new.exclude, conf.PARTITIONS]
     return sql, values
 
 
-def _execute(sql: str, values: list[Any]) -> tuple[list[Any], Trace]:
-    """Run statements of which one returns a row, whose last column is the transaction's id.
+def _execute(begin: str, sql: str, values: list[Any]) -> tuple[list[list[Any]], Trace]:
+    """Run statements; the first row's last column is the transaction's id.
 
-    Returns the other columns, and the trace of the transaction.
+    Returns the rows of each statement that returns any, without that column, and the trace of the
+    transaction. `begin`: statements before these.
     """
     connection.ensure_connection()
     raw = connection.connection
     server: tuple[int, str] | None = getattr(raw, "server", None)
-    rows: list[Any] = []
+    results: list[list[Any]] = []
     with connection.cursor() as cursor:
-        cursor.execute(sql if server else sql + SERVER, values)
+        cursor.execute(begin + _LOCK + (sql if server else sql + SERVER), values)
         has_more: bool | None = True
         while has_more:
-            rows += cursor.fetchall() if cursor.description else []
+            if cursor.description:
+                results.append(cursor.fetchall())
             has_more = cursor.nextset()
-    *row, xid = rows[0]
-    server = server or rows[1]
+    _, [(*row, xid)], *others = results
+    if not server:
+        (server,) = others.pop()
     if isinstance(raw, Connection):
         raw.server = server
-    return row, Trace(xid, *server)
+    return [[row], *others], Trace(xid, *server)
 
+
+# The statements after it read the number of partitions: see `offline/repartitioning.py`.
+_LOCK = f"SELECT pg_advisory_xact_lock_shared({LOCK_CLASS}, {ACCEPTING});"
+# The number of partitions, of which the parameter is the one without a row.
+_CURRENT = """
+    SELECT generation, partitions FROM offline_partitioning UNION ALL SELECT 0, %s
+    ORDER BY generation DESC LIMIT 1
+"""
 
 # All statements of one round trip have the same statement_timestamp().
 _MESSAGE = """
@@ -116,11 +130,14 @@ _PENDING_OF_DEVICE = """
     VALUES (currval('offline_message_id_seq'), %s,
             statement_timestamp() + %s * interval '1 second', %s);
 """
-_OUTBOX = """
-    INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                origin, exclude)
-    VALUES (currval('offline_message_id_seq'), %s, %s, statement_timestamp(), 0, '', %s, %s);
-"""
+_OUTBOX = f"""
+    INSERT INTO offline_outbox (message_id, partition, partitions, generation, created_at, attempts,
+                                error, origin, exclude)
+    SELECT currval('offline_message_id_seq'), mod(%s, current.partitions), current.partitions,
+           current.generation, statement_timestamp(), 0, '', %s, %s
+    FROM ({_CURRENT}) AS current
+    RETURNING partitions;
+"""  # noqa: S608 - constants
 
 # The ids are drawn before the rows are stored, so that a dedupe id and its message can be stored
 # together. The ids have the order of the messages. The JSON's names are the fields of NewMessage.
@@ -134,11 +151,11 @@ _INSERT = """
             json_to_recordset(%s) AS (
                 audience text, room text, keys jsonb, stored boolean, op integer, body text,
                 is_json boolean, by text, ensure boolean, speed integer, ttl float8,
-                partitions integer[], origin text, dedupe_id text, sender text, exclude text,
+                hashes bigint[], origin text, dedupe_id text, sender text, exclude text,
                 collapse_key text, version bigint
                 {types})
         ) WITH ORDINALITY AS given (audience, room, keys, stored, op, body, is_json, by, ensure,
-                                    speed, ttl, partitions, origin, dedupe_id, sender, exclude,
+                                    speed, ttl, hashes, origin, dedupe_id, sender, exclude,
                                     collapse_key, version, {names} place)
     ),
     {claims}
@@ -153,11 +170,15 @@ _INSERT = """
         FROM {new}
     ),
     owed AS ({owed}),
+    current AS ({current}),
     queued AS (
-        INSERT INTO offline_outbox (message_id, partition, partitions, created_at, attempts, error,
-                                    origin, exclude)
-        SELECT id, partition, %s, created_at, 0, '', origin, exclude
-        FROM {new}, unnest(partitions) AS partition
+        INSERT INTO offline_outbox (message_id, partition, partitions, generation, created_at,
+                                    attempts, error, origin, exclude)
+        SELECT id, its.partition, current.partitions, current.generation, created_at, 0, '', origin,
+               exclude
+        FROM {new} CROSS JOIN current CROSS JOIN LATERAL (
+            SELECT {spread} mod(hash, current.partitions) AS partition FROM unnest(hashes) AS hash
+        ) its
     )
     {answer};
 """
@@ -211,7 +232,8 @@ _LATER = """
 """
 
 _ANSWER = """
-    SELECT array_agg(id ORDER BY place), NULL, min(created_at), pg_current_xact_id()::text
+    SELECT array_agg(id ORDER BY place), NULL, (SELECT partitions FROM current), min(created_at),
+           pg_current_xact_id()::text
     FROM given
 """
 
@@ -237,6 +259,6 @@ _CLAIMS = """
 """
 _ANSWER_CLAIMED = """
     SELECT array_agg(message_id ORDER BY place), array_agg(message_id = id ORDER BY place),
-           min(created_at), pg_current_xact_id()::text
+           (SELECT partitions FROM current), min(created_at), pg_current_xact_id()::text
     FROM answered
 """

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from imgo_site.conf import conf
 from offline.models import Message, Outbox, Pending, ScheduledPush
+from offline.partitions import current, partitions_of
 from offline.sql import sqlite_pages, sqlite_receipts
 from offline.sql.base import CHUNK, Dialect, PageKind, chunks
 from offline.sql.sqlite_pages import time_literal
@@ -59,14 +60,13 @@ class SqliteDialect(Dialect):
     def insert(
         self,
         messages: Sequence[NewMessage],
-        partitions: int,
         dedupe: DedupeTable | None,
         begin: str,
         devices: Mapping[str, Sequence[str]],
     ) -> Stored:
         assert dedupe is None, "dedupe ids need Postgres"
         assert not begin, "statements before need Postgres"
-        now = timezone.now()
+        now, spread = timezone.now(), current()
         later = {n: due for n, new in enumerate(messages) if (due := _due_at(new, now)) > now}
         scheduled = _schedule([(messages[n], due) for n, due in later.items()], now)
         at_once = [new for n, new in enumerate(messages) if n not in later]
@@ -86,20 +86,21 @@ class SqliteDialect(Dialect):
                 Outbox(
                     message=row,
                     partition=partition,
-                    partitions=partitions,
+                    partitions=spread.partitions,
+                    generation=spread.generation,
                     created_at=now,
                     origin=new.origin,
                     exclude=new.exclude,
                 )
                 for row, new in pairs
-                for partition in new.partitions
+                for partition in partitions_of(new.hashes, spread.partitions)
             ),
             batch_size=CHUNK,
         )
         ids = iter([row.pk for row in rows])
         later_ids = iter(scheduled)
         in_order = [next(later_ids if n in later else ids) for n in range(len(messages))]
-        return Stored(in_order, [True] * len(messages))
+        return Stored(in_order, [True] * len(messages), spread.partitions)
 
     # The outbox
 
@@ -112,6 +113,9 @@ class SqliteDialect(Dialect):
         finally:
             if is_held:
                 lock.release()
+
+    def accepting_transactions(self) -> set[str]:
+        return set()  # one that read the number before a change can write nothing any more
 
     def prefer_indexes(self) -> None:
         pass  # as it does

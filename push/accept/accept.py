@@ -26,12 +26,12 @@ from imgo_site.names import DASHBOARD_ROOM, INT32_MAX, INT64_MAX, check_name, ch
 from imgo_site.push_origin import current_origin, request_of
 from imgo_site.room_policies import policy_of
 from offline.models import COLLAPSE_KEY_MAX, EXCLUDE_MAX
+from offline.partitions import hashes_of, partitions_of
 from offline.values import NewMessage
 from push.accept.frame_bodies import is_json
 from push.accept.send_times import check_send_at, in_utc
 from push.accept.transaction import store
 from push.accept.worker_wakeups import wake
-from push.bus.groups import partitions_of
 from push.devices.content import Notify, check_notify, notify_of
 from push.metrics import definitions as metrics
 from push.wire import FIRST_OWN_OP, Op
@@ -218,7 +218,8 @@ def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int
     stored = store(messages)
     rows = list(zip(messages, stored.ids, stored.is_new, strict=True))
     if new := [(message, message_id) for message, message_id, is_new in rows if is_new]:
-        due = {partition for message, _ in new for partition in message.partitions}
+        hashes = {number for message, _ in new for number in message.hashes}
+        due = partitions_of(hashes, stored.partitions)
         transaction.on_commit(partial(wake, due))
         transaction.on_commit(partial(_record_accepted, new))
     if stored.ended:
@@ -227,7 +228,6 @@ def _accept(pushes: Sequence[Push], by: str, origins: Sequence[str]) -> list[int
 
 
 def _message(push: Push, by: str, origin: str) -> NewMessage:
-    count = conf.PARTITIONS
     keys = tuple(dict.fromkeys(push.keys))
     names = keys or (push.room,)  # "" for everyone
     return NewMessage(
@@ -243,7 +243,7 @@ def _message(push: Push, by: str, origin: str) -> NewMessage:
         ensure=push.ensure,
         speed=push.speed,
         origin=origin,
-        partitions=partitions_of(names, count),
+        hashes=hashes_of(names),
         dedupe_id=push.dedupe_id,
         sender=push.sender,
         exclude=",".join(push.exclude),

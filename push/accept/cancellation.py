@@ -6,11 +6,9 @@ from typing import Literal
 
 from django.db import transaction
 
-from imgo_site.conf import conf
 from imgo_site.errors import NotFound
 from offline import cancellation
 from push.accept.worker_wakeups import wake
-from push.bus.groups import partitions_of
 from push.metrics import definitions as metrics
 
 State = Literal["cancelled", "partly", "too_late"]
@@ -40,8 +38,7 @@ def cancel_push(push_id: int, by: str | None = None) -> Cancellation:
 
     Raises `NotFound` without a record, `Forbidden` for another caller's push, `Unavailable`.
     """
-    count = conf.PARTITIONS
-    cancelled = cancellation.cancel(push_id, lambda names: partitions_of(names, count), count, by)
+    cancelled = cancellation.cancel(push_id, by)
     if cancelled is None:
         raise NotFound(f"There is no record of push {push_id}.")
     if cancelled.new_keys or cancelled.stopped:

@@ -68,7 +68,8 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
         by = messages[0].by
         earlier = Dedupe.objects.known(by, [new.dedupe_id for new in messages if new.dedupe_id])
         new = [message for message in messages if message.dedupe_id not in earlier]
-        ids = iter(insert(new, conf.PARTITIONS).ids)  # in the order of `new`
+        inserted = insert(new)
+        ids = iter(inserted.ids)  # in the order of `new`
         is_new = [message.dedupe_id not in earlier for message in messages]
         stored = [
             next(ids) if is_new[n] else earlier[one.dedupe_id] for n, one in enumerate(messages)
@@ -79,8 +80,9 @@ def _store_rows(messages: Sequence[NewMessage]) -> Stored:
             if is_new[n] and one.dedupe_id
         )
         notices.add(messages, stored, is_new)
-        ended = replacement.apply(messages, Stored(stored, is_new))
-    return Stored(stored, is_new, ended=ended)
+        outcome = Stored(stored, is_new, inserted.partitions)
+        ended = replacement.apply(messages, outcome)
+    return replace(outcome, ended=ended)
 
 
 def _insert(messages: Sequence[NewMessage], dedupe: DedupeTable, begin: str = "") -> Stored:
@@ -88,7 +90,7 @@ def _insert(messages: Sequence[NewMessage], dedupe: DedupeTable, begin: str = ""
 
     `begin`: see `insert`.
     """
-    stored = insert(messages, conf.PARTITIONS, dedupe, begin)
+    stored = insert(messages, dedupe, begin)
     notices.add(messages, stored.ids, stored.is_new)
     if not any(message.collapse_key for message in messages):
         return stored

@@ -4,9 +4,7 @@ A group name has under 100 characters of `[A-Za-z0-9-_.]`, while keys and rooms 
 character. So their names are hashed; 128 bits make a collision practically impossible.
 """
 
-from collections.abc import Iterable
 from hashlib import blake2b
-from zlib import crc32
 
 ALL = "all"
 
@@ -24,18 +22,6 @@ def room_group(room: str) -> str:
 def node_group(node_id: str) -> str:
     """Return the group whose only member is one node, for orders to it."""
     return f"n.{node_id}"
-
-
-def partition_of(name: str, partitions: int) -> int:
-    """Return the partition of a key or a room, from 0 to `partitions` - 1."""
-    if partitions == 1:
-        return 0
-    return crc32(name.encode("utf-8", "surrogatepass")) % partitions
-
-
-def partitions_of(names: Iterable[str], partitions: int) -> tuple[int, ...]:
-    """Return the partitions of some keys, or of a room, each once; "" stands for everyone."""
-    return tuple({partition_of(name, partitions) for name in names})
 
 
 def is_key_group(group: str) -> bool:

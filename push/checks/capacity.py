@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from imgo_site import open_files
 from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
+from offline.partitions import current, queues_needed
 from push.bus.redis_clients import reader_client
 from push.checks.reading import with_settings
 from push.models import Node
@@ -70,7 +71,7 @@ def count_processes() -> Processes:
     nodes = Node.objects.filter(last_seen__gt=recently).count()
     concurrency = os.environ.get("WEB_CONCURRENCY", "")
     api = int(concurrency) if concurrency.isdecimal() else API_PROCESSES
-    return Processes(max(1, nodes), conf.PARTITIONS, api)
+    return Processes(max(1, nodes), queues_needed(), api)
 
 
 @register(Tags.database, deploy=True)
@@ -89,6 +90,29 @@ def check_connections(databases: Sequence[str] | None = None, **_: Any) -> list[
     except DatabaseError as error:
         return [_not_checked("The database", error)]
     return messages + list(_check_redis(processes))
+
+
+@register(Tags.database)
+def check_partitions(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """W050: a number of partitions in the database that is not that of the settings."""
+    if "default" not in (databases or ()):
+        return []
+    try:
+        now = current()
+    except DatabaseError:
+        return []  # its tables are missing, or `check_connections` tells that it is away
+    if now.partitions == conf.PARTITIONS:
+        return []
+    return [
+        checks.Warning(
+            f"There are {now.partitions} partitions since 'manage.py partitions' changed their "
+            f"number; PARTITIONS is {conf.PARTITIONS}. A plain 'celery worker' starts with "
+            "PARTITIONS.",
+            hint=f"Set IMGO_PARTITIONS={now.partitions} in the environment of all processes, or "
+            f"PARTITIONS in settings of your own.",
+            id="imgo.W050",
+        )
+    ]
 
 
 def _check_postgres(processes: Processes) -> Iterator[CheckMessage]:

@@ -21,6 +21,8 @@ from offline import (
     conservation,
     key_devices,
     outbox_queue,
+    partitions,
+    repartitioning,
     replacement,
     retention,
     settlement,
@@ -43,6 +45,7 @@ from push.webhooks import outbox as webhook_outbox
 logger = logging.getLogger(__name__)
 
 DUE_EVERY = 0.25  # seconds between two searches for due pushes, in an index
+REPARTITION_EVERY = 1.0  # seconds between two checks of a change that its command has left
 SWEEP_EVERY_MIN = 1.0  # seconds between two sweeps, at least
 PRUNE_EVERY = 30.0  # seconds between two deletions of old rows
 PRUNE_ONLINE_EVERY = 86_400.0  # seconds: it reads the state of every key that was ever online
@@ -66,6 +69,7 @@ class ClusterJobs:
         """Start the jobs. Needs a running loop."""
         jobs = [
             (self.send_due, DUE_EVERY),
+            (self.repartition, REPARTITION_EVERY),
             (self.sweep, max(SWEEP_EVERY_MIN, conf.SWEEP_AFTER / 2)),
             (self.prune, PRUNE_EVERY),
             (self.balance, BALANCE_EVERY / 2),
@@ -116,22 +120,29 @@ class ClusterJobs:
         """
         has_more = True
         while has_more:
-            partitions, has_more = await cluster_threads.run(due_pushes.store)
-            await self._fan_out(partitions)
+            due, has_more = await cluster_threads.run(due_pushes.store)
+            await self._fan_out(due)
+
+    async def repartition(self) -> None:
+        """Complete a change of the number of partitions, also one whose command was killed."""
+        progress = await cluster_threads.run(repartitioning.advance)
+        if progress is not None and progress.is_open:
+            logger.info("there are %d partitions now", progress.partitions)
+            await self._fan_out(range(progress.partitions))
 
     @staticmethod
-    async def _fan_out(partitions: Collection[int]) -> None:
+    async def _fan_out(due: Collection[int]) -> None:
         if has_workers():
-            if partitions:
-                await asyncio.to_thread(enqueue, dict.fromkeys(partitions, ""))
+            if due:
+                await asyncio.to_thread(enqueue, dict.fromkeys(due, ""))
             return
-        for partition in sorted(partitions):
+        for partition in sorted(due):
             with suppress(Busy):  # the other drain, or the sweep, sends them
                 await cluster_threads.run(_drain_now, partition)
 
     async def send_canaries(self) -> None:
         """Enqueue a canary task for each partition that is due one."""
-        due = await cluster_threads.run(Canary.objects.due, conf.PARTITIONS, conf.CANARY_INTERVAL)
+        due = await cluster_threads.run(_due_canaries)
         if due:
             await asyncio.to_thread(_send_canaries, due)
 
@@ -184,6 +195,10 @@ class ClusterJobs:
 def _overdue() -> list[int]:
     with limited():
         return outbox_queue.overdue_partitions(conf.SWEEP_AFTER)
+
+
+def _due_canaries() -> list[int]:
+    return Canary.objects.due(partitions.queues_needed(), conf.CANARY_INTERVAL)
 
 
 def _prune_messages() -> int:

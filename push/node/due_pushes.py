@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-from imgo_site.conf import conf
 from imgo_site.logs import note_push
 from imgo_site.push_origin import request_of
 from offline import schedule
 from offline.outbox_queue import Busy
-from push.bus.groups import partitions_of
 from push.metrics import definitions as metrics
 
 
@@ -25,9 +23,8 @@ def store() -> Batch:
     """
     if not schedule.is_due():
         return Batch(frozenset(), is_full=False)
-    count = conf.PARTITIONS
     try:
-        stored = schedule.store_due(lambda names: partitions_of(names, count), count)
+        stored = schedule.store_due()
     except Busy:
         return Batch(frozenset(), is_full=False)
     for reason, ended in stored.ended.items():

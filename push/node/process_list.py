@@ -20,7 +20,6 @@ from django.core.signals import request_started
 from django.dispatch import receiver
 
 from imgo_site.celery import app
-from imgo_site.conf import conf
 from imgo_site.deployment import redis_url
 from imgo_site.errors import Unavailable
 from imgo_site.process_parts import process
@@ -144,8 +143,8 @@ def _announce_worker(sender: Any = None, **_: Any) -> None:
     """Announce a worker of imgo's Celery application, not one of the project's own."""
     if getattr(sender, "app", None) is not app:
         return
-    from push.tasks import queue_of
+    from push.tasks import partition_of_queue
 
-    queues = app.amqp.queues.consume_from
-    partitions = tuple(n for n in range(conf.PARTITIONS) if queue_of(n) in queues)
+    numbers = map(partition_of_queue, app.amqp.queues.consume_from)
+    partitions = tuple(sorted(n for n in numbers if n is not None))
     announcer().start("worker", str(sender.hostname), partitions)

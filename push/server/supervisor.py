@@ -80,6 +80,7 @@ class Child:
         self._not_before = 0.0
         self._is_replaced = False
         self._kill_at = NEVER
+        self.is_retired = False  # it is not started again
 
     def check(self, now: float) -> None:
         """Start the process if it does not run and its pause is over; kill it if it must end.
@@ -89,7 +90,7 @@ class Child:
         if self._process is not None and (status := self._process.poll()) is not None:
             self._ended(status, now)
         if self._process is None:
-            if now >= self._not_before:
+            if now >= self._not_before and not self.is_retired:
                 self._start(now)
         elif now >= self._kill_at:
             logger.error("%s does not end, it is killed", self.name)
@@ -98,7 +99,7 @@ class Child:
 
     def _ended(self, status: int, now: float) -> None:
         assert self._process is not None
-        if self._is_replaced:
+        if self._is_replaced or self.is_retired:
             self._not_before = now
         else:
             if now - self.started > HEALTHY_AFTER:
@@ -124,6 +125,12 @@ class Child:
         self.started = now  # it counts as newly started
         if self.is_running and not self._is_replaced:
             self._is_replaced, self._kill_at = True, now + STOP_TIMEOUT
+            self.ask_to_stop()
+
+    def retire(self, now: float) -> None:
+        """Stop the process, after `STOP_TIMEOUT` seconds by force, for good."""
+        if not self.is_retired:
+            self.is_retired, self._kill_at = True, now + STOP_TIMEOUT
             self.ask_to_stop()
 
     @property

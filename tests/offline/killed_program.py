@@ -48,10 +48,10 @@ connection.ensure_connection()
 psycopg.Connection.commit = commit  # type: ignore[method-assign]
 with connection.execute_wrapper(execute):
     if operation == "cancel":
-        cancellation.cancel(int(argument), lambda names: tuple(range(len(names))), 4)
+        cancellation.cancel(int(argument))
     elif operation == "accept":
         store([NewMessage(b"{}", 600.0, **members) for members in json.loads(argument)])
     elif operation == "register":
         key_devices.register(*json.loads(argument))
     else:
-        schedule.store_due(lambda _: (0,), 4)
+        schedule.store_due()

@@ -62,7 +62,7 @@ def test_due_push_is_pending_for_the_devices_of_that_moment(store):
     push = store("a", send_in=60.0)
     register("a", "phone")
     schedule.ScheduledPush.objects.update(due_at=Now() - timedelta(seconds=1))
-    (due,) = schedule.store_due(lambda names: (0,), 1).due
+    (due,) = schedule.store_due().due
     assert (due.id, pending()) == (push, [(due.message_id, "a", "phone")])
     check_balance()
 
@@ -152,7 +152,7 @@ def test_cancel_replacement_and_expiry_end_the_copies_of_all_devices(store):
     register("a", "phone", "laptop")
     cancelled, kept = store("a"), store("a", ttl=60)
     settle(cancelled, "phone")
-    assert cancellation.cancel(cancelled, lambda names: (0,), 1).keys == 1
+    assert cancellation.cancel(cancelled).keys == 1
     older, newer = (
         transaction_of(NewMessage(b"{}", 60.0, keys=("a",), collapse_key="n")) for _ in range(2)
     )

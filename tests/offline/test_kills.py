@@ -88,14 +88,14 @@ def accept(*messages: NewMessage) -> list[int]:
 
 def test_cancel_of_a_push_to_keys_is_completed_by_a_retry():
     def prepare() -> tuple[str, str]:
-        members = {"partitions": (0, 1, 2), "collapse_key": ""}
+        members = {"hashes": (0, 1, 2), "collapse_key": ""}
         [push_id] = accept(NewMessage(b"{}", 600.0, keys=tuple(KEYS), **members))
         Outbox.objects.filter(partition=0).delete()  # it was sent to some
         return "cancel", str(push_id)
 
     def check(step: int) -> None:
         push_id = Message.objects.exclude(op=30).get().pk
-        done = cancellation.cancel(push_id, lambda names: tuple(range(len(names))), 4)
+        done = cancellation.cancel(push_id)
         assert (done.keys, done.message.cancelled_at is None) == (3, False), step
         assert not Pending.objects.exists()
         retractions = Message.objects.filter(op=30)
@@ -114,7 +114,7 @@ def test_cancel_of_a_kept_message_is_completed_by_a_retry():
 
     def check(step: int) -> None:
         push_id = Message.objects.exclude(op=30).get().pk
-        done = cancellation.cancel(push_id, lambda names: tuple(range(len(names))), 4)
+        done = cancellation.cancel(push_id)
         assert done.erased, step
         assert bytes(StreamMessage.objects.get().body) == b""
         assert Message.objects.filter(op=30).count() == 1
@@ -163,7 +163,7 @@ def test_due_push_that_was_replaced_for_a_key_becomes_one_message():
 
     def is_stored() -> bool:
         with suppress(Busy):  # Postgres has not noticed the end of the killed process yet
-            schedule.store_due(lambda _: (0,), 4)
+            schedule.store_due()
             return True
         return False
 

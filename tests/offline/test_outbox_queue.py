@@ -30,8 +30,8 @@ def page(partition: int, after: int = 0, size: int = 100) -> list[int]:
 @pytest.mark.django_db
 @any_database
 def test_a_page_has_a_partitions_first_messages_in_order_of_id(store):
-    ids = [store("a", partitions=(0, 3)) for _ in range(5)]
-    other = store("a", partitions=(3,))
+    ids = [store("a", hashes=(0, 3)) for _ in range(5)]
+    other = store("a", hashes=(3,))
     assert page(0) == ids
     assert page(3) == [*ids, other]
     assert page(0, size=2) == ids[:2]
@@ -59,8 +59,9 @@ def test_a_page_tells_what_is_late(store):
 
 @pytest.mark.django_db
 @any_database
-def test_the_number_of_partitions_is_kept():
-    insert([NewMessage(b"1", 60, keys=("a",), partitions=(5,))], 7)
+def test_the_number_of_partitions_is_kept(imgo):
+    imgo(PARTITIONS=7)
+    insert([NewMessage(b"1", 60, keys=("a",), hashes=(12,))])
     row = Outbox.objects.get()
     assert (row.partition, row.partitions, row.attempts, row.error) == (5, 7, 0, "")
     assert abs(row.created_at - timezone.now()) < timedelta(seconds=30)
@@ -98,8 +99,8 @@ def test_what_fails_is_tried_a_few_times_and_then_parked(store):
 @pytest.mark.django_db
 @any_database
 def test_overdue_is_what_has_waited_and_is_not_parked(store):
-    old, parked = store("a", partitions=(1, 3)), store("a", partitions=(2,))
-    store("a", partitions=(0,))
+    old, parked = store("a", hashes=(1, 3)), store("a", hashes=(2,))
+    store("a", hashes=(0,))
     since = timezone.now() - timedelta(seconds=60)
     Outbox.objects.filter(message__in=(old, parked)).update(created_at=since)
     Outbox.objects.filter(message=parked).update(parked_at=since)

@@ -54,7 +54,7 @@ def make_due(*ids: int) -> list[int]:
     """Let these be due now, and store them; return the ids of their messages."""
     past = timezone.now() - timedelta(seconds=1)
     ScheduledPush.objects.filter(pk__in=ids).update(due_at=past)
-    return [due.message_id for due in schedule.store_due(lambda _: (0,), 4).due]
+    return [due.message_id for due in schedule.store_due().due]
 
 
 def test_newer_push_settles_the_older_one_of_its_key_and_collapse_key_only():

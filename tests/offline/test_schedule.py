@@ -10,6 +10,7 @@ from django.utils import timezone
 from offline import history, retention, schedule
 from offline.models import DuePush, Message, Outbox, Pending, ScheduledPush
 from offline.outbox_queue import Busy
+from offline.partitions import partition_of
 from offline.schedule import LOCK, store_due
 from offline.sql import dialect
 from offline.store import insert
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 def put(*keys: str, seconds: float = 60.0, ttl: float = 600.0, **fields) -> int:
     """Schedule a push; return its id."""
-    return insert([NewMessage(b"{}", ttl, keys=keys, send_in=seconds, **fields)], 4).ids[0]
+    return insert([NewMessage(b"{}", ttl, keys=keys, send_in=seconds, **fields)]).ids[0]
 
 
 def make_due(*ids: int, seconds: float = 0.0) -> None:
@@ -31,7 +32,7 @@ def make_due(*ids: int, seconds: float = 0.0) -> None:
 
 
 def store() -> list[schedule.Due]:
-    return store_due(lambda names: tuple(range(len(names))), 4).due
+    return store_due().due
 
 
 def test_scheduled_push_has_no_message_pending_or_outbox_row():
@@ -79,7 +80,7 @@ def test_due_pushes_become_messages_in_the_order_in_which_they_are_due():
     due = store()
     assert [row.id for row in due] == [two, three, one]
     assert sorted(row.message_id for row in due) == [row.message_id for row in due]
-    assert due[0].partitions == (0, 1)
+    assert due[0].partitions == {partition_of("b", 4), partition_of("c", 4)}
     assert due[0].late == pytest.approx(10, abs=2)
     assert list(ScheduledPush.objects.values_list("pk", flat=True)) == [later]
     assert set(Pending.objects.values_list("key", flat=True)) == {"a", "b", "c", "d"}

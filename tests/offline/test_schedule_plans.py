@@ -12,7 +12,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_due_pushes_are_found_by_their_index_before_the_table_has_statistics(monkeypatch):
-    insert([NewMessage(b"{}", 600.0, keys=("a",), send_in=3600.0) for _ in range(3000)], 4)
+    insert([NewMessage(b"{}", 600.0, keys=("a",), send_in=3600.0) for _ in range(3000)])
     plans = []
 
     def explain() -> list[ScheduledPush]:
@@ -21,6 +21,6 @@ def test_due_pushes_are_found_by_their_index_before_the_table_has_statistics(mon
         return []
 
     monkeypatch.setattr(schedule, "lock_due", explain)
-    schedule.store_due(lambda names: (0,), 4)
+    schedule.store_due()
     assert "scheduled_due" in plans[0]
     assert "Sort" not in plans[0]

@@ -16,12 +16,13 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from offline.models import RECEIVED, Event, Message, Outbox, Pending
 from offline.outbox_queue import ATTEMPTS_MAX, Busy
+from offline.partitions import partition_of
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push import fanout
 from push.accept.accept import Push, accept_push, accept_pushes, push_to_key
 from push.bus.envelope import CLOSE, MESSAGE, Envelope
-from push.bus.groups import ALL, key_group, partition_of, room_group
+from push.bus.groups import ALL, key_group, room_group
 from push.bus.publish import publish
 from push.fanout import drain
 from push.metrics import definitions as metrics

@@ -5,9 +5,11 @@ from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
+from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from imgo_site.deployment import has_workers
+from offline.partitions import queues_needed
 from push.management.console import ImgoCommand
 from push.metrics.worker_endpoint import taken
 from push.server.worker_processes import Supervisor
@@ -30,7 +32,8 @@ class Command(ImgoCommand):
         parser.add_argument(
             "--partitions",
             default="",
-            help="partitions to run workers for, such as 0-3 or 0,2 (default: all of PARTITIONS)",
+            help="partitions to run workers for, such as 0-3 or 0,2 (default: all, also after "
+            "'manage.py partitions' has changed their number)",
         )
         parser.add_argument(
             "--log-level",
@@ -49,25 +52,38 @@ class Command(ImgoCommand):
                 "Set REDIS_URL or CELERY_BROKER_URL in the environment, or IMGO_BROKER_URL in "
                 "settings of your own."
             )
-        partitions = _partitions(options["partitions"])
+        count = _count()
+        partitions = _partitions(options["partitions"], count)
+        follows = not options["partitions"]
         try:
-            supervisor = Supervisor(partitions, options["log_level"])
+            supervisor = Supervisor(partitions, options["log_level"], follows=follows)
         except OSError as error:
             raise CommandError(taken(error)) from None
         names = ", ".join(map(str, partitions))
-        self.stdout.write(f"Workers for partitions {names} of {conf.PARTITIONS}. Ctrl-C stops.")
+        self.stdout.write(f"Workers for partitions {names} of {count}. Ctrl-C stops.")
         self.stdout.flush()
         supervisor.run()
         self.stdout.write("The workers have stopped.")
 
 
-def _partitions(text: str) -> list[int]:
+def _count() -> int:
+    """Return the number of partitions; that of the settings while the database is away.
+
+    The supervisor follows it when the database is back.
+    """
+    try:
+        return queues_needed()
+    except DatabaseError:
+        return conf.PARTITIONS
+
+
+def _partitions(text: str, count: int) -> list[int]:
     """Return the partitions that a text such as `0-3,5` names, in order; all for "".
 
-    Raises `CommandError` if the text is not valid.
+    `count`: number of partitions. Raises `CommandError` if the text is not valid.
     """
     if not text:
-        return list(range(conf.PARTITIONS))
+        return list(range(count))
     partitions: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
@@ -77,8 +93,6 @@ def _partitions(text: str) -> list[int]:
         if first > last:
             raise CommandError(f"--partitions {text!r}: {first} is more than {last}.")
         partitions.update(range(first, last + 1))
-    if wrong := [n for n in partitions if n >= conf.PARTITIONS]:
-        raise CommandError(
-            f"There is no partition {wrong[0]}: PARTITIONS is {conf.PARTITIONS}, counted from 0."
-        )
+    if wrong := [n for n in partitions if n >= count]:
+        raise CommandError(f"There is no partition {wrong[0]}: there are {count}, counted from 0.")
     return sorted(partitions)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import push as push_package
 from imgo_site.errors import BadRequest, TooLarge, Unavailable
 from offline.models import Message, Outbox, Pending
+from offline.partitions import partition_of
 from push import push_to_all, push_to_key, push_to_keys, push_to_room
 from push.accept.accept import Push, accept_push, accept_pushes, encode_body
 from push.accept.frame_bodies import is_json
-from push.bus.groups import partition_of
 from push.metrics import definitions as metrics
 from push.models import Dedupe
 from push.wire import Op, encode_text

@@ -12,10 +12,10 @@ from accounts.models import Token, digest
 from imgo_site.errors import TooManyAttempts
 from imgo_site.process_parts import process
 from offline.models import RECEIVED, Message, Outbox, Pending
+from offline.partitions import partition_of
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import push_to_key
-from push.bus.groups import partition_of
 from push.status.instance import Instance
 from tests import in_thread
 

@@ -13,9 +13,9 @@ from django.test import RequestFactory
 
 from imgo_site.wsgi import application
 from offline.models import Message, Outbox, Pending, ScheduledPush
+from offline.partitions import partition_of
 from push.accept.accept import Push, accept_pushes
 from push.api import push_stream
-from push.bus.groups import partition_of
 
 PATH = "/api/v1/pushes/stream"
 pytestmark = pytest.mark.django_db(transaction=True)

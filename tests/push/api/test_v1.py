@@ -11,8 +11,9 @@ from rest_framework.test import APIClient
 
 from accounts.models import Token, digest
 from offline.models import Message, Outbox, Pending
+from offline.partitions import partition_of
 from push.accept.accept import push_to_key
-from push.bus.groups import key_group, partition_of
+from push.bus.groups import key_group
 from tests import in_thread
 
 PUSHES = "/api/v1/pushes"

@@ -13,6 +13,7 @@ from django.db.utils import ConnectionRouter
 from imgo_site import open_files as files
 from imgo_site.conf import ImgoSettings
 from imgo_site.setting_values import shown
+from offline.models import Partitioning
 from push import checks as module
 from push.checks import capacity, limits
 from push.models import Node
@@ -625,3 +626,14 @@ def test_a_broker_that_celery_cannot_speak_to_is_an_error(settings, url, reason)
 def test_a_broker_that_celery_knows_is_not_connected_to(settings, url):
     settings.IMGO_BROKER_URL = url
     assert found() == []
+
+
+@pytest.mark.django_db
+def test_a_number_of_partitions_other_than_the_settings_is_told(imgo):
+    imgo(PARTITIONS=4)
+    assert capacity.check_partitions(["default"]) == []
+    Partitioning.objects.create(partitions=8)
+    (message,) = capacity.check_partitions(["default"])
+    assert (message.id, "IMGO_PARTITIONS=8" in message.hint) == ("imgo.W050", True)
+    imgo(PARTITIONS=8)
+    assert capacity.check_partitions(["default"]) == capacity.check_partitions() == []

@@ -94,6 +94,7 @@ def test_a_disk_that_is_full_is_one_line(run, monkeypatch):
         run("apikey", "--list", "--json")
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("text", ["x", "9", "3-1", "-1", "0-99999", "1,,2"])
 @pytest.mark.services
 def test_partitions_that_make_no_sense_start_no_workers(run, text):

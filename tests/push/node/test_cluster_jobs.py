@@ -11,9 +11,9 @@ from django.utils import timezone
 from imgo_site.names import DASHBOARD_ROOM
 from offline import outbox_queue
 from offline.models import Event, Message, Outbox, Pending, Stream
+from offline.partitions import partition_of
 from push import fanout
 from push.accept.accept import Push, accept_push, accept_pushes
-from push.bus.groups import partition_of
 from push.metrics import definitions as metrics
 from push.models import Canary, Dedupe, Duty
 from push.status import snapshot, vitals

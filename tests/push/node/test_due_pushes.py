@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from offline import conservation, history, schedule
 from offline.models import DuePush, Message, Outbox, Pending, ScheduledPush
+from offline.partitions import partition_of
 from push.accept.accept import Push, accept_push, accept_pushes
-from push.bus.groups import partition_of
 from push.node import due_pushes
 from tests import eventually, in_thread
 from tests.push.sessions import admit, ids

@@ -11,6 +11,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
 from imgo_site.celery import app
+from imgo_site.conf import conf
 from push.hooks.figures import HookFigures
 from push.metrics import definitions as metrics
 from push.node import process_list
@@ -172,7 +173,7 @@ def test_worker_that_is_ready_announces_its_partitions(registry, announcer, sett
     process_list._announce_worker(sender)
     (found,) = eventually_listed(registry)
     assert (found.kind, found.name) == ("worker", "celery@h")
-    assert found.partitions == tuple(range(process_list.conf.PARTITIONS))
+    assert found.partitions == tuple(range(conf.PARTITIONS))
 
 
 def test_announcer_warns_once_while_redis_is_away(closed_port, monkeypatch, caplog):

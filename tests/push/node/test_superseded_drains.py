@@ -6,8 +6,8 @@ import pytest
 
 from offline import outbox_queue
 from offline.models import Outbox
+from offline.partitions import partition_of
 from push.accept.accept import Push, accept_push
-from push.bus.groups import partition_of
 from push.fanout import envelopes_of
 from push.node import superseded_drains as module
 from push.node.superseded_drains import Drains
