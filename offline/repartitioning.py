@@ -24,10 +24,11 @@ LOCK = -3  # names the lock under which the number changes, beside those of the 
 
 
 class Progress(NamedTuple):
-    """What a generation waits for, whether it `is_open` now.
+    """State of a change: what the new generation waits for, if it is not open.
 
     `transactions`: number of those that may still store messages of the generations before.
-    `has_messages`: whether messages of them wait for fan-out.
+    `has_messages`: whether messages of those generations wait for fan-out.
+    `is_open`: whether messages of the new generation are fanned out from now on.
     """
 
     generation: int
