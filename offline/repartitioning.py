@@ -27,7 +27,8 @@ class Progress(NamedTuple):
     """State of a change: what the new generation waits for, if it is not open.
 
     `transactions`: number of those that may still store messages of the generations before.
-    `has_messages`: whether messages of those generations wait for fan-out.
+    `has_messages`: whether messages of those generations wait for fan-out; False while there are
+    such transactions.
     `is_open`: whether messages of the new generation are fanned out from now on.
     """
 
@@ -70,7 +71,8 @@ def advance() -> Progress | None:
         # In this order: what these transactions have stored is seen by the query that follows.
         running = dialect().accepting_transactions()
         row.blockers = sorted(running if row.blockers is None else running & set(row.blockers))
-        has_messages = Outbox.objects.filter(generation__lt=row.generation, parked_at=None).exists()
+        before = Outbox.objects.filter(generation__lt=row.generation, parked_at=None)
+        has_messages = not row.blockers and before.exists()
         is_open = not row.blockers and not has_messages
         row.opened_at = Now() if is_open else None
         row.save(update_fields=["blockers", "opened_at"])
