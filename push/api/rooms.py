@@ -6,10 +6,11 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from imgo_site.errors import NotFound
+from imgo_site.errors import NotFound, Unavailable
 from imgo_site.names import check_name
 from imgo_site.room_policies import policy_of
-from offline import stream_retention
+from offline import outbox_queue, partitions, stream_retention
+from offline.outbox_queue import Busy
 from push.api import paging
 from push.api.base import V1View
 from push.api.paging import window_of
@@ -135,7 +136,17 @@ class RoomMessagesView(V1View):
         return HttpResponse(page, content_type="application/json")
 
     def delete(self, request: Request, room: str) -> Response:  # noqa: ARG002
-        """Forget the kept messages. Positions keep their meaning."""
+        """Forget the kept messages. Positions keep their meaning.
+
+        The lock of the room's partition waits for a drain in progress. The messages that it has
+        published are in the outbox until it ends, and so would not be deleted.
+        """
         room_history.position(check_name(room, "room"))
-        answer: Emptied = {"room": room, "deleted": stream_retention.empty(room)}
+        try:
+            partition = partitions.partition_of(room, partitions.current().partitions)
+            with outbox_queue.draining(partition, wait=True):
+                deleted = stream_retention.empty(room)
+        except Busy:
+            raise Unavailable("The room's messages are being sent now: try again.") from None
+        answer: Emptied = {"room": room, "deleted": deleted}
         return Response(answer)

@@ -1,12 +1,22 @@
 """The API of rooms with history: position, kept messages, emptying."""
 
-import pytest
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from django.db import connection
+
+from offline import outbox_queue
 from offline.models import Stream
+from offline.sql import postgres
+from push import fanout
 from push.accept.accept import Push, push_to_room
 from push.fanout import drain
 from push.status import explain
+from tests import call_and_close, wait_until
 from tests.push.api.test_v1 import check_problem
+
+PATIENCE = 10.0  # seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,6 +103,64 @@ def test_emptied_room_keeps_its_position(api):
     assert read(api)["messages"] == []
     publish("chat-1", 3)
     assert [row["offset"] for row in read(api)["messages"]] == [3]
+
+
+def test_emptying_waits_for_messages_that_are_being_sent(api, monkeypatch):
+    """Sessions have received them by then, and they must not come back from the history."""
+    published, may_end, real_publish = threading.Event(), threading.Event(), fanout.publish
+
+    def publish_slowly(envelopes) -> None:
+        real_publish(envelopes)
+        if envelopes:
+            published.set()
+            assert may_end.wait(PATIENCE)
+
+    monkeypatch.setattr(fanout, "publish", publish_slowly)
+    push_to_room("chat-1", 1)
+    push_to_room("chat-1", 2)
+    with ThreadPoolExecutor(2) as threads:
+        draining = threads.submit(call_and_close, drain, 0)
+        try:
+            assert published.wait(PATIENCE)
+            path = "/api/v1/rooms/chat-1/messages"
+            emptying = threads.submit(call_and_close, api.delete, path)
+            wait_until(lambda: emptying.done() or waits_for_partition(), PATIENCE)
+        finally:
+            may_end.set()
+        assert draining.result(PATIENCE) == 2
+        assert emptying.result(PATIENCE).json() == {"room": "chat-1", "deleted": 2}
+    assert read(api)["messages"] == []
+
+
+def waits_for_partition() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database"
+            " WHERE d.datname = current_database() AND locktype = 'advisory' AND NOT granted"
+        )
+        return cursor.fetchone() is not None
+
+
+def test_emptying_a_room_whose_sending_hangs_is_refused(api, monkeypatch):
+    monkeypatch.setattr(postgres, "LOCK_WAIT", 1)
+    publish("chat-1", 1)
+    has, may_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with outbox_queue.draining(0, wait=False):
+            has.set()
+            assert may_end.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as threads:
+        hanging = threads.submit(call_and_close, hang)
+        try:
+            assert has.wait(PATIENCE)
+            answer = api.delete("/api/v1/rooms/chat-1/messages")
+            check_problem(answer, 503, "unavailable")
+        finally:
+            may_end.set()
+        hanging.result(PATIENCE)
+    assert [row["offset"] for row in read(api)["messages"]] == [1]
 
 
 def test_only_an_admin_may_empty_a_room(caller):
