@@ -24,6 +24,7 @@ EVENTS = "events"  # the transport that is no door of `open_client`
 BACK_OFF = (0.2, 1.0)  # seconds until a device tries to come back
 OPEN_TIMEOUT = 10.0  # seconds for connect and auth
 HEARTBEAT_EVERY = 30.0  # seconds without a message
+ACKS_MAX = 40  # ids in one acknowledgement: 19 digits each fit into MAX_CLIENT_BODY
 # How a connection ends, or cannot be made: the peer, the network, a handshake cut off.
 LOST = (OSError, Closed, TimeoutError, asyncio.IncompleteReadError, websockets.WebSocketException)
 
@@ -63,6 +64,7 @@ class Device:
         self.node: Node | None = None
         self.session: Session | None = None
         self._in_room: Session | None = None
+        self._unacknowledged: list[Frame] = []
         self.gaps: list[Gap] = []
         self.refusals: Counter[str] = Counter()
         self._refused_by: Node | None = None
@@ -147,9 +149,12 @@ class Device:
                     code = frame.value["code"]
                 else:
                     await self._take(client, frame)
+                if not client.has_frames or len(self._unacknowledged) == ACKS_MAX:
+                    await self._acknowledge(client)
         except LOST as error:
             return code or getattr(error, "code", None)
         finally:
+            self._unacknowledged.clear()
             client.abort()
 
     async def _take(self, client: Any, frame: Frame) -> None:
@@ -158,8 +163,18 @@ class Device:
             self._received(frame.body.decode(), frame.id)
             if self.acks:
                 assert frame.id, f"no id in a session that acknowledges: {frame}"
-                with suppress(Closed):
-                    await client.ack(frame)
+                self._unacknowledged.append(frame)
+
+    async def _acknowledge(self, client: Any) -> None:
+        """Acknowledge what has come together in one frame, as the clients do.
+
+        Over Server-Sent Events each acknowledgement is a request that the device waits for. With
+        one for each message, its receipts would tell how long its own requests take.
+        """
+        if frames := self._unacknowledged:
+            self._unacknowledged = []
+            with suppress(Closed):
+                await client.ack(*frames)
 
     def _received(self, body: str, message_id: int) -> None:
         assert self.session is not None

@@ -116,6 +116,11 @@ class Client:
             text = f"nothing came to the {self.transport} client within {timeout:g} s"
             raise TimeoutError(text) from None
 
+    @property
+    def has_frames(self) -> bool:
+        """Return whether `receive` returns a frame that has been read already."""
+        return bool(self._frames)
+
     async def receive_bodies(self, count: int, timeout: float = TIMEOUT) -> list[bytes]:
         """The bodies of the next `count` frames, which must be messages."""
         bodies: list[bytes] = []
