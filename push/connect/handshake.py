@@ -317,7 +317,7 @@ async def _admit(
     *,
     later: Collection[str],
 ) -> None:
-    session.is_connecting = True
+    session.is_opening = session.is_connecting = True
     session.hold(conf.SESSION_BYTES)
     session.opened = entry.since
     session.last_seen = asyncio.get_running_loop().time()
@@ -360,6 +360,7 @@ async def _reply_and_replay(
 
         await stream_joins.finish(joins.values(), until_read)
     session.release()
+    session.is_opening = False
     node.hub.event_ids.moved(session)
 
 

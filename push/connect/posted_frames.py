@@ -4,6 +4,7 @@ Any process takes the request (`push/events/views.py`) and publishes its frame t
 session. Here this node passes the frame to its handler.
 """
 
+import asyncio
 import logging
 from collections import deque
 
@@ -17,6 +18,7 @@ from push.wire import CloseCode, Frame, Op
 logger = logging.getLogger(__name__)
 
 WAITING_MAX = 100  # frames of one session that wait for their handlers
+OPENING_INTERVAL = 0.02  # seconds between two looks whether a session is open
 
 
 class PostedFrames:
@@ -44,7 +46,10 @@ class PostedFrames:
         pace = TimedPace()
         try:
             while waiting:
-                frame = waiting.popleft()
+                frame = self._take(session, waiting)
+                if frame is None:
+                    await asyncio.sleep(OPENING_INTERVAL)
+                    continue
                 if session.is_closed and frame.op != Op.ACK:
                     continue
                 await handlers.handle(self._node, session, frame)
@@ -55,6 +60,20 @@ class PostedFrames:
             session.disconnect(CloseCode.INTERNAL_ERROR)
         finally:
             self._waiting.pop(session.id, None)
+
+    def _take(self, session: Session, waiting: deque[Frame]) -> Frame | None:
+        """Remove and return the next frame to handle; None while all must wait.
+
+        Only acknowledgements are handled before the handshake has ended, as its replay may be
+        long. On other transports the handshake ends before the next frame is read. A leave during
+        the handshake would be undone when the handshake lets the session enter its rooms.
+        """
+        if not session.is_opening or session.id not in self._node.hub.sessions:
+            return waiting.popleft()
+        acknowledgement = next((frame for frame in waiting if frame.op == Op.ACK), None)
+        if acknowledgement is not None:
+            waiting.remove(acknowledgement)
+        return acknowledgement
 
 
 def accept_frames(node: Node) -> None:

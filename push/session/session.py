@@ -127,6 +127,7 @@ class Session:
         "is_closed",
         "is_connecting",
         "is_goim",
+        "is_opening",
         "joined",
         "key",
         "kind",
@@ -186,6 +187,7 @@ class Session:
         # were settled before that time are not for this session.
         self.joined = 0.0
         self.snapshot: QuerySnapshot | None = None  # that query's
+        self.is_opening = False  # the handshake has not ended
         self.is_connecting = False  # the handshake queries its pending messages
         self.is_behind = False  # the handshake must query them once more
         self.is_closed = False

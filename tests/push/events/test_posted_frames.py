@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from functools import partial
+from typing import Any
 
 import jwt
 import pytest
@@ -16,6 +17,7 @@ from push.accept.accept import Push
 from push.connect.posted_frames import WAITING_MAX, PostedFrames
 from push.events.views import PostedFrameView
 from push.metrics import definitions as metrics
+from push.node import stream_joins
 from push.status.instance import INSTANCE
 from push.wire import Frame, Op
 from tests import eventually, in_thread
@@ -220,6 +222,51 @@ async def test_many_frames_at_once_are_all_accepted(stream):
     answers = await asyncio.gather(*(post(one.session, frame) for frame in frames))
     assert {answer.status_code for answer in answers} == {202}
     assert {(await one.event())["seq"] for _ in frames} == set(range(60))
+
+
+@pytest.fixture
+def gate(monkeypatch) -> asyncio.Event:
+    """Sessions are sent what they have missed of their rooms once this is set."""
+    gate, real_finish = asyncio.Event(), stream_joins.finish
+
+    async def finish_late(*args: Any) -> None:
+        await gate.wait()
+        await real_finish(*args)
+
+    monkeypatch.setattr(stream_joins, "finish", finish_late)
+    return gate
+
+
+async def test_a_room_that_is_left_while_the_session_opens_sends_nothing_more(stream, gate):
+    await publish(1, 2)
+    one = await stream("rooms=chat-1&rewind=2")
+    node = await get_node()
+    (session,) = node.hub.sessions.values()
+    posted = node.hub.on_frame.__self__
+    assert (
+        await post(one.session, {"op": Op.LEAVE, "seq": 7, "body": "chat-1"})
+    ).status_code == 202
+    await eventually(lambda: posted._waiting or not session.rooms)
+    gate.set()
+    values = [await one.event() for _ in range(3)]
+    assert [value.get("offset") for value in values] == [1, 2, None]
+    assert (values[2]["op"], values[2]["seq"]) == (Op.LEAVE_REPLY, 7)
+    await publish(3)
+    await to_key(b"4")
+    assert (await one.event())["body"] == 4
+
+
+async def test_an_acknowledgement_is_handled_while_the_session_opens(stream, gate):
+    from offline.models import Pending
+
+    await in_thread(push_now, Push(b"1", keys=("u1",)))
+    one = await stream("ack=1&rooms=chat-1")
+    number = (await one.event())["id"]
+    for frame in ({"op": Op.HEARTBEAT, "seq": 7}, {"op": Op.ACK, "body": [number]}):
+        assert (await post(one.session, frame)).status_code == 202
+    await eventually(lambda: in_thread(lambda: not Pending.objects.exists()))
+    gate.set()
+    assert (await one.event())["seq"] == 7
 
 
 async def test_a_failing_client_is_slowed_down(stream, imgo):
