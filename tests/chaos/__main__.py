@@ -128,7 +128,7 @@ class Run:
             row.times += 1
             row.add(load.history.check(start, end))
             row.recovery = max(row.recovery, fault.recovery)
-            row.caught_up = max(row.caught_up, load.history.caught_up(fault.ended))
+            row.caught_up = max(row.caught_up, load.caught_up(fault.ended))
             row.delay = max(row.delay, load.history.delay(fault.ended + fault.recovery, end))
             away = [gap.seconds for gap in fault.gaps(start, end)]
             row.away = max(row.away, *away, 0.0)

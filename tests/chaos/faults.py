@@ -156,14 +156,14 @@ class RedisFault(Fault):
     async def strike(self) -> None:
         """Strike, and wait for what was held up: the next fault would delay it further."""
         await super().strike()
-        history, end = self.stage.load.history, self.stage.now() + WAIT_MAX
+        load, end = self.stage.load, self.stage.now() + WAIT_MAX
         # Polling, because an arrival sets no event.
-        while history.caught_up(self.ended) == inf and self.stage.now() < end:  # noqa: ASYNC110
+        while load.caught_up(self.ended) == inf and self.stage.now() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.25)
 
     def missed(self) -> list[str]:
         found = self.bad_answers()
-        caught_up = self.stage.load.history.caught_up(self.ended)
+        caught_up = self.stage.load.caught_up(self.ended)
         if caught_up > CAUGHT_UP_MAX * self.stage.slack:
             found.append(f"{self.name}: caught up {caught_up:.1f} s after it was back")
         return found

@@ -131,6 +131,13 @@ class Load:
             wrong.append(f"an offset came twice to a follower: {result.duplicates}")
         return wrong + [line for follower in self.followers for line in follower.told]
 
+    def caught_up(self, end: float) -> float:
+        """Seconds from `end` until all that was accepted before it had arrived.
+
+        That is what was pushed to keys and to rooms with history; other rooms are live only.
+        """
+        return max(self.history.caught_up(end), self.kept.caught_up(end))
+
     # Begin and end
 
     async def __aenter__(self) -> Self:
