@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_TIMEOUT = 5.0  # seconds for Redis to confirm a subscription
 RETRY_MIN = 0.05  # seconds between the first two attempts to connect; then twice as long each time
-RETRY_INTERVAL = 1.0  # seconds between two attempts, at most
+RETRY_INTERVAL = 1.0  # seconds between two attempts, at most; 0 after one that took this long
 STEADY_AFTER = 1.0  # seconds; after a connection that lasted so long, the next attempt is immediate
 
 SUBSCRIBE, UNSUBSCRIBE, MESSAGE = b"subscribe", b"unsubscribe", b"message"
@@ -190,6 +190,7 @@ class Listener:
     async def _run(self) -> None:
         loop, delay = asyncio.get_running_loop(), 0.0
         while not is_cancelled():
+            began = loop.time()
             self._subscribed_at = math.inf
             try:
                 await self._connect()
@@ -203,7 +204,9 @@ class Listener:
                 await self._broken(error)
             if loop.time() - self._subscribed_at >= STEADY_AFTER:
                 delay = 0.0
-            await asyncio.sleep(delay)
+            # A silent Redis answers the attempt under way as soon as it is back.
+            was_slow = loop.time() - began >= RETRY_INTERVAL
+            await asyncio.sleep(0.0 if was_slow else delay)
             delay = min(RETRY_INTERVAL, 2 * delay or RETRY_MIN)
 
     async def _connect(self) -> None:

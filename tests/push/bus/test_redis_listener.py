@@ -184,6 +184,30 @@ async def test_further_attempts_wait_twice_as_long_each(listener, redis, monkeyp
     assert pauses[:8] == [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 
+async def test_an_attempt_that_takes_long_is_repeated_at_once(listener, redis, monkeypatch):
+    """While Redis is silent, an attempt is under way at any moment."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    async def connect_slowly(_: FakeConnection) -> None:
+        await sleep(2 * module.RETRY_INTERVAL)
+        raise RedisConnectionError("silent")
+
+    monkeypatch.setattr(module, "RETRY_MIN", 0.01)
+    monkeypatch.setattr(module, "RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr(module.asyncio, "sleep", note)
+    monkeypatch.setattr(FakeConnection, "connect", connect_slowly)
+    with pytest.raises(RedisConnectionError):
+        await listener.subscribe([b"a"])
+    while len(waits) < 5:
+        await sleep(0.01)
+    assert waits == [0.0] * len(waits)
+
+
 async def test_a_refused_join_fails_alone(listener, redis):
     await subscribed(listener, redis, "a")
     joining = asyncio.create_task(listener.subscribe([b"secret"]))
