@@ -66,7 +66,8 @@ class StreamJoin:
                 self.offset = max(self.offset, request.offset)  # the node may be behind the client
         elif request.rewind:
             count = min(request.rewind, policy_of(stream.room).rewind)
-            self._cursor = max(state.first - 1, self.offset - count, 0)
+            # Messages above `offset` come live, even if the database keeps none of them any more.
+            self._cursor = min(self.offset, max(state.first - 1, self.offset - count, 0))
 
     @property
     def position(self) -> Position:

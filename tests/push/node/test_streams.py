@@ -462,6 +462,21 @@ async def test_who_joins_an_emptied_room_gets_nothing_that_waited_for_others(nod
     assert offsets(session) == [1]
 
 
+async def test_rewind_in_an_emptied_room_gets_what_waited_for_the_next_write(node, imgo):
+    imgo(BATCH_WINDOW=1.0)
+    first, told = await join(node)
+    await store(3)
+    for offset in (1, 2, 3):  # the second and the third wait for the room's next write
+        node.hub.handle(envelope(offset, told.epoch))
+    await in_thread(stream_retention.empty, ROOM)
+    later, told = await join(node, RoomRequest(rewind=5), key="u2")
+    assert told.offset == 1
+    await publish()
+    await eventually(lambda: offsets(later)[-1:] == [4])
+    assert offsets(later) == [2, 3, 4]
+    assert offsets(first) == [1, 2, 3, 4]
+
+
 async def test_no_more_left_streams_are_remembered_than_allowed(node, monkeypatch):
     monkeypatch.setattr(streams_of_node, "LEFT_MAX", 2)
     for number in range(4):
