@@ -6,7 +6,7 @@ of id, including those of lost tasks.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from offline.models import ERROR_MAX, Outbox
+from offline.partitions import possible_partitions
 from offline.sql import chunks, dialect
 from offline.values import OutboxMessage, OutboxRow
 
@@ -37,6 +38,15 @@ def draining(partition: int, *, wait: bool) -> Iterator[None]:
     with dialect().partition_lock(partition, wait=wait) as is_held:
         if not is_held:
             raise Busy
+        yield
+
+
+@contextmanager
+def draining_all_of(name: str) -> Iterator[None]:
+    """Lock, as `draining` does, all partitions that may have rows of a key or a room."""
+    with ExitStack() as stack:
+        for partition in sorted(possible_partitions(name)):
+            stack.enter_context(draining(partition, wait=True))
         yield
 
 

@@ -52,10 +52,17 @@ def current() -> Current:
 
 
 def queues_needed() -> int:
-    """Return how many partitions may have rows in the outbox, counted from 0.
+    """Return how many partitions may have rows in the outbox, counted from 0."""
+    return max(_numbers())
 
-    During a change these are also those of the number before.
-    """
+
+def possible_partitions(name: str) -> set[int]:
+    """Return the partitions that may have rows of a key or a room in the outbox."""
+    return {partition_of(name, number) for number in _numbers()}
+
+
+def _numbers() -> list[int]:
+    """Return the present number of partitions, and during a change those before, too."""
     rows = Partitioning.objects.order_by("-generation").values_list("partitions", "opened_at")
     numbers = []
     for partitions, opened_at in rows:
@@ -64,4 +71,4 @@ def queues_needed() -> int:
             break
     else:
         numbers.append(conf.PARTITIONS)
-    return max(numbers)
+    return numbers

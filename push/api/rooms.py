@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from imgo_site.errors import NotFound, Unavailable
 from imgo_site.names import check_name
 from imgo_site.room_policies import policy_of
-from offline import outbox_queue, partitions, stream_retention
+from offline import outbox_queue, stream_retention
 from offline.outbox_queue import Busy
 from push.api import paging
 from push.api.base import V1View
@@ -138,13 +138,12 @@ class RoomMessagesView(V1View):
     def delete(self, request: Request, room: str) -> Response:  # noqa: ARG002
         """Forget the kept messages. Positions keep their meaning.
 
-        The lock of the room's partition waits for a drain in progress. The messages that it has
+        The lock of its partition waits for a drain in progress. The messages that it has
         published are in the outbox until it ends, and so would not be deleted.
         """
         room_history.position(check_name(room, "room"))
         try:
-            partition = partitions.partition_of(room, partitions.current().partitions)
-            with outbox_queue.draining(partition, wait=True):
+            with outbox_queue.draining_all_of(room):
                 deleted = stream_retention.empty(room)
         except Busy:
             raise Unavailable("The room's messages are being sent now: try again.") from None

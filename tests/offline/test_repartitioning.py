@@ -57,6 +57,7 @@ def test_messages_of_the_new_number_wait_for_those_before(imgo, before, after):
     new = [accept(key) for key in keys]
     most = max(before, after)
     assert partitions.queues_needed() == most
+    assert partitions.possible_partitions("a") == {partition_of("a", n) for n in (before, after)}
     assert (repartitioning.advance().has_messages, due(most)) == (True, old)
     send_all(most)
     assert (due(most), repartitioning.advance().is_open, due(most)) == ([], True, new)
