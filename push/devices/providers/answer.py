@@ -12,6 +12,10 @@ class Broken(Exception):
     """The connection, or the request on it, has ended before the answer."""
 
 
+class NotProcessed(Broken):
+    """The server has not processed the request: another connection must take it."""
+
+
 class Answer(NamedTuple):
     """An answer. `headers`: with names in lower case. `body`: its first `BODY_MAX` bytes."""
 

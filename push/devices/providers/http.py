@@ -18,7 +18,7 @@ import httpcore
 
 from imgo_site.conf import conf
 from push.devices.jobs import NoAnswer
-from push.devices.providers.answer import BODY_MAX, Answer, Broken
+from push.devices.providers.answer import BODY_MAX, Answer, Broken, NotProcessed
 from push.devices.providers.http2 import Fields, Http2Connection
 
 # At the level DEBUG it logs all headers: the addresses of devices, and the tokens of providers.
@@ -32,6 +32,8 @@ BEFORE_IPV4 = (b"\x00\x64\xff\x9b" + bytes(8), bytes(12))
 LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"  # the first bytes of private addresses, RFC 8215
 ORIGINS_MAX = 200  # hosts and ports whose connections are kept
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
+# Connections that one request tries, if the server ends each before it takes the request.
+CONNECTIONS_MAX = 6
 # The connection ended before its answer. Servers close idle ones at any moment.
 BROKEN = (Broken, httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 FAILURES = (
@@ -156,17 +158,29 @@ class HttpClient:
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """Return the answer. A request whose connection breaks is repeated once, unchanged.
 
+        One that the server has certainly not processed tries up to `CONNECTIONS_MAX` connections.
+
         `headers`: with names in lower case. Raises `NoAnswer`.
         """
         try:
-            try:
-                return await self._post(url, headers, body)
-            except BROKEN:
-                return await self._post(url, headers, body)
+            return await self._post_until_taken(url, headers, body)
         except httpcore.ConnectError as error:
             raise NoAnswer("no_tls" if _is_of_tls(error) else "no_connection") from error
         except FAILURES as error:
             raise NoAnswer("connection_broken") from error
+
+    async def _post_until_taken(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        is_repeated = False
+        for _ in range(CONNECTIONS_MAX):
+            try:
+                return await self._post(url, headers, body)
+            except NotProcessed:
+                continue
+            except BROKEN:
+                if is_repeated:
+                    raise
+                is_repeated = True
+        raise NotProcessed
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         parts = urlsplit(url)

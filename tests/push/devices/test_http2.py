@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -37,6 +38,7 @@ def server(running_server, imgo) -> Recorder:
     running_server.requests.clear()
     running_server.answers.clear()
     running_server.h2_settings = {}
+    running_server.requests_max = None
     imgo(NOTIFY_CA_FILE=str(running_server.ca_file), WEBPUSH_NETWORKS=["127.0.0.0/8", "::1/128"])
     return running_server
 
@@ -106,6 +108,28 @@ async def test_requests_of_a_broken_connection_are_repeated_on_one_other(server,
     server.answers = [None, None, Response(breaks=True)]
     assert await post_all(client, server.url, [b"1", b"2", b"3"]) == [200] * 3
     assert server.connections == before + 1
+
+
+@pytest.mark.parametrize("requests_max", [1, 7])
+async def test_connection_that_goes_away_answers_what_it_accepted(
+    server, client, requests_max
+) -> None:
+    """No request comes twice: the answers behind the GOAWAY are read, the others sent elsewhere."""
+    bodies = [bytes([number]) for number in range(5 * requests_max)]
+    server.requests_max = requests_max
+    assert await post_all(client, server.url, bodies) == [200] * len(bodies)
+    assert sorted(request.body for request in server.requests) == bodies
+    numbers = Counter(request.connection for request in server.requests)
+    assert set(numbers.values()) == {requests_max}
+
+
+async def test_request_that_no_connection_takes_is_no_answer(server, client) -> None:
+    server.requests_max = 0
+    before = server.connections
+    with pytest.raises(NoAnswer, match="connection_broken"):
+        await client.post(server.url, {}, b"1")
+    assert server.connections == before + http.CONNECTIONS_MAX
+    assert server.requests == []
 
 
 async def test_origins_without_requests_make_room(server, client, monkeypatch) -> None:
