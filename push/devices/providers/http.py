@@ -32,6 +32,9 @@ BEFORE_IPV4 = (b"\x00\x64\xff\x9b" + bytes(8), bytes(12))
 LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"  # the first bytes of private addresses, RFC 8215
 ORIGINS_MAX = 200  # hosts and ports whose connections are kept
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
+# Seconds until the next address of a host is tried, and the share of the time for a request.
+DIAL_MAX = 3.0
+DIAL_SHARE = 0.25
 # Connections that one request tries, if the server ends each before it takes the request.
 CONNECTIONS_MAX = 6
 # The connection ended before its answer. Servers close idle ones at any moment.
@@ -220,12 +223,18 @@ class HttpClient:
         """Open a connection to the first address that answers; None if it is not HTTP/2."""
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
-        for address in await self._resolve(host, port):
+        addresses = await self._resolve(host, port)
+        for address in addresses:
+            # An address that is silent, such as an IPv6 one without a route, must leave time for
+            # the next one. The limit of the caller ends the last.
+            is_last = address == addresses[-1]
+            limit = None if is_last else min(DIAL_MAX, conf.NOTIFY_TIMEOUT * DIAL_SHARE)
             try:
-                transport, connection = await loop.create_connection(
-                    Http2Connection, address, port, ssl=self._tls, server_hostname=host
-                )
-            except OSError as error:  # the errors of TLS are among them
+                async with asyncio.timeout(limit):
+                    transport, connection = await loop.create_connection(
+                        Http2Connection, address, port, ssl=self._tls, server_hostname=host
+                    )
+            except OSError as error:  # the errors of TLS are among them, and TimeoutError
                 failure = error
                 continue
             if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":

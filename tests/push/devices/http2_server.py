@@ -96,13 +96,14 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
 class Http2Server:
     """Server on a thread of its own, so that tests with and without a loop can use it.
 
-    `requests`: those that have arrived. `answer` may be replaced at any time. `h2_settings`: of
-    new connections. `requests_max`: after so many requests, a connection says that it goes away,
-    and answers these; None for no limit.
+    `host`: the address that it listens at. `requests`: those that have arrived. `answer` may be
+    replaced at any time. `h2_settings`: of new connections. `requests_max`: after so many requests,
+    a connection says that it goes away, and answers these; None for no limit.
     """
 
     def __init__(self, home: Path, answer: Answer) -> None:
         self.answer = answer
+        self.host = "127.0.0.1"
         self.requests: list[Request] = []
         self.connections = 0
         self.h2_settings: dict[SettingCodes, int] = {}
@@ -126,7 +127,7 @@ class Http2Server:
 
         async def serve() -> None:
             server = await asyncio.start_server(
-                self._serve, "127.0.0.1", self.port, ssl=self._context
+                self._serve, self.host, self.port, ssl=self._context
             )
             self.port = server.sockets[0].getsockname()[1]
             ready.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,8 @@ from h2.settings import SettingCodes
 
 from push.devices.jobs import NoAnswer
 from push.devices.providers import http
-from push.devices.providers.http import HttpClient
+from push.devices.providers.http import AddressRefused, HttpClient
+from tests import PATIENCE
 
 from .http2_server import Http2Server, Request, Response
 
@@ -130,6 +132,45 @@ async def test_request_that_no_connection_takes_is_no_answer(server, client) -> 
         await client.post(server.url, {}, b"1")
     assert server.connections == before + http.CONNECTIONS_MAX
     assert server.requests == []
+
+
+@pytest.fixture
+async def addresses(monkeypatch) -> list[str]:
+    """What every host resolves to, until a test changes it."""
+    found = ["127.0.0.1"]
+
+    async def resolve(_: str, port: int, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in found]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    return found
+
+
+async def test_address_that_is_silent_leaves_time_for_the_next(
+    server, addresses, client, monkeypatch
+) -> None:
+    monkeypatch.setattr(http, "DIAL_MAX", 0.2)
+    with socket.create_server(("127.0.0.2", server.port)):  # TLS never begins there
+        addresses.insert(0, "127.0.0.2")
+        async with asyncio.timeout(PATIENCE):
+            assert (await client.post(server.url, {}, b"1")).status == 200
+
+
+async def test_server_that_has_moved_is_resolved_and_checked_again(
+    server, addresses, client
+) -> None:
+    moved = Recorder(server.ca_file.parent)
+    moved.host, moved.port = "127.0.0.2", server.port
+    with moved.running():
+        await client.post(server.url, {}, b"1")
+        addresses[:] = ["127.0.0.2"]
+        server.answers = [Response(breaks=True)]
+        assert (await client.post(server.url, {}, b"2")).status == 200
+        assert [request.body for request in moved.requests] == [b"2"]
+        addresses[:] = ["127.0.0.2", "10.0.0.1"]
+        moved.answers = [Response(breaks=True)]
+        with pytest.raises(AddressRefused):
+            await client.post(server.url, {}, b"3")
 
 
 async def test_origins_without_requests_make_room(server, client, monkeypatch) -> None:
