@@ -29,7 +29,9 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # The first 12 bytes of IPv6 addresses that end with an IPv4 address: NAT64 (RFC 6052), and
 # compatible ones (RFC 4291, section 2.5.5.1).
 BEFORE_IPV4 = (b"\x00\x64\xff\x9b" + bytes(8), bytes(12))
-LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"  # the first bytes of private addresses, RFC 8215
+# The first three bits of all public IPv6 addresses, 2000::/3. Python takes others for public too,
+# such as site-local ones (RFC 3879), and those that stand for an IPv4 address by RFC 2765.
+PUBLIC_IPV6 = 0b001
 ORIGINS_MAX = 200  # hosts and ports whose connections are kept
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
 # Seconds until the next address of a host is tried, and the share of the time for a request.
@@ -107,8 +109,9 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         target = _target(address)
         if any(address in network or target in network for network in self._networks):
             return True
-        is_local = target.packed.startswith(LOCAL_NAT64)
-        return target.is_global and not target.is_multicast and not is_local
+        if isinstance(target, ipaddress.IPv6Address) and target.packed[0] >> 5 != PUBLIC_IPV6:
+            return False
+        return target.is_global and not target.is_multicast
 
 
 def _target(address: IpAddress) -> IpAddress:
