@@ -85,14 +85,9 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
         Raises `AddressRefused`, or `NoAnswer` if it has none.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise NoAnswer("no_connection") from error
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        addresses = await _resolve(host, port)
         # One private address among public ones is refused too: the order is the host's to choose.
-        if not addresses or not all(map(self._may_be_called, addresses)):
+        if not all(map(self._may_be_called, addresses)):
             raise AddressRefused
         return addresses
 
@@ -150,7 +145,7 @@ class HttpClient:
 
     def __init__(self, *, is_checked: bool) -> None:
         checked = CheckedBackend(conf.WEBPUSH_NETWORKS)
-        self._resolve = checked.resolve if is_checked else _unchecked
+        self._resolve = checked.resolve if is_checked else _resolve
         self._tls = _tls()
         self._tls.set_alpn_protocols(["h2", "http/1.1"])
         self._origins: dict[tuple[str, int], _Origin] = {}
@@ -279,9 +274,16 @@ class HttpClient:
         await self._pool.aclose()
 
 
-async def _unchecked(host: str, port: int) -> list[str]:  # noqa: ARG001
-    """Return the host itself, which is resolved when it is connected to."""
-    return [host]
+async def _resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host. Raises `NoAnswer` if it has none."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise NoAnswer("no_connection") from error
+    if not found:
+        raise NoAnswer("no_connection")
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 def _is_of_tls(error: BaseException | None) -> bool:

@@ -146,14 +146,17 @@ async def addresses(monkeypatch) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("is_checked", [True, False])
 async def test_address_that_is_silent_leaves_time_for_the_next(
-    server, addresses, client, monkeypatch
+    server, addresses, monkeypatch, is_checked
 ) -> None:
     monkeypatch.setattr(http, "DIAL_MAX", 0.2)
+    client = HttpClient(is_checked=is_checked)
     with socket.create_server(("127.0.0.2", server.port)):  # TLS never begins there
         addresses.insert(0, "127.0.0.2")
         async with asyncio.timeout(PATIENCE):
             assert (await client.post(server.url, {}, b"1")).status == 200
+    await client.close()
 
 
 async def test_server_that_has_moved_is_resolved_and_checked_again(
