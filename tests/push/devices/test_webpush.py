@@ -70,6 +70,17 @@ async def test_date_of_retry_after_is_understood(service, provider) -> None:
     assert 25 < (await provider.send(job(address_text(browser)))).retry_after < 31
 
 
+@pytest.mark.parametrize("wrong", [-86_400, 86_400])
+async def test_date_of_retry_after_counts_from_the_date_of_the_answer(
+    service, provider, wrong
+) -> None:
+    """The clocks of the provider and of this host differ by a day."""
+    browser, now = service.subscribe(), time.time() + wrong
+    dates = {"date": formatdate(now, usegmt=True), "retry-after": formatdate(now + 30, usegmt=True)}
+    service.answers = [Response(429, dates)]
+    assert (await provider.send(job(address_text(browser)))).retry_after == 30
+
+
 async def test_broken_connection_is_tried_once_more(service, provider) -> None:
     browser = service.subscribe()
     service.answers = [Response(breaks=True)]
