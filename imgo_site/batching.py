@@ -24,15 +24,18 @@ class BatchLoader(Generic[K, V]):
 
     `fetch`: runs on one of the `threads`, takes a list of distinct keys and returns a mapping. A
     missing key gives None. If `fetch` raises, every caller of the batch gets the exception.
+    `batches`: maximum number of calls of `fetch` at a time; None: one for each thread.
     """
 
     def __init__(
         self,
         fetch: Callable[[list[K]], Mapping[K, V]],
         threads: DatabaseThreads = login_threads,
+        batches: int | None = None,
     ) -> None:
         self._fetch = fetch
         self._threads = threads
+        self._batches = batches
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # the loop of those futures and tasks
@@ -55,9 +58,9 @@ class BatchLoader(Generic[K, V]):
         return await future
 
     def _flush(self) -> None:
-        # One batch a thread. While the database is slow, the other keys stay here and not in the
-        # threads' queue, because here the keys of cancelled callers are dropped.
-        if self._waiting and len(self._tasks) < self._threads.size:
+        # At most one batch a thread. While the database is slow, the other keys stay here and not
+        # in the threads' queue, because here the keys of cancelled callers are dropped.
+        if self._waiting and len(self._tasks) < (self._batches or self._threads.size):
             batch = self._take_batch()
             if batch:
                 task = asyncio.get_running_loop().create_task(self._fetch_batch(batch))

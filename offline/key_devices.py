@@ -4,7 +4,7 @@ A transaction that adds or removes a device locks the key's devices first, and s
 to the key that are being stored: see `offline/device_locks.py`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -47,6 +47,44 @@ def register(key: str, name: str) -> int:
         )
         others = devices.exclude(name=name).order_by("-seen_at", "-pk")
         return _forget(list(others[conf.DEVICES_MAX - 1 :].select_for_update()))
+
+
+def register_new(pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Add devices (key, name) to their keys in one transaction; return those that were added.
+
+    It waits for no push and forgets no device. So it leaves out devices that exist, those of a key
+    with a device that others lock, and those of a key that would have more than `DEVICES_MAX`.
+    Call `register` for these.
+    """
+    added: set[tuple[str, str]] = set()
+    for chunk in chunks(sorted(pairs)):
+        names: dict[str, list[str]] = {}
+        for key, name in chunk:
+            names.setdefault(key, []).append(name)
+        with transaction.atomic():
+            places = _free_places(names)
+            # Sorted as above, so that nodes which add the same devices wait in one order.
+            new = [(key, name) for key in names if places[key] >= 0 for name in names[key]]
+            KeyDevice.objects.bulk_create(
+                [KeyDevice(key=key, name=name, seen_at=Now()) for key, name in new],
+                ignore_conflicts=True,  # another node adds the device at the same moment
+            )
+        added.update(new)
+    return added
+
+
+def _free_places(names: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """Lock the devices of keys; return how many more each key could get besides its `names`.
+
+    It is negative for a key that cannot get these names now.
+    """
+    places = {key: conf.DEVICES_MAX - len(new) for key, new in names.items()}
+    rows = KeyDevice.objects.filter(key__in=names).order_by("pk")
+    locked = set(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
+    for pk, key, name in rows.values_list("pk", "key", "name"):
+        is_free = pk in locked and name not in names[key]
+        places[key] -= 1 if is_free else conf.DEVICES_MAX
+    return places
 
 
 def refresh(pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

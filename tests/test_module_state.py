@@ -77,6 +77,7 @@ ALLOWED = {
     "offline.node_io.resumed_pages": "look-ups under way, empty between them",
     "offline.node_io.pending_pages": "look-ups under way, empty between them",
     "push.connect.device_names.known_devices": "look-ups under way, empty between them",
+    "push.connect.device_names.new_devices": "look-ups under way, empty between them",
     "push.node.streams.new_streams": "look-ups under way, empty between them",
     "push.node.streams.stream_pages": "look-ups under way, empty between them",
     "push.node.streams.stream_states": "look-ups under way, empty between them",

@@ -16,6 +16,11 @@ from push.metrics import definitions as metrics
 known_devices: BatchLoader[tuple[str, str], bool] = BatchLoader(
     lambda pairs: dict.fromkeys(key_devices.refresh(pairs), True)
 )
+# get((key, name)) → True if the device was added. One batch at a time: two would find the devices
+# of the same keys locked.
+new_devices: BatchLoader[tuple[str, str], bool] = BatchLoader(
+    lambda pairs: dict.fromkeys(key_devices.register_new(pairs), True), batches=1
+)
 NAME = re.compile("[0-9A-Za-z._:-]{1,64}")
 
 
@@ -34,9 +39,10 @@ async def register(identity: Identity, name: str) -> str | None:
             "'device' has 1 to 64 characters: letters, digits, '.', '_', ':' and '-'; "
             f"not {name[:70]!r}."
         )
-    if await known_devices.get((identity.key, name)):
+    device = identity.key, name
+    if await known_devices.get(device) or await new_devices.get(device):
         return name
-    dropped = await session_threads.run(key_devices.register, identity.key, name)
+    dropped = await session_threads.run(key_devices.register, *device)
     if dropped:
         metrics.DROPS.labels(key_devices.FORGOTTEN).inc(dropped)
     return name

@@ -13,6 +13,7 @@ from push.devices.addresses import configured
 
 # Bytes of the JSON. Web Push carries 3,993 bytes, APNs and FCM 4,096; the rest is for our members.
 CONTENT_MAX = 3_500
+DEPTH_MAX = 100  # levels of `data`; Python's encoders and decoders fail at about a thousand
 # A path of the page's own site, or a URL of any scheme with an authority, such as an app's.
 _URL = re.compile(r"/(?!/)\S*|[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _ONE_LINE = ("title", "url", "icon", "tag")
@@ -52,8 +53,7 @@ class Notify:
                     f"notify.{name} must be a path such as /orders/7, or a URL such as "
                     f"https://shop.example.com/orders/7, not {value[:60]!r}."
                 )
-        if self.data is not None and not isinstance(self.data, dict):
-            raise BadRequest("notify.data must be a JSON object.")
+        _check_data(self.data)
         size = len(self.text.encode("utf-8", "surrogatepass"))
         if size > CONTENT_MAX:
             raise TooLarge(f"notify has at most {CONTENT_MAX} bytes as JSON; this one {size}.")
@@ -72,6 +72,29 @@ class Notify:
         if "\\u0000" in text:
             raise BadRequest("notify must not contain the character NUL.")
         return text
+
+
+def _check_data(data: object) -> None:
+    if data is not None and not isinstance(data, dict):
+        raise BadRequest("notify.data must be a JSON object.")
+    if _is_deeper(data, DEPTH_MAX):
+        raise BadRequest(f"notify.data has more than {DEPTH_MAX} levels of objects and arrays.")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Return whether objects and arrays are nested in more levels. It does not recurse."""
+    level = [value]
+    for _ in range(levels + 1):
+        inner: dict[int, object] = {}  # by identity: a value of a Python caller may contain itself
+        for one in level:
+            if isinstance(one, dict):
+                inner |= {id(member): member for member in one.values()}
+            elif isinstance(one, list | tuple):
+                inner |= {id(item): item for item in one}
+        if not inner:
+            return False
+        level = list(inner.values())
+    return True
 
 
 def notify_of(value: object) -> Notify | None:

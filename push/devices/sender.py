@@ -69,7 +69,8 @@ class Lane:
             result = Result(Outcome.RETRY, error.reason)
         if result.pauses:
             pause = min(result.retry_after, queue.RETRY_AFTER_MAX)
-            self._paused_until = time.monotonic() + pause
+            # A longer pause may be under way: requests that were sent before it are answered later.
+            self._paused_until = max(self._paused_until, time.monotonic() + pause)
         if result.outcome is not Outcome.SENT:
             self._log(job, result)
         return result

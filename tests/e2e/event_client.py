@@ -72,6 +72,7 @@ class EventsClient(Client):
         self._token = members["token"]
         fields = [("rooms", room) for room in members.get("rooms", ()) if room]
         fields += [("ack", "1")] if members.get("ack") else []
+        fields += [("device", members["device"])] if members.get("device") else []
         headers = {"Last_Event_ID": self.last_id} if self.last_id else {}
         self._reader, self._writer = await asyncio.open_connection(HOST, self._node.http_port)
         self._writer.write(self._head("GET", f"{PATH}?{urlencode(fields)}", **headers))

@@ -61,6 +61,35 @@ async def test_a_full_batch_does_not_wait_for_the_window(loader, fetch, imgo, mo
     assert fetch.batches == [["a", "b", "c"]]
 
 
+class Threads:
+    """Four threads that begin a call at once, and end it when they may."""
+
+    size = 4
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = asyncio.Event()
+
+    async def run(self, function, *args):
+        self.begun += 1
+        await self.may_end.wait()
+        return function(*args)
+
+
+@pytest.mark.parametrize("batches", [None, 1])
+async def test_a_loader_of_one_batch_begins_no_second_one(fetch, imgo, monkeypatch, batches):
+    imgo(LOADER_WINDOW=3600.0)
+    monkeypatch.setattr(batching, "MAX_BATCH", 2)
+    threads = Threads()
+    loader = BatchLoader(fetch, threads, batches=batches)
+    answers = [asyncio.create_task(loader.get(key)) for key in "abcdef"]
+    await eventually(lambda: threads.begun)
+    assert threads.begun == (batches or 3)
+    threads.may_end.set()
+    assert await asyncio.gather(*answers) == [1] * 6
+    assert fetch.batches == [["a", "b"], ["c", "d"], ["e", "f"]]
+
+
 async def test_an_error_reaches_every_caller_and_not_the_next(loader, fetch):
     fetch.error = LookupError("no luck")
     answers = await asyncio.gather(*map(loader.get, "abab"), return_exceptions=True)

@@ -214,3 +214,37 @@ def test_key_whose_scope_was_each_is_settled_by_the_first_acknowledgement(store,
     assert record_receipts([Receipt(one, "a", ACKNOWLEDGED, "s1")]) == 2
     assert pending() == []
     check_balance()
+
+
+def test_new_devices_of_many_keys_take_one_transaction(store, django_assert_num_queries):
+    old = store("a")
+    register("a", "phone")
+    pairs = [(key, name) for key in "abc" for name in ("laptop", "tablet")]
+    with django_assert_num_queries(5):  # with the savepoint of the test's transaction
+        assert key_devices.register_new(pairs) == set(pairs)
+    assert set(KeyDevice.objects.values_list("key", "name")) == {*pairs, ("a", "phone")}
+    assert page("laptop") == [old]  # not acknowledged yet
+    one = store("a", "b")
+    assert pending() == sorted(
+        [(old, "a", "")]
+        + [(one, "a", name) for name in ("laptop", "phone", "tablet")]
+        + [(one, "b", name) for name in ("laptop", "tablet")]
+    )
+    check_balance()
+
+
+def test_new_devices_above_the_limit_are_left_to_one_by_one(imgo):
+    imgo(ACK_SCOPE={"*": "each"}, DEVICES_MAX=2)
+    register("a", "phone")
+    pairs = {("a", "laptop"), ("a", "tablet"), ("b", "phone"), ("b", "laptop")}
+    assert key_devices.register_new([*pairs, ("c", "1"), ("c", "2"), ("c", "3")]) == {
+        ("b", "phone"),
+        ("b", "laptop"),
+    }
+    assert key_devices.register_new([("a", "laptop")]) == {("a", "laptop")}
+    assert key_devices.register_new([("a", "tablet")]) == set()
+
+
+def test_known_device_is_not_registered_as_new():
+    register("a", "phone")
+    assert key_devices.register_new([("a", "phone"), ("b", "phone")]) == {("b", "phone")}

@@ -5,7 +5,7 @@ import threading
 import pytest
 from django.db import connection, transaction
 
-from offline.key_devices import register
+from offline.key_devices import register, register_new
 from offline.models import KeyDevice, Pending
 from offline.store import insert
 from offline.values import NewMessage
@@ -32,15 +32,17 @@ def test_registration_waits_for_a_push_to_the_key(imgo):
     threads[0].start()
     begun.wait(PATIENCE)
     register("a", "phone")  # seen again: that waits for nothing
+    # New devices of other keys do not wait for the push either.
+    assert register_new([("a", "laptop"), ("b", "laptop")]) == {("b", "laptop")}
     threads[1].start()
     try:
         wait_until(_is_registration_waiting)
-        assert not KeyDevice.objects.filter(name="laptop").exists()
+        assert not KeyDevice.objects.filter(key="a", name="laptop").exists()
     finally:
         may_end.set()
         for thread in threads:
             thread.join(PATIENCE)
-    assert KeyDevice.objects.filter(name="laptop").exists()
+    assert KeyDevice.objects.filter(key="a", name="laptop").exists()
     assert list(Pending.objects.values_list("device", flat=True)) == ["phone"]
 
 

@@ -12,6 +12,10 @@ class Broken(Exception):
     """The connection, or the request on it, has ended before the answer."""
 
 
+class NotProcessed(Broken):
+    """The server has not processed the request: another connection must take it."""
+
+
 class Answer(NamedTuple):
     """An answer. `headers`: with names in lower case. `body`: its first `BODY_MAX` bytes."""
 
@@ -25,10 +29,12 @@ class Answer(NamedTuple):
         text = self.headers.get("retry-after", "").strip()
         if text.isascii() and text.isdigit():
             return float(text)
-        try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-        except (ValueError, TypeError, OverflowError):
+        until = _time_of(text)
+        if until is None:
             return 0.0
+        # By the provider's clock, if the answer has it: ours may be wrong.
+        now = _time_of(self.headers.get("date", ""))
+        return max(0.0, until - (time.time() if now is None else now))
 
     @property
     def json(self) -> dict[str, Any]:
@@ -38,3 +44,11 @@ class Answer(NamedTuple):
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def _time_of(text: str) -> float | None:
+    """Return the date of a header as a Unix time, None if it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -16,6 +16,7 @@ from push.devices.providers.base import closing_members, compact_json, text_or_f
 from push.devices.providers.http import HttpClient
 
 TOKEN_LIFETIME = 2_400  # seconds; Apple wants a new token every 20 to 60 minutes
+SKEW = 60  # seconds that a clock may be set back: Apple refuses new tokens in short succession
 # Reasons of 403 and 429 for which another token helps, or the whole provider must wait.
 EXPIRED = "ExpiredProviderToken"
 TOKEN_REASONS = (
@@ -66,7 +67,8 @@ class Apns:
 
     def _provider_token(self) -> str:
         now = time.time()
-        if now - self._made_at > TOKEN_LIFETIME:
+        # A token of the future was signed before the clock was set back. Apple refuses it.
+        if not -SKEW <= now - self._made_at <= TOKEN_LIFETIME:
             claims = {"iss": conf.APNS_TEAM_ID, "iat": int(now)}
             headers = {"kid": conf.APNS_KEY_ID}
             self._token = jwt.encode(claims, self._key, algorithm="ES256", headers=headers)

@@ -18,7 +18,7 @@ import httpcore
 
 from imgo_site.conf import conf
 from push.devices.jobs import NoAnswer
-from push.devices.providers.answer import BODY_MAX, Answer, Broken
+from push.devices.providers.answer import BODY_MAX, Answer, Broken, NotProcessed
 from push.devices.providers.http2 import Fields, Http2Connection
 
 # At the level DEBUG it logs all headers: the addresses of devices, and the tokens of providers.
@@ -29,9 +29,16 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 # The first 12 bytes of IPv6 addresses that end with an IPv4 address: NAT64 (RFC 6052), and
 # compatible ones (RFC 4291, section 2.5.5.1).
 BEFORE_IPV4 = (b"\x00\x64\xff\x9b" + bytes(8), bytes(12))
-LOCAL_NAT64 = b"\x00\x64\xff\x9b\x00\x01"  # the first bytes of private addresses, RFC 8215
+# The first three bits of all public IPv6 addresses, 2000::/3. Python takes others for public too,
+# such as site-local ones (RFC 3879), and those that stand for an IPv4 address by RFC 2765.
+PUBLIC_IPV6 = 0b001
 ORIGINS_MAX = 200  # hosts and ports whose connections are kept
 KEEP_IDLE = 300.0  # seconds that an unused connection is kept; APNs asks to keep it open
+# Seconds until the next address of a host is tried, and the share of the time for a request.
+DIAL_MAX = 3.0
+DIAL_SHARE = 0.25
+# Connections that one request tries, if the server ends each before it takes the request.
+CONNECTIONS_MAX = 6
 # The connection ended before its answer. Servers close idle ones at any moment.
 BROKEN = (Broken, httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 FAILURES = (
@@ -78,14 +85,9 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
         Raises `AddressRefused`, or `NoAnswer` if it has none.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise NoAnswer("no_connection") from error
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        addresses = await _resolve(host, port)
         # One private address among public ones is refused too: the order is the host's to choose.
-        if not addresses or not all(map(self._may_be_called, addresses)):
+        if not all(map(self._may_be_called, addresses)):
             raise AddressRefused
         return addresses
 
@@ -102,8 +104,9 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         target = _target(address)
         if any(address in network or target in network for network in self._networks):
             return True
-        is_local = target.packed.startswith(LOCAL_NAT64)
-        return target.is_global and not target.is_multicast and not is_local
+        if isinstance(target, ipaddress.IPv6Address) and target.packed[0] >> 5 != PUBLIC_IPV6:
+            return False
+        return target.is_global and not target.is_multicast
 
 
 def _target(address: IpAddress) -> IpAddress:
@@ -142,7 +145,7 @@ class HttpClient:
 
     def __init__(self, *, is_checked: bool) -> None:
         checked = CheckedBackend(conf.WEBPUSH_NETWORKS)
-        self._resolve = checked.resolve if is_checked else _unchecked
+        self._resolve = checked.resolve if is_checked else _resolve
         self._tls = _tls()
         self._tls.set_alpn_protocols(["h2", "http/1.1"])
         self._origins: dict[tuple[str, int], _Origin] = {}
@@ -156,17 +159,29 @@ class HttpClient:
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """Return the answer. A request whose connection breaks is repeated once, unchanged.
 
+        One that the server has certainly not processed tries up to `CONNECTIONS_MAX` connections.
+
         `headers`: with names in lower case. Raises `NoAnswer`.
         """
         try:
-            try:
-                return await self._post(url, headers, body)
-            except BROKEN:
-                return await self._post(url, headers, body)
+            return await self._post_until_taken(url, headers, body)
         except httpcore.ConnectError as error:
             raise NoAnswer("no_tls" if _is_of_tls(error) else "no_connection") from error
         except FAILURES as error:
             raise NoAnswer("connection_broken") from error
+
+    async def _post_until_taken(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        is_repeated = False
+        for _ in range(CONNECTIONS_MAX):
+            try:
+                return await self._post(url, headers, body)
+            except NotProcessed:
+                continue
+            except BROKEN:
+                if is_repeated:
+                    raise
+                is_repeated = True
+        raise NotProcessed
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         parts = urlsplit(url)
@@ -206,12 +221,18 @@ class HttpClient:
         """Open a connection to the first address that answers; None if it is not HTTP/2."""
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
-        for address in await self._resolve(host, port):
+        addresses = await self._resolve(host, port)
+        for address in addresses:
+            # An address that is silent, such as an IPv6 one without a route, must leave time for
+            # the next one. The limit of the caller ends the last.
+            is_last = address == addresses[-1]
+            limit = None if is_last else min(DIAL_MAX, conf.NOTIFY_TIMEOUT * DIAL_SHARE)
             try:
-                transport, connection = await loop.create_connection(
-                    Http2Connection, address, port, ssl=self._tls, server_hostname=host
-                )
-            except OSError as error:  # the errors of TLS are among them
+                async with asyncio.timeout(limit):
+                    transport, connection = await loop.create_connection(
+                        Http2Connection, address, port, ssl=self._tls, server_hostname=host
+                    )
+            except OSError as error:  # the errors of TLS are among them, and TimeoutError
                 failure = error
                 continue
             if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
@@ -253,9 +274,16 @@ class HttpClient:
         await self._pool.aclose()
 
 
-async def _unchecked(host: str, port: int) -> list[str]:  # noqa: ARG001
-    """Return the host itself, which is resolved when it is connected to."""
-    return [host]
+async def _resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host. Raises `NoAnswer` if it has none."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise NoAnswer("no_connection") from error
+    if not found:
+        raise NoAnswer("no_connection")
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 def _is_of_tls(error: BaseException | None) -> bool:

@@ -18,7 +18,8 @@ from h2.errors import ErrorCodes
 from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
-from push.devices.providers.answer import BODY_MAX, Answer, Broken
+from push.devices.providers.answer import BODY_MAX, Answer, Broken, NotProcessed
+from push.devices.providers.goaway import FrameSplitter
 
 _SETTINGS = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: 65_536}
 
@@ -59,6 +60,7 @@ class Http2Connection(asyncio.Protocol):
         config = H2Configuration(header_encoding=None, normalize_outbound_headers=False)
         self._h2 = H2Connection(config)
         self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
+        self._frames = FrameSplitter()
         self._exchanges: dict[int, _Exchange] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a stream to become free
         self._received_at = self.used_at
@@ -94,7 +96,8 @@ class Http2Connection(asyncio.Protocol):
     async def request(self, fields: Fields, body: bytes) -> Answer:
         """Send a request and return its answer. If it is cancelled, its stream is reset.
 
-        `fields`: with those that begin with a colon first. Raises `Broken`.
+        `fields`: with those that begin with a colon first. Raises `Broken`, or `NotProcessed` if
+        the server has certainly not processed it.
         """
         await self._await_stream()
         began = self.used_at = time.monotonic()
@@ -117,8 +120,8 @@ class Http2Connection(asyncio.Protocol):
             self._forget(stream, exchange)
 
     async def _await_stream(self) -> None:
-        """Return when the server takes one more stream. Raises `Broken`."""
-        while self._transport is not None and not self._has_room():
+        """Return when the server takes one more stream. Raises `NotProcessed`."""
+        while self.is_usable and not self._has_room():
             future = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             try:
@@ -126,8 +129,8 @@ class Http2Connection(asyncio.Protocol):
             finally:
                 if future in self._waiting:
                     self._waiting.remove(future)
-        if self._transport is None:
-            raise Broken
+        if not self.is_usable:
+            raise NotProcessed
 
     def _has_room(self) -> bool:
         # A server such as Apple's refuses streams above its limit, which is not known at first.
@@ -190,18 +193,18 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
         self._received_at = time.monotonic()
+        frames, last_streams = self._frames.split(data)
         try:
-            self._handle(self._h2.receive_data(data))
+            self._handle(self._h2.receive_data(frames))
         except (H2Error, ValueError):  # ValueError: a status that is no number
             self._end()
             return
+        for stream in last_streams:
+            self._go_away(stream)
         self._flush()
 
     def _handle(self, found: Iterable[events.Event]) -> None:
         for event in found:
-            if isinstance(event, events.ConnectionTerminated):
-                self._end()  # h2 accepts no further frames, so answers under way are lost
-                return
             if isinstance(event, events.WindowUpdated | events.RemoteSettingsChanged):
                 self._has_settings |= isinstance(event, events.RemoteSettingsChanged)
                 for stream, exchange in self._exchanges.items():
@@ -215,6 +218,17 @@ class Http2Connection(asyncio.Protocol):
             target = self._exchanges.get(getattr(event, "stream_id", None) or 0)
             if target is not None:
                 _take(target, event)
+
+    def _go_away(self, last_stream: int) -> None:
+        """Take no further requests, and wait for the answers to those that the server accepted."""
+        self.is_usable = False
+        for stream, exchange in self._exchanges.items():
+            if stream > last_stream:
+                exchange.is_over = True
+                exchange.fail(NotProcessed())
+        self._wake()
+        if self.is_idle:
+            self._end()
 
     def _end(self) -> None:
         """Close the connection. Requests that are under way end with `Broken`."""

@@ -71,7 +71,8 @@ class Vapid:
         origin = f"{parts.scheme}://{parts.netloc}"
         now = time.time()
         end, token = self._tokens.get(origin, (0.0, ""))
-        if end - RENEW < now:
+        # Services refuse a token that ends later: the clock was set back since it was signed.
+        if not now + RENEW <= end <= now + LIFETIME:
             end = now + LIFETIME
             claims = {"aud": origin, "exp": int(end), "sub": self._subject}
             token = jwt.encode(claims, self._key, algorithm="ES256")

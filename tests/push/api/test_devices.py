@@ -79,6 +79,7 @@ def test_wrong_registration_is_refused(api, body, part) -> None:
         ({"notify_after": 5}, 400),
         ({"notify": {"title": "Hi"}, "notify_after": -1}, 400),
         ({"notify": {"title": "x" * 3_500}}, 413),
+        ({"notify": {"title": "x", "data": {"a": json.loads("[" * 700 + "]" * 700)}}}, 400),
     ],
 )
 def test_push_with_notify_is_accepted_or_refused(api, queued, members, status) -> None:

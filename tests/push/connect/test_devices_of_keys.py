@@ -1,5 +1,6 @@
 """Sessions of a key with the scope `each`: what each device is sent, and what others read."""
 
+import asyncio
 import json
 
 import pytest
@@ -71,6 +72,14 @@ async def test_known_device_connects_without_a_transaction_of_its_own(node, monk
     before = await in_thread(KeyDevice.objects.get)
     assert (await open_session(node, device="phone")).device == "phone"
     assert (await in_thread(KeyDevice.objects.get)).seen_at > before.seen_at
+
+
+async def test_new_devices_connect_at_once_in_a_few_transactions(node, monkeypatch):
+    monkeypatch.setattr(key_devices, "register", None)  # adds a device, in its own transaction
+    pairs = [(f"u{number}", name) for number in range(20) for name in ("phone", "laptop")]
+    sessions = await asyncio.gather(*(open_session(node, key, device=name) for key, name in pairs))
+    assert [(one.key, one.device) for one in sessions] == pairs
+    assert await in_thread(KeyDevice.objects.count) == len(pairs)
 
 
 async def test_since_is_of_the_device(node):

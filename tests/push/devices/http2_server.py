@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
 
 from tests import PATIENCE
 
@@ -95,15 +96,18 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
 class Http2Server:
     """Server on a thread of its own, so that tests with and without a loop can use it.
 
-    `requests`: those that have arrived. `answer` may be replaced at any time. `h2_settings`: of
-    new connections.
+    `host`: the address that it listens at. `requests`: those that have arrived. `answer` may be
+    replaced at any time. `h2_settings`: of new connections. `requests_max`: after so many requests,
+    a connection says that it goes away, and answers these; None for no limit.
     """
 
     def __init__(self, home: Path, answer: Answer) -> None:
         self.answer = answer
+        self.host = "127.0.0.1"
         self.requests: list[Request] = []
         self.connections = 0
         self.h2_settings: dict[SettingCodes, int] = {}
+        self.requests_max: int | None = None
         self.ca_file, key_file = make_certificate(home)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(self.ca_file, key_file)
@@ -123,7 +127,7 @@ class Http2Server:
 
         async def serve() -> None:
             server = await asyncio.start_server(
-                self._serve, "127.0.0.1", self.port, ssl=self._context
+                self._serve, self.host, self.port, ssl=self._context
             )
             self.port = server.sockets[0].getsockname()[1]
             ready.set()
@@ -181,7 +185,10 @@ class _Connection:
         self._h2.initiate_connection()
         self._headers: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytearray] = {}
+        self._accepted = 0
+        self._goes_away = False
         self._flush()
+        self._go_away_after(0)
 
     def _flush(self) -> None:
         self._writer.write(self._h2.data_to_send())
@@ -195,10 +202,21 @@ class _Connection:
             elif isinstance(event, h2.events.DataReceived):
                 self._bodies[stream] += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length, stream)
-            elif isinstance(event, h2.events.StreamEnded) and not self._answer(stream):
-                return False
+            elif isinstance(event, h2.events.StreamEnded) and not self._goes_away:
+                self._accepted += 1
+                self._go_away_after(stream)
+                if not self._answer(stream):
+                    return False
         self._flush()
         return True
+
+    def _go_away_after(self, stream: int) -> None:
+        """Send GOAWAY if no stream is accepted after this one. Its answer comes behind that."""
+        if self._accepted == self._server.requests_max:
+            self._goes_away = True
+            # By hand, because h2 sends nothing after a GOAWAY.
+            self._flush()
+            self._writer.write(GoAwayFrame(0, last_stream_id=stream).serialize())
 
     def _answer(self, stream: int) -> bool:
         headers = self._headers.pop(stream)

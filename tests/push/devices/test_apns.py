@@ -108,9 +108,10 @@ async def test_expired_token_is_renewed_at_once(apple, provider, monkeypatch) ->
     assert first == second != third
 
 
-async def test_token_is_renewed_before_apple_refuses_it(apple, provider, monkeypatch) -> None:
+@pytest.mark.parametrize("step", [apns.TOKEN_LIFETIME + 1, -86_400])
+async def test_token_is_renewed_before_apple_refuses_it(apple, provider, monkeypatch, step) -> None:
     await provider.send(job(TOKEN, "apns"))
-    now = time.time() + apns.TOKEN_LIFETIME + 1
+    now = time.time() + step
     monkeypatch.setattr("push.devices.providers.apns.time.time", lambda: now)
     await provider.send(job(TOKEN, "apns"))
     assert len({request.headers["authorization"] for request in apple.requests}) == 2

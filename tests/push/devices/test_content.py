@@ -1,10 +1,12 @@
 """Content of notifications, and which pushes may have one."""
 
+from typing import Any
+
 import pytest
 
 from imgo_site.errors import BadRequest, TooLarge
 from push.accept.accept import Push
-from push.devices.content import CONTENT_MAX, Notify, notify_of
+from push.devices.content import CONTENT_MAX, DEPTH_MAX, Notify, notify_of
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,23 @@ def test_content_leaves_out_what_is_empty() -> None:
 def test_wrong_content_is_refused(members, part) -> None:
     with pytest.raises(BadRequest, match=part):
         notify_of(members)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """An object with so many levels, itself included."""
+    found: Any = 1
+    for _ in range(levels - 1):
+        found = [found]
+    return {"a": found}
+
+
+def test_data_has_a_limit_in_levels() -> None:
+    assert '"data":{"a":[[' in Notify("a", data=nested(DEPTH_MAX)).text
+    endless: dict[str, Any] = {}
+    endless |= {"a": endless, "b": [endless, endless]}
+    for data in (nested(DEPTH_MAX + 1), nested(700), nested(5_000), endless):
+        with pytest.raises(BadRequest, match="more than 100 levels"):
+            Notify("a", data=data)
 
 
 def test_content_has_a_limit_in_bytes() -> None:

@@ -57,6 +57,18 @@ def test_vapid_token_names_its_service_and_is_kept(monkeypatch) -> None:
     assert vapid.authorization("https://a.test/wpush/1") != first
 
 
+def test_vapid_token_is_replaced_after_the_clock_was_set_back(monkeypatch) -> None:
+    """Its end would be more than 24 hours away, which push services refuse (RFC 8292)."""
+    clock = [2_000_000_000.0]
+    monkeypatch.setattr("push.devices.providers.vapid.time.time", lambda: clock[0])
+    vapid = Vapid(read_private_key(new_private_key()), SUBJECT)
+    vapid.authorization("https://a.test/1")
+    clock[0] -= 86_400
+    token = vapid.authorization("https://a.test/1").removeprefix("vapid t=").partition(", k=")[0]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims["exp"] == clock[0] + LIFETIME
+
+
 @pytest.mark.parametrize("text", ["", "abc", "ü" * 43, "-----BEGIN PRIVATE KEY-----"])
 def test_wrong_private_key_is_refused_without_repeating_it(text) -> None:
     with pytest.raises(ValueError, match=r"base64url|PEM text") as caught:

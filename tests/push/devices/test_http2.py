@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,7 +12,8 @@ from h2.settings import SettingCodes
 
 from push.devices.jobs import NoAnswer
 from push.devices.providers import http
-from push.devices.providers.http import HttpClient
+from push.devices.providers.http import AddressRefused, HttpClient
+from tests import PATIENCE
 
 from .http2_server import Http2Server, Request, Response
 
@@ -37,6 +40,7 @@ def server(running_server, imgo) -> Recorder:
     running_server.requests.clear()
     running_server.answers.clear()
     running_server.h2_settings = {}
+    running_server.requests_max = None
     imgo(NOTIFY_CA_FILE=str(running_server.ca_file), WEBPUSH_NETWORKS=["127.0.0.0/8", "::1/128"])
     return running_server
 
@@ -106,6 +110,70 @@ async def test_requests_of_a_broken_connection_are_repeated_on_one_other(server,
     server.answers = [None, None, Response(breaks=True)]
     assert await post_all(client, server.url, [b"1", b"2", b"3"]) == [200] * 3
     assert server.connections == before + 1
+
+
+@pytest.mark.parametrize("requests_max", [1, 7])
+async def test_connection_that_goes_away_answers_what_it_accepted(
+    server, client, requests_max
+) -> None:
+    """No request comes twice: the answers behind the GOAWAY are read, the others sent elsewhere."""
+    bodies = [bytes([number]) for number in range(5 * requests_max)]
+    server.requests_max = requests_max
+    assert await post_all(client, server.url, bodies) == [200] * len(bodies)
+    assert sorted(request.body for request in server.requests) == bodies
+    numbers = Counter(request.connection for request in server.requests)
+    assert set(numbers.values()) == {requests_max}
+
+
+async def test_request_that_no_connection_takes_is_no_answer(server, client) -> None:
+    server.requests_max = 0
+    before = server.connections
+    with pytest.raises(NoAnswer, match="connection_broken"):
+        await client.post(server.url, {}, b"1")
+    assert server.connections == before + http.CONNECTIONS_MAX
+    assert server.requests == []
+
+
+@pytest.fixture
+async def addresses(monkeypatch) -> list[str]:
+    """What every host resolves to, until a test changes it."""
+    found = ["127.0.0.1"]
+
+    async def resolve(_: str, port: int, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in found]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    return found
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+async def test_address_that_is_silent_leaves_time_for_the_next(
+    server, addresses, monkeypatch, is_checked
+) -> None:
+    monkeypatch.setattr(http, "DIAL_MAX", 0.2)
+    client = HttpClient(is_checked=is_checked)
+    with socket.create_server(("127.0.0.2", server.port)):  # TLS never begins there
+        addresses.insert(0, "127.0.0.2")
+        async with asyncio.timeout(PATIENCE):
+            assert (await client.post(server.url, {}, b"1")).status == 200
+    await client.close()
+
+
+async def test_server_that_has_moved_is_resolved_and_checked_again(
+    server, addresses, client
+) -> None:
+    moved = Recorder(server.ca_file.parent)
+    moved.host, moved.port = "127.0.0.2", server.port
+    with moved.running():
+        await client.post(server.url, {}, b"1")
+        addresses[:] = ["127.0.0.2"]
+        server.answers = [Response(breaks=True)]
+        assert (await client.post(server.url, {}, b"2")).status == 200
+        assert [request.body for request in moved.requests] == [b"2"]
+        addresses[:] = ["127.0.0.2", "10.0.0.1"]
+        moved.answers = [Response(breaks=True)]
+        with pytest.raises(AddressRefused):
+            await client.post(server.url, {}, b"3")
 
 
 async def test_origins_without_requests_make_room(server, client, monkeypatch) -> None:

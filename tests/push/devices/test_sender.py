@@ -135,6 +135,15 @@ async def test_pause_of_a_provider_is_bounded(imgo, monkeypatch):
     await eventually(lambda: lane.free > 0)
 
 
+async def test_shorter_pause_does_not_end_a_longer_one(imgo):
+    lane = Lane(Gate(Result(Outcome.RETRY, "quota", retry_after=3_600, pauses=True)))
+    lane.provider.open.set()
+    await lane.send(job(""))
+    lane.provider.result = Result(Outcome.RETRY, "busy", retry_after=0, pauses=True)
+    await lane.send(job(""))
+    assert lane.free == 0
+
+
 async def test_log_of_a_failure_has_no_address(caplog):
     lane = Lane(Gate(Result(Outcome.REJECTED, "status_403")))
     lane.provider.open.set()

@@ -11,7 +11,7 @@ from push.devices.content import CONTENT_MAX
 from push.devices.jobs import NoAnswer, Outcome
 from push.devices.providers.answer import BODY_MAX
 from push.devices.providers.encryption import PLAIN_MAX
-from push.devices.providers.http import AddressRefused, HttpClient
+from push.devices.providers.http import AddressRefused, CheckedBackend, HttpClient
 from push.devices.providers.webpush import WebPush, payload_of, topic_of
 
 from .conftest import CONTENT, address_text, job
@@ -70,6 +70,17 @@ async def test_date_of_retry_after_is_understood(service, provider) -> None:
     assert 25 < (await provider.send(job(address_text(browser)))).retry_after < 31
 
 
+@pytest.mark.parametrize("wrong", [-86_400, 86_400])
+async def test_date_of_retry_after_counts_from_the_date_of_the_answer(
+    service, provider, wrong
+) -> None:
+    """The clocks of the provider and of this host differ by a day."""
+    browser, now = service.subscribe(), time.time() + wrong
+    dates = {"date": formatdate(now, usegmt=True), "retry-after": formatdate(now + 30, usegmt=True)}
+    service.answers = [Response(429, dates)]
+    assert (await provider.send(job(address_text(browser)))).retry_after == 30
+
+
 async def test_broken_connection_is_tried_once_more(service, provider) -> None:
     browser = service.subscribe()
     service.answers = [Response(breaks=True)]
@@ -109,6 +120,7 @@ async def test_private_address_is_not_called(service, imgo, networks) -> None:
         "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "[::1]", "[::]",
         "[fc00::1]", "[::ffff:127.0.0.1]", "[::ffff:a9fe:a9fe]", "[::127.0.0.1]",
         "[64:ff9b::10.0.0.1]", "[64:ff9b:1::1]", "[2002:7f00:1::]",
+        "[fec0::1]", "[::ffff:0:127.0.0.1]",
     ],
 )  # fmt: skip
 async def test_literal_private_address_is_not_called(imgo, host) -> None:
@@ -117,6 +129,11 @@ async def test_literal_private_address_is_not_called(imgo, host) -> None:
     with pytest.raises(AddressRefused):
         await client.post(f"https://{host}/1", {}, b"")
     await client.close()
+
+
+@pytest.mark.parametrize("address", ["9.9.9.9", "2620:fe::fe"])
+async def test_literal_public_address_may_be_called(address) -> None:
+    assert await CheckedBackend([]).resolve(address, 443) == [address]
 
 
 async def test_address_that_was_checked_is_connected_to(imgo, monkeypatch) -> None:
