@@ -179,6 +179,10 @@ class Session:
         self.names = False  # its messages from rooms carry the room's name and their offset
         self.packet_kind = PacketKind(0)  # of this session in `OutgoingMessage.packets`
         self.set_names(names)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set what changes later: a session begins outside of all rooms, and has sent nothing."""
         self.rooms: set[str] = set()
         self.change_room = ""  # the room that op 12 leaves
         self.last_seen = 0.0  # monotonic seconds of the last frame
