@@ -6,10 +6,10 @@ import pytest
 from django.db.models.functions import Now
 
 from offline import cancellation, conservation, history, key_devices, schedule
-from offline.key_messages import read_device_pages
+from offline.key_messages import find_device_deliveries, read_device_pages
 from offline.models import ACKNOWLEDGED, RECEIVED, SENT, KeyDevice, Message, Pending
 from offline.settlement import expire_batch, record_device_receipts, record_receipts
-from offline.values import DevicePage, DeviceReceipt, NewMessage, Receipt
+from offline.values import Delivered, DevicePage, DeviceReceipt, NewMessage, Receipt
 from push import fanout
 from push.accept.transaction import store as accept
 
@@ -248,3 +248,35 @@ def test_new_devices_above_the_limit_are_left_to_one_by_one(imgo):
 def test_known_device_is_not_registered_as_new():
     register("a", "phone")
     assert key_devices.register_new([("a", "phone"), ("b", "phone")]) == {("b", "phone")}
+
+
+def test_delivery_of_a_device_is_that_of_its_own_copy(store):
+    register("a", "phone", "laptop")
+    one, two = store("a"), store("a")
+    receipt = DeviceReceipt(one, "a", ACKNOWLEDGED, "s1", 60.0, "phone")
+    record_device_receipts([receipt])
+    asked = [(one, "a", name) for name in ("phone", "laptop", "new")]
+    found = find_device_deliveries([*asked, (two, "a", "laptop"), (two, "b", "phone")])
+    assert set(found) == {(one, "a", "phone"), (one, "a", "laptop"), (two, "a", "laptop")}
+    had = found.pop((one, "a", "phone"))
+    assert 60 <= had.age < 90
+    assert had.xmin is not None
+    assert set(found.values()) == {Delivered(0.0, None)}  # pending
+
+
+def test_message_from_before_the_first_device_is_to_be_delivered_to_any(store):
+    one = store("a")
+    asked = {(one, "a", "phone"), (one, "a", "laptop")}
+    assert find_device_deliveries(asked) == dict.fromkeys(asked, Delivered(0.0, None))
+    register("a", "phone", "laptop")
+    settle(one, "phone")
+    assert set(find_device_deliveries(asked)) == {(one, "a", "phone")}
+
+
+def test_expired_copy_is_not_delivered_although_it_was_sent(store):
+    register("a", "phone")
+    one = store("a", ttl=0)
+    settle(one, "phone", SENT)
+    assert set(find_device_deliveries([(one, "a", "phone")])) == {(one, "a", "phone")}
+    assert expire_batch() == 1
+    assert find_device_deliveries([(one, "a", "phone")]) == {}

@@ -25,7 +25,10 @@ class Command(ImgoCommand):
         "'manage.py sessions' shows that it is draining. With --undo it takes sessions again."
     )
     examples: ClassVar = ("web1:8000", "5938fe7d --wait", "web1:8000 --undo")
-    data: ClassVar = ('{"node": "web1:8000", "sessions": 812}',)
+    data: ClassVar = (
+        '{"node": "web1:8000", "sessions": 812}',
+        '{"node": "web1:8000", "draining": false}',
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the node, and whether to wait or to undo."""

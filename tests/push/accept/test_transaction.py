@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -256,20 +257,31 @@ def test_locked_table_is_answered_in_bounded_time(postgres, imgo):
     assert accept_push(to("b")) == Message.objects.get().pk
 
 
-def test_commit_refused_by_the_server_is_nothing_accepted(postgres):
+@contextmanager
+def refusing_messages(postgres: psycopg.Connection, when: str) -> Iterator[None]:
+    """Postgres refuses each message: `when` it is stored, or when it is committed."""
     postgres.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '40001'; END $$"
+        " $$ BEGIN RAISE EXCEPTION 'refused by a trigger' USING ERRCODE = '40001'; END $$"
     )
+    is_late = when == "committed"
     postgres.execute(
-        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON offline_message"
-        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+        f"CREATE {'CONSTRAINT' if is_late else ''} TRIGGER refuse AFTER INSERT ON offline_message"
+        f" {'DEFERRABLE INITIALLY DEFERRED' if is_late else ''}"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     try:
-        with pytest.raises(Unavailable, match="nothing was accepted"):
-            accept_push(to("a"))
+        yield
     finally:
         postgres.execute("DROP FUNCTION refuse() CASCADE")
+
+
+def test_commit_refused_by_the_server_is_nothing_accepted(postgres):
+    with (
+        refusing_messages(postgres, "committed"),
+        pytest.raises(Unavailable, match="nothing was accepted"),
+    ):
+        accept_push(to("a"))
     assert not Message.objects.exists()
 
 
@@ -324,3 +336,62 @@ def test_thread_without_a_limit_has_none_after_a_push():
     call_and_close(accept_push, to("a"))
     accept_push(to("b"))
     assert connection.connection.limit is None
+
+
+def test_interrupted_commit_leaves_nothing_for_the_next_push_to_commit(monkeypatch):
+    accept_push(to("warm"))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection.connection, "commit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            accept_push(to("a"))
+    accept_push(to("b"))
+    assert sorted(Pending.objects.values_list("key", flat=True)) == ["b", "warm"]
+
+
+def test_failed_rollback_does_not_hide_why_the_push_failed(postgres, proxy, monkeypatch):
+    accept_push(to("warm"))
+    raw = connection.connection
+    rollback = raw.rollback
+
+    def cut() -> None:
+        proxy.cut()
+        rollback()
+
+    monkeypatch.setattr(raw, "rollback", cut)
+    with refusing_messages(postgres, "stored"):
+        with pytest.raises(Unavailable) as raised:
+            accept_push(to("a"))
+        assert "refused by a trigger" in str(raised.value.__cause__)
+        assert connection.connection is None
+    accept_push(to("b"))
+    assert sorted(Pending.objects.values_list("key", flat=True)) == ["b", "warm"]
+
+
+@contextmanager
+def found_at(*ports: int) -> Iterator[Callable[[], outcome.Outcome]]:
+    """Find out about a transaction that has committed: each attempt goes to the next port."""
+    known = connection.get_connection_params()
+    options = iter([{**known, "port": port} for port in ports])
+    with direct() as own, pytest.MonkeyPatch.context() as patch:
+        xid = own.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+        trace = outcome.Trace(xid, *own.execute(outcome.SERVER).fetchone())
+        attempt = SimpleNamespace(get_connection_params=lambda: next(options))
+        patch.setattr(outcome, "connection", attempt)
+        patch.setattr(outcome, "PAUSE", 0.0)
+        yield lambda: outcome.find_out(trace, "SELECT 1", [])
+    assert next(options, None) is None  # there was an attempt at each port
+
+
+def test_outcome_is_queried_again_after_a_connection_was_refused(closed_port):
+    with found_at(closed_port, connection.settings_dict["PORT"]) as find:
+        assert find() is outcome.Outcome.COMMITTED
+
+
+def test_outcome_is_unknown_if_postgres_refuses_until_the_deadline(closed_port, monkeypatch):
+    monkeypatch.setattr(outcome, "FIND_TIMEOUT", 0.0)
+    with found_at(closed_port) as find:
+        assert find() is outcome.Outcome.UNKNOWN
