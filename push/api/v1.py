@@ -17,7 +17,7 @@ from offline import history, key_devices
 from offline.key_devices import DeviceState
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
-from push.accept.cancellation import Cancellation, cancel_push
+from push.accept.cancel import Cancellation, cancel_push
 from push.accept.group_commit import accept_in_group
 from push.api import paging
 from push.api.answers import (

@@ -22,7 +22,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.errors import BadRequest, Forbidden, ImgoError, NotFound, TooLarge, Unavailable
 from push.api.problems import as_imgo_error
 from push.bus.envelope import frame_envelope
-from push.bus.groups import node_group
+from push.bus.group_names import node_group
 from push.bus.publish import publish
 from push.connect.events_request import token_of_query
 from push.connect.handlers import HANDLERS

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from accounts.auth_body import RoomRequest
 from imgo_site.errors import Unavailable
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node import stream_joins
 from push.node.hub import Hub
 from push.node.stream_joins import StreamJoin

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_number
-from push.accept.cancellation import cancel_push
+from push.accept.cancel import cancel_push
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
 from push.status.phrases import counted
