@@ -408,3 +408,20 @@ class Log:
             delay = self.events[end][1].delay
             assert delay >= shortest
             assert self.times[start] - self.times[end] >= delay - 0.005  # the clock's grain
+
+
+async def quiet(peer: Peer) -> None:
+    """Accept, and read until the client goes."""
+    await peer.accept()
+    await peer.until_gone()
+
+
+async def take(client: Client, count: int) -> list[int]:
+    """Return the ids of the next messages; each is acknowledged."""
+    ids = []
+    async for message in client:
+        ids.append(message.id)
+        message.ack()
+        if len(ids) == count:
+            break
+    return ids
