@@ -35,7 +35,7 @@ class TopRooms(Code):
 
 
 class RoomSizes(Code):
-    """Sessions by room."""
+    """Answer with the number of sessions of each room."""
 
     data: dict[str, int]
 
@@ -48,7 +48,7 @@ class Online(TypedDict):
 
 
 class OnlineTotals(Code):
-    """Of all nodes."""
+    """Answer with the addresses and sessions of all nodes together."""
 
     data: Online
 

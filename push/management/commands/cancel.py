@@ -23,7 +23,7 @@ class Command(ImgoCommand):
     data: ClassVar = ('{"id": "1043", "state": "partly", "cancelled": 1, "too_late": 1}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the id."""
+        """Add the id of the push, and `--json`."""
         parser.add_argument("id", help="the id that the push was answered with")
         add_json(parser)
 

@@ -130,7 +130,7 @@ async def test_a_message_to_the_key_is_covered_by_a_block(stream):
 
 
 def time_of(last_id: str) -> int:
-    """Milliseconds."""
+    """Return the time in the id of an event, in milliseconds."""
     return int(last_id.split(",")[1])
 
 
