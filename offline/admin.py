@@ -147,7 +147,7 @@ class _ParkedFilter(admin.SimpleListFilter):
     parameter_name = "parked"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002
-        """Return the choices."""
+        """Return the choices of the filter: (value in the URL, label)."""
         return [("yes", "parked"), ("no", "waiting")]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Outbox]") -> "QuerySet[Outbox]":  # noqa: ARG002

@@ -90,11 +90,11 @@ class TokenAdmin(BaseTokenAdmin):
         self.message_user(request, done, messages.SUCCESS)
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Not Django's own deletion, which would leave the sessions open for a while."""
+        """Return the actions without Django's deletion, which would leave the sessions open."""
         actions: dict[str, Any] = super().get_actions(request)
         actions.pop("delete_selected", None)
         return actions
 
     def delete_model(self, request: HttpRequest, obj: Token) -> None:  # noqa: ARG002
-        """Revoke it."""
+        """Revoke the token and close its sessions."""
         revoke_token(obj.key)

@@ -19,7 +19,7 @@ from offline.models import Message
 from offline.partitions import partition_of
 from offline.values import OutboxMessage, OutboxRow
 from push.bus.envelope import Envelope, message_envelope
-from push.bus.groups import ALL, key_group, room_group
+from push.bus.group_names import ALL, key_group, room_group
 from push.bus.publish import publish
 from push.metrics import definitions as metrics
 from push.registry.select import get_registry

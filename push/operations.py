@@ -13,7 +13,7 @@ from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
 from imgo_site.names import check_name
 from push.bus.envelope import close_envelope, drain_envelope, undrain_envelope
-from push.bus.groups import key_group, node_group
+from push.bus.group_names import key_group, node_group
 from push.bus.publish import publish
 from push.registry.base import NodeEntry
 from push.registry.select import get_registry

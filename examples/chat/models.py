@@ -13,7 +13,7 @@ def key_of(user: AbstractBaseUser) -> str:
 
 
 class Line(models.Model):
-    """What somebody said."""
+    """Line of a chat, with its author."""
 
     author = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
     text = models.CharField(max_length=500)

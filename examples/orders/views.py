@@ -15,7 +15,7 @@ SHOWN = 50  # orders
 
 
 class OrderForm(forms.Form):
-    """What to order."""
+    """Form of an order: the article."""
 
     article = forms.ModelChoiceField(Article.objects.order_by("pk"), empty_label=None)
 
@@ -57,7 +57,7 @@ def listed(request: HttpRequest) -> JsonResponse:
 @user_passes_test(lambda user: user.is_staff)
 @require_POST
 def advance(request: HttpRequest) -> HttpResponse:
-    """One step further."""
+    """Move an order one step further."""
     form = StepForm(request.POST)
     if not form.is_valid():
         return JsonResponse(form.errors, status=400)

@@ -162,7 +162,7 @@ def _answers(lines: Lines, by: str) -> Iterator[bytes]:
 def _answer(group: list[bytes], by: str) -> Iterator[bytes]:
     """Accept the lines of one group in one transaction; yield an answer for each."""
     checked = [_check(line) for line in group]
-    pushes = [item for item in checked if isinstance(item, Push)]
+    pushes = [push for push in checked if isinstance(push, Push)]
     outcomes: Iterator[int | ImgoError]
     try:
         outcomes = iter(accept_pushes(pushes, by) if pushes else [])
@@ -170,8 +170,8 @@ def _answer(group: list[bytes], by: str) -> Iterator[bytes]:
         outcomes = repeat(error)
     except OutcomeUnknown:
         outcomes = iter([OutcomeUnknown(bool(push.dedupe_id)) for push in pushes])
-    for item in checked:
-        outcome = next(outcomes) if isinstance(item, Push) else item
+    for result in checked:
+        outcome = next(outcomes) if isinstance(result, Push) else result
         if isinstance(outcome, int):
             yield b'{"id":"%d"}\n' % outcome
         else:

@@ -43,7 +43,7 @@ class RoomsView(V1View):
         """
         if "room" in request.query_params:
             return Response(members(request, request.query_params["room"]))
-        rooms = sorted(get_registry().rooms().items(), key=lambda item: (-item[1], item[0]))
+        rooms = sorted(get_registry().rooms().items(), key=lambda room: (-room[1], room[0]))
         rows: list[RoomRow] = [{"room": room, "sessions": n} for room, n in rooms]
         page: RoomPage = {"count": len(rows), "results": rows[window_of(request)]}
         return Response(page)

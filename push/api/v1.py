@@ -17,7 +17,7 @@ from offline import history, key_devices
 from offline.key_devices import DeviceState
 from offline.models import Pending
 from push.accept.accept import Push, accept_pushes
-from push.accept.cancellation import Cancellation, cancel_push
+from push.accept.cancel import Cancellation, cancel_push
 from push.accept.group_commit import accept_in_group
 from push.api import paging
 from push.api.answers import (
@@ -56,10 +56,10 @@ def body_of(request: Request) -> bytes:
     """
     length = request.META.get("CONTENT_LENGTH") or "0"
     too_large = length.isdigit() and int(length) > conf.MAX_REQUEST
-    data: bytes = b"" if too_large else request._request.body
-    if too_large or len(data) > conf.MAX_REQUEST:
+    body: bytes = b"" if too_large else request._request.body
+    if too_large or len(body) > conf.MAX_REQUEST:
         raise TooLarge(f"A request has at most {conf.MAX_REQUEST} bytes.")
-    return data
+    return body
 
 
 class PushesView(V1View):
@@ -83,18 +83,18 @@ class PushesView(V1View):
 
     def post(self, request: Request) -> Response:
         """Return 202 with the push's id; for an array, with one answer for each item."""
-        data = body_of(request)
+        body = body_of(request)
         by = caller(request).name
-        if data.lstrip()[:1] == b"[":
-            return Response(self._accept_array(data, by), status=202)
-        push = read(data, PushRequest).as_push()
+        if body.lstrip()[:1] == b"[":
+            return Response(self._accept_array(body, by), status=202)
+        push = read(body, PushRequest).as_push()
         accepted: Accepted = {"id": str(accept_in_group(push, by))}
         return Response(accepted, status=202)
 
     @staticmethod
-    def _accept_array(data: bytes, by: str) -> list[Accepted | Refused]:
+    def _accept_array(body: bytes, by: str) -> list[Accepted | Refused]:
         """Accept the valid items in one transaction; return an id or an error for each item."""
-        items = read(utf8(data), list[Raw])
+        items = read(utf8(body), list[Raw])
         if len(items) > conf.MAX_PUSHES:
             raise TooLarge(f"An array has at most {conf.MAX_PUSHES} pushes; this one {len(items)}.")
         checked: list[Push | ImgoError] = []
@@ -103,10 +103,10 @@ class PushesView(V1View):
                 checked.append(read(item, PushRequest).as_push())
             except ImgoError as error:
                 checked.append(error)
-        ids = iter(accept_pushes([item for item in checked if isinstance(item, Push)], by))
+        ids = iter(accept_pushes([push for push in checked if isinstance(push, Push)], by))
         return [
-            {"id": str(next(ids))} if isinstance(item, Push) else {"error": problem(item)}
-            for item in checked
+            {"id": str(next(ids))} if isinstance(result, Push) else {"error": problem(result)}
+            for result in checked
         ]
 
 

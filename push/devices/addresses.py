@@ -73,12 +73,12 @@ def address_of(provider: str, subscription: object, token: object) -> Address:
 
 def configured() -> list[str]:
     """Return the providers that the settings configure."""
-    wanted = {
+    credentials = {
         ProviderName.WEBPUSH: conf.WEBPUSH_PRIVATE_KEY,
         ProviderName.APNS: conf.APNS_KEY,
         ProviderName.FCM: conf.FCM_CREDENTIALS,
     }
-    return [str(name) for name, value in wanted.items() if value]
+    return [str(name) for name, value in credentials.items() if value]
 
 
 def _subscription(value: object) -> str:
@@ -132,9 +132,9 @@ def _check_point(point: bytes) -> None:
 def _decoded(value: object, name: str, size: int) -> bytes:
     """Return base64url, with or without padding, as bytes of this size."""
     try:
-        data = decode_base64url(value) if isinstance(value, str) else b""
+        decoded = decode_base64url(value) if isinstance(value, str) else b""
     except (ValueError, binascii.Error):
-        data = b""
-    if len(data) != size:
+        decoded = b""
+    if len(decoded) != size:
         raise BadRequest(f"'subscription.keys.{name}' must be {size} bytes in base64url.")
-    return data
+    return decoded

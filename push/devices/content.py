@@ -86,11 +86,11 @@ def _is_deeper(value: object, levels: int) -> bool:
     level = [value]
     for _ in range(levels + 1):
         inner: dict[int, object] = {}  # by identity: a value of a Python caller may contain itself
-        for one in level:
-            if isinstance(one, dict):
-                inner |= {id(member): member for member in one.values()}
-            elif isinstance(one, list | tuple):
-                inner |= {id(item): item for item in one}
+        for parent in level:
+            if isinstance(parent, dict):
+                inner |= {id(child): child for child in parent.values()}
+            elif isinstance(parent, list | tuple):
+                inner |= {id(child): child for child in parent}
         if not inner:
             return False
         level = list(inner.values())

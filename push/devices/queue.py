@@ -58,21 +58,21 @@ def claim(provider: str, limit: int) -> list[Job]:
             .annotate(now=Now())
             .select_for_update(skip_locked=True, of=("self",))[:limit]
         )
-        wanted = _still_wanted([row for row in rows if row.state == WAITING])
-        wanted |= still_shown([row for row in rows if row.state == CLOSING])
-        over = [row.pk for row in rows if row.pk not in wanted]
+        to_send = _still_pending([row for row in rows if row.state == WAITING])
+        to_send |= still_shown([row for row in rows if row.state == CLOSING])
+        over = [row.pk for row in rows if row.pk not in to_send]
         if over:
             Notification.objects.filter(pk__in=over).delete()
-        Notification.objects.filter(pk__in=list(wanted)).update(
+        Notification.objects.filter(pk__in=list(to_send)).update(
             next_at=Now() + timedelta(seconds=conf.NOTIFY_TIMEOUT + LEASE_MARGIN),
             attempts=F("attempts") + 1,
         )
-    stopped = sum(row.state == WAITING and row.pk not in wanted for row in rows)
+    stopped = sum(row.state == WAITING and row.pk not in to_send for row in rows)
     metrics.NOTIFICATIONS.labels(provider, "stopped").inc(stopped)
-    return [_job(row) for row in rows if row.pk in wanted]
+    return [_job(row) for row in rows if row.pk in to_send]
 
 
-def _still_wanted(rows: Sequence[Any]) -> set[int]:
+def _still_pending(rows: Sequence[Any]) -> set[int]:
     """Return the primary keys of the notifications whose message is pending for their key."""
     if not rows:
         return set()

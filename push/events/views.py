@@ -22,7 +22,7 @@ from imgo_site.database_clock import DatabaseClock
 from imgo_site.errors import BadRequest, Forbidden, ImgoError, NotFound, TooLarge, Unavailable
 from push.api.problems import as_imgo_error
 from push.bus.envelope import frame_envelope
-from push.bus.groups import node_group
+from push.bus.group_names import node_group
 from push.bus.publish import publish
 from push.connect.events_request import token_of_query
 from push.connect.handlers import HANDLERS
@@ -73,7 +73,7 @@ class ClientView(View):
         return response  # type: ignore[return-value]
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Answer 405."""
+        """Refuse a method with 405 and `Allow`, in the format of all errors."""
         allowed = [name.upper() for name in ("get", "post", "options") if hasattr(self, name)]
         error = BadRequest(f"The method {request.method} is not allowed here.")
         error.status, error.code = 405, "method_not_allowed"
@@ -82,7 +82,7 @@ class ClientView(View):
         return response
 
     def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ARG002
-        """Answer a preflight."""
+        """Answer a CORS preflight. Raises `Forbidden` if the origin has no access."""
         if not is_allowed(self.facts.headers, self.facts.scheme):
             origin = self.facts.headers["origin"][:200]
             raise Forbidden(f"Pages of {origin!r} have no access: add it to CORS_ORIGINS.")

@@ -30,7 +30,7 @@ from offline import (
 )
 from offline.outbox_queue import Busy
 from push.bus import publish
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.devices import notices
 from push.fanout import drain
 from push.metrics import definitions as metrics

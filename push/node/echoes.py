@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from push.bus.envelope import as_layer_message, echo_envelope
-from push.bus.groups import node_group
+from push.bus.group_names import node_group
 
 
 class Echoes:

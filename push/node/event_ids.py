@@ -15,7 +15,7 @@ from typing import Protocol
 
 from imgo_site.room_policies import policy_of
 from push.bus.background_tasks import Background
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node.coalescer import Coalescer
 from push.node.room_stream import written_for_sure
 from push.node.streams import Streams

@@ -1,15 +1,15 @@
 """Recovery of what a node missed while the layer's connection was lost.
 
 The messages of all keys are held from the loss until the pending messages of their sessions have
-been read (`push/node/recovery.py`), a part of the keys at a time.
+been read (`push/node/missed_messages.py`), a part of the keys at a time.
 """
 
 from offline.node_io import Acknowledger
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.metrics import definitions as metrics
 from push.node.held_messages import HoldToken
 from push.node.hub import Hub
-from push.node.recovery import recover
+from push.node.missed_messages import recover
 
 TOGETHER = 250  # keys that are held until all of them are recovered
 MARGIN = 2.0  # seconds added to a gap, for messages under way when it began

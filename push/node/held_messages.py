@@ -1,8 +1,8 @@
 """Live messages that a hub holds while a node reads missed messages from the database.
 
 A node that may have missed messages of a key reads the key's pending messages; see
-`push/node/recovery.py`. Live messages of the key's group are held meanwhile. Held messages and
-those read from the database are delivered in one order, that of their ids; see `deliver_below`.
+`push/node/missed_messages.py`. Live messages of the key's group are held meanwhile. Held messages
+and those read from the database are delivered in one order, that of their ids; see `deliver_below`.
 
 Several owners may hold a group at the same time. Each owner must release its hold in every case.
 The held messages of a group are delivered when its last hold is released.

@@ -39,7 +39,7 @@ from push.bus.envelope import (
     UNDRAIN,
     fault_of,
 )
-from push.bus.groups import ALL, is_key_group, node_group
+from push.bus.group_names import ALL, is_key_group, node_group
 from push.metrics import definitions as metrics
 from push.node import read_reports
 from push.node.coalescer import Coalescer, fits_one_turn, write_now, write_spread

@@ -22,7 +22,7 @@ from imgo_site.errors import Unavailable
 from imgo_site.process_parts import process
 from push.bus import publish
 from push.bus.envelope import close_envelope
-from push.bus.groups import key_group, node_group, room_group
+from push.bus.group_names import key_group, node_group, room_group
 from push.bus.layers import forget_watcher, watch_gaps
 from push.hooks.client import HookClient
 from push.metrics import definitions as metrics

@@ -12,7 +12,7 @@ from offline.values import DeviceReceipt
 from push.bus import publish
 from push.bus.background_tasks import Background
 from push.bus.envelope import Envelope, read_envelope
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
 from push.session.outgoing import Notice

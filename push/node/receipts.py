@@ -7,7 +7,7 @@ from django.db import Error as DatabaseError
 
 from imgo_site.conf import conf
 from offline.node_io import Acknowledger, find_delivery
-from push.bus.groups import ALL, key_group
+from push.bus.group_names import ALL, key_group
 from push.fanout import ONLINE_FACTOR
 from push.metrics import definitions as metrics
 from push.node.hub import Hub

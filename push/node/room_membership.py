@@ -1,11 +1,11 @@
 """Rooms that the open sessions of a node join and leave."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from accounts.auth_body import RoomRequest
 from imgo_site.errors import Unavailable
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node import stream_joins
 from push.node.hub import Hub
 from push.node.stream_joins import StreamJoin
@@ -57,23 +57,12 @@ class RoomMembership:
 
         Raises `Unavailable`; the session is then not in the room.
         """
-        entry = self._entries.get(session.id)
-        if entry is None:
-            return
-        session.rooms.add(room)
-        self._hub.event_ids.joins(session, room)
-        try:
+
+        async def enter(entry: Entry) -> None:
             await self._hub.join(session, room_group(room))
-            if session.id in self._entries:
-                await self.registry.join(entry, [room])
-                await self._presence.enter(session, [room])
-        except BaseException:
-            await self.leave(session, room)
-            raise
-        if session.id not in self._entries:
-            # The registry may have handled `dismiss` before `join`.
-            await self.registry.leave(entry, room)
-        self.record_visits(session, [room])
+            await self._register(session, entry, room)
+
+        await self._enter(session, room, enter)
 
     async def join_stream(
         self,
@@ -88,24 +77,42 @@ class RoomMembership:
 
         Raises `Unavailable`, and what the database raises; the session is then not in the room.
         """
+
+        async def enter(entry: Entry) -> None:
+            async with stream_joins.joining(self._hub, session, {room: request}) as joins:
+                await self._register(session, entry, room)
+                send_outcome(joins[room])
+                await stream_joins.finish(joins.values(), session.link.drained)
+
+        await self._enter(session, room, enter)
+
+    async def _enter(
+        self, session: Session, room: str, enter: Callable[[Entry], Awaitable[None]]
+    ) -> None:
+        """Add a session to a room by `enter`; remove it if that raises or is cancelled.
+
+        `enter`: not called for a session that was dismissed.
+        """
         entry = self._entries.get(session.id)
         if entry is None:
             return
         session.rooms.add(room)
         self._hub.event_ids.joins(session, room)
         try:
-            async with stream_joins.joining(self._hub, session, {room: request}) as joins:
-                if session.id in self._entries:
-                    await self.registry.join(entry, [room])
-                    await self._presence.enter(session, [room])
-                send_outcome(joins[room])
-                await stream_joins.finish(joins.values(), session.link.drained)
+            await enter(entry)
         except BaseException:
             await self.leave(session, room)
             raise
         if session.id not in self._entries:
+            # The registry may have handled `dismiss` before `_register`.
             await self.registry.leave(entry, room)
         self.record_visits(session, [room])
+
+    async def _register(self, session: Session, entry: Entry, room: str) -> None:
+        """Write a room of a session to the registry and to presence, if it was not dismissed."""
+        if session.id in self._entries:
+            await self.registry.join(entry, [room])
+            await self._presence.enter(session, [room])
 
     async def leave(self, session: Session, room: str) -> None:
         """Remove a session from a room.

@@ -7,7 +7,7 @@ registry every few seconds, in one query for all rooms that calls have named.
 import asyncio
 from itertools import islice
 
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node.hub import Hub
 from push.registry.base import Registry
 

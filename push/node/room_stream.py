@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.session.outgoing import OutgoingMessage
 from push.wire import compact_json
 

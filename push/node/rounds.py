@@ -24,7 +24,7 @@ from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import process_list, room_sizes
 from push.node.hub import Hub
-from push.node.recovery import recover
+from push.node.missed_messages import recover
 from push.node.room_sizes import RoomSizes
 from push.node.runtime import Runtime
 from push.registry.base import Entry, ProcessEntry, Registry

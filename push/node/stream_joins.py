@@ -18,7 +18,7 @@ from imgo_site.conf import conf
 from imgo_site.errors import Unavailable
 from imgo_site.room_policies import policy_of
 from offline.streams import StreamPage, StreamState
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.metrics import definitions as metrics
 from push.node.hub import Hub
 from push.node.kept_messages import outgoing

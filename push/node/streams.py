@@ -26,7 +26,7 @@ from offline import streams, tombstones
 from offline.streams import KeptMessage, StreamPage, StreamState
 from offline.tombstones import TailRange
 from push.bus.background_tasks import Background
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.metrics import definitions as metrics
 from push.node.coalescer import Coalescer, EventIdWriter, write_to_all
 from push.node.kept_messages import cost_of, outgoing, tombstone_of

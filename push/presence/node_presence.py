@@ -4,8 +4,8 @@ A key joins a room with its first session here and leaves it `PRESENCE_GRACE` af
 a reload is no event. The store joins the nodes: it knows whether another node holds the key too.
 
 The node gets all changes of its rooms and keeps a copy of each (`roster.py`). It answers op 26 from
-the copy, and writes diffs of it (`diffs.py`). A copy that misses a change is read again, once for
-all sessions.
+the copy, and writes diffs of it (`diff_writer.py`). A copy that misses a change is read again, once
+for all sessions.
 
 While the store is *settling* after a loss, copies stay as they were, and no key leaves.
 """
@@ -22,7 +22,7 @@ from imgo_site.room_policies import has_presence, policy_of
 from push.bus.background_tasks import Background
 from push.metrics import definitions as metrics
 from push.presence.base import Change, Check, PresenceStore, Snapshot
-from push.presence.diffs import DiffWriter, Write
+from push.presence.diff_writer import DiffWriter, Write
 from push.presence.local_room import LocalMember, LocalRoom
 from push.presence.reaper import BeatWatch, Reaper
 from push.presence.writer import PresenceWriter

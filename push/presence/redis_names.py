@@ -16,7 +16,7 @@ Rooms are hashed. A room's keys end with its last member, so none of them expire
 `node:<node>` has the changes of a node's rooms, `all` what concerns every node.
 """
 
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 
 PREFIX = "imgo:presence:"
 BEATS = f"{PREFIX}beats"

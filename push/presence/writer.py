@@ -172,7 +172,7 @@ class PresenceWriter:
         self._owner.drop_if_empty(edit.room)
 
     async def stop(self) -> None:
-        """Stop writing."""
+        """Stop the writer's task, and wait until it has ended; dirty keys stay unwritten."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

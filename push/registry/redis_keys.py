@@ -2,7 +2,7 @@
 
 import msgspec
 
-from push.bus.groups import key_group, room_group
+from push.bus.group_names import key_group, room_group
 from push.registry.base import Entry
 
 CLIENT_NAME = "imgo-registry"  # in CLIENT LIST

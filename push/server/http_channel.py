@@ -92,7 +92,7 @@ class Channel(HTTPChannel):
         """Start the deadline of the first request's headers."""
         self.maxHeaders = conf.MAX_HEADERS
         self.since = time.monotonic()
-        self.factory.server.admission.enter(self)
+        self.factory.server.unauthenticated.enter(self)
         listener = "ws" if self.transport.getHost().port == conf.WS_PORT else "http"
         if has_proxy_header(listener, self.getPeer().host):
             self._proxy_data = b""
@@ -109,7 +109,7 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Any = None) -> None:
         """Release the connection's place and its body."""
-        self.factory.server.admission.leave(self)
+        self.factory.server.unauthenticated.leave(self)
         self._drop_body()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
@@ -229,7 +229,7 @@ class Channel(HTTPChannel):
             return
         self._waits_for_body = self._has_all = False
         self.setTimeout(conf.HANDSHAKE_TIMEOUT)  # type: ignore[no-untyped-call]
-        self.factory.server.admission.serve(self)
+        self.factory.server.unauthenticated.serve(self)
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def body_allowed(self) -> None:
@@ -252,7 +252,7 @@ class Channel(HTTPChannel):
             return
         self._is_idle = True
         self.since = time.monotonic()
-        self.factory.server.admission.enter(self)
+        self.factory.server.unauthenticated.enter(self)
         super().requestDone(request)  # type: ignore[no-untyped-call]
         if not self.persistent:
             self._is_refused = True  # read nothing more; the client may still read the response

@@ -108,7 +108,7 @@ class UnreadConnection:
         self._manager = manager
         self._listener = listener
         manager.poller.add(sock.fileno(), self._ready)
-        manager.admission.enter(self)
+        manager.unauthenticated.enter(self)
         manager.requests.begin(self.evict)
 
     def _ready(self, events: int) -> None:  # noqa: ARG002
@@ -126,7 +126,7 @@ class UnreadConnection:
     def leave(self) -> None:
         """Stop waiting. The poller still watches the socket, for its next owner."""
         self._manager.requests.cancel(self.evict)
-        self._manager.admission.leave(self)
+        self._manager.unauthenticated.leave(self)
 
     def release(self) -> None:
         """Stop waiting, and stop watching the socket."""

@@ -36,10 +36,10 @@ from push.server.http_channel import Channel
 from push.server.http_listener import HttpListener
 from push.server.tcp_listener import TcpListener
 from push.server.upgrade import DirectRequest, http_ports, scope_of, serve_http
-from push.session.admission import Admission
 from push.session.link_manager import LinkManager
 from push.session.session_metrics import SessionFigures
 from push.session.socket_link import SocketLink
+from push.session.unauthenticated_connections import UnauthenticatedConnections
 from push.status.instance import INSTANCE
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class ImgoServer(Server):  # type: ignore[misc]
         self.failure = ""
         self.instance = NodeInstance()
         self._on_started = on_started
-        self.admission = Admission()
+        self.unauthenticated = UnauthenticatedConnections()
         self.gate = EarlyAuthorization()
         self.bodies = Bodies(self.gate)
         self.loop: asyncio.AbstractEventLoop
@@ -115,11 +115,11 @@ class ImgoServer(Server):  # type: ignore[misc]
 
     def has_room(self) -> bool:
         """Return whether one more connection may be accepted."""
-        return self.admission.try_admit(len(self.manager.poller) + len(self.admission))
+        return self.unauthenticated.try_admit(len(self.manager.poller) + len(self.unauthenticated))
 
     def _open(self) -> None:
         self.loop = asyncio.get_event_loop()
-        self.manager = LinkManager(self.loop, self.admission)
+        self.manager = LinkManager(self.loop, self.unauthenticated)
         self._listen_http()
         if self.failure:
             return  # `_fail` has stopped the reactor

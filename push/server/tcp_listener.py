@@ -43,7 +43,7 @@ class ProxiedSocket:
         self._peer = peer
         self._data = b""
         manager.poller.add(sock.fileno(), self._ready)
-        manager.admission.enter(self)
+        manager.unauthenticated.enter(self)
         manager.requests.begin(self.evict)
 
     def _ready(self, events: int) -> None:  # noqa: ARG002
@@ -74,7 +74,7 @@ class ProxiedSocket:
 
     def _forget(self) -> None:
         self._manager.requests.cancel(self.evict)
-        self._manager.admission.leave(self)
+        self._manager.unauthenticated.leave(self)
         self._manager.poller.remove(self._socket.fileno())
 
     def evict(self) -> None:

@@ -54,7 +54,7 @@ class DirectRequest(NodeRequest):
             return
         behind = b"".join(channel._dataBuffer)  # there is no other way to it
         channel.setTimeout(None)
-        server.admission.leave(channel)
+        server.unauthenticated.leave(channel)
         sock, unsent = detach(transport)
         begin = self._begin_websocket if self.is_upgrade else self._begin_events
         begin(server, sock, unsent, behind)

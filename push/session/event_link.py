@@ -23,7 +23,7 @@ class EventLink(SocketLink):
         super().__init__(manager, sock)
         self.head = b""
         self.has_begun = False
-        manager.admission.serve(self)  # its client has sent all that is needed
+        manager.unauthenticated.serve(self)  # its client has sent all that is needed
 
     def write(self, data: bytes, receipt: int = 0) -> None:
         """Send `data` to the kernel, behind the head of the response."""

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from imgo_site.conf import conf
 from push.bus.background_tasks import Background
-from push.session.admission import Admission
 from push.session.deadlines import Deadlines
 from push.session.poller import Poller
 from push.session.read_pace import Pace
+from push.session.unauthenticated_connections import UnauthenticatedConnections
 from push.session.websocket_framing import FramingPool
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,13 @@ class LinkManager:
     The node calls `tick` once a second for the deadlines of all links, so no link has a timer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        unauthenticated: UnauthenticatedConnections | None = None,
+    ) -> None:
         self.loop = loop
-        self.admission = admission or Admission()
+        self.unauthenticated = unauthenticated or UnauthenticatedConnections()
         self.poller = Poller(loop)
         self.framings = FramingPool(max(8 * conf.MAX_CLIENT_BODY, conf.MAX_AUTH_BODY) + 4096)
         # Of connections whose clients have sent no whole request, or no whole header of a proxy.

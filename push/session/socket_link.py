@@ -67,7 +67,7 @@ class SocketLink(SocketWriter):
             manager.poller.hand_over(sock.fileno(), self._ready)
         else:
             manager.poller.add(sock.fileno(), self._ready)
-        manager.admission.enter(self)
+        manager.unauthenticated.enter(self)
 
     def _pause(self, reason: int) -> None:
         if self._is_open:
@@ -224,6 +224,6 @@ class SocketLink(SocketWriter):
         self._handle(([*frames, *later], bad))
         if is_lost:
             raise Gone("the client disconnected")
-        self._manager.admission.leave(self)
+        self._manager.unauthenticated.leave(self)
         self._resume(PAUSE_CONSUMER)
         self.enable_direct_send()

@@ -237,7 +237,7 @@ class SocketWriter:
         if self._socket.fileno() == -1:
             return
         self._manager.poller.remove(self._socket.fileno())
-        self._manager.admission.leave(self)
+        self._manager.unauthenticated.leave(self)
         self._socket.close()
         self._is_open = False
         self._disable_direct_send()

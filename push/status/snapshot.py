@@ -28,7 +28,7 @@ from imgo_site.names import DASHBOARD_ROOM
 from imgo_site.replica import current_source, from_replica
 from offline.models import Event, Message, Pending
 from push.bus.envelope import MESSAGE, Envelope
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.models import Canary, Duty
 from push.registry.base import FullestRooms, ProcessEntry, Tally
 from push.registry.select import get_registry

@@ -37,7 +37,7 @@ async def run(system: Embedded, seconds: float, only: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.attacks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=15.0, help="each (%(default)s)")
     parser.add_argument("--only", default="", help="attacks with this in their name")

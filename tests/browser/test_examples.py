@@ -29,7 +29,7 @@ def example(
 
 @pytest.fixture(scope="module")
 def passwords(example: Embedded) -> dict[str, str]:
-    """Of its users."""
+    """The passwords of the example's users, by name."""
     found = dict(make_guests(example, "alice", "bob"))
     return {**found, "admin": example.demo()["admin_password"]}
 

@@ -70,7 +70,7 @@ class Site(SimpleHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing."""
+        """Print nothing: the log of each request would hide the test's output."""
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Run:
     failures: list[str] = field(default_factory=list)
 
     async def go(self, cluster: Cluster, postgres: Postgres) -> Load:
-        """Load, faults, drain."""
+        """Open the load, strike the faults, and wait until everything is delivered."""
         plan = Plan(self.arguments.sessions, PUSHERS, PAUSE, self.dice.getrandbits(32))
         async with Load(cluster, plan) as load:
             stage = Stage(load, postgres, self.dice)
@@ -199,7 +199,7 @@ def _shortened(complaint: str) -> str:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--pushes", type=int, default=10_000, help="accepted ones (%(default)s)")
     parser.add_argument("--sessions", type=int, default=200, help="%(default)s by default")
@@ -235,7 +235,7 @@ def series(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status."""
+    """Run the command; return its exit status."""
     options = parse(arguments)
     if options.seeds > 1:
         return series(options)

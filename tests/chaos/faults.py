@@ -294,7 +294,7 @@ class PostgresFault(Fault):
 
 
 class KillPostgres(PostgresFault):
-    """Postgres dies."""
+    """Postgres is killed, and started again later."""
 
     name = "kill -9 Postgres"
 

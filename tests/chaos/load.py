@@ -97,7 +97,6 @@ class Load:
 
     @property
     def clients(self) -> list[Device]:
-        """Devices and followers."""
         return [*self.devices, *self.followers]
 
     def followers_of(self, room: str) -> list[str]:

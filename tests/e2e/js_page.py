@@ -94,7 +94,7 @@ class Page:
 
     @property
     def state(self) -> str:
-        """The client's."""
+        """The last state that the page's client has reported; `new` before the first."""
         states = [event[1] for event in self.told if event[0] == "state"]
         return str(states[-1]) if states else "new"
 

@@ -70,7 +70,7 @@ async def world(embedded: System, enter: Callable[[System], Awaitable[World]]) -
 
 @pytest.fixture
 async def raw(world: World) -> AsyncIterator[Raw]:
-    """A text session."""
+    """A WebSocket of text, authenticated, whose bytes the test writes itself."""
     token = await world.token(new_key())
     reader, writer = await asyncio.open_connection(HOST, world.node().ws_port)
     writer.write("\r\n".join(("GET /sub HTTP/1.1", "Host: localhost", *UPGRADED, "", "")).encode())

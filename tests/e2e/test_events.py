@@ -52,7 +52,7 @@ class Curl:
         self.rooms: dict[str, Any] = {}
 
     async def event(self) -> Event:
-        """The next event."""
+        """Return the next event of the stream."""
         name, data = "message", ""
         assert self.process.stdout is not None
         while line := (await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)).decode():

@@ -180,7 +180,7 @@ def trusting(make_embedded: Callable[..., Embedded]) -> Any:
 
 @pytest.fixture
 async def closed_network(trusting: System, enter: Callable[[System], Awaitable[World]]) -> World:
-    """Its view."""
+    """A world that uses the trusting installation."""
     return await enter(trusting)
 
 

@@ -38,7 +38,7 @@ def system(request: pytest.FixtureRequest) -> System:
 
 @pytest.fixture
 async def publisher(world: World) -> AsyncIterator[AsyncPublisher]:
-    """With every scope."""
+    """A publisher whose API key has every scope."""
     system = world.system
     async with AsyncPublisher(system.api_url, system.api_key, trust_env=False) as made:
         yield made

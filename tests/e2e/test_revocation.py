@@ -29,7 +29,7 @@ def one(make_embedded: Callable[..., Embedded]) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def two(make_cluster: Callable[..., Cluster]) -> Iterator[System]:
-    """Two such nodes."""
+    """Two nodes that check their sessions every second, and accept JWTs."""
     with make_cluster(**SOON, IMGO_JWT_SECRET=SECRET) as system:
         yield system
 

@@ -20,7 +20,7 @@ from offline.models import RECEIVED, Event, KeyDevice, Message, Outbox, Pending
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes, push_to_keys
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.models import Device, Node, WebhookBatch
 from push.webhooks.endpoints import ROOM_MARK
 from push.wire import CloseCode

@@ -22,7 +22,7 @@ from offline.values import Receipt
 from push import fanout
 from push.accept.accept import Push, accept_push, accept_pushes, push_to_key
 from push.bus.envelope import CLOSE, MESSAGE, Envelope
-from push.bus.groups import ALL, key_group, room_group
+from push.bus.group_names import ALL, key_group, room_group
 from push.bus.publish import publish
 from push.fanout import drain
 from push.metrics import definitions as metrics

@@ -6,7 +6,7 @@ import pytest
 
 from accounts.models import Token
 from imgo_site.errors import BadRequest, NotFound, Unavailable
-from push.bus.groups import key_group, node_group
+from push.bus.group_names import key_group, node_group
 from push.operations import drain_node, kick_key, kick_session, revoke_token, undrain_node
 from push.registry.base import Entry, NodeEntry
 from push.registry.redis_registry import RedisRegistry

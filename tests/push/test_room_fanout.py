@@ -11,7 +11,7 @@ from offline import outbox_queue, stream_retention, streams
 from offline.models import Message, Outbox, StreamMessage
 from push import fanout
 from push.accept.accept import Push, accept_push, push_to_key, push_to_room
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.fanout import drain
 from tests import PATIENCE, call_and_close, in_thread
 

@@ -24,7 +24,7 @@ class StatusSerializer(serializers.Serializer):
 
 
 class NotificationSerializer(serializers.ModelSerializer):
-    """A notification."""
+    """Notification of a user, as the page lists it."""
 
     class Meta:
         model = Notification

@@ -35,7 +35,7 @@ class TopRooms(Code):
 
 
 class RoomSizes(Code):
-    """Sessions by room."""
+    """Answer with the number of sessions of each room."""
 
     data: dict[str, int]
 
@@ -48,7 +48,7 @@ class Online(TypedDict):
 
 
 class OnlineTotals(Code):
-    """Of all nodes."""
+    """Answer with the addresses and sessions of all nodes together."""
 
     data: Online
 
@@ -111,8 +111,8 @@ class Instances(Code):
     data: list[Instance]
 
 
-def _list_of(item: dict[str, Any], **limits: int) -> dict[str, Any]:
-    return {"type": "array", "items": item, "minItems": 1, **limits}
+def _list_of(schema: dict[str, Any], **limits: int) -> dict[str, Any]:
+    return {"type": "array", "items": schema, "minItems": 1, **limits}
 
 
 TEXT = {"type": "string", **NAME}
@@ -204,7 +204,7 @@ def _push(name: str, to: str, *parameters: Parameter, more: str = "") -> Operati
     )
 
 
-def _ask(name: str, title: str, kind: type, data: Any, *parameters: Parameter) -> Operation:
+def _query(name: str, title: str, kind: type, data: Any, *parameters: Parameter) -> Operation:
     schema_hints = {200: Answer(title + ".", (Content(kind, {"found": {**OK, "data": data}}),))}
     return Operation(
         f"goim_{name}", TAG, title, schema_hints, "", parameters, errors=BAD if parameters else {}
@@ -218,7 +218,7 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
     (goim.PushMidsView, "POST"): _push("mids", "users", MIDS),
     (goim.PushRoomView, "POST"): _push("room", "a room", TYPE, ROOM),
     (goim.PushAllView, "POST"): _push("all", "everyone", SPEED),
-    (goim.OnlineTopView, "GET"): _ask(
+    (goim.OnlineTopView, "GET"): _query(
         "online_top",
         "The fullest rooms of a type",
         TopRooms,
@@ -226,19 +226,19 @@ OPERATIONS: dict[tuple[type, str], Operation] = {
         TYPE,
         LIMIT,
     ),
-    (goim.OnlineRoomView, "GET"): _ask(
+    (goim.OnlineRoomView, "GET"): _query(
         "online_room", "How many sessions are in rooms", RoomSizes, {"1000": 100}, TYPE, ROOMS
     ),
-    (goim.OnlineTotalView, "GET"): _ask(
+    (goim.OnlineTotalView, "GET"): _query(
         "online_total",
         "How many sessions there are",
         OnlineTotals,
         {"ip_count": 2, "conn_count": 3},
     ),
-    (goim.NodesWeightedView, "GET"): _ask(
+    (goim.NodesWeightedView, "GET"): _query(
         "nodes_weighted", "Where a client may connect", WeightedNodes, NODES, PLATFORM
     ),
-    (goim.NodesInstancesView, "GET"): _ask("nodes_instances", "The nodes", Instances, [INSTANCE]),
+    (goim.NodesInstancesView, "GET"): _query("nodes_instances", "The nodes", Instances, [INSTANCE]),
 }
 
 TYPES = (Code, TopRooms, RoomSizes, OnlineTotals, WeightedNodes, Instances)

@@ -91,8 +91,8 @@ class Fcm:
         body = urlencode({"grant_type": GRANT, "assertion": assertion}).encode()
         headers = {"content-type": "application/x-www-form-urlencoded"}
         answer = await self._http.post(self._account["token_uri"], headers, body)
-        found = answer.json
-        token, seconds = found.get("access_token"), found.get("expires_in")
+        grant = answer.json
+        token, seconds = grant.get("access_token"), grant.get("expires_in")
         if answer.status != 200 or not isinstance(token, str) or not isinstance(seconds, int):
             raise NoAnswer(f"no_access_token_{answer.status}")
         self._token, self._until = token, now + seconds

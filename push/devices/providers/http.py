@@ -65,7 +65,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     """
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = [ipaddress.ip_network(one) for one in networks]
+        self._networks = [ipaddress.ip_network(network) for network in networks]
         self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -278,12 +278,12 @@ async def _resolve(host: str, port: int) -> list[str]:
     """Return the addresses of a host. Raises `NoAnswer` if it has none."""
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise NoAnswer("no_connection") from error
-    if not found:
+    if not infos:
         raise NoAnswer("no_connection")
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 def _is_of_tls(error: BaseException | None) -> bool:

@@ -175,8 +175,8 @@ class Http2Connection(asyncio.Protocol):
         self._is_flushing = False
         if self._transport is None or not self._has_begun:
             return
-        if data := self._h2.data_to_send():
-            self._transport.write(data)
+        if frames := self._h2.data_to_send():
+            self._transport.write(frames)
         # Such as of a server that sends pings, and reads no answers.
         if self._transport.get_write_buffer_size() > UNSENT_MAX:
             self._end()
@@ -203,8 +203,8 @@ class Http2Connection(asyncio.Protocol):
             self._go_away(stream)
         self._flush()
 
-    def _handle(self, found: Iterable[events.Event]) -> None:
-        for event in found:
+    def _handle(self, received: Iterable[events.Event]) -> None:
+        for event in received:
             if isinstance(event, events.WindowUpdated | events.RemoteSettingsChanged):
                 self._has_settings |= isinstance(event, events.RemoteSettingsChanged)
                 for stream, exchange in self._exchanges.items():

@@ -38,12 +38,12 @@ def read_private_key(text: str) -> ec.EllipticCurvePrivateKey:
             raise ValueError("it is not a key of the curve P-256")
         return key
     try:
-        data = decode_base64url(text.strip())
+        scalar = decode_base64url(text.strip())
     except ValueError:
-        data = b""
-    if len(data) != KEY_BYTES:
+        scalar = b""
+    if len(scalar) != KEY_BYTES:
         raise ValueError(f"it must be {KEY_BYTES} bytes in base64url, or PEM text")
-    return ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256R1())
+    return ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1())
 
 
 def public_key_of(key: ec.EllipticCurvePrivateKey) -> str:
@@ -77,7 +77,7 @@ class Vapid:
             claims = {"aud": origin, "exp": int(end), "sub": self._subject}
             token = jwt.encode(claims, self._key, algorithm="ES256")
             self._tokens = {  # those that have ended make room
-                one: kept for one, kept in self._tokens.items() if kept[0] > now
+                known: kept for known, kept in self._tokens.items() if kept[0] > now
             }
             self._tokens[origin] = (end, token)
         return f"vapid t={token}, k={self._public}"

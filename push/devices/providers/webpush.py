@@ -67,5 +67,5 @@ def topic_of(job: Job) -> str:
 
 def payload_of(job: Job) -> bytes:
     """Return the JSON that the service worker reads: the message's id, and the content."""
-    data = {"id": str(job.message_id), **job.content}
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    payload = {"id": str(job.message_id), **job.content}
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from typing import Any, ClassVar
 
 from imgo_site.names import INT64_MAX, check_number
-from push.accept.cancellation import cancel_push
+from push.accept.cancel import cancel_push
 from push.management import local_api
 from push.management.console import ImgoCommand, add_json
 from push.status.phrases import counted
@@ -23,7 +23,7 @@ class Command(ImgoCommand):
     data: ClassVar = ('{"id": "1043", "state": "partly", "cancelled": 1, "too_late": 1}',)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the id."""
+        """Add the id of the push, and `--json`."""
         parser.add_argument("id", help="the id that the push was answered with")
         add_json(parser)
 

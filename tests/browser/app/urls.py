@@ -14,7 +14,6 @@ def enter(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def leave(request: HttpRequest) -> HttpResponse:
-    """Sign out."""
     logout(request)
     return redirect("inbox")
 

@@ -30,7 +30,7 @@ if os.environ.get("TESTS_WITHOUT_MARIADB"):  # `make test` says so
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[Any]:
-    """A MariaDB server."""
+    """A MariaDB server for all tests that need one."""
     from .mariadb import MariaDb
 
     server = MariaDb()

@@ -115,11 +115,9 @@ class Site(Process):
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"http://{HOST}:{self.port}"
 
     def is_ready(self) -> bool:
-        """Whether it listens."""
         with socket.socket() as probe:
             return probe.connect_ex((HOST, self.port)) == 0
 

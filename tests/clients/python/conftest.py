@@ -15,7 +15,7 @@ from .peers import Log, Script, Server
 
 @pytest.fixture(params=["ws", "tcp", "http"])
 def scheme(request: pytest.FixtureRequest) -> str:
-    """Each transport."""
+    """The scheme of the client's URL: one for each transport."""
     return str(request.param)
 
 

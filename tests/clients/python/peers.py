@@ -82,11 +82,11 @@ class Peer:
         raise NotImplementedError
 
     async def send(self, *frames: Frame) -> None:
-        """Frames, together."""
+        """Send these frames in one write."""
         raise NotImplementedError
 
     async def raw(self, data: str | bytes) -> None:
-        """Anything."""
+        """Send these bytes or this text, which need not be a frame."""
         raise NotImplementedError
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -119,7 +119,7 @@ def members_of(frame: Frame) -> dict[str, Any]:
 
 
 class WebSocketPeer(Peer):
-    """Text messages."""
+    """Peer of a client over WebSocket, with text messages."""
 
     def __init__(self, connection: ServerConnection) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class WebSocketPeer(Peer):
 
 
 class TcpPeer(Peer):
-    """Binary frames."""
+    """Peer of a client over TCP, with binary frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class EventsPeer(Peer):
         return 202
 
     def client_has_gone(self) -> None:
-        """End what reads."""
+        """Make `read` raise `Gone`."""
         self._posted.put_nowait(None)
 
     async def read(self) -> list[Frame]:
@@ -408,3 +408,20 @@ class Log:
             delay = self.events[end][1].delay
             assert delay >= shortest
             assert self.times[start] - self.times[end] >= delay - 0.005  # the clock's grain
+
+
+async def quiet(peer: Peer) -> None:
+    """Accept, and read until the client goes."""
+    await peer.accept()
+    await peer.until_gone()
+
+
+async def take(client: Client, count: int) -> list[int]:
+    """Return the ids of the next messages; each is acknowledged."""
+    ids = []
+    async for message in client:
+        ids.append(message.id)
+        message.ack()
+        if len(ids) == count:
+            break
+    return ids

@@ -1,34 +1,21 @@
-"""What the Python client promises, against a server that does what the test says."""
+"""The Python client's session: auth, requests, rooms, heartbeats and errors.
+
+Messages are in test_client_messages.py, the end of a client in test_client_end.py.
+"""
 
 import asyncio
 import json
 
 import pytest
 
-from imgo_client import Client, Closed, NoAnswer, NotOpen, Refused
+from imgo_client import Client, NoAnswer, NotOpen, Refused
 from imgo_client.frames import Frame, Op
 from tests import eventually
 
-from .peers import CLOSED
+from .peers import CLOSED, quiet, take
 
 # Not over Server-Sent Events, where there are no heartbeats, and one frame waits for the other.
 BY_FRAMES = pytest.mark.parametrize("scheme", ["ws", "tcp"], indirect=True)
-
-
-async def quiet(peer):
-    """Accept, and read until the client goes."""
-    await peer.accept()
-    await peer.until_gone()
-
-
-async def take(client, count):
-    found = []
-    async for message in client:
-        found.append(message.id)
-        message.ack()
-        if len(found) == count:
-            break
-    return found
 
 
 async def test_the_auth_frame_says_what_was_asked_for(serve, make, scheme):
@@ -76,174 +63,6 @@ async def test_a_token_function_is_asked_for_every_attempt(serve, scheme, *, is_
     async with Client(server.url, later if is_async else token, backoff=(0.01, 0.02)) as client:
         await eventually(lambda: len(server.peers) == 3 and client.state == "open")
     assert [peer.auth["token"] for peer in server.peers] == ["token 1", "token 2", "token 3"]
-
-
-async def test_a_message_is_acknowledged_when_the_next_is_asked_for(serve, make):
-    acks = []
-
-    async def script(peer):
-        await peer.accept()
-        await peer.push(1, 2, 3)
-        acks.extend(await peer.acks(2))
-        await peer.until_gone()
-
-    client, _ = make(await serve(script))
-    async with client:
-        got = []
-        async for message in client:
-            got.append((message.id, message.body, message.op))
-            if len(got) == 3:
-                await eventually(lambda: acks)
-                break
-    assert got == [(1, 1, 5), (2, 2, 5), (3, 3, 5)]
-    assert acks == [["1", "2"]]  # together; and the third was never said to be done with
-
-
-async def test_acknowledgements_are_split_to_the_size_that_a_server_takes(serve, make):
-    first, count = 10**17, 200
-    lists = []
-
-    async def script(peer):
-        await peer.accept()
-        await peer.push(*range(first, first + count))
-        lists.extend(await peer.acks(count))
-        await peer.until_gone()
-
-    client, _ = make(await serve(script), buffer=1_000)
-    async with client:
-        assert await take(client, count) == list(range(first, first + count))
-        await eventually(lambda: sum(map(len, lists)) == count)
-    assert max(len(json.dumps(ids, separators=(",", ":"))) for ids in lists) <= 1_024
-    assert 4 <= len(lists) <= 20
-    assert [int(one) for ids in lists for one in ids] == list(range(first, first + count))
-
-
-async def test_what_could_not_be_acknowledged_is_when_there_is_a_session_again(serve, make):
-    acks = []
-
-    async def script(peer):
-        await peer.accept()
-        if len(server.peers) == 1:
-            await peer.push(7)
-            await eventually(was_taken.is_set)
-            await peer.close(4000)
-        else:
-            acks.extend(await peer.acks(1))
-        await peer.until_gone()
-
-    was_taken = asyncio.Event()
-    server = await serve(script)
-    client, _ = make(server)
-    async with client:
-        async for message in client:
-            was_taken.set()
-            await eventually(lambda: client.state == "waiting")
-            message.ack()
-            message.ack()
-            await eventually(lambda: acks)
-            break
-    assert acks == [["7"]]
-
-
-async def test_what_comes_again_is_dropped_and_acknowledged_again(serve, make):
-    acks = []
-
-    async def script(peer):
-        await peer.accept()
-        await peer.push(1, 2)
-        acks.extend(await peer.acks(2))
-        if len(server.peers) == 1:
-            await peer.hang_up(1011, "the acknowledgements never arrived")
-        else:
-            await peer.push(3)
-        await peer.until_gone()
-
-    server = await serve(script)
-    client, _ = make(server)
-    async with client:
-        assert await take(client, 3) == [1, 2, 3]
-    assert sorted(one for ids in acks for one in ids) == ["1", "1", "2", "2"]
-
-
-async def test_what_waits_here_or_is_in_hand_is_not_taken_twice(serve, make):
-    async def script(peer):
-        await peer.accept()
-        await peer.push(1, 2)
-        if len(server.peers) == 1:
-            await eventually(in_hand.is_set)
-            await peer.close(4000)
-        else:
-            await peer.push(3)
-        await peer.until_gone()
-
-    got, in_hand = [], asyncio.Event()
-
-    async def handler(message):
-        in_hand.set()
-        await eventually(lambda: len(server.peers) == 2 and client.state == "open")
-        got.append(message.id)
-
-    server = await serve(script)
-    client, log = make(server)
-    running = asyncio.ensure_future(client.run(handler))
-    await eventually(lambda: len(got) == 3)
-    await client.close()
-    await running
-    assert got == [1, 2, 3]
-    assert log.of("error") == []
-
-
-async def test_a_failed_message_is_told_and_comes_again_with_the_next_session(serve, make):
-    acks = []
-
-    async def script(peer):
-        await peer.accept()
-        if len(server.peers) < 3:
-            await peer.push(*((1, 2, 3) if len(server.peers) == 1 else (2,)))
-            acks.append(await peer.acks(2 if len(server.peers) == 1 else 1))
-            await peer.close(4000)
-        await peer.until_gone()
-
-    got = []
-
-    async def handler(message):
-        got.append(message.id)
-        if message.id == 2 and got.count(2) == 1:
-            raise LookupError("no such order")
-
-    server = await serve(script)
-    client, log = make(server)
-    running = asyncio.ensure_future(client.run(handler))
-    await eventually(lambda: len(acks) == 2)
-    await client.close()
-    await running
-    assert got == [1, 2, 3, 2]
-    assert [sorted(one for ids in lists for one in ids) for lists in acks] == [["1", "3"], ["2"]]
-    assert [(type(error), str(error)) for error in log.of("error")] == [
-        (LookupError, "no such order")
-    ]
-
-
-async def test_a_session_without_acknowledgement_says_nothing(serve, make):
-    said = []
-
-    async def script(peer):
-        await peer.accept()
-        await peer.send(Frame(Op.MESSAGE, 0, "x"), Frame(1000, 0, "y"))
-        said.extend(await peer.until_gone())
-
-    server = await serve(script)
-    client, _ = make(server, ack=False)
-    async with client:
-        got = []
-        async for message in client:
-            got.append((message.id, message.op, message.body))
-            message.ack()
-            if len(got) == 2:
-                break
-    assert got == [(0, 5, "x"), (0, 1000, "y")]
-    assert "ack" not in server.peers[0].auth
-    await eventually(lambda: len(server.peers) == 1 and said == [])
 
 
 @pytest.mark.long(but=["tcp"])
@@ -359,51 +178,6 @@ async def test_a_refused_room_is_forgotten(serve, make):
             await client.request("x")
 
 
-async def test_a_slow_reader_stops_the_reading_and_loses_nothing(serve, make):
-    count, sent = 3_000, 0
-
-    async def script(peer):
-        nonlocal sent
-        await peer.accept()
-        for number in range(1, count + 1):
-            await peer.send(Frame(Op.MESSAGE, 0, "x" * 5_000, 2, number))
-            sent = number
-        await peer.until_gone()
-
-    client, _ = make(await serve(script), buffer=10)
-    async with client:
-        before = await eventually(lambda: sent) and -1
-        while sent != before:  # until the server can send no more
-            before = sent
-            for _ in range(50):
-                await asyncio.to_thread(int)  # a round of the loop that takes a moment
-        assert 0 < sent < count
-        assert await take(client, count) == list(range(1, count + 1))
-
-
-async def test_a_handler_may_ask_while_messages_wait(serve, make):
-    async def script(peer):
-        await peer.accept()
-        await peer.push(*range(1, 51))
-        for _ in range(50):
-            while (request := await peer.receive()).op == Op.ACK:
-                pass
-            await peer.send(Frame(Op.MESSAGE, request.seq, request.body))
-        await peer.until_gone()
-
-    answers = []
-
-    async def handler(message):
-        answers.append(await client.request(message.id))
-
-    client, log = make(await serve(script), buffer=1)
-    running = asyncio.ensure_future(client.run(handler))
-    await eventually(lambda: len(answers) == 50)
-    await client.close()
-    await running
-    assert (answers, log.of("error")) == (list(range(1, 51)), [])
-
-
 @pytest.mark.long(but=["ws"])
 @BY_FRAMES
 async def test_a_server_that_does_not_answer_a_heartbeat_is_left(serve, make):
@@ -447,125 +221,6 @@ async def test_heartbeats_go_on_while_messages_wait_and_the_session_too(serve, m
     assert log.of("close") == []
 
 
-async def test_the_last_acknowledgement_leaves_before_the_close(serve, make):
-    said = []
-
-    async def script(peer):
-        await peer.accept()
-        await peer.push(1)
-        said.extend(await peer.until_gone())
-
-    client, _ = make(await serve(script))
-    async with client:
-        await take(client, 1)
-    await eventually(lambda: [frame.body for frame in said] == [["1"]])
-
-
-async def test_a_loop_that_fails_leaves_its_message_for_the_next_session(serve, make):
-    async def script(peer):
-        await peer.accept()
-        await peer.push(1)
-        await peer.until_gone()
-
-    async def fail():
-        async with client:
-            async for message in client:
-                raise LookupError(message.id)
-
-    client, _ = make(await serve(script))
-    for _ in range(2):
-        with pytest.raises(LookupError, match="1"):
-            await fail()
-    async with client:
-        assert await take(client, 1) == [1]
-
-
-@pytest.mark.parametrize("moment", ["connecting", "open", "waiting", "in a handler", "asking"])
-async def test_it_can_be_cancelled_at_any_moment(serve, make, moment):
-    async def script(peer):
-        if moment != "connecting":
-            await peer.accept()
-        if moment == "waiting":
-            await peer.close(4000)
-        elif moment == "in a handler":
-            await peer.push(1)
-        await peer.until_gone()
-
-    async def handler(message):
-        reached.set()
-        await asyncio.Event().wait()
-
-    async def work():
-        async with client:
-            if moment == "asking":
-                await eventually(lambda: client.state == "open")
-                reached.set()
-                await client.request(1)
-            await client.run(handler)
-
-    reached = asyncio.Event()
-    client, log = make(await serve(script), backoff=(30, 30), timeout=30)
-    task = asyncio.ensure_future(work())
-    if moment in ("in a handler", "asking"):
-        await reached.wait()
-    else:
-        await eventually(lambda: client.state == moment)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (client.state, log.of("error")) == ("closed", [])
-
-
-async def test_close_ends_a_loop_in_another_task(serve, make):
-    client, _ = make(await serve(quiet))
-    async with client:
-        loop = asyncio.ensure_future(client.run(print))
-        await eventually(lambda: client.state == "open")
-        await client.close()
-        await client.close()
-        await loop
-    with pytest.raises(NotOpen):
-        await client.request(1)
-
-
-async def test_a_close_in_the_moment_of_the_opening_sends_what_is_due(serve, make, monkeypatch):
-    async def flush(session):
-        flushed.append(session)
-
-    flushed: list[object] = []
-    monkeypatch.setattr("imgo_client.session.Session.flush", flush)
-    client, log = make(await serve(quiet))
-    client.on("open", lambda _: closings.append(asyncio.ensure_future(client.close())))
-    closings: list[asyncio.Future[None]] = []
-    async with client:
-        await eventually(lambda: bool(closings))
-        await closings[0]
-    assert len(flushed) == 1
-    assert log.of("error") == []
-
-
-async def test_a_close_that_is_cancelled_ends_at_once(serve, make, monkeypatch):
-    async def never(session):
-        flushing.set()
-        await asyncio.Event().wait()
-
-    flushing = asyncio.Event()
-    monkeypatch.setattr("imgo_client.lifetime.PARTING", 1_000)
-    client, log = make(await serve(quiet))
-    async with client:
-        await eventually(lambda: client.state == "open")
-        monkeypatch.setattr("imgo_client.session.Session.flush", never)
-        closing = asyncio.ensure_future(client.close())
-        await asyncio.sleep(0)  # `close` has begun, and has not reached the parting yet
-        flushing.clear()  # the session itself may have flushed before
-        await flushing.wait()
-        closing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await closing
-        await eventually(lambda: client.state == "closed")
-    assert log.of("error") == []
-
-
 async def test_a_client_runs_once_at_a_time(serve, make):
     client, _ = make(await serve(quiet))
     async with client:
@@ -590,44 +245,6 @@ async def test_connected_waits_for_a_session_over_failed_attempts(serve, make):
     with pytest.raises(NotOpen, match="not running"):
         await client.connected()
     assert log.of("error") == []
-
-
-@BY_FRAMES
-async def test_connected_ends_with_the_client(serve, make):
-    async def refuse(peer):
-        await peer.close(4503, "replaced")
-
-    async def say_nothing(peer):
-        await peer.until_gone()
-
-    client, _ = make(await serve(refuse))
-    async with client:
-        with pytest.raises(Closed, match="4503 replaced"):
-            await client.connected()
-    client, _ = make(await serve(say_nothing))
-    async with client:
-        waiting = asyncio.create_task(client.connected())
-        await asyncio.sleep(0)
-    with pytest.raises(NotOpen):
-        await waiting
-
-
-async def test_it_begins_anew_after_it_was_closed_for_good(serve, make):
-    async def script(peer):
-        await peer.accept()
-        await peer.push(len(server.peers))
-        if len(server.peers) == 1:
-            await peer.close(4503, "replaced")
-        await peer.until_gone()
-
-    server = await serve(script)
-    client, _ = make(server)
-    async with client:
-        assert await take(client, 1) == [1]
-        with pytest.raises(Closed, match="4503 replaced"):
-            await take(client, 1)
-    async with client:
-        assert await take(client, 1) == [2]
 
 
 async def test_error_of_a_callback_is_reported_and_without_a_callback_logged(serve, make, caplog):
@@ -738,50 +355,3 @@ async def test_no_log_shows_the_token_or_a_body(serve, scheme, caplog):
 def test_nothing_secret_is_in_its_repr():
     client = Client("ws://example.org/sub?apikey=secret", "secret")
     assert repr(client) == "<Client ws://example.org/sub closed>"
-
-
-async def test_client_is_told_what_another_device_has_read(serve, make):
-    async def script(peer):
-        await peer.accept()
-        for body in ({"ids": ["1", "9"]}, {"ids": [1, "x"]}, None):
-            await peer.send(Frame(Op.READ, 0, body))
-        await peer.until_gone()
-
-    server = await serve(script)
-    client, _ = make(server, device="laptop")
-    read = []
-    client.on("read", read.append)
-    async with client:
-        await eventually(lambda: read)
-    assert (read, server.peers[0].auth["device"]) == ([[1, 9]], "laptop")
-
-
-@pytest.mark.parametrize("asks", [True, False])
-async def test_messages_that_are_taken_back_are_told_or_dropped_if_they_wait(serve, make, asks):
-    """The retraction names a message that was handled, one that waits, and an unknown one."""
-
-    async def script(peer):
-        await peer.accept()
-        for message_id in (1, 2, 3):
-            await peer.send(Frame(Op.MESSAGE, 0, message_id, 2, message_id))
-            if message_id == 1:
-                await eventually(lambda: found == [1])
-        await peer.send(Frame(Op.RETRACTION, 0, {"ids": ["1", "2", "9"]}))
-        await peer.send(Frame(Op.RETRACTION, 0, {"ids": [1, "x"]}))
-        await peer.send(Frame(Op.RETRACTION, 0, None))
-        told.set()
-        await peer.until_gone()
-
-    found, retracted, told = [], [], asyncio.Event()
-    server = await serve(script)
-    client, _ = make(server)
-    if asks:
-        client.on("retracted", retracted.append)
-    async with client:
-        found += await take(client, 1)
-        await told.wait()
-        await eventually(lambda: retracted or not asks)
-        if asks:
-            assert await take(client, 1) == [3]
-    assert retracted == ([[1, 9]] if asks else [])
-    assert bool(server.peers[0].auth.get("retractions")) is asks

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.parametrize("scheme", ["http"], indirect=True)
 
 
 def at(offset, epoch="e"):
-    """A position."""
     return {"epoch": epoch, "offset": offset}
 
 

@@ -60,7 +60,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handler of one connection of the publisher."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

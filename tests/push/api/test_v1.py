@@ -13,7 +13,7 @@ from accounts.models import Token, digest
 from offline.models import Message, Outbox, Pending
 from offline.partitions import partition_of
 from push.accept.accept import push_to_key
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from tests import in_thread
 
 PUSHES = "/api/v1/pushes"

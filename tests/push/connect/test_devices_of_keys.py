@@ -11,7 +11,7 @@ from offline.settlement import record_device_receipts
 from offline.values import DeviceReceipt
 from push.accept.accept import Push, accept_push
 from push.connect import handlers
-from push.node.recovery import recover
+from push.node.missed_messages import recover
 from push.session.outgoing import Kind
 from push.session.session import Session
 from push.wire import CloseCode, Frame, Op

@@ -19,11 +19,11 @@ from offline.node_io import deliveries, pending_pages
 from offline.settlement import record_receipts
 from offline.values import Delivered, Receipt
 from push.accept.accept import Push, accept_push
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.connect.handshake import AuthRequest, Refusal, establish, ready_node
 from push.connect.handshake_deadline import Expired, HandshakeDeadline
+from push.node.missed_messages import recover
 from push.node.node_instance import NodeInstance
-from push.node.recovery import recover
 from push.session.outgoing import Kind
 from push.session.session import Link, Session
 from push.wire import CloseCode, Frame, Op

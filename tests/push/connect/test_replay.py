@@ -14,12 +14,12 @@ from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.connect.replay import Replay
-from push.node import recovery
+from push.node import missed_messages
+from push.node.missed_messages import recover
 from push.node.node import Node
 from push.node.receipts import Receipts
-from push.node.recovery import recover
 from push.session.session import Session
 from tests import in_thread
 from tests.push.sessions import admit, ids
@@ -81,7 +81,7 @@ async def test_a_recovery_leaves_a_session_that_joined_after_its_reading_alone(
     early = await replayed(node)
     (first,) = await in_thread(accept_pushes, [Push(b"1", keys=("u1",))])
     has_read, may_deliver = asyncio.Event(), asyncio.Event()
-    read = recovery._read_until
+    read = missed_messages._read_until
 
     async def read_and_wait(*args: Any) -> Any:
         missed = await read(*args)
@@ -89,7 +89,7 @@ async def test_a_recovery_leaves_a_session_that_joined_after_its_reading_alone(
         await may_deliver.wait()
         return missed
 
-    monkeypatch.setattr(recovery, "_read_until", read_and_wait)
+    monkeypatch.setattr(missed_messages, "_read_until", read_and_wait)
     since = asyncio.get_running_loop().time() - 1.0
     recovering = asyncio.create_task(recover(node.hub, node.acknowledger, ["u1"], since))
     await has_read.wait()

@@ -25,7 +25,7 @@ from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_push
 from push.bus.envelope import as_layer_message, message_envelope
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.connect.replay import Replay
 from push.node.gap_recovery import GapRecovery
 from push.node.node import Node

@@ -10,13 +10,7 @@ from push.wire import CloseCode, Op
 from tests import in_thread
 from tests.push import room_frames
 from tests.push.conftest import push_now
-from tests.push.connect.test_consumers import (  # noqa: F401 - fixtures
-    Client,
-    connect,
-    make_client,
-    name,
-    way,
-)
+from tests.push.connect.clients import Client
 
 pytestmark = pytest.mark.usefixtures("_policies")
 
@@ -28,8 +22,8 @@ def _policies(imgo):
 
 @pytest.fixture(autouse=True)
 def _rooms_in_frames(monkeypatch):
-    monkeypatch.setattr("tests.push.connect.test_consumers.read", room_frames.read)
-    monkeypatch.setattr("tests.push.connect.test_consumers.Decoder", room_frames.StreamDecoder)
+    monkeypatch.setattr("tests.push.connect.clients.read", room_frames.read)
+    monkeypatch.setattr("tests.push.connect.clients.Decoder", room_frames.StreamDecoder)
 
 
 async def publish(*numbers: int, room: str = "chat-1", store: bool = True) -> None:
@@ -58,7 +52,7 @@ async def ask(client: Client, op: int, body) -> dict:
     return json.loads(reply.body or b"{}")
 
 
-async def test_a_session_comes_back_to_all_that_it_missed(connect, name):  # noqa: F811
+async def test_a_session_comes_back_to_all_that_it_missed(connect, name):
     first = await connect(name)
     (position,) = (await told(first, {"chat-1": {}})).values()
     assert position["offset"] == 0
@@ -76,7 +70,7 @@ async def test_a_session_comes_back_to_all_that_it_missed(connect, name):  # noq
     assert await message(second) == ["chat-1", 4, 4]
 
 
-async def test_rooms_follow_in_the_order_in_which_they_are_asked_for(connect):  # noqa: F811
+async def test_rooms_follow_in_the_order_in_which_they_are_asked_for(connect):
     await publish(1, 2)
     await publish(7, room="chat-2")
     client = await connect("text")
@@ -86,7 +80,7 @@ async def test_rooms_follow_in_the_order_in_which_they_are_asked_for(connect):  
     assert await message(client) == ["lobby", 0, 3]
 
 
-async def test_pending_messages_come_before_those_of_rooms(connect):  # noqa: F811
+async def test_pending_messages_come_before_those_of_rooms(connect):
     await in_thread(push_now, Push(b'"mine"', keys=("u1",)))
     await publish(1)
     client = await connect("text")
@@ -95,7 +89,7 @@ async def test_pending_messages_come_before_those_of_rooms(connect):  # noqa: F8
     assert await message(client) == ["chat-1", 1, 1]
 
 
-async def test_a_join_asks_as_the_auth_does(connect, name):  # noqa: F811
+async def test_a_join_asks_as_the_auth_does(connect, name):
     client = await connect(name)
     await client.auth()
     await publish(1, 2)
@@ -110,7 +104,7 @@ async def test_a_join_asks_as_the_auth_does(connect, name):  # noqa: F811
     assert await message(client) == ["chat-1", 2, 2]
 
 
-async def test_names_alone_put_the_room_on_messages(connect, name):  # noqa: F811
+async def test_names_alone_put_the_room_on_messages(connect, name):
     client = await connect(name)
     await client.auth(rooms=["lobby", "chat-1"], names=True)
     await publish(1, room="lobby")
@@ -118,7 +112,7 @@ async def test_names_alone_put_the_room_on_messages(connect, name):  # noqa: F81
     assert [await message(client) for _ in range(2)] == [["lobby", 0, 1], ["chat-1", 1, 2]]
 
 
-async def test_what_is_not_stored_has_no_offset(connect):  # noqa: F811
+async def test_what_is_not_stored_has_no_offset(connect):
     client = await connect("text")
     await told(client, {"chat-1": {}})
     await publish(1, store=False)
@@ -126,7 +120,7 @@ async def test_what_is_not_stored_has_no_offset(connect):  # noqa: F811
     assert [await message(client) for _ in range(2)] == [["chat-1", 0, 1], ["chat-1", 1, 2]]
 
 
-async def test_history_is_read_by_those_in_the_room(connect, name):  # noqa: F811
+async def test_history_is_read_by_those_in_the_room(connect, name):
     await publish(1, 2, 3)
     client = await connect(name)
     await told(client, {"chat-1": {}})
@@ -136,7 +130,7 @@ async def test_history_is_read_by_those_in_the_room(connect, name):  # noqa: F81
 
 
 async def test_the_offset_of_a_history_is_that_of_its_newest_message_at_least(
-    connect,  # noqa: F811
+    connect,
     monkeypatch,
 ):
     client = await connect("text")
@@ -164,7 +158,7 @@ async def test_the_offset_of_a_history_is_that_of_its_newest_message_at_least(
         ([], "bad_request"),
     ],
 )
-async def test_history_that_cannot_be_read_is_told(connect, body, code):  # noqa: F811
+async def test_history_that_cannot_be_read_is_told(connect, body, code):
     client = await connect("text")
     await client.auth(rooms={"chat-1": {}, "lobby": {}})
     assert (await ask(client, Op.HISTORY, body))["error"]["code"] == code
@@ -190,7 +184,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("rooms", MISTAKES, ids=str)
-async def test_a_malformed_request_is_refused(connect, name, rooms):  # noqa: F811
+async def test_a_malformed_request_is_refused(connect, name, rooms):
     client = await connect(name)
     await client.send(Op.AUTH, {"token": "t", "rooms": rooms})
     assert await client.until_closed() == CloseCode.BAD_FRAME
@@ -199,7 +193,7 @@ async def test_a_malformed_request_is_refused(connect, name, rooms):  # noqa: F8
     assert (await ask(other, Op.JOIN, rooms))["error"]["code"] == "bad_request"
 
 
-async def test_a_mistyped_member_is_named_and_a_reply_may_be_sent_back(connect):  # noqa: F811
+async def test_a_mistyped_member_is_named_and_a_reply_may_be_sent_back(connect):
     client = await connect("text")
     await client.auth(something="that old servers do not know")
     answer = await ask(client, Op.JOIN, {"chat-1": {"rewnd": 20}})
@@ -210,7 +204,7 @@ async def test_a_mistyped_member_is_named_and_a_reply_may_be_sent_back(connect):
     assert reply["recovered"] is True
 
 
-async def test_rewind_of_a_room_without_history_is_told(connect, name):  # noqa: F811
+async def test_rewind_of_a_room_without_history_is_told(connect, name):
     client = await connect(name)
     answer = await told(client, {"lobby": {"rewind": 3}, "den": {}})
     assert answer == {"lobby": {"recovered": False}, "den": {}}
@@ -218,7 +212,7 @@ async def test_rewind_of_a_room_without_history_is_told(connect, name):  # noqa:
 
 
 @pytest.mark.parametrize("position", [("other", 1), ("", 0), (None, 10**6), (None, 2**63 - 1)])
-async def test_unknown_positions_are_not_recovered(connect, name, position):  # noqa: F811
+async def test_unknown_positions_are_not_recovered(connect, name, position):
     await publish(1, 2)
     client = await connect(name)
     now = await told(client, {"chat-1": {}})
@@ -234,7 +228,7 @@ async def test_unknown_positions_are_not_recovered(connect, name, position):  # 
     assert await message(second) == ["chat-1", 3, 3]
 
 
-async def test_a_full_room_admits_nobody_else(connect):  # noqa: F811
+async def test_a_full_room_admits_nobody_else(connect):
     first, second = await connect("text"), await connect("text")
     await first.auth(rooms=["full"])
     await second.auth()
@@ -243,7 +237,7 @@ async def test_a_full_room_admits_nobody_else(connect):  # noqa: F811
     assert await ask(second, Op.JOIN, "full") == {}
 
 
-async def test_a_key_makes_only_so_many_new_streams(connect, monkeypatch):  # noqa: F811
+async def test_a_key_makes_only_so_many_new_streams(connect, monkeypatch):
     monkeypatch.setattr("push.node.streams.MADE_MAX", 2)
     client = await connect("text")
     await client.auth()

@@ -26,7 +26,7 @@ from offline.models import RECEIVED, Event, Message, Pending, ScheduledPush
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_push
-from push.bus.groups import key_group, node_group
+from push.bus.group_names import key_group, node_group
 from push.dashboard import views
 from push.devices.tables import Notice
 from push.models import Duty, SessionRecord

@@ -59,7 +59,7 @@ class MobileService(Http2Server):
 
 
 class Apple(MobileService):
-    """APNs."""
+    """Stand-in for Apple's service (APNs)."""
 
     def settings(self) -> dict[str, str]:
         (self.home / "key.p8").write_text(APPLE_PEM)

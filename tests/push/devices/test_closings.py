@@ -12,7 +12,7 @@ from offline.event_feed import newest_id
 from offline.models import ACKNOWLEDGED, Event
 from offline.values import Receipt
 from push import push_to_key
-from push.accept.cancellation import cancel_push
+from push.accept.cancel import cancel_push
 from push.devices import closings, notices, queue
 from push.devices.addresses import address_of
 from push.devices.closings import Watch

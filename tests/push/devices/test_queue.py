@@ -15,7 +15,7 @@ from offline.schedule import store_due
 from offline.values import Receipt
 from push import push_to_key, push_to_keys
 from push.accept.accept import Push, accept_pushes
-from push.accept.cancellation import cancel_push
+from push.accept.cancel import cancel_push
 from push.devices import notices, queue
 from push.devices.addresses import address_of
 from push.devices.jobs import Outcome, Result

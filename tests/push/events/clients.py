@@ -95,7 +95,7 @@ class StreamClient:
         return frame["body"]
 
     async def answer(self) -> bytes:
-        """The whole body."""
+        """Return the whole body, when the response has ended."""
         while not self.has_ended:
             await self.more()
         return self.body

@@ -7,7 +7,7 @@ import pytest
 from offline.models import Event, Pending
 from push.accept.accept import Push
 from push.bus.envelope import close_envelope
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.connect import replay
 from push.node import event_ids, rounds
 from push.session.event_ids import NUMBER_MAX, room_hash
@@ -130,7 +130,7 @@ async def test_a_message_to_the_key_is_covered_by_a_block(stream):
 
 
 def time_of(last_id: str) -> int:
-    """Milliseconds."""
+    """Return the time in the id of an event, in milliseconds."""
     return int(last_id.split(",")[1])
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from accounts.auth_body import RoomRequest
 from push.accept.accept import Push
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node import coalescer, event_ids
 from push.node.node import Node
 from push.node.room_stream import written_for_sure, written_up_to

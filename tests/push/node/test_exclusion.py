@@ -8,7 +8,7 @@ from offline.models import Outbox
 from push.accept.accept import Push, accept_push
 from push.connect.replay import Replay
 from push.fanout import drain
-from push.node.recovery import recover
+from push.node.missed_messages import recover
 from tests import eventually, in_thread
 from tests.push.conftest import push_now
 from tests.push.sessions import admit, ids

@@ -7,7 +7,7 @@ import pytest
 
 from offline.models import Message
 from push.bus.envelope import as_layer_message, close_envelope, message_envelope
-from push.bus.groups import ALL, key_group, node_group, room_group
+from push.bus.group_names import ALL, key_group, node_group, room_group
 from push.bus.layers import LAYER_ERRORS, InProcessChannelLayer, PubSubChannelLayer
 from push.node import hub as hub_module
 from push.node.hub import Hub

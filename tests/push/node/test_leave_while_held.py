@@ -8,7 +8,7 @@ import pytest
 from accounts.auth_body import RoomRequest
 from offline import stream_retention
 from offline.node_io import deliveries
-from push.bus.groups import key_group, room_group
+from push.bus.group_names import key_group, room_group
 from push.node.node import Node
 from push.node.stream_joins import StreamJoin
 from push.session.outgoing import Kind

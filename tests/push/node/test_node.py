@@ -9,7 +9,7 @@ from imgo_site.asgi import application
 from imgo_site.errors import TooManySessions, Unavailable
 from offline.models import Pending
 from push.accept.accept import Push, accept_push
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.models import Node as NodeRow
 from push.node import node as module
 from push.node.hub import Hub

@@ -4,7 +4,7 @@ import pytest
 
 from accounts.auth_body import RoomRequest
 from push.accept.accept import Push, accept_push
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.fanout import drain
 from tests import eventually, in_thread
 from tests.push.conftest import push_now

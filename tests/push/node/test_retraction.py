@@ -6,8 +6,8 @@ import pytest
 
 from accounts.auth_body import RoomRequest
 from push.accept.accept import Push, accept_push
-from push.accept.cancellation import cancel_push
-from push.bus.groups import room_group
+from push.accept.cancel import cancel_push
+from push.bus.group_names import room_group
 from push.fanout import drain
 from push.node.node import Node
 from push.session.outgoing import Kind

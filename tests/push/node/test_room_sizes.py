@@ -3,7 +3,7 @@
 import pytest
 
 from imgo_site.errors import Unavailable
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node import room_sizes as module
 from push.node.room_sizes import RoomSizes
 

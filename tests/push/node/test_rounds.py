@@ -17,7 +17,7 @@ from offline.models import RECEIVED, Outbox
 from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes
-from push.bus.groups import key_group, room_group
+from push.bus.group_names import key_group, room_group
 from push.metrics import definitions as metrics
 from push.models import Node as NodeRow
 from push.node import rounds

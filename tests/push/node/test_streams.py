@@ -12,7 +12,7 @@ from offline import streams as kept
 from offline.models import Stream, StreamMessage
 from push.accept.accept import Push, accept_push
 from push.bus.envelope import Envelope
-from push.bus.groups import room_group
+from push.bus.group_names import room_group
 from push.node import stream_joins
 from push.node import streams as streams_of_node
 from push.node.node import Node

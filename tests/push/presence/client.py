@@ -31,7 +31,7 @@ class Picture:
         self.members = None if rows is None else {row["key"]: row["info"] for row in rows}
 
     def diff(self, body: bytes) -> None:
-        """Take op 28."""
+        """Apply the body of a diff (op 28)."""
         value = json.loads(body)
         if value.get("reset"):
             self._replace(value)

@@ -14,9 +14,9 @@ Make = Callable[[str], PresenceNode]
 @pytest.fixture
 def _policies(imgo, monkeypatch) -> None:
     imgo(ROOMS={"chat-*": {"presence": True}}, PRESENCE_GRACE=0.0, NODE_LEASE=1.2)
-    monkeypatch.setattr("push.presence.diffs.INTERVAL", 0.05)
-    monkeypatch.setattr("push.presence.diffs.SOON", 0.01)
-    monkeypatch.setattr("push.presence.diffs.LIST_INTERVAL", 0.05)
+    monkeypatch.setattr("push.presence.diff_writer.INTERVAL", 0.05)
+    monkeypatch.setattr("push.presence.diff_writer.SOON", 0.01)
+    monkeypatch.setattr("push.presence.diff_writer.LIST_INTERVAL", 0.05)
     monkeypatch.setattr("push.presence.node_presence.GAP_PATIENCE", 0.05)
 
 

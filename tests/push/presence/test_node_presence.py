@@ -166,7 +166,7 @@ async def test_sessions_get_diffs_only_if_they_ask_for_them(make):
 
 
 async def test_a_busy_room_gets_one_diff_in_an_interval(make, monkeypatch):
-    monkeypatch.setattr("push.presence.diffs.INTERVAL", 0.2)
+    monkeypatch.setattr("push.presence.diff_writer.INTERVAL", 0.2)
     (one,) = await start(make, "n1")
     ann = await Watcher.join(one, "ann")
     begin = asyncio.get_running_loop().time()

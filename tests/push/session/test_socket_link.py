@@ -1,6 +1,6 @@
 """The direct link over one end of a socket pair: incoming frames, and the end of a connection.
 
-The replies of a session with its own socket are in test_consumers.py, for both kinds of link.
+The replies of a session with its own socket are in tests/push/connect, for both kinds of link.
 """
 
 import asyncio

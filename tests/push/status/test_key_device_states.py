@@ -11,7 +11,7 @@ from offline.models import ACKNOWLEDGED, SENT
 from offline.settlement import record_device_receipts
 from offline.values import DeviceReceipt
 from push import push_to_key
-from push.accept.cancellation import cancel_push
+from push.accept.cancel import cancel_push
 from push.devices import notices, queue
 from push.devices.addresses import address_of
 from push.devices.registration import register

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     help = "Make users to try an example with, and say how they sign in. Not for production."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Their names."""
+        """Add the names of the users."""
         parser.add_argument("names", nargs="+", metavar="NAME")
 
     def handle(self, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Admission of connections: the limit on unauthenticated connections.
+"""Limit on the connections that have not authenticated.
 
 A connection is *waiting* while its client owes bytes: the rest of a request, or an auth frame. At
 the limit the connection that has waited longest is closed, so clients that never finish cannot
@@ -28,7 +28,7 @@ class Waiting(Protocol):
         """Close the connection at once."""
 
 
-class Admission:
+class UnauthenticatedConnections:
     """The connections of one node that have not authenticated, in order of age."""
 
     def __init__(self) -> None:

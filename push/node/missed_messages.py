@@ -38,7 +38,7 @@ from imgo_site.database_threads import session_threads
 from offline import key_messages
 from offline.node_io import Acknowledger
 from offline.values import MessagePage, Page, PendingMessage
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.bus.layers import LAYER_ERRORS
 from push.metrics import definitions as metrics
 from push.node.hub import Hub

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from offline.models import Message
 from push.bus.envelope import close_envelope, echo_envelope, message_envelope
-from push.bus.groups import ALL, key_group, node_group, room_group
+from push.bus.group_names import ALL, key_group, node_group, room_group
 
 ALLOWED = re.compile(r"[A-Za-z0-9\-_.]{1,99}")
 

@@ -12,10 +12,10 @@ from offline.settlement import record_receipts
 from offline.values import Receipt
 from push.accept.accept import Push, accept_pushes
 from push.bus.envelope import as_layer_message, message_envelope
-from push.bus.groups import key_group
+from push.bus.group_names import key_group
 from push.metrics import definitions as metrics
-from push.node import recovery as module
-from push.node.recovery import recover
+from push.node import missed_messages as module
+from push.node.missed_messages import recover
 from tests import eventually, in_thread
 from tests.push.conftest import push_now
 from tests.push.sessions import admit, frames, ids, message

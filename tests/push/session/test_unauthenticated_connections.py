@@ -4,8 +4,8 @@ import pytest
 
 from imgo_site import open_files as files
 from push.metrics import definitions as metrics
-from push.session import admission as module
-from push.session.admission import Admission
+from push.session import unauthenticated_connections as module
+from push.session.unauthenticated_connections import UnauthenticatedConnections
 
 
 class Connection:
@@ -25,47 +25,47 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def full(imgo, clock):
-    """An admission that is full, and its connections."""
+    """The limit when it is reached, and the connections that it counts."""
     imgo(MAX_UNAUTHENTICATED=3)
-    admission, connections = Admission(), [Connection() for _ in range(3)]
+    unauthenticated, connections = UnauthenticatedConnections(), [Connection() for _ in range(3)]
     for connection in connections:
-        assert admission.try_admit(10)
-        admission.enter(connection)
+        assert unauthenticated.try_admit(10)
+        unauthenticated.enter(connection)
         clock(0.1)
-    return admission, connections
+    return unauthenticated, connections
 
 
 def test_room_at_the_limit_costs_the_oldest_its_place(full, clock):
-    admission, connections = full
+    unauthenticated, connections = full
     clock(module.MIN_AGE)
     before = metrics.EVICTED._value.get()
-    assert admission.try_admit(10)
+    assert unauthenticated.try_admit(10)
     assert [one.is_evicted for one in connections] == [True, False, False]
-    assert len(admission) == 2
+    assert len(unauthenticated) == 2
     assert metrics.EVICTED._value.get() == before + 1
 
 
 def test_room_is_not_made_of_young_connections(full):
-    admission, connections = full
-    assert not admission.try_admit(10)
+    unauthenticated, connections = full
+    assert not unauthenticated.try_admit(10)
     assert not any(one.is_evicted for one in connections)
 
 
 def test_room_is_not_made_of_connections_that_wait_for_us(full, clock):
-    admission, connections = full
+    unauthenticated, connections = full
     for connection in connections:
-        admission.serve(connection)
+        unauthenticated.serve(connection)
     clock(60)
-    assert not admission.try_admit(10)
-    admission.leave(connections[0])
-    assert admission.try_admit(10)
+    assert not unauthenticated.try_admit(10)
+    unauthenticated.leave(connections[0])
+    assert unauthenticated.try_admit(10)
 
 
 def test_room_ends_where_the_files_for_sessions_begin(clock, monkeypatch):
     monkeypatch.setattr(files, "limits", lambda: (files.RESERVED + 40, files.RESERVED + 40))
-    admission = Admission()
+    unauthenticated = UnauthenticatedConnections()
     for _ in range(40 // module.SHARE):
-        assert admission.try_admit(0)
-        admission.enter(Connection())
-    assert not admission.try_admit(0)
-    assert not Admission().try_admit(40)
+        assert unauthenticated.try_admit(0)
+        unauthenticated.enter(Connection())
+    assert not unauthenticated.try_admit(0)
+    assert not UnauthenticatedConnections().try_admit(40)
