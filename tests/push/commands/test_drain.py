@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from django.core.management import CommandError
 
-from push.bus.groups import node_group
+from push.bus.group_names import node_group
 from push.management.commands import drain
 from push.registry.base import Entry, NodeEntry
 from push.registry.redis_registry import RedisRegistry
