@@ -31,7 +31,7 @@ def _settings_that_name(module: str | None) -> str:
     try:
         relative_paths = [
             f"{name} has {path!r}"
-            for name in dir(settings)
+            for name in sorted(set(dir(settings)))  # `settings.configure` makes names occur twice
             if name.isupper()
             for path in _texts(getattr(settings, name))
             if path == module or path.startswith(f"{module}.")
