@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import threading
 import time
+from typing import Any
 
 import pytest
+from django.db import OperationalError
+from django.db.models.functions import Now
 
 from offline.models import Event
 from push import push_to_key, push_to_keys
 from push.devices import queue
-from push.devices.jobs import Outcome, Result
+from push.devices import sender as module
+from push.devices.jobs import Job, NoAnswer, Outcome, Result
 from push.devices.sender import Lane, NotificationSender
 from push.devices.tables import Device, Notification
 from tests import eventually, in_thread
@@ -35,6 +40,17 @@ class Gate:
 
     async def close(self) -> None:
         pass
+
+
+class Failing(Gate):
+    """A provider that raises an error as soon as it is to send."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(Result(Outcome.SENT))
+        self.error = error
+
+    async def send(self, _: object) -> Result:
+        raise self.error
 
 
 @pytest.fixture
@@ -150,3 +166,151 @@ async def test_log_of_a_failure_has_no_address(caplog):
     await lane.send(job("secret-address"))
     assert "to device 17: status_403 (rejected)" in caplog.text
     assert "secret-address" not in caplog.text
+
+
+async def test_request_without_an_answer_is_sent_again_with_its_reason(caplog):
+    lane = Lane(Failing(NoAnswer("connection_lost")))
+    assert await lane.send(job("")) == Result(Outcome.RETRY, "connection_lost")
+    assert "to device 17: connection_lost (retry)" in caplog.text
+
+
+def waiting() -> list[tuple[int, float]]:
+    """The attempts of each notification that is stored, and the seconds until the next one."""
+    rows = Notification.objects.annotate(now=Now()).order_by("pk")
+    return [(row.attempts, (row.next_at - row.now).total_seconds()) for row in rows]
+
+
+def check_leased() -> None:
+    """There is one notification, which is sent again when its lease has ended."""
+    ((attempts, seconds),) = waiting()
+    assert attempts == 1
+    assert seconds > queue.LEASE_MARGIN
+
+
+async def begin_with(monkeypatch, provider: Gate) -> tuple[NotificationSender, asyncio.Task[None]]:
+    """A sender with this provider at work, and its task."""
+    monkeypatch.setattr(module, "make", lambda _: provider)
+    monkeypatch.setattr(module, "TICK", 0.01)
+    found = NotificationSender()
+    return found, asyncio.create_task(found.run())
+
+
+async def end(found: NotificationSender, task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await found.stop()
+
+
+async def test_fault_of_a_provider_costs_an_attempt_and_is_logged(
+    service, register_browser, monkeypatch, caplog
+):
+    await in_thread(register_browser, "u1")
+    found, task = await begin_with(monkeypatch, Failing(ZeroDivisionError("a bug")))
+    message_id = await in_thread(lambda: push_to_key("u1", 1, notify=CONTENT, notify_after=0))
+    text = f"the notification of message {message_id} was not sent"
+    await eventually(lambda: text in caplog.messages)
+    await end(found, task)
+    ((attempts, seconds),) = await in_thread(waiting)
+    assert (attempts, caplog.messages.count(text)) == (1, 1)
+    assert 0 < seconds < queue.LEASE_MARGIN
+    assert "ZeroDivisionError: a bug" in caplog.text
+
+
+async def test_stop_stores_answers_that_come_in_time_and_cancels_the_others(
+    service, register_browser, monkeypatch
+):
+    monkeypatch.setattr(module, "LAST_ANSWERS", 0.05)
+    for key in ("u1", "u2"):
+        await in_thread(register_browser, key)
+    provider = Gate(Result(Outcome.SENT))
+    found, task = await begin_with(monkeypatch, provider)
+    send, begun, cancelled = provider.send, [], []
+
+    async def send_one(given: Job) -> Result:
+        begun.append(given.key)
+        if given.key == "u1":
+            return await send(given)
+        try:
+            return await asyncio.Future()
+        except asyncio.CancelledError:
+            cancelled.append(given.key)
+            raise
+
+    provider.send = send_one
+    keys = ["u1", "u2"]
+    await in_thread(lambda: push_to_keys(keys, 1, notify=CONTENT, notify_after=0))
+    await eventually(lambda: sorted(begun) == keys)
+    task.cancel()
+    provider.open.set()
+    await end(found, task)
+    assert cancelled == ["u2"]
+    assert await in_thread(kinds) == ["notified"]
+    await in_thread(check_leased)
+
+
+async def test_outcomes_are_stored_after_the_database_has_failed(
+    service, register_browser, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "OUTAGE_PAUSE", 0.01)
+    device, work, failures = await in_thread(register_browser, "u1"), module.step, 0
+
+    def fail_twice(results: list, *rest: Any) -> list[Job]:
+        nonlocal failures
+        if results and failures < 4:  # the thread repeats a failed call once
+            failures += 1
+            raise OperationalError("it is away")
+        return work(results, *rest)
+
+    monkeypatch.setattr(module, "step", fail_twice)
+    monkeypatch.setattr(module, "TICK", 0.01)
+    found = NotificationSender()
+    task = asyncio.create_task(found.run())
+    await in_thread(lambda: push_to_key("u1", 1, notify=CONTENT, notify_after=0))
+    await eventually(lambda: in_thread(lambda: kinds() == ["notified"]))
+    await end(found, task)
+    assert len(device.browser.requests) == 1
+    assert caplog.messages.count("notifications wait, the database failed: it is away") == 2
+
+
+async def test_outcome_is_stored_at_the_stop_after_a_fault_of_a_turn(
+    service, register_browser, monkeypatch
+):
+    work = module.step
+
+    def fail(results: list, *rest: Any) -> list[Job]:
+        if results:
+            raise ZeroDivisionError("a bug")
+        return work(results, *rest)
+
+    await in_thread(register_browser, "u1")
+    monkeypatch.setattr(module, "step", fail)
+    provider = Gate(Result(Outcome.SENT))
+    provider.open.set()
+    found, task = await begin_with(monkeypatch, provider)
+    await in_thread(lambda: push_to_key("u1", 1, notify=CONTENT, notify_after=0))
+    with pytest.raises(ZeroDivisionError):
+        await task
+    assert await in_thread(kinds) == []
+    await found.stop()
+    assert await in_thread(kinds) == ["notified"]
+
+
+async def test_stop_while_the_database_fails_leaves_outcomes_to_the_lease(
+    service, register_browser, monkeypatch, caplog
+):
+    def fail(_: object) -> None:
+        raise OperationalError("it is away")
+
+    await in_thread(register_browser, "u1")
+    provider = Gate(Result(Outcome.SENT))
+    found, task = await begin_with(monkeypatch, provider)
+    await in_thread(lambda: push_to_key("u1", 1, notify=CONTENT, notify_after=0))
+    await eventually(lambda: any(lane.tasks for lane in found._lanes.values()))
+    monkeypatch.setattr(queue, "settle", fail)
+    task.cancel()
+    provider.open.set()
+    await end(found, task)
+    assert "notifications without an outcome are sent again: it is away" in caplog.messages
+    await in_thread(check_leased)
+    assert "imgo-devices-database" not in {thread.name for thread in threading.enumerate()}

@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import pytest
+from django.db import OperationalError
 from django.db.models.functions import Now
 
+from offline import event_feed
+from push.webhooks import outbox
 from push.webhooks import sender as module
 from push.webhooks.sender import Sender
 from push.webhooks.tables import WebhookBatch, WebhookCursor, WebhookEvent
@@ -17,6 +22,8 @@ from tests.push.hooks.fake_backend import Backend, Request, backend, response
 from .conftest import entry, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+HOUR = Now() + timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
@@ -97,8 +104,6 @@ async def test_request_in_flight_is_repeated_by_the_next_sender(use, monkeypatch
 
 
 async def test_results_are_stored_after_the_database_has_failed(use, monkeypatch):
-    from django.db import OperationalError
-
     async with backend(lambda _: response(200)) as found:
         await use(found)
         step, failures = module._Work.step, 0
@@ -120,6 +125,65 @@ async def test_results_are_stored_after_the_database_has_failed(use, monkeypatch
 
             await eventually(is_empty)
         assert len(found.requests) == 1
+
+
+@pytest.fixture
+def at_once(monkeypatch) -> None:
+    """A sender finds events at once. That is right here: their transactions have ended."""
+    monkeypatch.setattr(module, "TICK", 0.01)
+    monkeypatch.setattr(event_feed, "ASSIGN_TIME", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_sender_that_loses_the_lease_cancels_its_requests(use, monkeypatch, caplog):
+    monkeypatch.setattr(module, "RENEW", 0.0)
+    async with backend(lambda _: None) as found:
+        await use(found)
+        async with running() as sender:
+            await in_thread(settle, "u", 1)
+            await eventually(lambda: found.requests)
+            await in_thread(WebhookCursor.objects.update, owner="another", until=HOUR)
+            await eventually(lambda: found.open_at_once == 0 and not sender._requests)
+            assert "another node sends webhooks now" in caplog.messages
+            found.answer = lambda _: response(200)
+            await in_thread(WebhookCursor.objects.release, "another")
+            await eventually(lambda: len(found.requests) == 2)
+        first, second = found.requests
+        assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert not await in_thread(WebhookBatch.objects.exists)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("log_every", "lines"), [(3600.0, 1), (0.0, 3)])
+async def test_failures_of_an_endpoint_are_logged_now_and_then(
+    use, monkeypatch, caplog, log_every, lines
+):
+    monkeypatch.setattr(module, "LOG_EVERY", log_every)
+    monkeypatch.setattr(outbox, "BATCH_MAX", 1)
+    monkeypatch.setattr(outbox, "BACKOFF", (600.0, 600.0))
+    async with backend(lambda _: response(500)) as found:
+        await use(found)
+        async with running():
+            for number in range(3):
+                await in_thread(settle, f"k{number}", number)
+            await eventually(lambda: len(found.requests) == 3)
+    logged = [line for line in caplog.messages if line.startswith("a webhook to")]
+    assert logged == [f"a webhook to {found.url} failed: it answered with status 500"] * lines
+    attempts = WebhookBatch.objects.values_list("attempts", flat=True)
+    assert await in_thread(list, attempts) == [1, 1, 1]
+
+
+async def test_sender_stops_while_the_database_fails(use, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise OperationalError("it is away")
+
+    async with backend(lambda _: response(200)) as found:
+        await use(found)
+        async with running() as sender:
+            await eventually(lambda: sender._work._is_owner)
+            monkeypatch.setattr(module._Work, "finish", fail)
+    assert "the lease of webhooks ends by itself: it is away" in caplog.messages
+    assert "imgo-webhooks-database" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.long
