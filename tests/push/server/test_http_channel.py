@@ -260,14 +260,18 @@ def test_caller_that_is_not_allowed_gets_the_refusal_of_the_view(connection, ser
     assert_refused(connection, 401)
 
 
-def test_decision_after_the_client_has_left_changes_nothing(connect, server):
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_decision_after_the_client_has_left_changes_nothing(connect, server, is_allowed):
     connection = connect()
     connection.post(64 * KILO + 1)
     connection.send(b"x" * 10)
     connection.lose()
-    server.bodies.gate.asked[0](None)
+    server.bodies.gate.asked[0](
+        None if is_allowed else error_response_at(PUSHES, NotAuthenticated("no key"))
+    )
     assert (server.bodies.held, server.bodies.unasked) == (0, 0)
-    assert connection.served == []
+    assert not connection.is_read
+    assert connection.transport.value() == b""
 
 
 def test_chunked_body_needs_its_caller_above_the_size_for_anyone(connection, server):
