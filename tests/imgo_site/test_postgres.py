@@ -16,7 +16,7 @@ from imgo_site.postgres import connection as module
 from imgo_site.postgres import outcome
 from imgo_site.postgres.limits import LIMIT, limited
 from imgo_site.postgres.pool import RETRY_MAX
-from imgo_site.postgres.url import parse
+from imgo_site.postgres.url import parse, parse_replica
 from push.accept.accept import Push, accept_push
 from push.fanout import drain
 from tests import PATIENCE, wait_until
@@ -353,6 +353,21 @@ def test_url_names_one_host_or_several(url, host, port):
     assert found["OPTIONS"]["pool"]["max_size"] == 4
     attrs = "any" if "any" in url else "read-write"
     assert found["OPTIONS"]["target_session_attrs"] == attrs
+
+
+def test_url_of_a_replica_prefers_standbys_and_only_reads():
+    url = "postgres://one,two/db?target_session_attrs=any&options=-c%20work_mem%3D8MB"
+    options = parse_replica(url)["OPTIONS"]
+    assert options["target_session_attrs"] == "prefer-standby"
+    assert options["options"] == "-c work_mem=8MB -c default_transaction_read_only=on"
+    assert "pool" not in options
+    plain = parse_replica("postgres://one/db")["OPTIONS"]
+    assert plain["options"] == "-c default_transaction_read_only=on"
+
+
+def test_url_of_a_replica_that_is_no_postgres_is_refused():
+    with pytest.raises(ValueError, match="no URL of Postgres"):
+        parse_replica("sqlite:////tmp/db")
 
 
 @pytest.mark.parametrize("url", ["postgres://u@one,,two/db", "postgres://u@one:x,two:1/db"])

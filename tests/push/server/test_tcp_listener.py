@@ -11,7 +11,7 @@ from push.metrics import definitions as metrics
 from push.server.tcp_listener import TcpListener
 from push.session.link_manager import LinkManager
 from push.session.socket_link import SocketLink
-from tests import eventually
+from tests import PATIENCE, eventually
 from tests.services import free_port
 
 HEADER = b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 80\r\n"
@@ -85,7 +85,8 @@ async def test_client_of_a_proxy_has_the_address_of_the_header(proxied):
     client.send(HEADER[9:] + b"begin")
     link, address = await proxied.begun()
     assert address == ["203.0.113.7", 4711]
-    assert await link.receive() == {"type": "tcp.receive", "bytes": b"begin"}
+    event = await asyncio.wait_for(link.receive(), PATIENCE)
+    assert event == {"type": "tcp.receive", "bytes": b"begin"}
     assert list(proxied.manager.admission._waiting) == [link]
     link.abort()
 
