@@ -183,7 +183,7 @@ def test_replaced_push_to_a_room_without_history_is_not_sent(imgo):
 def test_push_without_a_collapse_key_executes_no_further_statement(django_assert_num_queries):
     push(NewMessage(b"{}", 60, keys=("a",)))
     with transaction.atomic():
-        count = 1 if connection.vendor == "postgresql" else 4
+        count = 1 if connection.vendor == "postgresql" else 5
         with django_assert_num_queries(count):
             if count == 1:
                 push(NewMessage(b"{}", 60, keys=("a",)))

@@ -25,8 +25,8 @@ def put(*keys: str, seconds: float = 60.0, ttl: float = 600.0, **fields) -> int:
     return insert([NewMessage(b"{}", ttl, keys=keys, send_in=seconds, **fields)]).ids[0]
 
 
-def make_due(*ids: int, seconds: float = 0.0) -> None:
-    """Let these be due so many seconds ago."""
+def make_due(*ids: int, seconds: float = 1.0) -> None:
+    """Let these be due so many seconds ago. SQLite's clock has milliseconds."""
     past = timezone.now() - timedelta(seconds=seconds)
     ScheduledPush.objects.filter(pk__in=ids).update(due_at=past)
 

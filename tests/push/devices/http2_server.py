@@ -26,9 +26,11 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
 
 from tests import PATIENCE
+
+# Without the id of the last stream and the error's code (RFC 9113, section 6.8).
+GOAWAY = (8).to_bytes(3) + bytes([7, 0, 0, 0, 0, 0])
 
 
 @dataclass
@@ -216,7 +218,7 @@ class _Connection:
             self._goes_away = True
             # By hand, because h2 sends nothing after a GOAWAY.
             self._flush()
-            self._writer.write(GoAwayFrame(0, last_stream_id=stream).serialize())
+            self._writer.write(GOAWAY + stream.to_bytes(4) + bytes(4))  # without an error
 
     def _answer(self, stream: int) -> bool:
         headers = self._headers.pop(stream)

@@ -18,7 +18,7 @@ from push.server.early_authorization import EarlyAuthorization
 from push.server.http_body_limits import Bodies
 from push.server.http_channel import CLOSE_TIMEOUT, Channel
 from push.server.http_request import NodeRequest
-from push.session.admission import Admission
+from push.session.unauthenticated_connections import UnauthenticatedConnections
 
 PUSHES = "/api/v1/pushes"
 KILO = 1_024
@@ -97,7 +97,7 @@ def server():
         """Daphne's server keeps a table of its requests."""
 
     return SimpleNamespace(
-        admission=Admission(),
+        unauthenticated=UnauthenticatedConnections(),
         bodies=Bodies(Gate()),
         protocol_connected=ignore,
         protocol_disconnected=ignore,
@@ -116,7 +116,7 @@ def connect(server):
     yield open_one
     for connection in connections:
         connection.lose()
-    assert (server.bodies.held, server.bodies.unasked, len(server.admission)) == (0, 0, 0)
+    assert (server.bodies.held, server.bodies.unasked, len(server.unauthenticated)) == (0, 0, 0)
 
 
 @pytest.fixture

@@ -81,13 +81,13 @@ async def test_client_has_the_address_of_its_socket(node):
 async def test_client_of_a_proxy_has_the_address_of_the_header(proxied):
     client = proxied.connect()
     client.send(HEADER[:9])
-    await eventually(lambda: len(proxied.manager.admission) == 1)
+    await eventually(lambda: len(proxied.manager.unauthenticated) == 1)
     client.send(HEADER[9:] + b"begin")
     link, address = await proxied.begun()
     assert address == ["203.0.113.7", 4711]
     event = await asyncio.wait_for(link.receive(), PATIENCE)
     assert event == {"type": "tcp.receive", "bytes": b"begin"}
-    assert list(proxied.manager.admission._waiting) == [link]
+    assert list(proxied.manager.unauthenticated._waiting) == [link]
     link.abort()
 
 
@@ -112,7 +112,7 @@ async def assert_closed(node: Node, client: socket.socket) -> None:
     """The node has closed the connection and forgotten it, and no link has begun."""
     await eventually(lambda: node.connections() == 0)
     assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
-    assert len(node.manager.admission) == 0
+    assert len(node.manager.unauthenticated) == 0
     assert node.links == []
 
 
@@ -134,13 +134,13 @@ async def test_proxy_that_leaves_before_its_header_is_forgotten(proxied, is_rese
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
     await eventually(lambda: proxied.connections() == 0)
-    assert len(proxied.manager.admission) == 0
+    assert len(proxied.manager.unauthenticated) == 0
     assert proxied.links == []
 
 
 async def test_connection_whose_header_is_late_is_evicted(proxied):
     client = proxied.connect()
-    await eventually(lambda: len(proxied.manager.admission) == 1)
+    await eventually(lambda: len(proxied.manager.unauthenticated) == 1)
     (expire,) = proxied.manager.requests._expiries
     expire()
     await assert_closed(proxied, client)

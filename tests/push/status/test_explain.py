@@ -17,7 +17,7 @@ from offline.settlement import record_receipts
 from offline.values import Receipt
 from push import push_to_all, push_to_key, push_to_keys, push_to_room
 from push.accept.accept import Push, accept_push
-from push.accept.cancellation import cancel_push
+from push.accept.cancel import cancel_push
 from push.models import Canary
 from push.registry.base import Entry
 from push.status import explain
