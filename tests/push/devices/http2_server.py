@@ -135,6 +135,10 @@ class Http2Server:
             ready.set()
             await stopping.wait()
             server.close()
+            # Also those in their handshake: the end of the loop would leave their sockets open.
+            for transport in list(loop._transports.values()):  # type: ignore[attr-defined]
+                transport.abort()
+            await asyncio.sleep(0)
 
         def run() -> None:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
