@@ -104,10 +104,13 @@ def _execute(begin: str, sql: str, values: list[Any]) -> tuple[list[list[Any]], 
 
 # The statements after it read the number of partitions: see `offline/repartitioning.py`.
 _LOCK = f"SELECT pg_advisory_xact_lock_shared({LOCK_CLASS}, {ACCEPTING});"
-# The number of partitions, of which the parameter is the one without a row.
+# The number of partitions; the parameter is the one without a row. It needs no sort: where sorting
+# is off (`prefer_indexes`), a plan with a sort seems so dear that Postgres compiles it first.
 _CURRENT = """
-    SELECT generation, partitions FROM offline_partitioning UNION ALL SELECT 0, %s
-    ORDER BY generation DESC LIMIT 1
+    SELECT coalesce(last.generation, 0) AS generation, coalesce(last.partitions, %s) AS partitions
+    FROM (SELECT) AS one LEFT JOIN (
+        SELECT generation, partitions FROM offline_partitioning ORDER BY generation DESC LIMIT 1
+    ) AS last ON true
 """
 
 # All statements of one round trip have the same statement_timestamp().
