@@ -104,8 +104,7 @@ def _execute(begin: str, sql: str, values: list[Any]) -> tuple[list[list[Any]], 
 
 # The statements after it read the number of partitions: see `offline/repartitioning.py`.
 _LOCK = f"SELECT pg_advisory_xact_lock_shared({LOCK_CLASS}, {ACCEPTING});"
-# The number of partitions; the parameter is the one without a row. It needs no sort: where sorting
-# is off (`prefer_indexes`), a plan with a sort seems so dear that Postgres compiles it first.
+# The number of partitions; the parameter is the one without a row.
 _CURRENT = """
     SELECT coalesce(last.generation, 0) AS generation, coalesce(last.partitions, %s) AS partitions
     FROM (SELECT) AS one LEFT JOIN (
