@@ -32,11 +32,10 @@ class Progress(NamedTuple):
     `is_open`: whether messages of the new generation are fanned out from now on.
     """
 
-    generation: int
     partitions: int
-    transactions: int = 0
-    has_messages: bool = False
-    is_open: bool = False
+    transactions: int
+    has_messages: bool
+    is_open: bool
 
 
 def change(partitions: int) -> Current:
@@ -70,11 +69,11 @@ def advance() -> Progress | None:
             return None
         # In this order: what these transactions have stored is seen by the query that follows.
         running = dialect().accepting_transactions()
-        row.blockers = sorted(running if row.blockers is None else running & set(row.blockers))
+        blockers = sorted(running if row.blockers is None else running & set(row.blockers))
         before = Outbox.objects.filter(generation__lt=row.generation, parked_at=None)
-        has_messages = not row.blockers and before.exists()
-        is_open = not row.blockers and not has_messages
-        row.opened_at = Now() if is_open else None
-        row.save(update_fields=["blockers", "opened_at"])
-    count = len(row.blockers)
-    return Progress(row.generation, row.partitions, count, has_messages, is_open)
+        has_messages = not blockers and before.exists()
+        is_open = not blockers and not has_messages
+        if is_open or blockers != row.blockers:
+            row.blockers, row.opened_at = blockers, Now() if is_open else None
+            row.save(update_fields=["blockers", "opened_at"])
+    return Progress(row.partitions, len(blockers), has_messages, is_open)

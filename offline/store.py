@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from django.db import connection
 
+from imgo_site.conf import conf
 from imgo_site.postgres.outcome import Outcome, find_out
-from offline import device_locks, partitions
+from offline import device_locks
 from offline.sql import dialect
 from offline.values import DedupeTable, NewMessage, Stored
 
@@ -20,13 +21,12 @@ def insert(
     On Postgres it takes one round trip, and more if a key has the scope `each`: its devices are
     locked before. On SQLite, call it inside a transaction.
 
-    `dedupe`: None ignores dedupe ids; with a table, a message
-    whose dedupe id its caller used within the window is not stored again. The same dedupe id must
-    not occur twice in `messages`. `begin`: SQL statements that run before, in the same round trip.
-    `dedupe` and `begin` need Postgres.
+    `dedupe`: None ignores dedupe ids; with a table, a message whose dedupe id its caller used in
+    the window is not stored again. The same dedupe id must not occur twice in `messages`. `begin`:
+    SQL statements that run before, in the same round trip. `dedupe` and `begin` need Postgres.
     """
     if not messages:
-        return Stored([], [], partitions.current().partitions)
+        return Stored([], [], conf.PARTITIONS)
     devices: Mapping[str, Sequence[str]] = {}
     if keys := device_locks.keys_to_lock(messages):
         if begin:

@@ -83,8 +83,8 @@ class Stored:
     """Result of a transaction that stored messages, in the order of the messages.
 
     `ids`: of a message whose dedupe id was used before, the first one's id. `is_new`: whether
-    this transaction stored the message. `partitions`: the number of partitions over which the
-    messages were spread. `at`: the time that its rows carry. `trace` and `at` are
+    this transaction stored the message. `partitions`: the number over which the messages were
+    spread; without any it says nothing. `at`: the time that its rows carry. `trace` and `at` are
     None on SQLite, where no answer to a COMMIT is lost. `ended`: by reason, numbers of
     deliveries and of pushes to rooms that these messages replaced, or that are stale.
     """

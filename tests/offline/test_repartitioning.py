@@ -119,7 +119,7 @@ def test_an_open_transaction_that_has_pushed_holds_the_new_number_up(imgo):
         repartitioning.change(8)
         accept("a")
         with open_transaction(lambda: accept("b")):  # by the new number
-            assert repartitioning.advance()[2:] == (2, False, False)  # not known apart yet
+            assert repartitioning.advance() == (8, 2, False, False)  # not known apart yet
         progress = repartitioning.advance()
         assert (progress.transactions, progress.is_open, due(8)) == (1, False, [])
         with open_transaction(lambda: accept("c")):
