@@ -104,6 +104,18 @@ def mode(request, mode_of) -> str:
     return request.param
 
 
+# Every mode can have either link: two of the four, and the rest is left to tests/e2e.
+LINKS = [("embedded", "resident"), ("production", "direct")]
+
+
+@pytest.fixture(params=LINKS, ids=" ".join)
+def way(request, mode_of) -> str:
+    """How sessions are served, in one of the two modes."""
+    mode, link = request.param
+    mode_of(mode)
+    return link
+
+
 @pytest.fixture
 def _stops_at_once(imgo) -> None:
     """A node that stops does not spread what it closes."""

@@ -105,7 +105,7 @@ class Shop:
 
 
 class Site(Process):
-    """`manage.py runserver`."""
+    """The project's own web server, which `manage.py runserver` starts."""
 
     def __init__(self, shop: Shop, name: str) -> None:
         self.port = free_port()
@@ -123,7 +123,7 @@ class Site(Process):
 
 
 class Relay(Process):
-    """`manage.py imgo_relay`."""
+    """The process that sends the project's outbox, which `manage.py imgo_relay` starts."""
 
     def is_ready(self) -> bool:
         """Whether it has said that it runs."""

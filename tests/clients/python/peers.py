@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,6 +12,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from imgo_client import Client, Ending
 from imgo_client.frames import Decoder, Frame, Op, encode_batch, encode_binary, value_of
+from tests import eventually
 
 HOST = "127.0.0.1"
 CLOSED = Ending(1000, "closed by the client", False, 0.0)
@@ -416,12 +417,26 @@ async def quiet(peer: Peer) -> None:
     await peer.until_gone()
 
 
+async def take_messages(source: AsyncIterable[Any], count: int) -> list[Any]:
+    """Return the next messages of a client or a room; each is acknowledged."""
+    messages = []
+    async for message in source:
+        messages.append(message)
+        message.ack()
+        if len(messages) == count:
+            break
+    return messages
+
+
 async def take(client: Client, count: int) -> list[int]:
     """Return the ids of the next messages; each is acknowledged."""
-    ids = []
-    async for message in client:
-        ids.append(message.id)
-        message.ack()
-        if len(ids) == count:
-            break
-    return ids
+    return [message.id for message in await take_messages(client, count)]
+
+
+async def until_no_more(sent: Callable[[], int]) -> None:
+    """Wait until a server has sent something and can send no more, as the client reads nothing."""
+    before = await eventually(sent) and -1
+    while sent() != before:
+        before = sent()
+        for _ in range(50):
+            await asyncio.to_thread(int)  # a round of the loop that takes a moment

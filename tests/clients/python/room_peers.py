@@ -3,6 +3,8 @@
 from imgo_client.frames import Frame, Op
 from tests import eventually
 
+from .peers import take_messages
+
 ROOM = "chat"
 
 
@@ -24,13 +26,7 @@ def watch(room):
 
 async def take(room, count):
     """The bodies of the next messages; each is done with."""
-    found = []
-    async for message in room:
-        found.append(message.body)
-        message.ack()
-        if len(found) == count:
-            break
-    return found
+    return [message.body for message in await take_messages(room, count)]
 
 
 def serving(*sessions):

@@ -8,7 +8,7 @@ import pytest
 from imgo_client.frames import Frame, Op
 from tests import eventually
 
-from .peers import take
+from .peers import take, until_no_more
 
 
 async def test_a_message_is_acknowledged_when_the_next_is_asked_for(serve, make):
@@ -192,11 +192,7 @@ async def test_a_slow_reader_stops_the_reading_and_loses_nothing(serve, make):
 
     client, _ = make(await serve(script), buffer=10)
     async with client:
-        before = await eventually(lambda: sent) and -1
-        while sent != before:  # until the server can send no more
-            before = sent
-            for _ in range(50):
-                await asyncio.to_thread(int)  # a round of the loop that takes a moment
+        await until_no_more(lambda: sent)
         assert 0 < sent < count
         assert await take(client, count) == list(range(1, count + 1))
 

@@ -8,7 +8,7 @@ from imgo_client import Closed, NotOpen
 from imgo_client.frames import Frame, Op
 from tests import eventually
 
-from .peers import of_room
+from .peers import of_room, until_no_more
 from .room_peers import ROOM, at, reconnect, serving, take, watch
 
 
@@ -146,11 +146,7 @@ async def test_a_slow_loop_stops_the_reading_and_loses_nothing(serve, make):
     client, _ = make(await serve(script), buffer=10)
     room = client.room(ROOM)
     async with client:
-        before = await eventually(lambda: sent) and -1
-        while sent != before:  # until the server can send no more
-            before = sent
-            for _ in range(50):
-                await asyncio.to_thread(int)  # a round of the loop that takes a moment
+        await until_no_more(lambda: sent)
         assert 0 < sent < count
         assert len(await take(room, count)) == count
         assert room.position == at(count)

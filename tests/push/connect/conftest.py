@@ -49,18 +49,6 @@ def name(request) -> str:
     return request.param
 
 
-# Every mode can have either link: two of the four, and the rest is left to tests/e2e.
-LINKS = [("embedded", "resident"), ("production", "direct")]
-
-
-@pytest.fixture(params=LINKS, ids=" ".join)
-def way(request, mode_of) -> str:
-    """How sessions are served, in one of the two modes."""
-    mode, link = request.param
-    mode_of(mode)
-    return link
-
-
 @pytest.fixture
 async def make_client(way) -> AsyncIterator[Callable[[str], Client]]:
     """Makes clients that are served one way."""

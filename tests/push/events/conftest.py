@@ -13,17 +13,6 @@ from tests import PATIENCE, in_thread
 from tests.push.conftest import stop_node
 from tests.push.events.clients import AsgiStream, SocketStream, StreamClient
 
-# Every mode can have either link: two of the four, and the rest is left to tests/e2e.
-LINKS = [("embedded", "resident"), ("production", "direct")]
-
-
-@pytest.fixture(params=LINKS, ids=" ".join)
-def way(request, mode_of) -> str:
-    """How streams are served, in one of the two modes."""
-    mode, link = request.param
-    mode_of(mode)
-    return link
-
 
 @pytest.fixture
 async def client(
