@@ -104,10 +104,11 @@ def _execute(begin: str, sql: str, values: list[Any]) -> tuple[list[list[Any]], 
 
 # The statements after it read the number of partitions: see `offline/repartitioning.py`.
 _LOCK = f"SELECT pg_advisory_xact_lock_shared({LOCK_CLASS}, {ACCEPTING});"
-# The number of partitions; the parameter is the one without a row.
+# The number of partitions; the parameter is that of the settings, which holds without a row.
 _CURRENT = """
-    SELECT coalesce(last.generation, 0) AS generation, coalesce(last.partitions, %s) AS partitions
-    FROM (SELECT) AS one LEFT JOIN (
+    SELECT coalesce(last.generation, 0) AS generation,
+           coalesce(last.partitions, settings.partitions) AS partitions
+    FROM (VALUES (%s)) AS settings (partitions) LEFT JOIN (
         SELECT generation, partitions FROM offline_partitioning ORDER BY generation DESC LIMIT 1
     ) AS last ON true
 """
